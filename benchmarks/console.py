@@ -203,7 +203,7 @@ def _visitor() -> FlaskClient:
 
 def _ask(client: FlaskClient, path: str) -> tuple[float, int]:
     """(milliseconds, status)"""
-    from pipeline.insight.shared import forget_all
+    from pipeline.operations.cached_answers import forget_all
 
     forget_all()
     begun = time.perf_counter()

@@ -14,11 +14,9 @@ from pipeline.cli.opening import open_database
 from pipeline.cli.showing import duration, find_connector, json_option, say, show
 from pipeline.cli.troubleshooting import examine
 from pipeline.cli.watching import WORKER
-from pipeline.insight import machinery
-from pipeline.insight.machinery import Machinery
+from pipeline.operations import workers
+from pipeline.operations.workers import WorkerNodes
 
-LATE_S = 30.0
-"""Work without a worker is enqueued again after 20 s; work that is due for longer has no worker."""
 MARKS = {OK: "✓", NOTE: "·", BAD: "✗"}
 
 
@@ -35,7 +33,7 @@ def doctor(connector: str | None) -> None:
       pipeline doctor acme
     """
     open_database()
-    found = machinery.look()
+    found = workers.inspect_nodes()
     with transaction() as session:
         chosen = [find_connector(session, connector)] if connector else connectors.all_connectors(session)
         machine = Answer(
@@ -68,7 +66,7 @@ def _database(session: Session) -> list[Finding]:
     return []
 
 
-def _machine(found: Machinery, due_s: float, has_connectors: bool) -> list[Finding]:
+def _machine(found: WorkerNodes, due_s: float, has_connectors: bool) -> list[Finding]:
     if found.broker != "ok":
         return [Finding(level=BAD, text=f"the broker {found.broker}", next_step="check BROKER_URL, then start it")]
     findings = [Finding(level=OK, text="the database and the broker answer")]
@@ -85,7 +83,7 @@ def _machine(found: Machinery, due_s: float, has_connectors: bool) -> list[Findi
         findings.append(Finding(level=BAD, text="beat does not answer: no sweeps, no schedules", next_step=step))
     waiting = ", ".join(f"{queue} {count:,}" for queue, count in found.waiting.items())
     findings.append(Finding(level=OK, text=f"messages in the queues: {waiting}"))
-    if due_s > LATE_S:
+    if due_s > workers.LATE_S:
         text = f"the oldest work has been due for {duration(due_s)}"
         findings.append(Finding(level=BAD, text=text, next_step="start more workers, or check why they fail"))
     if not has_connectors:

@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.calling import Caller, work_on
 from pipeline.cli.showing import Failed, moment, say, table, wants_json
-from pipeline.insight.verdicts import ReplayEffect
+from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations.failures import (
     Discarding,
     EditAnswer,
@@ -19,12 +19,11 @@ from pipeline.operations.failures import (
     FailureShape,
     GroupsAnswer,
     ReplayForeseen,
-    SumAnswer,
-    VerdictShape,
     WholeAnswer,
     foresee_replay,
 )
 from pipeline.operations.models import ConnectorRequest, Counted, Done, RowRequest
+from pipeline.operations.replay_preview import SumAnswer, VerdictShape
 from pipeline.operations.replays import ReplayItemsAnswer, ReplaysAnswer, ReplayShape, show_replay
 from pipeline.sync.job_queue import REPLAY
 

@@ -11,9 +11,16 @@ import click
 from pipeline.cli.calling import Caller, work_on
 from pipeline.cli.presentation import Presentation
 from pipeline.cli.showing import moment, say, short, wants_json
-from pipeline.insight.events import ChangeShape, EventShape
 from pipeline.operations import events
-from pipeline.operations.events import EventAnswer, EventsAnswer, EventsAsked, ExportAnswer, NewExport
+from pipeline.operations.events import (
+    ChangeShape,
+    EventAnswer,
+    EventsAnswer,
+    EventsAsked,
+    EventShape,
+    ExportAnswer,
+    NewExport,
+)
 from pipeline.operations.models import ConnectorRequest, RowRequest
 from pipeline.operations.registry import Operation
 from pipeline.sync.job_queue import LOG_EXPORT

@@ -12,12 +12,12 @@ import click
 from pipeline.cli.calling import Caller
 from pipeline.cli.presentation import Presentation
 from pipeline.cli.showing import Failed, moment, say, short, table
-from pipeline.insight.search import SEARCHED
 from pipeline.operations import mappings, records, sends
+from pipeline.operations.explanation_steps import StepShape
+from pipeline.operations.explanations import ExplanationAnswer
 from pipeline.operations.mappings import MappingsAnswer, MappingsOfRecordAnswer, ShellsAnswer
 from pipeline.operations.models import ConnectorRequest
 from pipeline.operations.records import (
-    ExplanationAnswer,
     FieldAsked,
     FoundAnswer,
     FoundShape,
@@ -25,9 +25,9 @@ from pipeline.operations.records import (
     RecordAnswer,
     RowShape,
     Sought,
-    StepShape,
 )
 from pipeline.operations.registry import Operation
+from pipeline.operations.search import SEARCHED
 from pipeline.operations.sends import NewSend, OrderedAnswer, SendsAnswer, SizeAnswer
 
 RECORD: Final = frozenset({"entity"})

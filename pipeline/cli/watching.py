@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from pipeline.cli.runs import read_run
 from pipeline.cli.showing import Failed, console, duration, say
-from pipeline.insight import machinery
+from pipeline.operations import workers
 
 POLL_S = 0.25
 LINE_EVERY_S = 5.0
@@ -55,7 +55,7 @@ def watch(run_ids: Sequence[int], *, shown: bool = True) -> None:
                 view.show(facts)
                 if all(run["state"] != "running" for run in facts):
                     return
-                if progressing.idle_s(facts, time.monotonic()) > IDLE_S and not machinery.anybody_works():
+                if progressing.idle_s(facts, time.monotonic()) > IDLE_S and not workers.any_worker_answers():
                     raise Failed(
                         f"no progress for {IDLE_S:.0f} s and no worker answers; the fetch waits and is not lost",
                         f"start a worker: {WORKER} (or everything: pipeline up)",

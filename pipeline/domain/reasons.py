@@ -524,11 +524,11 @@ def describe(code: str) -> str:
     return f"{reason.meaning} {reason.advice}"
 
 
-def meaning_of(code: str) -> str:
-    """Return the meaning of a reason code; the code itself if it is unknown, as one that another version wrote."""
-    return REASONS[code].meaning if code in REASONS else code
+def meaning_of(code: str | None) -> str:
+    """Return the meaning of a reason code; the code itself if it is unknown, as one that another version wrote; None: empty."""
+    return REASONS[code].meaning if code in REASONS else code or ""
 
 
-def advice_of(code: str) -> str:
-    """Return the next step for a reason code; empty if it is unknown."""
+def advice_of(code: str | None) -> str:
+    """Return the next step for a reason code; empty if it is unknown or None."""
     return REASONS[code].advice if code in REASONS else ""

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
+from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
+from db import alert as rows
+from db import connector as connectors
+from db.alert import Alert
 from db.session import transaction
-from pipeline.domain.alerts import RULES
+from pipeline.domain.alerts import RULES, Rule
 from pipeline.domain.kinds import Role
-from pipeline.insight.alerts import AlertView, open_alerts, past_alerts, sink_targets
 from pipeline.operations.call import Call
-from pipeline.operations.models import Listed, NoRequest, Shape
+from pipeline.operations.models import Listed, NoRequest, PageOnly, Shape
 from pipeline.operations.registry import operation
-from pipeline.sync.alerts import try_sinks
+from pipeline.settings import settings
+from pipeline.sync.alerts import LOG, page_of, try_sinks
+
+UNKNOWN: Final = Rule(
+    "A rule that is not judged any more", "A later version knows it, or an earlier one did.", "", "overview"
+)
 
 
 class AlertShape(Shape):
     """One alert: a rule matched for one connector, or for the whole installation if `connector` is null."""
 
     id: int
+    connector_key: PageOnly[int | None] = None
     connector: str | None
     rule: str
     title: str
@@ -33,7 +45,13 @@ class AlertShape(Shape):
     told: list[str]
     told_at: datetime | None
     is_told: bool
+    attempts: PageOnly[int] = 0
     last_error: str | None
+
+    @property
+    def about(self) -> str:
+        """Return `acme: Access lost`."""
+        return f"{self.connector or 'The whole pipeline'}: {self.title}"
 
 
 class AlertsAnswer(BaseModel):
@@ -94,7 +112,61 @@ def send_test_alert(call: Call, _request: NoRequest) -> TriedAnswer:
     return TriedAnswer(sinks=try_sinks(call.caller.name))
 
 
-def _visible(call: Call, found: list[AlertView]) -> AlertsAnswer:
+def open_alerts(session: Session) -> list[AlertShape]:
+    """Return the open alerts of all connectors, newest first."""
+    return _shapes(session, rows.open_alerts(session))
+
+
+def past_alerts(
+    session: Session,
+    *,
+    connector_keys: Collection[int] | None = None,
+    before_id: int | None = None,
+    limit: int = 50,
+) -> list[AlertShape]:
+    """Return resolved alerts, newest first; see `db.alert.past_alerts` for `connector_keys`."""
+    found = rows.past_alerts(session, connector_keys=connector_keys, before_id=before_id, limit=limit)
+    return _shapes(session, found)
+
+
+def sink_targets() -> dict[str, str]:
+    """Return sink → its target, without the secret parts of a web address."""
+    chosen = settings()
+    found = {LOG: "lines alert.raised and alert.resolved"}
+    if chosen.alert_webhook_url:
+        found["webhook"] = urlsplit(chosen.alert_webhook_url).netloc
+    if chosen.alert_email_to and chosen.smtp_url:
+        found["email"] = ", ".join(chosen.alert_email_to)
+    return found
+
+
+def _visible(call: Call, found: list[AlertShape]) -> AlertsAnswer:
     """Return the alerts of the installation, and of connectors that the caller may see."""
-    mine = [each for each in found if call.caller.may_see(each.connector_key)]
-    return AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in mine])
+    return AlertsAnswer(alerts=[each for each in found if call.caller.may_see(each.connector_key)])
+
+
+def _shapes(session: Session, found: list[Alert]) -> list[AlertShape]:
+    names = {row.key: row.name for row in connectors.all_connectors(session)}
+    return [_shape(each, names.get(each.connector_key or 0)) for each in found]
+
+
+def _shape(alert: Alert, connector: str | None) -> AlertShape:
+    rule = RULES.get(alert.rule, UNKNOWN)
+    return AlertShape(
+        id=alert.id,
+        connector_key=alert.connector_key,
+        connector=connector,
+        rule=alert.rule,
+        title=rule.title,
+        advice=rule.advice,
+        page=page_of(alert.rule, connector),
+        state=alert.state,
+        sentence=alert.sentence,
+        raised_at=alert.raised_at,
+        resolved_at=alert.resolved_at,
+        told=sorted(sink for sink, state in alert.told.items() if state == alert.state),
+        told_at=alert.told_at,
+        is_told=alert.settled == alert.state,
+        attempts=alert.attempts,
+        last_error=alert.last_error,
+    )

@@ -14,7 +14,7 @@ from db import connector as connectors
 from db.connector import Connector
 from db.operator import Present
 from db.session import after_commit, transaction
-from pipeline.operations.errors import OperationError, forbidden, not_found
+from pipeline.operations.errors import OperationError, forbidden, impossible, not_found
 
 AUDITED: Final = "audited"
 NAMED: Final = 20
@@ -67,6 +67,11 @@ class Call:
             raise forbidden(
                 "limited", "This shows every connector, but you may see only some of them.", "Ask an admin."
             )
+
+    def require_active(self) -> None:
+        """Raise OperationError (409) for a paused connector."""
+        if self.connector.state != "active":
+            raise impossible(f"{self.connector.name} is paused, so nothing would move.", "Resume it first.")
 
     @contextmanager
     def transaction(

@@ -46,3 +46,8 @@ def invalid(code: str, message: str, next_step: str = "") -> OperationError:
 def conflict(code: str, message: str, next_step: str = "") -> OperationError:
     """Return the error for an act that is not possible in the current state."""
     return OperationError(HTTPStatus.CONFLICT, code, message, next_step)
+
+
+def impossible(message: str, next_step: str = "") -> OperationError:
+    """Return the error for an act that is not possible now."""
+    return conflict("impossible", message, next_step)

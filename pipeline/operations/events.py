@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -15,23 +17,83 @@ from db.departure import forebears
 from db.event_log import EventFilter, Subject
 from db.log_export import RETENTION_HOURS, LogExport, find_export
 from db.session import transaction
+from db.sync_event import SyncEvent
+from pipeline.domain.fields import ALIASES
+from pipeline.domain.json_text import Text, Value, read_lenient
 from pipeline.domain.kinds import Entity, Role
-from pipeline.insight.events import EventShape, described
-from pipeline.insight.mapped import labels_of
-from pipeline.insight.search import search
+from pipeline.domain.reasons import advice_of, meaning_of
 from pipeline.jobs import log_exports
 from pipeline.jobs.log_exports import CSV, NDJSON, facts
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, not_found
 from pipeline.operations.models import ConnectorRequest, DirectionName, EntityName, ListedWhole, RowRequest, Shape
 from pipeline.operations.registry import Download, operation
+from pipeline.operations.search import search
 from pipeline.operations.values import LARGEST_ID, Moment, RowId, Short
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import Plan, plan_for
 
 PATH: Final = "/connectors/<connector>/events"
 EXPORTS: Final = f"{PATH}/exports"
 LOOKED_BACK: Final = timedelta(days=1)
 """How far back events without an index are searched, unless the filter has a time."""
+WORDS: Final = {
+    "success": "synchronized",
+    "skip": "left as it was",
+    "error": "not synchronized",
+    "retry": "to be read again",
+    "park": "waiting",
+}
+"""Outcome → what became of the record."""
+
+
+class ChangeShape(BaseModel):
+    """One changed field. `is_first`: the value before is not known."""
+
+    name: Text
+    label: Text
+    before: Value
+    after: Value
+    is_first: bool
+
+
+class EventShape(BaseModel):
+    """One event of one record; `exchange` is the HTTP call of a write.
+
+    An event with a `field` is about that field alone; the record has another event.
+    """
+
+    id: int
+    at: datetime
+    event: str
+    direction: str
+    outcome: str
+    entity: str
+    pipedrive_id: int | None
+    hull_id: str | None
+    cause: str
+    reason: str | None
+    meaning: str
+    advice: str
+    detail: Text | None
+    field: Text | None
+    run_id: int | None
+    batch_id: int | None
+    settings_version: int | None
+    delivery_id: int | None
+    exchange: dict[str, Any] | None
+    changes: list[ChangeShape]
+
+    @property
+    def mark(self) -> str:
+        """Return the outcome for an icon: a rejected field is less severe than a record."""
+        return "warning" if self.field is not None and self.outcome == "error" else self.outcome
+
+    @property
+    def words(self) -> str:
+        """Return the outcome as text, to be read after "was"."""
+        if self.field is not None and self.outcome == "error":
+            return "synchronized without this field"
+        return WORDS.get(self.outcome, self.outcome)
 
 
 class EventsChosen(ConnectorRequest):
@@ -119,7 +181,7 @@ def list_events(call: Call, request: EventsAsked) -> EventsAnswer:
     with event_log.bounded() as session:
         labels = _labels(session, key)
     more = rows[request.limit - 1].id if len(rows) > request.limit else None
-    return EventsAnswer(events=[described(row, labels) for row in rows[: request.limit]], more=more, since=since)
+    return EventsAnswer(events=[describe_event(row, labels) for row in rows[: request.limit]], more=more, since=since)
 
 
 @operation(
@@ -170,8 +232,69 @@ def show_event(call: Call, request: RowRequest) -> EventAnswer:
         if row is None:
             raise not_found("There is no such event of this connector.", "Events are kept for 90 days.")
         labels = _labels(session, key)
-        beside = [described(each, labels) for each in event_log.neighbours(session, row)]
-        return EventAnswer(event=described(row, labels), beside=beside, stored=facts(row))
+        beside = [describe_event(each, labels) for each in event_log.neighbours(session, row)]
+        return EventAnswer(event=describe_event(row, labels), beside=beside, stored=facts(row))
+
+
+def describe_event(row: SyncEvent, labels: Mapping[str, str] | None = None) -> EventShape:
+    """Return an event; `labels` are the names of Pipedrive's fields by their keys."""
+    direction, _, rest = row.event.partition(".")
+    return EventShape(
+        id=row.id,
+        at=row.at,
+        event=row.event,
+        direction=direction,
+        outcome=rest.rpartition(".")[2],
+        entity=row.entity,
+        pipedrive_id=row.pipedrive_id,
+        hull_id=row.hull_id,
+        cause=row.cause,
+        reason=row.reason,
+        meaning=meaning_of(row.reason),
+        advice=advice_of(row.reason),
+        detail=row.detail,
+        field=row.field,
+        run_id=row.run_id,
+        batch_id=row.batch_id,
+        settings_version=row.settings_version,
+        delivery_id=row.delivery_id,
+        exchange=json.loads(row.exchange) if row.exchange else None,
+        changes=_changes(row, labels or {}),
+    )
+
+
+def values_of(body: bytes | None) -> dict[str, Any]:
+    """Return `before` or `after` of an event, with custom fields on the same level."""
+    if not body:
+        return {}
+    read = read_lenient(bytes(body))
+    if not isinstance(read, dict):
+        return {}
+    custom = read.get("custom_fields")
+    if not isinstance(custom, dict):
+        return read
+    return {**{name: value for name, value in read.items() if name != "custom_fields"}, **custom}
+
+
+def _changes(row: SyncEvent, labels: Mapping[str, str]) -> list[ChangeShape]:
+    before, after = values_of(row.before), values_of(row.after)
+    is_outgoing = row.event.startswith("outgoing")
+    return [
+        ChangeShape(
+            name=name,
+            label=labels.get(name, name) if is_outgoing else name,
+            before=before.get(name),
+            after=after.get(name),
+            is_first=row.before is None,
+        )
+        for name in {**before, **after}
+    ]
+
+
+def labels_of(plan: Plan) -> dict[str, str]:
+    """Return key of a field in a record → its name in Pipedrive."""
+    names = {code: definition.name for code, definition in plan.catalog.by_code.items()}
+    return {**{ALIASES[code]: name for code, name in names.items() if code in ALIASES}, **names}
 
 
 def _export(call: Call, request: RowRequest) -> LogExport:

@@ -9,16 +9,21 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from db import failure as rows
 from db import failure_filter
+from db import replay as replay_rows
+from db.batch import Batch
 from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
-from pipeline.domain.kinds import Role
-from pipeline.insight import failures as insight
-from pipeline.insight import payloads, verdicts
-from pipeline.jobs.replays.preview_records import MEANINGS
+from pipeline.domain.json_text import read_lenient
+from pipeline.domain.kinds import Entity, Role
+from pipeline.domain.reasons import advice_of, meaning_of
+from pipeline.jobs.replays.preview import preview_failures
 from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay, words_of
+from pipeline.operations import edited_payloads
 from pipeline.operations.call import Call
+from pipeline.operations.edited_payloads import DifferenceShape, is_editable
 from pipeline.operations.errors import not_found
 from pipeline.operations.models import (
     Asked,
@@ -26,11 +31,19 @@ from pipeline.operations.models import (
     Counted,
     DirectionName,
     EntityName,
+    PageOnly,
     RowRequest,
     Shape,
 )
 from pipeline.operations.registry import operation
+from pipeline.operations.replay_preview import SumAnswer, VerdictShape, sum_of
 from pipeline.operations.values import Moment, Number, RowId, Short, Text, Value, Why
+
+DAYS: Final = 14
+"""How far back a group's trend goes."""
+LONGEST_READ: Final = 200_000
+"""Bytes of a payload that are laid out; a longer one is cut."""
+
 
 PATH: Final = "/connectors/<connector>/failures"
 Expected = Annotated[
@@ -103,37 +116,6 @@ class GroupShape(Shape):
     daily: list[int]
 
 
-class FieldChangeShape(Shape):
-    field: str
-    name: Text
-    before: Value
-    after: Value
-
-
-class FieldProblemShape(Shape):
-    field: str
-    reason: str
-    detail: Text
-
-
-class VerdictShape(Shape):
-    """The preview of a replay. `kind` is `changes`, `creates`, `looks_up`, `matches`, `runs`, `nothing`, `superseded`,
-    `skipped`, `fails_again`, `refused`, `unknown` or `closed`."""
-
-    kind: str
-    detail: Text
-    note: str
-    reason: str | None
-    changes: list[FieldChangeShape]
-    problems: list[FieldProblemShape]
-    tokens: float
-
-    @property
-    def words(self) -> str:
-        """Return the text of the kind."""
-        return MEANINGS[self.kind]
-
-
 class AttemptShape(Shape):
     """A replay that contains the failure."""
 
@@ -154,6 +136,7 @@ class WholeAnswer(Shape):
     payload: Value
     payload_bytes: int
     is_cut: bool
+    batch: PageOnly[dict[str, Any] | None] = None
     traceback: Text | None
     exchange: dict[str, Any] | None
     task_id: str | None
@@ -208,27 +191,6 @@ class FailuresAnswer(BaseModel):
     failures: list[JudgedShape]
 
 
-class SumAnswer(Shape):
-    """The preview of replaying a selection: `kinds` counts the results of the newest `looked` of `total` failures."""
-
-    total: int
-    looked: int
-    is_sample: bool
-    harmless: int
-    kinds: dict[str, int]
-    tokens: int
-
-
-class DifferenceShape(Shape):
-    """One changed place in a payload, such as `user.tier` or `segments[0].id`."""
-
-    path: Text
-    before: Value
-    after: Value
-    is_new: bool
-    is_gone: bool
-
-
 class EditAnswer(BaseModel):
     """The differences of an edited payload, and the preview of its replay; nothing was done."""
 
@@ -242,7 +204,7 @@ def list_failures(call: Call, request: FailuresAsked) -> FailuresAnswer:
     chosen = request.filter(call.connector.key, request.chosen_state)
     with transaction() as session:
         found = failure_filter.page_of_failures(session, chosen, before_id=request.before, limit=request.limit)
-        foreseen = verdicts.verdicts_of(session, found)
+        foreseen = preview_failures(session, found)
     return FailuresAnswer(
         failures=[
             JudgedShape(
@@ -257,8 +219,7 @@ def list_failures(call: Call, request: FailuresAsked) -> FailuresAnswer:
 def list_groups(call: Call, request: GroupsAsked) -> GroupsAnswer:
     """List failures grouped by cause, the largest group first."""
     with transaction() as session:
-        found = insight.groups_of(session, request.filter(call.connector.key, request.chosen_state))
-    return GroupsAnswer(groups=[GroupShape.model_validate(each) for each in found])
+        return GroupsAnswer(groups=groups_of(session, request.filter(call.connector.key, request.chosen_state)))
 
 
 @operation(
@@ -270,20 +231,17 @@ def list_groups(call: Call, request: GroupsAsked) -> GroupsAnswer:
 def foresee_replay(call: Call, request: ReplayForeseen) -> SumAnswer:
     """Count the open failures of a filter and preview their replay; nothing is done."""
     with transaction() as session:
-        return SumAnswer.model_validate(verdicts.sum_of(session, request.filter(call.connector.key)))
+        return sum_of(session, request.filter(call.connector.key))
 
 
 @operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="failures show CONNECTOR ID", example="acme 17")
 def show_failure(call: Call, request: RowRequest) -> WholeAnswer:
     """Show one failure with the preview of its replay; payload and HTTP exchange for operators and admins only."""
     with transaction() as session:
-        whole = insight.whole(session, get_failure(session, call, request.id))
-        reads = Role(call.caller.role).may(Role.OPERATOR)
-        found = {name: getattr(whole, name) for name in WholeAnswer.model_fields if hasattr(whole, name)}
-        more = {"traceback": whole.failure.traceback, "exchange": whole.failure.exchange if reads else None}
-        if not reads:
-            found["payload"] = None
-        return WholeAnswer.model_validate(found | more, from_attributes=True)
+        found = describe_failure(session, get_failure(session, call, request.id))
+    if Role(call.caller.role).may(Role.OPERATOR):
+        return found
+    return found.model_copy(update={"payload": None, "exchange": None})
 
 
 @operation(
@@ -319,20 +277,114 @@ def try_payload(call: Call, request: Edited) -> EditAnswer:
     with transaction() as session:
         failure = get_failure(session, call, request.id)
         edited = payload_of(request, failure)
-        changed = payloads.differences(failure, edited)
-        verdict = verdicts.verdict_of(session, failure, edited)
-    differences = [DifferenceShape.model_validate(each) for each in changed]
-    return EditAnswer(differences=differences, verdict=VerdictShape.model_validate(verdict))
+        changed = edited_payloads.differences(failure, edited)
+        verdict = preview_failures(session, [failure], {failure.id: edited})[failure.id]
+    return EditAnswer(differences=changed, verdict=VerdictShape.model_validate(verdict))
 
 
 def payload_of(request: Edited, failure: Failure) -> bytes:
-    """Return an edited payload as it would be sent. Raises PayloadMistake."""
-    return payloads.read_edited(json.dumps(request.payload, ensure_ascii=False), failure)
+    """Return an edited payload as it would be sent. Raises OperationError."""
+    return edited_payloads.read_edited(json.dumps(request.payload, ensure_ascii=False), failure)
 
 
 def get_failure(session: Session, call: Call, failure_id: int) -> Failure:
     """Return a failure of the call's connector. Raises OperationError."""
-    found = insight.find_failure(session, call.connector.key, failure_id)
+    found = find_failure(session, call.connector.key, failure_id)
     if found is None:
         raise not_found("There is no such failure of this connector.", "Go back to the list of failures.")
     return found
+
+
+def find_failure(session: Session, connector_key: int, failure_id: int) -> Failure | None:
+    """Return the connector's failure with this id."""
+    found = session.get(Failure, failure_id)
+    return found if found is not None and found.connector_key == connector_key else None
+
+
+def groups_of(session: Session, chosen: FailureFilter, *, limit: int = 100) -> list[GroupShape]:
+    """Return failures grouped by cause, the largest group first."""
+    found = failure_filter.group_failures(session, chosen, limit=limit)
+    daily = failure_filter.failed_by_day(session, chosen, DAYS)
+    return [
+        GroupShape(
+            fingerprint=each.fingerprint,
+            title=title_of(each.sample),
+            kind=each.sample.kind,
+            direction=each.sample.direction,
+            entity=each.sample.entity,
+            stage=each.sample.stage,
+            reason=each.sample.reason,
+            field=each.sample.field,
+            detail=each.sample.detail,
+            meaning=meaning_of(each.sample.reason),
+            advice=advice_of(each.sample.reason),
+            count=each.count,
+            first_at=each.first_at,
+            last_at=each.last_at,
+            daily=list(daily.get(each.fingerprint, [0] * DAYS)),
+        )
+        for each in found
+    ]
+
+
+def describe_failure(session: Session, failure: Failure) -> WholeAnswer:
+    """Return all details of one failure, with the current preview of its replay."""
+    body = rows.payload_of(failure)
+    batch = session.get(Batch, failure.batch_id) if failure.batch_id is not None else None
+    return WholeAnswer(
+        failure=FailureShape.model_validate(failure),
+        title=title_of(failure),
+        meaning=meaning_of(failure.reason),
+        advice=advice_of(failure.reason),
+        payload=_readable(body),
+        payload_bytes=len(body or b""),
+        is_cut=len(body or b"") > LONGEST_READ,
+        traceback=failure.traceback,
+        exchange=failure.exchange,
+        task_id=failure.task_id or (batch.task_id if batch is not None else None),
+        batch=None if batch is None else {"id": batch.id, "state": batch.state, "stage": batch.stage},
+        verdict=VerdictShape.model_validate(preview_failures(session, [failure])[failure.id]),
+        earlier=[
+            FailureShape.model_validate(each)
+            for each in failure_filter.same_subject(session, failure)
+            if each.id != failure.id
+        ],
+        replays=_attempts(session, failure),
+        is_editable=is_editable(failure),
+    )
+
+
+def title_of(failure: Failure) -> str:
+    """Return what failed, as `User 5bd3…`, `Person 17`, `label_ids of Person 17`, `batch 12`, `resolve_hull_ids`."""
+    if failure.kind == "control":
+        return failure.stage
+    if failure.kind == "batch":
+        return f"batch {failure.batch_id}"
+    entity = Entity(failure.entity)
+    name = entity.value if failure.direction == "incoming" else entity.hull
+    of = f"{failure.field} of " if failure.kind == "field" else ""
+    return f"{of}{name.capitalize()} {failure.record_id or 'without an id'}"
+
+
+def _readable(body: bytes | None) -> Any:
+    """Return a payload for display: parsed if it is JSON and not nested too deeply, else as text."""
+    if body is None:
+        return None
+    try:
+        return read_lenient(body) if len(body) <= LONGEST_READ else body[:LONGEST_READ].decode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace")
+
+
+def _attempts(session: Session, failure: Failure) -> list[AttemptShape]:
+    """Return the replays that contain a failure, newest first."""
+    return [
+        AttemptShape(
+            replay_id=item.replay_id,
+            state=item.state,
+            detail=item.detail,
+            at=item.settled_at or item.sent_at,
+            new_failure_id=item.new_failure_id,
+        )
+        for item in replay_rows.items_for(session, [failure.id])
+    ]

@@ -11,8 +11,8 @@ from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.insight.fields import fields_of
 from pipeline.insight.hull_segments import ask_segments
-from pipeline.insight.shared import Shared
 from pipeline.insight.suggestions import suggested
+from pipeline.operations.cached_answers import Shared
 from pipeline.operations.call import Call
 from pipeline.operations.models import ConnectorRequest, Done, OfEntity, Shape
 from pipeline.operations.registry import operation

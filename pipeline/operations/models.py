@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.domain.kinds import Entity
 from pipeline.operations.values import LARGEST_ID, RowId, find_unusable
@@ -13,6 +14,11 @@ EntityName = Literal["person", "organization"]
 DirectionName = Literal["incoming", "outgoing"]
 ConnectorName = Annotated[str, Field(min_length=1, max_length=100)]
 """An id or a name."""
+
+
+T = TypeVar("T")
+PageOnly = Annotated[T, SkipJsonSchema(), Field(exclude=True)]
+"""A field of an answer that only the console's pages show: `/api/v1` and `--json` do not have it. It needs a default."""
 
 
 class Shape(BaseModel):

@@ -18,14 +18,14 @@ from db.event_count import CountedEvents
 from db.session import transaction
 from db.token_ledger import moment
 from pipeline.domain.kinds import Role
-from pipeline.insight import fetches
 from pipeline.insight.condition import InStepShape, NoteShape, condition
-from pipeline.insight.fetches import FetchShape
+from pipeline.operations import run_progress
 from pipeline.operations.budget import BudgetShape, budget_of
 from pipeline.operations.call import Call
 from pipeline.operations.credentials import ConnectionShape
 from pipeline.operations.models import ConnectorRequest, Shape
 from pipeline.operations.registry import operation
+from pipeline.operations.run_progress import FetchShape
 from pipeline.sync.connectors.webhooks import hearing
 from pipeline.sync.runs import spending
 
@@ -133,11 +133,11 @@ def show_overview(call: Call, request: Unit) -> OverviewAnswer:
             notes=list(judged.notes),
             traffic=_traffic(session, connector.key, now, request.by),
             budget=budget_of(session, connector.key, day),
-            running=fetches.running(session, connector.key, day),
+            running=run_progress.runs_in_flight(session, connector.key, day),
             shells=_shells(session, connector.key),
             webhooks=ListeningShape.model_validate(hearing(session, connector.key)),
             schedules=_schedules(session, connector.key),
-            last_runs=fetches.latest(session, connector.key, now, LAST_RUNS),
+            last_runs=run_progress.latest_runs(session, connector.key, now, LAST_RUNS),
             open_failures=sum(failure_count.count_open(session, connector.key).values()),
         )
 

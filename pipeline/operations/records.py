@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from db import happening, record_events, record_search
+from db.change import waiting_changes
+from db.failure import open_of_record
 from db.record_events import Whose
 from db.session import transaction
-from pipeline.domain.kinds import Entity, Role
-from pipeline.insight import record as insight
-from pipeline.insight import search, standing
-from pipeline.insight.events import ChangeShape, EventShape
-from pipeline.insight.explain import Explanation, explain
-from pipeline.insight.mapped import mapped_fields
+from db.sync_event import SyncEvent
+from pipeline.domain.departures import DEPARTED
+from pipeline.domain.kinds import Direction, Entity, Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
+from pipeline.operations.events import EventShape, describe_event, labels_of
+from pipeline.operations.explanation_steps import matched_words
+from pipeline.operations.explanations import ExplanationAnswer, explain
 from pipeline.operations.failures import FailureShape
+from pipeline.operations.mapped_fields import ABSENT, FieldShape, MappedField, mapped_fields, value_in
 from pipeline.operations.models import ConnectorRequest, EntityName, Shape
+from pipeline.operations.record_sides import RecordSides, find_whose, read_sides
 from pipeline.operations.registry import operation
+from pipeline.operations.search import LONGEST, SEARCHED, search
 from pipeline.operations.values import LARGEST_ID, Moment, RowId, Text, Value
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import Plan, plan_for
 
-PATH = "/connectors/<connector>/records"
-ONE = f"{PATH}/<entity>/<record>"
+PATH: Final = "/connectors/<connector>/records"
+ONE: Final = f"{PATH}/<entity>/<record>"
+HISTORY: Final = 50
+"""Events on one page of a record's history."""
+LOOKED_BACK: Final = 300
+"""Number of events searched for the last change of each field; its explanation finds older ones."""
+STATES: Final = {
+    "shell": "This Organization is only referenced yet: it is read within half a minute, or with the next fetch.",
+    "conflict": "Hull holds several records of Pipedrive under this one, so nothing of it is sent.",
+    "creating": "It is about to be made in Pipedrive.",
+    "unknown": "Pipedrive was asked to make it and gave no answer: it is looked up before it is asked again.",
+}
+NAMED: Final = 4
+"""Fields that the sentence names."""
 
 
 class FoundShape(Shape):
@@ -36,22 +54,6 @@ class FoundShape(Shape):
     pipedrive_id: int | None
     hull_id: str | None
     by: str
-
-
-class FieldShape(Shape):
-    """A mapped field. `owner` wins conflicts of an outgoing field; `arrow` shows its directions."""
-
-    name: str
-    attribute: str
-    label: str
-    code: str
-    key: str
-    type: str
-    is_custom: bool
-    incoming: bool
-    outgoing: bool
-    owner: str | None
-    arrow: str
 
 
 class RowShape(Shape):
@@ -118,49 +120,6 @@ class RecordAnswer(Shape):
     more: int | None
 
 
-class RefShape(Shape):
-    """What a fact refers to: a `delivery`, `run`, `batch`, `event`, `settings` or `reason`."""
-
-    kind: str
-    id: int | str | None
-
-
-class FactShape(Shape):
-    name: str
-    value: Value
-    ref: RefShape | None
-
-
-class StepShape(Shape):
-    """`origin`, `identity`, `rule`, `call`, `read_back`, `problem` or `value`."""
-
-    kind: str
-    title: str
-    sentence: Text
-    at: datetime | None
-    facts: list[FactShape]
-    change: ChangeShape | None
-
-
-class ExplanationAnswer(Shape):
-    """Why a field has its value; the steps are in chronological order."""
-
-    entity: str
-    pipedrive_id: int | None
-    hull_id: str | None
-    field: FieldShape
-    at: datetime | None
-    sentence: Text
-    value: Value
-    hull: Value
-    pipedrive: Value
-    direction: str | None
-    event_id: int | None
-    steps: list[StepShape]
-    is_unknown: Annotated[bool, Field(description="No such field is mapped, or ever was.")]
-    similar: Annotated[list[str], Field(description="Mapped fields with a similar name, if the field is unknown.")]
-
-
 class FoundAnswer(BaseModel):
     records: list[FoundShape]
 
@@ -192,14 +151,14 @@ class FieldAsked(OfRecord):
 
 
 class Sought(ConnectorRequest):
-    q: Annotated[str, Field(min_length=1, max_length=search.LONGEST, description=search.SEARCHED.capitalize())]
+    q: Annotated[str, Field(min_length=1, max_length=LONGEST, description=SEARCHED.capitalize())]
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="records search CONNECTOR Q", example="acme ada@acme.com")
 def search_records(call: Call, request: Sought) -> FoundAnswer:
     """Find records by an id of either side, an e-mail, a domain or an external id."""
     with transaction() as session:
-        found = search.search(session, call.connector.key, request.q)
+        found = search(session, call.connector.key, request.q)
     return FoundAnswer(records=[FoundShape.model_validate(each) for each in found])
 
 
@@ -207,16 +166,14 @@ def search_records(call: Call, request: Sought) -> FoundAnswer:
 def show_record(call: Call, request: OfRecord) -> RecordAnswer:
     """Show one record: both sides field by field, its id mapping, and its latest events."""
     with transaction() as session:
-        record = insight.read_record(session, _whose(session, call, request))
-    return RecordAnswer(**_facts(record))
+        return read_record(session, _whose(session, call, request))
 
 
 @operation(f"GET {ONE}/history", role=Role.VIEWER, command="records history CONNECTOR RECORD", example="acme 4711")
 def show_history(call: Call, request: HistoryAsked) -> HistoryAnswer:
     """Show the events of one record, in both directions."""
     with transaction() as session:
-        events, more = insight.history(session, _whose(session, call, request), before_id=request.before)
-    return HistoryAnswer(events=events, more=more)
+        return read_history(session, _whose(session, call, request), before_id=request.before)
 
 
 @operation(
@@ -228,19 +185,16 @@ def show_history(call: Call, request: HistoryAsked) -> HistoryAnswer:
 def explain_field(call: Call, request: FieldAsked) -> ExplanationAnswer:
     """Explain why a field has its value, now or at a moment in the past: every step from the origin to the value."""
     with transaction() as session:
-        whose = _whose(session, call, request)
-        found = explain(session, whose, request.field, request.at)
-        similar = _similar(session, whose, request.field) if found.is_unknown else []
-    return ExplanationAnswer(**_explained(found), is_unknown=found.is_unknown, similar=similar)
+        return explain(session, _whose(session, call, request), request.field, request.at)
 
 
 def _whose(session: Session, call: Call, request: OfRecord) -> Whose:
     kind, name = Entity(request.entity), request.record
     found = None
     if request.by == "hull":
-        found = insight.find_whose(session, call.connector.key, kind, hull_id=name)
+        found = find_whose(session, call.connector.key, kind, hull_id=name)
     elif name.isascii() and name.isdigit() and int(name) <= LARGEST_ID:
-        found = insight.find_whose(session, call.connector.key, kind, pipedrive_id=int(name))
+        found = find_whose(session, call.connector.key, kind, pipedrive_id=int(name))
     if found is None:
         raise not_found(
             "This connector knows no such record.", "If Pipedrive shows the record, the next fetch adds it."
@@ -248,26 +202,173 @@ def _whose(session: Session, call: Call, request: OfRecord) -> Whose:
     return found
 
 
-def _facts(record: insight.Record) -> dict[str, Any]:
-    """Return the values of the answer, with the status text."""
-    whole = {name: getattr(record, name) for name in RecordAnswer.model_fields if hasattr(record, name)}
-    whose = record.whose
-    known = {"entity": whose.entity, "pipedrive_id": whose.pipedrive_id, "hull_id": whose.hull_id}
-    organization = (
-        {"pipedrive_id": record.organization[0], "is_known": record.organization[1]} if record.organization else None
+def read_record(session: Session, whose: Whose) -> RecordAnswer:
+    """Return both sides of a record, its id mapping, and what is wrong with it."""
+    plan = plan_for(session, whose.connector_key, Entity(whose.entity))
+    sides = read_sides(session, whose)
+    mapping = sides.mapping
+    recent = record_events.record_events(session, whose, limit=LOOKED_BACK)
+    history = _page(plan, recent)
+    fields = _rows(plan, sides, recent)
+    state = mapping.state if mapping else "never joined"
+    merged_into = mapping.merged_into if mapping else None
+    failures = open_of_record(session, whose.connector_key, whose.entity, _names(whose))
+    return RecordAnswer(
+        entity=whose.entity,
+        pipedrive_id=whose.pipedrive_id,
+        hull_id=whose.hull_id,
+        title=_title(sides),
+        level=_level(whose, state, fields, has_failed=bool(failures)),
+        sentence=_sentence(whose, state, merged_into, fields, has_failed=bool(failures)),
+        state=state,
+        matched=matched_words(mapping.matched_by if mapping and mapping.pipedrive_id else None),
+        first_seen_at=mapping.first_seen_at if mapping else None,
+        updated_at=mapping.updated_at if mapping else None,
+        as_of=sides.as_of,
+        merged_into=merged_into,
+        deleted_at=mapping.deleted_at if mapping else None,
+        awaits_account=mapping.awaits_account if mapping else None,
+        fields=fields,
+        claims=_claims(session, whose),
+        organization=_organization(session, whose, sides),
+        persons=_count(sides),
+        failures=[FailureShape.model_validate(each) for each in failures],
+        waiting=_waiting(session, whose),
+        snapshot=sides.pipedrive,
+        report=sides.report,
+        events=history.events,
+        more=history.more,
     )
-    words = {"sentence": standing.sentence_of(record), "level": standing.mood_of(record)}
-    return {**whole, **known, **words, "organization": organization}
 
 
-def _explained(found: Explanation) -> dict[str, Any]:
-    return {
-        name: getattr(found, name) for name in ExplanationAnswer.model_fields if name not in ("is_unknown", "similar")
-    }
+def read_history(session: Session, whose: Whose, *, before_id: int | None = None) -> HistoryAnswer:
+    """Return a page of the events of a record, newest first."""
+    plan = plan_for(session, whose.connector_key, Entity(whose.entity))
+    return _page(plan, record_events.record_events(session, whose, before_id=before_id, limit=HISTORY + 1))
 
 
-def _similar(session: Session, whose: Whose, name: str) -> list[str]:
-    """Return mapped fields with a name like this one: a typing error, most of the time."""
-    fields = mapped_fields(plan_for(session, whose.connector_key, Entity(whose.entity)))
-    names = {each.attribute for each in fields} | {each.label for each in fields}
-    return get_close_matches(name, names, n=3, cutoff=0.5)
+def _page(plan: Plan, rows: Sequence[SyncEvent]) -> HistoryAnswer:
+    labels = labels_of(plan)
+    more = rows[HISTORY - 1].id if len(rows) > HISTORY else None
+    return HistoryAnswer(events=[describe_event(row, labels) for row in rows[:HISTORY]], more=more)
+
+
+def _title(sides: RecordSides) -> str:
+    for side in (sides.pipedrive, sides.report, sides.delivered):
+        for name in ("name", "email", "domain", "pipedrive/name"):
+            value = (side or {}).get(name)
+            if isinstance(value, str) and value.strip():
+                return value
+    return ""
+
+
+def _rows(plan: Plan, sides: RecordSides, recent: Sequence[SyncEvent]) -> list[RowShape]:
+    rows = []
+    for field in mapped_fields(plan):
+        last = next((row for row in recent if value_in(row, field) is not ABSENT), None)
+        refused = next((row for row in recent if _refuses(row, field)), None)
+        is_refused = refused is not None and (last is None or refused.id > last.id)
+        pipedrive, hull, is_heard = (
+            field.in_pipedrive(sides.pipedrive),
+            sides.in_hull(field),
+            field.incoming or sides.report is not None,
+        )
+        shown = refused if is_refused else last
+        rows.append(
+            RowShape(
+                field=FieldShape.model_validate(field),
+                pipedrive=pipedrive,
+                hull=hull,
+                differs=is_heard and bool(pipedrive != hull),
+                is_refused=is_refused,
+                is_heard=is_heard,
+                last=describe_event(shown) if shown is not None else None,
+            )
+        )
+    return rows
+
+
+def _refuses(row: SyncEvent, field: MappedField) -> bool:
+    if row.field is not None:
+        return row.event.endswith(".error") and bool({field.code, field.key} & set(row.field.split(", ")))
+    is_error = row.event.endswith(".error")
+    return is_error and (row.detail or "").startswith((f"{field.code}: ", f"{field.key}: "))
+
+
+def _claims(session: Session, whose: Whose) -> list[ClaimShape]:
+    if whose.pipedrive_id is None:
+        return []
+    found = record_search.known_by(session, whose.connector_key, whose.entity, whose.pipedrive_id)
+    return [ClaimShape.model_validate(each) for each in found]
+
+
+def _organization(session: Session, whose: Whose, sides: RecordSides) -> OrganizationShape | None:
+    if whose.entity != Entity.PERSON:
+        return None
+    linked = (sides.pipedrive or {}).get("org_id")
+    if not isinstance(linked, int):
+        return None
+    mapping = happening.joined(session, whose.connector_key, Entity.ORGANIZATION, linked, None)
+    return OrganizationShape(pipedrive_id=linked, is_known=mapping is not None)
+
+
+def _count(sides: RecordSides) -> int | None:
+    found = (sides.pipedrive or {}).get("people_count")
+    return found if isinstance(found, int) else None
+
+
+def _waiting(session: Session, whose: Whose) -> list[WaitingShape]:
+    found = waiting_changes(session, whose.connector_key, whose.entity, _names(whose))
+    return [
+        WaitingShape(direction=each.direction, cause=each.cause, since=each.created_at, due_at=each.due_at)
+        for each in found
+    ]
+
+
+def _names(whose: Whose) -> dict[str, str]:
+    """Return direction → the id of the record on the side that it comes from."""
+    names = {}
+    if whose.pipedrive_id is not None:
+        names[str(Direction.INCOMING)] = str(whose.pipedrive_id)
+    if whose.hull_id is not None:
+        names[str(Direction.OUTGOING)] = whose.hull_id
+    return names
+
+
+def _sentence(
+    whose: Whose, state: str, merged_into: int | None, fields: Sequence[RowShape], *, has_failed: bool
+) -> str:
+    """Return whether both sides agree, and if not, why not."""
+    kind = Entity(whose.entity)
+    if state in DEPARTED:
+        into = f" into {whose.entity} {merged_into}" if merged_into is not None else ""
+        return f"This {kind.value.capitalize()} is {state}{into} in Pipedrive."
+    if state in STATES:
+        return STATES[state]
+    if whose.pipedrive_id is None:
+        return f"This {kind.hull.capitalize()} is joined to no {kind.value.capitalize()} of Pipedrive."
+    return "Some values of this record were not synchronized." if has_failed else _agreement(fields)
+
+
+def _agreement(fields: Sequence[RowShape]) -> str:
+    if len(fields) <= 1:
+        return "No field is mapped yet, so only the id is synchronized."
+    differing = [row.field.attribute for row in fields if row.differs]
+    unheard = sum(not row.is_heard for row in fields)
+    if not differing and unheard:
+        same = f"Both sides hold the same in {len(fields) - unheard} of {len(fields)} mapped fields"
+        return f"{same}; of {'one' if unheard == 1 else unheard} Hull has told nothing yet."
+    if not differing:
+        return f"Both sides hold the same in all {len(fields)} mapped fields."
+    more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
+    verb = "differs" if len(differing) == 1 else "differ"
+    return f"{len(differing)} of {len(fields)} mapped fields {verb}: {', '.join(differing[:NAMED])}{more}."
+
+
+def _level(whose: Whose, state: str, fields: Sequence[RowShape], *, has_failed: bool) -> str:
+    """Return the level of the sentence, for an icon and a colour."""
+    if has_failed or state == "conflict":
+        return "error"
+    if state in DEPARTED or whose.pipedrive_id is None:
+        return "skip"
+    return "ok" if state == "full" and not any(row.differs for row in fields) else "warning"

@@ -11,8 +11,6 @@ from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import PipelineError
-from pipeline.insight.acts import Impossible
-from pipeline.insight.payloads import PayloadMistake
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
 from pipeline.jobs.log_exports import TooMany
 from pipeline.jobs.plans.apply import PlanRefused
@@ -23,10 +21,6 @@ from pipeline.sync.runs.approval import AskFirst
 from pipeline.sync.runs.runs import RunInProgress
 
 BAD, CONFLICT = HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT
-
-
-def _impossible(no: Impossible) -> OperationError:
-    return OperationError(CONFLICT, "impossible", no.sentence, no.next_step)
 
 
 def _settings(no: SettingsRefused) -> OperationError:
@@ -93,12 +87,10 @@ def _plainly(error: str, status: HTTPStatus = BAD) -> Callable[[Any], OperationE
 
 REFUSALS: Final[Mapping[type[Exception], Callable[[Any], OperationError]]] = {
     AskFirst: _ask_first,
-    Impossible: _impossible,
     MoreThanExpected: _grown,
     NotReplayable: _plainly("not_replayable", CONFLICT),
     NothingToReplay: _nothing,
     OperatorRefused: _plainly("refused"),
-    PayloadMistake: _plainly("payload_refused"),
     PlanRefused: _plan,
     RunInProgress: _run_in_flight,
     SettingsMistaken: _mistaken,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final, Literal
@@ -10,20 +10,34 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from db import failure as failures
 from db import replay as rows
+from db.failure import Failure
 from db.failure_filter import FailureFilter
-from db.replay import Replay
+from db.replay import OUTCOMES, SENT, WAITING, Replay
 from db.session import transaction
 from pipeline.domain.kinds import Role
-from pipeline.insight import replays as insight
+from pipeline.domain.reasons import advice_of, meaning_of
 from pipeline.jobs.replays import start
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
-from pipeline.operations.failures import Edited, Expected, FailuresChosen, get_failure, payload_of
-from pipeline.operations.models import ConnectorRequest, Done, Listed, RowRequest, Shape
+from pipeline.operations.failures import Edited, Expected, FailuresChosen, get_failure, payload_of, title_of
+from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import RowId, Text, Why
 
+WORDS: Mapping[str, str] = {
+    WAITING: "waiting",
+    SENT: "on its way",
+    "came_through": "came through",
+    "already_applied": "already applied",
+    "superseded": "superseded",
+    "skipped": "left out",
+    "failed_again": "failed again",
+    "refused": "cannot be replayed",
+    "aborted": "not begun",
+}
+"""State of an item → its text."""
 PATH: Final = "/connectors/<connector>/replays"
 ItemState = Literal[
     "waiting", "sent", "came_through", "already_applied", "superseded", "skipped", "failed_again", "refused", "aborted"
@@ -37,6 +51,7 @@ class ReplayShape(Shape):
     """
 
     id: int
+    connector_key: PageOnly[int] = 0
     asked_by: str
     why: str
     chosen: dict[str, Any]
@@ -53,6 +68,25 @@ class ReplayShape(Shape):
     summary: str
     created_at: datetime
     ended_at: datetime | None
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of items that were not sent yet."""
+        return self.counts.get(WAITING, 0)
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended_at is not None
+
+    @property
+    def mood(self) -> str:
+        """Return the state for an icon and a colour: a replay with items that failed again is not shown as a success."""
+        if self.state != "done":
+            return self.state
+        lost = self.counts.get("failed_again", 0) + self.counts.get("refused", 0)
+        if not lost:
+            return "done"
+        return "error" if lost == self.total else "warning"
 
 
 class ReplaysAnswer(BaseModel):
@@ -151,8 +185,7 @@ def list_replays(call: Call, request: ReplaysAsked) -> ReplaysAnswer:
     """List replays, newest first."""
     with transaction() as session:
         found = rows.latest_replays(session, call.connector.key, before_id=request.before, limit=request.limit)
-        shown = insight.progress_of(session, found)
-    return ReplaysAnswer(replays=[ReplayShape.model_validate(each) for each in shown])
+        return ReplaysAnswer(replays=describe_replays(session, found))
 
 
 @operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="failures replays show CONNECTOR ID", example="acme 12")
@@ -172,8 +205,8 @@ def list_replay_items(call: Call, request: ReplayItemsAsked) -> ReplayItemsAnswe
     """List the items of a replay with their outcomes, in the order of sending."""
     with transaction() as session:
         replay = _get(session, call, request.id)
-        found = insight.items_of(session, replay.id, state=request.state, after_id=request.after, limit=request.limit)
-    return ReplayItemsAnswer(items=[ReplayItemShape.model_validate(each) for each in found])
+        found = describe_items(session, replay.id, state=request.state, after_id=request.after, limit=request.limit)
+    return ReplayItemsAnswer(items=found)
 
 
 @operation(
@@ -212,6 +245,69 @@ def abort_replay(call: Call, request: RowRequest) -> Done:
     return _act(call, request, partial(start.abort, by=call.caller.name), "aborted")
 
 
+def describe_replays(session: Session, found: Sequence[Replay]) -> list[ReplayShape]:
+    """Return replays with their progress."""
+    counts = rows.item_counts(session, [each.id for each in found])
+    return [_describe(each, counts[each.id]) for each in found]
+
+
+def _describe(replay: Replay, counts: Mapping[str, int]) -> ReplayShape:
+    advice = f"{advice_of(replay.reason)} Then resume the replay.".strip() if replay.reason else ""
+    items = "1 item" if replay.total == 1 else f"{replay.total:,} items"
+    by_state = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts.get(state)]
+    return ReplayShape(
+        id=replay.id,
+        connector_key=replay.connector_key,
+        asked_by=replay.asked_by,
+        why=replay.why,
+        chosen=replay.chosen,
+        per_second=replay.per_second,
+        state=replay.state,
+        reason=replay.reason,
+        meaning=meaning_of(replay.reason),
+        advice=advice,
+        detail=replay.detail,
+        total=replay.total,
+        settled=sum(counts.get(state, 0) for state in OUTCOMES),
+        counts=dict(counts),
+        left_s=counts.get(WAITING, 0) / replay.per_second,
+        summary=f"{items}: {', '.join(by_state)}.",
+        created_at=replay.created_at,
+        ended_at=replay.ended_at,
+    )
+
+
+def describe_items(
+    session: Session, replay_id: int, *, state: str | None = None, after_id: int | None = None, limit: int = 50
+) -> list[ReplayItemShape]:
+    """Return items of a replay in the order in which they are sent."""
+    found = rows.items_of(session, replay_id, state=state, after_id=after_id, limit=limit)
+    ids = [each.failure_id for each in found]
+    known = {each.id: each for each in failures.find_failures(session, ids=ids, state=None, limit=None)} if ids else {}
+    batches = rows.facts_of_batches(session, [each.batch_id for each in found if each.batch_id is not None])
+    return [_item(each, known.get(each.failure_id), batches) for each in found]
+
+
+def _item(
+    row: rows.ReplayItem, failure: Failure | None, batches: Mapping[int, tuple[str | None, str]]
+) -> ReplayItemShape:
+    title, reason = (title_of(failure), failure.reason) if failure is not None else ("forgotten", "")
+    return ReplayItemShape(
+        id=row.id,
+        failure_id=row.failure_id,
+        title=title,
+        reason=reason,
+        state=row.state,
+        words=WORDS[row.state],
+        detail=row.detail,
+        sent_at=row.sent_at,
+        settled_at=row.settled_at,
+        batch_id=row.batch_id,
+        task_id=batches.get(row.batch_id or 0, (None, ""))[0],
+        new_failure_id=row.new_failure_id,
+    )
+
+
 def _act(call: Call, request: RowRequest, act: Callable[[Session, int], bool], done: str) -> Done:
     with call.transaction(str(request.id)) as session:
         replay = _get(session, call, request.id)
@@ -226,7 +322,7 @@ def _note_begin(call: Call, session: Session, begun: Replay, chosen: FailureFilt
 
 
 def _shape(session: Session, replay: Replay) -> ReplayShape:
-    return ReplayShape.model_validate(insight.progress_of(session, [replay])[0])
+    return describe_replays(session, [replay])[0]
 
 
 def _get(session: Session, call: Call, replay_id: int) -> Replay:

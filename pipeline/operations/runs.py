@@ -11,26 +11,30 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import connector as connectors
 from db import failure as failures
+from db import id_mapping, watermark
 from db import run as rows
-from db import watermark
 from db.failure import Failure
 from db.run import Run, Slice
 from db.session import transaction
+from pipeline.domain import budget
 from pipeline.domain.kinds import Entity, Role
 from pipeline.domain.reasons import REASONS, describe
-from pipeline.insight import acts, fetches
-from pipeline.insight.fetches import FetchShape
+from pipeline.operations import run_progress
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.models import ConnectorRequest, Done, EntityName, Listed, RowRequest, Shape
 from pipeline.operations.registry import operation
+from pipeline.operations.run_progress import FetchShape
 from pipeline.operations.values import RowId, Since
+from pipeline.settings import settings
 from pipeline.sync.runs import runs, spending
 from pipeline.sync.runs.schedules import OVERLAP
 
 PATH: Final = "/connectors/<connector>/runs"
 PAGE: Final = 50
 """Batches of a run that are shown at once."""
+LARGE: Final = 0.5
+"""Share of the tokens that fetches may still spend today above which a fetch is a large one."""
 WALKS: Final = {
     "ascending": "from the lowest id up",
     "descending": "from the highest id down",
@@ -199,8 +203,7 @@ class RunStoryRequest(RowRequest):
 def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
     """Estimate the pages, tokens and time of a full fetch of one entity."""
     with transaction() as session:
-        found = acts.preview_fetch(session, call.connector.key, Entity(request.entity))
-    return PreviewAnswer.model_validate(found)
+        return estimate_fetch(session, call.connector.key, Entity(request.entity))
 
 
 @operation(
@@ -211,7 +214,7 @@ def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
 )
 def fetch_changes(call: Call, _request: ConnectorRequest) -> BegunAnswer:
     """Start to fetch what changed since the watermark, for both entities."""
-    acts.require_active(call.connector)
+    call.require_active()
     begun = []
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
         with transaction() as session:
@@ -243,7 +246,7 @@ def list_runs(call: Call, request: RunsAsked) -> RunsAnswer:
 )
 def start_fetch(call: Call, request: NewFetch) -> RunShape:
     """Start a fetch; the workers complete it in the background."""
-    acts.require_active(call.connector)
+    call.require_active()
     run_id = _start(call, Entity(request.entity), changed_only=request.changed_only, since=request.since)
     with transaction() as session:
         return RunShape.model_validate(session.get_one(Run, run_id))
@@ -283,7 +286,7 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
         slices = rows.slices_of(session, run.id)
         found = batches.batches_of_run(session, run.id, state=request.state, before=request.before, limit=PAGE + 1)
         return StoryAnswer(
-            run=fetches.described(run, day.now, slices, ends.get(run.id)),
+            run=run_progress.describe_run(run, day.now, slices, ends.get(run.id)),
             walks=[
                 WalkShape(words=_walk(each) or "", state=each.state, frontier=each.frontier, pages=each.pages)
                 for each in slices
@@ -322,6 +325,29 @@ def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
             transformed_bytes=row.transformed_bytes,
             failures=[_failed(each) for each in failures.failures_of(session, key, batch_id=request.id)],
         )
+
+
+def estimate_fetch(session: Session, connector_key: int, entity: Entity) -> PreviewAnswer:
+    """Return the estimate of a full fetch of one entity."""
+    day = spending.standing(session, connector_key)
+    left = day.left_for_fetches
+    known = id_mapping.count_known(session, connector_key, entity)
+    running = rows.running_run(session, connector_key, entity, "full")
+    cost = budget.fetch_cost(known, settings().page_limit) if known else None
+    pace = spending.pace_of(session, connector_key, entity) if cost else 0.0
+    return PreviewAnswer(
+        entity=entity.value,
+        known=known or None,
+        is_guess=known >= id_mapping.COUNTED_EXACTLY,
+        pages=cost.pages if cost else None,
+        tokens=cost.tokens if cost else None,
+        left=left,
+        took_s=cost.pages * pace if cost else None,
+        ends_at=spending.ends_at(day, cost.pages, pace) if cost else None,
+        under_way=running.id if running else None,
+        is_large=cost is not None and bool(left) and cost.tokens > LARGE * (left or 0),
+        waits_for_tomorrow=cost is not None and left is not None and cost.tokens > left,
+    )
 
 
 def _start(call: Call, entity: Entity, *, changed_only: bool = False, since: datetime | None = None) -> int:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
+from db import job, known_as
+from db.connector import Connector
+from db.job import Job
+from db.known_as import KnownRecord
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
-from pipeline.insight import sending
-from pipeline.insight.acts import require_active
-from pipeline.insight.sending import Choice
+from pipeline.domain.texts import email_spelling, plain
+from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.jobs import sends
 from pipeline.operations.call import Call
-from pipeline.operations.errors import invalid
+from pipeline.operations.errors import impossible, invalid
 from pipeline.operations.models import ConnectorRequest, Counted, EntityName, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import HullId
+from pipeline.sync.job_queue import SEND
+from pipeline.transform.identifiers import registrable_domain
 
-PATH = "/connectors/<connector>/sends"
+PATH: Final = "/connectors/<connector>/sends"
+WRITE_TOKENS: Final = 5
+"""Tokens of one update or create; a record without differences takes none."""
+LONGEST_ID: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Users or Accounts: these Hull ids, or everybody in a segment."""
+
+    entity: Entity
+    ids: tuple[str, ...] = ()
+    segment: str | None = None
 
 
 class NewSend(ConnectorRequest):
@@ -70,8 +90,7 @@ class SendsAnswer(BaseModel):
 def list_sends(call: Call, _request: ConnectorRequest) -> SendsAnswer:
     """List recent sends with their progress."""
     with transaction() as session:
-        found = sending.latest(session, call.connector.key)
-    return SendsAnswer(sends=[SendingShape.model_validate(each) for each in found])
+        return SendsAnswer(sends=latest_sends(session, call.connector.key))
 
 
 @operation(
@@ -83,8 +102,8 @@ def list_sends(call: Call, _request: ConnectorRequest) -> SendsAnswer:
 )
 def count_send(call: Call, request: NewSend) -> SizeAnswer:
     """Count the Users or Accounts that would be sent; Hull counts a segment. Nothing is sent."""
-    size = sending.count(call.connector, _choice(call, request))
-    return SizeAnswer(count=size, most_tokens=size * sending.WRITE_TOKENS)
+    size = count_chosen(call.connector, _choice(call, request))
+    return SizeAnswer(count=size, most_tokens=size * WRITE_TOKENS)
 
 
 @operation(
@@ -97,8 +116,8 @@ def count_send(call: Call, request: NewSend) -> SizeAnswer:
 def order_send(call: Call, request: NewSend) -> OrderedAnswer:
     """Have a worker send Users or Accounts to Pipedrive, ignoring all filters. Sending again writes only what changed."""
     choice = _choice(call, request)
-    size = sending.count(call.connector, choice)
-    require_active(call.connector)
+    size = count_chosen(call.connector, choice)
+    call.require_active()
     rank_ms = int(time.time() * 1000)
     wanted = sends.SendOrder(entity=choice.entity, ids=choice.ids, segment=choice.segment, rank=rank_ms)
     noun = choice.entity.hull.capitalize() + ("" if size == 1 else "s")
@@ -109,10 +128,73 @@ def order_send(call: Call, request: NewSend) -> OrderedAnswer:
 
 
 def _choice(call: Call, request: NewSend) -> Choice:
-    """Return the chosen records by their Hull ids. Raises OperationError, Impossible."""
+    """Return the chosen records by their Hull ids. Raises OperationError."""
     if bool(request.ids) == bool(request.segment):
         raise invalid("malformed", "Give either ids or one segment.")
     entity = Entity(request.entity)
     with transaction() as session:
-        ids = sending.as_hull_ids(session, call.connector.key, entity, request.ids)
+        ids = as_hull_ids(session, call.connector.key, entity, request.ids)
     return Choice(entity=entity, ids=ids, segment=request.segment)
+
+
+def read_ids(text: str) -> tuple[str, ...]:
+    """Return the ids of a text, separated by spaces, commas, semicolons or lines; each once. Raises OperationError."""
+    ids = tuple(dict.fromkeys(text.replace(",", " ").replace(";", " ").split()))
+    if len(ids) > sends.MOST_IDS:
+        raise impossible(f"These are {len(ids):,} ids; {sends.MOST_IDS:,} go at once.", "Send a segment instead.")
+    broken = [each for each in ids if len(each) > LONGEST_ID or not each.isprintable()]
+    if broken:
+        raise impossible(f"{len(broken)} of them are no ids of Hull.", "An id stands at the end of a page's address.")
+    return ids
+
+
+def as_hull_ids(session: Session, connector_key: int, entity: Entity, given: Sequence[str]) -> tuple[str, ...]:
+    """Replace e-mails by the Hull ids of the known records. Raises OperationError for e-mails without exactly one record."""
+    emails = {each: email_spelling(each) for each in given if "@" in each}
+    found = known_as.find_by_emails(session, connector_key, entity, set(emails.values())) if emails else {}
+    known = {each: hull_ids for each, email in emails.items() if len(hull_ids := found.get(email, set())) == 1}
+    unknown = [each for each in emails if each not in known]
+    if unknown:
+        noun = entity.hull.capitalize()
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise impossible(
+            f"No single {noun} is known by {', '.join(unknown[:3])}{more}.", f"Name the {noun} by its Hull id."
+        )
+    return tuple(dict.fromkeys(next(iter(known[each])) if each in known else each for each in given))
+
+
+def count_chosen(connector: Connector, choice: Choice) -> int:
+    """Return how many of the chosen records Hull has: Hull counts, so unknown ids are left out. Raises OperationError."""
+    try:
+        return sends.count(connector.key, choice.entity, choice.segment, choice.ids)
+    except ConfigurationError as error:
+        raise impossible("Hull does not accept the connector's credentials.", "Open Credentials.") from error
+    except PipelineError as error:
+        raise impossible(f"Hull could not be asked: {error.reason}.", "Try again in a moment.") from error
+
+
+def find_known(session: Session, connector_key: int, entity: Entity, said: str) -> list[KnownRecord]:
+    """Return known Users or Accounts by the value of a claim, in any spelling, or by an id."""
+    for spelling in dict.fromkeys((said, plain(said), email_spelling(said), registrable_domain(said))):
+        if spelling and (found := known_as.find_joined(session, connector_key, entity, spelling)):
+            return found
+    return []
+
+
+def latest_sends(session: Session, connector_key: int) -> list[SendingShape]:
+    """Return recent sends, newest first."""
+    return [_sending(row) for row in job.latest_jobs(session, connector_key, [SEND])]
+
+
+def _sending(row: Job) -> SendingShape:
+    done, of, missing = sends.handed_over(row)
+    return SendingShape(
+        id=row.id,
+        state={"due": "running"}.get(row.state, row.state),
+        reason=row.reason,
+        done=done,
+        of=of,
+        missing=missing,
+        asked_at=row.created_at,
+        ended_at=row.ended_at,
+    )

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
-from db import delivery
+from db import delivery as deliveries
+from db import failure as failures
 from db import subscription as subscriptions
+from db.authorisation import connection_of
+from db.connector import Connector
+from db.delivery import Delivery
 from db.session import transaction
+from db.sync_event import events_about_webhooks
 from pipeline.domain.kinds import Role
-from pipeline.insight.webhooks import listening, open_delivery
+from pipeline.domain.reasons import advice_of, meaning_of
+from pipeline.errors import Rejected, Skip
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, not_found
-from pipeline.operations.models import ConnectorRequest, Done, Listed, RowRequest, Shape
+from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import Text, Value
+from pipeline.sync.connectors.webhooks import SUBJECT, hearing
 from pipeline.sync.connectors.webhooks import ensure_webhooks as subscribe_to_what_is_missing
 from pipeline.tasks.wakeups import request_webhook_check
+from pipeline.transform.webhooks import decode_head
+
+HOURS: Final = 6
+MOST: Final = 20_000
+"""Maximum of counted deliveries: a busy company must not make the page slow."""
+SOURCES: Final = ("pipedrive", "hull")
+LONGEST_READ: Final = 2 * 1024 * 1024
+
 
 Source = Literal["pipedrive", "hull"]
 
@@ -59,6 +76,8 @@ class GapShape(Shape):
     id: int
     at: datetime
     event: str
+    entity: PageOnly[str] = ""
+    run_id: PageOnly[int | None] = None
     reason: str | None
     detail: Text | None
 
@@ -85,6 +104,7 @@ class DeliveryShape(Shape):
 
     id: int
     source: str
+    key: PageOnly[str] = ""
     state: str
     reason: str | None
     received_at: datetime
@@ -102,6 +122,7 @@ class DeliveryAnswer(BaseModel):
     meaning: str
     advice: str
     about: dict[str, Any]
+    record: PageOnly[tuple[str, int] | None] = None
     document: Value
     text: Text | None
 
@@ -118,18 +139,7 @@ class DeliveriesRequest(ConnectorRequest, Listed):
 def show_webhooks(call: Call, request: WebhooksRequest) -> WebhooksAnswer:
     """Show the health of the webhooks, and recent deliveries from Pipedrive or Hull."""
     with transaction() as session:
-        found = listening(session, call.connector, request.source)
-    failure = zip(ListeningFailureShape.model_fields, found.failure, strict=True) if found.failure else None
-    return WebhooksAnswer(
-        level=found.level,
-        sentence=found.sentence,
-        last_at=found.last_at,
-        failure=ListeningFailureShape(**dict(failure)) if failure else None,
-        subscriptions=[SubscriptionShape.model_validate(each) for each in found.subscriptions],
-        counts=[DeliveryCountShape.model_validate(each) for each in found.counts],
-        is_cut=found.is_cut,
-        events=[GapShape.model_validate(each) for each in found.events],
-    )
+        return webhook_health(session, call.connector, request.source)
 
 
 @operation(
@@ -168,7 +178,7 @@ def ensure_webhooks(call: Call, _request: ConnectorRequest) -> SubscriptionsAnsw
 def list_deliveries(call: Call, request: DeliveriesRequest) -> DeliveriesAnswer:
     """List what was received, newest first."""
     with transaction() as session:
-        found = delivery.latest_deliveries(
+        found = deliveries.latest_deliveries(
             session, call.connector.key, request.source, before_id=request.before, limit=request.limit
         )
     return DeliveriesAnswer(deliveries=[DeliveryShape.model_validate(each) for each in found])
@@ -183,16 +193,99 @@ def list_deliveries(call: Call, request: DeliveriesRequest) -> DeliveriesAnswer:
 def show_delivery(call: Call, request: RowRequest) -> DeliveryAnswer:
     """Show one delivery with its body, which contains values of records."""
     with transaction() as session:
-        opened = open_delivery(session, call.connector.key, request.id)
-    if opened is None:
+        found = find_delivery(session, call.connector.key, request.id)
+    if found is None:
         raise not_found("There is no such delivery of this connector.", "Deliveries are kept for 30 days.")
-    row = opened.delivery
-    plain = {name: getattr(row, name) for name in ("id", "source", "state", "reason", "received_at")}
-    return DeliveryAnswer(
-        delivery=DeliveryShape(**plain, size_bytes=opened.size_bytes),
-        meaning=opened.meaning,
-        advice=opened.advice,
-        about=opened.about,
-        document=opened.document,
-        text=opened.text,
+    return found
+
+
+def webhook_health(session: Session, connector: Connector, source: str) -> WebhooksAnswer:
+    """Return the health of a connector's webhooks, and the deliveries of the last HOURS hours from `source`."""
+    counts = deliveries.count_lately(session, connector.key, source, hours=HOURS, most=MOST)
+    failure = _failed_check(session, connector.key)
+    level, sentence = _level_and_sentence(session, connector, failure)
+    return WebhooksAnswer(
+        level=level,
+        sentence=sentence,
+        last_at=deliveries.last_delivery(session, connector.key, source),
+        failure=failure,
+        subscriptions=[
+            SubscriptionShape.model_validate(each) for each in subscriptions.subscriptions_of(session, connector.key)
+        ],
+        counts=[
+            DeliveryCountShape(
+                state=state,
+                reason=reason,
+                meaning=meaning_of(reason),
+                deliveries=count,
+            )
+            for state, reason, count in counts
+        ],
+        is_cut=sum(count for _, _, count in counts) >= MOST,
+        events=[GapShape.model_validate(each) for each in events_about_webhooks(session, connector.key)],
     )
+
+
+def find_delivery(session: Session, connector_key: int, delivery_id: int) -> DeliveryAnswer | None:
+    """Return one delivery of the connector with its body; None if there is no such delivery."""
+    found = session.get(Delivery, delivery_id) if delivery_id < 2**63 else None
+    if found is None or found.connector_key != connector_key:
+        return None
+    document, text = _read(found.body)
+    about, record = _head(document) if found.source == "pipedrive" else ({}, None)
+    return DeliveryAnswer(
+        delivery=DeliveryShape(
+            id=found.id,
+            source=found.source,
+            key=found.key,
+            state=found.state,
+            reason=found.reason,
+            received_at=found.received_at,
+            size_bytes=len(found.body),
+        ),
+        meaning=meaning_of(found.reason),
+        advice=advice_of(found.reason),
+        about=about,
+        record=record,
+        document=document,
+        text=text,
+    )
+
+
+def _level_and_sentence(
+    session: Session, connector: Connector, failure: ListeningFailureShape | None
+) -> tuple[str, str]:
+    if connection_of(session, connector).how is None:
+        return "warning", "Pipedrive is not connected yet, so no webhooks arrive."
+    heard = hearing(session, connector.key)
+    if failure is not None:
+        return "error", f"Not of every change: {heard.sentence if not heard.is_well else failure.meaning}"
+    if not heard.is_well:
+        return "warning", f"Not of every change: {heard.sentence}"
+    return "ok", f"Pipedrive tells us of every change. {heard.sentence}"
+
+
+def _failed_check(session: Session, connector_key: int) -> ListeningFailureShape | None:
+    found = failures.find_open(session, connector_key, SUBJECT)
+    if found is None:
+        return None
+    return ListeningFailureShape(id=found.id, meaning=meaning_of(found.reason), advice=advice_of(found.reason))
+
+
+def _read(body: bytes) -> tuple[Any, str | None]:
+    """Return (document, None), or (None, the text as received)."""
+    if len(body) <= LONGEST_READ:
+        try:
+            return json.loads(body), None
+        except (ValueError, RecursionError):
+            pass
+    return None, body[:LONGEST_READ].decode("utf-8", "replace")
+
+
+def _head(document: Any) -> tuple[dict[str, Any], tuple[str, int] | None]:
+    try:
+        head = decode_head(document)
+    except (Rejected, Skip):
+        return {}, None
+    about = {"action": head.action.value, "entity": head.entity.value, "event": head.event_id, "attempt": head.attempt}
+    return about, (head.entity.value, head.pipedrive_id)

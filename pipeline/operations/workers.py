@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -15,16 +16,18 @@ from db.figures import oldest_due_s
 from db.progress import Moving
 from db.session import transaction
 from pipeline.domain.kinds import Role
-from pipeline.insight import machinery
-from pipeline.insight.machinery import QUEUES, Machinery
-from pipeline.insight.shared import BackgroundValue
+from pipeline.operations.cached_answers import BackgroundValue
 from pipeline.operations.call import Call
 from pipeline.operations.models import Asked, ConnectorRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.runs import BatchShape
+from pipeline.tasks.app import app
 
+QUEUES: Final = ("live", "bulk", "control")
+BEAT: Final = "celerybeat@"
+ANSWER_S: Final = 1.0
 LATE_S: Final = 120.0
-"""Due work is handed over again after 20 s: what is older has no worker."""
+"""Due work is enqueued again after 20 s: work that is due for longer than this has no worker, or too few."""
 TICK_LATE_S: Final = 60.0
 AT_WORK, LATELY = 50, 25
 FRESH_S, STALE_S, PATIENCE_S, ANSWERED_S = 8.0, 30.0, 0.1, 4.0
@@ -78,6 +81,28 @@ class WorkOfConnectorAsked(ConnectorRequest):
     wait_for_nodes: WaitForNodes = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerNodes:
+    """What the broker and the workers answered.
+
+    broker   `ok`, or the error
+    workers  node → its queues
+    beats    nodes of beat
+    waiting  queue → number of messages in it
+    """
+
+    broker: str
+    workers: dict[str, list[str]]
+    beats: list[str]
+    waiting: dict[str, int]
+
+    @property
+    def unattended(self) -> list[str]:
+        """Return the queues that no worker listens to."""
+        heard = {queue for queues in self.workers.values() for queue in queues}
+        return [queue for queue in QUEUES if queue not in heard]
+
+
 @operation("GET /workers", role=Role.VIEWER, command="workers")
 def show_work(call: Call, request: WorkAsked) -> WorkAnswer:
     """Show whether work is done, for all connectors."""
@@ -89,6 +114,42 @@ def show_work(call: Call, request: WorkAsked) -> WorkAnswer:
 def show_work_of(call: Call, request: WorkOfConnectorAsked) -> WorkAnswer:
     """Show whether work is done, for one connector."""
     return _work(call.connector.key, request.wait_for_nodes)
+
+
+def inspect_nodes() -> WorkerNodes:
+    """Query the broker and the workers. Takes twice ANSWER_S, because the number of answers is unknown."""
+    try:
+        waiting = _count_messages()
+        names = [name for answer in app.control.ping(timeout=ANSWER_S) or () for name in answer]
+        listening = app.control.inspect(timeout=ANSWER_S).active_queues() or {}
+    except Exception as error:  # noqa: BLE001 - every transport has errors of its own
+        return WorkerNodes(broker=f"does not answer ({type(error).__name__})", workers={}, beats=[], waiting={})
+    return WorkerNodes(
+        broker="ok",
+        workers={
+            name: [queue["name"] for queue in listening.get(name, ())] for name in names if not name.startswith(BEAT)
+        },
+        beats=[name for name in names if name.startswith(BEAT)],
+        waiting=waiting,
+    )
+
+
+def any_worker_answers() -> bool:
+    """Return whether a worker answers; beat, which answers as well, does not count."""
+    return bool(inspect_nodes().workers)
+
+
+def _count_messages() -> dict[str, int]:
+    """Return queue → messages in it. A queue that was never used, or is empty, may not exist."""
+    waiting = dict.fromkeys(QUEUES, 0)
+    with app.connection_for_read(connect_timeout=2.0) as connection:
+        connection.ensure_connection(max_retries=1, timeout=2.0)
+        for queue in QUEUES:
+            try:
+                waiting[queue] = connection.channel().queue_declare(queue=queue, passive=True).message_count
+            except connection.channel_errors:
+                continue
+    return waiting
 
 
 def _work(connector_key: int | None, wait_for_nodes: bool) -> WorkAnswer:
@@ -116,14 +177,14 @@ def _work(connector_key: int | None, wait_for_nodes: bool) -> WorkAnswer:
     )
 
 
-_nodes = BackgroundValue(machinery.look, fresh_s=FRESH_S, stale_s=STALE_S)
+_nodes = BackgroundValue(inspect_nodes, fresh_s=FRESH_S, stale_s=STALE_S)
 
 Verdict = tuple[str, str, str]
 """(level, the answer in a sentence, the next step)"""
 
 
-def _verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], nodes: Machinery | None) -> Verdict:
-    """The answer, from the worst that could be wrong on."""
+def _verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], nodes: WorkerNodes | None) -> Verdict:
+    """Return the verdict; the worst problem decides."""
     missing = _who_is_missing(moving, beats, nodes)
     if missing is not None:
         return missing
@@ -139,8 +200,8 @@ def _verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], nod
     return "ok", "All work is done; the workers wait for more.", ""
 
 
-def _who_is_missing(moving: list[Moving], beats: dict[str, datetime], nodes: Machinery | None) -> Verdict | None:
-    """A busy node may answer late or partly: it is not reported as missing for that alone."""
+def _who_is_missing(moving: list[Moving], beats: dict[str, datetime], nodes: WorkerNodes | None) -> Verdict | None:
+    """Return what is missing. A busy node may answer late or partly: that alone does not make it missing."""
     if nodes is not None and nodes.broker != "ok":
         words = "The broker does not answer: work waits in the database, and continues automatically."
         return "error", words, "Start the broker, or correct BROKER_URL."
@@ -159,7 +220,7 @@ def _is_late(last: datetime | None) -> bool:
     return last is None or (datetime.now(UTC) - last).total_seconds() > TICK_LATE_S
 
 
-def _queue(name: str, moving: list[Moving], nodes: Machinery | None) -> QueueShape:
+def _queue(name: str, moving: list[Moving], nodes: WorkerNodes | None) -> QueueShape:
     workers = nodes.workers if nodes else {}
     return QueueShape(
         name=name,

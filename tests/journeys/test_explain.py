@@ -12,8 +12,8 @@ from db.record_events import Whose
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import Owner
-from pipeline.insight.explain import Explanation, explain
-from pipeline.insight.record import find_whose
+from pipeline.operations.explanations import ExplanationAnswer, explain
+from pipeline.operations.record_sides import find_whose
 from tests.deliveries import deliver, listen
 from tests.journeys.both_ways import BothWays, Place, both_ways
 from tests.journeys.people import age, fill
@@ -31,14 +31,14 @@ def whose(world: World, entity: str, pipedrive_id: int) -> Whose:
     return found
 
 
-def why(world: World, entity: str, pipedrive_id: int, name: str, at: datetime | None = None) -> Explanation:
+def why(world: World, entity: str, pipedrive_id: int, name: str, at: datetime | None = None) -> ExplanationAnswer:
     with transaction() as session:
         found = find_whose(session, world.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
         assert found is not None
         return explain(session, found, name, at)
 
 
-def chains(life: BothWays, at: datetime | None = None) -> dict[Place, Explanation]:
+def chains(life: BothWays, at: datetime | None = None) -> dict[Place, ExplanationAnswer]:
     return {place: why(life.world, *place, at) for place in life.pipedrive_holds()}
 
 

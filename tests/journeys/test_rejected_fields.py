@@ -11,10 +11,10 @@ from db.failure import find_failures
 from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.insight import failures as insight
-from pipeline.insight import verdicts
-from pipeline.insight.events import described
+from pipeline.jobs.replays.preview import preview_failures
 from pipeline.jobs.replays.preview_records import ReplayEffect
+from pipeline.operations.events import describe_event
+from pipeline.operations.failures import groups_of
 from tests.journeys.people import PAGE, age, fill, raw
 from tests.journeys.told_by_hull import ANN, code, know_everything, person, say, user, writes
 from tests.world import World
@@ -58,7 +58,7 @@ def test_a_run_counts_fields_that_stayed_behind_beside_records_that_went(world: 
         ("incoming", "1", "owner_id", "wrong_type"),
     }
     with transaction() as session:
-        groups = insight.groups_of(session, FailureFilter(connector_key=world.connector_key, kind="field"))
+        groups = groups_of(session, FailureFilter(connector_key=world.connector_key, kind="field"))
     assert {(each.field, each.reason, each.count) for each in groups} == {
         ("label_ids", "option_unknown", PAGE + 2),
         ("owner_id", "wrong_type", PAGE + 2),
@@ -73,7 +73,7 @@ def test_an_event_of_a_field_says_that_the_record_was_carried_over(world: World)
 
     with transaction() as session:
         rows = event_log.page_of_events(session, world.connector_key, EventFilter(entity=Entity.PERSON))
-    assert [(each.outcome, each.field, each.words) for each in map(described, rows)] == [
+    assert [(each.outcome, each.field, each.words) for each in map(describe_event, rows)] == [
         ("error", "label_ids", "synchronized without this field"),
         ("success", None, "synchronized"),
     ]
@@ -120,7 +120,7 @@ def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(worl
     assert rows(world) == [("outgoing", ANN, score, "wrong_type", 1)]
     with transaction() as session:
         (open_one,) = find_failures(session, connector_key=world.connector_key)
-        assert verdicts.verdicts_of(session, [open_one])[open_one.id].kind is ReplayEffect.FAILS_AGAIN
+        assert preview_failures(session, [open_one])[open_one.id].kind is ReplayEffect.FAILS_AGAIN
 
     assert [each.state for each in replay(world, field=score)] == ["failed_again"]
     assert [each[:4] for each in rows(world)] == [("outgoing", ANN, score, "wrong_type")]

@@ -17,7 +17,7 @@ from db.replay import Replay
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected, Retryable
-from pipeline.insight.replays import progress_of
+from pipeline.operations.replays import describe_replays
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.journeys.test_bad_records import raw
 from tests.journeys.test_failures import break_stage, opened
@@ -51,7 +51,7 @@ def outcomes(replay_id: int) -> dict[str, int]:
 
 def mood(replay_id: int) -> str:
     with transaction() as session:
-        (progress,) = progress_of(session, [session.get_one(Replay, replay_id)])
+        (progress,) = describe_replays(session, [session.get_one(Replay, replay_id)])
         return progress.mood
 
 

@@ -11,11 +11,9 @@ from werkzeug.wrappers import Response
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
-from pipeline.insight import acts, sending
-from pipeline.insight.acts import Impossible
-from pipeline.insight.sending import Choice
 from pipeline.operations import comparisons, connectors, jobs, runs, sends
-from pipeline.operations.errors import OperationError
+from pipeline.operations.errors import OperationError, impossible
+from pipeline.operations.sends import Choice
 from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard, overview
 from pipeline.web.console.calls import perform, refusal_of
@@ -40,7 +38,7 @@ def add(pages: Pages) -> None:
     pages.action("/c/<name>/actions/send", send)
 
 
-def show(connector: Connector, mistake: Impossible | None = None, status: int = 200) -> Response:
+def show(connector: Connector, mistake: OperationError | None = None, status: int = 200) -> Response:
     compared = perform(comparisons.show_comparison)
     sent = perform(sends.list_sends).sends
     return page(
@@ -48,11 +46,13 @@ def show(connector: Connector, mistake: Impossible | None = None, status: int = 
     )
 
 
-def confirm_fetch(connector: Connector, entity: str, mistake: Impossible | None = None, status: int = 200) -> Response:
+def confirm_fetch(
+    connector: Connector, entity: str, mistake: OperationError | None = None, status: int = 200
+) -> Response:
     """The guide's warning, what it takes and how long, and then the button."""
     kind = _entity(entity)
     with transaction() as session:
-        preview = acts.preview_fetch(session, connector.key, kind)
+        preview = runs.estimate_fetch(session, connector.key, kind)
     return page(
         "fetch.html",
         connector=connector,
@@ -72,7 +72,7 @@ def fetch(connector: Connector, entity: str) -> Response:
         run_id = perform(runs.start_fetch, entity=kind.value, changed_only=changed_only).id
     except OperationError as error:
         if not isinstance(error.__cause__, RunInProgress):
-            return confirm_fetch(connector, entity, Impossible(error.message, error.next_step), 400)
+            return confirm_fetch(connector, entity, error, 400)
         words = f"A full fetch of {kind.plural.capitalize()} is already in flight: this one."
         return done(f"{_home(connector)}/runs/{error.__cause__.run_id}", words)
     overview.forget()
@@ -83,7 +83,7 @@ def fetch_changes(connector: Connector) -> Response:
     try:
         begun = perform(runs.fetch_changes).runs
     except OperationError as error:
-        return show(connector, Impossible(error.message, error.next_step), 400)
+        return show(connector, error, 400)
     overview.forget()
     return done(
         f"{_home(connector)}/runs?kind=incremental" if begun else f"{_home(connector)}/",
@@ -99,7 +99,7 @@ def pause(connector: Connector) -> Response:
 
 def resume(connector: Connector) -> Response:
     if refusal := refusal_of(connectors.resume_connector):
-        return show(connector, Impossible(refusal), 400)
+        return show(connector, impossible(refusal), 400)
     overview.forget()
     return done(f"{_home(connector)}/", f"{connector.name} continues with the waiting work.")
 
@@ -113,18 +113,18 @@ def repair(connector: Connector, job_id: int) -> Response:
     """Repair as many records as the button has named."""
     perform(jobs.show_job, id=job_id)  # a job of another connector is not there, whatever else the form says
     if refusal := refusal_of(comparisons.repair_comparison, id=job_id, count=request.form.get("count", "")):
-        return show(connector, Impossible(refusal), 400)
+        return show(connector, impossible(refusal), 400)
     return done(f"{_home(connector)}/jobs?kind=verify", "The differing records are synchronized again.")
 
 
 def show_send(
-    connector: Connector, mistake: Impossible | None = None, status: int = 200, choice: Choice | None = None
+    connector: Connector, mistake: OperationError | None = None, status: int = 200, choice: Choice | None = None
 ) -> Response:
     """Choose by segment, by ids, or among the known by a search; counting and sending are the next page."""
     kind = _entity(request.values.get("entity", Entity.PERSON))
     said = request.args.get("q", "").strip()[:300]
     with transaction() as session:
-        found = sending.find(session, connector.key, kind, said) if said else []
+        found = sends.find_known(session, connector.key, kind, said) if said else []
     return page(
         "send.html",
         connector=connector,
@@ -145,8 +145,8 @@ def count_send(connector: Connector) -> Response:
     try:
         choice = _choice()
         size = perform(sends.count_send, **_fields(choice))
-    except (Impossible, OperationError) as refused:
-        return show_send(connector, _as_impossible(refused), 400)
+    except OperationError as refused:
+        return show_send(connector, refused, 400)
     return page(
         "send_count.html",
         connector=connector,
@@ -161,31 +161,27 @@ def send(connector: Connector) -> Response:
     try:
         choice = _choice()
         ordered = perform(sends.order_send, **_fields(choice))
-    except (Impossible, OperationError) as refused:
-        return show_send(connector, _as_impossible(refused), 400)
+    except OperationError as refused:
+        return show_send(connector, refused, 400)
     words = f"{plural(ordered.count, choice.entity.hull.capitalize())} will be sent to Pipedrive."
     return done(f"{_home(connector)}/actions#sent", words)
 
 
 def _choice() -> Choice:
-    """Raises: Impossible."""
+    """Return what the form chooses. Raises OperationError."""
     form = request.form
     segment = form.get("segment", "").strip()
-    ids = sending.read_ids(" ".join([form.get("ids", ""), *form.getlist("id")]))
+    ids = sends.read_ids(" ".join([form.get("ids", ""), *form.getlist("id")]))
     if bool(segment) == bool(ids):
-        raise Impossible("Choose either one segment or some ids.", "Clear the other field.")
-    if len(segment) > sending.LONGEST_ID or not segment.isprintable():
-        raise Impossible("This is no id of a segment.", "Copy it from the address of the segment's page in Hull.")
+        raise impossible("Choose either one segment or some ids.", "Clear the other field.")
+    if len(segment) > sends.LONGEST_ID or not segment.isprintable():
+        raise impossible("This is no id of a segment.", "Copy it from the address of the segment's page in Hull.")
     return Choice(entity=_entity(form.get("entity", "")), ids=ids, segment=segment or None)
 
 
 def _fields(choice: Choice) -> dict[str, Any]:
     """The fields of the request."""
     return {"entity": choice.entity.value, "ids": list(choice.ids), "segment": choice.segment}
-
-
-def _as_impossible(error: Impossible | OperationError) -> Impossible:
-    return error if isinstance(error, Impossible) else Impossible(error.message, error.next_step)
 
 
 def _entity(given: str) -> Entity:

@@ -7,8 +7,8 @@ from werkzeug.wrappers import Response
 from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.kinds import Role
-from pipeline.insight.alerts import AlertView, open_alerts, past_alerts, sink_targets
 from pipeline.operations import alerts
+from pipeline.operations.alerts import AlertShape, open_alerts, past_alerts, sink_targets
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform
 from pipeline.web.console.frame import before_id, done, page
@@ -45,7 +45,7 @@ def test() -> Response:
     return done("/alerts", "Tried: " + "; ".join(f"{sink}: {answer}" for sink, answer in tried.items()) + ".")
 
 
-def _sentence(now: list[AlertView]) -> str:
+def _sentence(now: list[AlertShape]) -> str:
     if not now:
         return "No alert is open."
     return f"{len(now)} alert{'s are' if len(now) > 1 else ' is'} open: {now[0].about}{', …' if len(now) > 1 else ''}."

@@ -14,12 +14,12 @@ from db.connector import Connector
 from db.failure import OF_RECORDS, Failure
 from db.session import transaction
 from pipeline.domain.kinds import Role
-from pipeline.insight import failures as insight
-from pipeline.insight import payloads, verdicts
-from pipeline.insight.payloads import PayloadMistake
 from pipeline.jobs.replays import start
+from pipeline.jobs.replays.preview_records import ReplayEffect
+from pipeline.operations import edited_payloads
 from pipeline.operations.errors import OperationError
-from pipeline.operations.failures import discard_failures, try_payload
+from pipeline.operations.failures import discard_failures, groups_of, title_of, try_payload
+from pipeline.operations.replay_preview import sum_of
 from pipeline.operations.replays import begin_replay, replay_edited
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform, sentence_of
@@ -46,7 +46,7 @@ def confirm_replay(connector: Connector, mistake: str = "", status: int = 200) -
     """How many, what they would come to, and what it costs; nothing has been done."""
     choice = _choice(connector)
     with transaction() as session:
-        total = verdicts.sum_of(session, choice.filter)
+        total = sum_of(session, choice.filter)
     return page(
         "failure_replay.html",
         connector=connector,
@@ -57,7 +57,7 @@ def confirm_replay(connector: Connector, mistake: str = "", status: int = 200) -
         sum=total,
         paces=PACES,
         pace=_pace(request.form.get("per_second", "")),
-        kinds=verdicts.ReplayEffect,
+        kinds=ReplayEffect,
         why=request.form.get("why", ""),
     )
 
@@ -77,7 +77,7 @@ def confirm_discard(connector: Connector, mistake: str = "", status: int = 200) 
     choice = _choice(connector)
     with transaction() as session:
         count = failure_filter.count_failures(session, choice.filter)
-        groups = insight.groups_of(session, choice.filter, limit=10)
+        groups = groups_of(session, choice.filter, limit=10)
     return page(
         "failure_discard.html",
         connector=connector,
@@ -107,7 +107,7 @@ def discard(connector: Connector) -> Response:
 def show_edit(connector: Connector, failure_id: int) -> Response:
     with transaction() as session:
         failure = _editable(session, connector, failure_id)
-    return _edit_page(connector, failure, payloads.text_of(failure))
+    return _edit_page(connector, failure, edited_payloads.text_of(failure))
 
 
 def send_edited(connector: Connector, failure_id: int) -> Response:
@@ -116,13 +116,11 @@ def send_edited(connector: Connector, failure_id: int) -> Response:
     with transaction() as session:
         failure = _editable(session, connector, failure_id)
     try:
-        payload = payloads.parse_edited(text, failure)
+        payload = edited_payloads.parse_edited(text, failure)
         if request.form.get("step") != "send":
             tried = perform(try_payload, id=failure_id, payload=payload)
             return _edit_page(connector, failure, text, changed=tried.differences, verdict=tried.verdict, why=why)
         begun = perform(replay_edited, id=failure_id, payload=payload, why=why or "payload corrected")
-    except PayloadMistake as wrong:
-        return _edit_page(connector, failure, text, status=400, mistake=str(wrong))
     except OperationError as error:
         return _edit_page(connector, failure, text, status=400, mistake=sentence_of(error))
     return done(f"{_base(connector)}/replays/{begun.id}", f"Replay {begun.id} sends the corrected payload.")
@@ -136,7 +134,7 @@ def _edit_page(connector: Connector, failure: Failure, text: str, *, status: int
         tab="failures",
         status=status,
         failure=failure,
-        title=insight.title_of(failure),
+        title=title_of(failure),
         text=text,
         **values,
     )
@@ -144,7 +142,7 @@ def _edit_page(connector: Connector, failure: Failure, text: str, *, status: int
 
 def _editable(session: Any, connector: Connector, failure_id: int) -> Failure:
     failure = get_failure(session, connector, failure_id)
-    if not insight.is_editable(failure):
+    if not edited_payloads.is_editable(failure):
         incoming = failure.kind in OF_RECORDS and failure.direction == "incoming"
         raise guard.missing(
             "This payload cannot be corrected here.",

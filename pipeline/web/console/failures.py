@@ -17,11 +17,20 @@ from db.failure import OF_RECORDS, Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.insight import failures as insight
-from pipeline.insight import verdicts
-from pipeline.insight.failures import Group
-from pipeline.insight.replays import WORDS
-from pipeline.insight.shared import Shared
+from pipeline.jobs.replays.preview import preview_failures
+from pipeline.jobs.replays.preview_records import ReplayEffect
+from pipeline.operations.cached_answers import Shared
+from pipeline.operations.failures import (
+    DAYS,
+    FailureShape,
+    GroupShape,
+    describe_failure,
+    find_failure,
+    groups_of,
+    title_of,
+)
+from pipeline.operations.replay_preview import sum_of
+from pipeline.operations.replays import WORDS
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, FailureChoice, NotAFilter, read_choice
 from pipeline.web.console.flower import task_url
@@ -39,7 +48,7 @@ SAMPLE = 200
 class FailureList:
     """What the list shows of one filter, with the choices there are."""
 
-    groups: Sequence[Group]
+    groups: Sequence[GroupShape]
     total: int
     last: Failure | None
     reasons: Sequence[str]
@@ -72,7 +81,7 @@ def show_groups(connector: Connector) -> Response:
         sentence=_sentence(listed, choice),
         spans=SPANS,
         points=points,
-        days=insight.DAYS,
+        days=DAYS,
         twice=lambda values: [(each, each) for each in values],
     )
 
@@ -86,15 +95,15 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
         raise guard.missing(str(wrong), "Go back to the list of failures.") from None
     with transaction() as session:
         found = failure_filter.page_of_failures(session, choice.filter, before_id=before, limit=PAGE + 1)
-        groups = insight.groups_of(session, choice.filter, limit=1)
-        latest = groups or insight.groups_of(
+        groups = groups_of(session, choice.filter, limit=1)
+        latest = groups or groups_of(
             session, FailureFilter(connector_key=connector.key, fingerprint=fingerprint, state=None), limit=1
         )
         if not latest:
             raise guard.missing("There is no such group of failures.", "It may have been another connector's.")
         shown = found[:PAGE]
-        each_verdict = verdicts.verdicts_of(session, shown)
-        total = verdicts.sum_of(session, choice.filter, sample=SAMPLE) if choice.filter.state == "open" else None
+        each_verdict = preview_failures(session, shown)
+        total = sum_of(session, choice.filter, sample=SAMPLE) if choice.filter.state == "open" else None
     return page(
         "failure_group.html",
         connector=connector,
@@ -105,9 +114,9 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
         verdicts=each_verdict,
         sum=total,
         choice=choice,
-        title_of=insight.title_of,
+        title_of=title_of,
         more=shown[-1].id if len(found) > PAGE else None,
-        kinds=verdicts.ReplayEffect,
+        kinds=ReplayEffect,
         points=points,
     )
 
@@ -115,7 +124,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
 def show_failure(connector: Connector, failure_id: int) -> Response:
     """Show one failure with its advice and all details."""
     with transaction() as session:
-        whole = insight.whole(session, get_failure(session, connector, failure_id))
+        whole = describe_failure(session, get_failure(session, connector, failure_id))
     return page(
         "failure.html",
         connector=connector,
@@ -130,7 +139,7 @@ def show_failure(connector: Connector, failure_id: int) -> Response:
 
 def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
     """Raises: Refused, 404, also for another connector's."""
-    found = insight.find_failure(session, connector.key, failure_id)
+    found = find_failure(session, connector.key, failure_id)
     if found is None:
         raise guard.missing(
             f"There is no failure {failure_id} of {connector.name}.", "Go back to the list of failures."
@@ -138,7 +147,7 @@ def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
     return found
 
 
-def record_path(connector: Connector, failure: Failure) -> str | None:
+def record_path(connector: Connector, failure: FailureShape) -> str | None:
     """The page of the failure's record."""
     if failure.kind not in OF_RECORDS or failure.record_id is None:
         return None
@@ -158,7 +167,7 @@ def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:
 
 def _read(chosen: FailureFilter) -> FailureList:
     with transaction() as session:
-        groups = insight.groups_of(session, chosen, limit=GROUPS)
+        groups = groups_of(session, chosen, limit=GROUPS)
         anything = FailureFilter(connector_key=chosen.connector_key, state=None)
         last = failure_filter.page_of_failures(session, anything, limit=1)
         causes = failure_filter.causes_of(session, chosen.connector_key or 0, chosen.state)

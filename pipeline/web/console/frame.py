@@ -20,7 +20,7 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
-from pipeline.insight.shared import Shared
+from pipeline.operations.cached_answers import Shared
 from pipeline.web.console import guard
 from pipeline.web.request_origin import cookie_named, delete_cookie, set_cookie
 

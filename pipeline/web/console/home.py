@@ -10,9 +10,9 @@ from werkzeug.wrappers import Response
 from db import connector as connectors
 from db import failure_count
 from db.session import transaction
-from pipeline.insight.alerts import AlertView, open_alerts
 from pipeline.insight.condition import Condition, condition
-from pipeline.insight.shared import Shared
+from pipeline.operations.alerts import AlertShape, open_alerts
+from pipeline.operations.cached_answers import Shared
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages, who
 
@@ -59,7 +59,7 @@ def _read(_key: str) -> list[Row]:
         ]
 
 
-def _read_alerts(_key: str) -> list[AlertView]:
+def _read_alerts(_key: str) -> list[AlertShape]:
     with transaction() as session:
         return open_alerts(session)
 

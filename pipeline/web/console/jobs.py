@@ -13,11 +13,9 @@ from werkzeug.wrappers import Response
 from db import job as rows
 from db.connector import Connector
 from db.session import transaction
-from pipeline.insight import jobs as insight
-from pipeline.insight.jobs import JobView
 from pipeline.operations import jobs as operations
 from pipeline.operations.errors import OperationError
-from pipeline.operations.jobs import JobState
+from pipeline.operations.jobs import KINDS, JobShape, JobState, find_jobs
 from pipeline.operations.registry import Operation
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform, sentence_of
@@ -51,9 +49,9 @@ def add(pages: Pages) -> None:
 
 
 def list_jobs(connector: Connector) -> Response:
-    chosen = {"kind": _chosen("kind", insight.KINDS), "state": _chosen("state", STATES)}
+    chosen = {"kind": _chosen("kind", KINDS), "state": _chosen("state", STATES)}
     with transaction() as session:
-        found = insight.list_jobs(session, connector.key, before_id=before_id(), limit=PAGE + 1, **chosen)
+        found = find_jobs(session, connector.key, before_id=before_id(), limit=PAGE + 1, **chosen)
         in_flight = rows.count_open(session, connector.key)
     return page(
         "jobs.html",
@@ -63,7 +61,7 @@ def list_jobs(connector: Connector) -> Response:
         more=found[PAGE - 1].id if len(found) > PAGE else None,
         sentence=f"{plural(in_flight, 'job')} in flight." if in_flight else "No job is in flight.",
         in_flight=in_flight,
-        choices={"kind": dict(insight.KINDS), "state": {each: each for each in STATES}},
+        choices={"kind": dict(KINDS), "state": {each: each for each in STATES}},
         chosen=chosen,
         acts=ACTS,
         result_of=_result_of,
@@ -91,7 +89,7 @@ def _chosen(name: str, values: Mapping[str, str] | tuple[str, ...]) -> str | Non
     return given if given in values else None
 
 
-def _result_of(job: JobView) -> tuple[str, str] | None:
+def _result_of(job: JobShape) -> tuple[str, str] | None:
     """Return (words, address below the connector's) of what a job has found or done; its failure where it failed."""
     if job.failure_id is not None:
         return f"Failure {job.failure_id}", f"failures/{job.failure_id}"

@@ -16,9 +16,9 @@ from db.connector import Connector
 from db.log_export import RETENTION_HOURS
 from pipeline.domain.kinds import Direction, Entity, Outcome, Role
 from pipeline.domain.reasons import REASONS
-from pipeline.insight.shared import Shared
 from pipeline.jobs.log_exports import EXPORTED
 from pipeline.operations import events
+from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.events import EventsAnswer
 from pipeline.web.console.calls import download, perform

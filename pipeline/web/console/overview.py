@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from db.connector import Connector
 from pipeline.domain.cron import cron_words
-from pipeline.insight.shared import Shared
+from pipeline.operations.cached_answers import Shared
 from pipeline.operations.overview import STEPS, CourseShape, OverviewAnswer, TrafficShape, show_overview
 from pipeline.web.console import charts
 from pipeline.web.console.calls import perform

@@ -16,8 +16,8 @@ from pipeline.domain.kinds import Direction, Entity, Role
 from pipeline.domain.settings import SettingsRefused
 from pipeline.insight.plan_views import ACTS, WORDS, PlanView, Side
 from pipeline.insight.settings_words import TITLES
-from pipeline.insight.shared import Shared
 from pipeline.operations import plans
+from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.plans import PlanShape
 from pipeline.sync.outgoing.event_log import HARMLESS

@@ -16,13 +16,13 @@ from db.session import transaction
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.kinds import Entity
 from pipeline.domain.times import read_moment
-from pipeline.insight import record as records
-from pipeline.insight import search, standing
-from pipeline.insight.explain import explain_field
-from pipeline.insight.mapped import find_field, mapped_fields
 from pipeline.operations import claims
 from pipeline.operations.errors import OperationError
-from pipeline.operations.records import search_records
+from pipeline.operations.explanations import explain_field
+from pipeline.operations.mapped_fields import find_field, mapped_fields
+from pipeline.operations.record_sides import find_whose, read_sides
+from pipeline.operations.records import read_history, read_record, search_records
+from pipeline.operations.search import LONGEST, SEARCHED
 from pipeline.sync.compiled import plan_for
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform
@@ -46,13 +46,11 @@ def add(pages: Pages) -> None:
 def find(connector: Connector) -> Response:
     """Search; one hit leads to its page."""
     asked = request.args.get("q", "").strip()
-    found = perform(search_records, q=asked[: search.LONGEST]).records if asked and "\0" not in asked else []
+    found = perform(search_records, q=asked[:LONGEST]).records if asked and "\0" not in asked else []
     if len(found) == 1:
         only = found[0]
         return redirect(path_of(connector, only.entity, only.pipedrive_id, only.hull_id), HTTPStatus.SEE_OTHER)
-    return page(
-        "records.html", connector=connector, tab=NO_TAB, found=found, search_text=asked, searched=search.SEARCHED
-    )
+    return page("records.html", connector=connector, tab=NO_TAB, found=found, search_text=asked, searched=SEARCHED)
 
 
 def show(connector: Connector, entity: str, pipedrive_id: int) -> Response:
@@ -100,7 +98,7 @@ def _whose(
     session: Session, connector: Connector, entity: str, *, pipedrive_id: int | None = None, hull_id: str | None = None
 ) -> Whose:
     kind = Entity(entity)
-    found = records.find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
+    found = find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
     if found is None:
         what = f"{kind.value.capitalize()} {pipedrive_id}" if hull_id is None else f"{kind.hull.capitalize()} {hull_id}"
         raise guard.missing(
@@ -111,9 +109,9 @@ def _whose(
 
 
 def _show(session: Session, connector: Connector, whose: Whose) -> Response:
-    record = records.read_record(session, whose)
+    record = read_record(session, whose)
     before = before_id()
-    events, more = (record.events, record.more) if before is None else records.history(session, whose, before_id=before)
+    history = record if before is None else read_history(session, whose, before_id=before)
     return page(
         "record.html",
         connector=connector,
@@ -122,10 +120,8 @@ def _show(session: Session, connector: Connector, whose: Whose) -> Response:
         whose=whose,
         entity=Entity(whose.entity),
         path=path_of(connector, whose.entity, whose.pipedrive_id, whose.hull_id),
-        sentence=standing.sentence_of(record),
-        mood=standing.mood_of(record),
-        events=events,
-        more=more,
+        events=history.events,
+        more=history.more,
         is_first="before" not in request.args,
         holds=record.state in DEPARTED and any(each.holds for each in record.claims),
     )
@@ -141,7 +137,7 @@ def _explain(session: Session, connector: Connector, whose: Whose) -> Response:
     except ValueError as wrong:
         mistake = f"{str(wrong).capitalize()}."
     field = find_field(fields, wanted) if wanted else fields[0]
-    told = explain_field(session, whose, field, records.read_sides(session, whose), at)
+    told = explain_field(session, whose, field, read_sides(session, whose), at)
     return page(
         "explain.html",
         connector=connector,

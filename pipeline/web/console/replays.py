@@ -13,11 +13,17 @@ from werkzeug.wrappers import Response
 from db import replay as rows
 from db.connector import Connector
 from db.session import transaction
-from pipeline.insight import replays as insight
-from pipeline.insight.replays import ReplayProgress
-from pipeline.insight.shared import Shared
+from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
-from pipeline.operations.replays import abort_replay, pause_replay, resume_replay
+from pipeline.operations.replays import (
+    WORDS,
+    ReplayShape,
+    abort_replay,
+    describe_items,
+    describe_replays,
+    pause_replay,
+    resume_replay,
+)
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform
 from pipeline.web.console.flower import task_url
@@ -57,7 +63,7 @@ def show_replays(connector: Connector) -> Response:
     before = before_id()
     with transaction() as session:
         found = rows.latest_replays(session, connector.key, before_id=before, limit=PAGE + 1)
-        shown = insight.progress_of(session, found[:PAGE])
+        shown = describe_replays(session, found[:PAGE])
     more = shown[-1].id if len(found) > PAGE else None
     return page("replays.html", connector=connector, tab="failures", replays=shown, more=more, sentence=_of_all(shown))
 
@@ -69,7 +75,7 @@ def show_replay(connector: Connector, replay_id: int) -> Response:
     state = request.args.get("state") or None
     after = before_id("after")
     with transaction() as session:
-        found = insight.items_of(session, replay_id, state=state, after_id=after, limit=PAGE + 1)
+        found = describe_items(session, replay_id, state=state, after_id=after, limit=PAGE + 1)
     return page(
         "replay.html",
         connector=connector,
@@ -78,7 +84,7 @@ def show_replay(connector: Connector, replay_id: int) -> Response:
         items=found[:PAGE],
         more=found[PAGE - 1].id if len(found) > PAGE else None,
         state=state,
-        words=insight.WORDS,
+        words=WORDS,
         marks=MARKS,
         sentence=_of_one(progress),
         task_url=task_url,
@@ -104,20 +110,20 @@ def _no_such(connector: Connector, replay_id: int) -> guard.Refused:
     return guard.missing(f"There is no replay {replay_id} of {connector.name}.", "Go back to the list of replays.")
 
 
-def _read(replay_id: int) -> ReplayProgress | None:
+def _read(replay_id: int) -> ReplayShape | None:
     with transaction() as session:
         return _one(session, replay_id)
 
 
-def _one(session: Session, replay_id: int) -> ReplayProgress | None:
+def _one(session: Session, replay_id: int) -> ReplayShape | None:
     found = rows.find_replay(session, replay_id)
-    return insight.progress_of(session, [found])[0] if found is not None else None
+    return describe_replays(session, [found])[0] if found is not None else None
 
 
 _progress = Shared(_read)
 
 
-def _of_one(progress: ReplayProgress) -> str:
+def _of_one(progress: ReplayShape) -> str:
     """The answer: how far it is, and how it will end."""
     if progress.state == "stopped":
         return f"Stopped: {progress.meaning} {progress.waiting:,} of {progress.total:,} wait."
@@ -131,7 +137,7 @@ def _of_one(progress: ReplayProgress) -> str:
     return f"All is sent: {done_so_far}."
 
 
-def _of_all(shown: list[ReplayProgress]) -> str:
+def _of_all(shown: list[ReplayShape]) -> str:
     open_ones = sum(not each.is_over for each in shown)
     stopped = sum(each.state == "stopped" for each in shown)
     if not shown:

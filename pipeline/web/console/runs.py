@@ -11,9 +11,9 @@ from db import run as rows
 from db.connector import Connector
 from db.session import transaction
 from db.token_ledger import moment
-from pipeline.insight import fetches
-from pipeline.insight.shared import Shared
+from pipeline.operations import run_progress
 from pipeline.operations import runs as operations
+from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.runs import BatchAnswer, StoryAnswer
 from pipeline.web.console import guard, overview
@@ -49,7 +49,7 @@ def list_runs(connector: Connector) -> Response:
         found = rows.find_runs(session, connector.key, before=before, limit=PAGE + 1, **chosen)
         under_way = len(rows.running_runs(session, connector.key))
         now = moment(session)
-    runs = [fetches.described(run, now) for run in found[:PAGE]]
+    runs = [run_progress.describe_run(run, now) for run in found[:PAGE]]
     return page(
         "runs.html",
         connector=connector,

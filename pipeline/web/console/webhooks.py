@@ -12,9 +12,9 @@ from db import delivery
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Role
-from pipeline.insight.shared import Shared
-from pipeline.insight.webhooks import HOURS, MOST, SOURCES, Listening, listening, open_delivery
 from pipeline.operations import webhooks
+from pipeline.operations.cached_answers import Shared
+from pipeline.operations.webhooks import HOURS, MOST, SOURCES, WebhooksAnswer, find_delivery, webhook_health
 from pipeline.web.console import guard
 from pipeline.web.console.calls import refusal_of
 from pipeline.web.console.frame import before_id, done, page
@@ -63,7 +63,7 @@ def check(connector: Connector) -> Response:
 
 def show_delivery(connector: Connector, delivery_id: int) -> Response:
     with transaction() as session:
-        opened = open_delivery(session, connector.key, delivery_id)
+        opened = find_delivery(session, connector.key, delivery_id)
     if opened is None:
         raise guard.missing("There is no such delivery.", "Deliveries are kept for 30 days.")
     return page("delivery.html", connector=connector, tab="webhooks", opened=opened, delivery=opened.delivery)
@@ -73,10 +73,10 @@ def _address(connector: Connector) -> str:
     return f"/c/{quote(connector.name, safe='')}/webhooks"
 
 
-def _read(asked: tuple[int, str]) -> Listening:
+def _read(asked: tuple[int, str]) -> WebhooksAnswer:
     connector_key, source = asked
     with transaction() as session:
-        return listening(session, connectors.get_connector(session, connector_key), source)
+        return webhook_health(session, connectors.get_connector(session, connector_key), source)
 
 
 _standing = Shared(_read, fresh_s=5.0)

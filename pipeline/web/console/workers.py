@@ -7,7 +7,7 @@ from urllib.parse import quote
 from werkzeug.wrappers import Response
 
 from db.connector import Connector
-from pipeline.insight.shared import Shared
+from pipeline.operations.cached_answers import Shared
 from pipeline.operations.workers import WorkAnswer, show_work, show_work_of
 from pipeline.web.console.calls import perform
 from pipeline.web.console.frame import page

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from pipeline.cli.troubleshooting import HEADINGS
-from pipeline.insight import machinery
-from pipeline.insight.machinery import Machinery
+from pipeline.operations import workers
+from pipeline.operations.workers import WorkerNodes
 from tests.command_line import Run
 from tests.read_only import demoted_database
 from tests.world import World
 
-WORKING = Machinery(
+WORKING = WorkerNodes(
     broker="ok",
     workers={"worker@here": ["live", "control"], "bulk@here": ["bulk"]},
     beats=["celerybeat@here"],
@@ -25,7 +25,7 @@ WORKING = Machinery(
 
 @pytest.fixture
 def at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machinery, "look", lambda: WORKING)
+    monkeypatch.setattr(workers, "inspect_nodes", lambda: WORKING)
 
 
 def findings(run: Run, heading: str) -> list[dict[str, Any]]:
@@ -186,19 +186,22 @@ def test_organizations_that_could_not_be_read_stand_under_empty_accounts(world: 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (Machinery(broker="does not answer (OSError)", workers={}, beats=[], waiting={}), "check BROKER_URL"),
+        (WorkerNodes(broker="does not answer (OSError)", workers={}, beats=[], waiting={}), "check BROKER_URL"),
         (
-            Machinery(broker="ok", workers={}, beats=["celerybeat@x"], waiting={}),
+            WorkerNodes(broker="ok", workers={}, beats=["celerybeat@x"], waiting={}),
             "no worker listens to live, bulk, control",
         ),
-        (Machinery(broker="ok", workers={"a": ["live", "control"]}, beats=[], waiting={}), "no worker listens to bulk"),
-        (Machinery(broker="ok", workers=WORKING.workers, beats=[], waiting={}), "celery -A pipeline beat"),
+        (
+            WorkerNodes(broker="ok", workers={"a": ["live", "control"]}, beats=[], waiting={}),
+            "no worker listens to bulk",
+        ),
+        (WorkerNodes(broker="ok", workers=WORKING.workers, beats=[], waiting={}), "celery -A pipeline beat"),
     ],
 )
 def test_says_who_is_missing(
-    found: Machinery, words: str, database: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    found: WorkerNodes, words: str, database: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machinery, "look", lambda: found)
+    monkeypatch.setattr(workers, "inspect_nodes", lambda: found)
     said = run("doctor")
 
     assert said.code == 1
@@ -213,19 +216,19 @@ def test_work_that_nobody_takes_is_noticed(world: World, run: Run, at_work: None
 
 
 def test_looking_at_a_broker(database: str) -> None:
-    found = machinery.look()
+    found = workers.inspect_nodes()
 
     assert found.broker == "ok"
     assert set(found.waiting) == {"live", "bulk", "control"}
 
 
 def test_beat_alone_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machinery, "_waiting", dict)
-    monkeypatch.setattr(machinery.app.control, "ping", lambda timeout: [{"celerybeat@here": {"ok": "pong"}}])
-    monkeypatch.setattr(machinery.app.control, "inspect", lambda timeout: SimpleNamespace(active_queues=dict))
+    monkeypatch.setattr(workers, "_count_messages", dict)
+    monkeypatch.setattr(workers.app.control, "ping", lambda timeout: [{"celerybeat@here": {"ok": "pong"}}])
+    monkeypatch.setattr(workers.app.control, "inspect", lambda timeout: SimpleNamespace(active_queues=dict))
 
-    assert machinery.look().beats == ["celerybeat@here"]
-    assert not machinery.anybody_works()
+    assert workers.inspect_nodes().beats == ["celerybeat@here"]
+    assert not workers.any_worker_answers()
 
 
 def test_a_database_that_takes_no_writes_is_bad(world: World, run: Run, at_work: None) -> None:

@@ -40,7 +40,7 @@ def while_watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "machinery", SimpleNamespace(anybody_works=lambda: False))
+    monkeypatch.setattr(watching, "machinery", SimpleNamespace(any_worker_answers=lambda: False))
 
 
 def people(world: World, count: int) -> None:

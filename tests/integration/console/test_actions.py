@@ -9,13 +9,12 @@ from db.audit import latest_entries
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.insight import sending
-from pipeline.insight.acts import Impossible
-from pipeline.insight.sending import as_hull_ids, read_ids
-from pipeline.insight.shared import forget_all
 from pipeline.jobs import runtime, sends
 from pipeline.jobs.verify import verify
 from pipeline.operations import comparisons
+from pipeline.operations.cached_answers import forget_all
+from pipeline.operations.errors import OperationError
+from pipeline.operations.sends import SendingShape, as_hull_ids, latest_sends, read_ids
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 
@@ -32,9 +31,9 @@ def audited(action: str) -> list[tuple[str, str]]:
         return [(each.operator, each.subject) for each in latest_entries(session) if each.action == action]
 
 
-def latest(world: World) -> list[sending.Sending]:
+def latest(world: World) -> list[SendingShape]:
     with transaction() as session:
-        return sending.latest(session, world.connector_key)
+        return latest_sends(session, world.connector_key)
 
 
 def put_users(world: World, count: int) -> tuple[list[str], str]:
@@ -270,9 +269,9 @@ def test_everything_is_compared_and_repaired_by_as_many_records_as_the_button_na
 
 def test_ids_are_read_as_people_paste_them() -> None:
     assert read_ids(" a, b;c\n\ta ") == ("a", "b", "c")
-    with pytest.raises(Impossible, match="go at once"):
+    with pytest.raises(OperationError, match="go at once"):
         read_ids(" ".join(str(n) for n in range(sends.MOST_IDS + 1)))
-    with pytest.raises(Impossible, match="no ids of Hull"):
+    with pytest.raises(OperationError, match="no ids of Hull"):
         read_ids("a" * 101)
 
 

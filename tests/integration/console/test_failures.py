@@ -505,11 +505,11 @@ def test_an_incoming_payload_is_corrected_in_pipedrive(world: World, operator: V
 
 
 def verdict(world: World, failure_id: int) -> tuple[str, list[tuple[str, Any, Any]]]:
-    from pipeline.insight import verdicts  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.jobs.replays.preview import preview_failures  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     before = world.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent
     with transaction() as session:
-        found = verdicts.verdict_of(session, session.get_one(Failure, failure_id))
+        found = preview_failures(session, [session.get_one(Failure, failure_id)])[failure_id]
         assert not session.new
         assert not session.dirty
     assert world.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent == before

@@ -14,7 +14,7 @@ from werkzeug.routing import Rule
 from db.connector import Connector, find_connector
 from db.session import transaction
 from pipeline.accounts import operators
-from pipeline.insight import shared
+from pipeline.operations import cached_answers
 from tests import accounts
 from tests.integration.console.conftest import Visitor
 from tests.journeys.people import fill
@@ -88,9 +88,9 @@ NAMES: Final = words(
 
 @pytest.fixture(autouse=True)
 def nothing_is_remembered() -> Iterator[None]:
-    shared.forget_all()
+    cached_answers.forget_all()
     yield
-    shared.forget_all()
+    cached_answers.forget_all()
 
 
 def hostile(*names: str, quick: tuple[str, ...] = QUICK) -> list[Any]:

@@ -24,7 +24,7 @@ from db.failure import NewFailure
 from db.session import transaction
 from pipeline.accounts import api_keys, operators
 from pipeline.domain.kinds import Entity
-from pipeline.insight import shared
+from pipeline.operations import cached_answers
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.exporting import CSV, NDJSON, exported
 from tests.integration.console.test_hostile_requests import address, is_flower_away, rules
@@ -49,9 +49,9 @@ MOST_CPU_S: Final = 3.0
 
 @pytest.fixture(autouse=True)
 def nothing_is_remembered() -> Iterator[None]:
-    shared.forget_all()
+    cached_answers.forget_all()
     yield
-    shared.forget_all()
+    cached_answers.forget_all()
 
 
 class Reading(HTMLParser):
@@ -124,7 +124,7 @@ def evil(world: World, admin: Visitor) -> World:
     assert me
     api_keys.make_key(me, "".join(each for each in EVIL[:90] if each.isprintable()))
     world.change_rows("UPDATE connectors SET name = :n, hull_organization = :o", n=NAME, o=EVIL)
-    shared.forget_all()
+    cached_answers.forget_all()
     return world
 
 

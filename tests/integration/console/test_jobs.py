@@ -6,7 +6,7 @@ import pytest
 
 from db.audit import latest_entries
 from db.session import transaction
-from pipeline.insight.shared import forget_all
+from pipeline.operations.cached_answers import forget_all
 from tests.integration.console.conftest import Visitor
 from tests.integration.operations.test_jobs import compare, plan, send
 from tests.world import World

@@ -14,7 +14,7 @@ from db.failure import NewFailure, keep_failures
 from db.operator import Present
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
-from pipeline.insight.shared import forget_all
+from pipeline.operations.cached_answers import forget_all
 from pipeline.operations.call import Call as OperationCall
 from pipeline.operations.overview import OverviewAnswer, Unit, show_overview
 from pipeline.sync import counting

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.domain.kinds import Entity
-from pipeline.insight.machinery import Machinery
-from pipeline.insight.shared import BackgroundValue, forget_all
+from pipeline.operations.cached_answers import BackgroundValue, forget_all
+from pipeline.operations.workers import WorkerNodes
 from tests.command_line import Run, run
 from tests.integration.console.conftest import Call, Visitor
 from tests.world import World
 
 __all__ = ["run"]
 
-WELL = Machinery(
+WELL = WorkerNodes(
     broker="ok",
     workers={"worker@host": ["live", "control"], "bulk@host": ["bulk"]},
     beats=["celerybeat@host"],
@@ -28,7 +28,7 @@ WELL = Machinery(
 class Broker:
     """What the nodes say."""
 
-    says: Machinery | None = WELL
+    says: WorkerNodes | None = WELL
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_script_and_command_say_what_the_page_says(
     assert (status, told["broker"], told["nodes"], told["beats"]) == (200, "ok", WELL.workers, WELL.beats)
     assert [(each["name"], each["messages"]) for each in told["queues"]] == list(WELL.waiting.items())
     assert (said.code, told["sentence"] in said.out, told["sentence"] in page) == (0, True, True)
-    broker.says = Machinery(broker="does not answer (X)", workers={}, beats=[], waiting={})
+    broker.says = WorkerNodes(broker="does not answer (X)", workers={}, beats=[], waiting={})
     missing = run("workers")
     assert (missing.code, "correct BROKER_URL" in missing.out) == (1, True)
 
@@ -82,13 +82,13 @@ def test_script_and_command_say_what_the_page_says(
 @pytest.mark.parametrize(
     ("says", "words"),
     [
-        (Machinery(broker="does not answer (X)", workers={}, beats=[], waiting={}), "BROKER_URL"),
-        (Machinery(broker="ok", workers={}, beats=[], waiting={}), "-Q live,bulk,control"),
-        (Machinery(broker="ok", workers={"w": ["live", "control"]}, beats=[], waiting={}), "worker -Q bulk"),
+        (WorkerNodes(broker="does not answer (X)", workers={}, beats=[], waiting={}), "BROKER_URL"),
+        (WorkerNodes(broker="ok", workers={}, beats=[], waiting={}), "-Q live,bulk,control"),
+        (WorkerNodes(broker="ok", workers={"w": ["live", "control"]}, beats=[], waiting={}), "worker -Q bulk"),
     ],
 )
 def test_who_is_missing_is_named_with_the_command_that_helps(
-    world: World, broker: Broker, viewer: Visitor, says: Machinery, words: str
+    world: World, broker: Broker, viewer: Visitor, says: WorkerNodes, words: str
 ) -> None:
     broker.says = says
     if not says.workers:
@@ -112,7 +112,7 @@ def test_before_the_broker_has_said_anything_the_heartbeats_tell(world: World, b
 def test_nodes_that_are_too_busy_to_answer_are_not_said_to_be_missing(
     broker: Broker, viewer: Visitor, workers: dict[str, list[str]]
 ) -> None:
-    broker.says = Machinery(broker="ok", workers=workers, beats=[], waiting={})
+    broker.says = WorkerNodes(broker="ok", workers=workers, beats=[], waiting={})
 
     assert "All work is done" in viewer.text("/workers")
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from db import happening as rows
-from db import record_events as asked
+from db import record_events
 from db.happening import Origin
 from db.record_events import Whose
 from db.record_search import known_by
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.insight.events import ChangeShape, values_of
-from pipeline.insight.mapped import ID_ATTRIBUTE, MappedField
+from pipeline.operations.events import ChangeShape, values_of
+from pipeline.operations.mapped_fields import ID_ATTRIBUTE, MappedField
+from pipeline.operations.models import Shape
+from pipeline.operations.values import Text, Value
 from pipeline.transform.hull_reports import attribute_name
 
 READ_BACK: Final = "read_back"
@@ -26,52 +27,65 @@ BESIDE: Final = timedelta(minutes=10)
 """Maximum time between a write and its read-back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """What a fact points at: kind is `delivery`, `run`, `batch`, `event`, `settings` or `reason`."""
+class RefShape(Shape):
+    """What a fact refers to: a `delivery`, `run`, `batch`, `event`, `settings` or `reason`."""
 
     kind: str
     id: int | str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """`is_value` when it is a value of the record, which is shown with care."""
-
+class FactShape(Shape):
     name: str
-    value: Any
-    ref: Ref | None = None
-    is_value: bool = False
+    value: Value
+    ref: RefShape | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplanationStep:
-    """kind  `origin`, `identity`, `rule`, `call`, `read_back`, `problem` or `value`."""
+class StepShape(Shape):
+    """`origin`, `identity`, `rule`, `call`, `read_back`, `problem` or `value`."""
 
     kind: str
     title: str
-    sentence: str
-    at: datetime | None = None
-    facts: tuple[Fact, ...] = ()
-    change: ChangeShape | None = None
+    sentence: Text
+    at: datetime | None
+    facts: list[FactShape]
+    change: ChangeShape | None
 
 
-def origin(session: Session, row: SyncEvent, change: ChangeShape | None) -> ExplanationStep:
-    """The webhook, notification or fetch with the record."""
+def make_fact(name: str, value: Any, ref: tuple[str, int | str | None] | None = None) -> FactShape:
+    """Return a fact; `ref` is what it refers to: its kind and id."""
+    return FactShape(name=name, value=value, ref=RefShape(kind=ref[0], id=ref[1]) if ref else None)
+
+
+def make_step(
+    kind: str,
+    title: str,
+    sentence: str,
+    *,
+    at: datetime | None,
+    facts: Iterable[FactShape] = (),
+    change: ChangeShape | None = None,
+) -> StepShape:
+    """Return a step; facts without a value are left out."""
+    known = [each for each in facts if each.value is not None]
+    return StepShape(kind=kind, title=title, sentence=sentence, at=at, facts=known, change=change)
+
+
+def find_origin(session: Session, row: SyncEvent, change: ChangeShape | None) -> StepShape:
+    """Return the webhook, notification or fetch that brought the record."""
     found = rows.origin_of(session, row.connector_key, row.delivery_id, row.run_id, row.batch_id)
     facts = [
-        Fact(name="Delivery", value=row.delivery_id, ref=Ref("delivery", row.delivery_id)),
-        Fact(name="Run", value=row.run_id, ref=Ref("run", row.run_id)),
-        Fact(name="Batch", value=row.batch_id, ref=Ref("batch", row.batch_id)),
-        Fact(name="Read by", value=call_words(found.asked)),
-        Fact(name="Event", value=row.id, ref=Ref("event", row.id)),
+        make_fact("Delivery", row.delivery_id, ("delivery", row.delivery_id)),
+        make_fact("Run", row.run_id, ("run", row.run_id)),
+        make_fact("Batch", row.batch_id, ("batch", row.batch_id)),
+        make_fact("Read by", call_words(found.asked)),
+        make_fact("Event", row.id, ("event", row.id)),
     ]
-    return ExplanationStep(
-        kind="origin",
-        title=_origin_title(row),
-        sentence=_origin_sentence(row, found),
+    return make_step(
+        "origin",
+        _origin_title(row),
+        _origin_sentence(row, found),
         at=found.received_at or found.started_at or row.at,
-        facts=_there(facts),
+        facts=facts,
         change=change,
     )
 
@@ -106,8 +120,8 @@ def _origin_sentence(row: SyncEvent, found: Origin) -> str:
     return "No delivery is noted with it." if row.cause in ("webhook", "notification") else "It came by no delivery."
 
 
-def rule(session: Session, row: SyncEvent, field: MappedField, direction: Direction) -> ExplanationStep:
-    """The deciding mapping, and the settings in force."""
+def find_rule(session: Session, row: SyncEvent, field: MappedField, direction: Direction) -> StepShape:
+    """Return the mapping that decided, and the settings that were in force."""
     version = rows.settings_at(session, row.connector_key, row.settings_version, row.at)
     found = _row_of(version.document if version else {}, row.entity, field, direction)
     side = "incoming" if direction is Direction.INCOMING else "outgoing"
@@ -121,20 +135,20 @@ def rule(session: Session, row: SyncEvent, field: MappedField, direction: Direct
             "No row of the settings of then names it: it identifies the record, or went along with another field."
         )
     facts = [
-        Fact(name="Field", value=f"{field.label} ({field.code})" if field.label else field.code),
-        Fact(name="When empty", value=(found or {}).get("on_null", "clear") if found else None),
-        Fact(
-            name="Last word",
-            value=(found or {}).get("owner", "hull") if found and direction is Direction.OUTGOING else None,
+        make_fact("Field", f"{field.label} ({field.code})" if field.label else field.code),
+        make_fact("When empty", (found or {}).get("on_null", "clear") if found else None),
+        make_fact(
+            "Last word",
+            (found or {}).get("owner", "hull") if found and direction is Direction.OUTGOING else None,
         ),
-        Fact(
-            name="Settings",
-            value=f"version {version.version}, by {version.author}" if version else None,
-            ref=Ref("settings", version.version) if version else None,
+        make_fact(
+            "Settings",
+            f"version {version.version}, by {version.author}" if version else None,
+            ("settings", version.version) if version else None,
         ),
     ]
     at = version.created_at if version else None
-    return ExplanationStep(kind="rule", title="The rule", sentence=sentence, at=at, facts=_there(facts))
+    return make_step("rule", "The rule", sentence, at=at, facts=facts)
 
 
 def _row_of(
@@ -160,28 +174,28 @@ MATCHED: Final[Mapping[str, str]] = {
 
 
 def matched_words(matched_by: str | None) -> str:
-    """How two records were joined, in a sentence."""
+    """Return how two records were matched, as a sentence."""
     if not matched_by:
         return "It is joined to no record of the other side."
     return MATCHED.get(matched_by, f"The two were matched by {matched_by.replace('_', ' ')}.")
 
 
-def identity(session: Session, whose: Whose, row: SyncEvent) -> ExplanationStep:
-    """The record on the other side, and the claim that matched."""
+def find_identity(session: Session, whose: Whose, row: SyncEvent) -> StepShape:
+    """Return the record on the other side, and the claim that matched."""
     mapping = rows.joined(session, whose.connector_key, whose.entity, whose.pipedrive_id, whose.hull_id)
     claims = known_by(session, whose.connector_key, whose.entity, whose.pipedrive_id) if whose.pipedrive_id else []
     facts = [
-        Fact(name="Pipedrive id", value=whose.pipedrive_id),
-        Fact(name="Hull id", value=whose.hull_id),
-        *(Fact(name=each.claim, value=each.value, is_value=True) for each in claims if each.holds),
-        Fact(name="Why it was sent", value=_why_sent(row.detail) if row.event.startswith("outgoing") else None),
+        make_fact("Pipedrive id", whose.pipedrive_id),
+        make_fact("Hull id", whose.hull_id),
+        *(make_fact(each.claim, each.value) for each in claims if each.holds),
+        make_fact("Why it was sent", _why_sent(row.detail) if row.event.startswith("outgoing") else None),
     ]
-    return ExplanationStep(
-        kind="identity",
-        title="The claim",
-        sentence=matched_words(mapping.matched_by if mapping else None),
+    return make_step(
+        "identity",
+        "The claim",
+        matched_words(mapping.matched_by if mapping else None),
         at=mapping.first_seen_at if mapping else None,
-        facts=_there(facts),
+        facts=facts,
     )
 
 
@@ -195,29 +209,27 @@ TRIGGERS: Final[Mapping[str, str]] = {
 
 
 def _why_sent(detail: str | None) -> str | None:
-    """Trigger and match, from an outgoing event."""
+    """Return the trigger and the match of an outgoing event."""
     parts = [TRIGGERS.get(part, part) for part in (detail or "").split("; ") if part]
     return "; ".join(parts) or None
 
 
-def told_hull(session: Session, row: SyncEvent) -> ExplanationStep:
-    """The call that sent it to Hull: one for a whole batch."""
+def find_message(session: Session, row: SyncEvent) -> StepShape:
+    """Return the call that sent it to Hull, one for a whole batch."""
     batch = rows.batch_of(session, row.batch_id)
     forgotten = batch is None and row.batch_id is not None
     sentence = "It was sent to Hull's firehose, with the rest of the batch."
     facts = [
-        Fact(name="Call", value=call_words(batch.told if batch else None)),
-        Fact(name="Records in the batch", value=batch.records if batch else None),
-        Fact(name="Celery task", value=batch.task_id if batch else None),
+        make_fact("Call", call_words(batch.told if batch else None)),
+        make_fact("Records in the batch", batch.records if batch else None),
+        make_fact("Celery task", batch.task_id if batch else None),
     ]
     more = " The batch itself is past its retention, thirty days." if forgotten else ""
-    return ExplanationStep(
-        kind="call", title="The message to Hull", sentence=sentence + more, at=row.at, facts=_there(facts)
-    )
+    return make_step("call", "The message to Hull", sentence + more, at=row.at, facts=facts)
 
 
-def written(session: Session, row: SyncEvent, change: ChangeShape | None) -> ExplanationStep:
-    """The write to Pipedrive, and its answer."""
+def find_write(session: Session, row: SyncEvent, change: ChangeShape | None) -> StepShape:
+    """Return the write to Pipedrive, and its answer."""
     batch = rows.batch_of(session, row.batch_id)
     call = json.loads(row.exchange) if row.exchange else None
     sentence = (
@@ -227,57 +239,53 @@ def written(session: Session, row: SyncEvent, change: ChangeShape | None) -> Exp
     )
     others = [name for name in values_of(row.after) if change is None or name != change.name]
     facts = [
-        Fact(name="Call", value=call_words(call)),
-        Fact(name="Fields of the write", value=len(others)),
-        Fact(name="Batch", value=row.batch_id, ref=Ref("batch", row.batch_id)),
-        Fact(name="Celery task", value=batch.task_id if batch else None),
-        Fact(name="Event", value=row.id, ref=Ref("event", row.id)),
+        make_fact("Call", call_words(call)),
+        make_fact("Fields of the write", len(others)),
+        make_fact("Batch", row.batch_id, ("batch", row.batch_id)),
+        make_fact("Celery task", batch.task_id if batch else None),
+        make_fact("Event", row.id, ("event", row.id)),
     ]
-    return ExplanationStep(
-        kind="call", title="The write to Pipedrive", sentence=sentence, at=row.at, facts=_there(facts), change=change
-    )
+    return make_step("call", "The write to Pipedrive", sentence, at=row.at, facts=facts, change=change)
 
 
-def read_back(row: SyncEvent, change: ChangeShape | None) -> ExplanationStep:
-    """Pipedrive's value then, sent to Hull."""
+def describe_read_back(row: SyncEvent, change: ChangeShape | None) -> StepShape:
+    """Return the read-back: Pipedrive's value after the write, sent to Hull."""
     facts = (
-        Fact(name="Batch", value=row.batch_id, ref=Ref("batch", row.batch_id)),
-        Fact(name="Event", value=row.id, ref=Ref("event", row.id)),
+        make_fact("Batch", row.batch_id, ("batch", row.batch_id)),
+        make_fact("Event", row.id, ("event", row.id)),
     )
     sentence = "Pipedrive's answer is the whole record as it stood then; what Hull did not have yet was told to it."
-    return ExplanationStep(
-        kind="read_back", title="The read-back", sentence=sentence, at=row.at, facts=facts, change=change
-    )
+    return make_step("read_back", "The read-back", sentence, at=row.at, facts=facts, change=change)
 
 
-def read_back_of(session: Session, whose: Whose, sent: SyncEvent, field: MappedField) -> list[ExplanationStep]:
-    """The other half of a write: what came back of it."""
+def find_read_back(session: Session, whose: Whose, sent: SyncEvent, field: MappedField) -> list[StepShape]:
+    """Return the read-back of a write; empty if its batch is past its retention."""
     batch = rows.batch_of(session, sent.batch_id)
     if batch is None or batch.read_back_id is None:
         return []  # past its retention: the read-back has a separate event
-    found = asked.events_of_batch(session, whose, batch.read_back_id)
+    found = record_events.events_of_batch(session, whose, batch.read_back_id)
     told = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
     if told is not None:
-        return [read_back(told, _came_back(told, field))]
-    facts = (Fact(name="Batch", value=batch.read_back_id, ref=Ref("batch", batch.read_back_id)),)
+        return [describe_read_back(told, _came_back(told, field))]
+    facts = (make_fact("Batch", batch.read_back_id, ("batch", batch.read_back_id)),)
     sentence = "Pipedrive's answer held nothing that Hull had not said itself, so Hull was told nothing."
-    return [ExplanationStep(kind="read_back", title="The read-back", sentence=sentence, at=sent.at, facts=facts)]
+    return [make_step("read_back", "The read-back", sentence, at=sent.at, facts=facts)]
 
 
 def _came_back(told: SyncEvent, field: MappedField) -> ChangeShape | None:
-    """The field, under whichever attribute it comes to Hull."""
+    """Return the change of the field, under the attribute in which it returns to Hull."""
     after, before = values_of(told.after), values_of(told.before)
-    name = next((each for each in (field.attribute, *field.heard) if each in after), None)
+    name = next((each for each in (field.attribute, *field.returns_as) if each in after), None)
     if name is None:
         return None
     return ChangeShape(name=field.name, label=name, before=before.get(name), after=after[name], is_first=False)
 
 
-def write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEvent | None:
+def find_write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEvent | None:
     """Return the write of an incoming read-back event; if their batches are deleted, the one just before it."""
     if row.cause != READ_BACK or row.batch_id is None:
         return None
-    earlier = asked.last_sent(session, whose, before_id=row.id)
+    earlier = record_events.last_sent(session, whose, before_id=row.id)
     for sent in earlier:
         batch = rows.batch_of(session, sent.batch_id)
         if batch is not None and batch.read_back_id == row.batch_id:
@@ -287,12 +295,8 @@ def write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEvent | 
 
 
 def call_words(call: Mapping[str, Any] | None) -> str | None:
-    """`PATCH /api/v2/persons/4711 → 200 · 5 tokens · 120 ms`."""
+    """Return `PATCH /api/v2/persons/4711 → 200 · 5 tokens · 120 ms`."""
     if not call:
         return None
     tokens = f" · {call['tokens']} tokens" if call.get("tokens") else ""
     return f"{call['method']} {call['path']} → {call['status'] or 'no answer'}{tokens} · {call['duration_ms']:,.0f} ms"
-
-
-def _there(facts: list[Fact]) -> tuple[Fact, ...]:
-    return tuple(each for each in facts if each.value is not None)

@@ -1,4 +1,4 @@
-"""Runs for display: progress, rate and expected end."""
+"""The progress of runs: how far each is, how fast, and when it will end."""
 
 from __future__ import annotations
 
@@ -43,12 +43,10 @@ class FetchShape(BaseModel):
     ends_at: datetime | None
 
 
-def described(run: Run, now: datetime, slices: Sequence[Slice] = (), ends_at: datetime | None = None) -> FetchShape:
-    """Return a row as people see it. `slices` and `ends_at` matter while it is running."""
-    took_s, expected = (
-        max(0.0, ((run.finished_at or now) - run.started_at).total_seconds()),
-        expected_records(run, slices),
-    )
+def describe_run(run: Run, now: datetime, slices: Sequence[Slice] = (), ends_at: datetime | None = None) -> FetchShape:
+    """Return a run with its progress. `slices` and `ends_at` matter while it is running."""
+    took_s = max(0.0, ((run.finished_at or now) - run.started_at).total_seconds())
+    expected = expected_records(run, slices)
     return FetchShape(
         id=run.id,
         entity=run.entity,
@@ -74,7 +72,7 @@ def described(run: Run, now: datetime, slices: Sequence[Slice] = (), ends_at: da
 
 
 def _share(run: Run, expected: int | None) -> float | None:
-    """How much of it is done, from 0 to 1; None where nothing tells."""
+    """Return the completed share, from 0 to 1; None if it is not known."""
     if run.state != "running":
         return 1.0 if run.state == "done" else None
     if run.phase == "catch_up" and run.kind == "full":
@@ -91,13 +89,13 @@ def expected_records(run: Run, slices: Sequence[Slice]) -> int | None:
     return int(run.read + max(0, high - low))
 
 
-def running(session: Session, connector_key: int, day: BudgetStatus) -> list[FetchShape]:
-    """Return every run that is under way, the oldest first."""
+def runs_in_flight(session: Session, connector_key: int, day: BudgetStatus) -> list[FetchShape]:
+    """Return every run in flight, the oldest first."""
     ends = {each.run_id: each.ends_at for each in spending.runs_under_way(session, connector_key, day)}
     found = rows.running_runs(session, connector_key)
-    return [described(run, day.now, rows.slices_of(session, run.id), ends.get(run.id)) for run in found]
+    return [describe_run(run, day.now, rows.slices_of(session, run.id), ends.get(run.id)) for run in found]
 
 
-def latest(session: Session, connector_key: int, now: datetime, limit: int = 10) -> list[FetchShape]:
-    """Return the newest runs, as a list shows them."""
-    return [described(run, now) for run in rows.latest_runs(session, connector_key, limit)]
+def latest_runs(session: Session, connector_key: int, now: datetime, limit: int = 10) -> list[FetchShape]:
+    """Return the newest runs, without their expected end."""
+    return [describe_run(run, now) for run in rows.latest_runs(session, connector_key, limit)]

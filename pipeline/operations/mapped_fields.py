@@ -1,4 +1,4 @@
-"""The mapped fields: which attribute of Hull is which field of Pipedrive, with the values of both in one format.
+"""Mapped fields: which attribute of Hull is which field of Pipedrive, with the values of both in one format.
 
 Both sides are converted as for Hull (labels instead of option ids, the primary e-mail), so that people can compare them.
 """
@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from db.sync_event import SyncEvent
-from pipeline.domain.fields import ALIASES, FieldSource, find_source
+from pipeline.domain.fields import FieldSource, find_source
 from pipeline.domain.kinds import Direction
 from pipeline.errors import Rejected
-from pipeline.insight.events import values_of
+from pipeline.operations.events import labels_of, values_of
+from pipeline.operations.models import Shape
 from pipeline.sync.compiled import Plan
 from pipeline.transform.hull_reports import ABSENT as ABSENT  # noqa: PLC0414 - for those who ask
 from pipeline.transform.hull_reports import ID_ATTRIBUTE as ID_ATTRIBUTE  # noqa: PLC0414 - as above
@@ -32,7 +33,7 @@ class MappedField:
     code   as in the settings
     key    of the field in a record, below `custom_fields` for a custom one
     owner  owner of an outgoing field
-    heard  the attributes in which the field returns to Hull
+    returns_as  the attributes in which the field returns to Hull
     """
 
     name: str
@@ -45,7 +46,7 @@ class MappedField:
     incoming: bool = False
     outgoing: bool = False
     owner: str | None = None
-    heard: tuple[str, ...] = ()
+    returns_as: tuple[str, ...] = ()
     reader: Reader | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -74,7 +75,7 @@ class MappedField:
         return ABSENT
 
     def read(self, raw: Any) -> Any:
-        """A value of Pipedrive in Hull's words, or as it is where it cannot be read."""
+        """Return a value of Pipedrive as for Hull, or unchanged if it cannot be read."""
         if raw is None or self.reader is None:
             return raw
         try:
@@ -84,8 +85,24 @@ class MappedField:
         return None if found is NOT_SENT else found
 
 
+class FieldShape(Shape):
+    """A mapped field. `owner` wins conflicts of an outgoing field; `arrow` shows its directions."""
+
+    name: str
+    attribute: str
+    label: str
+    code: str
+    key: str
+    type: str
+    is_custom: bool
+    incoming: bool
+    outgoing: bool
+    owner: str | None
+    arrow: str
+
+
 def mapped_fields(plan: Plan) -> tuple[MappedField, ...]:
-    """Every field that is mapped under a plan, in the order of the settings, the id first."""
+    """Return every mapped field in the order of the settings, the id first."""
     found = {(ID_ATTRIBUTE, "id"): _id_field()}
     for is_custom, (attribute, code, key, reader, _, _) in plan.incoming.columns:
         source = find_source(code, plan.catalog)
@@ -113,7 +130,7 @@ def mapped_fields(plan: Plan) -> tuple[MappedField, ...]:
 
 
 def find_field(fields: Iterable[MappedField], wanted: str) -> MappedField:
-    """The field of that name, attribute, code or label; one that is not mapped is looked for in what was, by its attribute."""
+    """Return the field with this name, attribute, code or label; else a field that is not mapped, with `wanted` as attribute."""
     known = list(fields)
     for matches in (
         lambda each: each.name == wanted,
@@ -128,25 +145,19 @@ def find_field(fields: Iterable[MappedField], wanted: str) -> MappedField:
 
 
 def value_in(row: SyncEvent, field: MappedField) -> Any:
-    """What an event put there, in Hull's words; ABSENT when it did not touch the field."""
+    """Return the value that a successful event wrote, as for Hull; ABSENT if it did not write the field."""
     if not row.event.endswith(".success") or row.after is None:
         return ABSENT
-    return said_in(row, field, row.after)
+    return value_of(row, field, row.after)
 
 
-def said_in(row: SyncEvent, field: MappedField, body: bytes | None) -> Any:
-    """Return the same for its `before` or `after`, whatever its outcome."""
+def value_of(row: SyncEvent, field: MappedField, body: bytes | None) -> Any:
+    """Return the value in `body`, the `before` or `after` of an event of any outcome."""
     values = values_of(body)
     if row.event.startswith(Direction.OUTGOING):
         is_ours = field.outgoing or not field.incoming
         return field.written(values) if is_ours else ABSENT
     return values.get(field.attribute, ABSENT)
-
-
-def labels_of(plan: Plan) -> dict[str, str]:
-    """Key of a field in a record → its name in Pipedrive."""
-    names = {code: definition.name for code, definition in plan.catalog.by_code.items()}
-    return {**{ALIASES[code]: name for code, name in names.items() if code in ALIASES}, **names}
 
 
 def _label(plan: Plan, code: str, key: str) -> str:
@@ -174,7 +185,7 @@ def _id_field() -> MappedField:
 
 
 def _in_order(fields: Iterable[MappedField], plan: Plan) -> list[MappedField]:
-    """In the order of the settings: identifiers separately, custom fields last."""
+    """Return the fields in the order of the settings, the id first."""
     entity = plan.catalog.entity
     rows = [attribute_name(row.hull) for row in (*plan.settings.incoming(entity), *plan.settings.outgoing(entity))]
     places = {name: place for place, name in reversed(list(enumerate(rows)))}
@@ -197,7 +208,7 @@ def _named(fields: list[MappedField]) -> tuple[MappedField, ...]:
         replace(
             each,
             name=f"{each.attribute}~{each.code}" if counts.count(each.attribute) > 1 else each.attribute,
-            heard=tuple(heard[each.key]),
+            returns_as=tuple(heard[each.key]),
         )
         for each in fields
     )

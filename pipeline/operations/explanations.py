@@ -9,85 +9,86 @@ moment in the past, it is the newest event up to then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from difflib import get_close_matches
+from typing import Annotated, Any
 
 import orjson
+from pydantic import Field
 from sqlalchemy.orm import Session
 
-from db import record_events as asked
+from db import record_events
 from db.record_events import Touching, Whose
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import describe
-from pipeline.insight import links
-from pipeline.insight.events import ChangeShape, values_of
-from pipeline.insight.links import ExplanationStep
-from pipeline.insight.mapped import ABSENT, MappedField, find_field, mapped_fields, said_in, value_in
-from pipeline.insight.record import RecordSides, read_sides
+from pipeline.operations import explanation_steps
+from pipeline.operations.events import ChangeShape, values_of
+from pipeline.operations.explanation_steps import StepShape, make_fact
+from pipeline.operations.mapped_fields import (
+    ABSENT,
+    FieldShape,
+    MappedField,
+    find_field,
+    mapped_fields,
+    value_in,
+    value_of,
+)
+from pipeline.operations.models import Shape
+from pipeline.operations.record_sides import RecordSides, read_sides
+from pipeline.operations.values import Text, Value
 from pipeline.sync.compiled import plan_for
 
 LOOKED_AT = 20
 """Events that may be about the field by their text; their values decide."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Why a field of a record has its value.
-
-    value           the resulting value, as in Hull
-    hull            Hull's value as far as known, now or at the requested moment
-    pipedrive       Pipedrive's value, converted as for Hull
-    direction       the direction of the value; None if no stored event has it
-    event_id        the event that decided
-    steps           the chain, in chronological order
-    """
+class ExplanationAnswer(Shape):
+    """Why a field has its value; the steps are in chronological order."""
 
     entity: str
     pipedrive_id: int | None
     hull_id: str | None
-    field: MappedField
+    field: FieldShape
     at: datetime | None
-    sentence: str
-    value: Any
-    hull: Any
-    pipedrive: Any
+    sentence: Text
+    value: Value
+    hull: Value
+    pipedrive: Value
     direction: str | None
     event_id: int | None
-    steps: tuple[ExplanationStep, ...]
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether no such field is mapped, or is known to have been."""
-        is_mapped = self.field.incoming or self.field.outgoing
-        return not is_mapped and self.event_id is None and self.value is None is self.hull is self.pipedrive
+    steps: list[StepShape]
+    is_unknown: Annotated[bool, Field(description="No such field is mapped, or ever was.")]
+    similar: Annotated[list[str], Field(description="Mapped fields with a similar name, if the field is unknown.")]
 
 
-def explain(session: Session, whose: Whose, name: str, at: datetime | None = None) -> Explanation:
+def explain(session: Session, whose: Whose, name: str, at: datetime | None = None) -> ExplanationAnswer:
     """Explain the field of that name (attribute, code or label), now or as of a moment."""
-    plan = plan_for(session, whose.connector_key, Entity(whose.entity))
-    field = find_field(mapped_fields(plan), name)
-    return explain_field(session, whose, field, read_sides(session, whose), at)
+    fields = mapped_fields(plan_for(session, whose.connector_key, Entity(whose.entity)))
+    answer = explain_field(session, whose, find_field(fields, name), read_sides(session, whose), at)
+    if answer.is_unknown:
+        names = {each.attribute for each in fields} | {each.label for each in fields}
+        answer.similar = get_close_matches(name, names, n=3, cutoff=0.5)
+    return answer
 
 
 def explain_field(
     session: Session, whose: Whose, field: MappedField, sides: RecordSides, at: datetime | None = None
-) -> Explanation:
+) -> ExplanationAnswer:
     """Return the same for a known field, with both sides read."""
-    rows = asked.record_events(session, whose, until=at, touching=touching(field), limit=LOOKED_AT)
+    rows = record_events.record_events(session, whose, until=at, touching=touching(field), limit=LOOKED_AT)
     decided = next((row for row in rows if value_in(row, field) is not ABSENT), None)
     refused = next((row for row in rows if _is_refusal(row, field) and (not decided or row.id > decided.id)), None)
     value, hull, pipedrive = _values(session, whose, field, sides, decided, at)
     steps = _chain(session, whose, field, decided) if decided else []
     if refused is not None:
         steps.append(_refusal(refused))
-    return Explanation(
+    is_mapped = field.incoming or field.outgoing
+    return ExplanationAnswer(
         entity=whose.entity,
         pipedrive_id=whose.pipedrive_id,
         hull_id=whose.hull_id,
-        field=field,
+        field=FieldShape.model_validate(field),
         at=at,
         sentence=_sentence(decided, refused, field, at),
         value=value,
@@ -95,12 +96,14 @@ def explain_field(
         pipedrive=pipedrive,
         direction=decided.event.partition(".")[0] if decided else None,
         event_id=decided.id if decided else None,
-        steps=(*steps, *_ending(decided, hull, pipedrive, sides, at)),
+        steps=[*steps, _current_values(decided, hull, pipedrive, sides, at)],
+        is_unknown=not is_mapped and decided is None and value is None is hull is pipedrive,
+        similar=[],
     )
 
 
 def touching(field: MappedField) -> Touching:
-    """How events name the field."""
+    """Return how events name the field."""
     keys = [field.key, "first_name", "last_name"] if field.key == "name" else [field.key]
     return Touching(
         attribute=_needle(field.attribute),
@@ -125,11 +128,11 @@ def _values(
     decided: SyncEvent | None,
     at: datetime | None,
 ) -> tuple[Any, Any, Any]:
-    """(what the chain leads to, what Hull holds, what Pipedrive holds)."""
+    """Return (the value that the chain leads to, Hull's value, Pipedrive's value)."""
     chain = value_in(decided, field) if decided else ABSENT
     if at is not None and chain is not ABSENT:
         return chain, chain, chain
-    if at is not None and (later := asked.next_touching(session, whose, after=at, touching=touching(field))):
+    if at is not None and (later := record_events.next_touching(session, whose, after=at, touching=touching(field))):
         return _before(later, field)
     hull, pipedrive = sides.in_hull(field), field.in_pipedrive(sides.pipedrive)
     if chain is ABSENT:
@@ -139,44 +142,44 @@ def _values(
 
 def _before(later: SyncEvent, field: MappedField) -> tuple[Any, Any, Any]:
     """Return the value before the first event about the field. Hull may never have received the value that a write replaced."""
-    found = said_in(later, field, later.before)
+    found = value_of(later, field, later.before)
     value = None if found is ABSENT else found
     if later.event.startswith(Direction.OUTGOING):
         return (None if field.incoming else value), None, value
     return value, value, value
 
 
-def _chain(session: Session, whose: Whose, field: MappedField, decided: SyncEvent) -> list[ExplanationStep]:
+def _chain(session: Session, whose: Whose, field: MappedField, decided: SyncEvent) -> list[StepShape]:
     if decided.event.startswith(Direction.OUTGOING):
         return _sent(session, whose, field, decided)
-    sent = links.write_before(session, whose, decided)
+    sent = explanation_steps.find_write_before(session, whose, decided)
     if sent is not None:
         return [
             *_sent(session, whose, field, sent, with_read_back=False),
-            links.read_back(decided, _change(decided, field)),
+            explanation_steps.describe_read_back(decided, _change(decided, field)),
         ]
     return [
-        links.origin(session, decided, _change(decided, field)),
-        links.rule(session, decided, field, Direction.INCOMING),
-        links.identity(session, whose, decided),
-        links.told_hull(session, decided),
+        explanation_steps.find_origin(session, decided, _change(decided, field)),
+        explanation_steps.find_rule(session, decided, field, Direction.INCOMING),
+        explanation_steps.find_identity(session, whose, decided),
+        explanation_steps.find_message(session, decided),
     ]
 
 
 def _sent(
     session: Session, whose: Whose, field: MappedField, sent: SyncEvent, *, with_read_back: bool = True
-) -> list[ExplanationStep]:
+) -> list[StepShape]:
     steps = [
-        links.origin(session, sent, None),
-        links.identity(session, whose, sent),
-        links.rule(session, sent, field, Direction.OUTGOING),
-        links.written(session, sent, _change(sent, field)),
+        explanation_steps.find_origin(session, sent, None),
+        explanation_steps.find_identity(session, whose, sent),
+        explanation_steps.find_rule(session, sent, field, Direction.OUTGOING),
+        explanation_steps.find_write(session, sent, _change(sent, field)),
     ]
-    return [*steps, *links.read_back_of(session, whose, sent, field)] if with_read_back else steps
+    return [*steps, *explanation_steps.find_read_back(session, whose, sent, field)] if with_read_back else steps
 
 
 def _change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
-    """What the event did to the field, or, of a write, to the field that comes to Hull as this attribute."""
+    """Return the change of the field in an event; of a write, that of the field that returns to Hull as this attribute."""
     said = (
         field.written
         if row.event.startswith(Direction.OUTGOING)
@@ -196,28 +199,25 @@ def _change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
     )
 
 
-def _refusal(row: SyncEvent) -> ExplanationStep:
-    return ExplanationStep(
+def _refusal(row: SyncEvent) -> StepShape:
+    return StepShape(
         kind="problem",
         title="Not synchronized since",
         sentence=describe(row.reason or ""),
         at=row.at,
-        facts=(
-            links.Fact(name="Reason", value=row.reason, ref=links.Ref("reason", row.reason)),
-            links.Fact(name="Detail", value=row.detail),
-            links.Fact(name="Event", value=row.id, ref=links.Ref("event", row.id)),
-        ),
+        facts=[
+            make_fact("Reason", row.reason, ("reason", row.reason)),
+            make_fact("Detail", row.detail),
+            make_fact("Event", row.id, ("event", row.id)),
+        ],
+        change=None,
     )
 
 
-def _ending(
+def _current_values(
     decided: SyncEvent | None, hull: Any, pipedrive: Any, sides: RecordSides, at: datetime | None
-) -> Sequence[ExplanationStep]:
-    """The current values of both sides."""
-    facts = [
-        links.Fact(name="Hull", value=hull, is_value=True),
-        links.Fact(name="Pipedrive", value=pipedrive, is_value=True),
-    ]
+) -> StepShape:
+    """Return the last step: the values of both sides."""
     if at is not None:
         sentence = "So it was on both sides, as far as the events of this field tell."
     elif hull == pipedrive:
@@ -226,9 +226,14 @@ def _ending(
         sentence = "The two sides differ, and nothing that is kept tells of an attempt to change that."
     else:
         sentence = "The two sides differ: one of them was changed, or spells it in its own way, since the event above."
-    return [
-        ExplanationStep(kind="value", title="The value", sentence=sentence, at=at or sides.as_of, facts=tuple(facts))
-    ]
+    return StepShape(
+        kind="value",
+        title="The value",
+        sentence=sentence,
+        at=at or sides.as_of,
+        facts=[make_fact("Hull", hull), make_fact("Pipedrive", pipedrive)],
+        change=None,
+    )
 
 
 def _sentence(decided: SyncEvent | None, refused: SyncEvent | None, field: MappedField, at: datetime | None) -> str:

@@ -1,10 +1,9 @@
-"""A payload that a person has edited: what is wrong with it, named by line and field, and what it changes."""
+"""A payload that a person has edited: its mistakes, by line and field, and its differences from the received one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
@@ -12,7 +11,9 @@ from db import failure as failures
 from db.failure import Failure
 from pipeline.domain.json_text import find_unusable, is_nested_deeper, members_of, write_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.insight.failures import is_editable
+from pipeline.operations.errors import OperationError, invalid
+from pipeline.operations.models import Shape
+from pipeline.operations.values import Text, Value
 from pipeline.sync.changes.hull_messages import LEVELS
 
 LARGEST: Final = 1024 * 1024
@@ -21,23 +22,23 @@ SHOWN: Final = 200
 """Differences that are shown."""
 
 
-class PayloadMistake(Exception):
-    """The edited payload is not valid; the text says where and what to do."""
+class DifferenceShape(Shape):
+    """One changed place in a payload, such as `user.tier` or `segments[0].id`."""
+
+    path: Text
+    before: Value
+    after: Value
+    is_new: bool
+    is_gone: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PayloadDifference:
-    """One changed place in a payload, such as `user.tier` or `segments[0].id`. `is_new`, `is_gone`: it is only on one side."""
-
-    path: str
-    before: Any
-    after: Any
-    is_new: bool = False
-    is_gone: bool = False
+def is_editable(failure: Failure) -> bool:
+    """Return whether a corrected payload may be sent: an incoming record is corrected in Pipedrive and read again."""
+    return failure.kind == "record" and failure.direction == "outgoing" and failure.state == "open"
 
 
 def text_of(failure: Failure) -> str:
-    """The payload as a person edits it: one field a line."""
+    """Return the payload as text for editing, one field a line."""
     body = failures.payload_of(failure)
     if body is None:
         return ""
@@ -48,23 +49,23 @@ def text_of(failure: Failure) -> str:
 
 
 def read_edited(text: str, failure: Failure) -> bytes:
-    """Return the payload that a text is, as it would be sent. Raises PayloadMistake."""
+    """Return an edited payload as it would be sent. Raises OperationError."""
     return write_lenient(parse_edited(text, failure))
 
 
 def parse_edited(text: str, failure: Failure) -> dict[str, Any]:
-    """Return the message that a text is. Raises PayloadMistake, with the line of a mistake."""
+    """Return an edited payload as an object. Raises OperationError, with the line of a mistake."""
     if not is_editable(failure):
-        raise PayloadMistake("Only open failures of records on their way to Pipedrive can be corrected here.")
+        raise _mistake("Only open failures of records on their way to Pipedrive can be corrected here.")
     if len(text.encode("utf-8", "surrogatepass")) > LARGEST:
-        raise PayloadMistake("It is longer than 1 MB.")
+        raise _mistake("It is longer than 1 MB.")
     message: dict[str, Any] = _parse(text)
     _check(message, failure)
     return message
 
 
-def differences(failure: Failure, edited: bytes) -> list[PayloadDifference]:
-    """What the edited payload changes against the one that came, field by field."""
+def differences(failure: Failure, edited: bytes) -> list[DifferenceShape]:
+    """Return the differences between the received and the edited payload, field by field."""
     body = failures.payload_of(failure)
     try:
         before = json.loads(body) if body is not None else {}
@@ -73,53 +74,55 @@ def differences(failure: Failure, edited: bytes) -> list[PayloadDifference]:
     return list(islice(_walk("", before, json.loads(edited)), SHOWN))
 
 
+def _mistake(message: str) -> OperationError:
+    return invalid("payload_refused", message)
+
+
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_require_unique, parse_constant=_reject_constant)
     except json.JSONDecodeError as wrong:
-        raise PayloadMistake(f"Line {wrong.lineno}, column {wrong.colno}: {wrong.msg}.") from None
+        raise _mistake(f"Line {wrong.lineno}, column {wrong.colno}: {wrong.msg}.") from None
     except RecursionError:
-        raise PayloadMistake("It is nested too deeply.") from None
+        raise _mistake("It is nested too deeply.") from None
     except ValueError as wrong:  # a number of thousands of digits, for one
-        raise PayloadMistake(f"It cannot be read: {wrong}.") from None
+        raise _mistake(f"It cannot be read: {wrong}.") from None
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise PayloadMistake(f"The field {name!r} is given twice: take one away.")
+            raise _mistake(f"The field {name!r} is given twice: take one away.")
         found[name] = value
     return found
 
 
-def _no_constant(name: str) -> Any:
-    raise PayloadMistake(f"{name} is no number of JSON: write a number, or null.")
+def _reject_constant(name: str) -> Any:
+    raise _mistake(f"{name} is no number of JSON: write a number, or null.")
 
 
 def _check(message: Any, failure: Failure) -> None:
     hull = Entity(failure.entity).hull
     if not isinstance(message, dict):
-        raise PayloadMistake("It must be an object: { … }.")
+        raise _mistake("It must be an object: { … }.")
     report = message.get(hull)
     if not isinstance(report, dict):
-        raise PayloadMistake(f"The field {hull!r} must be an object: it is the {hull.capitalize()} as Hull reports it.")
+        raise _mistake(f"The field {hull!r} must be an object: it is the {hull.capitalize()} as Hull reports it.")
     if report.get("id") != failure.record_id:
-        raise PayloadMistake(
+        raise _mistake(
             f"The field '{hull}.id' must stay {failure.record_id}: this failure is about that {hull.capitalize()}."
         )
     for name, kind, words in _SHAPES:
         if message.get(name) is not None and not isinstance(message[name], kind):
-            raise PayloadMistake(f"The field {name!r} must be {words}.")
+            raise _mistake(f"The field {name!r} must be {words}.")
     for position, segment in enumerate(message.get("segments") or ()):
         if not isinstance(segment, dict) or not isinstance(segment.get("id"), str):
-            raise PayloadMistake(f"The field 'segments[{position}]' must be an object with an 'id'.")
+            raise _mistake(f"The field 'segments[{position}]' must be an object with an 'id'.")
     if is_nested_deeper(message, LEVELS):
-        raise PayloadMistake(f"It is nested more than {LEVELS} levels deep.")
+        raise _mistake(f"It is nested more than {LEVELS} levels deep.")
     if (path := find_unusable(message)) is not None:
-        raise PayloadMistake(
-            f"The field {path!r} holds a NUL or half a character, which can be neither stored nor sent."
-        )
+        raise _mistake(f"The field {path!r} holds a NUL or half a character, which can be neither stored nor sent.")
 
 
 _SHAPES: Final = (
@@ -132,15 +135,15 @@ _SHAPES: Final = (
 )
 
 
-def _walk(path: str, before: Any, after: Any) -> Iterator[PayloadDifference]:
+def _walk(path: str, before: Any, after: Any) -> Iterator[DifferenceShape]:
     if type(before) is type(after) and isinstance(before, dict | list):
         old, new = dict(members_of(before, path)), dict(members_of(after, path))
         for where in dict.fromkeys([*old, *new]):
             if where not in new:
-                yield PayloadDifference(path=where, before=old[where], after=None, is_gone=True)
+                yield DifferenceShape(path=where, before=old[where], after=None, is_new=False, is_gone=True)
             elif where not in old:
-                yield PayloadDifference(path=where, before=None, after=new[where], is_new=True)
+                yield DifferenceShape(path=where, before=None, after=new[where], is_new=True, is_gone=False)
             else:
                 yield from _walk(where, old[where], new[where])
     elif type(before) is not type(after) or before != after:
-        yield PayloadDifference(path=path, before=before, after=after)
+        yield DifferenceShape(path=path, before=before, after=after, is_new=False, is_gone=False)

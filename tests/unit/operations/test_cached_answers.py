@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.insight.shared import KEPT, Shared
+from pipeline.operations.cached_answers import KEPT, Shared
 
 
 def test_of_thousands_of_questions_few_are_remembered() -> None:

@@ -1,0 +1,92 @@
+"""The preview of replaying failures, one by one and in total. Nothing is written, and Pipedrive is not called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+from sqlalchemy.orm import Session
+
+from db import failure_filter
+from db.failure import OF_RECORDS, Failure
+from db.failure_filter import FailureFilter
+from pipeline.domain.kinds import Direction
+from pipeline.jobs.replays.preview import preview_failures
+from pipeline.jobs.replays.preview_records import MEANINGS, ReplayEffect, ReplayPreview
+from pipeline.operations.models import Shape
+from pipeline.operations.values import Text, Value
+
+SAMPLE = 300
+"""Maximum of previewed failures of a selection: a page must answer immediately."""
+READ_TOKENS, READ_IDS = 10, 100
+"""A list by ids takes 10 tokens for up to a hundred records."""
+
+
+class FieldChangeShape(Shape):
+    field: str
+    name: Text
+    before: Value
+    after: Value
+
+
+class FieldProblemShape(Shape):
+    field: str
+    reason: str
+    detail: Text
+
+
+class VerdictShape(Shape):
+    """The preview of a replay. `kind` is `changes`, `creates`, `looks_up`, `matches`, `runs`, `nothing`, `superseded`,
+    `skipped`, `fails_again`, `refused`, `unknown` or `closed`."""
+
+    kind: str
+    detail: Text
+    note: str
+    reason: str | None
+    changes: list[FieldChangeShape]
+    problems: list[FieldProblemShape]
+    tokens: float
+
+    @property
+    def words(self) -> str:
+        """Return the text of the kind."""
+        return MEANINGS[self.kind]
+
+
+class SumAnswer(Shape):
+    """The preview of replaying a selection: `kinds` counts the results of the newest `looked` of `total` failures."""
+
+    total: int
+    looked: int
+    is_sample: bool
+    harmless: int
+    kinds: dict[str, int]
+    tokens: int
+
+
+def sum_of(session: Session, chosen: FailureFilter, *, sample: int = SAMPLE) -> SumAnswer:
+    """Preview the replay of a selection; its cost is estimated from the previewed sample."""
+    total = failure_filter.count_failures(session, chosen)
+    looked = failure_filter.page_of_failures(session, chosen, limit=sample) if total else []
+    verdicts = preview_failures(session, looked)
+    kinds = Counter(str(each.kind) for each in verdicts.values())
+    return SumAnswer(
+        total=total,
+        looked=len(looked),
+        is_sample=len(looked) < total,
+        harmless=sum(count for kind, count in kinds.items() if ReplayEffect(kind).is_harmless),
+        kinds=dict(kinds.most_common()),
+        tokens=_tokens(looked, verdicts, total),
+    )
+
+
+def _tokens(looked: Sequence[Failure], verdicts: Mapping[int, ReplayPreview], total: int) -> int:
+    """Return the cost: incoming records are read a hundred to a request, at one price; all others add up."""
+    if not looked:
+        return 0
+    sent = [each for each in looked if not verdicts[each.id].kind.is_harmless]
+    reads = [each for each in sent if each.kind in OF_RECORDS and each.direction == Direction.INCOMING]
+    others = sum(verdicts[each.id].tokens for each in sent if each not in reads)
+    scale = total / len(looked)
+    return READ_TOKENS * ceil(len(reads) * scale / READ_IDS) + ceil(others * scale)
