@@ -1,7 +1,7 @@
 -- The burst limit of one access token, shared by all workers: never more than `limit` slots in any rolling window.
 --
 -- KEYS[1]  slots already given, a list of ascending times; slot k+limit is never nearer than a window to slot k
--- KEYS[2]  what was learned: limit, paused_until
+-- KEYS[2]  what was learned: limit, paused_until, and of the last 429 in a row: pause, refusals
 -- ARGV     1 operation, 2 window, 3 limit to assume, then as the operation says, last the time or ''
 -- Times are whole microseconds, exact in Lua's doubles; they are written with %.0f because tostring keeps 14 digits.
 local operation, window, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -54,11 +54,18 @@ if operation == 'pause' then
 end
 
 if operation == 'refused' then
-  -- ARGV[4] the pause that was asked for; it doubles with each 429 that no answer comes between. As `grown_s` of limiter.py.
-  if now > paused_until + 600000000 then redis.call('HDEL', KEYS[2], 'refusals') end
+  -- ARGV[4] the pause that was requested, ARGV[5] how long ago the refused call was sent. As `LocalWindow.refused`.
+  local asked = tonumber(ARGV[4])
+  if now - tonumber(ARGV[5]) < paused_until then
+    remember('paused_until', math.max(paused_until, now + asked))
+    return math.max(paused_until - now, asked)
+  end
+  local last = tonumber(redis.call('HGET', KEYS[2], 'pause') or 0)
+  if now > paused_until + math.max(last, 10000000) then redis.call('HDEL', KEYS[2], 'refusals') end
   local refusals = redis.call('HINCRBY', KEYS[2], 'refusals', 1)
-  local pause = math.max(tonumber(ARGV[4]), math.min(300, 2 ^ math.min(refusals, 20)) * 1000000)
-  remember('paused_until', math.max(paused_until, now + pause))
+  local pause = math.max(asked, math.min(300, 2 ^ math.min(refusals, 20)) * 1000000)
+  remember('pause', pause)
+  remember('paused_until', now + pause)
   return pause
 end
 

@@ -49,8 +49,8 @@ ALONE_LIMIT = 5
 REDIS_PAUSE_S = 5.0
 """How long a failed Redis is left alone, so that not every call waits for its timeout."""
 LONGEST_PAUSE_S = 300.0
-FORGOTTEN_S = 600.0
-"""A 429 so long after the last pause is the first again."""
+FORGOTTEN_S = 10.0
+"""A 429 so long after the end of the last pause, or as long as that pause was, is the first again."""
 _LATENESS_S = 0.25
 
 _BURST_LUA = files("pipeline.clients").joinpath("burst.lua").read_text()
@@ -123,13 +123,23 @@ class BurstLimiter:
         age = _micros(SERVER_WINDOW_S + duration_s + _LATENESS_S)
         self._ask(bucket, "observe", limit - remaining, age, default=lambda: 0.0, limit=limit)
 
-    def refused(self, bucket: str, asked_s: float) -> float:
-        """Store a 429 with this pause; return the pause, which doubles with every consecutive 429."""
+    def refused(self, bucket: str, asked_s: float, took_s: float) -> float:
+        """Store a 429 with this pause, `took_s` after its call was sent; return how long to pause.
+
+        The pause doubles if a call that was sent after the last pause is refused again. Several calls are in flight at a time:
+        those that were sent before the pause ended tell nothing new, and do not lengthen it.
+        """
         self._refused.add(bucket)
         if not self._limits[bucket]:
             return asked_s
         alone = self._alone[bucket]
-        return self._ask(bucket, "refused", _micros(asked_s), default=lambda: alone.refused(self._clock(), asked_s))
+        return self._ask(
+            bucket,
+            "refused",
+            _micros(asked_s),
+            _micros(took_s),
+            default=lambda: alone.refused(self._clock(), asked_s, took_s),
+        )
 
     def served(self, bucket: str) -> None:
         """Store an answer that is not a 429; make no call unless this limiter has seen one."""
@@ -162,6 +172,7 @@ class LocalWindow:
         self._slots: deque[float] = deque(maxlen=limit)
         self._paused_until = float("-inf")
         self._refusals = 0
+        self._pause_s = 0.0
         self._lock = threading.Lock()
 
     def reserve(self, now: float, longest_wait_s: float) -> float:
@@ -173,12 +184,17 @@ class LocalWindow:
                 self._slots.append(slot)
             return slot - now
 
-    def refused(self, now: float, asked_s: float) -> float:
+    def refused(self, now: float, asked_s: float, took_s: float) -> float:
         with self._lock:
-            self._refusals = self._refusals + 1 if now < self._paused_until + FORGOTTEN_S else 1
-            pause_s = max(asked_s, grown_s(self._refusals))
-            self._paused_until = max(self._paused_until, now + pause_s)
-            return pause_s
+            if now - took_s < self._paused_until:
+                self._paused_until = max(self._paused_until, now + asked_s)
+                return self._paused_until - now
+            if now > self._paused_until + max(self._pause_s, FORGOTTEN_S):
+                self._refusals = 0
+            self._refusals += 1
+            self._pause_s = max(asked_s, grown_s(self._refusals))
+            self._paused_until = now + self._pause_s
+            return self._pause_s
 
     def pause(self, now: float, seconds: float) -> float:
         with self._lock:

@@ -140,7 +140,7 @@ class PipedriveCalls:
         if self._limiter is None or not isinstance(error, Retryable) or error.reason == "daily_budget_spent":
             return response
         asked_s = min(error.retry_after_s or BURST_PAUSE_S, LONGEST_SHARED_PAUSE_S)
-        shared_s = self._limiter.refused(bucket, asked_s)
+        shared_s = self._limiter.refused(bucket, asked_s, response.duration_s)
         if shared_s > asked_s and self._gate is not None:
             self._gate.limited(request.remote)
         pause_s = max(shared_s, error.retry_after_s or 0.0)

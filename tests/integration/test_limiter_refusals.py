@@ -24,7 +24,7 @@ def limiter(key: str, clock: Clock) -> BurstLimiter:
 def refusals(limits: BurstLimiter, clock: Clock, count: int, asked_s: float = 2.0) -> list[float]:
     pauses = []
     for _ in range(count):
-        pauses.append(limits.refused("api", asked_s))
+        pauses.append(limits.refused("api", asked_s, 0.0))
         clock.now += pauses[-1]
     return pauses
 
@@ -43,13 +43,13 @@ def test_a_longer_wish_of_the_server_holds(database: str, clock: Clock) -> None:
 def test_all_workers_keep_the_pause_and_a_served_call_ends_the_growth(database: str, clock: Clock) -> None:
     first, second = limiter("shared", clock), limiter("shared", clock)
     refusals(first, clock, 2)
-    third = second.refused("api", 2.0)
+    third = second.refused("api", 2.0, 0.0)
     waits = first.reserve("api")
     clock.now += third
     second.served("api")
 
     assert (third, waits) == (8, pytest.approx(8))
-    assert first.refused("api", 2.0) == 2
+    assert first.refused("api", 2.0, 0.0) == 2
 
 
 def test_a_refusal_long_afterwards_is_the_first(database: str, clock: Clock) -> None:
@@ -57,12 +57,37 @@ def test_a_refusal_long_afterwards_is_the_first(database: str, clock: Clock) -> 
     refusals(limits, clock, 4)
     clock.now += 601
 
-    assert limits.refused("api", 2.0) == 2
+    assert limits.refused("api", 2.0, 0.0) == 2
+
+
+def test_calls_in_flight_together_are_one_refusal(database: str, clock: Clock) -> None:
+    limits = limiter("together", clock)
+    together = []
+    for _ in range(16):
+        together.append(limits.refused("api", 2.0, 0.3))
+        clock.now += 0.01
+    clock.now += 2.0
+    late = limits.refused("api", 2.0, 2.2)
+    clock.now += 3.0
+    again = limits.refused("api", 2.0, 0.3)
+
+    assert together == [2.0] * 16
+    assert (late, again) == (2.0, 4.0)
+
+
+def test_a_refusal_is_the_first_once_calls_passed_for_as_long_as_the_pause(database: str, clock: Clock) -> None:
+    limits = limiter("passed", clock)
+    refusals(limits, clock, 5)
+    clock.now += 31
+    soon = limits.refused("api", 2.0, 0.0)
+    clock.now += soon + 65
+
+    assert (soon, limits.refused("api", 2.0, 0.0)) == (64, 2)
 
 
 def test_a_process_without_redis_lets_its_pauses_grow() -> None:
     alone = LocalWindow(5, 2.0)
 
-    assert [alone.refused(at, 2.0) for at in (0.0, 2.0, 6.0)] == [2, 4, 8]
+    assert [alone.refused(at, 2.0, 0.0) for at in (0.0, 2.0, 6.0)] == [2, 4, 8]
     assert alone.reserve(6.0, 1.0) == 8
-    assert alone.refused(10_000.0, 2.0) == 2
+    assert [alone.refused(9.0, 2.0, 1.5), alone.refused(10_000.0, 2.0, 0.0)] == [5, 2]

@@ -267,7 +267,7 @@ class Turns:
     def pause(self, bucket: str, seconds: float) -> None:
         self.told.append(("pause", bucket, seconds))
 
-    def refused(self, bucket: str, asked_s: float) -> float:
+    def refused(self, bucket: str, asked_s: float, took_s: float) -> float:
         self.told.append(("pause", bucket, asked_s))
         return asked_s
 
