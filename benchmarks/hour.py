@@ -28,7 +28,7 @@ from benchmarks.hour_records import explain
 from benchmarks.hour_witness import Witness
 from benchmarks.stage import FULL_HULL, stage
 from sandbox import serve
-from sandbox.pipedrive.gate.grants import Client
+from sandbox.pipedrive.oauth import Client
 
 OUTAGE_MIN, INTERVAL_S, CHECKED_EVERY_S = 10.0, 300.0, 900.0
 SHORTEST_INTERVAL_S = 120.0

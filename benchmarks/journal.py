@@ -31,5 +31,5 @@ def create_pipedrive(**options: Any) -> PipedriveApp:
         return Response(b"".join(lines[request.args.get("after", 0, type=int) :]), content_type="application/x-ndjson")
 
     app.company.listeners.append(hear)
-    app.add_url_rule("/__sandbox__/journal", "journal|0|GET", show)
+    app.add_controls([("GET", "journal", show)])
     return app

@@ -1,8 +1,8 @@
-"""Misbehaviour on order, for both systems: rules, and what each of them makes of an answer.
+"""Faults of both systems: rules that spoil answers.
 
-In: rules (path pattern, method, which of the matching requests, kind). Out: the spoilt answers. Rules are set in process
-(`app.faults.add(...)`), by POST /__sandbox__/faults, or from a file (`load`); the first rule that is due wins. An app calls
-`enter` before its view and `leave` after it; what its own refusals look like is its `Style`.
+A rule says which requests it matches and what kind of fault they get; the first rule that is due wins. Rules are set in
+process (`app.faults.add(...)`), by POST /__sandbox__/faults, or from a file (`load`). An app calls `before_view` and
+`after_view` around its views, and describes its own kinds of faults in `FaultKinds`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 from flask import Response, g, request
 
-JSON = "application/json"
+from sandbox.app import JSON, Control, is_control, json_answer, read_json
+
 _GZIP = 31  # zlib: the largest window, in gzip's wrapping
 _BLOCK = bytes(1_000_000)
 
@@ -39,7 +40,7 @@ class Fault:
     not_json   200 with something else          drip       the answer, `seconds` between any two bytes
     gzip_bomb  `size` bytes, packed small       rewrite    the answer with the first match of `find` become `put`
 
-    A system may have more kinds (`Style`).
+    A system may have more kinds (`FaultKinds`).
     """
 
     path: str
@@ -71,33 +72,33 @@ class Fault:
         return True
 
 
-Instead = Callable[[Fault], Response]
-Reworked = Callable[[Fault, Response], Response]
+MakeAnswer = Callable[[Fault], Response]
+ChangeAnswer = Callable[[Fault, Response], Response]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
-    """What is a system's own.
+class FaultKinds:
+    """The kinds of faults that a system has of its own.
 
-    usual     kind → options that differ from the defaults of `Fault`
-    instead   kind → the answer in place of a real one; `status` and `html` at least
-    reworked  kind → what becomes of a real answer
+    defaults  kind → options that differ from the defaults of `Fault`
+    make      kind → the answer in place of a real one; `status` and `html` at least
+    change    kind → the answer that replaces a real one
     """
 
-    usual: Mapping[str, Mapping[str, Any]]
-    instead: Mapping[str, Instead]
-    reworked: Mapping[str, Reworked] = field(default_factory=dict)
+    defaults: Mapping[str, Mapping[str, Any]]
+    make: Mapping[str, MakeAnswer]
+    change: Mapping[str, ChangeAnswer] = field(default_factory=dict)
 
 
 class Faults:
     """The rules in force, in order."""
 
-    def __init__(self, style: Style, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, kinds: FaultKinds, sleep: Callable[[float], None] = time.sleep) -> None:
         self.rules: list[Fault] = []
         self.sleep = sleep
-        self._usual = style.usual
-        self._instead: dict[str, Instead] = {**_INSTEAD, **style.instead}
-        self._reworked: dict[str, Reworked] = {**_REWORKED, "slow": self._slow, "drip": self._drip, **style.reworked}
+        self._defaults = kinds.defaults
+        self._make: dict[str, MakeAnswer] = {**_MAKE, **kinds.make}
+        self._change: dict[str, ChangeAnswer] = {**_CHANGE, "slow": self._slow, "drip": self._drip, **kinds.change}
         self._lock = threading.Lock()
 
     def add(self, path: str, kind: str, **options: Any) -> Fault:
@@ -117,13 +118,15 @@ class Faults:
         """Put the rules of a JSON file, a list of objects, in force."""
         self.replace(json.loads(Path(path).read_text()))
 
-    def listed(self) -> list[dict[str, Any]]:
-        """Return the rules in force, with what they have counted."""
-        return [asdict(rule) for rule in self.rules]
+    def controls(self) -> list[Control]:
+        """Return the controls of faults: GET lists the rules; POST replaces them, [] ends all faults."""
+        return [("GET", "faults", self._show), ("POST", "faults", self._set)]
 
-    def enter(self) -> Response | None:
-        """Return the answer to the request at hand where a rule needs no real one; remember the rule for `leave` otherwise."""
+    def before_view(self) -> Response | None:
+        """Return the answer to the current request if its fault needs no real one; else remember the fault for `after_view`."""
         g.fault = None
+        if is_control():
+            return None
         with self._lock:
             query = request.query_string.decode()
             fault = next((rule for rule in self.rules if rule.is_due(request.method, request.path, query)), None)
@@ -132,36 +135,44 @@ class Faults:
         if fault.kind == "slow" and not fault.late:
             self.sleep(fault.seconds)
             return None
-        if fault.late or fault.kind in self._reworked:
+        if fault.late or fault.kind in self._change:
             g.fault = fault
             return None
-        return self._refusal(fault)
+        return self._made(fault)
 
-    def leave(self, answer: Response) -> Response:
-        """Return what the rule that is due makes of a real answer."""
+    def after_view(self, answer: Response) -> Response:
+        """Return the answer with the fault of the current request, if it has one."""
         fault: Fault | None = g.get("fault")
         if fault is None:
             return answer
-        if fault.kind not in self._reworked:
-            return self._refusal(fault)
-        spoilt = self._reworked[fault.kind](fault, answer)
+        if fault.kind not in self._change:
+            return self._made(fault)
+        spoilt = self._change[fault.kind](fault, answer)
         spoilt.headers.update(fault.headers)
         return spoilt
 
-    def _refusal(self, fault: Fault) -> Response:
-        made = self._instead[fault.kind](fault)
+    def _show(self) -> Response:
+        """Answer with the rules in force and what they have counted."""
+        return json_answer([asdict(rule) for rule in self.rules])
+
+    def _set(self) -> Response:
+        self.replace(read_json())
+        return self._show()
+
+    def _made(self, fault: Fault) -> Response:
+        made = self._make[fault.kind](fault)
         made.headers.update(fault.headers)
         return made
 
     def _read(self, rule: Mapping[str, Any]) -> Fault:
         if not isinstance(rule, Mapping):
             raise TypeError("a rule must be an object")
-        kinds, known = {*self._instead, *self._reworked}, {member.name for member in fields(Fault)}
+        kinds, known = {*self._make, *self._change}, {member.name for member in fields(Fault)}
         if rule.get("kind") not in kinds or "path" not in rule or not known >= set(rule):
             raise ValueError(
                 f"a rule has a path, a kind ({', '.join(sorted(kinds))}) and options ({', '.join(sorted(known))})"
             )
-        fault = Fault(**{**self._usual.get(rule["kind"], {}), **rule})
+        fault = Fault(**{**self._defaults.get(rule["kind"], {}), **rule})
         for pattern in (fault.path, fault.query, fault.find):
             try:
                 re.compile(pattern)
@@ -184,19 +195,19 @@ class Faults:
         return Response(drops(), answer.status_code, content_type=answer.content_type)
 
 
-def rework(answer: Response, body: bytes) -> Response:
+def with_body(answer: Response, body: bytes) -> Response:
     """Return an answer with another body, as if it were whole."""
     return Response(body, answer.status_code, content_type=answer.content_type)
 
 
 def _truncated(_: Fault, answer: Response) -> Response:
     whole = answer.get_data()
-    return rework(answer, whole[: len(whole) // 2])
+    return with_body(answer, whole[: len(whole) // 2])
 
 
 def _rewrite(fault: Fault, answer: Response) -> Response:
     put = fault.put.encode()
-    return rework(answer, re.sub(fault.find.encode(), lambda _: put, answer.get_data(), count=1))
+    return with_body(answer, re.sub(fault.find.encode(), lambda _: put, answer.get_data(), count=1))
 
 
 def _cut(_: Fault, answer: Response) -> Response:
@@ -214,15 +225,15 @@ def _breaking(half: bytes) -> Iterator[bytes]:
 
 @lru_cache(maxsize=2)
 def _bomb(size: int) -> bytes:
-    """Pack `size` zeros: a thousandth of it on the wire."""
+    """Compress `size` zeros to a thousandth of it."""
     packer = zlib.compressobj(9, wbits=_GZIP)
     blocks = [packer.compress(_BLOCK[: min(len(_BLOCK), size - start)]) for start in range(0, size, len(_BLOCK))]
     return b"".join([*blocks, packer.flush()])
 
 
-_INSTEAD: dict[str, Instead] = {
+_MAKE: dict[str, MakeAnswer] = {
     "empty": lambda fault: Response(b"", fault.status, content_type=JSON),
     "not_json": lambda _: Response("upstream said: \xa0{not json", 200, content_type=JSON),
     "gzip_bomb": lambda fault: Response(_bomb(fault.size), 200, {"Content-Encoding": "gzip"}, content_type=JSON),
 }
-_REWORKED: dict[str, Reworked] = {"truncated": _truncated, "rewrite": _rewrite, "cut": _cut}
+_CHANGE: dict[str, ChangeAnswer] = {"truncated": _truncated, "rewrite": _rewrite, "cut": _cut}

@@ -8,47 +8,23 @@ code.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
-from werkzeug.routing import Map
 
-from sandbox import control
+from sandbox.app import SandboxApp
 from sandbox.faults import Faults
 from sandbox.hull.notify.notifier import Notifier
 from sandbox.hull.seeding import populate
 from sandbox.hull.state import HullState, iso
 from sandbox.hull.web.api import api, firehose
 from sandbox.hull.web.control import CONTROLS
-from sandbox.hull.web.faults import STYLE, install
+from sandbox.hull.web.faults import FAULT_KINDS
 from sandbox.hull.web.files import files
 from sandbox.hull.web.token import TokenVerifier
 
 RECEIVED_LIMIT = 200_000  # messages kept for listing; totals are kept for all
 MAX_BODY_BYTES = 50_000_000
-
-
-_compiled: list[Map] = []
-"""The routes of the first app of this process: all apps have the same, and compiling them is most of the work of making one."""
-
-
-class HullApp(Flask):
-    """A Flask app that compiles its routes only if it is the first of its process."""
-
-    def add_url_rule(
-        self,
-        rule: str,
-        endpoint: str | None = None,
-        view_func: Callable[..., Any] | None = None,
-        provide_automatic_options: bool | None = None,
-        **options: Any,
-    ) -> None:
-        """Register a view; its rule too, unless another app did."""
-        if not _compiled:
-            super().add_url_rule(rule, endpoint, view_func, provide_automatic_options, **options)
-        elif endpoint and view_func:
-            self.view_functions[endpoint] = view_func
 
 
 def create_app(
@@ -64,24 +40,22 @@ def create_app(
     """Make a Hull whose organization holds `users` Users and `accounts` Accounts, the same ones for the same `seed`."""
     connector = _connector(connector_id, secret, organization)
     state = HullState(connector=connector, clock=time.time, received_limit=received_limit)
-    notifier, faults = Notifier(state), Faults(STYLE)
+    notifier, faults = Notifier(state), Faults(FAULT_KINDS)
     state.listener, state.connector_listener = notifier.record_changed, notifier.connector_changed
     populate(state, seed=seed, users=users, accounts=accounts)
-    app = HullApp(__name__)
+    app = SandboxApp(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["hull"] = state
     app.extensions["hull_verifier"] = TokenVerifier(connector_id, secret)
     app.extensions["hull_notifier"] = notifier
     app.extensions["hull_faults"] = faults
-    install(app, faults)
+    app.before_request(faults.before_view)
+    app.after_request(faults.after_view)
     app.register_blueprint(firehose)
     app.register_blueprint(api)
-    control.add(app, [*CONTROLS, *control.fault_controls(faults)])
+    app.add_controls([*CONTROLS, *faults.controls()])
     app.register_blueprint(files)
-    if not _compiled:
-        app.url_map.redirect_defaults = False  # two paths may mean one kind; neither redirects to the other
-        _compiled.append(app.url_map)
-    app.url_map = _compiled[0]
+    app.url_map.redirect_defaults = False  # two paths may mean one kind; neither redirects to the other
     return app
 
 

@@ -1,18 +1,21 @@
-"""The envelopes Pipedrive wraps its answers in, good and bad.
+"""The JSON envelopes of Pipedrive's answers, its refusals, and its kinds of faults.
 
 Sources: docs pages core-api-concepts-responses, core-api-concepts-http-status-codes, and the error examples of the v1
-OpenAPI file. What no page settles is worded here once.
+OpenAPI file. Texts that no page documents are written here once.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from flask import Response
 
-JSON = "application/json"
+from sandbox.app import JSON, json_answer
+from sandbox.faults import Fault, FaultKinds, with_body
+
 SEE_DOCS = "Please check developers.pipedrive.com"
 CLOUDFLARE_PAGE = (
     "<!DOCTYPE html><html><head><title>{title}</title></head>"
@@ -41,13 +44,8 @@ def page(bodies: Sequence[bytes], next_cursor: str | None) -> Response:
     return Response(body, content_type=JSON)
 
 
-def plain(body: dict[str, Any], status: int = 200) -> Response:
-    """Answer with any object."""
-    return Response(orjson.dumps(body), status, content_type=JSON)
-
-
 def html(status: int, title: str) -> Response:
-    """Answer as the gateway in front of the API does when it never reaches it."""
+    """Answer as the gateway in front of the API does when a request does not reach the API."""
     return Response(CLOUDFLARE_PAGE.format(title=title), status, content_type="text/html; charset=UTF-8")
 
 
@@ -66,13 +64,8 @@ def invalid(reason: str) -> ApiError:
     )
 
 
-def not_found() -> ApiError:
-    """Say that the record is not there, or not to be seen."""
-    return gone(404)
-
-
-def gone(status: int) -> ApiError:
-    """Say, with this status, that the record is not there any more."""
+def not_found(status: int = 404) -> ApiError:
+    """Say that the record does not exist, or that the caller may not see it."""
     return ApiError(
         status,
         {
@@ -91,5 +84,61 @@ def gateway(status: int, error: str) -> ApiError:
 
 
 def over_limit() -> ApiError:
-    """Say that the window is used up."""
+    """Say that a limit is used up."""
     return gateway(429, "request over limit")
+
+
+def milliseconds(moment: float) -> str:
+    """Write epoch seconds as webhooks do: 2019-10-25T08:25:27.000Z."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# 429_burst and 429_daily answer as those limits do; repeat_page returns the same marker of the next page for ever.
+_MARKER = re.compile(rb'"next_cursor":("[^"]*"|null)\}\}$')
+
+
+def _status(fault: Fault) -> Response:
+    error = {"success": False, "error": f"Fault {fault.status}", "error_info": SEE_DOCS}
+    return json_answer(fault.body or error, fault.status)
+
+
+def _burst(fault: Fault, remaining: str = "0") -> Response:
+    made = json_answer(fault.body or over_limit().body, 429)
+    window = {"limit": "20", "remaining": remaining, "reset": "2"}
+    made.headers.extend({f"x-ratelimit-{name}": value for name, value in window.items()})
+    return made
+
+
+def _daily(fault: Fault) -> Response:
+    made = _burst(fault, remaining="19")
+    made.headers.extend({"x-daily-ratelimit-token-limit": "30000", "x-daily-ratelimit-token-remaining": "0"})
+    return made
+
+
+def _repeat(fault: Fault, answer: Response) -> Response:
+    """Return the same marker for ever: the first one that this rule saw."""
+    found = _MARKER.search(answer.get_data())
+    if found is None:
+        return answer
+    if fault.marker is None:
+        fault.marker = found.group(1).decode()
+    marker = fault.marker.encode().replace(b"\\", b"\\\\")
+    return with_body(answer, _MARKER.sub(b'"next_cursor":%b}}' % marker, answer.get_data()))
+
+
+FAULT_KINDS = FaultKinds(
+    defaults={
+        "html": {"status": 403},
+        "empty": {"status": 200},
+        "repeat_page": {"count": None},
+        "slow": {"seconds": 5.0},
+        "drip": {"seconds": 1.0},
+    },
+    make={
+        "status": _status,
+        "html": lambda fault: html(fault.status, f"{fault.status} | Attention required"),
+        "429_burst": _burst,
+        "429_daily": _daily,
+    },
+    change={"repeat_page": _repeat},
+)

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from flask import Response, request
 
+from sandbox.app import json_answer
 from sandbox.company import Company, Entity, Field, Option
 from sandbox.company.fields import CREATABLE_TYPES, to_v1, to_v2
 from sandbox.pipedrive import answers, query
@@ -56,7 +57,7 @@ def list_v1(company: Company, entity: Entity) -> Response:
     paging: dict[str, Any] = {"start": start, "limit": wanted, "more_items_in_collection": more}
     nested = {**paging, "next_start": start + wanted} if more else paging
     additional = {**paging, "pagination": nested}
-    return answers.plain({"success": True, "data": rows[start : start + wanted], "additional_data": additional})
+    return json_answer({"success": True, "data": rows[start : start + wanted], "additional_data": additional})
 
 
 def create(company: Company, entity: Entity) -> Response:
@@ -121,7 +122,7 @@ def remove_options(company: Company, entity: Entity, code: str) -> Response:
 
 def _options(options: list[Option]) -> Response:
     data = [{"id": option.id, "label": option.label} for option in options]
-    return answers.plain({"success": True, "data": data, "additional_data": None})
+    return json_answer({"success": True, "data": data, "additional_data": None})
 
 
 def _settings(parameters: query.Parameters) -> dict[str, Any]:

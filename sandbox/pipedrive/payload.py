@@ -1,7 +1,8 @@
-"""Webhook payloads, version 2.0: what a subscriber is sent about one change.
+"""Webhook payloads of versions 2.0 and 1.0: what a subscriber receives about one change.
 
-In: an `Event`. Out: the JSON object. Values of custom fields travel in shapes of their own, different from the API's in every
-row. Sources: docs pages guide-for-webhooks-v2 and webhooks-v2-migration-guide.
+In version 2.0 values of custom fields have shapes of their own, which differ from the API's for every type. In version 1.0
+`current` and `previous` are whole, custom fields flat, ids numbers, and retries counted from 0. Sources: docs pages
+guide-for-webhooks-v2 and webhooks-v2-migration-guide.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.company import Company, Entity, Event, Field, Record
-from sandbox.company.fields import ADDRESS_PARTS, FIRMOGRAPHICS
-from sandbox.pipedrive.webhooks import milliseconds
+from sandbox.company.fields import ADDRESS_PARTS, FIRMOGRAPHICS, SUBFIELDS
+from sandbox.pipedrive.answers import milliseconds
 
 OWNER_ONLY = 1
-KEPT: dict[Entity, tuple[str, ...]] = {
+_KEPT: dict[Entity, tuple[str, ...]] = {
     "person": (
         "add_time", "custom_fields", "emails", "first_name", "id", "label_ids", "last_name", "name", "org_id", "owner_id",
         "phones", "update_time", "visible_to",
@@ -25,6 +26,10 @@ KEPT: dict[Entity, tuple[str, ...]] = {
         "visible_to", *(code for code, _, _ in FIRMOGRAPHICS),
     ),
 }  # fmt: skip
+_LEGACY_ACTIONS = {"create": "added", "change": "updated", "delete": "deleted"}
+_LEGACY_NAMES = {"emails": "email", "phones": "phone"}
+_LEGACY_RESHAPED = {"custom_fields", "label_ids", "visible_to"}
+_TIMES = ("add_time", "update_time")
 
 
 def payload(company: Company, event: Event, subscription: dict[str, Any], *, attempt: int = 1) -> dict[str, Any]:
@@ -36,9 +41,31 @@ def payload(company: Company, event: Event, subscription: dict[str, Any], *, att
     return {"meta": _meta(company, event, subscription, attempt), "data": after, "previous": previous}
 
 
+def legacy_payload(company: Company, event: Event, subscription: dict[str, Any], *, attempt: int = 1) -> dict[str, Any]:
+    """Describe one event to one subscription in the shape of version 1.0."""
+    fields = {field.code: field for field in company.custom_fields(event.entity)}
+    return {
+        "v": 1,
+        "matches_filters": None,
+        "meta": _legacy_meta(company, event, subscription),
+        "current": _legacy_record(event.entity, event.after, fields),
+        "previous": _legacy_record(event.entity, event.before, fields),
+        "event": f"{_LEGACY_ACTIONS[event.action]}.{event.entity}",
+        "retry": attempt - 1,
+    }
+
+
+def permitted_users(company: Company, event: Event) -> list[int]:
+    """List who may see the record: all users, or its owner and the admins where it is visible to its owner only."""
+    record = event.after or event.before or {}
+    if record.get("visible_to") != OWNER_ONLY:
+        return [user.id for user in company.users]
+    return [user.id for user in company.users if user.admin or user.id == record.get("owner_id")]
+
+
 def _meta(company: Company, event: Event, subscription: dict[str, Any], attempt: int) -> dict[str, Any]:
     trace = f"{event.entity}:{event.id}:{event.moment}"
-    # The event's id stays the same for every attempt, which is what a receiver folds retries by.
+    # The event's id stays the same for every attempt, so that a receiver recognizes retries.
     name = f"{trace}:{event.action}:{subscription['id']}"
     return {
         "action": event.action,
@@ -68,23 +95,15 @@ def _merged(event: Event) -> dict[str, str]:
     return {name: str(record_id) for name, record_id in named.items() if record_id is not None}
 
 
-def permitted_users(company: Company, event: Event) -> list[int]:
-    """List who may see the record: everybody, or its owner and the admins where it is visible to its owner only."""
-    record = event.after or event.before or {}
-    if record.get("visible_to") != OWNER_ONLY:
-        return [user.id for user in company.users]
-    return [user.id for user in company.users if user.admin or user.id == record.get("owner_id")]
-
-
 def _described(entity: Entity, record: Record, fields: dict[str, Field]) -> Record:
     """Reduce a record to what webhooks carry; unset custom fields are left out."""
-    described = {key: record[key] for key in KEPT[entity] if key in record}
+    described = {key: record[key] for key in _KEPT[entity] if key in record}
     labels = record.get("label_ids")
     described["label"] = labels[0] if isinstance(labels, list) and labels else None
     described["visible_to"] = None if record.get("visible_to") is None else str(record["visible_to"])
     held = record.get("custom_fields")
     described["custom_fields"] = {
-        code: typed(fields[code], value)
+        code: _typed(fields[code], value)
         for code, value in (held.items() if isinstance(held, dict) else ())
         if code in fields and value is not None
     }
@@ -104,10 +123,10 @@ def _changed(before: Record | None, after: Record | None) -> Record:
     return {**changed, "custom_fields": custom} if custom else changed
 
 
-def typed(field: Field, value: Any) -> dict[str, Any]:
+def _typed(field: Field, value: Any) -> dict[str, Any]:
     """Put the value of a custom field in its webhook shape, for instance 17 → {"type": "enum", "id": 17}.
 
-    A value that was put in raw and has not the shape of its type travels as it is.
+    A raw value of a wrong shape is sent as it is.
     """
     shape = _SHAPES.get(field.type, _plain)
     try:
@@ -160,3 +179,55 @@ _SHAPES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "timerange": _time_range,
     "address": _address,
 }
+
+
+def _legacy_meta(company: Company, event: Event, subscription: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "v": 1,
+        "action": _LEGACY_ACTIONS[event.action],
+        "object": event.entity,
+        "id": event.id,
+        "company_id": company.id,
+        "user_id": event.context.user_id or company.users[0].id,
+        "host": f"{company.domain}.pipedrive.com",
+        "timestamp": int(event.moment),
+        "timestamp_micro": int(event.moment * 1_000_000),
+        "permitted_user_ids": permitted_users(company, event),
+        "trans_pending": False,
+        "is_bulk_update": event.context.bulk,
+        "pipedrive_service_name": False,
+        "change_source": event.source,
+        "matches_filters": None,
+        "webhook_id": str(subscription["id"]),
+    }
+
+
+def _legacy_record(entity: Entity, record: Record | None, fields: dict[str, Field]) -> Record | None:
+    if record is None:
+        return None
+    described = {
+        _LEGACY_NAMES.get(key, key): record[key]
+        for key in _KEPT[entity]
+        if key in record and key not in _LEGACY_RESHAPED
+    }
+    labels, visible_to = record.get("label_ids"), record.get("visible_to")
+    described["label"] = labels[0] if isinstance(labels, list) and labels else None
+    described["visible_to"] = None if visible_to is None else str(visible_to)
+    for key in _TIMES:
+        if isinstance(described.get(key), str):
+            described[key] = described[key].replace("T", " ").removesuffix("Z")
+    held = record.get("custom_fields")
+    for code, value in held.items() if isinstance(held, dict) else ():
+        if code in fields:
+            described |= _legacy_values(fields[code], value)
+    return described
+
+
+def _legacy_values(field: Field, value: Any) -> Record:
+    """Spread a custom value over a key for each of its parts; a set is written with commas."""
+    if isinstance(value, list):
+        return {field.code: ",".join(map(str, value))}
+    parts = SUBFIELDS.get(field.type, ())[1:]
+    if not isinstance(value, dict):
+        return {field.code: value, **{f"{field.code}_{part}": None for part, _, _ in parts}}
+    return {field.code: value.get("value"), **{f"{field.code}_{part}": value.get(part) for part, _, _ in parts}}

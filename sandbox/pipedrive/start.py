@@ -9,9 +9,9 @@ from typing import Any
 from sandbox.company import Company
 from sandbox.company.load import load_jsonl
 from sandbox.company.model import RunningClock
+from sandbox.pipedrive.access import API_TOKEN
 from sandbox.pipedrive.app import PipedriveApp, create_app
-from sandbox.pipedrive.gate.access import API_TOKEN
-from sandbox.pipedrive.gate.grants import Client
+from sandbox.pipedrive.oauth import Client
 
 FACTORY = "sandbox.pipedrive.start:make_app"
 
@@ -20,10 +20,10 @@ FACTORY = "sandbox.pipedrive.start:make_app"
 class AppOptions:
     """What an app is made from; every value survives JSON.
 
-    `load` is a file of records, `faults` one of rules. `firmographics` off
-    leaves Organizations without `website` and its sisters. `daily_budget` is tokens a day. Company time passes `clock_factor` times
-    as fast as the wall's from the start, and starts `clock_behind_s` before the present, which it may then catch up with.
-    `prebuilt` generates every body at the start instead of when it is read.
+    `load` is a file of records, `faults` one of rules. `firmographics` off leaves Organizations without `website` and the
+    fields that come with it. `daily_budget` is tokens a day. Company time starts `clock_behind_s` before the present and passes
+    `clock_factor` times as fast as real time. `prebuilt` generates every body at the
+    start instead of when it is read.
     """
 
     seed: int = 1
@@ -65,7 +65,7 @@ def make_app(**options: Any) -> PipedriveApp:
         client=Client(id=given.client_id, secret=given.client_secret),
     )
     app.budget.limit = given.daily_budget
-    app.delivery.timetable.clock_factor = given.clock_factor
+    app.delivery.schedule.clock_factor = given.clock_factor
     if given.faults is not None:
         app.faults.load(given.faults)
     return app

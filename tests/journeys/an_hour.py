@@ -19,8 +19,8 @@ from db import schedule
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from sandbox.company import Event
-from sandbox.pipedrive.sending.trouble import Trouble
-from sandbox.pipedrive.team import SalesTeam
+from sandbox.pipedrive.delivery import Trouble
+from sandbox.pipedrive.sales_team import SalesTeam
 from tests.authorising import PUBLIC_URL, Person, installed_app
 from tests.journeys.people import fill
 from tests.manual_clock import Clock, manual_clock
@@ -163,7 +163,7 @@ def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
         fill(world, persons=persons, organizations=organizations)
         fields = _map_fields(world)
         journal = _journal(world, fields)
-        world.pipedrive.delivery.timetable.threads = 0
+        world.pipedrive.delivery.schedule.threads = 0
         person = Person(world)
         door.web = person.web
         assert person.authorise().status_code == 200

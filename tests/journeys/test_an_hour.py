@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from sandbox.pipedrive.sending.trouble import Trouble
+from sandbox.pipedrive.delivery import Trouble
 from tests.journeys.an_hour import Hour, an_hour
 from tests.journeys.test_verify import account, compare, repair, seen, user, write
 from tests.logs import written
@@ -109,7 +109,7 @@ def test_an_hour_of_a_company_s_life(hour: Hour) -> None:
     hour.live(minutes=17)
     settle(hour)
 
-    assert all(count for deed, count in hour.team.counts.items() if deed != "bulk_edit")
+    assert all(count for action, count in hour.team.counts.items() if action != "bulk_edit")
     assert all(
         hour.world.pipedrive.delivery.counts[what] > 10 for what in ("sent", "lost_on_purpose", "duplicated", "refused")
     )

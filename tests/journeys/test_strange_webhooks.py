@@ -12,7 +12,7 @@ import pytest
 
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from sandbox.pipedrive.sending import legacy
+from sandbox.pipedrive import payload
 from tests.deliveries import SUBSCRIPTION, deliver, listen
 from tests.journeys.people import age, fill, in_pipedrive, names
 from tests.world import World
@@ -47,7 +47,7 @@ def old_format(world: World) -> list[dict[str, Any]]:
     """A list that fills with what a subscription of version 1.0 would be told."""
     said: list[dict[str, Any]] = []
     world.company.listeners.append(
-        lambda event: said.append(json.loads(json.dumps(legacy.legacy_payload(world.company, event, SUBSCRIPTION))))
+        lambda event: said.append(json.loads(json.dumps(payload.legacy_payload(world.company, event, SUBSCRIPTION))))
     )
     return said
 

@@ -1,7 +1,4 @@
-"""The sandbox's own controls of Hull: look inside, act as a person or another connector would, define segments, notify a URL.
-
-`sandbox.control` says how controls work.
-"""
+"""The sandbox's own controls of Hull: look inside, act as a person or another connector would, define segments, notify a URL."""
 
 from __future__ import annotations
 
@@ -13,11 +10,11 @@ from urllib.parse import urljoin
 import orjson
 from flask import Response, current_app, request
 
-from sandbox.control import PREFIX, Control, plain, sent_object
+from sandbox.app import PREFIX, Control, NotFound, json_answer, read_object
 from sandbox.hull.notify.notifier import Notifier
 from sandbox.hull.records.entity import Kind
 from sandbox.hull.state import HullState
-from sandbox.hull.web.answers import refusal, the_state
+from sandbox.hull.web.answers import the_state
 from sandbox.hull.web.files import make_file
 from sandbox.hull.web.reports import plain_record, segment_object
 
@@ -27,7 +24,7 @@ _EXPORT_CHUNK = 500  # records serialised while the lock is held once
 def get_stats() -> Response:
     state = the_state()
     with state.lock:
-        return plain(stats_of(state))
+        return json_answer(stats_of(state))
 
 
 def stats_of(state: HullState) -> dict[str, Any]:
@@ -68,7 +65,7 @@ def get_received() -> Response:
 def get_log() -> Response:
     """What was wrong with messages, newest last."""
     with the_state().lock:
-        return plain(list(the_state().log))
+        return json_answer(list(the_state().log))
 
 
 def get_export() -> Response:
@@ -92,31 +89,31 @@ def _export(state: HullState, kind: Kind) -> Iterator[bytes]:
 
 def edit(kind: Kind, hull_id: str) -> Response:
     """{attribute: value}, written as by a person or another connector."""
-    state, given, problems = the_state(), sent_object(), list[str]()
+    state, given, problems = the_state(), read_object(), list[str]()
     with state.lock:
         entity = state.directory(kind).find(hull_id)
         if entity is None:
-            return refusal(404, f"no {kind} {hull_id}")
+            raise NotFound(f"{kind} {hull_id} does not exist")
         changes = state.write(entity, given, now=state.clock(), problems=problems)
         state.announce(entity, changes)
-        return plain({"record": plain_record(state, entity), "changes": changes, "problems": problems})
+        return json_answer({"record": plain_record(state, entity), "changes": changes, "problems": problems})
 
 
 def define_segment() -> Response:
     """{"name", "entity": "user"|"account", "ids": [Hull ids]} → the segment; the ids replace those it listed before."""
-    state, given = the_state(), sent_object()
-    name, entity, hull_ids = given.get("name"), given.get("entity"), given.get("ids", [])
+    state, given = the_state(), read_object(("name", "entity"), ("ids",))
+    name, entity, hull_ids = given["name"], given["entity"], given.get("ids", [])
     if not (isinstance(name, str) and entity in ("user", "account") and isinstance(hull_ids, list)):
         raise ValueError('the body is {"name", "entity": "user"|"account", "ids": [...]}')
     with state.lock:
         segment = state.define_segment(entity, name, hull_ids)
-        return plain(segment_object(segment))
+        return json_answer(segment_object(segment))
 
 
 def set_notify_url() -> Response:
     """{"url", "notify_on_firehose"?}: from now on changes are told to this URL; {"url": null} ends it."""
-    given = sent_object()
-    url = given.get("url")
+    given = read_object(("url",), ("notify_on_firehose",))
+    url = given["url"]
     if url is None:
         the_notifier().target = None
     elif isinstance(url, str):
@@ -124,13 +121,13 @@ def set_notify_url() -> Response:
     else:
         raise ValueError("url is text or null")
     the_state().notify_on_firehose = given.get("notify_on_firehose") is True
-    return plain({"url": url})
+    return json_answer({"url": url})
 
 
 def get_notifications() -> Response:
     """{"waiting": messages not sent yet, "exchanges": [{"at", "url", "request", "status", "response"}], oldest first}"""
     notifier = the_notifier()
-    return plain({"waiting": notifier.waiting(), "exchanges": list(notifier.exchanges)})
+    return json_answer({"waiting": notifier.waiting(), "exchanges": list(notifier.exchanges)})
 
 
 def get_public_key() -> Response:

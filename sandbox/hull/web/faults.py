@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, request
+from flask import Response
 
-from sandbox.control import PREFIX
-from sandbox.faults import Fault, Faults, Style
+from sandbox.faults import Fault, FaultKinds
 from sandbox.hull.web.answers import refusal
 
 _PAGE = "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
@@ -15,23 +14,13 @@ def _page(fault: Fault) -> Response:
     return Response(_PAGE, fault.status, mimetype="text/html")
 
 
-STYLE = Style(
-    usual={
+FAULT_KINDS = FaultKinds(
+    defaults={
         "status": {"status": 503},
         "html": {"status": 502},
         "empty": {"status": 200},
         "slow": {"seconds": 30.0},
         "drip": {"seconds": 1.0},
     },
-    instead={"status": lambda fault: refusal(fault.status, "as ordered by a fault rule"), "html": _page},
+    make={"status": lambda fault: refusal(fault.status, "as ordered by a fault rule"), "html": _page},
 )
-
-
-def install(app: Flask, faults: Faults) -> None:
-    """Put the faults between the network and the app."""
-
-    @app.before_request
-    def enter() -> Response | None:
-        return None if request.path.startswith(PREFIX) else faults.enter()
-
-    app.after_request(faults.leave)

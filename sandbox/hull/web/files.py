@@ -17,7 +17,7 @@ from typing import Any, cast
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from sandbox.control import plain, sent_object
+from sandbox.app import json_answer, read_object
 from sandbox.faults import Faults
 from sandbox.hull.web.answers import refusal, the_state
 from sandbox.hull.web.reports import report_of
@@ -44,7 +44,7 @@ def make_file() -> Response:
     """{"entity": "user"|"account", "format": "json"|"csv", "gzip"?, "ranges"?, "bytes_per_s"?, "number"?} → {"number", "path",
     "records", "bytes"}; a number replaces that file.
     """
-    given = sent_object()
+    given = read_object(("entity",), ("format", "gzip", "ranges", "bytes_per_s", "number"))
     kind, form = given.get("entity"), given.get("format", "json")
     if kind not in ("user", "account") or form not in ("json", "csv"):
         raise ValueError("entity is user or account, format is json or csv")
@@ -64,7 +64,7 @@ def make_file() -> Response:
     number = int(given.get("number", len(known) + 1))
     known[number] = made
     path = f"/exports/{number}/extract.{form}"
-    return plain({"number": number, "path": path, "records": len(records), "bytes": len(made.content)})
+    return json_answer({"number": number, "path": path, "records": len(records), "bytes": len(made.content)})
 
 
 @files.get("/exports/<int:number>/<name>")

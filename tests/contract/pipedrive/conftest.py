@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from sandbox.company import Company
+from sandbox.pipedrive.access import API_TOKEN
 from sandbox.pipedrive.app import PipedriveApp, create_app
-from sandbox.pipedrive.gate.access import API_TOKEN
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 

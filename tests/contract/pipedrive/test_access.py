@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sandbox.company import Company
+from sandbox.pipedrive.access import API_TOKEN
 from sandbox.pipedrive.app import PipedriveApp, create_app
-from sandbox.pipedrive.gate.access import API_TOKEN
 from tests.contract.pipedrive.conftest import Api, Clock
 
 PERSONS = "/api/v2/persons"

@@ -89,7 +89,7 @@ def test_a_day_that_makes_no_sense_is_refused(api: Api, given: Any) -> None:
 def test_who_hammers_on_meets_the_gateway(company: Company) -> None:
     clock = Clock(0.0)
     app = create_app(company, burst_limit=1, monotonic=clock, access_tokens=frozenset({"a"}))
-    app.edge.after = 2
+    app.gateway.after = 2
     api, other = Api(app.test_client()), Api(app.test_client(), {"Authorization": "Bearer a"})
 
     assert statuses(api, 5) == [200, 429, 429, 403, 403]
@@ -140,6 +140,6 @@ def test_an_app_is_made_with_a_day_and_a_clock() -> None:
     app = make_app(persons=3, organizations=1, daily_budget=7, clock_factor=60.0, clock_behind_s=86_400.0)
 
     assert app.budget.limit == 7
-    assert app.delivery.timetable.clock_factor == 60.0
+    assert app.delivery.schedule.clock_factor == 60.0
     first = app.company.clock()
     assert first < RunningClock()() - 80_000

@@ -50,7 +50,7 @@ def receiver() -> Receiver:
 @pytest.fixture
 def office(company: Company, receiver: Receiver, clock: Clock) -> Office:
     app = create_app(company, webhook_session=session_for({ORIGIN: receiver}))
-    app.delivery.timetable.threads = 0
+    app.delivery.schedule.threads = 0
     Api(app.test_client()).ok("POST", HOOKS, BODY)
     return Office(app, receiver, clock)
 
@@ -115,7 +115,7 @@ def test_a_retry_may_have_an_id_of_its_own(office: Office, receiver: Receiver) -
 def test_ten_failed_first_attempts_ban_a_webhook_for_half_an_hour(office: Office, receiver: Receiver) -> None:
     receiver.status = "500 Oops"
     office.edit(9)
-    assert office.delivery.standing(hook(office)).banned_until is None
+    assert office.delivery.health(hook(office)).banned_until is None
 
     office.edit(3)
     receiver.status = "200 OK"
@@ -127,7 +127,7 @@ def test_ten_failed_first_attempts_ban_a_webhook_for_half_an_hour(office: Office
 
     assert told_in_the_ban == 10
     assert [payload["data"]["name"] for payload in receiver.payloads()[10:]] == [f"Edited {office.edits}"]
-    assert office.delivery.standing(hook(office)).failures == 0
+    assert office.delivery.health(hook(office)).failures == 0
     assert office.delivery.counts["dropped_by_ban"] == 2 + 10 + 1
 
 
@@ -139,7 +139,7 @@ def test_failed_retries_do_not_count_towards_a_ban(office: Office, receiver: Rec
         office.let_retries_pass()
 
     assert len(receiver.got) == 36
-    assert office.delivery.standing(hook(office)).failures == 9
+    assert office.delivery.health(hook(office)).failures == 9
 
 
 @pytest.mark.parametrize(("resets", "failures"), [(True, 1), (False, 6)])
@@ -152,7 +152,7 @@ def test_whether_a_success_forgives_is_a_switch(
         receiver.status = status
         office.edit(edits)
 
-    assert office.delivery.standing(hook(office)).failures == failures
+    assert office.delivery.health(hook(office)).failures == failures
 
 
 def test_a_webhook_that_failed_for_three_days_is_deleted(office: Office, receiver: Receiver) -> None:
@@ -257,11 +257,11 @@ def test_the_threads_wait_for_a_retry_by_the_companys_clock(company: Company, re
         if seconds is None:
             changed.wait()
         else:
-            clock.now += seconds * app.delivery.timetable.clock_factor
+            clock.now += seconds * app.delivery.schedule.clock_factor
 
-    app.delivery.timetable.threads = 1
-    app.delivery.timetable.clock_factor = 60
-    app.delivery.timetable.wait = let_pass
+    app.delivery.schedule.threads = 1
+    app.delivery.schedule.clock_factor = 60
+    app.delivery.schedule.wait = let_pass
     receiver.status = "500 Oops"
     receiver.hear = lambda payload: fourth.set() if payload["meta"]["attempt"] == 4 else None
     Api(app.test_client()).ok("POST", HOOKS, BODY)

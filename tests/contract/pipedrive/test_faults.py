@@ -12,8 +12,8 @@ import requests
 
 from sandbox import serve
 from sandbox.pipedrive import start
+from sandbox.pipedrive.access import API_TOKEN
 from sandbox.pipedrive.app import PipedriveApp
-from sandbox.pipedrive.gate.access import API_TOKEN
 from tests.contract.pipedrive.conftest import Api
 from tests.wsgi_adapter import session_for
 

@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.company import Company, Event
 from sandbox.company.model import editing_as
-from sandbox.pipedrive.sending.legacy import legacy_payload
+from sandbox.pipedrive.payload import legacy_payload
 from tests.contract.pipedrive.conftest import Clock, code
 from tests.deliveries import SUBSCRIPTION
 

@@ -12,9 +12,9 @@ import pytest
 from werkzeug.test import TestResponse
 
 from sandbox.company import Company
+from sandbox.pipedrive.access import needed
 from sandbox.pipedrive.app import PipedriveApp, create_app
-from sandbox.pipedrive.gate.grants import Client
-from sandbox.pipedrive.gate.scopes import needed
+from sandbox.pipedrive.oauth import Client
 from tests.contract.pipedrive import spec
 from tests.contract.pipedrive.conftest import Api, Clock
 from tests.wsgi_adapter import session_for
@@ -343,7 +343,7 @@ def test_an_uninstall_is_told_to_the_callback(oauth: OAuth, gone: list[dict[str,
     tokens = oauth.connect()
     oauth.api(tokens).ok("POST", "/v1/webhooks", HOOK)
 
-    told = oauth.turn(now="uninstall")["data"]["told"]
+    told = oauth.turn(now="uninstall")["data"]["callback_statuses"]
 
     [notice] = gone
     company = oauth.app.company

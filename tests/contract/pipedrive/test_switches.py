@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
-from sandbox.pipedrive.sending.trouble import Trouble
+from sandbox.pipedrive.delivery import Trouble
 from tests.contract.pipedrive.conftest import Api, Clock
 from tests.contract.pipedrive.receiver import BODY, HOOKS, ORIGIN, Receiver
 from tests.wsgi_adapter import session_for
@@ -27,7 +27,7 @@ def receiver() -> Receiver:
 @pytest.fixture
 def hooked(company: Company, receiver: Receiver) -> Iterator[PipedriveApp]:
     app = create_app(company, webhook_session=session_for({ORIGIN: receiver}))
-    app.delivery.timetable.threads = 0
+    app.delivery.schedule.threads = 0
     yield app
     app.team.stop()
 

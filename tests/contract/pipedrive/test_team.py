@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from sandbox.company import Company, Event
-from sandbox.pipedrive.team import DEEDS, SalesTeam, Weights
+from sandbox.pipedrive.sales_team import ACTIONS, SalesTeam, Weights
 from tests.contract.pipedrive.conftest import NOW, Clock
 
 NOTHING = Weights(**{known.name: int(known.name == "edit_name") for known in fields(Weights)})
 """A team that only corrects names, to be made into one that only does something else."""
 
 
-def only(deed: str) -> Weights:
-    return replace(NOTHING, **{"edit_name": 0, deed: 1})
+def only(action: str) -> Weights:
+    return replace(NOTHING, **{"edit_name": 0, action: 1})
 
 
 def heard(company: Company) -> list[Event]:
@@ -53,7 +53,7 @@ def test_a_long_day_has_something_of_everything(team: SalesTeam, company: Compan
     for _ in range(1500):
         assert team.act() is not None
 
-    assert all(team.counts[deed] for deed in DEEDS)
+    assert all(team.counts[action] for action in ACTIONS)
     assert sum(team.counts.values()) == 1500
     assert {(event.entity, event.action) for event in events} == {
         (entity, action) for entity in ("person", "organization") for action in ("create", "change", "delete")
@@ -63,15 +63,15 @@ def test_a_long_day_has_something_of_everything(team: SalesTeam, company: Compan
 
 
 @pytest.mark.parametrize(
-    ("deed", "member"),
+    ("action", "member"),
     [
         ("edit_email", "emails"), ("edit_phone", "phones"), ("edit_custom_field", "custom_fields"),
         ("edit_owner", "owner_id"), ("edit_link", "org_id"), ("edit_website", "website"),
     ],
 )  # fmt: skip
-def test_an_edit_changes_one_thing(team: SalesTeam, company: Company, deed: str, member: str) -> None:
+def test_an_edit_changes_one_thing(team: SalesTeam, company: Company, action: str, member: str) -> None:
     events = heard(company)
-    team.weights = only(deed)
+    team.weights = only(action)
 
     for _ in range(40):
         team.act()
@@ -97,7 +97,7 @@ def test_a_person_comes_with_an_organization(team: SalesTeam, company: Company) 
     assert organization.context.correlation == person.context.correlation is not None
 
 
-def test_a_bulk_edit_is_many_changes_of_one_deed(team: SalesTeam, company: Company) -> None:
+def test_a_bulk_edit_is_many_changes_of_one_action(team: SalesTeam, company: Company) -> None:
     events = heard(company)
     team.weights = only("bulk_edit")
 
@@ -108,7 +108,7 @@ def test_a_bulk_edit_is_many_changes_of_one_deed(team: SalesTeam, company: Compa
     assert len({(event.context.user_id, event.context.correlation) for event in events}) == 1
 
 
-def test_a_merge_is_a_deletion_and_a_change_of_one_deed(team: SalesTeam, company: Company) -> None:
+def test_a_merge_is_a_deletion_and_a_change_of_one_action(team: SalesTeam, company: Company) -> None:
     events = heard(company)
     team.weights = only("merge")
 
@@ -124,9 +124,9 @@ def test_a_merge_is_a_deletion_and_a_change_of_one_deed(team: SalesTeam, company
 
 def test_what_was_deleted_comes_back(team: SalesTeam, company: Company) -> None:
     before = [*company.export("person"), *company.export("organization")]
-    for deed in ["delete"] * 5 + ["undelete"] * 5:
-        team.weights = only(deed)
-        assert team.act() == deed
+    for action in ["delete"] * 5 + ["undelete"] * 5:
+        team.weights = only(action)
+        assert team.act() == action
 
     assert company.count("person") + company.count("organization") == len(before)
     team.weights = only("undelete")
@@ -162,7 +162,7 @@ def test_a_team_works_by_itself_until_it_is_stopped(team: SalesTeam, company: Co
     assert "sales-team" not in {thread.name for thread in threading.enumerate()}
 
 
-@pytest.mark.parametrize("weights", [{"edit_name": -1}, {"edit_name": "often"}, dict.fromkeys(DEEDS, 0)])
+@pytest.mark.parametrize("weights", [{"edit_name": -1}, {"edit_name": "often"}, dict.fromkeys(ACTIONS, 0)])
 def test_weights_that_make_no_sense_are_refused(weights: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"weights|edit_name"):
         Weights(**weights)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sandbox import control
+from sandbox.app import read_dataclass
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
-from sandbox.pipedrive.sending.trouble import Trouble
+from sandbox.pipedrive.delivery import Trouble
 from tests.contract.pipedrive.conftest import Api, Clock
 from tests.contract.pipedrive.receiver import BODY, HOOKS, ORIGIN, Receiver
 from tests.wsgi_adapter import session_for
@@ -26,7 +26,7 @@ def receiver() -> Receiver:
 @pytest.fixture
 def hooked(company: Company, receiver: Receiver) -> PipedriveApp:
     app = create_app(company, webhook_session=session_for({ORIGIN: receiver}))
-    app.delivery.timetable.threads = 0
+    app.delivery.schedule.threads = 0
     Api(app.test_client()).ok("POST", HOOKS, BODY)
     return app
 
@@ -86,7 +86,7 @@ def test_a_refused_copy_is_not_tried_again_and_counts_for_nothing(
 
     assert receiver.attempts() == [1, 1]
     [webhook_id] = hooked.subscriptions.by_id
-    assert hooked.delivery.standing(webhook_id).failures == 0
+    assert hooked.delivery.health(webhook_id).failures == 0
 
 
 def test_some_are_held_back_and_overtaken(hooked: PipedriveApp, receiver: Receiver, clock: Clock) -> None:
@@ -130,7 +130,7 @@ def test_the_same_seed_makes_the_same_trouble(company: Company, clock: Clock) ->
         receiver, moments = Receiver(), Clock()
         fresh = Company(seed=7, persons=1, organizations=0, clock=moments)
         app = create_app(fresh, webhook_session=session_for({ORIGIN: receiver}))
-        app.delivery.timetable.threads = 0
+        app.delivery.schedule.threads = 0
         app.delivery.trouble = Trouble(seed="x", lost=0.1, duplicated=0.1, delayed=0.3, legacy=0.1, astray=0.1)
         Api(app.test_client()).ok("POST", HOOKS, BODY)
         happen(app, moments)
@@ -162,4 +162,4 @@ def test_one_kind_of_trouble_leaves_the_others_as_they_were(
 )  # fmt: skip
 def test_trouble_that_makes_no_sense_is_refused(body: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        control.read(Trouble, body)
+        read_dataclass(Trouble, body)

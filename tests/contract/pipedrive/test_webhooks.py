@@ -23,7 +23,7 @@ def receiver() -> Receiver:
 @pytest.fixture
 def hooked(company: Company, receiver: Receiver) -> PipedriveApp:
     app = create_app(company, webhook_session=session_for({ORIGIN: receiver}))
-    app.delivery.timetable.threads = 0  # several would shuffle what a test wants to read in order
+    app.delivery.schedule.threads = 0  # several would shuffle what a test wants to read in order
     return app
 
 

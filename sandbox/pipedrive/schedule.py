@@ -1,7 +1,6 @@
-"""What is to be done when: a heap of actions by the moment they fall due, and the threads that run them.
+"""Actions by the moment at which they are due, and the threads that run them.
 
-In: actions, each with a moment of the company's clock and a lane. Out: the actions, run. No lane may occupy every thread, so
-that a receiver who keeps its senders waiting does not hold up the others. With no threads nothing runs until `run_due`.
+Moments are those of the company's clock. No lane may occupy every thread, so a slow receiver does not delay the others.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
-LONGEST_WAIT_S = 1.0  # of the wall: then the clock is asked again, which somebody may have moved
+_LONGEST_WAIT_S = 1.0  # in real time: then the clock is read again, which a test may have moved
 
 Action = Callable[[], None]
-#: (condition held, seconds of the wall or None for ever): sleep until notified or until the time is up
+#: (condition held, real seconds or None for ever): sleep until notified or until the time is over
 Wait = Callable[[threading.Condition, float | None], object]
 
 
-class Entry(NamedTuple):
+class _Entry(NamedTuple):
     """An action in the heap; `number` keeps actions of one moment in the order they came."""
 
     due: float
@@ -32,10 +31,10 @@ class Entry(NamedTuple):
     run: Action
 
 
-class Timetable:
+class Schedule:
     """Actions by time. Threads start with the first action.
 
-    `threads` 0 leaves the work to `run_due`; `clock` gives epoch seconds and runs `clock_factor` times as fast as the wall;
+    `threads` 0 leaves the work to `run_due`; `clock` gives epoch seconds and runs `clock_factor` times as fast as real time;
     `wait` sleeps, and a test may put one there that moves the clock instead.
     """
 
@@ -44,24 +43,24 @@ class Timetable:
         self.clock_factor = 1.0
         self.wait: Wait = threading.Condition.wait
         self._clock = clock
-        self._heap: list[Entry] = []
-        self._held: defaultdict[int, deque[Entry]] = defaultdict(deque)
+        self._heap: list[_Entry] = []
+        self._held: defaultdict[int, deque[_Entry]] = defaultdict(deque)
         self._busy: Counter[int] = Counter()
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._started = 0
 
     def add(self, due: float, lane: int, run: Action) -> None:
-        """Have an action run at `due`, or right away if that has passed."""
+        """Run an action at `due`, or right away if that has passed."""
         with self._changed:
-            heapq.heappush(self._heap, Entry(due, next(self._numbers), lane, run))
+            heapq.heappush(self._heap, _Entry(due, next(self._numbers), lane, run))
             while self._started < self.threads:
                 self._started += 1
                 threading.Thread(target=self._work, name=f"webhook-sender-{self._started}", daemon=True).start()
-            self._changed.notify_all()  # one alone might wake who settles, and no sender
+            self._changed.notify_all()  # notify() alone might wake the caller of `settle`, and no sender
 
     def run_due(self) -> int:
-        """Run everything that is due by now, and what that adds, in this thread; tells how many actions."""
+        """Run everything that is due by now, and what that adds, in this thread; return how many actions."""
         done = 0
         while (entry := self._take_due()) is not None:
             self._run(entry)
@@ -69,13 +68,13 @@ class Timetable:
         return done
 
     def settle(self) -> None:
-        """Return once nothing is due or under way; what falls due later is not waited for."""
+        """Return once nothing is due or running; do not wait for what is due later."""
         if not self.threads:
             self.run_due()
             return
         with self._changed:
             while self._busy.total() or self._seconds_to_next() == 0.0:
-                self._changed.wait(LONGEST_WAIT_S)
+                self._changed.wait(_LONGEST_WAIT_S)
 
     def _work(self) -> None:
         while True:
@@ -84,8 +83,8 @@ class Timetable:
                     self.wait(self._changed, self._seconds_to_next())
             self._run(entry)
 
-    def _take_due(self) -> Entry | None:
-        """Take the next action that is due and whose lane has room; those without are set aside until it has."""
+    def _take_due(self) -> _Entry | None:
+        """Take the next action that is due and whose lane has room; set the others aside until theirs has."""
         with self._changed:
             while self._heap and self._heap[0].due <= self._clock():
                 entry = heapq.heappop(self._heap)
@@ -95,7 +94,7 @@ class Timetable:
                 self._held[entry.lane].append(entry)
         return None
 
-    def _run(self, entry: Entry) -> None:
+    def _run(self, entry: _Entry) -> None:
         try:
             entry.run()
         except Exception:
@@ -114,4 +113,4 @@ class Timetable:
     def _seconds_to_next(self) -> float | None:
         if not self._heap:
             return None
-        return min(LONGEST_WAIT_S, max(0.0, self._heap[0].due - self._clock()) / self.clock_factor)
+        return min(_LONGEST_WAIT_S, max(0.0, self._heap[0].due - self._clock()) / self.clock_factor)

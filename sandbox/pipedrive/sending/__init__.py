@@ -1,1 +1,0 @@
-"""What lies between an event and a subscriber: the timetable, the standing of each webhook, and trouble made on purpose."""
