@@ -5,13 +5,19 @@ value (as Docker and Kubernetes pass secrets). An empty value counts as not give
 malformed is reported together, in one SettingsError. docs/configuration.md describes each name.
 
 A database or Redis URL of None means the embedded servers: `pipeline.local.servers` starts them and knows their URLs.
+
+DATA_DIR is where they keep their data, and small files of ours; nothing depends on it if the environment names all servers
+and keys.
 """
 
 from __future__ import annotations
 
 import base64
 import os
+import pwd
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -19,7 +25,6 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pipeline.data_dir import KEY_FILE, default_data_dir, make_data_dir, unwritable, write_once
 from pipeline.environment_values import (
     LOOPBACK_HOSTS,
     LOOPBACK_NETWORKS,
@@ -217,9 +222,6 @@ class NameOrFileSource(EnvSettingsSource):
         self.env_vars = {field: text for field, text in texts.items() if text}
 
 
-_in_force: Settings | None = None
-
-
 def settings() -> Settings:
     """Return the settings in force; the first call reads the process environment (and makes the local key)."""
     if _in_force is None:
@@ -308,3 +310,60 @@ def _missing(found: Settings, excused: set[str]) -> list[str]:
         if any(values.values()) and not excused & values.keys():
             problems += [f"{name} is missing: {purpose} {' and '.join(pair)}" for name in pair if not values[name]]
     return problems
+
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent  # a clone, or the folder that the package is installed in
+KEY_FILE = "secret.key"  # the key that encrypts credentials when SECRET_KEYS is not given
+SANDBOX_FILE = "sandbox.json"  # where the sandbox of a running `pipeline up` listens, with its credentials
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """Return `.data` next to the code in a clone; for an installed package the user's data folder (XDG)."""
+    if (PROJECT_DIR / "setup.cfg").exists():
+        return PROJECT_DIR / ".data"
+    xdg = environ.get("XDG_DATA_HOME", "")
+    home = Path(environ.get("HOME") or home_of_account())
+    return (Path(xdg) if xdg.startswith("/") else home / ".local" / "share") / "hull-pipedrive"
+
+
+def make_data_dir(path: Path) -> None:
+    """Make DATA_DIR if it is missing, closed to other accounts; a folder that exists keeps its mode.
+
+    Made by root it may be passed through, not read: the account that the embedded servers run under must reach its
+    own folder inside.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+        path.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
+def unwritable(data_dir: Path, error: OSError) -> str:
+    """Return one line: why nothing can be kept in DATA_DIR, and what to do."""
+    reason = error.strerror or type(error).__name__
+    return (
+        f"DATA_DIR={data_dir} cannot be used ({reason}); set DATA_DIR to a folder that this account may make and write"
+    )
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file that only this account may read; of several processes the first wins, and none reads half a file."""
+    descriptor, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # made with mode 0600
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # what is encrypted with a lost key is lost
+    with suppress(FileExistsError):
+        os.link(draft, path)
+    os.unlink(draft)
+
+
+def home_of_account() -> Path:
+    """Return the home that the machine knows; containers often run as an account that it does not know."""
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return Path("/nonexistent")  # as Debian calls the home of an account without one
+
+
+_in_force: Settings | None = None

@@ -1,4 +1,8 @@
-"""Operators and their sessions: the first one, adding, changing, logging out."""
+"""Operators, their sessions and the API keys of their scripts.
+
+A key ends with what it was made from: a new password, a reset or a disabled operator revokes it. It expires, and its role is
+never above its owner's.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ import secrets
 from base64 import b32encode
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy.orm import Session
 
 from db import api_key, audit
 from db import operator as rows
-from db.operator import Operator, Present
+from db.operator import Operator, Present, lock_operator, present
 from db.session import transaction
 from pipeline.accounts import passwords
 from pipeline.accounts.passwords import WeakPassword
@@ -240,3 +245,58 @@ def digest_of(token: str) -> bytes:
 
 def _new_token() -> str:
     return secrets.token_urlsafe(32)
+
+
+PREFIX: Final = "hpk_"
+"""People and scanners of repositories recognise a leaked key by it."""
+USUAL_DAYS: Final = 90
+MOST_DAYS: Final = 366
+LONGEST_KEY_NAME: Final = 100
+
+
+def make_key(
+    owner: Present,
+    name: str,
+    *,
+    role: Role | None = None,
+    days: int = USUAL_DAYS,
+    proved: Operator | None = None,
+) -> str:
+    """Return a new key, which is shown only now.
+
+    role    what the key may do; the owner's own role by default
+    days    until it expires
+    proved  the owner as their password was proved a moment ago; no key is made if it changed since
+
+    Raises: OperatorRefused.
+    """
+    role = role or Role(owner.role)
+    if not Role(owner.role).may(role):
+        raise OperatorRefused(f"a key's role cannot be above yours: {owner.role}")
+    if not 1 <= days <= MOST_DAYS:
+        raise OperatorRefused(f"a key expires after 1 to {MOST_DAYS} days")
+    key = PREFIX + secrets.token_urlsafe(32)
+    expires_at = datetime.now(UTC) + timedelta(days=days)
+    name = name.strip()[:LONGEST_KEY_NAME] or "script"
+    if not name.isprintable():
+        raise OperatorRefused("a key's name has visible characters only")  # admins list it in a terminal
+    with transaction() as session:
+        require_unchanged(lock_operator(session, owner.id), proved)
+        row = api_key.ApiKey(operator_id=owner.id, name=name, digest=digest_of(key), role=role, expires_at=expires_at)
+        session.add(row)
+        detail = {"role": str(role), "expires": expires_at.date().isoformat()}
+        audit.note(session, owner.name, "key.add", name, detail=detail)
+    return key
+
+
+def holder_of(key: str) -> Present | None:
+    """Return the owner of this key, with the key's role; None for a key that is unknown, revoked or expired."""
+    if not key.startswith(PREFIX):
+        return None
+    with transaction() as session:
+        found = api_key.find_key(session, digest_of(key))
+        if found is None:
+            return None
+        owner, row = found
+        role = row.role if Role(owner.role).may(Role(row.role)) else owner.role
+        return present(owner, role=role, key=row.name)

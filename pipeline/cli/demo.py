@@ -18,14 +18,13 @@ from db.session import transaction
 from pipeline.cli import story as stories
 from pipeline.cli.opening import begin_serving
 from pipeline.cli.showing import Failed, duration, json_option, own_name, say, show
-from pipeline.data_dir import make_data_dir
 from pipeline.local import example
 from pipeline.local.children import SUPERVISOR
+from pipeline.local.example import Remotes
 from pipeline.local.interrupts import Interrupts
 from pipeline.local.programs import PortTaken
-from pipeline.local.remotes import Remotes
 from pipeline.local.system import StartFailed, System, running_system
-from pipeline.settings import Settings, settings
+from pipeline.settings import Settings, make_data_dir, settings
 
 LOG = "demo.log"
 

@@ -23,8 +23,7 @@ from pipeline.cli.verify import run_comparison
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.jobs.replays.start import replay_failure
-from pipeline.local.example import codes_of
-from pipeline.local.remotes import Record, Remotes
+from pipeline.local.example import Record, Remotes, codes_of
 from pipeline.sync.runs.runs import RunInProgress, start_run
 from pipeline.tasks.wakeups import wake_control
 

@@ -15,12 +15,11 @@ from db import run as run_rows
 from db.authorisation import connection_of
 from db.connector import Connector
 from db.run import Run
-from pipeline.data_dir import SANDBOX_FILE
 from pipeline.domain.budget import LIST_TOKENS
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
 from pipeline.insight.fields import Fields
-from pipeline.settings import settings
+from pipeline.settings import SANDBOX_FILE, settings
 from pipeline.sync.runs import runs, spending
 
 STEPS: Final = ("hull", "pipedrive", "identity", "mappings", "segments", "first-fetch")

@@ -1,4 +1,4 @@
-"""The connector `demo`: joins the sandbox's Pipedrive to its Hull, with realistic settings.
+"""The connector `demo`, which joins the sandbox's Pipedrive to its Hull with realistic settings, and the sandbox's controls.
 
 The sandbox loses everything when it ends, so the connector is created again each time: an id map of lost records
 would be wrong.
@@ -6,15 +6,18 @@ would be wrong.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
+import orjson
+import requests
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.local.remotes import Remotes
 from pipeline.sync.connectors import setup
 from pipeline.sync.connectors.webhooks import ensure_webhooks
 
@@ -127,3 +130,66 @@ def codes_of(connector_key: int, entity: Entity) -> dict[str, str]:
 
 def _rows(fields: dict[str, str], codes: dict[str, str]) -> list[dict[str, str]]:
     return [{"hull": attribute, "service": codes[name]} for attribute, name in fields.items() if name in codes]
+
+
+TIMEOUT_S = 30.0
+Record = dict[str, Any]
+
+
+class Remotes:
+    """Edit Pipedrive like a salesperson and Hull like a marketer; read everything either holds."""
+
+    def __init__(self, sandbox: Mapping[str, str]) -> None:
+        self._pipedrive = f"{sandbox['pipedrive_url']}/__sandbox__"
+        self._hull = f"{sandbox['hull_url']}/__sandbox__"
+
+    def records(self, entity: Entity) -> dict[int, Record]:
+        """Pipedrive id → Person or Organization, in API v2 shape."""
+        return {row["id"]: row for row in _lines(f"{self._pipedrive}/export?entity={entity.value}")}
+
+    def hull_records(self, entity: Entity) -> list[Record]:
+        """Users or Accounts, as Hull holds them; a User names its Account by `account_id`."""
+        return _lines(f"{self._hull}/export?entity={entity.hull}")
+
+    def edit_record(self, entity: Entity, pipedrive_id: int, fields: Mapping[str, Any]) -> None:
+        """Change a record in Pipedrive, like a user of its app; webhooks follow."""
+        _post(f"{self._pipedrive}/edit", {"entity": entity.value, "id": pipedrive_id, "fields": dict(fields)})
+
+    def delete_record(self, entity: Entity, pipedrive_id: int) -> None:
+        """Delete a record in Pipedrive, like a user of its app; webhooks follow."""
+        _post(f"{self._pipedrive}/delete", {"entity": entity.value, "id": pipedrive_id})
+
+    def put_record(self, entity: Entity, record: Mapping[str, Any]) -> None:
+        """Store a record exactly as it is, valid or not, without a webhook."""
+        _post(f"{self._pipedrive}/raw?entity={entity.value}", record)
+
+    def edit_hull_record(self, entity: Entity, hull_id: str, attributes: Mapping[str, Any]) -> None:
+        """Change attributes in Hull, as a person or another connector would; a notification follows."""
+        _post(f"{self._hull}/{entity.hull}s/{hull_id}", attributes)
+
+    def notify(self, url: str) -> None:
+        """Make Hull send every change to this address."""
+        _post(f"{self._hull}/notify_url", {"url": url})
+
+
+def answers(url: str, *, timeout_s: float) -> bool:
+    """Return whether the address answers in time, with any answer."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            requests.get(url, timeout=2)
+        except requests.RequestException:
+            time.sleep(0.1)
+        else:
+            return True
+    return False
+
+
+def _lines(url: str) -> list[Record]:
+    answer = requests.get(url, timeout=TIMEOUT_S)
+    answer.raise_for_status()
+    return [orjson.loads(line) for line in answer.content.splitlines()]
+
+
+def _post(url: str, body: Mapping[str, Any]) -> None:
+    requests.post(url, json=dict(body), timeout=TIMEOUT_S).raise_for_status()

@@ -24,8 +24,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data_dir import home_of_account, make_data_dir
 from pipeline.local.errors import EmbeddedError, failed
+from pipeline.settings import home_of_account, make_data_dir
 
 POSTGRES_SOCKET = ".s.PGSQL.5432"  # PostgreSQL's own name for the socket of its default port
 VALKEY_SOCKET = "valkey.sock"

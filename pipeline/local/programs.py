@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pipeline.data_dir import SANDBOX_FILE, make_data_dir, unwritable
 from pipeline.local.children import ChildProgram
-from pipeline.settings import Settings
+from pipeline.settings import SANDBOX_FILE, Settings, make_data_dir, unwritable
 
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened to

@@ -22,14 +22,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 
-from pipeline.local import binaries, postgres, valkey
 from pipeline.local import folders as folders_module
-from pipeline.local.children import Children, Tell
+from pipeline.local.children import Children, Tell, running_in, until
+from pipeline.local.embedded import SERVERS, Postgres, Valkey, find_binaries, require_installed
 from pipeline.local.errors import EmbeddedError, failed
 from pipeline.local.folders import Folders
-from pipeline.local.processes import running_in, until
 from pipeline.settings import Settings
 
 START_S = 300.0  # PostgreSQL after a crash: up to 4 GB of write-ahead log to go through again
@@ -37,8 +35,6 @@ TURN_S = 60.0  # how long a process waits for another one that does not share it
 STOP_S = 120.0
 LOOK_S = 0.25
 LOCK = "servers.lock"
-_MODULES: dict[str, ModuleType] = {postgres.NAME: postgres, valkey.NAME: valkey}
-_COMMANDS = {postgres.NAME: "postgres", valkey.NAME: "valkey-server"}
 
 _mine = ExitStack()
 """What this process runs until it ends."""
@@ -119,8 +115,12 @@ def status(settings: Settings) -> ServersStatus | None:
     holder, folders = find_holder(settings.data_dir), folders_module.find(settings.data_dir)
     if holder is None or folders is None:
         return None
-    pids = {name: found[0] for name in holder.servers if (found := running_in(folders.servers / name, _COMMANDS[name]))}
-    ready = frozenset(name for name in pids if _MODULES[name].is_ready(folders))
+    pids = {
+        name: found[0]
+        for name in holder.servers
+        if (found := running_in(folders.servers / name, SERVERS[name].command))
+    }
+    ready = frozenset(name for name in pids if SERVERS[name].is_ready(folders))
     return ServersStatus(holder=holder, pids=pids, ready=ready)
 
 
@@ -137,8 +137,8 @@ def stop(settings: Settings) -> None:
         if not any(find_holder(settings.data_dir) != holder for _ in until(STOP_S)):
             raise failed(f"{holder.name} (process {holder.pid}) does not end.")
     if (folders := folders_module.find(settings.data_dir)) is not None:
-        for module in _MODULES.values():
-            module.clear_leftovers(folders)
+        for server in SERVERS.values():
+            server.clear_leftovers(folders)
 
 
 def remove(settings: Settings) -> None:
@@ -167,8 +167,8 @@ def find_holder(data_dir: Path) -> ServersHolder | None:
 def _wanted(settings: Settings) -> tuple[str, ...]:
     """Name the servers that the settings leave to us."""
     needs = {
-        postgres.NAME: settings.database_url is None,
-        valkey.NAME: settings.redis_url is None or settings.broker_url is None,
+        Postgres.name: settings.database_url is None,
+        Valkey.name: settings.redis_url is None or settings.broker_url is None,
     }
     return tuple(name for name, needed in needs.items() if needed)
 
@@ -176,7 +176,7 @@ def _wanted(settings: Settings) -> tuple[str, ...]:
 def _require(data_dir: Path, wanted: tuple[str, ...]) -> None:
     """Check what the servers need, before anything is made for them. Raises: EmbeddedError."""
     if wanted:
-        binaries.require_installed()
+        require_installed()
     folders_module.require_data_dir(data_dir)
 
 
@@ -263,7 +263,7 @@ def _use(settings: Settings, wanted: tuple[str, ...], holder: ServersHolder) -> 
         )
     for _ in until(START_S):
         folders = folders_module.find(settings.data_dir)
-        if folders is not None and all(_MODULES[name].is_ready(folders) for name in wanted):
+        if folders is not None and all(SERVERS[name].is_ready(folders) for name in wanted):
             return _completed(settings, folders)
         if find_holder(settings.data_dir) != holder:
             return complete(settings)
@@ -277,12 +277,12 @@ def _running(settings: Settings, wanted: tuple[str, ...], tell: Tell | None, *, 
         yield settings
         return
     folders = folders_module.place(settings.data_dir)
-    programs = binaries.find_binaries(folders)
+    programs = find_binaries(folders)
     children, stopping = Children(tell or (lambda *_: None)), threading.Event()
     looking = threading.Thread(target=_look_after, args=(children, stopping), daemon=True)
     try:
         for name in wanted:
-            children.start(_MODULES[name].program(folders, programs))
+            children.start(SERVERS[name].program(folders, programs))
         for name in wanted:
             _wait_until_ready(children, name, folders)
         if restarts:
@@ -303,7 +303,7 @@ def _look_after(children: Children, stopping: threading.Event) -> None:
 
 def _wait_until_ready(children: Children, name: str, folders: Folders) -> None:
     for _ in until(START_S):
-        if _MODULES[name].is_ready(folders):
+        if SERVERS[name].is_ready(folders):
             return
         if (code := children.exit_code(name)) is not None:
             raise failed(f"{name} ended with status {code} as it started:", log=folders.log(name))
@@ -312,7 +312,7 @@ def _wait_until_ready(children: Children, name: str, folders: Folders) -> None:
 
 def _completed(settings: Settings, folders: Folders) -> Settings:
     return settings.replace(
-        database_url=settings.database_url or postgres.url(folders),
-        redis_url=settings.redis_url or valkey.url(folders),
-        broker_url=settings.broker_url or valkey.broker_url(folders),
+        database_url=settings.database_url or Postgres.url(folders),
+        redis_url=settings.redis_url or Valkey.url(folders),
+        broker_url=settings.broker_url or Valkey.broker_url(folders),
     )

@@ -14,10 +14,9 @@ from db.migrate import migrate
 from db.session import engine, transaction
 from pipeline import settings as settings_room
 from pipeline.accounts.operators import first_code
-from pipeline.data_dir import unwritable
-from pipeline.local import example, programs, remotes
+from pipeline.local import example, programs
 from pipeline.local.children import SUPERVISOR, Children, Tell
-from pipeline.settings import Settings
+from pipeline.settings import Settings, unwritable
 
 LOOK_S = 0.2
 SANDBOX_WAIT_S = 120.0
@@ -118,7 +117,7 @@ def _answers(system: System, name: str, port: int) -> bool:
     host = programs.LOOPBACK if system.host in programs.ANY_ADDRESS else system.host
     url = f"http://{host}:{port}/healthz"
     for _ in range(int(WEB_WAIT_S)):
-        if remotes.answers(url, timeout_s=1.0):
+        if example.answers(url, timeout_s=1.0):
             return True
         if system.children.restarts().get(name, 0) >= HOPELESS:
             break

@@ -29,7 +29,7 @@ from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.errors import PipelineError, Retryable
-from pipeline.extract.pages import id_of
+from pipeline.extract import id_of
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.connectors.company import read_currency
 from pipeline.sync.runs import backfill

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from db import token_ledger
-from pipeline import library_log, telemetry
+from pipeline import telemetry
 from pipeline.error_kinds import classify
 from pipeline.settings import settings
 from pipeline.tasks import broker, live_processes
@@ -54,7 +54,7 @@ live_processes.register(app)
 def keep_our_logging(**_ignored: Any) -> None:
     """Celery would configure its own logging; ours stays, and also writes what Celery and its pool of processes report."""
     telemetry.configure(settings().log_level, settings().log_format)
-    library_log.install(get_multiprocessing_logger())  # it passes nothing to the root logger
+    telemetry.install(get_multiprocessing_logger())  # it passes nothing to the root logger
 
 
 @worker_init.connect

@@ -18,7 +18,7 @@ import requests
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pipeline.local import servers
-from pipeline.local.remotes import Remotes
+from pipeline.local.example import Remotes
 from pipeline.settings import Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 from db.failure_filter import FailureFilter
 from db.operator import Operator, Present
 from db.session import transaction
-from pipeline.accounts import api_keys
+from pipeline.accounts import operators
 from tests.journeys.planning import planned
 from tests.journeys.test_replays import broken
 from tests.journeys.told_by_hull import know_everything
@@ -58,8 +58,8 @@ def key(world: World) -> str:
         session.flush()
         operator_id = operator.id
     me = Present(id=operator_id, name="fuzz", role="admin")
-    api_keys.make_key(me, "one to be revoked")
-    return api_keys.make_key(me, "fuzz")
+    operators.make_key(me, "one to be revoked")
+    return operators.make_key(me, "fuzz")
 
 
 def operations(app: Flask, key: str) -> Iterator[Any]:
@@ -111,7 +111,7 @@ def _set_right(world: World, key: str) -> None:
     """What was tried before may have renamed or paused the connector, and disabled or demoted whoever tries."""
     world.change_rows("UPDATE connectors SET name = 'acme', state = 'active', pause_reason = NULL")
     world.change_rows("UPDATE operators SET role = 'admin', state = 'active' WHERE name = 'fuzz'")
-    assert api_keys.holder_of(key)
+    assert operators.holder_of(key)
 
 
 def _try(operation: Any, mode: Any, key: str, examples: int, **fixed: Any) -> None:

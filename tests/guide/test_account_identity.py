@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline import extract
 from pipeline.domain.kinds import Entity
-from pipeline.extract import changed
 from tests.guide.people import account_changed, add_acme, before_now, fetch_all, in_hull, tell_hull, told
 from tests.journeys.people import age
 from tests.journeys.told_by_hull import (
@@ -111,7 +111,7 @@ def test_a_domain_waits_for_the_first_fetch(world: World, monkeypatch: pytest.Mo
     (in_question,) = in_hull(world, "account")
     acme, _ = add_acme(world), world.company.create_organization(name="Other", website="https://other.test")
     age(world, Entity.ORGANIZATION)
-    monkeypatch.setattr(changed, "FIRST_ADDED", 1)
+    monkeypatch.setattr(extract, "FIRST_ADDED", 1)
 
     say(world, account(in_question["id"], domain="acme.com", label="Acme Inc."))
     world.module("tasks.control").resolve(world.connector_key)

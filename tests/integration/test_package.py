@@ -15,7 +15,7 @@ import pytest
 from tests.package.build import PROJECT, build, tracked_files
 
 PACKAGES = ("pipeline", "db", "sandbox")
-MAY_KNOW_WHERE_IT_LIES = {"pipeline/data_dir.py", "db/migrate.py"}
+MAY_KNOW_WHERE_IT_LIES = {"pipeline/settings.py", "db/migrate.py"}
 """data_dir asks whether it lies in a clone, which then holds `.data`; migrate names a folder of its own package."""
 
 

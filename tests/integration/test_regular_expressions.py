@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.regular_expressions import Found, as_line, compiled, written
 
-ESCAPED = "pipeline/load/writers.py: the name of a field"
+ESCAPED = "pipeline/load/outgoing.py: the name of a field"
 COMPOSED: dict[str, str | None] = {
     ESCAPED: r"(?<![\w.])name(?=[.:\[\]'\"` ]|$)",
     "sandbox/faults.py: self.path": None,

@@ -21,8 +21,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import MOST_EMPTY
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError
-from pipeline.extract.changed import Extent, walk_changed
-from pipeline.extract.pages import read_members
+from pipeline.extract import Extent, read_members, walk_changed
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.logs import written
 from tests.world import World

@@ -13,8 +13,8 @@ import pytest
 from db import connector as connectors
 from db.failure import find_failures
 from db.session import transaction
+from pipeline import extract
 from pipeline.domain.kinds import Entity
-from pipeline.extract import changed
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age
 from tests.journeys.told_by_hull import (
@@ -105,7 +105,7 @@ class TestTheMark:
     def test_vouches_for_a_failed_page_that_is_replayed_while_hull_is_out(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(changed, "FIRST_ADDED", 1)
+        monkeypatch.setattr(extract, "FIRST_ADDED", 1)
         make(world, BY_HAND)
         hull_is_down(world, status=400)
         world.fetch(Entity.PERSON)
@@ -269,7 +269,7 @@ class TestAnAccountKnownByItsDomain:
         world.company.create_organization(name="Acme", website="https://www.acme.test/about")
         world.company.create_organization(name="Other", website="https://other.test")
         age(world, Entity.ORGANIZATION)
-        monkeypatch.setattr(changed, "FIRST_ADDED", 1)
+        monkeypatch.setattr(extract, "FIRST_ADDED", 1)
 
     def acme(self, world: World, domain: str = "acme.test") -> None:
         say(world, account(ACME, domain=domain, name="Acme Inc"))
@@ -352,9 +352,9 @@ class TestALongList:
     def bounded(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         know_everything(world)
         listed_long_ago(world)
-        monkeypatch.setattr(changed, "PER_PAGE", 5)
-        monkeypatch.setattr(changed, "FIRST_ADDED", 5)
-        monkeypatch.setattr(changed, "PAGES_AT_MOST", 2)
+        monkeypatch.setattr(extract, "PER_PAGE", 5)
+        monkeypatch.setattr(extract, "FIRST_ADDED", 5)
+        monkeypatch.setattr(extract, "PAGES_AT_MOST", 2)
 
     def test_is_handed_on_page_by_page(self, world: World) -> None:
         make(world, [f"many{number}@long.test" for number in range(8)])

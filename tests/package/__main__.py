@@ -22,8 +22,8 @@ from urllib3.util import Retry
 
 from pipeline.domain.kinds import Entity
 from pipeline.local import servers
+from pipeline.local.example import Remotes
 from pipeline.local.programs import free_port
-from pipeline.local.remotes import Remotes
 from pipeline.settings import Settings
 from tests.integration.web.conftest import webhook
 from tests.package.build import PROJECT, build

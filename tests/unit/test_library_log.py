@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from celery.utils.log import get_multiprocessing_logger
 
-from pipeline import library_log
+from pipeline import telemetry
 from pipeline.sync.stage import StageFailed
 from tests.logs import written
 
@@ -52,7 +52,7 @@ def test_a_failed_task_leaves_a_line_without_the_words_of_its_error(lines: list[
 
 
 def test_a_process_that_was_killed_leaves_a_line(lines: list[Any]) -> None:
-    library_log.install(get_multiprocessing_logger())
+    telemetry.install(get_multiprocessing_logger())
     get_multiprocessing_logger().error(
         "Process %r pid:%r exited with %r", "ForkPoolWorker-1", 4711, "signal 9 (SIGKILL)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import stat
+import sys
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,16 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import ValidationError
 
-from pipeline import data_dir
-from pipeline.data_dir import KEY_FILE, make_data_dir
-from pipeline.settings import Settings, SettingsError, settings, use, with_local_key
+from pipeline.settings import (
+    KEY_FILE,
+    PROJECT_DIR,
+    Settings,
+    SettingsError,
+    make_data_dir,
+    settings,
+    use,
+    with_local_key,
+)
 
 KEY = base64.urlsafe_b64encode(b"KEY".ljust(32, b"-")).decode()
 OWN_SERVERS = {
@@ -194,7 +202,7 @@ def test_redis_and_broker_stand_in_for_each_other(given: dict[str, str], redis: 
 
 
 def test_every_name_and_no_other_is_described_in_the_docs() -> None:
-    page = (data_dir.PROJECT_DIR / "docs" / "configuration.md").read_text()
+    page = (PROJECT_DIR / "docs" / "configuration.md").read_text()
 
     described = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
 
@@ -415,7 +423,7 @@ def test_the_sandbox_is_faced_until_a_real_pipedrive_is_named(given: dict[str, s
 
 
 def test_a_clone_keeps_its_data_beside_the_code() -> None:
-    assert Settings.from_env({"HOME": "/home/ada"}).data_dir == data_dir.PROJECT_DIR / ".data"
+    assert Settings.from_env({"HOME": "/home/ada"}).data_dir == PROJECT_DIR / ".data"
 
 
 @pytest.mark.parametrize(
@@ -429,7 +437,7 @@ def test_a_clone_keeps_its_data_beside_the_code() -> None:
 def test_an_installed_package_keeps_its_data_with_the_user(
     environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(data_dir, "PROJECT_DIR", tmp_path)
+    monkeypatch.setattr(sys.modules["pipeline.settings"], "PROJECT_DIR", tmp_path)
 
     assert Settings.from_env(environ).data_dir == Path(expected)
 
@@ -465,7 +473,7 @@ def test_a_damaged_key_file_is_one_line_and_stays_as_it_is(tmp_path: Path) -> No
 
 
 def test_an_account_that_the_machine_does_not_know_may_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(data_dir, "PROJECT_DIR", tmp_path)
+    monkeypatch.setattr(sys.modules["pipeline.settings"], "PROJECT_DIR", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 3_999_999_999)
 
     assert Settings.from_env({}).data_dir == Path("/nonexistent/.local/share/hull-pipedrive")

@@ -31,7 +31,7 @@ from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import MOST_EMPTY
 from pipeline.errors import Rejected
-from pipeline.extract.pages import ids_of
+from pipeline.extract import ids_of
 from pipeline.jobs.verify.reading import (
     ASKED_AT_ONCE,
     EVERYTHING,

@@ -22,7 +22,7 @@ from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity, anonymous_id, parse_record_id
 from pipeline.errors import Rejected, Skip
-from pipeline.extract.pages import id_of, ids_of, read_by_ids
+from pipeline.extract import id_of, ids_of, read_by_ids
 from pipeline.settings import settings
 from pipeline.sync.compiled import Plan
 from pipeline.sync.staging import unpack_page

@@ -25,7 +25,7 @@ from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
-from pipeline.extract.pages import id_of, ids_of, read_by_ids, read_members
+from pipeline.extract import id_of, ids_of, read_by_ids, read_members
 from pipeline.sync import definitions
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming import deletions, unknown_ids

@@ -12,10 +12,9 @@ from db.batch import ClaimedBatch
 from db.run import LockedWalk, SliceProgress
 from db.session import transaction
 from db.snapshot import page_of_snapshots
-from pipeline import wiring
+from pipeline import extract, wiring
 from pipeline.domain.kinds import Entity
-from pipeline.extract import pages
-from pipeline.extract.pages import PageRead, PageWanted
+from pipeline.extract import PageRead, PageWanted
 from pipeline.settings import settings
 from pipeline.sync import definitions
 from pipeline.sync.compiled import Plan, plan_of
@@ -37,7 +36,7 @@ def extract_page(batch: ClaimedBatch) -> None:
         begins = stands.started_at if stands.cursor is None and stands.walk != "catch_up" else None
         plan = definitions.current(wired, entity, plan, not_before=begins)
         wanted = replace(wanted, include_fields=plan.incoming.include_fields)
-    page = stored or pages.read_page(wired.pipedrive, entity, wanted)
+    page = stored or extract.read_page(wired.pipedrive, entity, wanted)
     with transaction() as session:
         batches.hold(session, batch)
         walk = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
@@ -93,7 +92,7 @@ def _move_on(session: Session, walk: LockedWalk, page: PageRead) -> None:
 
     A walk by id that reached its end, or met the other one, means that all ids were read, so the other one is done too.
     """
-    met = pages.have_met(walk.walk, page.frontier, walk.other_end)
+    met = extract.have_met(walk.walk, page.frontier, walk.other_end)
     goes_on = walk.state == "open" and not (met or page.ended)
     run_rows.move_slice(session, walk.slice_id, page.next_cursor, page.frontier, records=page.records, done=not goes_on)
     if goes_on:

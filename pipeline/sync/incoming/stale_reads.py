@@ -20,7 +20,7 @@ from db.newest_webhook import Newest
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
-from pipeline.extract.pages import id_of
+from pipeline.extract import id_of
 from pipeline.sync.compiled import Plan
 from pipeline.telemetry import logger
 from pipeline.transform.webhooks import complete_record, decode_webhook

@@ -7,11 +7,11 @@ from typing import Any
 from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
+from pipeline import extract
 from pipeline.domain.incoming import FieldProblem, IncomingRecord
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Outcome
 from pipeline.errors import Rejected, Skip
-from pipeline.extract import pages
 from pipeline.sync import definitions
 from pipeline.sync.compiled import Plan, plan_of
 from pipeline.sync.incoming.page_log import log_missing_fields
@@ -38,7 +38,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
 
 
 def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
-    record_id = pages.id_of(record)
+    record_id = extract.id_of(record)
     if record_id is None:
         return True
     return (above is None or record_id > above) and (below is None or record_id < below)
@@ -58,7 +58,7 @@ def read_records(records: list[Any], plan: Plan) -> tuple[list[IncomingRecord], 
 
 def _trouble(record: Any, refused: Rejected | Skip) -> LeftOut:
     return LeftOut(
-        pipedrive_id=pages.id_of(record),
+        pipedrive_id=extract.id_of(record),
         outcome=Outcome.SKIP if isinstance(refused, Skip) else Outcome.ERROR,
         reason=refused.reason,
         detail=refused.detail,

@@ -22,7 +22,7 @@ from pipeline import wiring
 from pipeline.domain.budget import Lane
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Retryable
-from pipeline.extract.pages import CHUNK_OF_IDS, read_by_ids
+from pipeline.extract import CHUNK_OF_IDS, read_by_ids
 from pipeline.sync.compiled import Plan
 from pipeline.sync.runs.catch_up import catch_up_soon
 from pipeline.telemetry import logger

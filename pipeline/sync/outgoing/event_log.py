@@ -18,7 +18,7 @@ from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.outgoing import Act, Decision
-from pipeline.load.writers import Exchange, Sent
+from pipeline.load.outgoing import Exchange, Sent
 from pipeline.sync.event_recorder import EventRecorder, say
 from pipeline.telemetry import logger
 from pipeline.transform.conflicts import unlike

@@ -21,7 +21,7 @@ from pipeline import wiring
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.outgoing import Candidate, MatchStatus
-from pipeline.extract.pages import id_of, read_by_ids
+from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.changes import linked_accounts
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming.stale_reads import is_shown_deleted

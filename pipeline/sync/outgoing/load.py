@@ -25,8 +25,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.outgoing import Act, Decision, Memory
 from pipeline.error_kinds import classify
 from pipeline.load import outgoing as load_outgoing
-from pipeline.load.outgoing import WriteResults, answers
-from pipeline.load.writers import RecordWrite, Sent
+from pipeline.load.outgoing import RecordWrite, Sent, WriteResults, answers
 from pipeline.outages import current_work
 from pipeline.settings import settings
 from pipeline.sync import definitions

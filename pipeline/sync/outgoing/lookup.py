@@ -32,9 +32,7 @@ from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
-from pipeline.extract.changed import Extent, walk_added, walk_changed, was_added_since
-from pipeline.extract.pages import id_of, read_by_ids
-from pipeline.extract.search import search_claim
+from pipeline.extract import Extent, id_of, read_by_ids, search_claim, walk_added, walk_changed, was_added_since
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing.known_by import Pair
 from pipeline.sync.staging import pack_page, unpack_page

@@ -33,7 +33,7 @@ from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.domain.times import epoch_seconds
-from pipeline.extract.pages import id_of, read_by_ids
+from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing import index_fetch
 from pipeline.sync.outgoing import transform as deciding

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pipeline.domain.kinds import Entity
 from pipeline.domain.outgoing import Act, Decision
-from pipeline.extract.pages import id_of, read_by_ids
+from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing.diff import is_export
 from pipeline.sync.outgoing.transform import decide

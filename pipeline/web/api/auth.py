@@ -10,7 +10,7 @@ from flask_openapi3.types import SecuritySchemesDict
 
 from db import audit
 from db.operator import Present
-from pipeline.accounts import api_keys
+from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
 from pipeline.operations.errors import OperationError, forbidden
 from pipeline.telemetry import logger
@@ -48,7 +48,7 @@ def allowance() -> int:
     """Return how many bytes the sender of a request may send, by key or session."""
     given = request.authorization
     if given is not None and given.type == "bearer":
-        return guard.MAX_FORM_BYTES if api_keys.holder_of(given.token or "") is not None else 0
+        return guard.MAX_FORM_BYTES if operators.holder_of(given.token or "") is not None else 0
     return guard.allowance()
 
 
@@ -56,7 +56,7 @@ def _present() -> Present | None:
     """A key goes before a session; a session's changes carry the token that its pages know."""
     given = request.authorization
     if given is not None and given.type == "bearer":
-        return api_keys.holder_of(given.token or "")
+        return operators.holder_of(given.token or "")
     token = guard.token()
     if not token:
         return None

@@ -12,7 +12,7 @@ from db import api_key, audit
 from db import operator as rows
 from db.operator import Operator
 from db.session import transaction
-from pipeline.accounts import api_keys, logins, operators, second_factor
+from pipeline.accounts import logins, operators, second_factor
 from pipeline.accounts.logins import LoginRefused
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.kinds import Role
@@ -49,7 +49,7 @@ def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response
             "has_second_factor": account.has_second_factor,
             "recovery_codes_left": len(account.recovery_digests),
         }
-    values |= {"usual_days": api_keys.USUAL_DAYS, "most_days": api_keys.MOST_DAYS}
+    values |= {"usual_days": operators.USUAL_DAYS, "most_days": operators.MOST_DAYS}
     values |= {"own_digest": operators.digest_of(guard.token()), "mistake": mistake}
     values["roles"] = [each for each in Role if Role(me.role).may(each)]
     return page("account.html", status=status, **values, **shown)
@@ -132,9 +132,9 @@ def add_key() -> Response:
         proved = _prove("password")
         role = Role(form["role"]) if form.get("role") in list(Role) else None
         days = form.get("days", "")
-        if not (days.isascii() and days.isdigit() and len(days) <= len(str(api_keys.MOST_DAYS))):
-            raise OperatorRefused(f"a key expires after 1 to {api_keys.MOST_DAYS} days")
-        key = api_keys.make_key(guard.who(), form.get("name", ""), role=role, days=int(days), proved=proved)
+        if not (days.isascii() and days.isdigit() and len(days) <= len(str(operators.MOST_DAYS))):
+            raise OperatorRefused(f"a key expires after 1 to {operators.MOST_DAYS} days")
+        key = operators.make_key(guard.who(), form.get("name", ""), role=role, days=int(days), proved=proved)
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
     return show_account(new_key=key)

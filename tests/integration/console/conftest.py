@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from db.operator import Operator
 from db.session import transaction
-from pipeline.accounts import api_keys, operators
+from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
 
 PASSWORD = "canary correct horse"
@@ -134,7 +134,7 @@ def looker(viewer: Visitor, anybody: Visitor) -> Call:
 def caller(owner: Visitor, browser: Visitor) -> Call:
     present = operators.who_is(owner.token)
     assert present
-    headers = {"Authorization": f"Bearer {api_keys.make_key(present, 'test')}"}
+    headers = {"Authorization": f"Bearer {operators.make_key(present, 'test')}"}
 
     def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
         answer = browser.client.open(path, method=method, json=body or None, headers=headers)

@@ -19,7 +19,7 @@ from db import api_key, audit, login_attempt
 from db import operator as rows
 from db.session import transaction
 from pipeline import settings as environment
-from pipeline.accounts import api_keys, logins, operators, second_factor
+from pipeline.accounts import logins, operators, second_factor
 from pipeline.accounts.logins import LoginOrigin, LoginRefused
 from pipeline.domain.kinds import Role
 from pipeline.settings import settings
@@ -302,7 +302,7 @@ def test_old_attempts_ended_sessions_and_long_expired_keys_are_deleted(browser: 
     me = operators.who_is(browser.token)
     assert me
     fails()
-    api_keys.make_key(me, "old")
+    operators.make_key(me, "old")
     change("UPDATE login_attempts SET last_at = now() - interval '25 hours'")
     change("UPDATE operator_sessions SET created_at = now() - interval '8 days'")
     change("UPDATE api_keys SET expires_at = now() - interval '31 days'")
@@ -350,7 +350,7 @@ def test_a_new_password_ends_other_sessions_and_revokes_keys(browser: Visitor, a
     other = enter(Visitor(app.test_client()))
     me = operators.who_is(browser.token)
     assert me
-    key = api_keys.make_key(me, "nightly")
+    key = operators.make_key(me, "nightly")
 
     wrong = browser.post("/account/password", old="wrong password", new="another long one")
     right = browser.post("/account/password", old=PASSWORD, new="another long one")
@@ -358,7 +358,7 @@ def test_a_new_password_ends_other_sessions_and_revokes_keys(browser: Visitor, a
     assert (wrong.status_code, right.status_code) == (400, 303)
     assert "Keys revoked: 1" in browser.text("/account"), "who changed it goes on"
     assert other.get("/").status_code == 303
-    assert api_keys.holder_of(key) is None
+    assert operators.holder_of(key) is None
     enter(other, "another long one")
 
 
@@ -472,17 +472,17 @@ def make_key(visitor: Visitor, **form: Any) -> Any:
 def test_a_key_needs_the_password_is_shown_once_and_can_be_revoked(browser: Visitor) -> None:
     refused = make_key(browser, password="wrong password")
     page = make_key(browser, role="viewer").text
-    (key,) = re.findall(api_keys.PREFIX + r"[\w-]+", page)
-    holder = api_keys.holder_of(key)
+    (key,) = re.findall(operators.PREFIX + r"[\w-]+", page)
+    holder = operators.holder_of(key)
 
-    assert (refused.status_code, api_keys.PREFIX in refused.text) == (400, False)
+    assert (refused.status_code, operators.PREFIX in refused.text) == (400, False)
     assert holder is not None
     assert (holder.name, holder.role, holder.key) == (NAME, "viewer", "nightly")
     assert key not in browser.text("/account")
     with transaction() as session:
         (row,) = api_key.keys_of(session, holder.id)
     assert browser.post(f"/account/keys/{row.id}/revoke").status_code == 303
-    assert api_keys.holder_of(key) is None
+    assert operators.holder_of(key) is None
     assert [action for action, *_ in (audited("key.add") + audited("key.revoke"))] == [NAME, NAME]
 
 
@@ -504,35 +504,35 @@ def test_a_key_is_never_above_its_owner_and_always_expires(browser: Visitor, for
 def test_a_key_ends_when_it_expires(browser: Visitor) -> None:
     me = operators.who_is(browser.token)
     assert me
-    key = api_keys.make_key(me, "nightly", days=1)
-    assert api_keys.holder_of(key)
+    key = operators.make_key(me, "nightly", days=1)
+    assert operators.holder_of(key)
 
     change("UPDATE api_keys SET expires_at = now() - interval '1 second'")
 
-    assert api_keys.holder_of(key) is None
+    assert operators.holder_of(key) is None
 
 
 def test_a_key_loses_what_its_owner_loses(browser: Visitor) -> None:
     me = operators.who_is(browser.token)
     assert me
-    key = api_keys.make_key(me, "nightly")
+    key = operators.make_key(me, "nightly")
 
     accounts.change(NAME, role=Role.VIEWER)
-    lowered = api_keys.holder_of(key)
+    lowered = operators.holder_of(key)
     accounts.add("boss", None, Role.ADMIN)
     accounts.change(NAME, state="disabled")
     accounts.change(NAME, state="active")
 
     assert lowered is not None
     assert lowered.role == "viewer"
-    assert api_keys.holder_of(key) is None, "disabled and enabled again, the key stays revoked"
+    assert operators.holder_of(key) is None, "disabled and enabled again, the key stays revoked"
 
 
 @pytest.mark.parametrize("way", ["console", "api"])
 def test_an_admin_sees_and_revokes_every_key(browser: Visitor, admin: Visitor, boss: Call, way: str) -> None:
     me = operators.who_is(browser.token)
     assert me
-    key = api_keys.make_key(me, "nightly")
+    key = operators.make_key(me, "nightly")
 
     (theirs,) = [each for each in boss("GET", "/api/v1/operators/keys")[1]["keys"] if each["owner"] == NAME]
     assert "nightly" in admin.text("/operators")
@@ -541,7 +541,7 @@ def test_an_admin_sees_and_revokes_every_key(browser: Visitor, admin: Visitor, b
     else:
         assert admin.post(f"/operators/keys/{theirs['id']}/revoke").status_code == 303
 
-    assert api_keys.holder_of(key) is None
+    assert operators.holder_of(key) is None
     assert audited("key.revoke") == [("admin@acme.test", "nightly", {"key": theirs["id"]})]
 
 
@@ -598,7 +598,7 @@ def test_a_session_of_long_ago_confirms_the_password_first(browser: Visitor, ana
 def test_nobody_revokes_the_key_of_another(browser: Visitor, viewer: Visitor) -> None:
     me = operators.who_is(browser.token)
     assert me
-    api_keys.make_key(me, "nightly")
+    operators.make_key(me, "nightly")
     with transaction() as session:
         (row,) = api_key.keys_of(session, me.id)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.accounts import api_keys, operators
+from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
 from tests.integration.console.conftest import Call, Visitor
@@ -284,12 +284,12 @@ def test_operators_are_added_and_changed_and_the_last_admin_stays(world: World, 
     ],
 )
 def test_what_cannot_be_kept_is_refused_before_anything_is_done(world: World, admin: Any, body: str) -> None:
-    from pipeline.accounts import api_keys, operators  # noqa: PLC0415 - as in the fixtures
+    from pipeline.accounts import operators  # noqa: PLC0415 - as in the fixtures
 
     assert world
     present = operators.who_is(admin.token)
     assert present
-    headers = {"Authorization": f"Bearer {api_keys.make_key(present, 'test')}"}
+    headers = {"Authorization": f"Bearer {operators.make_key(present, 'test')}"}
     answer = admin.client.post(f"{BASE}/plans", data=body, headers=headers, content_type="application/json")
 
     assert answer.status_code in (400, 422), answer.text[:300]
@@ -308,7 +308,7 @@ def test_a_comparison_is_requested_without_a_body_too(world: World, script: Call
 def test_a_body_that_is_no_json_starts_nothing(world: World, operator: Visitor, anybody: Visitor) -> None:
     present = operators.who_is(operator.token)
     assert present
-    key = {"Authorization": f"Bearer {api_keys.make_key(present, 'test')}", "Content-Type": "application/json"}
+    key = {"Authorization": f"Bearer {operators.make_key(present, 'test')}", "Content-Type": "application/json"}
 
     answers = [anybody.client.post(f"{BASE}/verify", data=data, headers=key) for data in ("{everything", "null", "[]")]
 

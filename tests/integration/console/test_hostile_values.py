@@ -22,7 +22,7 @@ from db import connector as connectors
 from db import failure as failures
 from db.failure import NewFailure
 from db.session import transaction
-from pipeline.accounts import api_keys, operators
+from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity
 from pipeline.operations import cached_answers
 from tests.integration.console.conftest import Visitor
@@ -122,7 +122,7 @@ def evil(world: World, admin: Visitor) -> World:
     assert admin.post("/c/acme/plans", document=document).status_code == 303
     me = operators.who_is(admin.token)
     assert me
-    api_keys.make_key(me, "".join(each for each in EVIL[:90] if each.isprintable()))
+    operators.make_key(me, "".join(each for each in EVIL[:90] if each.isprintable()))
     world.change_rows("UPDATE connectors SET name = :n, hull_organization = :o", n=NAME, o=EVIL)
     cached_answers.forget_all()
     return world

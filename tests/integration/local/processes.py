@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import redis
 import sqlalchemy as sa
 
-from pipeline.data_dir import PROJECT_DIR
 from pipeline.local import folders, servers
-from pipeline.local.processes import running_in, until
-from pipeline.settings import Settings
+from pipeline.local.children import running_in, until
+from pipeline.settings import PROJECT_DIR, Settings
 
 PATIENCE_S = 60.0
 COMMANDS = {"postgres": "postgres", "valkey": "valkey-server"}

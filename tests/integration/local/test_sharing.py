@@ -133,9 +133,9 @@ def test_a_server_that_is_restarted_as_all_stop_is_stopped_too(tmp_path: Path, m
     monkeypatch.setattr(servers, "Children", lambda _tell: late)
     monkeypatch.setattr(servers, "LOOK_S", 0.0)
     monkeypatch.setattr(servers.folders_module, "place", lambda _data_dir: None)
-    monkeypatch.setattr(servers.binaries, "find_binaries", lambda _folders: None)
+    monkeypatch.setattr(servers, "find_binaries", lambda _folders: None)
     module = SimpleNamespace(program=lambda _folders, _programs: "first", is_ready=lambda _folders: True)
-    monkeypatch.setitem(servers._MODULES, "postgres", module)
+    monkeypatch.setitem(servers.SERVERS, "postgres", module)
 
     with servers._running(own_servers(tmp_path), ("postgres",), None, restarts=True):
         assert late.is_restarting.wait(PATIENCE_S)

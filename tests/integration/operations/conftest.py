@@ -13,7 +13,7 @@ from werkzeug.serving import make_server
 
 from db.operator import Operator, present
 from db.session import transaction
-from pipeline.accounts import api_keys
+from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
 from tests.command_line import run
 from tests.integration.console.conftest import NO_HASH, app
@@ -39,7 +39,7 @@ def installation(app: Flask, world: World, tmp_path: Path) -> Iterator[Installat
         session.flush()
         owner = present(operator)
     key_file = tmp_path / "api.key"
-    key_file.write_text(f"{api_keys.make_key(owner, 'remote')}\n")
+    key_file.write_text(f"{operators.make_key(owner, 'remote')}\n")
     server = make_server("127.0.0.1", 0, app)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

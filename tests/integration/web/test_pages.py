@@ -26,7 +26,7 @@ from db.session import transaction, use_database
 from db.token_ledger import TokenSpending
 from db.watermark import Watermark
 from pipeline.clients.limits import TokenBudget
-from pipeline.data_dir import PROJECT_DIR
+from pipeline.settings import PROJECT_DIR
 from pipeline.web import monitoring
 from pipeline.web.app import create_app
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, basic, webhook

@@ -12,8 +12,7 @@ import pytest
 from pipeline.domain.kinds import Entity
 from pipeline.errors import LostLease, Rejected, Retryable
 from pipeline.fencing import Lease, holding, write_deadline_s
-from pipeline.load.outgoing import send
-from pipeline.load.writers import LOOK_EVERY, RecordWrite
+from pipeline.load.outgoing import LOOK_EVERY, RecordWrite, send
 
 
 class Pipedrive:

@@ -1,1 +1,0 @@
-"""Read from the remote systems, without changing the data."""
