@@ -10,12 +10,14 @@ import pytest
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
 from tests.journeys.people import age
+from tests.prepared import prepared
 from tests.world import World
 
 MINE = "1" * 24
 
 
 @pytest.fixture(autouse=True)
+@prepared
 def key(world: World) -> str:
     """Code of the field that holds the customer's number, which counts more than the e-mail. One Person is fetched."""
     code = next(field.code for field in world.company.custom_fields("person") if field.type == "varchar")

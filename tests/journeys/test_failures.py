@@ -18,6 +18,7 @@ from tests.deliveries import deliver, listen, notify
 from tests.integration.engine.tables import differences, everything
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.journeys.test_bad_records import raw
+from tests.prepared import prepared
 from tests.world import World
 
 
@@ -37,6 +38,7 @@ def replay(world: World, failure: Failure, **more: Any) -> None:
 
 
 @pytest.fixture
+@prepared
 def broken(world: World) -> Failure:
     """Five good Persons, and one without a time."""
     fill(world, persons=5, organizations=0)
@@ -291,6 +293,7 @@ def send_name(world: World, name: str, key: str) -> None:
 
 
 @pytest.fixture
+@prepared
 def outgoing(world: World) -> None:
     """Two Users whose nickname is the name of their Persons."""
     world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])

@@ -23,10 +23,12 @@ from tests.journeys.told_by_hull import (
     user,
     writes,
 )
+from tests.prepared import prepared
 from tests.world import World
 
 
 @pytest.fixture(autouse=True)
+@prepared
 def linking(world: World) -> None:
     """Links on, one segment of either kind, and a first full fetch behind us."""
     world.change_settings(

@@ -12,12 +12,14 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
 from tests.journeys.people import age
+from tests.prepared import prepared
 from tests.world import World
 
 MAPPED = [{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "phone"}]
 
 
 @pytest.fixture(autouse=True)
+@prepared
 def fetched(world: World) -> None:
     """Two Persons and an Organization in Pipedrive, and a first full fetch that has come to its end."""
     world.change_settings(

@@ -11,10 +11,12 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import age, fill
 from tests.journeys.test_departures import mapping, settled, since_then, states, user
+from tests.prepared import prepared
 from tests.world import World
 
 
 @pytest.fixture
+@prepared
 def known(world: World) -> World:
     """Hull knows 120 Persons, and wants to hear of deletions."""
     world.change_settings(support_user_deletion=True)

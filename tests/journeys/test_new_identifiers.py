@@ -11,12 +11,14 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import age, fill
 from tests.journeys.told_by_hull import code, know_everything, say, user, writes
+from tests.prepared import prepared
 from tests.world import World
 
 MAPPED = [{"hull": "nickname", "service": "name"}]
 
 
 @pytest.fixture
+@prepared
 def numbered(world: World) -> World:
     """Four Persons with customer numbers, fetched while only their e-mails identified them; Hull knows none of them."""
     world.change_settings(outgoing_user_attributes=MAPPED)

@@ -12,6 +12,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.told_by_hull import know_everything
+from tests.prepared import prepared
 from tests.world import World
 
 USERS = 40
@@ -19,6 +20,7 @@ MAPPED = [{"hull": "name", "service": "name"}]
 
 
 @pytest.fixture(autouse=True)
+@prepared
 def ready(world: World) -> None:
     world.change_settings(outgoing_user_attributes=MAPPED)
     know_everything(world)

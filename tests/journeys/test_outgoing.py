@@ -16,12 +16,14 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from tests.deliveries import notify
 from tests.journeys.people import age, fill
+from tests.prepared import prepared
 from tests.world import World
 
 MAPPED = [{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "phone"}]
 
 
 @pytest.fixture(autouse=True)
+@prepared
 def joined(world: World) -> None:
     """Four Persons that are Users, joined by the ids Hull gave."""
     world.change_settings(outgoing_user_attributes=MAPPED)

@@ -13,6 +13,7 @@ from tests.journeys.outgoing_effects import Outcome, plan_and_apply, send_everyt
 from tests.journeys.people import fill
 from tests.journeys.planning import NICKNAME
 from tests.journeys.told_by_hull import account, code, know_everything, say, user
+from tests.prepared import prepared
 from tests.world import World, default_settings
 
 Document = dict[str, Any]
@@ -32,6 +33,7 @@ def key(number: int) -> str:
 
 
 @pytest.fixture
+@prepared
 def known(world: World) -> World:
     """Twelve Persons and five Organizations, known on both sides, under settings that send those of one segment."""
     world.change_settings(**BASE)

@@ -12,10 +12,12 @@ from pipeline.domain.kinds import Entity
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, NICKNAME, apply, changes_of, items, planned, with_more
 from tests.journeys.told_by_hull import code, know_everything, mapped, person, say, user, writes
+from tests.prepared import prepared
 from tests.world import World, default_settings
 
 
 @pytest.fixture
+@prepared
 def known(world: World) -> World:
     """Six Persons and two Organizations, known on both sides."""
     fill(world, persons=6, organizations=2)
@@ -318,6 +320,7 @@ def test_a_job_computes_what_the_request_left(known: World) -> None:
 
 
 @pytest.fixture
+@prepared
 def hundred(world: World) -> World:
     fill(world, persons=101, organizations=0)
     know_everything(world)

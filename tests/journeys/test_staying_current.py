@@ -14,12 +14,14 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill, names
+from tests.prepared import prepared
 from tests.world import World
 
 FIVE_S = timedelta(seconds=5)
 
 
 @pytest.fixture
+@prepared
 def settled(world: World) -> World:
     """A world that was fetched whole an hour ago, with webhooks, and where schedules tick."""
     fill(world, persons=6, organizations=2)

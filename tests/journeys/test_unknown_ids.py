@@ -13,10 +13,12 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
+from tests.prepared import prepared
 from tests.world import World
 
 
 @pytest.fixture
+@prepared
 def known(world: World) -> World:
     """Five Persons that Hull knows."""
     fill(world, persons=5, organizations=0)

@@ -17,6 +17,7 @@ from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
 from tests.journeys.test_bad_records import GOES_WHOLE, GOES_WITHOUT, REFUSED, raw
 from tests.logs import written
+from tests.prepared import prepared
 from tests.world import World, default_settings
 
 SOME_TIME_AGO = "2026-02-01T00:00:00Z"
@@ -98,6 +99,7 @@ def swallow(world: World, entity: Entity, pipedrive_id: int, **members: Any) -> 
 
 
 @pytest.fixture
+@prepared
 def peace(world: World) -> World:
     """120 Persons and 40 Organizations, in step everywhere."""
     fill(world)

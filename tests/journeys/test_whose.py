@@ -13,6 +13,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
 from tests.journeys.people import age
+from tests.prepared import prepared
 from tests.world import World
 
 MAPPED = [{"hull": "nickname", "service": "name"}]
@@ -26,6 +27,7 @@ def settings(world: World) -> None:
 
 
 @pytest.fixture
+@prepared
 def two_mails(world: World) -> dict[str, str]:
     """One Person with the e-mails of two Users, fetched; e-mail → Hull id. Hull's ids are not resolved yet."""
     ids = {email: in_hull(world, email=email) for email in ("ada@work.test", "ada@home.test")}

@@ -30,6 +30,7 @@ from tests.journeys.told_by_hull import (
     user,
     writes,
 )
+from tests.prepared import prepared
 from tests.world import World
 
 NAME = {"hull": "nickname", "service": "name"}
@@ -38,6 +39,7 @@ HOME: dict[str, Any] = {"value": "ada@home.test", "primary": False, "label": "ho
 
 
 @pytest.fixture(autouse=True)
+@prepared
 def joined(world: World) -> None:
     """Ada is Person 1 and a User, Acme is Organization 1 and an Account."""
     world.company.create_person(name="Ada Lovelace", emails=[WORK, HOME])

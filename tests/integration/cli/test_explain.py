@@ -7,10 +7,12 @@ import pytest
 from pipeline.domain.kinds import Entity
 from tests.command_line import Run
 from tests.journeys.told_by_hull import ANN, BEN, say, user
+from tests.prepared import prepared
 from tests.world import World
 
 
 @pytest.fixture
+@prepared
 def ada(world: World) -> int:
     """Ada came by a fetch, and Hull gave her another name; Ann is in no segment that is sent."""
     world.change_settings(

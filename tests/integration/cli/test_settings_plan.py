@@ -11,10 +11,12 @@ from tests.command_line import Run
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, with_more
 from tests.journeys.told_by_hull import know_everything
+from tests.prepared import prepared
 from tests.world import World
 
 
 @pytest.fixture
+@prepared
 def known(world: World) -> World:
     """Six Persons and two Organizations, known on both sides."""
     fill(world, persons=6, organizations=2)
@@ -76,6 +78,7 @@ def test_a_plan_is_discarded_once(known: World, run: Run, tmp_path: Path) -> Non
 
 
 @pytest.fixture
+@prepared
 def hundred(world: World) -> World:
     """So many Persons that settings which touch all of them have to be confirmed."""
     fill(world, persons=101, organizations=0)

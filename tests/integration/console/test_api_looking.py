@@ -13,12 +13,14 @@ from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Call
 from tests.journeys.test_replays import broken
 from tests.journeys.told_by_hull import know_everything, say, user
+from tests.prepared import prepared
 from tests.world import API_TOKEN, HULL_SECRET, World
 
 BASE = "/api/v1/connectors/acme"
 
 
 @pytest.fixture
+@prepared
 def ada(world: World) -> World:
     """Ada of Acme is known on both sides, and Hull has given her another name."""
     world.change_settings(outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}])

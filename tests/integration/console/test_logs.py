@@ -19,6 +19,7 @@ from pipeline.jobs import log_exports, runtime
 from pipeline.web.console import logs
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.exporting import CSV, NDJSON, begin, exported
+from tests.prepared import prepared
 from tests.world import CONNECTOR_ID, World
 
 LOGS = "/c/acme/logs"
@@ -32,6 +33,7 @@ def nothing_is_remembered() -> Iterator[None]:
 
 
 @pytest.fixture
+@prepared
 def busy(world: World) -> World:
     """Two Persons came by a fetch, one of which could not be read; something was skipped and something sent."""
     world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
@@ -87,6 +89,7 @@ def test_a_filter_stands_in_the_address(busy: World, viewer: Visitor, query: str
 
 
 @pytest.fixture
+@prepared
 def namesakes(world: World) -> World:
     """Person 1 and Organization 1 share a number, Person 1's e-mail is at Organization 2's domain, Person 2 is Organization 2's
     namesake by number."""

@@ -15,10 +15,12 @@ from tests.integration.console.conftest import Visitor
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, with_more
 from tests.journeys.told_by_hull import know_everything
+from tests.prepared import prepared
 from tests.world import World, default_settings
 
 
 @pytest.fixture
+@prepared
 def known(world: World) -> World:
     """Six Persons and two Organizations, known on both sides."""
     fill(world, persons=6, organizations=2)
@@ -27,6 +29,7 @@ def known(world: World) -> World:
 
 
 @pytest.fixture
+@prepared
 def hundred(world: World) -> World:
     fill(world, persons=101, organizations=0)
     know_everything(world)

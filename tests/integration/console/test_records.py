@@ -9,6 +9,7 @@ import pytest
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Visitor
 from tests.journeys.told_by_hull import ANN, say, user
+from tests.prepared import prepared
 from tests.world import CONNECTOR_ID, World
 
 RECORDS = "/c/acme/records"
@@ -16,6 +17,7 @@ HOSTILE = "<script>alert(1)</script>{{7*7}}\u202eevil\u200b"
 
 
 @pytest.fixture
+@prepared
 def ada(world: World) -> dict[str, Any]:
     """Ada of Acme is on both sides, and both are joined."""
     world.change_settings(outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}])

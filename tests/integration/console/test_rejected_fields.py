@@ -8,12 +8,14 @@ from db.run import Run
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Call, Visitor
 from tests.journeys.people import age, raw
+from tests.prepared import prepared
 from tests.world import World
 
 BASE = "/api/v1/connectors/acme"
 
 
 @pytest.fixture
+@prepared
 def run(world: World) -> Run:
     """Two Persons went, each without its label."""
     for number in (7, 8):

@@ -16,6 +16,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.operations.fields import segments_of
 from pipeline.web.console.settings_forms import SECTIONS
 from tests.integration.console.conftest import Visitor
+from tests.prepared import prepared
 from tests.world import World
 
 AT = "/c/acme/settings"
@@ -46,6 +47,7 @@ def save(visitor: Visitor, reviewed: str) -> Any:
 
 
 @pytest.fixture
+@prepared
 def fields(world: World) -> World:
     """The world once a few records were fetched."""
     world.company.create_person(

@@ -1,0 +1,206 @@
+"""Run an expensive set-up of a world once, and give the other tests exact copies of its result.
+
+    @pytest.fixture
+    @prepared
+    def known(world: World) -> World:
+        fill(world, persons=2)
+        know_everything(world)
+        return world
+
+A copy holds the rows and sequences of the database, the keys of Redis, the company, what its API counted, and all that Hull
+holds. For a test it is as if it had paused after the set-up, for KEPT_S at most. A set-up begins with a new world; it may edit
+the company, change settings, fetch and work. It adds no listener, fault, subscription or operator: the test that needs them does.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import wraps
+from sqlite3 import Connection
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import text
+
+from db import token_ledger
+from db.base import Base
+from db.session import engine
+from pipeline import wiring
+from tests.manual_clock import Clock
+from tests.world import World
+
+T = TypeVar("T")
+
+KEPT_S = 60.0
+OF_PEOPLE = ("operators", "operator_sessions", "api_keys", "login_attempts", "audit_log")
+"""Tables that fixtures of visitors fill before or after the set-up."""
+SEQUENCES = (
+    "SELECT format('%I.%I', schemaname, sequencename), last_value FROM pg_sequences WHERE last_value IS NOT NULL"
+)
+ONE_OF_A_KIND = (type(threading.Lock()), type(threading.RLock()), Connection)
+"""What each world has of its own."""
+
+Content = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """`made_at` is in real seconds, `moment` the test's own time if it has one."""
+
+    made_at: float
+    moment: datetime | None
+    tables: Content
+    sequences: list[tuple[str, int]]
+    redis: list[tuple[bytes, int, bytes]]
+    calls: tuple[Any, ...]
+    records: bytes
+    memory: bytes
+
+
+_copies: dict[str, Copy] = {}
+
+
+def prepared(set_up: Callable[..., T]) -> Callable[..., T]:
+    """Run a set-up, a function of a new world and of arguments with a telling repr, only where no copy of its result is kept."""
+
+    @wraps(set_up)
+    def prepare(world: World, **given: Any) -> T:
+        assert world.pipedrive.ledger.requests.total() == world.hull.received.count == 0, "a set-up needs a new world"
+        clock = world.company.clock
+        start = clock.now if isinstance(clock, Clock) else None
+        name = f"{set_up.__module__}.{set_up.__qualname__} {sorted(given.items())} {start}"
+        copy = _copies.get(name)
+        if copy is None or _real_seconds() - copy.made_at > KEPT_S:
+            people = _content(OF_PEOPLE)
+            result = set_up(world, **given)
+            assert people == _content(OF_PEOPLE), "a set-up adds no operator and no audit entry"
+            _copies[name] = _copy(world, result)
+            return result
+        return cast("T", _restore(world, copy))
+
+    return prepare
+
+
+def _real_seconds() -> float:
+    return time.clock_gettime(time.CLOCK_MONOTONIC)  # stays real while a test stops time
+
+
+def _tables() -> list[str]:
+    return [table.name for table in Base.metadata.sorted_tables if table.name not in OF_PEOPLE]
+
+
+def _content(tables: tuple[str, ...] | list[str]) -> Content:
+    """(table, its rows as COPY writes them) of each table that has rows."""
+    connection = engine().raw_connection()
+    try:
+        cursor, found = connection.cursor(), []
+        for table in tables:
+            rows = io.BytesIO()
+            cursor.copy_expert(f'COPY (SELECT * FROM "{table}") TO STDOUT', rows)  # noqa: S608
+            if rows.getvalue():
+                found.append((table, rows.getvalue()))
+        return found
+    finally:
+        connection.close()
+
+
+def _copy(world: World, result: Any) -> Copy:
+    faults, notifier = world.hull_app.extensions["hull_faults"], world.hull_app.extensions["hull_notifier"]
+    left_out = [*world.pipedrive.faults.rules, *world.pipedrive.subscriptions.by_id, *faults.rules, notifier.target]
+    assert left_out == [None], "a set-up adds no fault and no subscription"
+    clock = world.company.clock
+    redis = wiring.shared_redis()
+    of_people = [f"{table}_%" for table in OF_PEOPLE]
+    with engine().connect() as connection:
+        sequences = [(row[0], row[1]) for row in connection.execute(text(SEQUENCES), {"of_people": of_people})]
+    return Copy(
+        made_at=_real_seconds(),
+        moment=clock.now if isinstance(clock, Clock) else None,
+        tables=_content(_tables()),
+        sequences=sequences,
+        redis=[(key, max(redis.pttl(key), 0), redis.dump(key)) for key in redis.scan_iter()],
+        calls=tuple(token_ledger._owed),
+        records=world.company._store.serialize(),
+        memory=_dumped(world, (result, [_state(part) for part in _parts(world)])),
+    )
+
+
+def _restore(world: World, copy: Copy) -> Any:
+    from pipeline.sync import compiled  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    clock = world.company.clock
+    if copy.moment is not None:
+        clock.move((copy.moment - clock.now).total_seconds())  # type: ignore[attr-defined]
+    _restore_rows(copy)
+    redis = wiring.shared_redis()
+    with redis.pipeline(transaction=False) as pipe:
+        for key, ttl, value in copy.redis:
+            pipe.restore(key, ttl, value, replace=True)
+        pipe.execute()
+    token_ledger._owed.extend(copy.calls)
+    compiled._compiled.clear()
+    world.company._store.deserialize(copy.records)
+    result, states = _loaded(world, copy.memory)
+    for part, state in zip(_parts(world), states, strict=True):
+        vars(part).update(state)
+    return result
+
+
+def _restore_rows(copy: Copy) -> None:
+    deletes = [f'DELETE FROM "{name}"' for name in reversed(_tables())]  # noqa: S608
+    counts = [f"SELECT setval('{name}', {value})" for name, value in copy.sequences]
+    connection = engine().raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(";".join([*deletes, *counts]))
+        for table, rows in copy.tables:
+            cursor.copy_expert(f'COPY "{table}" FROM STDIN', io.BytesIO(rows))
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def _parts(world: World) -> tuple[Any, ...]:
+    """The objects whose attributes a set-up changes."""
+    pipedrive = world.pipedrive
+    return world.company, world.company._search, pipedrive.ledger, pipedrive.budget, pipedrive.limiter, world.hull
+
+
+def _state(part: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(part).items() if not _is_own(value) and name != "listeners"}
+
+
+def _is_own(value: Any) -> bool:
+    return callable(value) or isinstance(value, ONE_OF_A_KIND)
+
+
+def _own(world: World) -> dict[str, Any]:
+    """What a copy refers to by name, since each world has its own."""
+    parts = {f"{number}": part for number, part in enumerate(_parts(world))} | {"world": world}
+    inner = {
+        f"{n}.{name}": value
+        for n, part in enumerate(_parts(world))
+        for name, value in vars(part).items()
+        if _is_own(value)
+    }
+    return parts | inner
+
+
+def _dumped(world: World, value: Any) -> bytes:
+    names = {id(each): name for name, each in _own(world).items()}
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=5)
+    pickler.persistent_id = lambda each: names.get(id(each))  # type: ignore[method-assign]
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+def _loaded(world: World, dumped: bytes) -> Any:
+    unpickler = pickle.Unpickler(io.BytesIO(dumped))  # noqa: S301 - we wrote it
+    unpickler.persistent_load = _own(world).__getitem__  # type: ignore[method-assign]
+    return unpickler.load()
