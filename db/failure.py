@@ -6,11 +6,23 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import orjson
 import zstandard
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, tuple_, update
+from sqlalchemy import (
+    BigInteger,
+    CursorResult,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    func,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Mapped, Session, defer, mapped_column
 
 from db import change_writer
@@ -80,6 +92,8 @@ class Failure(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+RETENTION_DAYS: Final = 90
+"""Of closed failures: as long as the replays that list them."""
 OF_RECORDS: Final = ("record", "field")
 """Kinds of failures that are about one record, and are replayed by carrying it over again."""
 
@@ -455,3 +469,14 @@ def count_open_up_to(session: Session, connector_key: int, most: int) -> int:
     """How many are open, counted no further than `most`: what every page shows must not read 200,000 rows."""
     some = select(Failure.id).filter_by(connector_key=connector_key, state="open").limit(most).subquery()
     return session.scalar(select(func.count()).select_from(some)) or 0
+
+
+_DROP_OLD = text("""
+    DELETE FROM failures
+     WHERE id = ANY(ARRAY(SELECT id FROM failures
+                           WHERE state <> 'open' AND updated_at < now() - make_interval(days => :days) LIMIT :limit))""")
+
+
+def drop_old_failures(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
+    """Delete at most `limit` failures that were closed long ago; returns how many. The audit log keeps who closed them, and why."""
+    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"days": keep_days, "limit": limit})).rowcount

@@ -29,6 +29,8 @@ from pipeline.errors import LostLease
 RETENTION_DAYS = 30
 OPEN: Final = ("due", "paused")
 """States of a job that has not ended."""
+CONTINUABLE: Final = (*OPEN, "failed")
+"""States of a job that can be aborted; one that failed can also be resumed."""
 
 
 class Job(Base):
@@ -219,8 +221,8 @@ def resume(session: Session, job_id: int) -> bool:
 
 
 def abort(session: Session, job_id: int) -> bool:
-    """End a job that is due or paused, as `pause` takes it from its worker; False when it has ended."""
-    row = _take_from_workers(session, job_id, OPEN, "aborted")
+    """End a job that is due, paused or failed, as `pause` takes it from its worker; False when it has ended otherwise."""
+    row = _take_from_workers(session, job_id, CONTINUABLE, "aborted")
     if row is None:
         return False
     row.ended_at, row.secret = func.now(), None
@@ -274,10 +276,10 @@ def find_open(session: Session, kind: str, key: str) -> int | None:
     return session.scalar(select(Job.id).filter_by(kind=kind, dedupe_key=key).where(Job.state.in_(OPEN)))
 
 
-def last_failed(session: Session, kind: str, key: str) -> int | None:
-    """Return the id of the newest job that failed."""
-    mine = select(Job.id).filter_by(kind=kind, dedupe_key=key, state="failed")
-    return session.scalar(mine.order_by(Job.id.desc()).limit(1))
+def newest_jobs(session: Session, connector_key: int, kind: str, keys: Sequence[str]) -> dict[str, Job]:
+    """Return dedupe key → the newest job of a kind, in any state."""
+    mine = select(Job).where(Job.connector_key == connector_key, Job.kind == kind, Job.dedupe_key.in_(keys))
+    return {job.dedupe_key: job for job in session.scalars(mine.order_by(Job.id))}
 
 
 def lock_with_secret(session: Session) -> list[Job]:
@@ -363,15 +365,19 @@ def was_refused(session: Session, kind: str, key: str, *, within_s: float) -> bo
 
 
 _DROP_OLD = text("""
-    DELETE FROM jobs j
-     WHERE ended_at < now() - make_interval(days => :keep_days)
-       AND (state IN ('done', 'refused', 'aborted')
-            OR state = 'failed' AND NOT EXISTS (
-                SELECT FROM failures f
-                 WHERE f.connector_key = j.connector_key AND f.direction = 'outgoing' AND f.entity = ''
-                   AND f.record_id = j.id::text AND f.stage = 'control.job' AND f.state = 'open'))""")
+    WITH old AS MATERIALIZED (
+        SELECT id FROM jobs j
+         WHERE ended_at < now() - make_interval(days => :keep_days)
+           AND (state IN ('done', 'refused', 'aborted')
+                OR state = 'failed' AND NOT EXISTS (
+                    SELECT FROM failures f
+                     WHERE f.connector_key = j.connector_key AND f.direction = 'outgoing' AND f.entity = ''
+                       AND f.record_id = j.id::text AND f.stage = 'control.job' AND f.state = 'open'))
+         ORDER BY id LIMIT :limit)
+    DELETE FROM jobs j USING old WHERE j.id = old.id""")
 
 
-def drop_old_jobs(session: Session, keep_days: int = RETENTION_DAYS) -> int:
-    """Delete jobs past their retention; returns how many. A failed one is kept as long as its Failure is open."""
-    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"keep_days": keep_days})).rowcount
+def drop_old_jobs(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
+    """Delete at most `limit` jobs past their retention; returns how many. A failed one is kept as long as its Failure is open."""
+    scope = {"keep_days": keep_days, "limit": limit}
+    return cast("CursorResult[Any]", session.execute(_DROP_OLD, scope)).rowcount

@@ -41,7 +41,7 @@ class Replay(Base):
     chosen: Mapped[dict[str, Any]]
     per_second: Mapped[float] = mapped_column(Float)
     state: Mapped[str] = mapped_column(server_default="running")
-    """`running`, `paused`, `aborted`, `done`, or `stopped`: its job failed, and waiting items still wait."""
+    """`running`, `aborted`, `done`, or `stopped`: its job failed, and waiting items still wait. A pause is a state of its job."""
     reason: Mapped[str | None]
     """Why its job failed, until it is resumed."""
     detail: Mapped[str | None]
@@ -233,6 +233,18 @@ def last_event_id(session: Session) -> int:
     """What is logged from now on has a greater id."""
     query = text("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('sync_events', 'id')), 0)")
     return int(session.execute(query).scalar_one())
+
+
+_UNWATCHED = text("""
+    SELECT r.id FROM replays r
+     WHERE r.ended_at IS NULL
+       AND NOT EXISTS (SELECT FROM jobs j WHERE j.kind = 'replay' AND j.dedupe_key = r.id::text AND j.state = 'due')
+       AND (r.state = 'aborted' OR EXISTS (SELECT FROM replay_items i WHERE i.replay_id = r.id AND i.state = 'sent'))""")
+
+
+def find_unwatched(session: Session) -> list[int]:
+    """Return the ids of replays with items in flight and no job that records their outcomes: it was paused or aborted."""
+    return list(session.scalars(_UNWATCHED))
 
 
 def drop_old_replays(session: Session, keep_days: int = RETENTION_DAYS) -> int:

@@ -52,7 +52,7 @@ def _plan(request: ConnectorRequest, answer: PlanAnswer) -> None:
         say(f"  {answer.tokens:,} tokens, about {duration(answer.takes_s)}.")
         say(f"Records: {own_name()} settings plan-items {request.connector} {answer.id} incoming|outgoing ENTITY")
         say(f"Next: {own_name()} settings apply {request.connector} {answer.id}")
-    elif answer.state == "computing":
+    elif answer.state in ("computing", "paused"):
         say(f"Next: {own_name()} settings show-plan {request.connector} {answer.id}")
 
 

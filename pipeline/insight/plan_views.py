@@ -12,12 +12,14 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db import plan as rows
+from db.job import Job, newest_jobs
 from db.plan import PlanItem, SettingsPlan
 from pipeline.domain.fields import read_field_definitions
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import read_settings
 from pipeline.jobs.plans import apply
+from pipeline.sync.job_queue import PLAN
 
 ACTS: Final = ("update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same")
 """In the order of the page: what would be written first."""
@@ -110,6 +112,7 @@ class Side:
 class PlanView:
     """A plan with all details.
 
+    state    `paused` while its job is paused
     changed  names of the settings that differ from its base version
     touched  existing records that would change, or that a look-up may find
     asks     whether that number needs approval
@@ -156,6 +159,8 @@ class PlanView:
 
     @property
     def sentence(self) -> str:
+        if self.state == "paused":
+            return f"Paused by a person: {self.examined:,} of about {self.known:,} known records were examined. Resume its job."
         if self.state == "computing":
             return f"Looking at every known record: {self.examined:,} of about {self.known:,} so far."
         if not self.changed and self.parent_id is None:
@@ -205,6 +210,9 @@ def view_of(session: Session, plan: SettingsPlan) -> PlanView:
     same = {
         name: getattr(plan, name) for name in PlanView.__dataclass_fields__ if name in SettingsPlan.__table__.columns
     }
+    job = job_of(session, plan.connector_key, plan.id) if plan.state == "computing" else None
+    if job is not None and job.state == "paused":
+        same["state"] = "paused"
     return PlanView(
         **same,
         changed=_changed(connectors.get_settings(session, plan.connector_key, plan.base_version), plan.document),
@@ -212,6 +220,11 @@ def view_of(session: Session, plan: SettingsPlan) -> PlanView:
         asks=bool(asked),
         sides=_sides(Counter(plan.counts), {each: _labels(session, plan.connector_key, each) for each in Entity}),
     )
+
+
+def job_of(session: Session, connector_key: int, plan_id: int) -> Job | None:
+    """Return the job that computes a plan, or did."""
+    return newest_jobs(session, connector_key, PLAN, [str(plan_id)]).get(str(plan_id))
 
 
 def item_of(item: PlanItem) -> ItemView:

@@ -4,7 +4,7 @@
 
 Each kind has one handler (`pipeline.jobs.handler`). What counts as an attempt is decided in `pipeline.sync.retries`: a rate limit,
 a spent budget and an outage do not, and a step that succeeds sets the attempts to zero. A person pauses and aborts jobs by
-`pipeline.jobs.actions`: that takes the lease from the worker, which then writes nothing more.
+`pipeline.jobs.runtime`: that takes the lease from the worker, which then writes nothing more.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from structlog.contextvars import bind_contextvars
 from db import failure as failures
 from db import job as jobs
 from db import sync_event as events
+from db.failure import Failure
 from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
@@ -28,6 +29,7 @@ from pipeline.jobs import connector_creation, exports, log_exports, sends, setti
 from pipeline.jobs.handler import Handler, JobStep, keep_result
 from pipeline.jobs.plans import compute
 from pipeline.jobs.replays import advance
+from pipeline.jobs.replays.start import replay_failure
 from pipeline.jobs.verify import verify
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
@@ -56,7 +58,13 @@ HANDLERS: Final[Mapping[str, Handler]] = {
         can_pause=True,
         on_abort=compute.abort,
     ),
-    job_queue.REPLAY: Handler(step=advance.step, event="connector.replay.error", on_failure=advance.stop),
+    job_queue.REPLAY: Handler(
+        step=advance.step,
+        event="connector.replay.error",
+        on_failure=advance.stop,
+        can_pause=True,
+        on_abort=advance.abort,
+    ),
     job_queue.LOG_EXPORT: Handler(
         step=log_exports.step,
         event="connector.log_export.error",
@@ -194,3 +202,56 @@ def subject_of(job: ClaimedJob | Job) -> str:
 def handler_of(job: ClaimedJob | Job) -> Handler:
     """Return how jobs of this kind are run."""
     return HANDLERS.get(job.kind, UNKNOWN)
+
+
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
+ABORT: Final = "abort"
+
+
+def acts_on(session: Session, job: Job) -> tuple[str, ...]:
+    """Return what a person may do with a job in its present state."""
+    handler = handler_of(job)
+    can_continue = job.state == "failed" and jobs.is_revivable(session, job.id)
+    possible = {
+        PAUSE: job.state == "due" and handler.can_pause,
+        RESUME: job.state == "paused" or can_continue,
+        ABORT: (job.state in jobs.OPEN or can_continue) and handler.on_abort is not None,
+    }
+    return tuple(act for act, is_possible in possible.items() if is_possible)
+
+
+def pause(session: Session, job: Job) -> bool:
+    """Have no worker run the job until it is resumed; False if that is not possible."""
+    return PAUSE in acts_on(session, job) and jobs.pause(session, job.id)
+
+
+def resume(session: Session, job: Job, *, by: str) -> bool:
+    """Continue a job that was paused, or that failed; False if it is neither. Raises: NotReplayable."""
+    failure = failure_of(session, job)
+    if failure is not None:
+        replay_failure(session, failure, by=by, why=f"job {job.id} was resumed")
+    elif not (jobs.resume(session, job.id) or jobs.revive(session, job.id)):  # its failure may have been discarded
+        return False
+    after_commit(session, lambda: wake_control("dispatch"))
+    return True
+
+
+def abort(session: Session, job: Job, *, by: str) -> bool:
+    """End a job that has not ended, or that failed; what its steps wrote stays. False if that is not possible."""
+    on_abort = handler_of(job).on_abort
+    if on_abort is None or ABORT not in acts_on(session, job):
+        return False
+    failure = failure_of(session, job)
+    on_abort(session, job, by)
+    if failure is not None:
+        failures.close_failure(session, failure.id, "discarded", by=by, why=f"job {job.id} was aborted")
+    return jobs.abort(session, job.id)
+
+
+def failure_of(session: Session, job: Job) -> Failure | None:
+    """Return the open failure of a job that failed."""
+    if job.state != "failed" or job.connector_key is None:
+        return None
+    failure = failures.find_open(session, job.connector_key, subject_of(job))
+    return failure if failure is not None and failure.record_id == str(job.id) else None

@@ -18,7 +18,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.domain.reasons import advice_of, meaning_of
 from pipeline.errors import Rejected
-from pipeline.jobs import actions
+from pipeline.jobs import runtime
 from pipeline.jobs.sends import handed_over
 from pipeline.jobs.verify import verify
 from pipeline.operations.call import Call
@@ -123,7 +123,7 @@ def show_job(call: Call, request: RowRequest) -> JobShape:
 )
 def pause_job(call: Call, request: RowRequest) -> Done:
     """Have no worker run a job until it is resumed. What its steps wrote stays, and the step that runs now is repeated later."""
-    return _act(call, request, actions.pause, "paused")
+    return _act(call, request, runtime.pause, "paused")
 
 
 @operation(
@@ -135,7 +135,7 @@ def pause_job(call: Call, request: RowRequest) -> Done:
 )
 def resume_job(call: Call, request: RowRequest) -> Done:
     """Continue a job that was paused, or that failed: behind its last step."""
-    return _act(call, request, partial(actions.resume, by=call.caller.name), "resumed")
+    return _act(call, request, partial(runtime.resume, by=call.caller.name), "resumed")
 
 
 @operation(
@@ -147,7 +147,7 @@ def resume_job(call: Call, request: RowRequest) -> Done:
 )
 def abort_job(call: Call, request: RowRequest) -> Done:
     """End a job before its end. What its steps wrote stays; a plan that is being computed is discarded."""
-    return _act(call, request, partial(actions.abort, by=call.caller.name), "aborted")
+    return _act(call, request, partial(runtime.abort, by=call.caller.name), "aborted")
 
 
 def find_jobs(
@@ -179,11 +179,6 @@ def _act(call: Call, request: RowRequest, act: Callable[[Session, Job], bool], d
 
 
 def _not_possible(call: Call, job: Job, done: str) -> OperationError:
-    if job.kind == "replay" and job.state in rows.OPEN:
-        message = f"Job {job.id} is a replay, which is {done} as a replay."
-        return conflict(
-            "wrong_kind", message, f"See: pipeline failures replays --help; its number is {job.dedupe_key}."
-        )
     if job.state in rows.OPEN and not (done == "resumed" or job.state == "paused"):
         message = f"A job of the kind {KINDS.get(job.kind, job.kind)!r} cannot be {done}: it ends by itself."
         return conflict("wrong_kind", message)
@@ -196,7 +191,7 @@ def _no_such(call: Call) -> OperationError:
 
 
 def _describe(session: Session, job: Job, *, is_running: bool) -> JobShape:
-    failure = actions.failure_of(session, job)
+    failure = runtime.failure_of(session, job)
     name = KINDS.get(job.kind, job.kind)
     return JobShape(
         id=job.id,
@@ -211,7 +206,7 @@ def _describe(session: Session, job: Job, *, is_running: bool) -> JobShape:
         advice=advice_of(job.reason),
         result_id=int(job.dedupe_key) if job.kind in (PLAN, REPLAY, LOG_EXPORT) else None,
         failure_id=None if failure is None else failure.id,
-        acts=list(actions.acts_on(session, job)),
+        acts=list(runtime.acts_on(session, job)),
         created_at=job.created_at,
         due_at=job.due_at,
         ended_at=job.ended_at,

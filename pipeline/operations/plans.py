@@ -13,7 +13,8 @@ from db import run as run_rows
 from db.plan import SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
-from pipeline.insight.plan_views import PlanView, Side, page_of_items, view_of
+from pipeline.insight.plan_views import PlanView, Side, job_of, page_of_items, view_of
+from pipeline.jobs import runtime
 from pipeline.jobs.plans import apply as plan_apply
 from pipeline.jobs.plans import compute, create
 from pipeline.jobs.plans.apply import PlanRefused
@@ -257,8 +258,10 @@ def discard_plan(call: Call, request: RowRequest) -> Done:
     """Discard a plan that was not applied."""
     with call.transaction(f"plan {request.id}") as session:
         _plan(session, call, request.id)
-        if not plan_apply.discard(session, request.id, author=call.caller.name):
+        if not create.discard(session, request.id, author=call.caller.name):
             raise conflict("wrong_state", f"Plan {request.id} has already ended.")
+        if (job := job_of(session, call.connector.key, request.id)) is not None:
+            runtime.abort(session, job, by=call.caller.name)
     return Done(done="discarded")
 
 

@@ -14,10 +14,12 @@ from db import failure as failures
 from db import replay as rows
 from db.failure import Failure
 from db.failure_filter import FailureFilter
+from db.job import Job, newest_jobs
 from db.replay import OUTCOMES, SENT, WAITING, Replay
 from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.domain.reasons import advice_of, meaning_of
+from pipeline.jobs import runtime
 from pipeline.jobs.replays import start
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
@@ -25,6 +27,7 @@ from pipeline.operations.failures import Edited, Expected, FailuresChosen, get_f
 from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import RowId, Text, Why
+from pipeline.sync.job_queue import REPLAY
 
 WORDS: Mapping[str, str] = {
     WAITING: "waiting",
@@ -218,7 +221,7 @@ def list_replay_items(call: Call, request: ReplayItemsAsked) -> ReplayItemsAnswe
 )
 def pause_replay(call: Call, request: RowRequest) -> Done:
     """Pause a replay: no more items are sent; items already sent continue."""
-    return _act(call, request, start.pause, "paused")
+    return _act(call, request, runtime.pause, "paused")
 
 
 @operation(
@@ -230,7 +233,7 @@ def pause_replay(call: Call, request: RowRequest) -> Done:
 )
 def resume_replay(call: Call, request: RowRequest) -> Done:
     """Resume a replay that was paused or has stopped."""
-    return _act(call, request, partial(start.resume, by=call.caller.name), "resumed")
+    return _act(call, request, partial(runtime.resume, by=call.caller.name), "resumed")
 
 
 @operation(
@@ -242,17 +245,35 @@ def resume_replay(call: Call, request: RowRequest) -> Done:
 )
 def abort_replay(call: Call, request: RowRequest) -> Done:
     """Abort a replay; failures that were not sent stay open."""
-    return _act(call, request, partial(start.abort, by=call.caller.name), "aborted")
+    return _act(call, request, partial(runtime.abort, by=call.caller.name), "aborted")
 
 
 def describe_replays(session: Session, found: Sequence[Replay]) -> list[ReplayShape]:
     """Return replays with their progress."""
-    counts = rows.item_counts(session, [each.id for each in found])
-    return [_describe(each, counts[each.id]) for each in found]
+    counts, jobs = rows.item_counts(session, [each.id for each in found]), _jobs_of(session, found)
+    return [_describe(each, jobs.get(each.id), counts[each.id]) for each in found]
 
 
-def _describe(replay: Replay, counts: Mapping[str, int]) -> ReplayShape:
-    advice = f"{advice_of(replay.reason)} Then resume the replay.".strip() if replay.reason else ""
+def _jobs_of(session: Session, replays: Sequence[Replay]) -> dict[int, Job]:
+    """Return replay → its job."""
+    found: dict[int, Job] = {}
+    for connector_key in {each.connector_key for each in replays}:
+        keys = [str(each.id) for each in replays if each.connector_key == connector_key]
+        found |= {int(key): job for key, job in newest_jobs(session, connector_key, REPLAY, keys).items()}
+    return found
+
+
+def _state_of(replay: Replay, job: Job | None) -> str:
+    """Return `done`, `aborted`, or the state of its job: `running`, `paused`, or `stopped` if it failed."""
+    if job is None or replay.state in ("done", "aborted"):
+        return replay.state
+    return {"due": "running", "paused": "paused", "failed": "stopped"}.get(job.state, replay.state)
+
+
+def _describe(replay: Replay, job: Job | None, counts: Mapping[str, int]) -> ReplayShape:
+    state = _state_of(replay, job)
+    reason = replay.reason if state == "stopped" else None
+    advice = f"{advice_of(reason)} Then resume the replay.".strip() if reason else ""
     items = "1 item" if replay.total == 1 else f"{replay.total:,} items"
     by_state = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts.get(state)]
     return ReplayShape(
@@ -262,18 +283,18 @@ def _describe(replay: Replay, counts: Mapping[str, int]) -> ReplayShape:
         why=replay.why,
         chosen=replay.chosen,
         per_second=replay.per_second,
-        state=replay.state,
-        reason=replay.reason,
-        meaning=meaning_of(replay.reason),
+        state=state,
+        reason=reason,
+        meaning=meaning_of(reason),
         advice=advice,
-        detail=replay.detail,
+        detail=replay.detail if reason else None,
         total=replay.total,
         settled=sum(counts.get(state, 0) for state in OUTCOMES),
         counts=dict(counts),
         left_s=counts.get(WAITING, 0) / replay.per_second,
         summary=f"{items}: {', '.join(by_state)}.",
         created_at=replay.created_at,
-        ended_at=replay.ended_at,
+        ended_at=replay.ended_at if state not in ("running", "paused") else None,
     )
 
 
@@ -308,11 +329,13 @@ def _item(
     )
 
 
-def _act(call: Call, request: RowRequest, act: Callable[[Session, int], bool], done: str) -> Done:
+def _act(call: Call, request: RowRequest, act: Callable[[Session, Job], bool], done: str) -> Done:
+    """Act on the job of a replay."""
     with call.transaction(str(request.id)) as session:
         replay = _get(session, call, request.id)
-        if not act(session, replay.id):
-            raise conflict("wrong_state", f"Replay {replay.id} is {replay.state}, so it cannot be {done}.")
+        job = _jobs_of(session, [replay]).get(replay.id)
+        if job is None or not act(session, job):
+            raise conflict("wrong_state", f"Replay {replay.id} is {_state_of(replay, job)}, so it cannot be {done}.")
     return Done(done=done)
 
 

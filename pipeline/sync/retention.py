@@ -26,6 +26,7 @@ from db import (
 )
 from db import batch as batches
 from db import delivery as deliveries
+from db import failure as failures
 from db import job as jobs
 from db import job_item as job_items
 from db import log_export as log_exports
@@ -109,7 +110,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "dropped": _drop_partitions,
     "deliveries": _in_slices(deliveries.drop_old_deliveries),
     "batches": _in_slices(batches.drop_old_batches),
-    "jobs": _at_once(jobs.drop_old_jobs),
+    "jobs": _in_slices(jobs.drop_old_jobs),
     "job_items": _at_once(job_items.drop_old_items),
     "export_files": _at_once(export_file.drop_old_files),
     "plan_items": _at_once(plans.drop_old_items),
@@ -119,6 +120,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "event_counts": _at_once(event_count.fold_old_counts),
     "verifications": _at_once(verification.drop_old_verifications),
     "newest_webhooks": _in_slices(newest_webhook.drop_old),
+    "failures": _in_slices(failures.drop_old_failures),
     "replays": _at_once(replays.drop_old_replays),
     "login_attempts": _in_slices(login_attempt.delete_old_attempts),
     "sessions": _at_once(operator.delete_ended_sessions),

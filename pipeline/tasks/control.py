@@ -11,6 +11,7 @@ from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.jobs import runtime
+from pipeline.jobs.replays import advance
 from pipeline.sync import alerts, counting, duplicates, job_queue, retention
 from pipeline.sync.changes import dispatch as change_dispatch
 from pipeline.sync.changes.hull_ids import CHUNK, ask_hull, learn
@@ -27,7 +28,7 @@ RESOLVE_ROUND = 20
 
 @app.task(name="control.sweep", bind=True)
 def sweep(self: Task) -> None:
-    """Enqueue again what is due or was lost, and process new deliveries."""
+    """Enqueue again what is due or was lost, process new deliveries, and learn outcomes of paused and aborted replays."""
     ticked_by = (self.request.headers or {}).get("ticked_by")
     with transaction() as session:
         found = batches.sweep(session)
@@ -38,6 +39,7 @@ def sweep(self: Task) -> None:
         logger().warning("sweep.recovered", swept_total=lost, batches=[wakeup.batch_id for wakeup, _ in found])
     job_queue.dispatch()
     change_dispatch.dispatch_changes()
+    advance.record_left_outcomes()
 
 
 @app.task(name="control.dispatch")

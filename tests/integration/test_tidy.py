@@ -76,6 +76,37 @@ def test_much_is_deleted_in_several_transactions(world: World, monkeypatch: pyte
     assert world.rows("SELECT 1 FROM deliveries") == []
 
 
+def test_failures_and_jobs_that_ended_long_ago_are_deleted_and_open_ones_are_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AT_ONCE", 2)
+    world.change_rows(
+        "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint, state,"
+        " updated_at) SELECT :c, 'record', n, 'incoming', 'person', 'load', 'x', '', '',"
+        " CASE WHEN n % 2 = 0 THEN 'open' ELSE 'discarded' END,"
+        " now() - make_interval(days => CASE WHEN n = 1 THEN 80 ELSE 100 END) FROM generate_series(1, 10) n",
+        c=world.connector_key,
+    )
+    world.change_rows(
+        "INSERT INTO jobs (connector_key, kind, dedupe_key, state, ended_at)"
+        " SELECT :c, 'status', n, CASE WHEN n = 1 THEN 'due' ELSE 'done' END,"
+        " CASE WHEN n > 1 THEN now() - interval '31 days' END FROM generate_series(1, 6) n",
+        c=world.connector_key,
+    )
+
+    retention.tidy()
+
+    assert [row.subject for row in world.rows("SELECT subject FROM failures ORDER BY id")] == [
+        "1",
+        "2",
+        "4",
+        "6",
+        "8",
+        "10",
+    ]
+    assert [row.state for row in world.rows("SELECT state FROM jobs")] == ["due"]
+
+
 def test_an_old_day_that_somebody_reads_is_left_alone_and_writers_wait_no_longer_than_a_second(world: World) -> None:
     long_ago = datetime.now(UTC).date() - timedelta(days=200)
     with transaction() as session:

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from db import failure as failures
+from db import job as jobs
 from db import replay as rows
 from db.failure_filter import FailureFilter
 from db.replay import Replay
@@ -36,12 +37,20 @@ def begin(world: World, per_second: float = FAST, **chosen: Any) -> int:
         return int(beginning.begin(session, which, by="ada", why="mended", per_second=per_second).id)
 
 
+def act(world: World, name: str, replay_id: int, **by: str) -> bool:
+    """Pause, resume or abort the job of a replay."""
+    with transaction() as session:
+        job = jobs.newest_jobs(session, world.connector_key, "replay", [str(replay_id)])[str(replay_id)]
+        return bool(getattr(world.module("jobs.runtime"), name)(session, job, **by))
+
+
 def advance(world: World) -> None:
     """Let the replay's job and everything it set going come to their ends."""
     for _ in range(4):
         world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
         world.run_jobs()
         world.work()
+        world.module("jobs.replays.advance").record_left_outcomes()
 
 
 def outcomes(replay_id: int) -> dict[str, int]:
@@ -57,7 +66,8 @@ def mood(replay_id: int) -> str:
 
 def state(replay_id: int) -> str:
     with transaction() as session:
-        return session.get_one(Replay, replay_id).state
+        (progress,) = describe_replays(session, [session.get_one(Replay, replay_id)])
+        return progress.state
 
 
 def broken(world: World, *numbers: int) -> None:
@@ -119,40 +129,36 @@ def test_a_pace_is_kept(world: World, noon: Clock) -> None:
 
 
 def test_a_replay_can_be_paused_and_goes_on(world: World) -> None:
-    beginning = world.module("jobs.replays.start")
     broken(world, 10, 11)
     mended(world, 10, 11)
     replay_id = begin(world)
 
-    with transaction() as session:
-        assert beginning.pause(session, replay_id)
-        assert not beginning.pause(session, replay_id)
+    assert act(world, "pause", replay_id)
+    assert not act(world, "pause", replay_id)
     advance(world)
-    paused = (outcomes(replay_id), world.rows("SELECT 1 FROM jobs WHERE state = 'due'"))
-    with transaction() as session:
-        assert beginning.resume(session, replay_id, by="bo")
+    paused = (state(replay_id), outcomes(replay_id), world.rows("SELECT 1 FROM jobs WHERE state = 'due'"))
+    assert act(world, "resume", replay_id, by="bo")
     advance(world)
 
-    assert paused == ({"waiting": 2}, [])
+    assert paused == ("paused", {"waiting": 2}, [])
     assert (outcomes(replay_id), state(replay_id)) == ({"came_through": 2}, "done")
 
 
 def test_what_was_not_sent_stays_open_when_a_replay_is_aborted(world: World) -> None:
-    beginning = world.module("jobs.replays.start")
     broken(world, *range(10, 14))
     mended(world, *range(10, 14))
     replay_id = begin(world, per_second=1.0)
     world.run_jobs()
 
-    with transaction() as session:
-        assert beginning.abort(session, replay_id, by="bo")
-        assert not beginning.resume(session, replay_id, by="bo")
+    assert act(world, "abort", replay_id, by="bo")
+    assert not act(world, "resume", replay_id, by="bo")
     advance(world)
 
     assert outcomes(replay_id) == {"came_through": 1, "aborted": 3}
     assert state(replay_id) == "aborted"
     assert len(opened(world)) == 3
     assert world.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
+    assert world.rows("SELECT 1 FROM replays WHERE ended_at IS NULL") == []
 
 
 def test_of_two_who_replay_the_same_one_does_it(world: World) -> None:
@@ -224,8 +230,6 @@ def test_wherever_a_worker_is_killed_the_lease_brings_the_replay_to_its_end(
 
 
 def test_a_worker_that_lost_its_job_changes_nothing(world: World) -> None:
-    from db import job as jobs  # noqa: PLC0415 - named beside what it proves
-
     broken(world, 10)
     replay_id = begin(world)
     with transaction() as session:
@@ -268,7 +272,6 @@ def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
 def test_a_replay_whose_job_gives_up_says_so_and_goes_on_when_told(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, way: str
 ) -> None:
-    beginning, replaying = world.module("jobs.replays.start"), world.module("jobs.replays.start")
     broken(world, 10, 11)
     mended(world, 10, 11)
     replay_id = begin(world)
@@ -278,18 +281,19 @@ def test_a_replay_whose_job_gives_up_says_so_and_goes_on_when_told(
         stopped = session.get_one(Replay, replay_id)
     (failure,) = [each for each in opened(world) if each.kind == "control"]
     mend()
-    with transaction() as session:
-        if way == "resumed":
-            assert beginning.resume(session, replay_id, by="bo")
-        elif way == "by its failure":
-            replaying.replay_failure(session, failure, by="bo", why="mended")
-        else:
-            failures.close_failure(session, failure.id, "discarded", by="bo", why="seen")
-            assert beginning.resume(session, replay_id, by="bo")
+    if way == "by its failure":
+        with transaction() as session:
+            world.module("jobs.replays.start").replay_failure(session, failure, by="bo", why="mended")
+    else:
+        if way != "resumed":
+            with transaction() as session:
+                failures.close_failure(session, failure.id, "discarded", by="bo", why="seen")
+        assert act(world, "resume", replay_id, by="bo")
+    resumed = state(replay_id)
     advance(world)
 
     assert (stopped.state, stopped.reason, failure.reason) == ("stopped", reason, reason)
-    assert stopped.ended_at is not None
+    assert (stopped.ended_at is not None, resumed) == (True, "running")
     assert (state(replay_id), outcomes(replay_id), opened(world)) == ("done", {"came_through": 2}, [])
     assert world.rows("SELECT reason, detail FROM replays") == [(None, None)]
     assert world.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
@@ -307,13 +311,11 @@ def test_a_replay_whose_workers_all_die_says_so(world: World) -> None:
 
 
 def test_a_replay_that_stopped_can_be_aborted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    beginning = world.module("jobs.replays.start")
     broken(world, 10)
     replay_id = begin(world)
     give_up(world, monkeypatch, Rejected("refused_by_pipedrive", ""))()
 
-    with transaction() as session:
-        assert beginning.abort(session, replay_id, by="bo")
+    assert act(world, "abort", replay_id, by="bo")
     advance(world)
 
     assert (state(replay_id), outcomes(replay_id)) == ("aborted", {"aborted": 1})
@@ -321,24 +323,21 @@ def test_a_replay_that_stopped_can_be_aborted(world: World, monkeypatch: pytest.
     assert world.rows("SELECT 1 FROM replays WHERE ended_at IS NULL OR reason IS NOT NULL") == []
 
 
-def test_what_a_person_paused_is_not_taken_for_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    beginning = world.module("jobs.replays.start")
+def test_outcomes_of_what_was_sent_are_learned_while_a_replay_is_paused(world: World) -> None:
     broken(world, 10, 11)
     mended(world, 10, 11)
     replay_id = begin(world, per_second=1.0)
     world.run_jobs()
-    with transaction() as session:
-        assert beginning.pause(session, replay_id)
-    world.change_rows("UPDATE jobs SET attempts = 8, due_at = now()")
+    assert act(world, "pause", replay_id)
 
-    world.run_jobs()
-    rested = state(replay_id)
-    with transaction() as session:
-        assert beginning.resume(session, replay_id, by="bo")
+    advance(world)
+    paused = (state(replay_id), outcomes(replay_id))
     world.change_rows("UPDATE replays SET per_second = 500")
+    assert act(world, "resume", replay_id, by="bo")
     advance(world)
 
-    assert (rested, state(replay_id), outcomes(replay_id)) == ("paused", "done", {"came_through": 2})
+    assert paused == ("paused", {"came_through": 1, "waiting": 1})
+    assert (state(replay_id), outcomes(replay_id)) == ("done", {"came_through": 2})
 
 
 def test_a_long_replay_is_handed_on_and_never_taken_for_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

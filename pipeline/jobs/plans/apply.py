@@ -189,13 +189,3 @@ def refuse(session: Session, plan_id: int, refused: PlanRefused, *, author: str)
     if plan is not None and plan.state == "ready" and refused.is_over:
         plan.state, plan.reason, plan.detail = "refused", refused.reason, str(refused)
         plan.ended_by, plan.ended_at = author, func.now()
-
-
-def discard(session: Session, plan_id: int, *, author: str) -> bool:
-    """Delete the plan's items. Return False if it has already ended."""
-    plan = plans.lock_plan(session, plan_id)
-    if plan is None or plan.state not in ("computing", "ready", "stopped"):
-        return False
-    plan.state, plan.ended_by, plan.ended_at = "discarded", author, func.now()
-    plans.drop_items(session, plan.id)
-    return True

@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
+from db import job as jobs
 from db import plan as plans
 from db import snapshot
 from db.job import ClaimedJob, Job
@@ -21,8 +22,7 @@ from pipeline.domain.budget import plan_cost
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import PipelineError
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
-from pipeline.jobs.plans.apply import discard
-from pipeline.jobs.plans.create import PHASES, PlanScope, lock_open_plan, scope_of
+from pipeline.jobs.plans.create import PHASES, PlanScope, discard, lock_open_plan, scope_of
 from pipeline.jobs.plans.preview import preview_records, preview_reports
 from pipeline.settings import settings
 from pipeline.sync.outgoing.event_log import HARMLESS
@@ -40,6 +40,7 @@ AT_ONCE_S: Final = 1.0
 def step(job: ClaimedJob) -> JobStep:
     """Compute the next slice of a plan."""
     plan_id = int(job.dedupe_key)
+    _clear_stop(job)
     if compute_slice(plan_id):
         return CONTINUE
     with transaction() as session:
@@ -47,6 +48,15 @@ def step(job: ClaimedJob) -> JobStep:
     if plan is not None:
         logger().info("connector.plan.ready", plan_id=plan_id, records=plan.examined, state=plan.state)
     return DONE
+
+
+def _clear_stop(job: ClaimedJob) -> None:
+    """Continue a plan whose failed job was resumed. Raises: LostLease."""
+    with transaction() as session:
+        plan = plans.lock_plan(session, int(job.dedupe_key))
+        if plan is not None and plan.state == "stopped":
+            jobs.hold(session, job)
+            plan.state, plan.reason, plan.detail, plan.ended_at = "computing", None, None, None
 
 
 def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
@@ -58,8 +68,9 @@ def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
 
 def abort(session: Session, job: Job, by: str) -> None:
     """Discard the plan, unless it is ready."""
-    if lock_open_plan(session, int(job.dedupe_key)) is not None:
-        discard(session, int(job.dedupe_key), author=by)
+    plan = plans.lock_plan(session, int(job.dedupe_key))
+    if plan is not None and plan.state in ("computing", "stopped"):
+        discard(session, plan.id, author=by)
 
 
 def compute_now(plan_id: int, for_s: float = AT_ONCE_S) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
@@ -162,3 +163,13 @@ def lock_open_plan(session: Session, plan_id: int) -> SettingsPlan | None:
     """Return the plan, locked; None if it is not being computed."""
     plan = plans.lock_plan(session, plan_id)
     return plan if plan is not None and plan.state == "computing" else None
+
+
+def discard(session: Session, plan_id: int, *, author: str) -> bool:
+    """Delete the plan's items. Return False if it has already ended."""
+    plan = plans.lock_plan(session, plan_id)
+    if plan is None or plan.state not in ("computing", "ready", "stopped"):
+        return False
+    plan.state, plan.ended_by, plan.ended_at = "discarded", author, func.now()
+    plans.drop_items(session, plan.id)
+    return True

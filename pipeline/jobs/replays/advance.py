@@ -20,7 +20,7 @@ from db import failure as failures
 from db import job as jobs
 from db import replay as rows
 from db.failure import Failure
-from db.job import ClaimedJob
+from db.job import ClaimedJob, Job
 from db.replay import Replay, ReplayEvent, ReplayItem, Trace
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
@@ -60,7 +60,7 @@ def step(job: ClaimedJob) -> JobStep:
         jobs.hold(session, job)
         _clear_stop(row)
         record_outcomes(session, row)
-        wait_s = _send(session, row) if row.state == "running" else None
+        wait_s = _send(session, row)
         session.flush()
         if wait_s is None:
             wait_s = _look_again_s(session, row)
@@ -71,11 +71,10 @@ def step(job: ClaimedJob) -> JobStep:
 
 
 def _clear_stop(row: Replay) -> None:
-    """The failed job was started again."""
-    if row.state != "stopped" and row.reason is None:
-        return
-    row.state = "running" if row.state == "stopped" else row.state
-    row.reason = row.detail = row.ended_at = row.sent_until = None
+    """Continue a replay whose failed job was resumed."""
+    if row.state == "stopped":
+        row.state = "running"
+        row.reason = row.detail = row.ended_at = row.sent_until = None
 
 
 def _send(session: Session, row: Replay) -> float | None:
@@ -160,9 +159,7 @@ def _look_again_s(session: Session, row: Replay) -> float | None:
 
 
 def _end(session: Session, row: Replay) -> None:
-    """Nothing is in flight; a paused one stays paused."""
-    if row.state == "paused" or row.ended_at is not None:
-        return
+    """End a replay without an item in flight."""
     row.state = "done" if row.state == "running" else row.state
     row.ended_at = func.now()
     counts = rows.item_counts(session, [row.id])[row.id]
@@ -170,12 +167,34 @@ def _end(session: Session, row: Replay) -> None:
 
 
 def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
-    """Write into the replay why its job failed. What waits keeps waiting; one that a person paused only rests."""
+    """Write into the replay why its job failed. Waiting items keep waiting."""
     row = rows.lock_replay(session, int(job.dedupe_key))
-    if row is None or row.state == "paused" or row.ended_at is not None:
-        return
-    row.state = "stopped" if row.state == "running" else row.state
-    row.reason, row.detail, row.ended_at = cause.reason, cause.detail, func.now()
+    if row is not None and row.state == "running":
+        row.state, row.reason, row.detail, row.ended_at = "stopped", cause.reason, cause.detail, func.now()
+
+
+def abort(session: Session, job: Job, _by: str) -> None:
+    """Send nothing more; failures that were not sent stay open. `record_left_outcomes` then ends the replay."""
+    row = rows.lock_replay(session, int(job.dedupe_key))
+    if row is not None and row.state in ("running", "stopped"):
+        row.state = "aborted"
+        row.reason = row.detail = row.ended_at = None
+        rows.abort_waiting(session, row.id)
+
+
+def record_left_outcomes() -> None:
+    """Record the outcomes of replays that were paused or aborted after items were sent: no job does so."""
+    with transaction() as session:
+        found = rows.find_unwatched(session)
+    for replay_id in found:
+        with transaction() as session:
+            row = rows.lock_replay(session, replay_id)
+            if row is None or row.ended_at is not None:
+                continue
+            record_outcomes(session, row)
+            session.flush()
+            if row.state == "aborted" and not rows.items_sent(session, row.id, 1):
+                _end(session, row)
 
 
 def record_outcomes(session: Session, row: Replay) -> None:

@@ -1,4 +1,4 @@
-"""Start replays: of one failure, or of many at a set pace, whose job is in `advance`. Pause, resume and abort a replay.
+"""Replay one failure, or start a replay of many at a set pace, whose job is in `advance`.
 
 A record is replayed as a change, an incoming batch from the stage that failed, an outgoing one from extract, and a control
 task as itself."""
@@ -15,7 +15,6 @@ from db import batch as batches
 from db import change_writer, failure_filter
 from db import failure as failures
 from db import job as jobs
-from db import replay as rows
 from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.replay import Replay, ReplayItem
@@ -154,7 +153,14 @@ def begin(
         raise MoreThanExpected(f"{replay.total} instead of {at_most}")
     for failure_id, payload in (payloads or {}).items():
         _correct(session, replay, failure_id, payload)
-    _have_it_sent(session, replay, by)
+    job_queue.enqueue(
+        session,
+        job_queue.REPLAY,
+        str(replay.id),
+        title=f"Replay {replay.id}: {replay.why}",
+        connector_key=replay.connector_key,
+    )
+    after_commit(session, lambda: wakeups.wake_control("dispatch"))
     return replay
 
 
@@ -162,65 +168,6 @@ def _correct(session: Session, replay: Replay, failure_id: int, payload: bytes) 
     failure = session.get_one(Failure, failure_id)
     check_payload(failure, payload)
     session.query(ReplayItem).filter_by(replay_id=replay.id, failure_id=failure_id).update({"payload": payload})
-
-
-def _have_it_sent(session: Session, replay: Replay, by: str) -> None:
-    """With a new job, or with the failed one, which closes its failure."""
-    failure = _failure_of(session, replay)
-    if failure is not None:
-        replay_failure(session, failure, by=by, why=f"replay {replay.id} goes on")
-    else:
-        job_queue.enqueue(
-            session,
-            job_queue.REPLAY,
-            str(replay.id),
-            title=f"Replay {replay.id}: {replay.why}",
-            connector_key=replay.connector_key,
-        )
-    after_commit(session, lambda: wakeups.wake_control("dispatch"))
-
-
-def _failure_of(session: Session, replay: Replay) -> Failure | None:
-    """Return the open failure of its job that can be replayed."""
-    job_id = jobs.last_failed(session, job_queue.REPLAY, str(replay.id))
-    if job_id is None or not jobs.is_revivable(session, job_id):
-        return None
-    subject = failures.control_subject(f"{job_queue.REPLAY}:{job_id}")
-    return failures.find_open(session, replay.connector_key, subject)
-
-
-def pause(session: Session, replay_id: int) -> bool:
-    """Send nothing more for now; False when it is not running."""
-    return _move(session, replay_id, {"running"}, "paused") is not None
-
-
-def _move(session: Session, replay_id: int, states: set[str], state: str) -> Replay | None:
-    replay = rows.lock_replay(session, replay_id)
-    if replay is None or replay.state not in states:
-        return None
-    replay.state = state
-    replay.reason = replay.detail = replay.ended_at = None
-    return replay
-
-
-def resume(session: Session, replay_id: int, *, by: str) -> bool:
-    """Resume a replay, also one with a failed job; return False if it is neither paused nor stopped."""
-    replay = _move(session, replay_id, {"paused", "stopped"}, "running")
-    if replay is None:
-        return False
-    replay.sent_until = None
-    _have_it_sent(session, replay, by)
-    return True
-
-
-def abort(session: Session, replay_id: int, *, by: str) -> bool:
-    """Send nothing more; what was not sent stays open. False when it has ended already."""
-    replay = _move(session, replay_id, {"running", "paused", "stopped"}, "aborted")
-    if replay is None:
-        return False
-    rows.abort_waiting(session, replay_id)
-    _have_it_sent(session, replay, by)
-    return True
 
 
 def words_of(chosen: FailureFilter) -> str:

@@ -64,12 +64,12 @@ def corrected(world: World, _stack: ExitStack) -> Fields:
 
 
 def replay_that_is(state: str) -> Callable[[World, ExitStack], Fields]:
-    """A replay in this state."""
+    """A replay with a job in this state."""
 
     def prepare(world: World, _stack: ExitStack) -> Fields:
         broken(world, 10, 11)
         replay_id = begin(world, per_second=0.1)
-        world.change_rows("UPDATE replays SET state = :state", state=state)
+        world.change_rows("UPDATE jobs SET state = :state", state=state)
         return {"id": replay_id}
 
     return prepare
@@ -180,7 +180,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "check_webhooks": nothing,
     "ensure_webhooks": nothing,
     "abort_job": job_that_is("due"),
-    "abort_replay": replay_that_is("running"),
+    "abort_replay": replay_that_is("due"),
     "add_operator": lambda _world, _stack: {
         "name": "ana@acme.test",
         "role": "operator",
@@ -204,7 +204,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "invite": with_an_app,
     "log_operator_out": an_operator(),
     "pause_job": job_that_is("due"),
-    "pause_replay": replay_that_is("running"),
+    "pause_replay": replay_that_is("due"),
     "pause_connector": nothing,
     "put_api_token": lambda _world, _stack: {"secret": API_TOKEN},
     "put_hull_secret": lambda _world, _stack: {"secret": HULL_SECRET},

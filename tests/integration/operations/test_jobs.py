@@ -13,7 +13,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
 from pipeline.jobs.exports import ExportOrder
 from pipeline.jobs.sends import SendOrder
-from pipeline.operations import jobs
+from pipeline.operations import jobs, plans, replays
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError
 from pipeline.operations.jobs import JobsAsked, JobShape
@@ -89,7 +89,7 @@ def test_a_job_that_failed_names_its_failure_and_the_next_step_and_is_resumed_by
     world.run_jobs()
 
     [job] = listed()
-    assert (job.state, job.reason, job.acts, job.failure_id) == ("failed", "worker_lost", ["resume"], 1)
+    assert (job.state, job.reason, job.acts, job.failure_id) == ("failed", "worker_lost", ["resume", "abort"], 1)
     assert job.advice
 
     jobs.resume_job(by(), ROW)
@@ -109,16 +109,64 @@ def test_what_requested_it_is_never_lost_by_an_abort(world: World) -> None:
     assert listed()[0].acts == []
 
 
-def test_a_replay_is_paused_as_a_replay(world: World) -> None:
+def test_a_replay_is_paused_as_any_job_from_either_list(world: World) -> None:
     with ExitStack() as stack:
         open_failures(world, stack)
     begin(world, per_second=0.1)
 
-    with pytest.raises(OperationError, match="as a replay") as refused:
-        jobs.pause_job(by(), ROW)
+    def states() -> tuple[str, str]:
+        return listed()[0].state, replays.show_replay(by(), ROW).state
 
-    assert "its number is 1" in refused.value.next_step
+    jobs.pause_job(by(), ROW)
+    paused = states()
+    replays.resume_replay(by(), ROW)
+    resumed = states()
+    replays.pause_replay(by(), ROW)
+    again = states()
+    with pytest.raises(OperationError, match="Replay 1 is paused, so it cannot be paused"):
+        replays.pause_replay(by(), ROW)
+    jobs.abort_job(by(), ROW)
+
+    assert (paused, resumed, again) == (("paused", "paused"), ("waiting", "running"), ("paused", "paused"))
+    assert states() == ("aborted", "aborted")
     assert listed()[0].title.startswith("Replay 1: ")
+
+
+def test_a_plan_shows_that_its_job_is_paused_and_ends_it_when_it_is_discarded(world: World) -> None:
+    plan(world)
+    jobs.pause_job(by(), ROW)
+
+    shown = plans.show_plan(by(), ROW)
+    plans.discard_plan(by(), ROW)
+
+    assert (shown.state, plans.show_plan(by(), ROW).state) == ("paused", "discarded")
+    assert shown.sentence.startswith("Paused by a person: 0 of about ")
+    assert [job.state for job in listed()] == ["aborted"]
+
+
+def test_a_plan_with_a_failed_job_is_computed_after_it_is_resumed(world: World) -> None:
+    plan(world)
+    world.change_rows("UPDATE jobs SET attempts = 8")
+    world.run_jobs()
+    stopped = plans.show_plan(by(), ROW)
+
+    jobs.resume_job(by(), ROW)
+    world.run_jobs()
+
+    assert (stopped.state, stopped.reason) == ("stopped", "worker_lost")
+    assert (plans.show_plan(by(), ROW).state, plans.show_plan(by(), ROW).reason) == ("ready", None)
+
+
+def test_a_job_that_failed_can_be_aborted_which_discards_its_failure(world: World) -> None:
+    plan(world)
+    world.change_rows("UPDATE jobs SET attempts = 8")
+    world.run_jobs()
+
+    jobs.abort_job(by(), ROW)
+
+    assert [job.state for job in listed()] == ["aborted"]
+    assert plans.show_plan(by(), ROW).state == "discarded"
+    assert [tuple(row) for row in world.rows("SELECT state, closed_by FROM failures")] == [("discarded", "ana")]
 
 
 def test_aborting_ends_also_what_the_job_is_about(world: World) -> None:

@@ -312,7 +312,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     },
     "id_mapping_writer.inherit": {"left": {number: {"name": "x"} for number in IDS}},
     "job.find_open": {"key": "10"},
-    "job.last_failed": {"key": "10"},
+    "job.newest_jobs": {"kind": "plan", "keys": ["10"]},
     "job.reopen": {"key": "10", "title": "again", "secret": b"1"},
     "job.was_refused": {"key": "10"},
     "job_item.add_item": {"subject": "person.seen", "payload": b""},
