@@ -169,7 +169,7 @@ def _deliver(running: Stage, mark: str, creates: int) -> None:
     """One notification, so that one batch makes them all."""
     from db import delivery as deliveries
     from db.session import transaction
-    from pipeline.tasks import wakeups
+    from pipeline.tasks import canvases
 
     messages = [
         {
@@ -183,7 +183,7 @@ def _deliver(running: Stage, mark: str, creates: int) -> None:
     with transaction() as session:
         body = orjson.dumps({"notification_id": mark, "channel": "user:update", "messages": messages})
         deliveries.keep_delivery(session, running.connector_key, "hull", mark, body)
-    wakeups.wake_control("dispatch")
+    canvases.wake_control("dispatch")
 
 
 def _users(running: Stage, mark: str, creates: int) -> list[dict[str, Any]]:

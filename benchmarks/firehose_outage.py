@@ -100,7 +100,7 @@ def report(running: Stage, number: int, email: str) -> None:
     """Have Hull report one User, in a notification of its own."""
     from db import delivery as deliveries
     from db.session import transaction
-    from pipeline.tasks import wakeups
+    from pipeline.tasks import canvases
 
     user = {"id": f"d{number:023x}", "email": email, "name": _new_name(number)}
     message = {"user": user, "account": {}, "segments": [], "changes": {"user": {"name": [None, user["name"]]}}}
@@ -108,7 +108,7 @@ def report(running: Stage, number: int, email: str) -> None:
     with transaction() as session:
         key = f"outage-{time.monotonic_ns()}"
         deliveries.keep_delivery(session, running.connector_key, "hull", key, orjson.dumps(body))
-    wakeups.wake_control("dispatch")
+    canvases.wake_control("dispatch")
 
 
 def _new_name(number: int) -> str:

@@ -193,7 +193,7 @@ def _tell(running: Stage, flow: str, users: Sequence[dict[str, Any]]) -> None:
     """Lay Hull's notifications into the table of deliveries, as the web process does."""
     from db import delivery as deliveries
     from db.session import transaction
-    from pipeline.tasks import wakeups
+    from pipeline.tasks import canvases
 
     with transaction() as session:
         for at in range(0, len(users), PER_NOTIFICATION):
@@ -203,12 +203,12 @@ def _tell(running: Stage, flow: str, users: Sequence[dict[str, Any]]) -> None:
             ]
             body = {"notification_id": f"{flow}-{at}", "channel": "user:update", "messages": messages}
             deliveries.keep_delivery(session, running.connector_key, "hull", f"{flow}-{at}", orjson.dumps(body))
-    wakeups.wake_control("dispatch")
+    canvases.wake_control("dispatch")
 
 
 def _settle(workers: Workers, *, resolved: bool = True) -> None:
     """Return once nothing is left to do; what failed for good is not waited for. Raises: TimeoutError."""
-    from pipeline.tasks import wakeups
+    from pipeline.tasks import canvases
 
     until, quiet, tick = time.monotonic() + PATIENCE_S, 0, 0.0
     while quiet < 6:
@@ -216,7 +216,7 @@ def _settle(workers: Workers, *, resolved: bool = True) -> None:
             raise TimeoutError(f"still at work: {_ask(LEFT)} left, {_ask(UNRESOLVED)} unresolved")
         workers.look()
         if time.monotonic() >= tick:
-            wakeups.wake_control("resolve_hull_ids")
+            canvases.wake_control("resolve_hull_ids")
             tick = time.monotonic() + RESOLVE_EVERY_S
         time.sleep(POLL_S)
         quiet = quiet + 1 if not _ask(LEFT) and not (resolved and _ask(UNRESOLVED)) else 0

@@ -123,7 +123,7 @@ def _order(url: str, faults: list[dict[str, Any]]) -> None:
 def _deliver(running: Stage, users: int) -> None:
     from db import delivery as deliveries
     from db.session import transaction
-    from pipeline.tasks import wakeups
+    from pipeline.tasks import canvases
 
     messages = [
         {
@@ -141,7 +141,7 @@ def _deliver(running: Stage, users: int) -> None:
     with transaction() as session:
         body = orjson.dumps({"notification_id": "outage", "channel": "user:update", "messages": messages})
         deliveries.keep_delivery(session, running.connector_key, "hull", "outage", body)
-    wakeups.wake_control("dispatch")
+    canvases.wake_control("dispatch")
 
 
 _LEFT = text("""

@@ -124,11 +124,11 @@ def _creates(count: int) -> Iterator[Message]:
 
 def send(running: Stage, flow: str, messages: list[Message], limit: int) -> dict[str, Any]:
     """Hand the messages over, wait until all were carried out, and say what it took."""
-    from pipeline.tasks import wakeups
+    from pipeline.tasks import canvases
 
     _deliver(running, flow, messages)
     before, cpu_before, started = _stats(running), running.cpu_s(), time.monotonic()
-    wakeups.wake_control("dispatch")
+    canvases.wake_control("dispatch")
     _wait(started)
     wall_s = time.monotonic() - started
     cpu = {part: spent - cpu_before[part] for part, spent in running.cpu_s().items()}

@@ -291,11 +291,11 @@ def _read(connector_key: int, number: int) -> None:
     """Have a Person read, as after a webhook that only hints at a change."""
     from db import change_writer
     from db.session import after_commit, transaction
-    from pipeline.tasks import wakeups
+    from pipeline.tasks import canvases
 
     with transaction() as session:
         change_writer.write_changes(session, connector_key, "incoming", "person", [str(number)], cause="drill")
-        after_commit(session, lambda: wakeups.wake_control("dispatch"))
+        after_commit(session, lambda: canvases.wake_control("dispatch"))
 
 
 def _order(running: Stage, faults: list[dict[str, Any]]) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ForeignKey, Integer, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base
+
+FULL_FETCH: Final = "full_fetch"
+INCREMENTAL: Final = "incremental"
+REST_S: Final = 120.0
+"""Seconds between two early starts of an incremental fetch that webhooks request."""
 
 
 class Schedule(Base):
@@ -46,20 +51,27 @@ def set_schedule(
     session.execute(row.on_conflict_do_update(index_elements=["connector_key", "kind"], set_=planned))
 
 
-def make_due(session: Session, connector_key: int, kind: str, *, rested_s: float = 0.0) -> None:
-    """Make it due for the next tick; an unplanned one stays unplanned, and one that ran less than `rested_s` ago is
-    not changed."""
+def request_catch_up(session: Session, connector_key: int, *, rested_s: float = 0.0) -> None:
+    """Fetch at the next tick what changed since the watermark, because webhooks may have been missed.
+
+    Nothing is changed if no incremental fetch is scheduled, or if the last one started less than `rested_s` ago.
+    """
     has_rested = func.coalesce(Schedule.last_run_at, Schedule.next_run_at - func.make_interval(1000))
     session.execute(
         update(Schedule)
         .where(
             Schedule.connector_key == connector_key,
-            Schedule.kind == kind,
+            Schedule.kind == INCREMENTAL,
             Schedule.next_run_at > func.now(),
             has_rested <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, rested_s),
         )
         .values(next_run_at=func.now())
     )
+
+
+def catch_up_soon(session: Session, connector_key: int) -> None:
+    """The same, at most once in REST_S, because webhooks may request it any number of times."""
+    request_catch_up(session, connector_key, rested_s=REST_S)
 
 
 def drop_schedule(session: Session, connector_key: int, kind: str) -> None:

@@ -190,7 +190,7 @@ def make_world(
     webhook_session  by which Pipedrive sends its webhooks
     """
     from pipeline.sync import compiled  # noqa: PLC0415 - Celery reads its settings when it is imported
-    from pipeline.tasks import canvases, wakeups  # noqa: PLC0415 - as above
+    from pipeline.tasks import canvases  # noqa: PLC0415 - as above
 
     compiled._compiled.clear()  # each world counts its settings from 1 again
     company = Company(seed=11, persons=persons, organizations=organizations, clock=clock)
@@ -200,7 +200,7 @@ def make_world(
     with pytest.MonkeyPatch.context() as patch:
         if not with_broker:
             patch.setattr(canvases, "wake", lambda _wakeups, countdown_s=None: None)
-            patch.setattr(wakeups, "wake_control", lambda _name, countdown_s=None: None)
+            patch.setattr(canvases, "wake_control", lambda _name, countdown_s=None: None)
         wiring.use_http(lambda: session_for(apps))
         try:
             yield World(company, pipedrive, hull, _add_connector())

@@ -25,7 +25,7 @@ from pipeline.domain.reasons import REASONS
 from pipeline.jobs.replays.start import replay_failure
 from pipeline.local.example import Record, Remotes, codes_of
 from pipeline.sync.runs.runs import RunInProgress, start_run
-from pipeline.tasks.wakeups import wake_control
+from pipeline.tasks.canvases import wake_control
 
 PATIENCE_S = 20.0
 """How long a change may take to reach the other side before the check fails."""

@@ -39,7 +39,7 @@ from pipeline.jobs.verify.comparison import EntityReport
 from pipeline.jobs.verify.verify import Report
 from pipeline.operations.comparisons import NewComparison, RepairRequest, compare, cost_of, repair_comparison
 from pipeline.operations.errors import OperationError
-from pipeline.sync.retries import TURNS
+from pipeline.sync.attempts import TURNS
 from pipeline.sync.stage import StageFailed
 
 ASK_ABOVE = 0.1

@@ -27,13 +27,12 @@ from pipeline.domain.names import is_connector_name, is_hull_id
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.jobs import settings_sync
-from pipeline.jobs.handler import DONE, JobStep
 from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.connectors.settings_change import known_settings, put_in_force
 from pipeline.sync.connectors.setup import keep_secrets
-from pipeline.sync.job_queue import CONNECTOR_CREATION, secret_of
-from pipeline.tasks.wakeups import wake_control
+from pipeline.sync.job_queue import CONNECTOR_CREATION, DONE, JobStep, secret_of
+from pipeline.tasks.canvases import wake_control
 from pipeline.telemetry import logger
 
 MOST_AT_ONCE: Final = 20

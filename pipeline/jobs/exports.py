@@ -25,12 +25,11 @@ from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import Rejected, Retryable
-from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import fold_messages_of
 from pipeline.sync.event_recorder import EventRecorder
-from pipeline.sync.job_queue import EXPORT, order_of
-from pipeline.tasks import wakeups
+from pipeline.sync.job_queue import CONTINUE, DONE, EXPORT, JobStep, order_of
+from pipeline.tasks import canvases
 from pipeline.telemetry import logger
 from pipeline.transform.exports import FORMATS, Record, message_of, read_records, unpack
 from pipeline.transform.hull_reports import hull_id_of
@@ -256,7 +255,7 @@ def _finish(job: ClaimedJob, order: ExportOrder, lines: int, tally: _Tally) -> N
         if more := tally.broken - NAMED:
             rest = Rejected("export_line_broken", f"and {more} more lines") if more > 0 else None
             _tell(session, connector_key, "outgoing.job.error", [rest] if rest else [], order.entity)
-        after_commit(session, lambda: wakeups.wake_control("dispatch"))
+        after_commit(session, lambda: canvases.wake_control("dispatch"))
     logger().info(
         "outgoing.job.success",
         type=order.entity.hull,

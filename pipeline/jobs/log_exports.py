@@ -28,11 +28,10 @@ from db.log_export import LogExport
 from db.session import after_commit, transaction
 from db.sync_event import SyncEvent
 from pipeline.errors import PipelineError
-from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.slow_work import SlowLane
 from pipeline.sync import job_queue
-from pipeline.sync.job_queue import LOG_EXPORT, order_of
-from pipeline.tasks import wakeups
+from pipeline.sync.job_queue import CONTINUE, DONE, LOG_EXPORT, JobStep, order_of
+from pipeline.tasks import canvases
 
 CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
@@ -97,7 +96,7 @@ def enqueue(
     job_queue.enqueue(
         session, LOG_EXPORT, str(export.id), title=export.file_name, connector_key=connector.key, secret=sealed
     )
-    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    after_commit(session, lambda: canvases.wake_control("dispatch"))
     return export
 
 

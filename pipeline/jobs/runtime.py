@@ -2,9 +2,9 @@
 
     claim → step, step, … → ended; or postponed, when the time slice is over, a step waits, or after an error
 
-Each kind has one handler (`pipeline.jobs.handler`). What counts as an attempt is decided in `pipeline.sync.retries`: a rate limit,
-a spent budget and an outage do not, and a step that succeeds sets the attempts to zero. A person pauses and aborts jobs by
-`pipeline.jobs.runtime`: that takes the lease from the worker, which then writes nothing more.
+Each kind has one handler (`pipeline.sync.job_queue.Handler`). What counts as an attempt is decided in `pipeline.sync.attempts`: a
+rate limit, a spent budget and an outage do not, and a step that succeeds sets the attempts to zero. To pause or abort a job
+takes the lease from its worker, which then writes nothing more: a pause is a state of the job, whatever its kind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from pipeline.domain.kinds import Direction
 from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.jobs import connector_creation, exports, log_exports, sends, settings_sync, status_report
-from pipeline.jobs.handler import Handler, JobStep, keep_result
 from pipeline.jobs.plans import compute
 from pipeline.jobs.replays import advance
 from pipeline.jobs.replays.start import replay_failure
@@ -34,11 +33,11 @@ from pipeline.jobs.verify import verify
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
 from pipeline.sync import job_queue
+from pipeline.sync.attempts import MAX_ATTEMPTS, check_alone, lease_kept, patience
 from pipeline.sync.event_recorder import record, say, traceback_of
-from pipeline.sync.lease import lease_kept
-from pipeline.sync.retries import MAX_ATTEMPTS, check_alone, patience
+from pipeline.sync.job_queue import Handler, JobStep, keep_result
 from pipeline.sync.stage import StageFailed, pause_connector
-from pipeline.tasks.wakeups import wake_control
+from pipeline.tasks.canvases import wake_control
 from pipeline.telemetry import logger
 
 SLICE_S: Final = 60.0

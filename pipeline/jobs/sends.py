@@ -19,12 +19,11 @@ from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import fold_messages_of
 from pipeline.sync.event_recorder import record
-from pipeline.sync.job_queue import SEND, order_of
-from pipeline.tasks import wakeups
+from pipeline.sync.job_queue import CONTINUE, DONE, SEND, JobStep, order_of
+from pipeline.tasks import canvases
 from pipeline.telemetry import logger
 from pipeline.wiring import FoundReports, Wired
 
@@ -71,7 +70,7 @@ def enqueue(session: Session, connector_key: int, order: SendOrder) -> None:
         connector_key=connector_key,
         secret=order.model_dump_json(),
     )
-    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    after_commit(session, lambda: canvases.wake_control("dispatch"))
 
 
 def count(connector_key: int, entity: Entity, segment: str | None, ids: Sequence[str] = ()) -> int:
@@ -170,7 +169,7 @@ def fold(
         is_export=True,
         rank=int(time.time() * 1000) if rank is None else rank,
     )
-    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    after_commit(session, lambda: canvases.wake_control("dispatch"))
     return folded
 
 

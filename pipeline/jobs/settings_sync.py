@@ -20,10 +20,9 @@ from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import Rejected, Retryable
-from pipeline.jobs.handler import DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.connectors.settings_change import find_unknown, known_settings, put_in_force, read_unknown_fields
-from pipeline.sync.job_queue import SETTINGS_SYNC
+from pipeline.sync.job_queue import DONE, SETTINGS_SYNC, JobStep
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 

@@ -13,10 +13,9 @@ from db import connector as connectors
 from db.job import ClaimedJob
 from db.session import transaction
 from pipeline import wiring
-from pipeline.jobs.handler import DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.connectors.status import status_of
-from pipeline.sync.job_queue import STATUS
+from pipeline.sync.job_queue import DONE, STATUS, JobStep
 
 
 def enqueue(session: Session, connector_key: int) -> None:

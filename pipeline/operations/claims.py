@@ -13,7 +13,7 @@ from pipeline.operations.models import ConnectorRequest, EntityName, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import RowId, Why
 from pipeline.sync.incoming import claim_release
-from pipeline.tasks.wakeups import wake_control
+from pipeline.tasks.canvases import wake_control
 
 
 class ReleaseClaims(ConnectorRequest):

@@ -27,7 +27,7 @@ from pipeline.operations.registry import operation
 from pipeline.operations.values import FromFile, Secret, Why
 from pipeline.sync.connectors import setup
 from pipeline.sync.connectors.webhooks import ensure_webhooks, remove_webhooks
-from pipeline.tasks import wakeups
+from pipeline.tasks import canvases
 
 BY_HAND: Final = "connector_paused"
 """Pause reason set by an operator; new credentials do not end this pause."""
@@ -177,7 +177,7 @@ def resume_connector(call: Call, _request: ConnectorRequest) -> Done:
             sentence = f"{row.name} is not connected to Pipedrive: connect it under Credentials."
             raise invalid("refused", sentence, f"Or: pipeline connectors authorize {row.name}")
         row.state, row.pause_reason = "active", None
-        after_commit(session, lambda: wakeups.wake_control("sweep"))
+        after_commit(session, lambda: canvases.wake_control("sweep"))
     return Done(done="resumed")
 
 

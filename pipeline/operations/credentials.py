@@ -21,7 +21,8 @@ from pipeline.operations.models import ConnectorRequest, Done, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import Secret
 from pipeline.settings import settings
-from pipeline.sync.connectors import authorisation, field_lists, setup
+from pipeline.sync import definitions
+from pipeline.sync.connectors import authorisation, setup
 from pipeline.sync.connectors.company import read_company
 
 PATH: Final = "/connectors/<connector>/credentials"
@@ -144,7 +145,7 @@ def put_api_token(call: Call, request: NewSecret) -> TokenReplaced:
     proven = setup.prove_credentials(call.connector, pipedrive_token=request.secret)
     with call.transaction() as session:
         setup.store_credentials(session, call.connector.key, proven)
-    return TokenReplaced(done="replaced", warning=field_lists.see_that_known(call.connector.key))
+    return TokenReplaced(done="replaced", warning=definitions.see_that_known(call.connector.key))
 
 
 @operation(

@@ -14,7 +14,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.operations.errors import OperationError, invalid
 from pipeline.operations.models import Shape
 from pipeline.operations.values import Text, Value
-from pipeline.sync.changes.hull_messages import LEVELS
+from pipeline.sync.changes.outgoing_changes import LEVELS
 
 LARGEST: Final = 1024 * 1024
 """Bytes of an edited payload: what a form carries."""

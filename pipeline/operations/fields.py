@@ -17,7 +17,7 @@ from pipeline.operations.call import Call
 from pipeline.operations.models import ConnectorRequest, Done, OfEntity, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import Text
-from pipeline.sync.connectors import field_lists
+from pipeline.sync import definitions
 
 SEGMENTS_S: Final = 60.0
 
@@ -97,9 +97,9 @@ def list_fields(call: Call, request: FieldsOfEntity) -> FieldsAnswer:
 )
 def read_fields(call: Call, _request: ConnectorRequest) -> Done:
     """Read Pipedrive's fields again. Costs 10 tokens for each entity."""
-    found = field_lists.ask_fields(call.connector.key)
+    found = definitions.ask_fields(call.connector.key)
     with call.transaction() as session:
-        field_lists.keep_fields(session, call.connector.key, found)
+        definitions.keep_fields(session, call.connector.key, found)
     return Done(done="read")
 
 

@@ -24,8 +24,8 @@ from pipeline.operations.models import ConnectorRequest, DirectionName, Done, En
 from pipeline.operations.registry import operation
 from pipeline.operations.values import Short, Text, Value
 from pipeline.sync.connectors.settings_change import read_unknown_fields
-from pipeline.sync.runs import approval, runs
-from pipeline.sync.runs.approval import AskFirst
+from pipeline.sync.runs import backfill, runs
+from pipeline.sync.runs.backfill import AskFirst
 
 PATH = "/connectors/<connector>/plans"
 
@@ -290,8 +290,8 @@ def list_held_runs(call: Call, _request: ConnectorRequest) -> HeldAnswer:
                     run_id=run.id,
                     entity=run.entity,
                     kind=run.kind,
-                    touched=(touched := approval.reach(session, key, Entity(run.entity)).touched),
-                    sentence=approval.held_sentence(run, touched),
+                    touched=(touched := backfill.reach(session, key, Entity(run.entity)).touched),
+                    sentence=backfill.held_sentence(run, touched),
                     started_at=run.started_at,
                 )
                 for run in run_rows.held_runs(session, key)
@@ -313,7 +313,7 @@ def confirm_run(call: Call, request: Yes) -> Done:
         held = {run.id: run for run in run_rows.held_runs(session, key)}
         if request.id not in held:
             raise not_found("No such run needs approval.", f"See: pipeline runs held {call.connector.name}")
-        reach = approval.reach(session, key, Entity(held[request.id].entity))
+        reach = backfill.reach(session, key, Entity(held[request.id].entity))
         if request.number != reach.touched:
             raise AskFirst([reach])
         runs.confirm(session, request.id)

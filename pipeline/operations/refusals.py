@@ -17,7 +17,7 @@ from pipeline.jobs.plans.apply import PlanRefused
 from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay, NotReplayable
 from pipeline.operations.errors import OperationError
 from pipeline.sync.connectors.setup import SetupRefused
-from pipeline.sync.runs.approval import AskFirst
+from pipeline.sync.runs.backfill import AskFirst
 from pipeline.sync.runs.runs import RunInProgress
 
 BAD, CONFLICT = HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT

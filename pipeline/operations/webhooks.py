@@ -28,7 +28,7 @@ from pipeline.operations.registry import operation
 from pipeline.operations.values import Text, Value
 from pipeline.sync.connectors.webhooks import SUBJECT, hearing
 from pipeline.sync.connectors.webhooks import ensure_webhooks as subscribe_to_what_is_missing
-from pipeline.tasks.wakeups import request_webhook_check
+from pipeline.tasks.canvases import request_webhook_check
 from pipeline.transform.webhooks import decode_head
 
 HOURS: Final = 6
@@ -36,7 +36,6 @@ MOST: Final = 20_000
 """Maximum of counted deliveries: a busy company must not make the page slow."""
 SOURCES: Final = ("pipedrive", "hull")
 LONGEST_READ: Final = 2 * 1024 * 1024
-
 
 Source = Literal["pipedrive", "hull"]
 

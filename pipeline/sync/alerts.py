@@ -6,27 +6,34 @@ sending is retried with growing pauses, for a day.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
+from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from db import alert as alerts
 from db import connector as connectors
-from db import heartbeat, hourly
+from db import delivery as deliveries
+from db import failure as failures
+from db import heartbeat, hourly, schedule, subscription, token_ledger, watermark
 from db.alert import Alert
+from db.authorisation import connection_of
 from db.connector import Connector
 from db.figures import oldest_due_s
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.alerts import RULES, judge, judge_house, unknown_rules
+from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_house, unknown_rules
+from pipeline.domain.kinds import Entity
 from pipeline.error_kinds import classify
 from pipeline.settings import settings
 from pipeline.slow_work import REMOTE
-from pipeline.sync.alert_facts import bounds, facts_of
+from pipeline.sync.runs import spending
 from pipeline.telemetry import logger
+from pipeline.transform.subscriptions import ACTIVE
 from pipeline.wiring import NotDelivered, Notice
 
 HEARTBEAT: Final = "alerts"
@@ -43,6 +50,84 @@ def watch() -> None:
         hourly.count_an_hour(session)
     judge_all()
     tell()
+
+
+def bounds() -> Bounds:
+    """Read from the environment."""
+    chosen = settings()
+    return Bounds(
+        late_minutes=chosen.alert_late_minutes,
+        failures_per_hour=chosen.alert_failures_per_hour,
+        silence_minutes=chosen.alert_silence_minutes,
+        overdue_s=chosen.alert_overdue_s,
+        volume_factor=chosen.alert_volume_factor,
+    )
+
+
+def facts_of(session: Session, connector: Connector) -> Facts:
+    now = token_ledger.moment(session)
+    is_paused = connector.state != "active"
+    late_since, bound_s = _watermark(session, connector)
+    volume = hourly.last_volume(session, connector.key)
+    heard = [deliveries.last_delivery(session, connector.key, source) for source in ("pipedrive", "hull")]
+    return Facts(
+        paused_by=connector.pause_reason or "connector_paused" if is_paused else None,
+        late_s=_age_s(now, [late_since]),
+        late_bound_s=bound_s,
+        late_since=late_since,
+        failures=failures.count_new(session, connector.key, hours=1),
+        unheard={} if is_paused else _unheard(session, connector, now),
+        budget=_budget(session, connector),
+        silent_s=_age_s(now, heard),
+        events=volume.events if volume else None,
+        usual=volume.usual if volume else (),
+    )
+
+
+def _watermark(session: Session, connector: Connector) -> tuple[datetime | None, float]:
+    """(the older of the two watermarks, seconds it may be behind); nothing is late where nothing is scheduled or claimed."""
+    plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
+    marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
+    claimed = [mark.claimed for mark in marks if mark is not None and mark.claimed is not None]
+    if schedule.INCREMENTAL not in plans or not claimed:
+        return None, 0.0
+    interval_s = spending.interval_s(session, connector.key, plans[schedule.INCREMENTAL].interval_s or 0)
+    return min(claimed), 3 * interval_s
+
+
+def _age_s(now: datetime, moments: Iterable[datetime | None]) -> float | None:
+    known = [each for each in moments if each is not None]
+    return (now - max(known)).total_seconds() if known else None
+
+
+def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str, float]:
+    """Person or Organization → seconds since its webhook was last healthy."""
+    if connection_of(session, connector).how is None:
+        return {}
+    rows = {row.entity: row for row in subscription.subscriptions_of(session, connector.key)}
+    is_known = "webhook_path" in connectors.credentials_of(session, connector.key)
+    found = {}
+    for entity in Entity:
+        row = rows.get(entity)
+        if not is_known or row is None or row.state != ACTIVE or row.sound_at is None:
+            since = (row.sound_at if row else None) or connector.created_at
+            found[entity.plural.capitalize()] = (now - since).total_seconds()
+    return found
+
+
+def _budget(session: Session, connector: Connector) -> BudgetFacts | None:
+    """Read from the ledger; whether Pipedrive has refused calls for today is only in Redis."""
+    try:
+        day = spending.standing(session, connector.key)
+    except RedisError:
+        return None
+    is_closed = day.closed_s is not None if day.is_closing_known else None
+    daily = day.allowance.daily_tokens
+    if not daily:
+        return BudgetFacts(is_closed=is_closed, share=0.0, forecast=0.0)
+    under_way = spending.runs_under_way(session, connector.key, day)
+    rest = spending.day_forecast(session, connector.key, day, under_way)
+    return BudgetFacts(is_closed=is_closed, share=day.share, forecast=(day.spent + rest.total) / daily)
 
 
 def judge_all() -> None:
@@ -74,6 +159,14 @@ def _judge_connector(session: Session, connector: Connector) -> None:
         alerts.keep_open(session, connector.key, RULES)
 
 
+def _judge_house(session: Session, in_use_since: datetime | None) -> None:
+    tick = heartbeat.heartbeats(session).get("beat")
+    since = tick or in_use_since
+    tick_age_s = (datetime.now(UTC) - since).total_seconds() if since else None
+    for trouble in judge_house(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):
+        alerts.raise_alert(session, None, trouble.rule, trouble.sentence)
+
+
 def tell() -> None:
     """Send each alert that was not sent yet to every sink, one after the other; each is claimed while it is sent."""
     for _ in range(AT_ONCE):
@@ -83,6 +176,39 @@ def tell() -> None:
         if not taken:
             return
         _tell_of(taken[0], notice_of(taken[0], names.get(taken[0].connector_key or 0)))
+
+
+def _tell_of(alert: Alert, notice: Notice) -> None:
+    sinks = {LOG: lambda _notice: _log(alert), **wiring.alert_sinks()}
+    told, errors = dict(alert.told), []
+    for name, sink in sinks.items():
+        if told.get(name) == alert.state:
+            continue
+        try:
+            sink(notice)
+            told[name] = alert.state
+        except NotDelivered as error:
+            errors.append(f"{name}: {error}")
+            logger().warning("alert.not_told", alert_id=alert.id, sink=name, error=str(error))
+    with transaction() as session:
+        error_words = "; ".join(errors) or None
+        alerts.note_told(session, alert, told, error=error_words, again_in_s=_pause_s(alert) if errors else None)
+
+
+def _log(alert: Alert) -> None:
+    say = logger().info if alert.state == "resolved" else logger().error
+    say(_event(alert), alert_id=alert.id, connector_key=alert.connector_key, rule=alert.rule, sentence=alert.sentence)
+
+
+def _event(alert: Alert) -> str:
+    return "alert.resolved" if alert.state == "resolved" else "alert.raised"
+
+
+def _pause_s(alert: Alert) -> float | None:
+    changed_at = alert.resolved_at or alert.raised_at
+    if (datetime.now(UTC) - changed_at).total_seconds() > GIVE_UP_S:
+        return None
+    return min(FIRST_PAUSE_S * 2.0 ** min(alert.attempts - 1, 10), LONGEST_PAUSE_S)
 
 
 def try_sinks(by: str) -> dict[str, str]:
@@ -115,12 +241,6 @@ def notice_of(alert: Alert, connector: str | None) -> Notice:
     return Notice(subject=subject, body="\n".join(words), document=_document(alert, connector, where))
 
 
-def page_of(rule: str, connector: str | None) -> str:
-    """The page of the console that shows what a rule is about."""
-    page = RULES[rule].page if rule in RULES else ""
-    return f"/c/{quote(connector, safe='')}/{page}" if connector else "/workers"
-
-
 def _document(alert: Alert, connector: str | None, where: str) -> dict[str, Any]:
     return {
         "event": _event(alert),
@@ -134,42 +254,7 @@ def _document(alert: Alert, connector: str | None, where: str) -> dict[str, Any]
     }
 
 
-def _event(alert: Alert) -> str:
-    return "alert.resolved" if alert.state == "resolved" else "alert.raised"
-
-
-def _judge_house(session: Session, in_use_since: datetime | None) -> None:
-    tick = heartbeat.heartbeats(session).get("beat")
-    since = tick or in_use_since
-    tick_age_s = (datetime.now(UTC) - since).total_seconds() if since else None
-    for trouble in judge_house(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):
-        alerts.raise_alert(session, None, trouble.rule, trouble.sentence)
-
-
-def _tell_of(alert: Alert, notice: Notice) -> None:
-    sinks = {LOG: lambda _notice: _log(alert), **wiring.alert_sinks()}
-    told, errors = dict(alert.told), []
-    for name, sink in sinks.items():
-        if told.get(name) == alert.state:
-            continue
-        try:
-            sink(notice)
-            told[name] = alert.state
-        except NotDelivered as error:
-            errors.append(f"{name}: {error}")
-            logger().warning("alert.not_told", alert_id=alert.id, sink=name, error=str(error))
-    with transaction() as session:
-        error_words = "; ".join(errors) or None
-        alerts.note_told(session, alert, told, error=error_words, again_in_s=_pause_s(alert) if errors else None)
-
-
-def _pause_s(alert: Alert) -> float | None:
-    changed_at = alert.resolved_at or alert.raised_at
-    if (datetime.now(UTC) - changed_at).total_seconds() > GIVE_UP_S:
-        return None
-    return min(FIRST_PAUSE_S * 2.0 ** min(alert.attempts - 1, 10), LONGEST_PAUSE_S)
-
-
-def _log(alert: Alert) -> None:
-    say = logger().info if alert.state == "resolved" else logger().error
-    say(_event(alert), alert_id=alert.id, connector_key=alert.connector_key, rule=alert.rule, sentence=alert.sentence)
+def page_of(rule: str, connector: str | None) -> str:
+    """The page of the console that shows what a rule is about."""
+    page = RULES[rule].page if rule in RULES else ""
+    return f"/c/{quote(connector, safe='')}/{page}" if connector else "/workers"

@@ -1,4 +1,4 @@
-"""Refresh Pipedrive's field definitions, and act on their changes.
+"""Refresh Pipedrive's field definitions, act on their changes, and list the fields that the dashboard offers.
 
 They are read again: before the first record is synchronized; after an hour; at the start of a full fetch; and when a
 record has an unknown field, option or label, once for all records of one burst. If Pipedrive does not answer, the work
@@ -10,7 +10,7 @@ After a change, rejected fields that are known now are synchronized again, and a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -24,7 +24,15 @@ from db import run as run_rows
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.fields import FieldCatalog, FieldSource, find_source, is_listed, read_field_definitions, value_at
+from pipeline.domain.fields import (
+    FieldCatalog,
+    FieldSource,
+    find_source,
+    is_listed,
+    is_writable,
+    read_field_definitions,
+    value_at,
+)
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
@@ -50,6 +58,10 @@ CAUSE: Final = "definitions"
 READ_AGAIN_AT_MOST: Final = 1_000
 """Up to this number, Persons or Organizations are read again by their ids, 100 per request; more are read from the
 snapshots."""
+FRESH: Final = timedelta(minutes=1)
+"""Life of the definitions for a dashboard: a field that was just created in Pipedrive must appear; 10 tokens each time."""
+DEADLINE_S: Final = 8.0
+"""Deadline of calls while a person waits."""
 
 
 def refresh(wired: Wired, entity: Entity) -> Plan:
@@ -97,6 +109,28 @@ def current(wired: Wired, entity: Entity, plan: Plan, *, not_before: datetime | 
     if plan.fields_read_at < datetime.now(UTC) - LIFE:
         return _renewed(wired, entity, plan, (), burst_s=RETRY_S, again_s=RETRY_S) or plan
     return plan
+
+
+def _renewed(
+    wired: Wired, entity: Entity, plan: Plan, unknown: Collection[str], *, burst_s: float, again_s: float
+) -> Plan | None:
+    with transaction() as session:
+        mine = connectors.claim_reading(session, wired.key, entity, list(unknown), burst_s=burst_s, again_s=again_s)
+    if not mine:  # another worker reads them, or has just done so
+        with transaction() as session:
+            now = plan_for(session, wired.key, entity)
+        return now if _is_newer(now, plan) else None
+    try:
+        return refresh(wired, entity)
+    except PipelineError as unwell:
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail, type=entity.hull)
+        return None
+
+
+def _is_newer(now: Plan, plan: Plan) -> bool:
+    if now.fields_read_at is None:
+        return False
+    return plan.fields_read_at is None or now.fields_read_at > plan.fields_read_at
 
 
 def up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
@@ -151,28 +185,6 @@ def key_of(field: str, value: Any) -> str:
     return hashlib.blake2b(f"{field}={value!r}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _is_newer(now: Plan, plan: Plan) -> bool:
-    if now.fields_read_at is None:
-        return False
-    return plan.fields_read_at is None or now.fields_read_at > plan.fields_read_at
-
-
-def _renewed(
-    wired: Wired, entity: Entity, plan: Plan, unknown: Collection[str], *, burst_s: float, again_s: float
-) -> Plan | None:
-    with transaction() as session:
-        mine = connectors.claim_reading(session, wired.key, entity, list(unknown), burst_s=burst_s, again_s=again_s)
-    if not mine:  # another worker reads them, or has just done so
-        with transaction() as session:
-            now = plan_for(session, wired.key, entity)
-        return now if _is_newer(now, plan) else None
-    try:
-        return refresh(wired, entity)
-    except PipelineError as unwell:
-        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail, type=entity.hull)
-        return None
-
-
 def keep(session: Session, connector_key: int, entity: Entity, rows: list[Any]) -> None:
     """Store definitions that were just read, and begin what their change calls for.
 
@@ -191,18 +203,6 @@ def keep(session: Session, connector_key: int, entity: Entity, rows: list[Any]) 
         "fields.changed", type=entity.hull, incoming=sorted(changed.incoming), outgoing=sorted(changed.outgoing)
     )
     _carry_over(session, connector_key, entity, changed)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Changed:
-    """Codes of the settings with a changed meaning.
-
-    renamed  whether already synchronized values changed their meaning: an option has another label, a field another type
-    """
-
-    incoming: frozenset[str]
-    outgoing: frozenset[str]
-    renamed: bool
 
 
 def _changed(
@@ -224,6 +224,18 @@ def _changed(
         outgoing=frozenset(moved & outgoing),
         renamed=any(_is_renamed(*places[code]) for code in moved & incoming),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Changed:
+    """Codes of the settings with a changed meaning.
+
+    renamed  whether already synchronized values changed their meaning: an option has another label, a field another type
+    """
+
+    incoming: frozenset[str]
+    outgoing: frozenset[str]
+    renamed: bool
 
 
 def _meaning(definition: Any) -> tuple[Any, ...]:
@@ -268,3 +280,85 @@ def _from_what_is_stored(session: Session, connector_key: int, entity: Entity) -
         logger().warning("fields.not_carried_over", type=entity.hull, run_id=runs[0].id)
         return
     backfill.begin(session, connector_key, entity, "backfill", resend=False, cause=CAUSE)
+
+
+def offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[str, str]]:
+    """Return value and label of each field, in Pipedrive's order; the last known ones if Pipedrive does not answer.
+
+    Raises: PipelineError if no fields are known and Pipedrive does not answer.
+    """
+    catalog = FieldCatalog.of(entity, read_field_definitions(_rows(connector_key, entity)))
+    return [
+        {"value": definition.code, "label": definition.name}
+        for definition in catalog.by_code.values()
+        if (source := find_source(definition.code, catalog)) is not None
+        and is_listed(source, catalog)
+        and (not writable or is_writable(source, entity))
+    ]
+
+
+def _rows(connector_key: int, entity: Entity) -> list[Any]:
+    with transaction() as session:
+        known = connectors.find_fields(session, connector_key, entity)
+    if known is not None and datetime.now(UTC) - known.fetched_at < FRESH:
+        return known.rows
+    try:
+        return _read(connector_key, entity)
+    except PipelineError as unwell:
+        if known is None:
+            raise
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail, type=entity.hull)
+        return known.rows
+
+
+def _read(connector_key: int, entity: Entity) -> list[Any]:
+    """Pipedrive is called outside of any transaction: no other work waits for a slow answer."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
+    rows = wired.pipedrive.fields(entity)
+    with transaction() as session:
+        keep(session, connector_key, entity, rows)
+    return rows
+
+
+def read_anew(connector_key: int) -> None:
+    """Read the fields of both entities from Pipedrive and store them. Raises: PipelineError."""
+    found = ask_fields(connector_key)
+    with transaction() as session:
+        keep_fields(session, connector_key, found)
+
+
+def ask_fields(connector_key: int) -> dict[Entity, list[Any]]:
+    """Read the fields of both entities from Pipedrive, 10 tokens each, outside of any transaction. Raises: PipelineError."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
+    return {entity: wired.pipedrive.fields(entity) for entity in Entity}
+
+
+def keep_fields(session: Session, connector_key: int, found: Mapping[Entity, list[Any]]) -> None:
+    """Store the fields that Pipedrive has returned."""
+    for entity, rows in found.items():
+        keep(session, connector_key, entity, rows)
+
+
+def read_default_currency(connector_key: int) -> None:
+    """Read the account's default currency from Pipedrive. Raises: PipelineError."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
+    currency = read_currency(wired.pipedrive.me())
+    if currency is not None:
+        with transaction() as session:
+            connectors.keep_default_currency(session, connector_key, currency)
+
+
+def see_that_known(connector_key: int) -> str:
+    """Read fields that were never read; return why Pipedrive did not return them, or an empty text."""
+    with transaction() as session:
+        unknown = [entity for entity in Entity if connectors.find_fields(session, connector_key, entity) is None]
+    try:
+        for entity in unknown:
+            _read(connector_key, entity)
+    except PipelineError as unwell:
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
+        return str(unwell)
+    return ""

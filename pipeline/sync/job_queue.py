@@ -1,7 +1,13 @@
-"""Jobs are handed to workers by id, as batches are; `pipeline.jobs.runtime` carries them out."""
+"""Store jobs and wake workers for them; what `pipeline.jobs.runtime`, which runs them, and their handlers agree on.
+
+A handler does one step at a time: it reads what it needs, and writes what it found and how far it is in one transaction, which it
+begins with `db.job.hold` or `db.job.checkpoint`. A step that is repeated because its worker was killed must do no harm.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,7 +16,7 @@ from sqlalchemy.orm import Session
 from db import job as jobs
 from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
-from pipeline.errors import Rejected
+from pipeline.errors import PipelineError, Rejected
 from pipeline.settings import settings
 from pipeline.tasks.app import app
 from pipeline.telemetry import logger
@@ -42,6 +48,52 @@ PATIENCE_S: Final = 30.0
 """After so long without a sign a message is taken for lost; until then a full queue is not filled further."""
 
 
+def _keep(_session: Session, _job: ClaimedJob, _cause: PipelineError) -> None:
+    """Write nothing besides the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStep:
+    """What to do after a step.
+
+    wait_s  seconds until the next step, 0 for immediately; None when the job has ended
+    state   in which state it has ended
+    """
+
+    wait_s: float | None
+    state: str = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """How jobs of one kind are run.
+
+    step       does the next piece of the work
+    event      event and log line of a job that failed
+    on_failure writes the failure into what the job is about, in the transaction that ends the job
+    can_pause  whether a person may pause it: one that consists of many steps
+    on_abort   what a person who aborts it changes beside the job, by their name, in the same transaction and before the job is
+               locked; None where it cannot be aborted, because what requested it would be lost
+    is_single  all jobs of a connector fail as one: a later job that is done closes the failure of an earlier one
+    """
+
+    step: Callable[[ClaimedJob], JobStep]
+    event: str
+    on_failure: Callable[[Session, ClaimedJob, PipelineError], None] = _keep
+    can_pause: bool = False
+    on_abort: Callable[[Session, Job, str], None] | None = None
+    is_single: bool = False
+
+
+def wait(seconds: float) -> JobStep:
+    """Return the step that follows in `seconds`."""
+    return JobStep(seconds)
+
+
+def keep_result(_session: Session, _job: Job, _by: str) -> None:
+    """Abort a job by ending its row alone: what its steps wrote stays."""
+
+
 def enqueue(
     session: Session,
     kind: str,
@@ -58,6 +110,14 @@ def enqueue(
     """
     sealed = None if secret is None else _vault().seal(connector_key or 0, _label(kind, key), secret)
     jobs.enqueue(session, kind, key, title=title, connector_key=connector_key, secret=sealed)
+
+
+def _vault() -> Vault:
+    return Vault(settings().secret_keys)
+
+
+def _label(kind: str, key: str) -> str:
+    return f"job:{kind}:{key}"
 
 
 def reopen(session: Session, job: Job, key: str, *, title: str, secret: str) -> bool:
@@ -100,9 +160,7 @@ def _wake(found: list[tuple[int, str]]) -> None:
             return
 
 
-def _vault() -> Vault:
-    return Vault(settings().secret_keys)
-
-
-def _label(kind: str, key: str) -> str:
-    return f"job:{kind}:{key}"
+CONTINUE: Final = JobStep(0.0)
+DONE: Final = JobStep(None)
+REFUSED: Final = JobStep(None, "refused")
+"""What the job was about does not exist any more."""

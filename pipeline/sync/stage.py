@@ -28,9 +28,8 @@ from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
+from pipeline.sync.attempts import MAX_ATTEMPTS, Pause, check_alone, lease_kept, patience
 from pipeline.sync.event_recorder import record_failure, say, traceback_of
-from pipeline.sync.lease import lease_kept
-from pipeline.sync.retries import MAX_ATTEMPTS, Pause, check_alone, patience
 from pipeline.sync.runs import runs
 from pipeline.tasks import canvases
 from pipeline.telemetry import logger

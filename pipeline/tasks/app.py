@@ -1,25 +1,42 @@
-"""The Celery app, and what each worker process does when it begins."""
+"""The Celery app, and what each worker process does: when it begins, around each task, and heartbeats of live processes."""
 
 from __future__ import annotations
 
 import gc
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Final
 
 from celery import Celery, Task
 from celery.exceptions import CeleryError, SoftTimeLimitExceeded
-from celery.signals import setup_logging, task_postrun, task_prerun, worker_init, worker_process_init, worker_ready
-from celery.utils.log import get_multiprocessing_logger
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    task_postrun,
+    task_prerun,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
+from celery.utils.log import current_process_index, get_multiprocessing_logger
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from db import token_ledger
+from db import heartbeat, token_ledger
+from db.session import transaction
 from pipeline import telemetry
 from pipeline.error_kinds import classify
 from pipeline.settings import settings
-from pipeline.tasks import broker, live_processes
+from pipeline.tasks import broker
+from pipeline.telemetry import logger
 from pipeline.transform.identifiers import registrable_domain
 
+LIVE_QUEUE: Final = "live"
+
 broker.extend_transports()
+_node = "worker"
+_heartbeats_end = Event()
 
 
 class TaskFailed(Exception):
@@ -40,14 +57,13 @@ class QuietTask(Task):  # type: ignore[misc]  # a class of a library without typ
             if getattr(error, "is_logged", False):
                 raise
             cause = classify(error)
-            telemetry.logger().error("task.error", task=self.name, reason=cause.reason, detail=cause.detail)
+            logger().error("task.error", task=self.name, reason=cause.reason, detail=cause.detail)
             failed = TaskFailed(f"{cause.reason}: {cause.detail}")
         raise failed  # outside of the except block: the cause's words would be part of the traceback
 
 
 app = Celery("pipeline", task_cls=QuietTask)
 app.config_from_object("celeryconfig")
-live_processes.register(app)
 
 
 @setup_logging.connect
@@ -87,10 +103,50 @@ def settle_the_ledger(**_ignored: Any) -> None:
     try:
         token_ledger.settle_rest()
     except SQLAlchemyError as away:
-        telemetry.logger().warning("ledger.not_settled", error=type(away).__name__)
+        logger().warning("ledger.not_settled", error=type(away).__name__)
 
 
 @worker_ready.connect
 def look_at_once(**_ignored: Any) -> None:
     """A starting worker does not wait for the next tick to find what a dead one left behind."""
     app.send_task("control.sweep")
+
+
+@celeryd_init.connect
+def remember_node(sender: str, **_ignored: Any) -> None:
+    global _node  # noqa: PLW0603 - one node per worker; its processes are forked from it
+    _node = sender
+
+
+@worker_process_init.connect
+def begin_heartbeats(**_ignored: Any) -> None:
+    """Have a process that takes live batches give heartbeats, so that the slots of a remote system are a share of what runs."""
+    global _heartbeats_end  # noqa: PLW0603 - of this very process
+    if LIVE_QUEUE in app.amqp.queues.consume_from:
+        _heartbeats_end.set()
+        _heartbeats_end = Event()
+        Thread(target=give_heartbeats, args=(process_name(), _heartbeats_end), name="heartbeat", daemon=True).start()
+
+
+@worker_process_shutdown.connect
+@worker_shutdown.connect
+def end_heartbeats(**_ignored: Any) -> None:
+    """Give no more heartbeats from this process."""
+    _heartbeats_end.set()
+
+
+def process_name() -> str:
+    """Return what this process is called; the one that replaces it is called the same."""
+    return f"{heartbeat.LIVE_PROCESS}{_node} {current_process_index() or 1}"
+
+
+def give_heartbeats(name: str, ended: Event) -> None:
+    """Note the process every few seconds until it ends. One that is killed counts for `ALIVE_S` more."""
+    while True:
+        try:
+            with transaction() as session:
+                heartbeat.note_heartbeats(session, [name])
+        except SQLAlchemyError as away:
+            logger().warning("heartbeat.not_noted", error=type(away).__name__)
+        if ended.wait(heartbeat.EVERY_S):
+            return

@@ -1,4 +1,5 @@
-"""All canvases. A message has the id of a batch and nothing else; no chords, and no chain that passes data.
+"""All canvases, and the messages that request a control task. A message of a canvas has the id of a batch and nothing else; there
+are no chords, and no chain that passes data.
 
 incoming            = extract | transform | load
 outgoing            = extract | transform | load | transform the read-back | load the read-back
@@ -65,3 +66,21 @@ def _canvas(wakeup: Wakeup) -> Signature:
 def _stages(direction: Direction, batch_id: int, queue: str, first: str) -> list[Signature]:
     remaining = STAGES[STAGES.index(first) :]
     return [app.signature(f"{direction}.{stage}", args=(batch_id,), immutable=True, queue=queue) for stage in remaining]
+
+
+def wake_control(name: str, countdown_s: float | None = None) -> None:
+    """Request a control task now; if the broker is down, its tick follows soon."""
+    try:
+        app.send_task(f"control.{name}", countdown=countdown_s)
+    except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises, the tick will come
+        logger().warning("broker.unreachable", error=type(unreachable).__name__)
+
+
+def request_webhook_check(connector_key: int) -> bool:
+    """Have a worker check the webhooks of a connector now, whenever that was last done; return False if the broker is down."""
+    try:
+        app.send_task("control.ensure_webhooks", kwargs={"connector_key": connector_key})
+    except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises
+        logger().warning("broker.unreachable", error=type(unreachable).__name__)
+        return False
+    return True

@@ -12,12 +12,12 @@ from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.jobs import runtime
 from pipeline.jobs.replays import advance
-from pipeline.sync import alerts, counting, duplicates, job_queue, retention
+from pipeline.sync import alerts, duplicates, job_queue, upkeep
 from pipeline.sync.changes import dispatch as change_dispatch
 from pipeline.sync.changes.hull_ids import CHUNK, ask_hull, learn
 from pipeline.sync.connectors import webhooks
 from pipeline.sync.each_connector import for_each_connector
-from pipeline.sync.runs import schedules, shells
+from pipeline.sync.runs import schedules
 from pipeline.tasks import canvases
 from pipeline.tasks.app import app
 from pipeline.telemetry import logger
@@ -98,7 +98,7 @@ def watch() -> None:
 @app.task(name="control.count_events")
 def count_events() -> None:
     """Count what happened since the last tick."""
-    counting.count_events()
+    upkeep.count_events()
 
 
 @app.task(name="control.find_twins", bind=True)
@@ -112,7 +112,7 @@ def find_twins(self: Task) -> None:
 @app.task(name="control.tidy")
 def tidy() -> None:
     """Create the partitions of the coming days and delete what is past its retention."""
-    retention.tidy()
+    upkeep.tidy()
 
 
 @app.task(name="control.start_scheduled", bind=True)
@@ -128,7 +128,7 @@ def fill_shells(self: Task) -> None:
     """Read the Organizations that only a Person has named, for every connector that has some."""
     with transaction() as session:
         keys = shell.with_shells(session)
-    for_each_connector("fill_shells", keys, self.request.id, shells.fill)
+    for_each_connector("fill_shells", keys, self.request.id, schedules.fill_shells)
 
 
 @app.task(name=job_queue.TASK, bind=True)

@@ -23,7 +23,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 from pipeline.jobs import status_report
-from pipeline.sync.connectors import field_lists
+from pipeline.sync import definitions
 from pipeline.sync.connectors.status import status_of
 from pipeline.sync.runs import runs
 from pipeline.telemetry import logger
@@ -121,7 +121,7 @@ def start_fetch(credentials: CredentialsCheck, entity: Entity) -> Answer:
 
 def list_fields(credentials: CredentialsCheck, entity: Entity, *, writable: bool) -> Answer:
     """List Pipedrive's fields, however many there are."""
-    return jsonify(options=field_lists.offered(_require_connector(credentials), entity, writable=writable))
+    return jsonify(options=definitions.offered(_require_connector(credentials), entity, writable=writable))
 
 
 def _require_connector(credentials: CredentialsCheck) -> int:

@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from pipeline import wiring
 from pipeline.environment import begin_or_exit
 from pipeline.settings import settings
-from pipeline.tasks.wakeups import wake_control
+from pipeline.tasks.canvases import wake_control
 from pipeline.web import answers, batches, monitoring, notifications, webhooks
 from pipeline.web.credentials_check import CredentialsCheck
 from pipeline.web.deliveries import Notifier

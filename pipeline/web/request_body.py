@@ -44,7 +44,7 @@ MEMORY_BYTES: Final = 1024 * 1024
 """Bytes of one body in memory; a longer body is stored in a temporary file."""
 MAX_DEPTH = 32
 CUT_DEPTH: Final = 150
-"""More than a message may nest (`pipeline.sync.changes.hull_messages.LEVELS`), less than what cannot be written as JSON again."""
+"""More than a message may nest (`LEVELS` of `pipeline.sync.changes.outgoing_changes`), and still writable as JSON."""
 LARGEST_BYTES: Final = 64 * 1024 * 1024
 """Limit of a body that is stored in any case: the rest is not read, and the body counts as too large."""
 MOST_VALUES: Final = 1_000_000

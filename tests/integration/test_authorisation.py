@@ -43,7 +43,9 @@ def person(bare: World) -> Person:
 def woken(bare: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The control tasks that were asked for."""
     names: list[str] = []
-    monkeypatch.setattr(bare.module("tasks.wakeups"), "wake_control", lambda name, countdown_s=None: names.append(name))
+    monkeypatch.setattr(
+        bare.module("tasks.canvases"), "wake_control", lambda name, countdown_s=None: names.append(name)
+    )
     return names
 
 

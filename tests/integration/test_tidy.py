@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from db import sync_event
 from db.session import transaction
-from pipeline.sync import retention
+from pipeline.sync import upkeep
 from pipeline.sync.stage import StageFailed
 from tests.logs import written
 from tests.world import World
@@ -37,7 +37,7 @@ def test_tidying_forgets_what_was_dealt_with_long_ago_and_nothing_else(world: Wo
                 {"c": world.connector_key, "state": state},
             )
 
-    retention.tidy()
+    upkeep.tidy()
 
     assert {row.key for row in world.rows("SELECT key FROM deliveries")} == {"old-new", "fresh"}
     assert [row.state for row in world.rows("SELECT state FROM batches")] == ["failed"]
@@ -54,32 +54,32 @@ def test_a_step_that_fails_keeps_no_other_from_its_turn(world: World, monkeypatc
 
         return turn
 
-    steps = list(retention.STEPS)
-    monkeypatch.setattr(retention, "STEPS", {name: step(name) for name in steps})
+    steps = list(upkeep.STEPS)
+    monkeypatch.setattr(upkeep, "STEPS", {name: step(name) for name in steps})
 
     with written("error") as log, pytest.raises(StageFailed, match="dropped"):
-        retention.tidy()
+        upkeep.tidy()
 
     assert turns == steps
     assert [(line["event"], line["step"]) for line in log] == [("tidy.step_failed", "dropped")]
 
 
 def test_much_is_deleted_in_several_transactions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "AT_ONCE", 10)
+    monkeypatch.setattr(upkeep, "AT_ONCE", 10)
     world.change_rows(
         "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
         " SELECT :c, 'hull', n, '', 'folded', now() - interval '40 days' FROM generate_series(1, 35) n",
         c=world.connector_key,
     )
 
-    assert retention.STEPS["deliveries"]() == 35
+    assert upkeep.STEPS["deliveries"]() == 35
     assert world.rows("SELECT 1 FROM deliveries") == []
 
 
 def test_failures_and_jobs_that_ended_long_ago_are_deleted_and_open_ones_are_kept(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "AT_ONCE", 2)
+    monkeypatch.setattr(upkeep, "AT_ONCE", 2)
     world.change_rows(
         "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint, state,"
         " updated_at) SELECT :c, 'record', n, 'incoming', 'person', 'load', 'x', '', '',"
@@ -94,7 +94,7 @@ def test_failures_and_jobs_that_ended_long_ago_are_deleted_and_open_ones_are_kep
         c=world.connector_key,
     )
 
-    retention.tidy()
+    upkeep.tidy()
 
     assert [row.subject for row in world.rows("SELECT subject FROM failures ORDER BY id")] == [
         "1",
@@ -115,8 +115,8 @@ def test_an_old_day_that_somebody_reads_is_left_alone_and_writers_wait_no_longer
         reader.execute(text("SELECT 1 FROM sync_events LIMIT 1"))
         began = time.monotonic()
         with pytest.raises(OperationalError):
-            retention.STEPS["dropped"]()
+            upkeep.STEPS["dropped"]()
         assert time.monotonic() - began < 10
 
-    assert retention.STEPS["dropped"]() == [f"sync_events_{long_ago:%Y%m%d}"]
-    assert retention.STEPS["dropped"]() == []
+    assert upkeep.STEPS["dropped"]() == [f"sync_events_{long_ago:%Y%m%d}"]
+    assert upkeep.STEPS["dropped"]() == []

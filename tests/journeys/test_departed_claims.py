@@ -179,7 +179,7 @@ def test_what_cannot_be_restored_any_more_lets_go_by_itself(
         "UPDATE id_mappings SET deleted_at = now() - make_interval(days => :days) WHERE state = 'deleted'", days=days
     )
 
-    world.module("sync.retention").tidy()
+    world.module("sync.upkeep").tidy()
     world.work()
 
     assert holders(world, VALUE[kind]) == [held_by]

@@ -410,7 +410,7 @@ def test_a_control_task_that_gives_up_is_kept_and_can_be_asked_for_again(
     control = world.module("tasks.control")
     asked: list[str] = []
     monkeypatch.setattr(
-        world.module("tasks.wakeups"), "wake_control", lambda name, countdown_s=None: asked.append(name)
+        world.module("tasks.canvases"), "wake_control", lambda name, countdown_s=None: asked.append(name)
     )
     with monkeypatch.context() as patch:
         patch.setattr(control, "resolve", lambda _key: 1 / 0)

@@ -328,7 +328,7 @@ def hundred(world: World) -> World:
 
 
 def test_more_than_the_set_share_is_asked_for_by_its_number(hundred: World) -> None:
-    ask_first = hundred.module("sync.runs.approval").AskFirst
+    ask_first = hundred.module("sync.runs.backfill").AskFirst
     plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
 
     with pytest.raises(ask_first) as asked:
@@ -349,9 +349,9 @@ def test_nobody_is_asked_before_the_first_full_fetch_is_done(hundred: World) -> 
 
 def test_what_old_plans_say_of_records_is_forgotten(known: World) -> None:
     planned(known, with_more("incoming_user_attributes", FIRST_NAME))
-    known.module("sync.retention").tidy()
+    known.module("sync.upkeep").tidy()
     assert known.rows("SELECT 1 FROM plan_items") != []
 
     known.change_rows("UPDATE plans SET ready_at = now() - interval '31 days'")
-    known.module("sync.retention").tidy()
+    known.module("sync.upkeep").tidy()
     assert known.rows("SELECT 1 FROM plan_items") == []

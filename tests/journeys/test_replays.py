@@ -417,7 +417,7 @@ def test_a_control_task_is_replayed_as_records_are(world: World, monkeypatch: py
             control.resolve_hull_ids()
     asked: list[str] = []
     monkeypatch.setattr(
-        world.module("tasks.wakeups"), "wake_control", lambda name, countdown_s=None: asked.append(name)
+        world.module("tasks.canvases"), "wake_control", lambda name, countdown_s=None: asked.append(name)
     )
 
     replay_id = begin(world)
@@ -437,7 +437,7 @@ def test_a_replay_is_forgotten_long_after_its_end(world: World) -> None:
     running = begin(world)
     world.change_rows("UPDATE replays SET ended_at = ended_at - interval '91 d'")
 
-    world.module("sync.retention").tidy()
+    world.module("sync.upkeep").tidy()
 
     assert [row.id for row in world.rows("SELECT id FROM replays")] == [running]
     assert {row.replay_id for row in world.rows("SELECT replay_id FROM replay_items")} == {running}

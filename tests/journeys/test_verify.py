@@ -581,7 +581,7 @@ def test_what_was_found_is_deleted_a_day_after_the_end(peace: World) -> None:
     peace.change_rows("UPDATE jobs SET ended_at = now() - interval '25 hours'")
     before = peace.rows("SELECT 1 FROM job_items")
 
-    peace.module("sync.retention").tidy()
+    peace.module("sync.upkeep").tidy()
 
     assert before
     assert peace.rows("SELECT 1 FROM job_items") == []

@@ -73,7 +73,7 @@ def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
             before_task_publish.disconnect(office.note)
             task_failure.disconnect(office.note_failure)
             task_postrun.disconnect(office.ring)
-            world.module("tasks.live_processes").end()
+            world.module("tasks.app").end_heartbeats()
             app.conf.update(before)
             app._after_fork()
             telemetry.configure("error")
@@ -110,7 +110,7 @@ def test_a_webhook_and_a_notification_travel_by_messages(office: Office) -> None
     deliver(world, *said)
     notify(world, {"user": {**world.users()[2], "nickname": "By notification"}, "segments": []})
 
-    world.module("tasks.wakeups").wake_control("dispatch")
+    world.module("tasks.canvases").wake_control("dispatch")
     office.wait_until(lambda: names(world) == {1: "By webhook", 2: "By notification", 3: "Person 3"})
     office.wait_until(office.is_idle)
 

@@ -36,7 +36,7 @@ def test_every_module_of_pipeline_belongs_to_a_layer() -> None:
         "__main__": "calls pipeline.cli",
         "tasks": "its modules are in layers of their own",
     }
-    used_by_the_app_alone = {"beat", "broker", "flower_access", "live_processes"}
+    used_by_the_app_alone = {"beat", "broker", "flower_access"}
 
     assert {name for name in modules if f"pipeline.{name}" not in text} == set(no_layer) - {"tasks"}
     assert {name for name in tasks if f"pipeline.tasks.{name}" not in text} == used_by_the_app_alone

@@ -23,13 +23,12 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import read_settings
 from pipeline.jobs.plans import create
 from pipeline.jobs.plans.create import PHASES, PlanScope, scope_of
-from pipeline.sync.changes.hull_messages import read_message
-from pipeline.sync.changes.outgoing_changes import fold_all
+from pipeline.sync.changes.outgoing_changes import fold_all, read_message
 from pipeline.sync.connectors.settings_change import put_in_force, tell_hull
 from pipeline.sync.outgoing.preview import NO_SNAPSHOT
-from pipeline.sync.runs import approval, backfill
-from pipeline.sync.runs.approval import Reach
-from pipeline.tasks import wakeups
+from pipeline.sync.runs import backfill
+from pipeline.sync.runs.backfill import Reach
+from pipeline.tasks import canvases
 
 MOVED_SHARE: Final = 0.05
 """If a larger share of the records changed, the plan is refused."""
@@ -85,7 +84,7 @@ def to_confirm(session: Session, plan: SettingsPlan) -> list[Reach]:
     """Record counts the operator must confirm; empty if no confirmation is needed."""
     share = read_settings(connectors.get_settings(session, plan.connector_key, plan.base_version)).change_stop_share
     found = reaches(plan)
-    return found if any(approval.must_ask(session, plan.connector_key, each, share) for each in found) else []
+    return found if any(backfill.must_ask(session, plan.connector_key, each, share) for each in found) else []
 
 
 def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None = None) -> Applied:
@@ -104,7 +103,7 @@ def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None 
     _require_same_grounds(session, plan)
     asked = to_confirm(session, plan)
     if asked and confirmed not in (-1, sum(each.number for each in asked)):
-        raise approval.AskFirst(asked)
+        raise backfill.AskFirst(asked)
     moved = plans.mark_moved(session, plan)
     _require_few_moved(session, plan, moved)
     scope = scope_of(session, plan)
@@ -169,7 +168,7 @@ def _send(session: Session, plan: SettingsPlan) -> int:
         [read_message(plan.connector_key, Entity(entity), body, cause=CAUSE, rank=rank) for entity, _, body in bodies],
     )
     sent = plans.send_items(session, plan) + sum(1 for _, act, _ in bodies if act in plans.CARRIED)
-    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    after_commit(session, lambda: canvases.wake_control("dispatch"))
     return sent
 
 

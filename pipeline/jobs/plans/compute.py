@@ -21,12 +21,12 @@ from db.session import transaction
 from pipeline.domain.budget import plan_cost
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import PipelineError
-from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.plans.create import PHASES, PlanScope, discard, lock_open_plan, scope_of
 from pipeline.jobs.plans.preview import preview_records, preview_reports
 from pipeline.settings import settings
+from pipeline.sync.job_queue import CONTINUE, DONE, JobStep
 from pipeline.sync.outgoing.event_log import HARMLESS
-from pipeline.sync.runs import approval
+from pipeline.sync.runs import backfill
 from pipeline.telemetry import logger
 
 SLICE: Final = 500
@@ -100,7 +100,7 @@ def _finish(session: Session, scope: PlanScope) -> None:
     """Set what is unknown, the cost, and the state ready."""
     plan = scope.plan
     counts = Counter(plan.counts)
-    known = {each: approval.reach(session, plan.connector_key, each).known for each in Entity}
+    known = {each: backfill.reach(session, plan.connector_key, each).known for each in Entity}
     counts |= Counter({f"known.{entity}": records for entity, records in known.items()})
     if plan.parent_id is None:
         for entity in Entity:

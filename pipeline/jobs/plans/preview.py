@@ -24,8 +24,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.outgoing import MatchStatus, OutgoingWrite
 from pipeline.errors import Rejected
 from pipeline.jobs.plans.create import PlanScope
-from pipeline.sync.changes.hull_messages import HullMessage, read_message
-from pipeline.sync.changes.linked_accounts import LINKED_USER, accounts_of
+from pipeline.sync.changes.outgoing_changes import LINKED_USER, HullMessage, accounts_of, read_message
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
 from pipeline.sync.outgoing.known_by import Pair
 from pipeline.sync.outgoing.preview import ORGANIZATION, Effect, Preview, Reserved, outgoing_preview

@@ -26,10 +26,10 @@ from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import meaning_of
 from pipeline.errors import PipelineError
-from pipeline.jobs.handler import DONE, REFUSED, JobStep, wait
 from pipeline.jobs.replays.preview import preview_failures
 from pipeline.jobs.replays.preview_records import ReplayEffect, ReplayPreview
 from pipeline.jobs.replays.start import NotReplayable, replay_failure
+from pipeline.sync.job_queue import DONE, REFUSED, JobStep, wait
 from pipeline.sync.job_queue import TASK as JOB_TASK
 from pipeline.sync.runs import missing_records
 from pipeline.telemetry import logger

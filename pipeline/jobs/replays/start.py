@@ -25,7 +25,7 @@ from pipeline.errors import Rejected
 from pipeline.sync import job_queue
 from pipeline.sync.job_queue import TASK as JOB_TASK
 from pipeline.sync.runs import missing_records, runs
-from pipeline.tasks import canvases, wakeups
+from pipeline.tasks import canvases
 from pipeline.transform.hull_reports import hull_id_of
 
 WANTED = "control_tasks_wanted"
@@ -95,7 +95,7 @@ def _wake(session: Session, name: str) -> None:
     wanted: set[str] = session.info.setdefault(WANTED, set())
     if name not in wanted:
         wanted.add(name)
-        after_commit(session, lambda: wakeups.wake_control(name))
+        after_commit(session, lambda: canvases.wake_control(name))
 
 
 def _replay_batch(session: Session, failure: Failure) -> None:
@@ -160,7 +160,7 @@ def begin(
         title=f"Replay {replay.id}: {replay.why}",
         connector_key=replay.connector_key,
     )
-    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    after_commit(session, lambda: canvases.wake_control("dispatch"))
     return replay
 
 

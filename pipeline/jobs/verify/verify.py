@@ -33,15 +33,14 @@ from pipeline import wiring
 from pipeline.domain.budget import Lane
 from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.verify.comparison import Comparison, EntityReport, with_findings
 from pipeline.jobs.verify.reading import Reader
 from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.definitions import refresh
-from pipeline.sync.job_queue import VERIFY, order_of, read_stored
-from pipeline.tasks import wakeups
+from pipeline.sync.job_queue import CONTINUE, DONE, VERIFY, JobStep, order_of, read_stored
+from pipeline.tasks import canvases
 from pipeline.transform.hull_reports import ID_ATTRIBUTE
 
 AT_ONCE = 500
@@ -174,7 +173,7 @@ def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
         sealed = order.model_dump_json()
         job_queue.enqueue(session, VERIFY, key, title=order.title, connector_key=connector_key, secret=sealed)
         job_id = jobs.find_open(session, VERIFY, key)
-    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    after_commit(session, lambda: canvases.wake_control("dispatch"))
     return job_id or 0
 
 
@@ -261,7 +260,7 @@ def _repair(job: ClaimedJob, report: Report) -> JobStep:
         )
         report.pieces += 1
         jobs.checkpoint(session, job, job.progress, report.model_dump_json())
-        after_commit(session, lambda: wakeups.wake_control("dispatch"))
+        after_commit(session, lambda: canvases.wake_control("dispatch"))
     return CONTINUE
 
 
@@ -283,7 +282,7 @@ def begin_repair(session: Session, job: Job, *, count: int, requested_by: str) -
     order = VerifyOrder(
         sample=None if sample == "all" else int(sample), requested_by=requested_by, repair=True
     ).model_dump_json()
-    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    after_commit(session, lambda: canvases.wake_control("dispatch"))
     return job_queue.reopen(
         session, job, f"{job.dedupe_key}:repair:{job.id}", title=f"Repair {count:,} records", secret=order
     )

@@ -19,14 +19,13 @@ from db.change_writer import DeliverySummary
 from db.connector import Names
 from db.delivery import Delivery
 from db.newest_webhook import Newest
+from db.schedule import catch_up_soon
 from pipeline.domain.json_text import is_nested_deeper, read_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.error_kinds import classify, may_come_back
 from pipeline.errors import PipelineError, Rejected, Skip
-from pipeline.sync.changes.hull_messages import LEVELS, HullMessage
-from pipeline.sync.changes.outgoing_changes import fold_all, take_messages
+from pipeline.sync.changes.outgoing_changes import LEVELS, HullMessage, fold_all, take_messages
 from pipeline.sync.event_recorder import EventRecorder, Level
-from pipeline.sync.runs.catch_up import catch_up_soon
 from pipeline.telemetry import logger
 from pipeline.transform.webhooks import WebhookAction, WebhookHead, decode_head, find_head
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db import change_writer, hull_ids
 from db import sync_event as events
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
-from pipeline.sync.changes import linked_accounts
+from pipeline.sync.changes import outgoing_changes
 from pipeline.sync.event_recorder import record
 from pipeline.sync.incoming import deletions
 from pipeline.transform.hull_reports import anonymous_pipedrive_ids
@@ -48,7 +48,7 @@ def learn(session: Session, connector_key: int, entity: Entity, found: dict[int,
     _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
     _send_settled(session, connector_key, entity, learnt.settled.values())
     if entity is Entity.ORGANIZATION:
-        linked_accounts.organization_found(session, connector_key, found.values())
+        outgoing_changes.organization_found(session, connector_key, found.values())
 
 
 def _send_settled(session: Session, connector_key: int, entity: Entity, settled: Iterable[str]) -> None:

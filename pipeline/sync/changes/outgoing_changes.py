@@ -1,27 +1,36 @@
 """Turn Hull's messages into outgoing changes: many messages about one record become one change.
 
-Waiting changes are read, coalesced with the new messages and written again, in two statements for any number of records.
+A message comes in a notification, in an export, or from a User that links to an Account: Accounts are sent before the Users
+that link to them, so a message about a User may require a change of its Account as well. Waiting changes are read, coalesced
+with the new messages and written again, in two statements for any number of records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import change_writer
+from db import change_writer, id_mapping, joining
 from db import sync_event as events
 from db.change_writer import OutgoingReport, WaitingReport
-from pipeline.domain.json_text import read_lenient, write_lenient
+from db.departure import find_living
+from pipeline.domain.json_text import is_nested_deeper, read_lenient, write_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.settings import ConnectorSettings, SettingsRefused
 from pipeline.errors import Rejected
-from pipeline.sync.changes.hull_messages import HullMessage, fold_together, read_message
-from pipeline.sync.changes.linked_accounts import linked_accounts
+from pipeline.sync.compiled import plan_for
 from pipeline.sync.event_recorder import EventRecorder
-from pipeline.transform.hull_reports import fold_messages
+from pipeline.transform.hull_reports import SAID, fold_messages, hull_id_of, pipedrive_id_of
+from pipeline.transform.outgoing_filter import account_to_send
 
+LEVELS: Final = 100
+"""Deepest nesting of a message: far more than Hull's messages have, and less than what later stages cannot write."""
+LINKED_USER: Final = "linked_user"
+"""Cause of the change of an Account that a User requires."""
 BYTES_AT_ONCE: Final = 8 * 1024 * 1024
 RECORDS_AT_ONCE: Final = 2_000
 """What one statement carries at most, though always one record: PostgreSQL takes a thousand megabytes and no more."""
@@ -128,3 +137,109 @@ def _together(waiting: WaitingReport, said: OutgoingReport) -> bytes:
         return said.payload
     now = read_lenient(said.payload)
     return write_lenient(fold_messages(before, now) if waiting.rank <= said.rank else fold_messages(now, before))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HullMessage:
+    """rank         when it was received, in milliseconds since the epoch
+    delivery_id  the notification that brought it; None for one that came by another way
+    """
+
+    connector_key: int
+    entity: Entity
+    hull_id: str
+    body: dict[str, Any]
+    cause: str
+    rank: int
+    delivery_id: int | None = None
+
+    @property
+    def key(self) -> tuple[int, str, str]:
+        """Return the id of the message's record, and the order in which records are coalesced."""
+        return self.connector_key, self.entity.value, self.hull_id
+
+
+def read_message(connector_key: int, entity: Entity, body: Any, *, cause: str, rank: int) -> HullMessage:
+    """Take one message as it came.
+
+    Raises: Rejected("no_hull_id") or Rejected("nested_too_deeply").
+    """
+    report = body.get(entity.hull) if isinstance(body, dict) else None
+    if not isinstance(report, dict):
+        raise Rejected("no_hull_id", f"a message carries no {entity.hull}")
+    hull_id = hull_id_of(report)
+    body = {name: value for name, value in body.items() if name != SAID}
+    if is_nested_deeper(body, LEVELS):
+        raise Rejected("nested_too_deeply", f"the message about {hull_id} has more than {LEVELS} levels")
+    return HullMessage(connector_key=connector_key, entity=entity, hull_id=hull_id, body=body, cause=cause, rank=rank)
+
+
+def fold_together(messages: Iterable[HullMessage]) -> dict[tuple[int, str, str], HullMessage]:
+    """Return one message for each record, coalesced from all messages about it, which are in the order of receipt."""
+    folded: dict[tuple[int, str, str], HullMessage] = {}
+    for message in messages:
+        earlier = folded.get(message.key)
+        folded[message.key] = message if earlier is None else _fold(earlier, message)
+    return folded
+
+
+def _fold(earlier: HullMessage, later: HullMessage) -> HullMessage:
+    if earlier.rank > later.rank:
+        earlier, later = later, earlier
+    return replace(later, body=fold_messages(earlier.body, later.body))
+
+
+def linked_accounts(session: Session, messages: Iterable[HullMessage]) -> list[HullMessage]:
+    """Make the messages about Accounts that these Users are linked to and that are not in Pipedrive yet.
+
+    Costs a few statements for each connector, however many messages there are.
+    """
+    of_users = sorted((each for each in messages if each.entity is Entity.PERSON), key=_connector_key)
+    found: list[HullMessage] = []
+    for connector_key, mine in groupby(of_users, _connector_key):
+        try:
+            settings = plan_for(session, connector_key, Entity.PERSON).settings
+        except SettingsRefused:  # these were valid once; the next stages report what is wrong and keep the work
+            continue
+        found += accounts_of(session, connector_key, list(mine), settings)
+    return found
+
+
+def _connector_key(message: HullMessage) -> int:
+    return message.connector_key
+
+
+def accounts_of(
+    session: Session, connector_key: int, users: Iterable[HullMessage], settings: ConnectorSettings
+) -> list[HullMessage]:
+    """The same for Users of one connector, under settings that may not be in force."""
+    if not settings.link_users_in_service:
+        return []
+    return _unknown(session, connector_key, list(_accounts(users, settings)))
+
+
+def _unknown(session: Session, connector_key: int, accounts: list[HullMessage]) -> list[HullMessage]:
+    """Return Users whose existing Organization is neither in the id map nor in their reports."""
+    if not accounts:
+        return []
+    hull_ids = sorted({each.hull_id for each in accounts})
+    joined = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, hull_ids)
+    said = {each.hull_id: pipedrive_id_of(each.body["account"]) for each in accounts if each.hull_id not in joined}
+    named = {pipedrive_id for pipedrive_id in said.values() if pipedrive_id is not None}
+    living = find_living(session, connector_key, Entity.ORGANIZATION, named) if named else {}
+    unknown = {hull_id for hull_id, pipedrive_id in said.items() if living.get(pipedrive_id or 0) is None}
+    return [each for each in accounts if each.hull_id in unknown]
+
+
+def _accounts(users: Iterable[HullMessage], settings: ConnectorSettings) -> Iterator[HullMessage]:
+    for user in users:
+        body = account_to_send(user.body, settings)
+        if body is not None:
+            yield read_message(user.connector_key, Entity.ORGANIZATION, body, cause=LINKED_USER, rank=user.rank)
+
+
+def organization_found(session: Session, connector_key: int, account_ids: Iterable[str]) -> None:
+    """Send the Users of these Accounts again, as last reported: the Accounts have an Organization now."""
+    users = joining.take_awaiting(session, connector_key, account_ids)
+    scope = (connector_key, Direction.OUTGOING, Entity.PERSON)
+    change_writer.write_changes(session, *scope, users, cause="account_mapped")

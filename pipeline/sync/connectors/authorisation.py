@@ -30,6 +30,7 @@ from db import authorisation
 from db import connector as connectors
 from db.authorisation import Begun
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
+from db.schedule import request_catch_up
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction
@@ -37,7 +38,6 @@ from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.settings import settings
 from pipeline.sync.connectors.company import Company, join, read_company
 from pipeline.sync.connectors.setup import go_on, heal
-from pipeline.sync.runs.catch_up import request_catch_up
 from pipeline.sync.stage import pause_connector
 from pipeline.telemetry import logger
 from pipeline.vault import Vault

@@ -19,7 +19,6 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import PipelineError
 from pipeline.sync import definitions, job_queue
-from pipeline.sync.connectors import field_lists
 from pipeline.sync.runs import backfill, schedules
 from pipeline.telemetry import logger
 from pipeline.transform.targets import find_conflicts
@@ -70,9 +69,9 @@ def read_unknown_fields(connector_key: int, document: Any) -> None:
         )
     try:
         if is_unknown:
-            field_lists.read_anew(connector_key)
+            definitions.read_anew(connector_key)
         if lacks:
-            field_lists.read_default_currency(connector_key)
+            definitions.read_default_currency(connector_key)
     except PipelineError as unwell:
         logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
 

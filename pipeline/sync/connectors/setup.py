@@ -32,7 +32,7 @@ from pipeline.sync.connectors.company import Company, join, read_company
 from pipeline.sync.connectors.settings_change import change_settings as change_settings  # noqa: PLC0414 - part of setting up
 from pipeline.sync.connectors.settings_change import find_mistakes as find_mistakes  # noqa: PLC0414 - the same
 from pipeline.sync.connectors.settings_change import known_settings, put_in_force
-from pipeline.tasks import wakeups
+from pipeline.tasks import canvases
 from pipeline.vault import Vault
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ def heal(session: Session, connector: Connector, system: str) -> None:
 def go_on() -> None:
     """After new credentials: enqueue waiting work, the check of webhooks, and scheduled fetches."""
     for name in ("sweep", "ensure_webhooks", "start_scheduled"):
-        wakeups.wake_control(name)
+        canvases.wake_control(name)
 
 
 def renew_secrets(session: Session) -> int:

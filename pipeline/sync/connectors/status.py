@@ -24,10 +24,10 @@ from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
+from pipeline.sync.attempts import INSTALLATION
 from pipeline.sync.connectors.webhooks import hearing
 from pipeline.sync.outgoing.index_fetch import rest_of
-from pipeline.sync.retries import INSTALLATION
-from pipeline.sync.runs import catch_up, spending
+from pipeline.sync.runs import spending
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
 """From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""
@@ -148,9 +148,9 @@ def _watermark(session: Session, connector: Connector) -> list[StatusFinding]:
     plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
     marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
     claimed = [mark.claimed for mark in marks if mark is not None and mark.claimed is not None]
-    if catch_up.INCREMENTAL not in plans or connector.state != "active" or not claimed:
+    if schedule.INCREMENTAL not in plans or connector.state != "active" or not claimed:
         return []
-    interval = timedelta(seconds=plans[catch_up.INCREMENTAL].interval_s or 0)
+    interval = timedelta(seconds=plans[schedule.INCREMENTAL].interval_s or 0)
     oldest = min(claimed)
     if datetime.now(UTC) - oldest <= max(BEHIND, 3 * interval):
         return []

@@ -23,6 +23,7 @@ from db import failure as failures
 from db import subscription as subscriptions
 from db import sync_event as events
 from db.connector import credentials_of, keep_credential, lock_connector
+from db.schedule import request_catch_up
 from db.session import transaction
 from db.subscription import Subscription
 from pipeline import wiring
@@ -30,7 +31,6 @@ from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.errors import ConfigurationError, Rejected, Skip
 from pipeline.settings import settings
 from pipeline.sync.event_recorder import Level, record
-from pipeline.sync.runs.catch_up import request_catch_up
 from pipeline.telemetry import logger
 from pipeline.transform.subscriptions import (
     ACTIVE,

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from db import change_writer, heartbeat, id_mapping
 from db.batch import ClaimedBatch
 from db.change import Change
+from db.schedule import catch_up_soon
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.budget import Lane
@@ -24,7 +25,6 @@ from pipeline.domain.kinds import Entity
 from pipeline.errors import Retryable
 from pipeline.extract import CHUNK_OF_IDS, read_by_ids
 from pipeline.sync.compiled import Plan
-from pipeline.sync.runs.catch_up import catch_up_soon
 from pipeline.telemetry import logger
 
 CALLS: Final = 10

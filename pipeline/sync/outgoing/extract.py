@@ -22,7 +22,7 @@ from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.outgoing import Candidate, MatchStatus
 from pipeline.extract import id_of, read_by_ids
-from pipeline.sync.changes import linked_accounts
+from pipeline.sync.changes import outgoing_changes
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming.stale_reads import is_shown_deleted
 from pipeline.sync.outgoing.hull_owner import in_doubt, settle_with_hull
@@ -120,4 +120,4 @@ def _join_told(batch: ClaimedBatch, found: Mapping[str, Resolution]) -> None:
         batches.hold(session, batch)
         joining.join(session, batch.connector_key, batch.entity, told)
         if batch.entity == Entity.ORGANIZATION:
-            linked_accounts.organization_found(session, batch.connector_key, [each.hull_id for each in told])
+            outgoing_changes.organization_found(session, batch.connector_key, [each.hull_id for each in told])

@@ -29,7 +29,8 @@ from pipeline.load.outgoing import RecordWrite, Sent, WriteResults, answers
 from pipeline.outages import current_work
 from pipeline.settings import settings
 from pipeline.sync import definitions
-from pipeline.sync.changes import dispatch, linked_accounts
+from pipeline.sync.attempts import check_alone
+from pipeline.sync.changes import dispatch, outgoing_changes
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing import matching
 from pipeline.sync.outgoing.diff import QUARREL
@@ -39,7 +40,6 @@ from pipeline.sync.outgoing.refresh import decide_by_what_is
 from pipeline.sync.outgoing.requeue import Later
 from pipeline.sync.outgoing.transform import decide, decisions_of
 from pipeline.sync.outgoing.unique_values import leave_what_others_hold
-from pipeline.sync.retries import check_alone
 from pipeline.sync.staging import pack_page
 from pipeline.transform.conflicts import is_quarrel, remember, with_report
 from pipeline.transform.hull_reports import SAID
@@ -261,7 +261,7 @@ def _join(
     joining.mark_unknown(session, *scope, unsure)
     if batch.entity == Entity.ORGANIZATION:
         found = [each.hull_id for each in outcome.decisions.values() if matching.is_met(each)]
-        linked_accounts.organization_found(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
+        outgoing_changes.organization_found(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
 
 
 def _id_of(sent: Sent) -> int | None:

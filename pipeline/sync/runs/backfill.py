@@ -1,41 +1,32 @@
 """Apply new settings to records that were synchronized before: a mapping is not only for future changes.
 
-Snapshots are complete, so most new mappings need no call to Pipedrive: a backfill synchronizes the snapshots again.
-A field that
-Pipedrive returns on request only is not in them; then everything is fetched again.
+Snapshots are complete, so most new mappings need no call to Pipedrive: a backfill synchronizes the snapshots again. A field
+that Pipedrive returns on request only is not in them; then everything is fetched again.
+
+Work that would touch too many existing records needs an operator's approval before it begins: a backfill after new settings, and
+applying a plan. Live changes and sends do not need approval, nor does anything before the first full fetch of an entity has ended.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import id_mapping
+from db import id_mapping, watermark
 from db import run as run_rows
+from db.run import Run
 from pipeline.domain.fields import FieldCatalog, read_field_definitions
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.sync.runs import approval, runs
+from pipeline.sync.runs import runs
 from pipeline.transform.incoming import compile_incoming
 
+ALWAYS: Final = 100
+"""Number of records that may be touched without approval, whatever their share is."""
 CAUSE = "settings"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Called:
-    """A run that a settings change needs: `backfill` from snapshots, or a `full` fetch; `resend` sends all records to Hull.
-
-    reindexes  it reads with other identifiers than before
-    tells_hull records may have other values in Hull than before; otherwise only the index changes
-    """
-
-    entity: Entity
-    kind: str
-    resend: bool
-    reindexes: bool
-    tells_hull: bool
 
 
 def carry_over(
@@ -54,7 +45,7 @@ def carry_over(
     """
     may_begin = confirmed or plan_id is not None
     for called in called_for(session, connector_key, before, after):
-        everything = approval.reach(session, connector_key, called.entity)
+        everything = reach(session, connector_key, called.entity)
         begin(
             session,
             connector_key,
@@ -65,7 +56,7 @@ def carry_over(
             reindexes=called.reindexes,
             held=called.tells_hull
             and not may_begin
-            and approval.must_ask(session, connector_key, everything, before.change_stop_share),
+            and must_ask(session, connector_key, everything, before.change_stop_share),
         )
 
 
@@ -88,20 +79,6 @@ def called_for(
     ]
 
 
-def kind_for(
-    session: Session, connector_key: int, entity: Entity, before: ConnectorSettings, after: ConnectorSettings
-) -> str | None:
-    """Which run the change calls for; None where a record means the same to Hull and is identified as before, or none was read."""
-    is_same = _says_the_same(entity, before, after) and not identifies_anew(entity, before, after)
-    if is_same or not id_mapping.any_read(session, connector_key, entity):
-        return None
-    fields = connectors.find_fields(session, connector_key, entity)
-    catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
-    known = set(compile_incoming(entity, before, catalog).include_fields)
-    wanted = set(compile_incoming(entity, after, catalog).include_fields)
-    return "backfill" if wanted <= known else "full"
-
-
 def _says_the_same(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
     """Whether a record of this entity means the same to Hull as it did."""
     relinks = entity is Entity.PERSON and links_anew(before, after)
@@ -109,16 +86,6 @@ def _says_the_same(entity: Entity, before: ConnectorSettings, after: ConnectorSe
         after.incoming(entity),
         after.claims(entity),
     ) and not relinks
-
-
-def identifies_anew(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
-    """Whether records are looked up by other identifiers than before: the index does not know them by these yet."""
-    return (before.claims(entity), before.sync_key(entity)) != (after.claims(entity), after.sync_key(entity))
-
-
-def links_anew(before: ConnectorSettings, after: ConnectorSettings) -> bool:
-    """Links are sent with a record, and no digest shows whether they were."""
-    return after.link_users_in_hull and not before.link_users_in_hull
 
 
 def begin(  # noqa: PLR0913 - a run is these facts
@@ -152,3 +119,101 @@ def begin(  # noqa: PLR0913 - a run is these facts
         held=held,
         reindexes=reindexes,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How many of the known records of one entity something would touch.
+
+    perhaps  further records that may be touched, depending on a look-up in Pipedrive or Hull
+    """
+
+    entity: Entity
+    touched: int
+    known: int
+    perhaps: int = 0
+
+    @property
+    def number(self) -> int:
+        """Return the number that the operator must confirm."""
+        return self.touched + self.perhaps
+
+    @property
+    def words(self) -> str:
+        known = f"{self.touched:,} of {self.known:,} known {self.entity.plural.capitalize()}"
+        return f"{known} and perhaps {self.perhaps:,} more, which have to be looked up first" if self.perhaps else known
+
+
+class AskFirst(Exception):
+    """Nothing was done: the operator must confirm the number of records.
+
+    number  the number to confirm
+    """
+
+    def __init__(self, reaches: list[Reach]) -> None:
+        self.number = sum(each.number for each in reaches)
+        self.reaches = reaches
+        super().__init__(f"this would touch {' and '.join(each.words for each in reaches)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """A run that a settings change needs: `backfill` from snapshots, or a `full` fetch; `resend` sends all records to Hull.
+
+    reindexes  it reads with other identifiers than before
+    tells_hull records may have other values in Hull than before; otherwise only the index changes
+    """
+
+    entity: Entity
+    kind: str
+    resend: bool
+    reindexes: bool
+    tells_hull: bool
+
+
+def reach(session: Session, connector_key: int, entity: Entity, touched: int | None = None) -> Reach:
+    """Return the reach of `touched` records; None means every known record."""
+    known = sum(
+        each.records
+        for each in id_mapping.mapping_counts(session, connector_key)
+        if (each.entity, each.state) == (entity, "full")
+    )
+    return Reach(entity=entity, touched=known if touched is None else touched, known=known)
+
+
+def must_ask(session: Session, connector_key: int, reach: Reach, share: float) -> bool:
+    """Return whether approval is needed. `share` is `change_stop_share` of the settings in force before."""
+    if reach.number <= max(ALWAYS, share * reach.known):
+        return False
+    mark = watermark.find_watermark(session, connector_key, reach.entity)
+    return mark is not None and mark.complete_since is not None
+
+
+def held_sentence(run: Run, touched: int) -> str:
+    """Return the sentence about a run that needs approval."""
+    what = Entity(run.entity).plural.capitalize()
+    return f"{run.kind.capitalize()} of {what} needs approval: it would update all {touched:,} known {what}."
+
+
+def kind_for(
+    session: Session, connector_key: int, entity: Entity, before: ConnectorSettings, after: ConnectorSettings
+) -> str | None:
+    """Which run the change calls for; None where a record means the same to Hull and is identified as before, or none was read."""
+    is_same = _says_the_same(entity, before, after) and not identifies_anew(entity, before, after)
+    if is_same or not id_mapping.any_read(session, connector_key, entity):
+        return None
+    fields = connectors.find_fields(session, connector_key, entity)
+    catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
+    known = set(compile_incoming(entity, before, catalog).include_fields)
+    wanted = set(compile_incoming(entity, after, catalog).include_fields)
+    return "backfill" if wanted <= known else "full"
+
+
+def identifies_anew(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
+    """Whether records are looked up by other identifiers than before: the index does not know them by these yet."""
+    return (before.claims(entity), before.sync_key(entity)) != (after.claims(entity), after.sync_key(entity))
+
+
+def links_anew(before: ConnectorSettings, after: ConnectorSettings) -> bool:
+    """Links are sent with a record, and no digest shows whether they were."""
+    return after.link_users_in_hull and not before.link_users_in_hull

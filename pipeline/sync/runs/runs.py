@@ -1,4 +1,9 @@
-"""Start, advance and end runs. Every step holds the run's row lock, in the transaction that caused it."""
+"""Start, advance and end runs. Every step holds the run's row lock, in the transaction that caused it.
+
+At the end the watermark moves, and records without a webhook are reported: a webhook that never arrived (an outage of ours, a
+ban, a dropped delivery) leaves no trace in Pipedrive. The incremental fetch reads the record anyway, and this is the only
+sign of the gap.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +15,31 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import batch as batches
+from db import change_writer, subscription, watermark
 from db import connector as connectors
+from db import delivery as deliveries
+from db import failure as failures
 from db import run as run_rows
+from db import sync_event as events
 from db.batch import Batch, ClaimedBatch
 from db.run import Run, Slice
 from db.session import after_commit, transaction
-from pipeline.domain.kinds import Entity
+from db.sync_event import ToldLate
+from pipeline.domain.kinds import Direction, Entity, Outcome
+from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
 from pipeline.settings import settings
-from pipeline.sync.runs import completion, missing_records
+from pipeline.sync.changes import dispatch
+from pipeline.sync.event_recorder import record
+from pipeline.sync.runs import missing_records
 from pipeline.tasks import canvases
 from pipeline.telemetry import logger
 
+ON_ITS_WAY_S = 60
+"""The webhook of a record that changed this shortly before the walk may still be in flight."""
 CATCH_UP_OVERLAP = timedelta(seconds=60)
 """The catch-up of a full fetch reads changes from this long before its start: clocks differ, and times are whole seconds."""
-
-
-class RunInProgress(Exception):
-    """A run of this kind is already in flight: `run_id`."""
-
-    def __init__(self, run_id: int) -> None:
-        self.run_id = run_id
-        super().__init__(
-            f"run {run_id} is in flight; wait for it, or cancel it with `pipeline runs cancel CONNECTOR {run_id}`"
-        )
+WALKS: Final = {"full": ("ascending", "descending"), "incremental": ("catch_up",), "backfill": ("stored",)}
+"""Kind of run → its first walks. Only a full fetch has another one after them: it catches up with changes made since its start."""
 
 
 def start_run(
@@ -64,10 +71,6 @@ def start_run(
             raise
         raise RunInProgress(under_way.id) from None
     return run.id
-
-
-WALKS: Final = {"full": ("ascending", "descending"), "incremental": ("catch_up",), "backfill": ("stored",)}
-"""Kind of run → its first walks. Only a full fetch has another one after them: it catches up with changes made since its start."""
 
 
 def begin(  # noqa: PLR0913 - a run is these facts
@@ -119,6 +122,93 @@ def _set_off(session: Session, run: Run) -> None:
     after_commit(session, lambda: logger().info("incoming.job.start", **facts))
 
 
+def _open_slice(session: Session, run: Run, walk: str) -> None:
+    part = Slice(run_id=run.id, walk=walk)
+    session.add(part)
+    session.flush()
+    batches.add_page(session, run.connector_key, run.entity, run.id, part.id)
+
+
+class RunInProgress(Exception):
+    """A run of this kind is already in flight: `run_id`."""
+
+    def __init__(self, run_id: int) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"run {run_id} is in flight; wait for it, or cancel it with `pipeline runs cancel CONNECTOR {run_id}`"
+        )
+
+
+def note_end(session: Session, run: Run) -> None:
+    """A run has read everything it was to read, and all of it was delivered or is a Failure."""
+    if run.kind != "backfill":
+        failures.close_made_good(
+            session,
+            run.connector_key,
+            run.entity,
+            run_id=run.id,
+            kind=run.kind,
+            began_at=run.started_at,
+            since=run.since,
+        )
+    connector = connectors.get_connector(session, run.connector_key)
+    before = watermark.find_watermark(session, run.connector_key, run.entity)
+    was_claimed = before is not None and before.claimed is not None
+    reached = watermark.move(session, run, connector.created_at)
+    if reached is not None:
+        logger().info(
+            "incoming.job.watermark",
+            connector_id=connector.id,
+            type=Entity(run.entity).hull,
+            reached_at=reached.isoformat(),
+        )
+    if run.kind == "incremental" and was_claimed:
+        _report_gap(session, run)
+    _wake_waiting(session, run)
+
+
+def _report_gap(session: Session, run: Run) -> None:
+    missed = events.told_late(session, run.id, run.started_at, ON_ITS_WAY_S)
+    subscriptions = subscription.subscriptions_of(session, run.connector_key)
+    if missed is None or not subscriptions:
+        return
+    entity = Entity(run.entity)
+    name = f"{Direction.INCOMING}.job.{Outcome.SUCCESS}"
+    event = events.NewEvent(
+        connector_key=run.connector_key,
+        event=name,
+        entity=entity,
+        cause=run.cause,
+        reason="gap_repaired",
+        detail=_sentence(entity, missed),
+        run_id=run.id,
+    )
+    record(session, [event], level="warning", run_id=run.id, type=entity.hull, records=missed.records)
+    last = deliveries.last_delivery(session, run.connector_key, "pipedrive")
+    if last is None or last < missed.first:
+        subscription.note_silence(session, run.connector_key, entity)
+
+
+def _sentence(entity: Entity, missed: ToldLate) -> str:
+    noun = (entity.value if missed.records == 1 else entity.plural).capitalize()
+    return (
+        f"{missed.records} {noun}, changed from {_clock(missed.first)} to {_clock(missed.last)} UTC, reached Hull by the "
+        "incremental fetch: no webhook had told of them"
+    )
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _wake_waiting(session: Session, run: Run) -> None:
+    """Records that could not be looked up before this fetch had ended are due now."""
+    builds_index = run.kind == "full" or run.reindexes
+    reasons = [INDEX_BEHIND, MIRROR_INCOMPLETE] if builds_index else [INDEX_BEHIND]
+    if change_writer.make_due(session, run.connector_key, Direction.OUTGOING, run.entity, reasons):
+        dispatch.go_on(session)
+
+
 def confirm(session: Session, run_id: int) -> bool:
     """Start a held run that an operator approved. Return False if the run is not held.
 
@@ -133,13 +223,6 @@ def confirm(session: Session, run_id: int) -> bool:
     session.flush()
     _set_off(session, run)
     return True
-
-
-def _open_slice(session: Session, run: Run, walk: str) -> None:
-    part = Slice(run_id=run.id, walk=walk)
-    session.add(part)
-    session.flush()
-    batches.add_page(session, run.connector_key, run.entity, run.id, part.id)
 
 
 def release(session: Session, run_id: int) -> None:
@@ -161,7 +244,7 @@ def advance(session: Session, run_id: int) -> None:
         release(session, run.id)
     else:
         run_rows.close_run(session, run, "done")
-        completion.note_end(session, run)
+        note_end(session, run)
         missing_records.compare(session, run)
         run_rows.note_finished(session, run)
         after_commit(session, lambda: log_end(run_id))

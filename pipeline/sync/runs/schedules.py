@@ -3,6 +3,10 @@
 full_fetch   by cron; every night unless the settings say otherwise, at a different minute for each connector
 incremental  every few minutes: what changed since the watermark, with or without a webhook
 
+shells       an Organization that only a Person has named is read within a minute, a hundred to a request. While a full fetch
+             of Organizations runs, shells wait for it. If they are more than a fifth of the known Organizations, reading all
+             is cheaper, and a full fetch is started
+
 Beat only ticks. SQL decides and claims what is due, so a second or a late tick does no harm, and missed times are
 caught up once.
 """
@@ -15,21 +19,22 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import schedule, watermark
+from db import id_mapping_writer, schedule, shell, watermark
+from db import run as run_rows
 from db.connector import Connector
-from db.schedule import Schedule
-from db.session import transaction
+from db.schedule import FULL_FETCH, INCREMENTAL, Schedule
+from db.session import after_commit, transaction
 from pipeline.domain.cron import cron_of, next_time
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.sync.runs import runs, spending
-from pipeline.sync.runs.catch_up import INCREMENTAL
+from pipeline.tasks import canvases
 from pipeline.telemetry import logger
-
-FULL_FETCH: Final = "full_fetch"
 
 OVERLAP: Final = timedelta(seconds=60)
 """How far before the watermark an incremental fetch begins: clocks differ, and times are whole seconds."""
+TOO_MANY = 5
+"""Shells to known Organizations as one to this many: from there on everything is fetched."""
 
 
 def plan(session: Session, connector: Connector, chosen: ConnectorSettings) -> None:
@@ -78,3 +83,30 @@ def _after(session: Session, row: Schedule) -> datetime:
     if row.cron is not None:
         return next_time(row.cron, now)
     return now + timedelta(seconds=spending.interval_s(session, row.connector_key, row.interval_s or 0))
+
+
+def fill_shells(connector_key: int) -> bool:
+    """One round for one connector; whether anything was set going."""
+    entity = Entity.ORGANIZATION
+    with transaction() as session:
+        if run_rows.running_run(session, connector_key, entity, "full"):
+            return False
+        waiting, filled = shell.count_shells(session, connector_key, entity)
+        if waiting * TOO_MANY <= filled:
+            asked = shell.ask_for_shells(session, connector_key, entity)
+            after_commit(session, lambda: canvases.wake_control("dispatch"))
+            logger().info("shells.asked", shells=asked)
+            return asked > 0
+    return _fetch_all(connector_key, entity, waiting)
+
+
+def _fetch_all(connector_key: int, entity: Entity, waiting: int) -> bool:
+    """The run is stored before the shells are left to it: a crash between the two causes a second check, and forgets none."""
+    try:
+        run_id = runs.start_run(connector_key, entity, cause="shells", changed_only=True)
+    except runs.RunInProgress:
+        return False
+    with transaction() as session:
+        id_mapping_writer.leave_shells_to_a_fetch(session, connector_key, entity)
+    logger().info("shells.fetch", shells=waiting, run_id=run_id)
+    return True

@@ -25,7 +25,7 @@ from pipeline.insight.suggestions import Suggestion, suggested
 from pipeline.operations import connectors as operations
 from pipeline.operations import credentials, fields, settings
 from pipeline.operations.errors import OperationError
-from pipeline.sync.connectors import field_lists
+from pipeline.sync import definitions
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.credentials import PASTE_TOKEN, given_secret
@@ -104,7 +104,7 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
     entered = perform(credentials.show_credentials)
     trouble = ""
     if step in ("identity", "mappings") and entered.connection.how:
-        trouble = field_lists.see_that_known(connector.key)
+        trouble = definitions.see_that_known(connector.key)
     return page(
         f"set_up_{step.replace('-', '_')}.html",
         status=status,

@@ -21,7 +21,7 @@ from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.plans import PlanShape
 from pipeline.sync.outgoing.event_log import HARMLESS
-from pipeline.sync.runs.approval import AskFirst
+from pipeline.sync.runs.backfill import AskFirst
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.frame import before_id, done, page

@@ -24,7 +24,7 @@ from pipeline.accounts.logins import LoginOrigin, LoginRefused
 from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.slow_work import Overloaded
-from pipeline.sync import retention
+from pipeline.sync import upkeep
 from pipeline.sync.connectors import setup
 from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Call, Visitor
@@ -307,7 +307,7 @@ def test_old_attempts_ended_sessions_and_long_expired_keys_are_deleted(browser: 
     change("UPDATE operator_sessions SET created_at = now() - interval '8 days'")
     change("UPDATE api_keys SET expires_at = now() - interval '31 days'")
 
-    retention.tidy()
+    upkeep.tidy()
 
     with transaction() as session:
         left = [

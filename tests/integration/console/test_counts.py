@@ -13,7 +13,7 @@ from db import event_count, failure, failure_count
 from db.connector import remove_rows_of
 from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
-from pipeline.sync import counting, retention
+from pipeline.sync import upkeep
 from tests.integration.console.conftest import Visitor
 from tests.world import CONNECTOR_ID, World
 
@@ -47,14 +47,14 @@ def test_every_event_is_counted_once_however_often_the_tick_comes(world: World) 
     add(world, SKIP, NOW - timedelta(minutes=5), 2, reason="not_in_segment")
 
     for _ in range(3):
-        counting.count_events()
+        upkeep.count_events()
 
     assert counted(world) == {SUCCESS: 7, SKIP: 2}
     assert stored(world) == 9
 
 
 def test_what_the_tick_has_not_seen_yet_is_counted_where_it_stands(world: World) -> None:
-    counting.count_events()
+    upkeep.count_events()
     before = counted(world)
     add(world, SUCCESS, datetime.now(UTC), 5)
 
@@ -63,14 +63,14 @@ def test_what_the_tick_has_not_seen_yet_is_counted_where_it_stands(world: World)
 
 
 def test_a_transaction_that_commits_late_is_counted_all_the_same(world: World) -> None:
-    counting.count_events()
+    upkeep.count_events()
     late = engine().connect()
     late.execute(text("SELECT 1"))  # its events will bear this moment
     late.execute(text(_ADD.replace("CAST(:at AS timestamptz)", "now()")), {
         "c": world.connector_key, "event": SUCCESS, "reason": None, "n": 2,
     })  # fmt: skip
     add(world, SKIP, datetime.now(UTC))
-    counting.count_events()
+    upkeep.count_events()
     mark_while_open = _mark()
     late.commit()
     started = late.execute(text("SELECT max(at) FROM sync_events WHERE event = :e"), {"e": SUCCESS}).scalar_one()
@@ -90,7 +90,7 @@ def _mark() -> datetime:
 def test_where_reading_begins_follows_the_mark_and_never_passes_it(world: World) -> None:
     for _ in range(3):
         add(world, SUCCESS, datetime.now(UTC))
-        counting.count_events()
+        upkeep.count_events()
     world.change_rows("UPDATE event_count_mark SET counted_to = counted_to - interval '3 s'")
     (row,) = world.rows("""
         SELECT m.above_id, (SELECT min(id) FROM sync_events WHERE at >= m.counted_to + interval '3 s') AS first
@@ -107,7 +107,7 @@ def test_minutes_become_hours_and_hours_a_sum_and_no_total_shrinks(world: World)
         )  # fmt: skip
 
     for _ in range(2):
-        retention.tidy()
+        upkeep.tidy()
 
     ages = [row.at for row in world.rows("SELECT at FROM event_counts ORDER BY at")]
     assert ages[0] == datetime(1970, 1, 1, tzinfo=UTC)
@@ -129,7 +129,7 @@ def test_counts_that_stand_still_are_not_made_up_for_by_counting_everything(worl
 def test_counts_come_by_the_minute_or_the_hour(world: World, unit: str) -> None:
     at = (NOW - timedelta(minutes=30)).replace(second=30, microsecond=0)
     add(world, SUCCESS, at, 2)
-    counting.count_events()
+    upkeep.count_events()
     with transaction() as session:
         (found,) = event_count.counts_since(session, world.connector_key, NOW - timedelta(hours=2), unit)
 
@@ -139,7 +139,7 @@ def test_counts_come_by_the_minute_or_the_hour(world: World, unit: str) -> None:
 
 def test_prometheus_is_told_of_every_event_and_of_what_runs(world: World, viewer: Visitor) -> None:
     add(world, SUCCESS, NOW - timedelta(days=2), 4)
-    counting.count_events()
+    upkeep.count_events()
     run_id = world.start(Entity.PERSON)
     world.change_rows("UPDATE runs SET read = 12 WHERE id = :id", id=run_id)
 
@@ -181,7 +181,7 @@ def test_the_number_of_open_failures_is_that_of_a_recount(world: World) -> None:
         failure.keep_failures(session, [failed(world, number) for number in range(40)])
     with transaction() as session:
         failure.keep_failures(session, [failed(world, number, "wrong_type") for number in range(10, 50)])
-    counting.count_events()
+    upkeep.count_events()
     with transaction() as session:
         failure.close_healed(session, world.connector_key, "incoming", "person", [str(number) for number in range(5)])
         failure.close_subject(session, world.connector_key, "incoming:person:20")
@@ -193,7 +193,7 @@ def test_the_number_of_open_failures_is_that_of_a_recount(world: World) -> None:
         undone.rollback()
 
     kept, counted = recounted(world)
-    counting.count_events()
+    upkeep.count_events()
 
     assert [row[-1] for row in kept] == [5, 37]
     assert kept == counted == recounted(world)[0]
@@ -211,7 +211,7 @@ def test_writers_side_by_side_and_a_tick_between_lose_no_failure(world: World) -
                 failure.keep_failures(session, [failed(world, 1_000 * worker + step), failed(world, step)])
             with transaction() as session:
                 failure.close_subject(session, world.connector_key, f"incoming:person:{1_000 * worker + step - 1}")
-            counting.count_events()
+            upkeep.count_events()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(1, 5)))
@@ -225,8 +225,8 @@ def test_totals_are_those_of_a_recount(world: World) -> None:
     add(world, SUCCESS, NOW - timedelta(days=2), 4)
     add(world, SKIP, NOW - timedelta(minutes=9), 3, reason="not_in_segment")
     for _ in range(2):
-        counting.count_events()
-        retention.tidy()
+        upkeep.count_events()
+        upkeep.tidy()
 
     kept = world.rows("SELECT event, n FROM event_totals ORDER BY event")
     counted = world.rows("SELECT event, count(*) AS n FROM sync_events GROUP BY event ORDER BY event")

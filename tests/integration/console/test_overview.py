@@ -17,7 +17,7 @@ from pipeline.domain.kinds import Entity, Role
 from pipeline.operations.cached_answers import forget_all
 from pipeline.operations.call import Call as OperationCall
 from pipeline.operations.overview import OverviewAnswer, Unit, show_overview
-from pipeline.sync import counting
+from pipeline.sync import upkeep
 from tests.integration.console.conftest import Call, Visitor
 from tests.world import World
 
@@ -57,7 +57,7 @@ def test_after_the_fetches_it_says_up_to_when_hull_holds_everything(world: World
     world.company.create_person(name="Ada")
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
         world.fetch(entity)
-    counting.count_events()
+    upkeep.count_events()
 
     found = seen(world)
     claims = [mark.claimed for mark in found.in_step.by_entity]
@@ -163,7 +163,7 @@ def test_many_viewers_ask_the_database_once(world: World, viewer: Visitor, monke
 def test_the_chart_comes_by_the_hour_and_by_the_minute(world: World, viewer: Visitor) -> None:
     world.company.create_person(name="Ada")
     world.fetch(Entity.PERSON)
-    counting.count_events()
+    upkeep.count_events()
 
     assert "by the hour" in viewer.text("/c/acme/")
     page = viewer.text("/c/acme/?by=minute")

@@ -21,7 +21,7 @@ ENGINE = [Path(__file__).parents[3] / "pipeline" / each for each in ("tasks", "s
 ROUNDS = {
     "resolve_hull_ids": ("tasks.control", "resolve"),
     "ensure_webhooks": ("sync.connectors.webhooks", "ensure_webhooks"),
-    "fill_shells": ("sync.runs.shells", "fill"),
+    "fill_shells": ("sync.runs.schedules", "fill"),
     "find_twins": ("sync.duplicates", "find"),
     "start_scheduled": ("sync.runs.schedules", "start_due"),
 }

@@ -188,10 +188,10 @@ def test_a_failed_job_is_kept_while_its_failure_is_open(world: World) -> None:
     world.run_jobs()
     world.change_rows("UPDATE jobs SET ended_at = now() - interval '31 d'")
 
-    world.module("sync.retention").tidy()
+    world.module("sync.upkeep").tidy()
     kept = [row.state for row in world.rows(JOBS)]
     world.change_rows("UPDATE failures SET state = 'discarded'")
-    world.module("sync.retention").tidy()
+    world.module("sync.upkeep").tidy()
 
     assert (kept, world.rows(JOBS)) == (["failed"], [])
 
@@ -205,7 +205,7 @@ def test_what_a_failed_job_found_is_kept_for_a_month_and_a_replay_then_begins_ag
 
     for days in (29, 31):
         world.change_rows("UPDATE jobs SET ended_at = now() - make_interval(days => :days)", days=days)
-        world.module("sync.retention").tidy()
+        world.module("sync.upkeep").tidy()
         [row] = world.rows("SELECT progress, checkpoint, (SELECT count(*) FROM job_items) AS items FROM jobs")
         assert tuple(row) == ((3, "page 3", 1) if days == 29 else (0, None, 0))
 
@@ -222,7 +222,7 @@ def test_what_has_ended_is_forgotten_after_its_time(world: World) -> None:
     enqueue(world, key="new")
     world.change_rows("UPDATE jobs SET state = 'done', ended_at = now() WHERE dedupe_key = 'new'")
 
-    world.module("sync.retention").tidy()
+    world.module("sync.upkeep").tidy()
 
     assert [row.state for row in world.rows(JOBS)] == ["due", "paused", "done"]
 
@@ -244,7 +244,7 @@ def test_steps_follow_one_another_until_the_slice_is_over_and_make_no_attempt(
 
     def step(job: jobs.ClaimedJob) -> Any:
         steps.append(job.attempts)
-        return world.module("jobs.handler").CONTINUE if len(steps) < 12 else world.module("jobs.handler").DONE
+        return world.module("sync.job_queue").CONTINUE if len(steps) < 12 else world.module("sync.job_queue").DONE
 
     monkeypatch.setitem(runtime.HANDLERS, "settings_sync", replace(runtime.HANDLERS["settings_sync"], step=step))
     monkeypatch.setattr(runtime, "time", SimpleNamespace(monotonic=lambda: next(clock)))
@@ -264,7 +264,7 @@ def test_a_job_that_is_requested_while_it_runs_begins_again_afterwards(
     world: World, monkeypatch: pytest.MonkeyPatch, slice_s: float
 ) -> None:
     steps: list[tuple[int, int]] = []
-    runtime, handler = world.module("jobs.runtime"), world.module("jobs.handler")
+    runtime, handler = world.module("jobs.runtime"), world.module("sync.job_queue")
 
     def step(job: jobs.ClaimedJob) -> Any:
         with transaction() as session:
@@ -291,7 +291,7 @@ def test_a_job_that_is_requested_while_it_runs_begins_again_afterwards(
 
 def test_a_step_that_waits_leaves_the_job_due_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = world.module("jobs.runtime")
-    waits = replace(runtime.HANDLERS["settings_sync"], step=lambda _job: world.module("jobs.handler").wait(90.0))
+    waits = replace(runtime.HANDLERS["settings_sync"], step=lambda _job: world.module("sync.job_queue").wait(90.0))
     monkeypatch.setitem(runtime.HANDLERS, "settings_sync", waits)
     enqueue(world)
 
@@ -354,7 +354,7 @@ def test_a_worker_stops_before_its_next_step_when_a_person_takes_the_job(
 
     def step(_job: Any) -> Any:
         steps.append(act(name))
-        return world.module("jobs.handler").CONTINUE
+        return world.module("sync.job_queue").CONTINUE
 
     monkeypatch.setitem(runtime.HANDLERS, "settings_sync", replace(runtime.HANDLERS["settings_sync"], step=step))
     enqueue(world)

@@ -175,7 +175,7 @@ def test_what_nests_too_deeply_stays_behind_alone(world: World) -> None:
 
 
 def test_a_defect_of_ours_stops_no_more_than_one_delivery(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = world.module("sync.changes.hull_messages")
+    room = world.module("sync.changes.outgoing_changes")
     real = room.fold_messages
 
     def stumble(earlier: Any, later: Any) -> Any:

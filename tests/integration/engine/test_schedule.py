@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from db import connector as connectors
 from db import schedule
+from db.schedule import request_catch_up
 from db.session import transaction
 from pipeline.domain.cron import nightly
 from pipeline.domain.settings import ConnectorSettings
@@ -159,7 +160,7 @@ def test_a_catch_up_that_is_asked_for_comes_with_the_next_tick(world: World) -> 
     world.work()
 
     with transaction() as session:
-        world.module("sync.runs.catch_up").request_catch_up(session, world.connector_key)
+        request_catch_up(session, world.connector_key)
     tick(world)
 
     assert len(runs(world)) == 4

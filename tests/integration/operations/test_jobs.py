@@ -202,7 +202,7 @@ def test_a_paused_export_keeps_its_file_and_its_address(world: World) -> None:
         files.begin_file(session, 1, validator="", total_bytes=None)
 
     jobs.pause_job(by(), ROW)
-    world.module("sync.retention").tidy()
+    world.module("sync.upkeep").tidy()
 
     assert len(world.rows("SELECT 1 FROM export_files")) == 1
     assert len(world.rows("SELECT 1 FROM jobs WHERE secret IS NOT NULL AND state = 'paused'")) == 1

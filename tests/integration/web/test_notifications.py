@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from db.session import transaction, use_database
 from pipeline.domain.json_text import is_nested_deeper
 from pipeline.sync.changes.coalesce import fold_deliveries
-from pipeline.sync.changes.hull_messages import LEVELS
+from pipeline.sync.changes.outgoing_changes import LEVELS
 from pipeline.web import request_body
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, House
 from tests.integration.web.notifying import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification

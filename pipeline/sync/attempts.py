@@ -1,4 +1,4 @@
-"""How long work waits after an error, and whether that was an attempt: for batches, records and jobs.
+"""One attempt at a batch or a job: its lease is extended while it runs; after an error, how long the work waits.
 
 Waiting is not an attempt: for a slot, an unavailable service of ours, or an outage of a remote system. Only an error
 while others get answers counts, up to a limit. If no other work calls the remote system, a cheap call checks it.
@@ -7,24 +7,33 @@ while others get answers counts, up to a limit. If no other work calls the remot
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import Final
+
+from sqlalchemy.orm import Session
 
 from db.outage import alone_of
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.errors import PipelineError, Retryable
+from pipeline.fencing import Lease, holding
 from pipeline.outages import OutageWork
+from pipeline.settings import settings
+from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
+AGAIN_SHARE = 1 / 30
+"""Of a lease, how soon an extension that failed is tried again."""
 MAX_ATTEMPTS = 8
 ASK_AGAIN_S: Final = 120.0
-"""So long others wait at most; they are woken as soon as a probe is answered."""
+"""Longest wait of other work during an outage; it is woken as soon as a probe is answered."""
 HERE_PAUSE_S: Final = (5.0, 15.0)
 """Pause between two attempts while PostgreSQL, Redis or the broker is unavailable, random each time."""
-
 OUR_SYSTEMS: Final = {
     "database_unavailable": "database",
     "redis_unavailable": "redis",
@@ -49,6 +58,8 @@ CHECKS: Final[Mapping[str, Callable[[Wired], object]]] = {
     "hull": lambda wired: wired.hull.app(),
 }
 """Remote system → a cheap call that shows whether it answers. The firehose has none: other calls must be answered by it."""
+BACKOFF_BASE_S = 1.0
+BACKOFF_CAP_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +69,41 @@ class Pause:
     wait_s: float
     counted: bool
     waits_for: str | None = None
+
+
+@contextmanager
+def lease_kept(extend: Callable[[Session, float], bool], *, began: float) -> Iterator[Lease]:
+    """Have `extend` prolong the lease every third of its length until the work is done; writes inside depend on it.
+
+    extend  gets the length in seconds; returns False when the lease is not ours any more
+    began   `time.monotonic()` from before the claim was sent
+    """
+    lease_s = settings().lease_s
+    lease, ended = Lease(lease_s, began), Event()
+
+    def keep() -> None:
+        wait_s = lease_s / 3
+        while not ended.wait(wait_s):
+            wait_s = lease_s / 3
+            asked = time.monotonic()
+            try:
+                with transaction() as session:
+                    is_ours = extend(session, lease_s)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next extension may succeed
+                logger().warning("lease.not_extended", error=type(error).__name__)
+                wait_s = lease_s * AGAIN_SHARE
+                continue
+            if not is_ours:
+                lease.lost()
+                return
+            lease.extended(asked)
+
+    Thread(target=keep, name="lease", daemon=True).start()
+    try:
+        with holding(lease):
+            yield lease
+    finally:
+        ended.set()
 
 
 def check_alone(cause: PipelineError, work: OutageWork | None) -> None:
@@ -96,10 +142,6 @@ def patience(cause: Retryable, work: OutageWork | None, attempts: int) -> Pause:
         wait_s = max(alone_s(attempts), cause.retry_after_s or 0.0)
         return Pause(wait_s=wait_s, counted=True, waits_for=alone_of(work.remote))
     return Pause(wait_s=cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts), counted=True)
-
-
-BACKOFF_BASE_S = 1.0
-BACKOFF_CAP_S = 300.0
 
 
 def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
