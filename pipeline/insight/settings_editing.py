@@ -26,10 +26,10 @@ from pipeline.insight.settings_words import Catalogs, SettingChange, difference
 from pipeline.jobs.settings_sync import merged
 from pipeline.settings import settings
 from pipeline.sync.connectors.settings_change import (
+    enqueue_settings_sync,
     find_mistakes,
     find_unknown,
     put_in_force,
-    tell_hull,
 )
 from pipeline.sync.runs import backfill
 
@@ -158,7 +158,7 @@ def save(
         return in_force
     version = put_in_force(session, connector_key, document, author=author, force=True, confirmed=confirmed)
     if version.version != base:
-        tell_hull(session, connector_key)
+        enqueue_settings_sync(session, connector_key)
     return version
 
 

@@ -26,10 +26,9 @@ from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.names import is_connector_name, is_hull_id
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import ConfigurationError, Retryable
-from pipeline.jobs import settings_sync
 from pipeline.settings import settings
 from pipeline.sync import job_queue
-from pipeline.sync.connectors.settings_change import known_settings, put_in_force
+from pipeline.sync.connectors.settings_change import enqueue_settings_sync, known_settings, put_in_force
 from pipeline.sync.connectors.setup import keep_secrets
 from pipeline.sync.job_queue import CONNECTOR_CREATION, DONE, JobStep, secret_of
 from pipeline.tasks.canvases import wake_control
@@ -103,7 +102,7 @@ def _begin_with_defaults(session: Session, connector: Connector) -> None:
     """Invalid settings do not prevent the creation of a connector: the next synchronization reports their mistakes."""
     connector.hull_settings = None
     put_in_force(session, connector.key, known_settings({}), author="hull")
-    settings_sync.enqueue(session, connector.key)
+    enqueue_settings_sync(session, connector.key)
     after_commit(session, lambda: wake_control("dispatch"))
 
 

@@ -20,19 +20,13 @@ from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import Rejected, Retryable
-from pipeline.sync import job_queue
 from pipeline.sync.connectors.settings_change import find_unknown, known_settings, put_in_force, read_unknown_fields
-from pipeline.sync.job_queue import DONE, SETTINGS_SYNC, JobStep
+from pipeline.sync.job_queue import DONE, JobStep
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
 AUTHOR = "hull"
 Document = dict[str, Any]
-
-
-def enqueue(session: Session, connector_key: int) -> None:
-    """Have the settings read from Hull, once for any number of requests."""
-    job_queue.enqueue(session, SETTINGS_SYNC, str(connector_key), connector_key=connector_key)
 
 
 def step(job: ClaimedJob) -> JobStep:

@@ -26,7 +26,7 @@ from pipeline.operations.credentials import ConnectionShape
 from pipeline.operations.models import ConnectorRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.run_progress import FetchShape
-from pipeline.sync.connectors.webhooks import hearing
+from pipeline.sync.connectors.webhooks import subscription_health
 from pipeline.sync.runs import spending
 
 LAST_RUNS: Final = 8
@@ -135,7 +135,7 @@ def show_overview(call: Call, request: Unit) -> OverviewAnswer:
             budget=budget_of(session, connector.key, day),
             running=run_progress.runs_in_flight(session, connector.key, day),
             shells=_shells(session, connector.key),
-            webhooks=ListeningShape.model_validate(hearing(session, connector.key)),
+            webhooks=ListeningShape.model_validate(subscription_health(session, connector.key)),
             schedules=_schedules(session, connector.key),
             last_runs=run_progress.latest_runs(session, connector.key, now, LAST_RUNS),
             open_failures=sum(failure_count.count_open(session, connector.key).values()),

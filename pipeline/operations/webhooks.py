@@ -26,7 +26,7 @@ from pipeline.operations.errors import OperationError, not_found
 from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import Text, Value
-from pipeline.sync.connectors.webhooks import SUBJECT, hearing
+from pipeline.sync.connectors.webhooks import SUBJECT, subscription_health
 from pipeline.sync.connectors.webhooks import ensure_webhooks as subscribe_to_what_is_missing
 from pipeline.tasks.canvases import request_webhook_check
 from pipeline.transform.webhooks import decode_head
@@ -256,7 +256,7 @@ def _level_and_sentence(
 ) -> tuple[str, str]:
     if connection_of(session, connector).how is None:
         return "warning", "Pipedrive is not connected yet, so no webhooks arrive."
-    heard = hearing(session, connector.key)
+    heard = subscription_health(session, connector.key)
     if failure is not None:
         return "error", f"Not of every change: {heard.sentence if not heard.is_well else failure.meaning}"
     if not heard.is_well:

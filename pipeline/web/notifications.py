@@ -24,8 +24,9 @@ from db import delivery
 from db.session import transaction
 from pipeline.domain.json_text import write_lenient
 from pipeline.errors import Retryable
-from pipeline.jobs import connector_creation, settings_sync
+from pipeline.jobs import connector_creation
 from pipeline.slow_work import Overloaded
+from pipeline.sync.connectors.settings_change import enqueue_settings_sync
 from pipeline.sync.connectors.webhooks import clean_key
 from pipeline.telemetry import logger
 from pipeline.web.answers import RETRY_AFTER_S
@@ -111,7 +112,7 @@ def _take(notifier: Notifier, connector_key: int, notification_id: str, body: di
         is_new = store_delivery(connector_key, "hull", clean_key(notification_id), write_lenient(_kept(body)))
     elif channel == SETTINGS_CHANNEL:
         with transaction() as session:
-            settings_sync.enqueue(session, connector_key)
+            enqueue_settings_sync(session, connector_key)
         is_new = True
     elif channel not in KEPT_CHANNELS and SEGMENT_CHANNEL.fullmatch(channel) is None:
         return _no_handler(channel)

@@ -159,7 +159,7 @@ def test_renewal_webhooks_and_a_person_do_not_undo_one_another(authorised: World
     hull_said = authorised.hull.connector
     hull_said["private_settings"] = dict(chosen)
     with transaction() as session:
-        authorised.module("jobs.settings_sync").enqueue(session, authorised.connector_key)
+        authorised.module("sync.connectors.settings_change").enqueue_settings_sync(session, authorised.connector_key)
 
     authorised.pipedrive.grants.expire_access_tokens()
     call(authorised)

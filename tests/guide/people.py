@@ -91,7 +91,7 @@ def save_in_hull(world: World, **settings: Any) -> None:
     """A person saves the settings in Hull, which then says `ship:update`; what that asks for is done."""
     world.hull.connector["private_settings"] = settings
     with transaction() as session:
-        world.module("jobs.settings_sync").enqueue(session, world.connector_key)
+        world.module("sync.connectors.settings_change").enqueue_settings_sync(session, world.connector_key)
     world.run_jobs()
 
 

@@ -11,7 +11,7 @@ from db import subscription as subscriptions
 from db.schedule import set_schedule
 from db.session import transaction
 from pipeline.errors import Rejected
-from pipeline.sync.connectors.webhooks import UNHEARD, hearing
+from pipeline.sync.connectors.webhooks import UNHEARD, subscription_health
 from tests.logs import written
 from tests.world import World
 
@@ -254,7 +254,7 @@ def test_a_connector_may_be_checked_by_itself(world: World) -> None:
 def test_people_are_told_how_it_stands(world: World) -> None:
     def sentence() -> str:
         with transaction() as session:
-            return hearing(session, world.connector_key).sentence
+            return subscription_health(session, world.connector_key).sentence
 
     said = [sentence()]
     check(world)
@@ -266,4 +266,4 @@ def test_people_are_told_how_it_stands(world: World) -> None:
 
     assert said[0] == UNHEARD
     assert said[1] == said[3] == "Webhooks are healthy; none has come yet."
-    assert said[2].startswith("The webhook for Persons is silent, though records changed: it is being healed")
+    assert said[2].startswith("The webhook for Persons is silent, though records changed: it is being recreated")

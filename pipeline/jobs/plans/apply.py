@@ -24,7 +24,7 @@ from pipeline.domain.settings import read_settings
 from pipeline.jobs.plans import create
 from pipeline.jobs.plans.create import PHASES, PlanScope, scope_of
 from pipeline.sync.changes.outgoing_changes import fold_all, read_message
-from pipeline.sync.connectors.settings_change import put_in_force, tell_hull
+from pipeline.sync.connectors.settings_change import enqueue_settings_sync, put_in_force
 from pipeline.sync.outgoing.preview import NO_SNAPSHOT
 from pipeline.sync.runs import backfill
 from pipeline.sync.runs.backfill import Reach
@@ -108,7 +108,7 @@ def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None 
     _require_few_moved(session, plan, moved)
     scope = scope_of(session, plan)
     version = put_in_force(session, plan.connector_key, plan.document, author=author, force=True, plan_id=plan.id)
-    tell_hull(session, plan.connector_key)
+    enqueue_settings_sync(session, plan.connector_key)
     if plan.parent_id is not None:  # its settings are already in force, so no run was started
         _carry_over_left_out(session, scope)
     sent = _send(session, plan)

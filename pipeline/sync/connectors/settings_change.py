@@ -1,4 +1,4 @@
-"""Changes the settings of a connector: refused whole with every mistake named, or in force with all that follows from them."""
+"""Change the settings of a connector: refused whole with every mistake named, or put in force with all consequences."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def change_settings(
     read_unknown_fields(connector.key, document)
     with transaction() as session:
         version = put_in_force(session, connector.key, document, author=author, force=force, confirmed=confirmed)
-        tell_hull(session, connector.key)
+        enqueue_settings_sync(session, connector.key)
         return version
 
 
@@ -76,13 +76,13 @@ def read_unknown_fields(connector_key: int, document: Any) -> None:
         logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
 
 
-def tell_hull(session: Session, connector_key: int) -> None:
-    """Push an edit made here to Hull, after importing what was changed there since; see `hull_settings`."""
+def enqueue_settings_sync(session: Session, connector_key: int) -> None:
+    """Have a worker import what was changed in Hull, then push what was edited here; one job for any number of requests."""
     job_queue.enqueue(session, job_queue.SETTINGS_SYNC, str(connector_key), connector_key=connector_key)
 
 
 def check(session: Session, connector_key: int, document: Any, *, force: bool = False) -> ConnectorSettings:
-    """The settings of a document that may be put in force. Raises: SettingsRefused naming every mistake."""
+    """Return the settings of a document that may be put in force. Raises: SettingsRefused naming every mistake."""
     chosen = read_settings(document)
     mistakes, unknown = find_mistakes(session, connector_key, chosen)
     if mistakes or (unknown and not force):
@@ -100,7 +100,7 @@ def put_in_force(
     confirmed: bool = False,
     plan_id: int | None = None,
 ) -> SettingsVersion:
-    """The same as part of a transaction; `plan_id` is the plan that is being applied."""
+    """Do the same as part of a transaction; `plan_id` is the plan that is being applied."""
     chosen = check(session, connector_key, document, force=force)
     written = chosen.model_dump(mode="json", exclude_unset=True)
     history = connectors.settings_history(session, connector_key)
@@ -117,7 +117,7 @@ def put_in_force(
 
 
 def known_settings(private_settings: object) -> dict[str, Any]:
-    """What Hull keeps for the connector, less what we have no name for: tokens, empty values, switches of other connectors."""
+    """Return the settings in Hull that we know: no tokens, empty values or switches of other connectors."""
     given = private_settings if isinstance(private_settings, dict) else {}
     known = {name: given[name] for name in ConnectorSettings.model_fields if given.get(name) is not None}
     for name in MAPPED.keys() & known.keys():
@@ -157,12 +157,12 @@ def find_unknown(session: Session, connector_key: int, chosen: ConnectorSettings
 
 
 def _day(chosen: ConnectorSettings) -> tuple[int, float]:
-    """What decides how long a fetch waits for the next day."""
+    """Return what decides how long a fetch waits for the next day."""
     return chosen.daily_tokens, chosen.live_reserve
 
 
 def _pair(row: Any) -> Any:
-    """A row of Hull's tables may carry switches of other connectors, `overwrite` for one."""
+    """Return a row of Hull's tables without the switches of other connectors, such as `overwrite`."""
     return {name: row[name] for name in ("hull", "service") if name in row} if isinstance(row, dict) else row
 
 

@@ -27,11 +27,11 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.errors import PipelineError
 from pipeline.settings import settings as environment
-from pipeline.sync import definitions, job_queue
+from pipeline.sync import definitions
 from pipeline.sync.connectors.company import Company, join, read_company
 from pipeline.sync.connectors.settings_change import change_settings as change_settings  # noqa: PLC0414 - part of setting up
+from pipeline.sync.connectors.settings_change import enqueue_settings_sync, known_settings, put_in_force
 from pipeline.sync.connectors.settings_change import find_mistakes as find_mistakes  # noqa: PLC0414 - the same
-from pipeline.sync.connectors.settings_change import known_settings, put_in_force
 from pipeline.tasks import canvases
 from pipeline.vault import Vault
 
@@ -143,7 +143,7 @@ def store_credentials(session: Session, connector_key: int, proven: ProvenCreden
     keep_secrets(session, row.key, proven.secrets)
     if HULL_SECRET in proven.secrets:
         heal(session, row, "hull")
-        job_queue.enqueue(session, job_queue.SETTINGS_SYNC, str(row.key), connector_key=row.key)
+        enqueue_settings_sync(session, row.key)
     if proven.company is not None:
         connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
         _ask("Pipedrive", partial(join, row, proven.company))

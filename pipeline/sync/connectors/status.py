@@ -25,7 +25,7 @@ from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
 from pipeline.sync.attempts import INSTALLATION
-from pipeline.sync.connectors.webhooks import hearing
+from pipeline.sync.connectors.webhooks import subscription_health
 from pipeline.sync.outgoing.index_fetch import rest_of
 from pipeline.sync.runs import spending
 
@@ -88,7 +88,7 @@ def _credentials(session: Session, connector: Connector) -> list[StatusFinding]:
     if connection_of(session, connector).how is None:
         message = "Pipedrive is not connected yet. Open Credentials and connect an administrator's account."
         found.append(StatusFinding(level="setupRequired", message=message, topic="credentials"))
-    elif not (webhooks := hearing(session, connector.key)).is_well:
+    elif not (webhooks := subscription_health(session, connector.key)).is_well:
         found.append(StatusFinding(level="warning", message=webhooks.sentence, topic="webhooks"))
     return found
 

@@ -1,8 +1,7 @@
 """Pipedrive's webhooks: create them, recreate unhealthy ones, and identify duplicates.
 
-An unhealthy subscription is first marked, then recreated, then reported as recreated, each in its own transaction:
-after a crash in
-between, the next check continues.
+An unhealthy subscription is first marked, then recreated, then reported as recreated, each in its own transaction: after a
+crash in between, the next check continues.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ REASONS: Final = {
 
 
 def delivery_key(payload: object, body: bytes) -> str:
-    """What all deliveries of one event share: the event's id, or a digest of a body that names none."""
+    """Return what all deliveries of one event share: the event's id, or a digest of a body without one."""
     try:
         event_id = decode_head(payload).event_id
     except (Rejected, Skip):
@@ -73,14 +72,14 @@ def delivery_key(payload: object, body: bytes) -> str:
 
 
 def clean_key(given: str) -> str:
-    """The key itself when a database and a log line can hold it, else a digest of it."""
+    """Return the key itself if a database and a log line can hold it, else a digest of it."""
     if given.isascii() and given.isprintable() and 0 < len(given) <= 255:
         return given
     return hashlib.blake2b(given.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ill:
+class UnhealthySubscription:
     """A subscription to recreate, and since when changes may be missing."""
 
     entity: Entity
@@ -111,19 +110,19 @@ def ensure_webhooks(connector_key: int) -> list[str]:
     try:
         present = wired.pipedrive.webhooks()
         found = {entity: find_subscription(present, entity, address) for entity in Entity}
-        ill = _note_findings(connector_key, found)
+        unhealthy = _note_findings(connector_key, found)
         _drop(wired, strays(present, address))
         for entity in Entity:
             _drop(wired, found[entity].stale)
-        for each in ill:
-            _heal(wired, address, each)
+        for each in unhealthy:
+            _recreate(wired, address, each)
     except ConfigurationError as error:
         if error.reason == "forbidden":  # nothing but webhooks needs an administrator
             raise Rejected("webhooks_forbidden", error.detail) from None
         raise
     with transaction() as session:
         failures.close_subject(session, connector_key, SUBJECT)
-    return [str(each.entity) for each in ill if each.must_be_made]
+    return [str(each.entity) for each in unhealthy if each.must_be_made]
 
 
 def remove_webhooks(connector_key: int) -> int:
@@ -154,7 +153,7 @@ def _open(connector_key: int) -> tuple[Wired, Address]:
 
 
 def _keys(session: Session, connector_key: int) -> dict[str, str]:
-    """The connector's webhook secrets, made and sealed now where they are missing: all three, or none is of use."""
+    """Return the connector's webhook secrets; all three are created and sealed if one is missing."""
     lock_connector(session, connector_key)
     known = wiring.open_secrets(session, connector_key, settings())
     if not all(name in known for name in SECRET_NAMES):
@@ -165,44 +164,46 @@ def _keys(session: Session, connector_key: int) -> dict[str, str]:
     return {name: known[name] for name in SECRET_NAMES}
 
 
-def _note_findings(connector_key: int, found: dict[Entity, SubscriptionState]) -> list[Ill]:
+def _note_findings(connector_key: int, found: dict[Entity, SubscriptionState]) -> list[UnhealthySubscription]:
     """Store the state of each subscription; return those that must be recreated, or were recreated and never reported."""
-    ill = []
+    unhealthy = []
     with transaction() as session:
         for entity, finding in found.items():
             row = subscriptions.hold_subscription(session, connector_key, entity)
             row.webhook_id, row.last_status, row.checked_at = finding.webhook_id, finding.last_status, func.now()
-            was_sound = row.state == ACTIVE
+            was_healthy = row.state == ACTIVE
             if finding.state != ACTIVE:
                 row.state = finding.state
-                if was_sound:
+                if was_healthy:
                     _tell(
                         session, row, Outcome.ERROR, REASONS[finding.state], f"webhook {finding.webhook_id or 'gone'}"
                     )
             if row.state == ACTIVE or (finding.state == ACTIVE and row.sound_at is None):
                 row.state, row.sound_at = ACTIVE, func.now()
             else:
-                ill.append(Ill(entity=entity, finding=finding, state=row.state, since=row.sound_at))
-    return ill
+                unhealthy.append(
+                    UnhealthySubscription(entity=entity, finding=finding, state=row.state, since=row.sound_at)
+                )
+    return unhealthy
 
 
-def _heal(wired: Wired, address: Address, ill: Ill) -> None:
+def _recreate(wired: Wired, address: Address, unhealthy: UnhealthySubscription) -> None:
     """Recreate one subscription, then report it and fetch the changes it may have missed."""
-    made_id = ill.finding.webhook_id
-    if ill.must_be_made:
-        if ill.is_silent and made_id is not None:
+    made_id = unhealthy.finding.webhook_id
+    if unhealthy.must_be_made:
+        if unhealthy.is_silent and made_id is not None:
             _drop(wired, [made_id])
-        made_id = int(wired.pipedrive.create_webhook(subscription(ill.entity, address))["id"])
+        made_id = int(wired.pipedrive.create_webhook(subscription(unhealthy.entity, address))["id"])
     with transaction() as session:
-        row = subscriptions.hold_subscription(session, wired.key, ill.entity)
-        if ill.is_silent:
-            _tell(session, row, Outcome.ERROR, "webhook_silent", f"webhook {ill.finding.webhook_id}")
+        row = subscriptions.hold_subscription(session, wired.key, unhealthy.entity)
+        if unhealthy.is_silent:
+            _tell(session, row, Outcome.ERROR, "webhook_silent", f"webhook {unhealthy.finding.webhook_id}")
         row.webhook_id, row.state, row.last_status, row.sound_at = made_id, ACTIVE, None, func.now()
-        if ill.since is None:
-            logger().info("pipedrive.webhooks.registered", connector_id=wired.id, type=ill.entity.hull)
+        if unhealthy.since is None:
+            logger().info("pipedrive.webhooks.registered", connector_id=wired.id, type=unhealthy.entity.hull)
             return
         row.healed += 1
-        since = ill.since - MARGIN
+        since = unhealthy.since - MARGIN
         _tell(
             session,
             row,
@@ -239,35 +240,35 @@ WORDS: Final = {
     "moved": "points elsewhere",
     "silent": "is silent, though records changed",
 }
-"""State of a subscription → what it does."""
+"""State of an unhealthy subscription → its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hearing:
+class WebhookHealth:
     """`sentence` describes the health of the webhooks and what happens next; `is_well` if nothing must be done."""
 
     is_well: bool
     sentence: str
 
 
-def hearing(session: Session, connector_key: int) -> Hearing:
+def subscription_health(session: Session, connector_key: int) -> WebhookHealth:
     """Return the health of a connector's webhooks as of the last check and the last delivery."""
     rows = subscriptions.subscriptions_of(session, connector_key)
     if "webhook_path" not in connectors.credentials_of(session, connector_key) or any(
         row.sound_at is None for row in rows
     ):
-        return Hearing(is_well=False, sentence=UNHEARD)
+        return WebhookHealth(is_well=False, sentence=UNHEARD)
     if not rows:
-        return Hearing(is_well=True, sentence="Webhooks were not checked yet.")
-    ill = [_ill(row) for row in rows if row.state != ACTIVE]
-    if ill:
-        return Hearing(is_well=False, sentence=" ".join(ill))
+        return WebhookHealth(is_well=True, sentence="Webhooks were not checked yet.")
+    unhealthy = [_sentence(row) for row in rows if row.state != ACTIVE]
+    if unhealthy:
+        return WebhookHealth(is_well=False, sentence=" ".join(unhealthy))
     told_at = deliveries.last_delivery(session, connector_key, "pipedrive")
     last = f"the last one came at {told_at:%Y-%m-%d %H:%M:%S} UTC" if told_at else "none has come yet"
-    return Hearing(is_well=True, sentence=f"Webhooks are healthy; {last}.")
+    return WebhookHealth(is_well=True, sentence=f"Webhooks are healthy; {last}.")
 
 
-def _ill(row: Subscription) -> str:
+def _sentence(row: Subscription) -> str:
     since = f"{row.sound_at:%Y-%m-%d %H:%M:%S} UTC"
     plural = Entity(row.entity).plural.capitalize()
-    return f"The webhook for {plural} {WORDS[row.state]}: it is being healed, and what changed since {since} is then fetched."
+    return f"The webhook for {plural} {WORDS[row.state]}: it is being recreated, and what changed since {since} is then fetched."

@@ -17,7 +17,7 @@ from pipeline.operations import connectors
 from pipeline.operations import credentials as operations
 from pipeline.operations.credentials import CheckedShape
 from pipeline.operations.errors import OperationError
-from pipeline.sync.connectors.webhooks import hearing
+from pipeline.sync.connectors.webhooks import subscription_health
 from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
@@ -40,7 +40,7 @@ def show(
     """Show the page; `at` is the form with a mistake."""
     entered = perform(operations.show_credentials)
     with transaction() as session:
-        heard = hearing(session, connector.key)
+        heard = subscription_health(session, connector.key)
     return page(
         "credentials.html",
         status=status,

@@ -100,7 +100,7 @@ def test_a_job_that_failed_names_its_failure_and_the_next_step_and_is_resumed_by
 
 def test_what_requested_it_is_never_lost_by_an_abort(world: World) -> None:
     with transaction() as session:
-        world.module("jobs.settings_sync").enqueue(session, world.connector_key)
+        world.module("sync.connectors.settings_change").enqueue_settings_sync(session, world.connector_key)
 
     for declared in (jobs.pause_job, jobs.abort_job):
         with pytest.raises(OperationError) as refused:

@@ -14,7 +14,7 @@ from db.failure import find_failures
 from db.session import transaction
 from pipeline.jobs import settings_sync
 from pipeline.jobs.replays.start import replay_failure
-from pipeline.sync.connectors.settings_change import change_settings
+from pipeline.sync.connectors.settings_change import change_settings, enqueue_settings_sync
 from sandbox.company import Company
 from sandbox.hull.app import create_app
 from sandbox.pipedrive.app import create_app as create_pipedrive
@@ -286,10 +286,10 @@ def test_what_is_saved_while_hull_is_being_asked_is_asked_for_once_more(
     hull: Hull, house: House, platform: Flask
 ) -> None:
     with transaction() as session:
-        settings_sync.enqueue(session, house.acme)
+        enqueue_settings_sync(session, house.acme)
         [(job_id, _)] = jobs.take_due(session, patience_s=30)
         at_work = jobs.claim(session, job_id, lease_s=30)
-        settings_sync.enqueue(session, house.acme)
+        enqueue_settings_sync(session, house.acme)
     assert at_work is not None
     settings_sync.step(at_work)
     with transaction() as session:
@@ -307,7 +307,7 @@ def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED)
     with transaction() as session:
-        settings_sync.enqueue(session, house.acme)
+        enqueue_settings_sync(session, house.acme)
         [(job_id, _)] = jobs.take_due(session, patience_s=30)
         lost = jobs.claim(session, job_id, lease_s=30)
     assert lost is not None
@@ -325,7 +325,7 @@ def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
 def test_a_connector_whose_secret_hull_refuses_pauses(hull: Hull, house: House, platform: Flask) -> None:
     platform.extensions["hull"].connector["secret"] = "another"
     with transaction() as session:
-        settings_sync.enqueue(session, house.acme)
+        enqueue_settings_sync(session, house.acme)
 
     assert house.run_jobs() == ["hull_refused"]
 
