@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from db import audit
+from pipeline.operations.registry import Download
 from pipeline.slow_work import Overloaded
 from pipeline.telemetry import logger
 from pipeline.web.request_origin import HSTS, is_internal, is_secure
@@ -72,6 +73,12 @@ def internal_only(view: Callable[..., Any], or_else: Callable[[], bool] = lambda
         return answer, status
 
     return checked
+
+
+def download(found: Download) -> Response:
+    """Return a file for a browser to store."""
+    headers = {"Content-Disposition": f'attachment; filename="{found.name}"', "X-Content-Type-Options": "nosniff"}
+    return Response(found.chunks, mimetype=found.content_type, headers=headers)
 
 
 def common_headers() -> dict[str, str]:

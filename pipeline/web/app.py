@@ -15,9 +15,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from pipeline.environment import begin_or_exit
-from pipeline.web import api, console, hull_dashboard, intake, monitoring, oauth_pages
-from pipeline.web.api import auth
-from pipeline.web.console import guard
+from pipeline.web import api, auth, console, hull_dashboard, intake, monitoring, oauth_pages
 from pipeline.web.credentials_check import CredentialsCheck
 from pipeline.web.request_body import Allowances
 from pipeline.web.server import Server, allow_connections
@@ -59,5 +57,5 @@ def _make(wake: Callable[[], None] | None, *, has_console: bool) -> tuple[Flask,
     if has_console:
         console.add_to(app)
         api.add_to(app)
-        allowances.add({"console": guard.allowance, "api": auth.allowance})
+        allowances.add({"console": auth.allowance, "api": api.allowance})
     return app, allowances

@@ -36,7 +36,7 @@ from pipeline.cli.program import program
 from pipeline.local import programs
 from pipeline.settings import Settings
 from pipeline.web import batches, intake, notifications
-from pipeline.web.console.guard import MAX_PENDING_BYTES
+from pipeline.web.auth import MAX_PENDING_BYTES
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"

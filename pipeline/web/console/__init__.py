@@ -1,7 +1,4 @@
-"""The console: all pages and actions. `guard` protects every page, `frame` draws its layout.
-
-A module of pages has `add(pages)`, and a `TAB` if it belongs to a connector; this list contains all of them.
-"""
+"""The console: all pages and actions. `pages` registers each with its role, `layout` draws what is around it."""
 
 from __future__ import annotations
 
@@ -13,75 +10,56 @@ from werkzeug.wrappers import Response
 
 from pipeline.operations.errors import OperationError
 from pipeline.web.answers import error
+from pipeline.web.auth import Refused, present
 from pipeline.web.console import (
-    account,
+    accounts,
     actions,
     add_connector,
-    alerts,
     credentials,
-    failure_acts,
     failures,
-    flower,
-    frame,
-    home,
     jobs,
+    layout,
     login,
     logs,
     overview,
-    people,
     plans,
     records,
     replays,
     runs,
     settings,
-    settings_history,
     webhooks,
     workers,
 )
-from pipeline.web.console.guard import Pages, Refused, RowNumber, present
+from pipeline.web.console.pages import Pages, RowNumber
 
-ROOMS = (
-    *(login, home, overview, settings, settings_history, plans, credentials, add_connector),
-    *(
-        runs,
-        jobs,
-        actions,
-        logs,
-        failures,
-        failure_acts,
-        replays,
-        records,
-        webhooks,
-        workers,
-        account,
-        people,
-        alerts,
-        flower,
-    ),
+SUBJECTS = (
+    *(login, overview, settings, plans, credentials, add_connector, runs, jobs, actions, logs, failures),
+    *(replays, records, webhooks, workers, accounts),
 )
+"""The modules of pages; each has `add(pages)`."""
 
 
 def add_to(app: Flask) -> None:
-    """Give an app the console."""
-    frame.furnish(app, [room.TAB for room in ROOMS if hasattr(room, "TAB")])
+    """Register the console on an app."""
+    layout.register_layout(app)
     app.url_map.converters["int"] = RowNumber
     routes = Blueprint("console", __name__)
     for rule, view, methods in login.open_routes():
         routes.add_url_rule(rule, view.__name__, view, methods=methods)
     pages = Pages(routes)
-    for room in ROOMS:
-        room.add(pages)
+    for subject in SUBJECTS:
+        subject.add(pages)
     app.register_blueprint(routes)
     app.register_error_handler(Refused, _refuse)
     app.register_error_handler(OperationError, _refuse_operation)
-    app.register_error_handler(NotFound, _nothing_here)
+    app.register_error_handler(NotFound, _not_found)
 
 
 def _refuse(refused: Refused) -> Response:
     """A page of another program shows this answer in a corner, which has no space for a complete page."""
     if request.headers.get("X-Requested-With") == "XMLHttpRequest":
         return Response(f"{refused.sentence} {refused.next_step}".rstrip(), refused.status, mimetype="text/plain")
-    return frame.page(
+    return layout.page(
         "refused.html", connector=g.get("connector"), tab="refused", status=refused.status, refused=refused
     )
 
@@ -91,7 +69,7 @@ def _refuse_operation(error: OperationError) -> Response:
     return _refuse(Refused(error.status, error.message, error.next_step))
 
 
-def _nothing_here(_error: NotFound) -> Response | tuple[Response, int]:
+def _not_found(_error: NotFound) -> Response | tuple[Response, int]:
     """Answer an unknown address: a logged-in person gets a page with a link back, anybody else one line."""
     is_browser = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
     g.operator = present() if is_browser else None

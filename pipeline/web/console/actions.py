@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import quote
 
 from flask import request
 from werkzeug.wrappers import Response
@@ -15,10 +14,10 @@ from pipeline.operations import comparisons, connectors, jobs, runs, sends
 from pipeline.operations.errors import OperationError, impossible
 from pipeline.operations.sends import Choice
 from pipeline.sync.runs.runs import RunInProgress
-from pipeline.web.console import guard, overview
-from pipeline.web.console.calls import perform, refusal_of
-from pipeline.web.console.frame import done, page, plural
-from pipeline.web.console.guard import Pages
+from pipeline.web import auth
+from pipeline.web.console import overview
+from pipeline.web.console.layout import connector_path, done, page, plural
+from pipeline.web.console.pages import Pages, perform, refusal_of
 
 NAMES: Final = {Entity.PERSON: "Fetch All Persons", Entity.ORGANIZATION: "Fetch All Organizations"}
 """As the customer's guide calls them."""
@@ -74,9 +73,9 @@ def fetch(connector: Connector, entity: str) -> Response:
         if not isinstance(error.__cause__, RunInProgress):
             return confirm_fetch(connector, entity, error, 400)
         words = f"A full fetch of {kind.plural.capitalize()} is already in flight: this one."
-        return done(f"{_home(connector)}/runs/{error.__cause__.run_id}", words)
-    overview.forget()
-    return done(f"{_home(connector)}/runs/{run_id}", f"The fetch of all {kind.plural.capitalize()} has begun.")
+        return done(connector_path(connector, f"runs/{error.__cause__.run_id}"), words)
+    overview.forget_overview()
+    return done(connector_path(connector, f"runs/{run_id}"), f"The fetch of all {kind.plural.capitalize()} has begun.")
 
 
 def fetch_changes(connector: Connector) -> Response:
@@ -84,29 +83,29 @@ def fetch_changes(connector: Connector) -> Response:
         begun = perform(runs.fetch_changes).runs
     except OperationError as error:
         return show(connector, error, 400)
-    overview.forget()
+    overview.forget_overview()
     return done(
-        f"{_home(connector)}/runs?kind=incremental" if begun else f"{_home(connector)}/",
+        connector_path(connector, "runs?kind=incremental") if begun else connector_path(connector),
         "What changed is being fetched now." if begun else "A fetch of changes is already in flight.",
     )
 
 
 def pause(connector: Connector) -> Response:
     perform(connectors.pause_connector)
-    overview.forget()
-    return done(f"{_home(connector)}/", f"{connector.name} is paused; its work is kept and waits.")
+    overview.forget_overview()
+    return done(connector_path(connector), f"{connector.name} is paused; its work is kept and waits.")
 
 
 def resume(connector: Connector) -> Response:
     if refusal := refusal_of(connectors.resume_connector):
         return show(connector, impossible(refusal), 400)
-    overview.forget()
-    return done(f"{_home(connector)}/", f"{connector.name} continues with the waiting work.")
+    overview.forget_overview()
+    return done(connector_path(connector), f"{connector.name} continues with the waiting work.")
 
 
 def verify(connector: Connector) -> Response:
     perform(comparisons.compare, everything=request.form.get("what") == "everything")
-    return done(f"{_home(connector)}/jobs?kind=verify", "Workers compare both sides; nothing is changed.")
+    return done(connector_path(connector, "jobs?kind=verify"), "Workers compare both sides; nothing is changed.")
 
 
 def repair(connector: Connector, job_id: int) -> Response:
@@ -114,7 +113,7 @@ def repair(connector: Connector, job_id: int) -> Response:
     perform(jobs.show_job, id=job_id)  # a job of another connector is not there, whatever else the form says
     if refusal := refusal_of(comparisons.repair_comparison, id=job_id, count=request.form.get("count", "")):
         return show(connector, impossible(refusal), 400)
-    return done(f"{_home(connector)}/jobs?kind=verify", "The differing records are synchronized again.")
+    return done(connector_path(connector, "jobs?kind=verify"), "The differing records are synchronized again.")
 
 
 def show_send(
@@ -164,7 +163,7 @@ def send(connector: Connector) -> Response:
     except OperationError as refused:
         return show_send(connector, refused, 400)
     words = f"{plural(ordered.count, choice.entity.hull.capitalize())} will be sent to Pipedrive."
-    return done(f"{_home(connector)}/actions#sent", words)
+    return done(connector_path(connector, "actions#sent"), words)
 
 
 def _choice() -> Choice:
@@ -188,8 +187,4 @@ def _entity(given: str) -> Entity:
     try:
         return Entity(given)
     except ValueError:
-        raise guard.missing("There is no such kind of record.", "It is person or organization.") from None
-
-
-def _home(connector: Connector) -> str:
-    return f"/c/{quote(connector.name, safe='')}"
+        raise auth.missing("There is no such kind of record.", "It is person or organization.") from None

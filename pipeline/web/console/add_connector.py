@@ -26,11 +26,10 @@ from pipeline.operations import connectors as operations
 from pipeline.operations import credentials, fields, settings
 from pipeline.operations.errors import OperationError
 from pipeline.sync import definitions
-from pipeline.web.console import guard
-from pipeline.web.console.calls import perform, refusal_of, sentence_of
+from pipeline.web import auth
 from pipeline.web.console.credentials import PASTE_TOKEN, given_secret
-from pipeline.web.console.frame import done, page
-from pipeline.web.console.guard import Pages
+from pipeline.web.console.layout import connector_path, done, page
+from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
 from pipeline.web.console.settings_forms import effective
 
 STEPS: Final[Mapping[str, str]] = {
@@ -90,15 +89,15 @@ def go_on(connector: Connector) -> Response:
     """Go to the next step; after the last one, to the first fetch."""
     with transaction() as session:
         following = first_steps.progress_of(session, connector).following
-    return redirect(f"/c/{connector.name}/set-up/{following or 'first-fetch'}", HTTPStatus.SEE_OTHER)
+    return redirect(_at(connector, following or "first-fetch"), HTTPStatus.SEE_OTHER)
 
 
 def show_step(connector: Connector, step: str, mistake: str = "", status: int = 200) -> Response:
     """Steps can be opened in any order; a step that cannot be done yet says so."""
     if step == "hull":
-        return redirect(f"/c/{connector.name}/credentials", HTTPStatus.SEE_OTHER)
+        return redirect(connector_path(connector, "credentials"), HTTPStatus.SEE_OTHER)
     if step not in DRAWN:
-        raise guard.missing("There is no such step.", "Continue with the next one.")
+        raise auth.missing("There is no such step.", "Continue with the next one.")
     with transaction() as session:
         progress = first_steps.progress_of(session, connector)
     entered = perform(credentials.show_credentials)
@@ -186,7 +185,7 @@ def fetch(connector: Connector) -> Response:
     if how is None or row.state != "active":
         sentence = f"{connector.name} cannot fetch yet: connect it to Pipedrive, or resume it under Credentials."
         return show_step(connector, "first-fetch", sentence, 400)
-    first_steps.start_fetches(connector, chosen, by=guard.who().name)
+    first_steps.start_fetches(connector, chosen, by=auth.who().name)
     return done(_at(connector, "first-fetch"), "The fetch has begun. This page follows it.")
 
 
@@ -254,7 +253,7 @@ def _host(given: str) -> str:
 
 
 def _at(connector: Connector, step: str) -> str:
-    return f"/c/{connector.name}/set-up/{step}"
+    return connector_path(connector, f"set-up/{step}")
 
 
 DRAWN: Final[Mapping[str, Callable[[Connector], dict[str, Any]]]] = {

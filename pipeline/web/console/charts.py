@@ -40,10 +40,18 @@ def spark(values: Sequence[float], *, outcome: str = "success", words: str = "")
     points = _points(values, max(values), SPARK_WIDTH - 4, SPARK_HEIGHT - 4, left=2, top_y=2)
     end_x, end_y = points[-1]
     return Markup(
-        '<svg class="spark {}" viewBox="0 0 {} {}" role="img" aria-label="{}"><path class="area" d="{}"/>'
+        '<svg class="spark {}" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title><path class="area" d="{}"/>'
         '<path class="line" d="{}"/><circle class="end" cx="{}" cy="{}" r="1.8"/></svg>'
     ).format(
-        outcome, SPARK_WIDTH, SPARK_HEIGHT, words, _area(points, SPARK_HEIGHT - 2), _line(points), _n(end_x), _n(end_y)
+        outcome,
+        SPARK_WIDTH,
+        SPARK_HEIGHT,
+        words,
+        words,
+        _area(points, SPARK_HEIGHT - 2),
+        _line(points),
+        _n(end_x),
+        _n(end_y),
     )
 
 

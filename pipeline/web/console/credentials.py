@@ -18,11 +18,9 @@ from pipeline.operations import credentials as operations
 from pipeline.operations.credentials import CheckedShape
 from pipeline.operations.errors import OperationError
 from pipeline.sync.connectors.webhooks import subscription_health
-from pipeline.web.console.calls import perform, refusal_of, sentence_of
-from pipeline.web.console.frame import done, page
-from pipeline.web.console.guard import Pages
+from pipeline.web.console.layout import connector_path, done, page
+from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
 
-TAB = ("credentials", "Credentials")
 WHERE = "/c/<name>/credentials"
 LONGEST_SECRET = 1000
 PASTE_TOKEN = "Paste the API token from Pipedrive."  # noqa: S105 - words for a person
@@ -127,4 +125,4 @@ def given_why() -> str | None:
 
 
 def _where(connector: Connector) -> str:
-    return f"/c/{connector.name}/credentials"
+    return connector_path(connector, "credentials")

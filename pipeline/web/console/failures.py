@@ -1,13 +1,16 @@
-"""`/c/<name>/failures`: failures grouped by cause; one cause; one failure."""
+"""`/c/<name>/failures`: failures grouped by cause; one cause; one failure. The filter is in the address, to be shared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from flask import request
+from markupsafe import Markup
+from pydantic import ValidationError
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
@@ -17,12 +20,15 @@ from db.failure import OF_RECORDS, Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.times import read_moment
 from pipeline.jobs.replays.preview import preview_failures
 from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.failures import (
     DAYS,
+    FailuresChosen,
     FailureShape,
+    GroupsAsked,
     GroupShape,
     describe_failure,
     find_failure,
@@ -31,17 +37,57 @@ from pipeline.operations.failures import (
 )
 from pipeline.operations.replay_preview import sum_of
 from pipeline.operations.replays import WORDS
-from pipeline.web.console import guard
-from pipeline.web.console.failure_choice import SPANS, FailureChoice, NotAFilter, read_choice
-from pipeline.web.console.flower import task_url
-from pipeline.web.console.frame import before_id, forget_open, page, plural
-from pipeline.web.console.guard import Pages
+from pipeline.web import auth
+from pipeline.web.console import charts
+from pipeline.web.console.layout import before_id, connector_path, forget_open, page, plural, split_page
+from pipeline.web.console.pages import Pages, mistakes_of
+from pipeline.web.console.workers import task_url
 
-TAB = ("failures", "Failures")
 PAGE = 50
 GROUPS = 100
 SAMPLE = 200
 """Maximum of failures of a group for which the page previews a replay."""
+MOMENTS: Final = ("since", "until")
+NAMES: Final = tuple(name for name in GroupsAsked.model_fields if name not in ("connector", "ids"))
+SPANS: Final = (("1h", "the last hour"), ("24h", "the last 24 hours"), ("7d", "the last 7 days"))
+SHOWN: Final[Mapping[str, str]] = {"fingerprint": "group", "entity": "of", "settings_version": "settings version"}
+"""Part of a filter → the word that people read, where it is another one."""
+
+
+class NotAFilter(Exception):
+    """A part of the address is invalid; the text says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureChoice:
+    """The filter of a page.
+
+    chosen  as operations use it
+    filter  as the database uses it
+    given   the given parts, as in the address
+    """
+
+    chosen: FailuresChosen
+    filter: FailureFilter
+    given: Mapping[str, str]
+
+    @property
+    def query(self) -> str:
+        """The address's part behind the question mark."""
+        return urlencode([*self.given.items(), *(("id", each) for each in self.filter.ids)])
+
+    @property
+    def words(self) -> str:
+        """What is meant, as part of a sentence; empty for everything that is open."""
+        parts = [
+            f"{SHOWN.get(name, name)} {value.replace('T', ' ')}"
+            for name, value in self.given.items()
+            if (name, value) != ("state", "open")
+        ]
+        if self.filter.ids:
+            some = self.filter.ids
+            parts.append(f"failure {some[0]}" if len(some) == 1 else f"{len(some)} failures by their numbers")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +126,7 @@ def show_groups(connector: Connector) -> Response:
         listed=listed,
         sentence=_sentence(listed, choice),
         spans=SPANS,
-        points=points,
+        spark=_spark,
         days=DAYS,
         twice=lambda values: [(each, each) for each in values],
     )
@@ -92,7 +138,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
     try:
         choice = read_choice(connector, request.args, fingerprint=fingerprint)
     except NotAFilter as wrong:
-        raise guard.missing(str(wrong), "Go back to the list of failures.") from None
+        raise auth.missing(str(wrong), "Go back to the list of failures.") from None
     with transaction() as session:
         found = failure_filter.page_of_failures(session, choice.filter, before_id=before, limit=PAGE + 1)
         groups = groups_of(session, choice.filter, limit=1)
@@ -100,8 +146,8 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
             session, FailureFilter(connector_key=connector.key, fingerprint=fingerprint, state=None), limit=1
         )
         if not latest:
-            raise guard.missing("There is no such group of failures.", "It may have been another connector's.")
-        shown = found[:PAGE]
+            raise auth.missing("There is no such group of failures.", "It may have been another connector's.")
+        shown, more = split_page(found, PAGE)
         each_verdict = preview_failures(session, shown)
         total = sum_of(session, choice.filter, sample=SAMPLE) if choice.filter.state == "open" else None
     return page(
@@ -115,9 +161,9 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
         sum=total,
         choice=choice,
         title_of=title_of,
-        more=shown[-1].id if len(found) > PAGE else None,
+        more=more,
         kinds=ReplayEffect,
-        points=points,
+        spark=_spark,
     )
 
 
@@ -141,10 +187,29 @@ def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
     """Raises: Refused, 404, also for another connector's."""
     found = find_failure(session, connector.key, failure_id)
     if found is None:
-        raise guard.missing(
-            f"There is no failure {failure_id} of {connector.name}.", "Go back to the list of failures."
-        )
+        raise auth.missing(f"There is no failure {failure_id} of {connector.name}.", "Go back to the list of failures.")
     return found
+
+
+def read_choice(connector: Connector, given: MultiDict[str, str], **fixed: str) -> FailureChoice:
+    """Read the filter of an address or a form. Raises NotAFilter."""
+    kept = {name: given[name].strip() for name in NAMES if given.get(name, "").strip()} | fixed
+    ids = sorted({each.strip() for each in given.getlist("id") if each.strip()}, key=lambda each: (len(each), each))
+    moments = {name: _moment(kept[name]) for name in MOMENTS if name in kept}
+    try:
+        asked = GroupsAsked.model_validate({"connector": connector.name, **kept, **moments, "ids": ids})
+    except ValidationError as error:
+        raise NotAFilter(f"{'; '.join(mistakes_of(error))}.") from None
+    chosen = FailuresChosen(**{name: getattr(asked, name) for name in FailuresChosen.model_fields})
+    return FailureChoice(chosen=chosen, filter=chosen.filter(connector.key, asked.chosen_state), given=kept)
+
+
+def _moment(given: str) -> datetime:
+    """Whole minutes, so that viewers share answers."""
+    try:
+        return read_moment(given, datetime.now(UTC).replace(second=0, microsecond=0))
+    except ValueError as error:
+        raise NotAFilter(str(error)) from None
 
 
 def record_path(connector: Connector, failure: FailureShape) -> str | None:
@@ -153,16 +218,13 @@ def record_path(connector: Connector, failure: FailureShape) -> str | None:
         return None
     way = "hull/" if failure.direction == Direction.OUTGOING else ""
     name = f"{way}{quote(failure.record_id, safe='')}"
-    return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{name}"
+    return connector_path(connector, f"records/{Entity(failure.entity)}/{name}")
 
 
-def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:
-    """Return a line through these values for `<polyline>`: it begins at zero, and the last value is at its right end."""
-    top, step = max(*values, 1), (width - 2) / max(1, len(values) - 1)
-    return " ".join(
-        f"{1 + position * step:.1f},{height - 2 - value / top * (height - 4):.1f}"
-        for position, value in enumerate(values)
-    )
+def _spark(daily: Sequence[int]) -> Markup:
+    """Return the line of failures a day, up to today."""
+    words = f"{', '.join(map(str, daily))} on the last {len(daily)} days, today last"
+    return charts.spark(daily, outcome="error", words=words)
 
 
 def _read(chosen: FailureFilter) -> FailureList:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, get_args
-from urllib.parse import quote
 
-from flask import request
 from werkzeug.wrappers import Response
 
 from db import job as rows
@@ -17,12 +15,19 @@ from pipeline.operations import jobs as operations
 from pipeline.operations.errors import OperationError
 from pipeline.operations.jobs import KINDS, JobShape, JobState, find_jobs
 from pipeline.operations.registry import Operation
-from pipeline.web.console import guard
-from pipeline.web.console.calls import perform, sentence_of
-from pipeline.web.console.frame import before_id, done, forget_open, page, plural
-from pipeline.web.console.guard import Pages
+from pipeline.web import auth
+from pipeline.web.console.layout import (
+    before_id,
+    connector_path,
+    done,
+    forget_open,
+    page,
+    plural,
+    query_choice,
+    split_page,
+)
+from pipeline.web.console.pages import Pages, perform, sentence_of
 
-TAB: Final = ("jobs", "Jobs")
 PAGE: Final = 50
 STATES: Final[tuple[str, ...]] = get_args(JobState)
 ACTS: Final[Mapping[str, tuple[str, Operation[Any, Any], str]]] = {
@@ -49,16 +54,17 @@ def add(pages: Pages) -> None:
 
 
 def list_jobs(connector: Connector) -> Response:
-    chosen = {"kind": _chosen("kind", KINDS), "state": _chosen("state", STATES)}
+    chosen = {"kind": query_choice("kind", KINDS), "state": query_choice("state", STATES)}
     with transaction() as session:
         found = find_jobs(session, connector.key, before_id=before_id(), limit=PAGE + 1, **chosen)
         in_flight = rows.count_open(session, connector.key)
+    shown, more = split_page(found, PAGE)
     return page(
         "jobs.html",
         connector=connector,
-        tab=TAB[0],
-        jobs=found[:PAGE],
-        more=found[PAGE - 1].id if len(found) > PAGE else None,
+        tab="jobs",
+        jobs=shown,
+        more=more,
         sentence=f"{plural(in_flight, 'job')} in flight." if in_flight else "No job is in flight.",
         in_flight=in_flight,
         choices={"kind": dict(KINDS), "state": {each: each for each in STATES}},
@@ -71,7 +77,7 @@ def list_jobs(connector: Connector) -> Response:
 def act_on(connector: Connector, job_id: int, act: str) -> Response:
     """Pause, resume or abort."""
     if act not in ACTS:
-        raise guard.missing("There is nothing at this address.", "Choose a job from Jobs.")
+        raise auth.missing("There is nothing at this address.", "Choose a job from Jobs.")
     _, declared, words = ACTS[act]
     try:
         perform(declared, id=job_id)
@@ -81,12 +87,7 @@ def act_on(connector: Connector, job_id: int, act: str) -> Response:
             raise
         notice = f"Nothing was changed: {sentence_of(error)}"
     forget_open()
-    return done(f"/c/{quote(connector.name, safe='')}/jobs", notice)
-
-
-def _chosen(name: str, values: Mapping[str, str] | tuple[str, ...]) -> str | None:
-    given = request.args.get(name)
-    return given if given in values else None
+    return done(connector_path(connector, "jobs"), notice)
 
 
 def _result_of(job: JobShape) -> tuple[str, str] | None:

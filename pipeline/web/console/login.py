@@ -18,10 +18,9 @@ from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
-from pipeline.web import request_origin
-from pipeline.web.console import guard
-from pipeline.web.console.frame import THEME, THEMES, done, page
-from pipeline.web.console.guard import Pages
+from pipeline.web import auth, request_origin
+from pipeline.web.console.layout import THEME, THEMES, done, page
+from pipeline.web.console.pages import Pages, login_page, read_pending
 from pipeline.web.request_origin import cookie_named, delete_cookie, is_secure, set_cookie
 
 YEAR_S = 365 * 86_400
@@ -51,13 +50,13 @@ def show_login() -> Response:
     embeds this one."""
     if (elsewhere := _require_cookies()) is not None:
         return elsewhere
-    wanted = guard.safe_path(request.args.get("next"))
+    wanted = auth.safe_path(request.args.get("next"))
     named = request_origin.named_operator()
-    if named is not None and guard.present() is not None:
+    if named is not None and auth.present() is not None:
         return done(wanted)
     if named is not None and request.headers.get("Sec-Fetch-Dest", "document") == "document":
         try:
-            found = logins.log_in_by_proxy(named, guard.caller(), earlier=guard.token())
+            found = logins.log_in_by_proxy(named, auth.caller(), earlier=auth.token())
         except LoginRefused:
             mistake = f"Single sign-on names {named}, and there is no such active operator. Ask an admin to add you."
             return page("login.html", status=HTTPStatus.FORBIDDEN, wanted=wanted, mistake=mistake)
@@ -72,10 +71,10 @@ def log_in() -> Response:
     wanted, pending = _read_form()
     name, password = request.form.get("name", ""), request.form.get("password", "")
     try:
-        found = logins.log_in(name, password, guard.caller(), earlier=guard.token())
+        found = logins.log_in(name, password, auth.caller(), earlier=auth.token())
     except LoginRefused as refused:
         mistake, status = _refusal(refused, "Name or password is wrong.")
-        answer = guard.login_page(wanted, pending, status=status, mistake=mistake, name=name[:100])
+        answer = login_page(wanted, pending, status=status, mistake=mistake, name=name[:100])
         return _with_wait(answer, refused)
     if isinstance(found, str):
         return page("login_code.html", ticket=found, wanted=wanted, pending=pending)
@@ -87,7 +86,7 @@ def log_in_with_code() -> Response:
     wanted, pending = _read_form()
     ticket = request.form.get("ticket", "")
     try:
-        found = logins.log_in_with_code(ticket, request.form.get("code", ""), guard.caller(), earlier=guard.token())
+        found = logins.log_in_with_code(ticket, request.form.get("code", ""), auth.caller(), earlier=auth.token())
     except LoginRefused as refused:
         mistake, status = _refusal(refused, "The code is wrong or used, or this page is older than five minutes.")
         answer = page("login_code.html", status=status, ticket=ticket, wanted=wanted, pending=pending, mistake=mistake)
@@ -97,9 +96,9 @@ def log_in_with_code() -> Response:
 
 def log_out() -> Response:
     """End this session."""
-    operators.log_out(guard.token())
+    operators.log_out(auth.token())
     answer = redirect("/login", HTTPStatus.SEE_OTHER)
-    delete_cookie(answer, guard.SESSION)
+    delete_cookie(answer, auth.SESSION)
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
 
@@ -107,7 +106,7 @@ def log_out() -> Response:
 def choose_theme() -> Response:
     """Light, dark, or as the system has it; kept by the browser."""
     theme = request.form.get("theme", "")
-    answer = done(guard.safe_path(request.form.get("next")))
+    answer = done(auth.safe_path(request.form.get("next")))
     if theme in THEMES:
         set_cookie(answer, THEME, theme, max_age=YEAR_S)
     else:
@@ -126,12 +125,12 @@ def show_setup() -> Response:
 
 def set_up() -> Response:
     """Add the first operator and log them in."""
-    guard.require_same_origin()
+    auth.require_same_origin()
     code, name, password = (request.form.get(each, "") for each in ("code", "name", "password"))
     _require_first(code)
     try:
         operators.add_first(name, password)
-        found = logins.log_in(name.strip(), password, guard.caller())
+        found = logins.log_in(name.strip(), password, auth.caller())
     except OperatorRefused as refused:
         return page("setup.html", status=HTTPStatus.BAD_REQUEST, code=code, name=name[:100], mistake=str(refused))
     except LoginRefused:
@@ -146,7 +145,7 @@ def _require_cookies() -> Response | None:
     With an https PUBLIC_URL browsers refuse the cookies over plain http, so a login there would only lead back to the
     login. A request does not reliably say how the browser reached us, so a cookie is set, and read in a second request.
     """
-    names = (guard.SESSION, guard.MARK, guard.DEVICE, PROBE)
+    names = (auth.SESSION, auth.MARK, auth.DEVICE, PROBE)
     if not is_secure() or any(cookie_named(name) in request.cookies for name in names):
         return None
     if PROBE in request.args:
@@ -161,11 +160,11 @@ def _require_cookies() -> Response | None:
 
 def _read_form() -> tuple[str, str]:
     """Return the page that was wanted, and a form that waits for the login."""
-    guard.require_same_origin()
-    if guard.was_logged_in():
-        request.max_content_length = request.max_form_memory_size = guard.MAX_PENDING_BYTES
-    guard.require_storable(request.form.values())
-    return guard.safe_path(request.form.get("next")), request.form.get("pending", "")
+    auth.require_same_origin()
+    if auth.was_logged_in():
+        request.max_content_length = request.max_form_memory_size = auth.MAX_PENDING_BYTES
+    auth.require_storable(request.form.values())
+    return auth.safe_path(request.form.get("next")), request.form.get("pending", "")
 
 
 def _refusal(refused: LoginRefused, wrong: str) -> tuple[str, HTTPStatus]:
@@ -184,7 +183,7 @@ def _require_first(code: str) -> None:
     with transaction() as session:
         is_taken = rows.any_operator(session)
     if is_taken or not operators.is_first_code(code):
-        raise guard.refusal(
+        raise auth.refusal(
             "first_code",
             "This link is wrong, or the first operator exists already.",
             "`pipeline operators first` prints the link while there is no operator.",
@@ -193,7 +192,7 @@ def _require_first(code: str) -> None:
 
 def _welcome(found: LoggedIn, wanted: str, pending: str) -> Response:
     """Go on to the page that was wanted, or show the form that waited, with a button that sends it; nothing is sent before."""
-    form = guard.read_pending(pending)
+    form = read_pending(pending)
     if form is None:
         return _with_session(done(wanted), found)
     path, fields = form
@@ -203,7 +202,7 @@ def _welcome(found: LoggedIn, wanted: str, pending: str) -> Response:
 
 def _with_session(answer: Response, found: LoggedIn) -> Response:
     """Set the new session's token, so that a token planted before the login is worth nothing, and the device cookie."""
-    guard.keep_token(answer, found.token)
-    set_cookie(answer, guard.DEVICE, found.device, max_age=YEAR_S, samesite="Strict")
-    set_cookie(answer, guard.MARK, logins.new_mark(), max_age=logins.DAYS * 86_400)
+    auth.keep_token(answer, found.token)
+    set_cookie(answer, auth.DEVICE, found.device, max_age=YEAR_S, samesite="Strict")
+    set_cookie(answer, auth.MARK, logins.new_mark(), max_age=logins.DAYS * 86_400)
     return answer

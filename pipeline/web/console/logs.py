@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from flask import request
 from werkzeug.wrappers import Response
@@ -21,11 +21,10 @@ from pipeline.operations import events
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.events import EventsAnswer
-from pipeline.web.console.calls import download, perform
-from pipeline.web.console.frame import before_id, done, page
-from pipeline.web.console.guard import Pages
+from pipeline.web.answers import download
+from pipeline.web.console.layout import before_id, connector_path, done, page
+from pipeline.web.console.pages import Pages, perform
 
-TAB: Final = ("logs", "Logs")
 NAMES: Final = ("direction", "entity", "outcome", "reason", "cause", "record", "run", "batch", "since", "until")
 MORE: Final = frozenset({"reason", "cause", "run", "batch", "until"})
 """Less used filters: collapsed by default."""
@@ -71,7 +70,7 @@ def show(connector: Connector) -> Response:
     return page(
         "logs.html",
         connector=connector,
-        tab=TAB[0],
+        tab="logs",
         status=status,
         found=found,
         counts=dict(Counter(each.outcome for each in found.events).most_common()) if found else {},
@@ -93,7 +92,7 @@ def show(connector: Connector) -> Response:
 
 def show_event(connector: Connector, event_id: int) -> Response:
     """Everything that is known of one event, and what else its batch did to the record."""
-    return page("event.html", connector=connector, tab=TAB[0], found=perform(events.show_event, id=event_id))
+    return page("event.html", connector=connector, tab="logs", found=perform(events.show_event, id=event_id))
 
 
 def begin_export(connector: Connector) -> Response:
@@ -102,7 +101,7 @@ def begin_export(connector: Connector) -> Response:
     if before := request.form.get("before"):
         chosen["before"] = before
     export = perform(events.begin_export, **chosen).export
-    return done(f"/c/{quote(connector.name, safe='')}/exports/{export.id}")
+    return done(connector_path(connector, f"exports/{export.id}"))
 
 
 def show_export(connector: Connector, export_id: int) -> Response:
@@ -117,7 +116,7 @@ def show_export(connector: Connector, export_id: int) -> Response:
     return page(
         "log_export.html",
         connector=connector,
-        tab=TAB[0],
+        tab="logs",
         export=export,
         mood=mood,
         sentence=sentence,

@@ -1,29 +1,37 @@
-"""`/c/<name>/`: whether Hull is up to date, work in flight, and what to do."""
+"""How connectors are doing, and what to do next: `/` for all, `/c/<name>/` for one, and `/alerts`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
 
 from flask import request
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
+from db import connector as connectors
+from db import failure_count
 from db.connector import Connector
+from db.session import transaction
+from pipeline.domain.alerts import RULES
 from pipeline.domain.cron import cron_words
+from pipeline.domain.kinds import Entity, Role
+from pipeline.insight.condition import Condition, NoteShape, condition
+from pipeline.operations import alerts
+from pipeline.operations.alerts import AlertShape, open_alerts, past_alerts, sink_targets
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.overview import STEPS, CourseShape, OverviewAnswer, TrafficShape, show_overview
+from pipeline.web.auth import who
 from pipeline.web.console import charts
-from pipeline.web.console.calls import perform
 from pipeline.web.console.charts import Series
-from pipeline.web.console.frame import page
-from pipeline.web.console.guard import Pages
-from pipeline.web.console.steps import step_of
+from pipeline.web.console.layout import before_id, done, page, split_page
+from pipeline.web.console.pages import Pages, perform
 
-TAB: Final = ("", "Overview")
 HUES: Final = {"incoming": "success", "outgoing": "success out", "skipped": "skip", "failed": "error"}
 """Course → classes of its line: what goes out is dashed, since both ways end well in the same hue."""
-NAMES: Final = {"incoming": "← in", "outgoing": "→ out", "skipped": "skipped", "failed": "failed"}
+COURSE_NAMES: Final = {"incoming": "← in", "outgoing": "→ out", "skipped": "skipped", "failed": "failed"}
 FILTERS: Final = {
     "incoming": "direction=incoming&outcome=success",
     "outgoing": "direction=outgoing&outcome=success",
@@ -32,33 +40,133 @@ FILTERS: Final = {
 }
 """Course → the filter of the logs that lists it."""
 SPANS: Final = {"hour": "the last 24 hours, by the hour", "minute": "the last hour, by the minute"}
+BY_HAND = ("", "connector_paused")
+ENTRIES = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorRow:
+    """A connector as the list shows it."""
+
+    key: int
+    name: str
+    id: str
+    organization: str
+    company: str
+    state: str
+    condition: Condition
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextStep:
+    """`posts` if a button does it, which needs the role operator."""
+
+    words: str
+    address: str
+    posts: bool = False
 
 
 def add(pages: Pages) -> None:
-    pages.page("/c/<name>/", show)
+    pages.page("/", show_home)
+    pages.page("/c/<name>/", show_connector)
+    pages.page("/alerts", show_alerts)
+    pages.action("/alerts/test", send_test, needs=Role.ADMIN)
 
 
-def show(connector: Connector) -> Response:
-    """The same address answers the whole page and its live part."""
+def show_home() -> Response:
+    """Show one sentence about all connectors, then each connector."""
+    rows = [row for row in _rows("all") if who().may_see(row.key)]
+    alert_views = [each for each in _open_alerts("all") if who().may_see(each.connector_key)]
+    return page("home.html", rows=rows, sentence=_home_sentence(rows), alerts=alert_views)
+
+
+def show_connector(connector: Connector) -> Response:
+    """Show a connector; the same address answers the whole page and its live part."""
     unit = request.args.get("by", "")
-    seen = _seen((connector.key, unit if unit in STEPS else "hour"))
+    seen = _overviews((connector.key, unit if unit in STEPS else "hour"))
     return page(
         "overview.html",
         connector=connector,
-        tab=TAB[0],
+        tab="",
         seen=seen,
         cron_words=lambda cron: cron_words(cron, connector.id),
-        **drawn(seen),
+        **_drawn(seen),
     )
 
 
-def drawn(seen: OverviewAnswer) -> dict[str, Any]:
-    """What the page shows beside the plain values: next steps, lines, and the addresses of the numbers."""
+def show_alerts() -> Response:
+    before, keys = before_id(), who().connector_keys
+    with transaction() as session:
+        now = [each for each in open_alerts(session) if who().may_see(each.connector_key)]
+        past = past_alerts(session, connector_keys=keys, before_id=before, limit=ENTRIES + 1)
+    shown, more = split_page(past, ENTRIES)
+    return page(
+        "alerts.html",
+        sentence=_alerts_sentence(now),
+        alerts=now,
+        past=shown,
+        more=more,
+        rules=RULES,
+        sinks=sink_targets(),
+    )
+
+
+def send_test() -> Response:
+    """Send a test alert to every sink. A sink that does not answer takes seconds; the page waits for it."""
+    tried = perform(alerts.send_test_alert).sinks
+    return done("/alerts", "Tried: " + "; ".join(f"{sink}: {answer}" for sink, answer in tried.items()) + ".")
+
+
+def forget_overview() -> None:
+    """Forget the shared overviews, so that the next page shows a change."""
+    _overviews.forget()
+
+
+def _read_rows(_key: str) -> list[ConnectorRow]:
+    with transaction() as session:
+        return [
+            ConnectorRow(
+                key=each.key,
+                name=each.name,
+                id=each.id,
+                organization=each.hull_organization,
+                company=urlsplit(each.pipedrive_company or "").netloc or "not known yet",
+                state=each.state,
+                condition=condition(session, each),
+                failures=sum(failure_count.count_open(session, each.key).values()),
+            )
+            for each in connectors.all_connectors(session)
+        ]
+
+
+def _read_alerts(_key: str) -> list[AlertShape]:
+    with transaction() as session:
+        return open_alerts(session)
+
+
+def _home_sentence(rows: list[ConnectorRow]) -> str:
+    if not rows:
+        return "No connector yet."
+    unhealthy = [row.name for row in rows if row.condition.level != "ok"]
+    if not unhealthy:
+        return "All connectors are in order." if len(rows) > 1 else f"{rows[0].name} is in order."
+    if len(rows) == 1:
+        return f"{rows[0].name} needs a look."
+    return f"{len(unhealthy)} of {len(rows)} connectors need a look: {', '.join(unhealthy)}."
+
+
+def _read_overview(key: tuple[int, str]) -> OverviewAnswer:
+    return perform(show_overview, by=key[1])
+
+
+def _drawn(seen: OverviewAnswer) -> dict[str, Any]:
+    """Return what the page shows besides the plain values: next steps, lines, and the addresses of the numbers."""
     traffic = seen.traffic
     since = f"{seen.as_of.astimezone(UTC):%Y-%m-%dT00:00:00Z}"
     spent = [each.tokens for each in seen.budget.days]
     return {
-        "steps": [(note, step_of(note, seen.name)) for note in seen.notes],
+        "steps": [(note, _step_of(note, seen.name)) for note in seen.notes],
         "courses": [
             {
                 "name": each.name,
@@ -73,19 +181,14 @@ def drawn(seen: OverviewAnswer) -> dict[str, Any]:
         "chart": _chart(traffic),
         "span": SPANS[traffic.unit],
         "rows": list(zip(traffic.times, *(each.values for each in traffic.courses), strict=True))[::-1],
-        "course_names": [NAMES[each.name] for each in traffic.courses],
+        "course_names": [COURSE_NAMES[each.name] for each in traffic.courses],
     }
 
 
-def forget() -> None:
-    """Redirect to the page after a change."""
-    _seen.forget()
-
-
 def _chart(traffic: TrafficShape) -> Markup:
-    """Quiet courses are left out: a line along the ground says nothing that the figures above do not say."""
+    """Leave courses without records out: the figures above show them already."""
     lines = [
-        Series(name=NAMES[each.name], outcome=HUES[each.name], values=tuple(float(n) for n in each.values))
+        Series(name=COURSE_NAMES[each.name], outcome=HUES[each.name], values=tuple(float(n) for n in each.values))
         for each in traffic.courses
         if any(each.values)
     ]
@@ -96,9 +199,40 @@ def _spark_words(course: CourseShape, traffic: TrafficShape) -> str:
     return f"{course.name}: {sum(course.values):,} in {SPANS[traffic.unit]}, the last {course.values[-1]:,}"
 
 
-def _read(key: tuple[int, str]) -> OverviewAnswer:
-    return perform(show_overview, by=key[1])
+def _step_of(note: NoteShape, connector: str) -> NextStep:
+    """Return the next step of a note."""
+    words, page, *posts = _step(note.topic, note.subject or "")
+    return NextStep(words=words, address=f"/c/{quote(connector, safe='')}/{page}", posts=bool(posts))
 
 
-_seen = Shared(_read)
+def _step(topic: str, subject: str) -> tuple[str, ...]:
+    """Return (words, page), and a third value if it is a button."""
+    if topic == "pause" and subject in BY_HAND:
+        return "Resume", "actions/resume", "posts"
+    if topic == "first_fetch":
+        return f"Fetch All {Entity(subject).plural.capitalize()}…", f"actions/fetch/{subject}"
+    if topic == "waits":
+        return (f"Open run {subject}", f"runs/{subject}") if subject else ("Open Runs", "runs")
+    steps: dict[str, tuple[str, ...]] = {
+        "pause": ("Open Credentials", "credentials"),
+        "credentials": ("Open Credentials", "credentials"),
+        "webhooks": ("Open Webhooks", "webhooks"),
+        "watermark": ("Fetch what changed", "actions/changes", "posts"),
+        "outage": ("See the fetches", "runs"),
+        "budget": ("See the budget", "#budget"),
+        "run": (f"Open run {subject}", f"runs/{subject}"),
+        "failures": ("Open these failures", f"failures?{urlencode({'reason': subject})}"),
+    }
+    return steps.get(topic, ("Open Settings", "settings"))
+
+
+def _alerts_sentence(now: list[AlertShape]) -> str:
+    if not now:
+        return "No alert is open."
+    return f"{len(now)} alert{'s are' if len(now) > 1 else ' is'} open: {now[0].about}{', …' if len(now) > 1 else ''}."
+
+
+_rows = Shared(_read_rows)
+_open_alerts = Shared(_read_alerts)
+_overviews = Shared(_read_overview)
 """Key of the connector and unit → its overview."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
-from urllib.parse import quote
 
 from flask import request
 from werkzeug.wrappers import Response
@@ -22,10 +21,9 @@ from pipeline.operations.errors import OperationError
 from pipeline.operations.plans import PlanShape
 from pipeline.sync.outgoing.event_log import HARMLESS
 from pipeline.sync.runs.backfill import AskFirst
-from pipeline.web.console import guard
-from pipeline.web.console.calls import perform, refusal_of, sentence_of
-from pipeline.web.console.frame import before_id, done, page
-from pipeline.web.console.guard import Pages
+from pipeline.web import auth
+from pipeline.web.console.layout import before_id, connector_path, done, page, split_page
+from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
 from pipeline.web.console.settings_forms import SECTIONS
 
 PER_PAGE: Final = 50
@@ -50,13 +48,14 @@ def show_plans(
     """Show the last plans, runs that need approval, and a form for a new plan."""
     before = before_id()
     found = perform(plans.list_plans, before=before, limit=PER_PAGE + 1).plans
+    shown, more = split_page(found, PER_PAGE)
     return page(
         "plans.html",
         connector=connector,
         tab=SETTINGS,
         status=status,
-        plans=found[:PER_PAGE],
-        more=found[PER_PAGE - 1].id if len(found) > PER_PAGE else None,
+        plans=shown,
+        more=more,
         titles=TITLES,
         sections=SECTIONS,
         held=perform(plans.list_held_runs).runs,
@@ -100,7 +99,7 @@ def show_items(connector: Connector, plan_id: int, direction: str, entity: str) 
     plan = _find(connector, plan_id)
     side = next((each for each in plan.sides if (each.direction, each.entity) == (direction, entity)), None)
     if side is None or direction not in list(Direction) or entity not in list(Entity):
-        raise guard.missing("The plan says nothing of these.", "Go back to the plan.")
+        raise auth.missing("The plan says nothing of these.", "Go back to the plan.")
     act, field = request.args.get("act") or None, request.args.get("field") or None
     chosen = {"direction": direction, "entity": entity, "act": act, "field": field}
     after = request.args.get("after", "")
@@ -161,7 +160,7 @@ def confirm_run(connector: Connector, run_id: int) -> Response:
         if isinstance(asked := refused.__cause__, AskFirst):
             return show_plans(connector, (f"{asked}; type {asked.number:,} to say yes to that",), status=400)
         if refused.code == "not_found":
-            raise guard.missing(f"Run {run_id} does not need approval.", "See the runs.") from None
+            raise auth.missing(f"Run {run_id} does not need approval.", "See the runs.") from None
         return show_plans(connector, (sentence_of(refused),), status=refused.status)
     return done(_path(connector), f"Run {run_id} begins.")
 
@@ -172,7 +171,7 @@ def _find(connector: Connector, plan_id: int) -> PlanView:
     if found is None or found.state != "computing":
         found = plans.find_view(connector.key, plan_id)
     if found is None:
-        raise guard.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.")
+        raise auth.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.")
     return found
 
 
@@ -190,8 +189,7 @@ def _typed() -> int | None:
 
 
 def _path(connector: Connector, plan_id: int | None = None) -> str:
-    base = f"/c/{quote(connector.name)}/plans"
-    return base if plan_id is None else f"{base}/{plan_id}"
+    return connector_path(connector, "plans" if plan_id is None else f"plans/{plan_id}")
 
 
 def _in_force(connector: Connector) -> str:

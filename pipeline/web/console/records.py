@@ -24,14 +24,11 @@ from pipeline.operations.record_sides import find_whose, read_sides
 from pipeline.operations.records import read_history, read_record, search_records
 from pipeline.operations.search import LONGEST, SEARCHED
 from pipeline.sync.compiled import plan_for
-from pipeline.web.console import guard
-from pipeline.web.console.calls import perform
-from pipeline.web.console.frame import before_id, done, page
-from pipeline.web.console.guard import Pages
+from pipeline.web import auth
+from pipeline.web.console.layout import before_id, connector_path, done, page
+from pipeline.web.console.pages import Pages, perform
 
 ENTITY = "<any(person,organization):entity>"
-NO_TAB = "records"
-"""A record belongs to none of the tabs: it is reached by search, and by links from all of them."""
 
 
 def add(pages: Pages) -> None:
@@ -50,7 +47,7 @@ def find(connector: Connector) -> Response:
     if len(found) == 1:
         only = found[0]
         return redirect(path_of(connector, only.entity, only.pipedrive_id, only.hull_id), HTTPStatus.SEE_OTHER)
-    return page("records.html", connector=connector, tab=NO_TAB, found=found, search_text=asked, searched=SEARCHED)
+    return page("records.html", connector=connector, tab="records", found=found, search_text=asked, searched=SEARCHED)
 
 
 def show(connector: Connector, entity: str, pipedrive_id: int) -> Response:
@@ -64,7 +61,7 @@ def release_claims(connector: Connector, entity: str, pipedrive_id: int) -> Resp
     try:
         freed = perform(claims.release_claims, entity=entity, pipedrive_id=pipedrive_id, why=why).released
     except OperationError as error:
-        raise guard.refusal("release", error.message, error.next_step, error.status) from None
+        raise auth.refusal("release", error.message, error.next_step, error.status) from None
     names = ", ".join(each.claim.replace("_", " ") for each in freed)
     return done(where, f"Released: {names}." if freed else "It held nothing.")
 
@@ -90,8 +87,8 @@ def explain_of_hull(connector: Connector, entity: str, hull_id: str) -> Response
 
 def path_of(connector: Connector, entity: str, pipedrive_id: int | None, hull_id: str | None) -> str:
     """The address of a record."""
-    base = f"/c/{quote(connector.name, safe='')}/records/{entity}"
-    return f"{base}/{pipedrive_id}" if pipedrive_id is not None else f"{base}/hull/{quote(hull_id or '', safe='')}"
+    last = pipedrive_id if pipedrive_id is not None else f"hull/{quote(hull_id or '', safe='')}"
+    return connector_path(connector, f"records/{entity}/{last}")
 
 
 def _whose(
@@ -101,7 +98,7 @@ def _whose(
     found = find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
     if found is None:
         what = f"{kind.value.capitalize()} {pipedrive_id}" if hull_id is None else f"{kind.hull.capitalize()} {hull_id}"
-        raise guard.missing(
+        raise auth.missing(
             f"Nothing is known here of {what}.",
             "If Pipedrive shows the record, the next fetch adds it, or search for it above.",
         )
@@ -115,7 +112,7 @@ def _show(session: Session, connector: Connector, whose: Whose) -> Response:
     return page(
         "record.html",
         connector=connector,
-        tab=NO_TAB,
+        tab="records",
         record=record,
         whose=whose,
         entity=Entity(whose.entity),
@@ -141,7 +138,7 @@ def _explain(session: Session, connector: Connector, whose: Whose) -> Response:
     return page(
         "explain.html",
         connector=connector,
-        tab=NO_TAB,
+        tab="records",
         status=HTTPStatus.BAD_REQUEST if mistake else HTTPStatus.OK,
         told=told,
         whose=whose,

@@ -16,13 +16,12 @@ from pipeline.operations import runs as operations
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.runs import BatchAnswer, StoryAnswer
-from pipeline.web.console import guard, overview
-from pipeline.web.console.calls import perform
-from pipeline.web.console.flower import TASK_AT
-from pipeline.web.console.frame import before_id, done, page
-from pipeline.web.console.guard import Pages
+from pipeline.web import auth
+from pipeline.web.console import overview
+from pipeline.web.console.layout import before_id, done, page, query_choice, split_page
+from pipeline.web.console.pages import Pages, perform
+from pipeline.web.console.workers import TASK_AT
 
-TAB: Final = ("runs", "Runs")
 PAGE: Final = 50
 CHOICES: Final = {
     "entity": ("person", "organization"),
@@ -43,21 +42,22 @@ def add(pages: Pages) -> None:
 
 
 def list_runs(connector: Connector) -> Response:
-    chosen = {name: _chosen(name, values) for name, values in CHOICES.items()}
+    chosen = {name: query_choice(name, values) for name, values in CHOICES.items()}
     before = before_id()
     with transaction() as session:
         found = rows.find_runs(session, connector.key, before=before, limit=PAGE + 1, **chosen)
-        under_way = len(rows.running_runs(session, connector.key))
+        running = len(rows.running_runs(session, connector.key))
         now = moment(session)
-    runs = [run_progress.describe_run(run, now) for run in found[:PAGE]]
+    shown, more = split_page(found, PAGE)
+    runs = [run_progress.describe_run(run, now) for run in shown]
     return page(
         "runs.html",
         connector=connector,
-        tab=TAB[0],
+        tab="runs",
         runs=runs,
-        more=found[PAGE - 1].id if len(found) > PAGE else None,
-        sentence=_sentence(under_way),
-        under_way=under_way,
+        more=more,
+        sentence=_sentence(running),
+        running=running,
         choices=CHOICES,
         chosen=chosen,
     )
@@ -66,7 +66,7 @@ def list_runs(connector: Connector) -> Response:
 def show_run(connector: Connector, run_id: int) -> Response:
     state = request.args.get("state")
     story = _story((connector.key, run_id, state if state in STATES else None, before_id()))
-    return page("run.html", connector=connector, tab=TAB[0], story=story, run=story.run, flower=TASK_AT, state=state)
+    return page("run.html", connector=connector, tab="runs", story=story, run=story.run, flower=TASK_AT, state=state)
 
 
 def cancel(_connector: Connector, run_id: int) -> Response:
@@ -75,10 +75,10 @@ def cancel(_connector: Connector, run_id: int) -> Response:
         words = f"Run {run_id} was cancelled; delivered records stay."
     except OperationError as error:
         if error.code != "run_ended":
-            raise guard.refusal("run", error.message, "Choose one from Runs.", error.status) from None
+            raise auth.refusal("run", error.message, "Choose one from Runs.", error.status) from None
         words = "It had ended already."
     _story.forget()
-    overview.forget()
+    overview.forget_overview()
     return done(request.path.removesuffix("/cancel"), words)
 
 
@@ -86,18 +86,13 @@ def show_batch(connector: Connector, batch_id: int) -> Response:
     story = _batch((connector.key, batch_id))
     at = STAGES.index(story.batch.stage)
     stages = [(name, "done" if n < at else story.batch.state if n == at else "none") for n, name in enumerate(STAGES)]
-    return page("batch.html", connector=connector, tab=TAB[0], story=story, stages=stages, flower=TASK_AT)
+    return page("batch.html", connector=connector, tab="runs", story=story, stages=stages, flower=TASK_AT)
 
 
-def _chosen(name: str, values: tuple[str, ...]) -> str | None:
-    given = request.args.get(name)
-    return given if given in values else None
-
-
-def _sentence(under_way: int) -> str:
-    if not under_way:
+def _sentence(running: int) -> str:
+    if not running:
         return "No fetch is in flight."
-    return "One fetch is in flight." if under_way == 1 else f"{under_way} fetches are in flight."
+    return "One fetch is in flight." if running == 1 else f"{running} fetches are in flight."
 
 
 def _read_run(key: Key) -> StoryAnswer:

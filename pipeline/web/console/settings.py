@@ -3,32 +3,35 @@
 `/c/<name>/settings`            what is in force, in a few words each
 `/c/<name>/settings/<section>`  one part of it; every edit is a form, so nothing needs a script
 `/c/<name>/settings/review`     what saving would do, before it is done
+`/c/<name>/settings/history`    the versions: author, time and changes; compare two, or put one in force again
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flask import current_app, request
+from flask import request
 from werkzeug.wrappers import Response
 
 from db import connector as connectors
-from db.connector import Connector
+from db.connector import Connector, SettingsVersion
 from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.insight import settings_editing as editing
 from pipeline.insight import settings_text
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
-from pipeline.insight.settings_words import TITLES
+from pipeline.insight.settings_words import TITLES, SettingChange
 from pipeline.operations import fields
 from pipeline.operations import settings as operations
 from pipeline.operations.errors import OperationError
-from pipeline.web.console import guard, settings_pages
-from pipeline.web.console.calls import perform
-from pipeline.web.console.frame import done, page
-from pipeline.web.console.guard import Pages
+from pipeline.operations.settings import roll_back_settings
+from pipeline.web import auth
+from pipeline.web.console import settings_forms
+from pipeline.web.console.layout import before_id, connector_path, done, page, split_page
+from pipeline.web.console.pages import Pages, perform, sentence_of
 from pipeline.web.console.settings_forms import (
     BY_SLUG,
     SECTION_OF,
@@ -42,10 +45,19 @@ from pipeline.web.console.settings_forms import (
     without_empty_rows,
 )
 
-TAB = ("settings", "Settings")
 WHERE: Final = "/c/<name>/settings"
-PLANS: Final = "/c/<name>/plans"
-"""Where a document may be previewed against all known records, where that page is installed."""
+HISTORY = "/c/<name>/settings/history"
+VERSIONS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionEntry:
+    """A version, and how it differs from the one before."""
+
+    version: int
+    author: str
+    at: datetime
+    changes: tuple[SettingChange, ...]
 
 
 def add(pages: Pages) -> None:
@@ -57,6 +69,9 @@ def add(pages: Pages) -> None:
     pages.action(f"{WHERE}/save", save, needs=Role.ADMIN)
     pages.action(f"{WHERE}/rebase", rebase, needs=Role.ADMIN)
     pages.action(f"{WHERE}/read-fields", read_fields, needs=Role.ADMIN)
+    pages.page(HISTORY, show_history)
+    pages.page(f"{HISTORY}/<int:version>", show_version)
+    pages.action(f"{HISTORY}/<int:version>/roll-back", roll_back, needs=Role.ADMIN)
 
 
 def show(connector: Connector) -> Response:
@@ -64,7 +79,7 @@ def show(connector: Connector) -> Response:
     with transaction() as session:
         now = connectors.settings_in_force(session, connector.key)
         catalogs = editing.catalogs_of(session, connector.key)
-    lines = settings_pages.summaries(SECTIONS, now.document, catalogs, connector_id=connector.id)
+    lines = settings_forms.summaries(SECTIONS, now.document, catalogs, connector_id=connector.id)
     return page("settings.html", connector=connector, tab="settings", now_in_force=now, lines=lines)
 
 
@@ -111,7 +126,7 @@ def review(
         found=found,
         document=json.dumps(document, ensure_ascii=False),
         base=base,
-        plans=f"/c/{connector.name}/plans" if _has_plans() else "",
+        plans=connector_path(connector, "plans"),
     )
 
 
@@ -123,7 +138,7 @@ def save(connector: Connector) -> Response:
         saved = perform(operations.put_settings, document=document, base_version=base)
     except OperationError as refused:
         return _refused(connector, section, document, base, refused)
-    where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
+    where = _path(connector, section)
     if not saved.changed:
         return done(where, f"Nothing differs from version {base}, which stays in force.")
     return done(where, f"Version {saved.version} is in force. It is sent to Hull, and the resulting runs have started.")
@@ -166,12 +181,81 @@ def review_json(connector: Connector) -> Response:
 def read_fields(connector: Connector) -> Response:
     """Read Pipedrive's fields again, for instance after one was created."""
     section = BY_SLUG.get(request.form.get("section", ""))
-    where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
+    where = _path(connector, section)
     try:
         perform(fields.read_fields)
     except OperationError as unwell:
         return done(where, f"Pipedrive did not tell its fields: {unwell.message}. Those that were read last are shown.")
     return done(where, "The fields are as Pipedrive has them now.")
+
+
+def show_history(connector: Connector) -> Response:
+    """Newest first, by version."""
+    before = before_id()
+    with transaction() as session:
+        found = connectors.settings_page(session, connector.key, before=before, limit=VERSIONS + 1)
+        now = connectors.settings_in_force(session, connector.key).version
+        entries = [
+            VersionEntry(
+                version=each.version,
+                author=each.author,
+                at=each.created_at,
+                changes=editing.between(session, connector.key, earlier.document if earlier else {}, each.document),
+            )
+            for each, earlier in zip(found, [*found[1:], None], strict=True)
+        ]
+    shown, more = split_page(entries, VERSIONS, by="version")
+    return page(
+        "settings_history.html",
+        connector=connector,
+        tab="settings",
+        sections=SECTIONS,
+        entries=shown,
+        now_in_force=now,
+        more=more,
+    )
+
+
+def show_version(connector: Connector, version: int, mistakes: tuple[str, ...] = (), status: int = 200) -> Response:
+    """Show one version compared with another one, by default the previous one."""
+    against = before_id("against")
+    with transaction() as session:
+        found = _find_version(connector, version)
+        other = _find_version(connector, against) if against is not None else None
+        if other is None and version > 1:
+            other = connectors.find_settings(session, connector.key, version - 1)
+        now = connectors.settings_in_force(session, connector.key)
+        changes = editing.between(session, connector.key, other.document if other else {}, found.document)
+        back = editing.between(session, connector.key, now.document, found.document)
+    return page(
+        "settings_version.html",
+        status=status,
+        connector=connector,
+        tab="settings",
+        sections=SECTIONS,
+        version=found,
+        other=other,
+        now_in_force=now,
+        changes=changes,
+        back=back,
+        mistakes=mistakes,
+    )
+
+
+def roll_back(connector: Connector, version: int) -> Response:
+    """The version's number is typed to confirm, and why is kept."""
+    _find_version(connector, version)
+    if request.form.get("confirm", "").strip() != str(version):
+        return show_version(connector, version, (f"Type {version} to put that version in force again.",), 400)
+    why = request.form.get("why", "").strip()[:500] or None
+    try:
+        made = perform(roll_back_settings, version=version, why=why)
+    except OperationError as refused:
+        return show_version(connector, version, tuple(refused.mistakes) or (sentence_of(refused),), refused.status)
+    return done(
+        connector_path(connector, "settings/history"),
+        f"Version {made.version} is in force: it says what version {version} said.",
+    )
 
 
 def effective_or_typed(document: Document) -> Document:
@@ -193,7 +277,7 @@ def _page(
 ) -> Response:
     wanted = request.values.get("record", "").strip()[:100]
     with transaction() as session:
-        shown = settings_pages.draw(session, connector.key, section, values, wanted=wanted, mistakes=mistakes)
+        shown = settings_forms.draw(session, connector.key, section, values, wanted=wanted, mistakes=mistakes)
         now = connectors.settings_in_force(session, connector.key)
     return page(
         "settings_section.html",
@@ -275,16 +359,20 @@ def _moved(
     )
 
 
+def _path(connector: Connector, section: Section | None) -> str:
+    return connector_path(connector, f"settings/{section.slug}" if section else "settings")
+
+
 def _section(slug: str) -> Section:
     if slug not in BY_SLUG:
-        raise guard.missing("There is no such section of the settings.", "Choose one from the settings.")
+        raise auth.missing("There is no such section of the settings.", "Choose one from the settings.")
     return BY_SLUG[slug]
 
 
 def _base() -> int:
     given = request.form.get("base", "")
     if not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise guard.missing("This form does not say which version it edits.", "Open the settings again.")
+        raise auth.missing("This form does not say which version it edits.", "Open the settings again.")
     return int(given)
 
 
@@ -294,7 +382,7 @@ def _document() -> Document:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise guard.missing("This form holds no settings.", "Open the settings again.")
+        raise auth.missing("This form holds no settings.", "Open the settings again.")
     return document
 
 
@@ -302,9 +390,13 @@ def _ground(connector: Connector, base: int) -> Document:
     with transaction() as session:
         found = connectors.find_settings(session, connector.key, base)
     if found is None:
-        raise guard.missing(f"There is no version {base}.", "Open the settings again.")
+        raise auth.missing(f"There is no version {base}.", "Open the settings again.")
     return found.document
 
 
-def _has_plans() -> bool:
-    return any(rule.rule == PLANS and "POST" in (rule.methods or ()) for rule in current_app.url_map.iter_rules())
+def _find_version(connector: Connector, version: int) -> SettingsVersion:
+    with transaction() as session:
+        found = connectors.find_settings(session, connector.key, version) if version < 2**31 else None
+    if found is None:
+        raise auth.missing(f"There is no version {version} of these settings.", "Choose one from the history.")
+    return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from flask import request
 from werkzeug.wrappers import Response
 
@@ -15,12 +13,10 @@ from pipeline.domain.kinds import Role
 from pipeline.operations import webhooks
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.webhooks import HOURS, MOST, SOURCES, WebhooksAnswer, find_delivery, webhook_health
-from pipeline.web.console import guard
-from pipeline.web.console.calls import refusal_of
-from pipeline.web.console.frame import before_id, done, page
-from pipeline.web.console.guard import Pages
+from pipeline.web import auth
+from pipeline.web.console.layout import before_id, connector_path, done, page, split_page
+from pipeline.web.console.pages import Pages, refusal_of
 
-TAB = ("webhooks", "Webhooks")
 ENTRIES = 50
 
 
@@ -36,19 +32,19 @@ def show(connector: Connector) -> Response:
     before = before_id()
     with transaction() as session:
         found = delivery.latest_deliveries(session, connector.key, source, before_id=before, limit=ENTRIES + 1)
-    more = found[ENTRIES - 1].id if len(found) > ENTRIES else None
+    shown, more = split_page(found, ENTRIES)
     return page(
         "webhooks.html",
         connector=connector,
         tab="webhooks",
         listening=_standing((connector.key, source)),
         source=source,
-        deliveries=found[:ENTRIES],
+        deliveries=shown,
         more=more,
         before=before,
         hours=HOURS,
         most=MOST,
-        where=_address(connector),
+        where=connector_path(connector, "webhooks"),
     )
 
 
@@ -57,7 +53,8 @@ def check(connector: Connector) -> Response:
     _standing.forget()
     refusal = refusal_of(webhooks.check_webhooks)
     return done(
-        _address(connector), refusal or "The webhooks are being checked; this page shows the result in a moment."
+        connector_path(connector, "webhooks"),
+        refusal or "The webhooks are being checked; this page shows the result in a moment.",
     )
 
 
@@ -65,12 +62,8 @@ def show_delivery(connector: Connector, delivery_id: int) -> Response:
     with transaction() as session:
         opened = find_delivery(session, connector.key, delivery_id)
     if opened is None:
-        raise guard.missing("There is no such delivery.", "Deliveries are kept for 30 days.")
+        raise auth.missing("There is no such delivery.", "Deliveries are kept for 30 days.")
     return page("delivery.html", connector=connector, tab="webhooks", opened=opened, delivery=opened.delivery)
-
-
-def _address(connector: Connector) -> str:
-    return f"/c/{quote(connector.name, safe='')}/webhooks"
 
 
 def _read(asked: tuple[int, str]) -> WebhooksAnswer:

@@ -42,10 +42,10 @@ class Hook:
 @pytest.fixture(autouse=True)
 def nothing_is_remembered() -> None:
     """What pages share for a moment is forgotten between two tests."""
-    from pipeline.web.console import home  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.web.console import overview  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    home._rows.forget()
-    home._open_alerts.forget()
+    overview._rows.forget()
+    overview._open_alerts.forget()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from db.session import engine, transaction, use_database
 from pipeline import settings as settings_room
 from pipeline.accounts import logins, operators, passwords
 from pipeline.domain.kinds import Role
-from pipeline.web.console import guard
+from pipeline.web import auth
 from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Visitor
 from tests.world import World
@@ -98,7 +98,7 @@ def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
     """A payload that is being corrected is longer than what anybody else may send."""
     ana()
     operators.log_out(admin.token)
-    admin.client.set_cookie(guard.MARK, logins.new_mark())
+    admin.client.set_cookie(auth.MARK, logins.new_mark())
     text = '"name": "Ada",\n' * 12_000
 
     asked = admin.client.post(
@@ -116,7 +116,7 @@ def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
 @pytest.mark.parametrize("mark", ["", "1", "1.x", "99999999999.0123", "\ud800"])
 def test_of_a_browser_that_was_never_logged_in_no_long_form_waits(admin: Visitor, mark: str) -> None:
     operators.log_out(admin.token)
-    admin.client.set_cookie(guard.MARK, mark.encode("utf-8", "replace").decode())
+    admin.client.set_cookie(auth.MARK, mark.encode("utf-8", "replace").decode())
 
     asked = admin.client.post(
         "/c/acme/settings/json", data={"document": "x" * 70_000}, headers={"Sec-Fetch-Site": "same-origin"}
@@ -310,7 +310,7 @@ def test_no_refusal_is_logged_with_an_address_that_somebody_typed(viewer: Visito
     assert [each.status_code for each in answers] == [404, 403]
     assert "ana@" not in str(lines)
     assert [line["operation"] for line in lines if line["event"] == "console.refused"] == [
-        "console.overview_show",
+        "console.overview_show_connector",
         "console.actions_pause",
     ]
 

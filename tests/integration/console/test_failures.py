@@ -122,7 +122,7 @@ def count_on_the_tab(page: str) -> str:
 
 
 def test_every_page_of_a_connector_says_how_many_failures_are_open(world: World, viewer: Visitor) -> None:
-    from pipeline.web.console import frame  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == ""
 
@@ -131,23 +131,23 @@ def test_every_page_of_a_connector_says_how_many_failures_are_open(world: World,
     keep(world, record_id="h3")
     foreign(world)
     world.change_rows("UPDATE failures SET state = 'discarded' WHERE id = :id", id=done)
-    frame.forget_open()
+    layout.forget_open()
 
     for path in ("/c/acme/", "/c/acme/runs", "/c/acme/settings", "/c/acme/failures"):
         assert count_on_the_tab(viewer.text(path)) == "2 open"
 
 
 def test_the_count_on_the_tab_ends_somewhere(world: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.web.console import frame  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    monkeypatch.setattr(frame, "MOST_COUNTED", 2)
+    monkeypatch.setattr(layout, "MOST_COUNTED", 2)
     for number in range(2):
         keep(world, record_id=f"h{number}")
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == "2 open"
 
     for number in range(2, 5):
         keep(world, record_id=f"h{number}")
-    frame.forget_open()
+    layout.forget_open()
 
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == "2+ open"
     with transaction() as session:
@@ -155,11 +155,11 @@ def test_the_count_on_the_tab_ends_somewhere(world: World, viewer: Visitor, monk
 
 
 def test_viewers_share_the_count_on_the_tab(world: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.web.console import frame  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     asked: list[int] = []
     monkeypatch.setattr(failures, "count_open_up_to", lambda _session, key, _most: asked.append(key) or 7)
-    monkeypatch.setattr(frame._open_failures, "_fresh_s", 60.0)
+    monkeypatch.setattr(layout._open_failures, "_fresh_s", 60.0)
 
     for _ in range(3):
         assert count_on_the_tab(viewer.text("/c/acme/runs")) == "7 open"

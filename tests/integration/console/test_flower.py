@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from pipeline import settings as settings_room
 from pipeline.settings import settings
-from pipeline.web.console import flower as room
-from pipeline.web.console.flower import FlowerClient
+from pipeline.web.console import workers as room
+from pipeline.web.console.workers import FlowerClient
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 
@@ -231,7 +231,7 @@ def test_nobody_is_sent_elsewhere(fake: Fake, viewer: Visitor) -> None:
 
 
 def test_an_answer_without_end_is_cut_off(fake: Fake, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.web.console.flower.MAX_BYTES", 10)
+    monkeypatch.setattr("pipeline.web.console.workers.MAX_BYTES", 10)
 
     assert viewer.get("/flower/").status_code == 502
 

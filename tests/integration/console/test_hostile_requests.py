@@ -278,7 +278,7 @@ SEARCHED: Final = {
     f"console.{each}"
     for each in words(
         "logs_show records_find failures_show_groups runs_list_runs records_explain "
-        "failure_acts_confirm_replay failures_show_group plans_show_items people_show_audit settings_history_show_version "
+        "replays_confirm_replay failures_show_group plans_show_items accounts_show_audit settings_show_version "
         "replays_show_replay actions_show_send webhooks_show"
     )
 }

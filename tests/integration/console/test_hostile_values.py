@@ -237,13 +237,13 @@ ASKED: Final = {
     ),
     "console.logs_show": (f"reason={WORD}", f"record={WORD}", f"cause={WORD}", "outcome=error", f"since={WORD}"),
     "console.failures_show_groups": (f"reason={WORD}", f"field={WORD}", "state=all"),
-    "console.failure_acts_confirm_replay": (f"field={WORD}",),
-    "console.failure_acts_confirm_discard": (f"field={WORD}",),
+    "console.replays_confirm_replay": (f"field={WORD}",),
+    "console.replays_confirm_discard": (f"field={WORD}",),
     "console.plans_show_items": ("act=update", f"field={WORD}"),
     "console.actions_show_send": (f"q={WORD}",),
     "console.settings_show_section": (f"record={WORD}", "record=1"),
     "console.webhooks_show": ("source=hull",),
-    "console.overview_show": (f"by={WORD}",),
+    "console.overview_show_connector": (f"by={WORD}",),
 }
 
 

@@ -148,12 +148,12 @@ def test_figures_that_stand_still_say_since_when(world: World, viewer: Visitor) 
 
 
 def test_many_viewers_ask_the_database_once(world: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.web.console import overview as room  # noqa: PLC0415
+    from pipeline.web.console import overview  # noqa: PLC0415
 
-    monkeypatch.setattr(room._seen, "_fresh_s", 60.0)
+    monkeypatch.setattr(overview._overviews, "_fresh_s", 60.0)
     asked: list[object] = []
-    real = room.perform
-    monkeypatch.setattr(room, "perform", lambda *given, **fields: (asked.append(given), real(*given, **fields))[1])
+    real = overview.perform
+    monkeypatch.setattr(overview, "perform", lambda *given, **fields: (asked.append(given), real(*given, **fields))[1])
     for _ in range(5):
         viewer.text("/c/acme/")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from pipeline.web.console.frame import _with_hidden_shown, query_with
+from pipeline.web.console.layout import _with_hidden_shown, query_with
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,17 @@
-"""What every page of the console is drawn with: the frame around it, and how values are written for people."""
+"""The layout of every page of the console, and how values are written for people."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote, urlencode
 
-from flask import Flask, current_app, g, make_response, redirect, render_template, request
+from flask import Flask, g, make_response, redirect, render_template, request
 from markupsafe import Markup, escape
 from werkzeug.wrappers import Response
 
@@ -21,9 +21,22 @@ from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
 from pipeline.operations.cached_answers import Shared
-from pipeline.web.console import guard
+from pipeline.web import auth
 from pipeline.web.request_origin import cookie_named, delete_cookie, set_cookie
 
+T = TypeVar("T")
+TABS: Final = (
+    ("", "Overview"),
+    ("settings", "Settings"),
+    ("credentials", "Credentials"),
+    ("runs", "Runs"),
+    ("jobs", "Jobs"),
+    ("logs", "Logs"),
+    ("failures", "Failures"),
+    ("webhooks", "Webhooks"),
+    ("workers", "Workers"),
+)
+"""The tabs of a connector: (last part of the address, words)."""
 NOTICE: Final = "notice"
 THEME: Final = "theme"
 THEMES: Final = ("light", "dark")
@@ -48,12 +61,11 @@ HIDDEN: Final = frozenset(
 """Invisible characters that change the text direction: shown by their code points."""
 _HIDDEN: Final = re.compile(f"[{''.join(sorted(HIDDEN))}]")
 _TAG: Final = re.compile(r"(<[^<>]*>)")
-_GIVEN_BACK: Final = ("textarea", "option")
+_FORM_FIELDS: Final = ("textarea", "option")
 
 
-def furnish(app: Flask, tabs: Sequence[tuple[str, str]]) -> None:
-    """Teach the templates. `tabs` are a connector's: (last part of the address, words)."""
-    app.extensions["console_tabs"] = tabs
+def register_layout(app: Flask) -> None:
+    """Register filters and functions for templates."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
         ago=ago,
@@ -73,20 +85,20 @@ def furnish(app: Flask, tabs: Sequence[tuple[str, str]]) -> None:
 def page(
     template: str, *, connector: Connector | None = None, tab: str = "", status: int = 200, **values: Any
 ) -> Response:
-    """A whole page. `tab` is the one of the connector's tabs that it belongs to."""
+    """Return a whole page. `tab` is the one of the connector's tabs that it belongs to."""
     notice = unquote(request.cookies.get(cookie_named(NOTICE), ""))
     theme = request.cookies.get(cookie_named(THEME), "")
-    frame = {
+    layout = {
         "connector": connector,
         "tab": tab,
-        "tabs": current_app.extensions["console_tabs"],
+        "tabs": TABS,
         "open_failures": _open_failures(connector.key) if connector else 0,
         "most_counted": MOST_COUNTED,
         "operator": g.get("operator"),
         "theme": theme if theme in THEMES else "",
         "notice": notice,
     }
-    text = _with_hidden_shown(render_template(f"console/{template}", **frame, **values))
+    text = _with_hidden_shown(render_template(f"console/{template}", **layout, **values))
     answer = make_response(text.encode("utf-8", "backslashreplace"), status)
     if notice:
         delete_cookie(answer, NOTICE)
@@ -102,12 +114,12 @@ _open_failures = Shared(_count_open)
 
 
 def forget_open() -> None:
-    """Redirect after an action, with a message."""
+    """Forget the shared counts of open failures, so that the next page shows a change."""
     _open_failures.forget()
 
 
 def done(where: str, notice: str = "") -> Response:
-    """After a form: go on to a page, which begins with what was done."""
+    """Redirect after a form to a page, which begins with the notice."""
     answer = redirect(where, HTTPStatus.SEE_OTHER)
     if notice:
         set_cookie(answer, NOTICE, _short(notice), max_age=60)
@@ -115,17 +127,15 @@ def done(where: str, notice: str = "") -> Response:
 
 
 def _short(notice: str) -> str:
-    """Limit of the cookie: browsers drop longer ones, and proxies refuse answers with long headers."""
+    """Cut a notice for its cookie: browsers drop longer ones, and proxies refuse answers with long headers."""
     written = [quote(each, errors="replace") for each in notice[:LONGEST_COOKIE]]
     lengths = accumulate(map(len, written))
     return "".join(each for each, length in zip(written, lengths, strict=True) if length <= LONGEST_COOKIE)
 
 
 def csrf_field() -> Markup:
-    """What every form carries."""
-    return Markup('<input type="hidden" name="{}" value="{}">').format(
-        guard.CSRF_FIELD, operators.csrf_of(guard.token())
-    )
+    """Return the hidden field that every form has."""
+    return Markup('<input type="hidden" name="{}" value="{}">').format(auth.CSRF_FIELD, operators.csrf_of(auth.token()))
 
 
 def may(needed: str) -> bool:
@@ -134,10 +144,27 @@ def may(needed: str) -> bool:
     return operator is not None and Role(operator.role).may(Role(needed))
 
 
+def connector_path(connector: Connector, below: str = "") -> str:
+    """Return the address of a connector's page; `below` is the part behind the connector's name."""
+    return f"/c/{quote(connector.name, safe='')}/{below}"
+
+
+def split_page(found: Sequence[T], size: int, by: str = "id") -> tuple[Sequence[T], int | None]:
+    """Return the page of a list that was read with one entry more, and where the next page begins; None for the last page."""
+    shown = found[:size]
+    return shown, getattr(shown[-1], by) if len(found) > size else None
+
+
+def query_choice(name: str, values: Container[str]) -> str | None:
+    """Return a parameter of this page's address, if it is one of these values."""
+    given = request.args.get(name)
+    return given if given in values else None
+
+
 def before_id(name: str = "before") -> int | None:
     """Return where the requested part of a list begins; an impossible id counts as none."""
     wanted = request.args.get(name, type=int)
-    return wanted if wanted is not None and 0 < wanted <= guard.LARGEST_ID else None
+    return wanted if wanted is not None and 0 < wanted <= auth.LARGEST_ID else None
 
 
 def query_with(**changes: Any) -> str:
@@ -148,7 +175,7 @@ def query_with(**changes: Any) -> str:
 
 
 def ago(then: datetime | None) -> Markup:
-    """How long ago, or how soon; the exact time shows on hover and to machines."""
+    """Return how long ago, or how soon; the exact time shows on hover and to machines."""
     if then is None:
         return Markup('<span class="muted">never</span>')
     seconds = (datetime.now(UTC) - then).total_seconds()
@@ -159,19 +186,19 @@ def ago(then: datetime | None) -> Markup:
 
 
 def moment(then: datetime | None) -> str:
-    """`2026-11-03 14:03:20`, in UTC."""
+    """Return `2026-11-03 14:03:20`, in UTC."""
     return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if then else "never"
 
 
 def number(value: float | None) -> str:
-    """With thousands apart."""
+    """Return a number with thousands separators."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:,.1f}"
 
 
 def took(value: float | timedelta | None) -> str:
-    """`0.3 s`, `4 min 5 s`, `2 h 10 min`, from seconds."""
+    """Return `0.3 s`, `4 min 5 s` or `2 h 10 min`, from seconds."""
     if value is None:
         return NOTHING
     seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
@@ -182,7 +209,7 @@ def took(value: float | timedelta | None) -> str:
 
 
 def mark(state: str | None, words: str | None = None) -> Markup:
-    """A state by shape, word and colour."""
+    """Return a state by shape, word and colour."""
     name = state or "none"
     return Markup('<span class="state {}">{} {}</span>').format(
         name, MARKS.get(name, "○"), name if words is None else words
@@ -195,13 +222,13 @@ def glyph(state: str) -> str:
 
 
 def arrow(direction: str) -> Markup:
-    """← Pipedrive to Hull, → Hull to Pipedrive."""
+    """Return ← for Pipedrive to Hull, → for Hull to Pipedrive."""
     to = "Pipedrive to Hull" if direction.startswith("incoming") else "Hull to Pipedrive"
     return Markup('<span class="arrow" title="{}">{}</span>').format(to, ARROWS[direction.partition(".")[0]])
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """`1 record`, `3 records`."""
+    """Return `1 record` or `3 records`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
@@ -217,13 +244,13 @@ def shown(value: Any, longest: int = LONGEST_SHOWN) -> Markup:
 
 
 def jsonish(value: Any) -> Markup:
-    """JSON to read, one field a line."""
+    """Return indented JSON."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
     return escape("".join(_visible(each) for each in text))
 
 
 def _with_hidden_shown(page: str) -> str:
-    """Names are part of sentences, titles and buttons too. Form fields are left as they are: inputs, text areas and choices."""
+    """Show hidden characters by code in the whole page, also in sentences, titles and buttons; form fields stay as they are."""
     if not _HIDDEN.search(page):
         return page
     parts, within = _TAG.split(page), ""
@@ -232,7 +259,7 @@ def _with_hidden_shown(page: str) -> str:
             name = part[1:-1].partition(" ")[0]
             if within:
                 within = "" if name == f"/{within}" else within
-            elif name in _GIVEN_BACK:
+            elif name in _FORM_FIELDS:
                 within = name
         elif not within:
             parts[position] = _HIDDEN.sub(lambda found: _visible(found[0]), part)

@@ -1,22 +1,17 @@
-"""Authentication and authorisation of the console: the operator, the role, and protection against forged forms.
+"""Authentication and authorisation of operators: the session, the role, and protection against forged forms.
 
-`Pages` registers every page and action with the role it needs; no view can be reached without this check.
+The console and the API check every request with it; `pipeline.web.console.pages` registers no view without these checks.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
-from collections.abc import Callable, Iterable
-from functools import wraps
+from collections.abc import Iterable
 from http import HTTPStatus
-from itertools import chain
-from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from typing import Final
+from urllib.parse import urlsplit
 
-from flask import Blueprint, g, redirect, request
-from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.routing import IntegerConverter, Map
+from flask import g, request
 from werkzeug.wrappers import Response
 
 from db import connector as connectors
@@ -34,7 +29,6 @@ from pipeline.web import request_origin
 from pipeline.web.request_body import ANYBODY_BYTES
 from pipeline.web.request_origin import cookie_named, set_cookie
 
-View = Callable[..., Any]
 SESSION: Final = "session"
 MARK: Final = "browser"
 """The cookie of a browser in which an operator logged in recently: what it sends may wait for a login."""
@@ -47,8 +41,6 @@ LIVE_HEADER: Final = "X-Live-Update"
 FRESH_PROOF_S: Final = 600
 """How long the password, or a login by single sign-on, counts as proof of identity."""
 LARGEST_ID: Final = 2**63 - 1
-UNKEPT: Final = frozenset({CSRF_FIELD, "password", "old", "new", "secret", "token", "code", "ticket"})
-"""Fields of a form that never wait in a page for a login."""
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Limit of a body from a logged-in operator; the app accepts less from others."""
 MAX_PENDING_BYTES: Final = 3 * MAX_FORM_BYTES
@@ -61,79 +53,6 @@ class Refused(Exception):
     def __init__(self, status: HTTPStatus, sentence: str, next_step: str = "") -> None:
         super().__init__(sentence)
         self.status, self.sentence, self.next_step = status, sentence, next_step
-
-
-class RowNumber(IntegerConverter):
-    """An id in an address, limited to the largest possible id, so that no query is needed beyond it."""
-
-    def __init__(self, url_map: Map, **limits: Any) -> None:
-        super().__init__(url_map, **({"max": LARGEST_ID} | limits))
-
-
-class Pages:
-    """Registers the protected views of one blueprint."""
-
-    def __init__(self, routes: Blueprint) -> None:
-        self._routes = routes
-
-    def page(self, rule: str, view: View, *, needs: Role = Role.VIEWER, shows_all: bool = False) -> None:
-        """Register a page. For a rule that begins with `/c/<name>`, the view gets the Connector as first argument.
-
-        shows_all  it shows data of every connector, so operators who are limited to some connectors cannot open it
-        """
-        self._add(rule, _for_unlimited(view) if shows_all else view, needs, ["GET"])
-
-    def action(self, rule: str, view: View, *, needs: Role = Role.OPERATOR) -> None:
-        """A form. What changes something calls an operation or writes its audit entry in the transaction of the change."""
-        self._add(rule, view, needs, ["POST"])
-
-    def passage(self, rule: str, view: View, *, needs_to_post: Callable[..., Role]) -> None:
-        """Register pages of another program, for operators who may see every connector. Its forms do not have our
-        token, so a POST must prove that it comes from our page.
-
-        needs_to_post  arguments of the view → the role that may send them
-        """
-
-        def guarded_by_method(**given: Any) -> Any:
-            if request.method == "POST":
-                require_role(needs_to_post(**given))
-                require_proof_of_origin()
-            return view(**given)
-
-        guarded_by_method.__module__, guarded_by_method.__name__ = view.__module__, view.__name__
-        self._add(rule, _for_unlimited(guarded_by_method), Role.VIEWER, ["GET", "POST"])
-
-    def _add(self, rule: str, view: View, needs: Role, methods: list[str]) -> None:
-        @wraps(view)
-        def guarded(**given: Any) -> Any:
-            operator = present()
-            if operator is None:
-                return _to_login(saves=methods == ["POST"])
-            g.operator = operator
-            require_role(needs)
-            if methods == ["POST"]:
-                request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
-                require_own_form()
-                require_storable(chain.from_iterable(request.form.listvalues()))
-            require_storable(chain.from_iterable(request.args.listvalues()))
-            if any("\0" in str(each) for each in given.values()):
-                raise missing("There is nothing at this address.", "Choose something from the lists.")
-            if "name" not in given:
-                return view(**given)
-            g.connector = find_connector(given.pop("name"))  # a refusal is shown in its frame
-            return view(g.connector, **given)
-
-        name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
-        self._routes.add_url_rule(rule, name, guarded, methods=methods)
-
-
-def _for_unlimited(view: View) -> View:
-    @wraps(view)
-    def shown(*given: Any, **named: Any) -> Any:
-        require_unlimited()
-        return view(*given, **named)
-
-    return shown
 
 
 def require_proof() -> None:
@@ -289,68 +208,3 @@ def caller() -> LoginOrigin:
     return LoginOrigin(
         address=request.remote_addr or "", agent=agent, device=request.cookies.get(cookie_named(DEVICE), "")
     )
-
-
-def _to_login(*, saves: bool) -> Response:
-    """Show the login, and return to this page after it.
-
-    A form that was sent after its session had ended is kept in the login page: nothing is lost, and nothing is done
-    before the person has seen it again. A live part of a page makes the whole page show the login; a preview of edits
-    leaves the page with the edits unchanged.
-    """
-    if request.headers.get("HX-Request") and saves:
-        return Response(status=HTTPStatus.UNAUTHORIZED)
-    if request.headers.get("HX-Request"):
-        return Response(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": _login_url(_page_before())})
-    if not saves:
-        return redirect(_login_url(request.full_path.rstrip("?")), HTTPStatus.SEE_OTHER)
-    if not token():
-        return redirect(_login_url("/"), HTTPStatus.SEE_OTHER)  # not sent from a session of ours
-    require_same_origin()
-    if was_logged_in():
-        request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
-    try:
-        kept = [(name, value) for name, value in request.form.items(multi=True) if name not in UNKEPT]
-    except RequestEntityTooLarge:
-        raise _too_long_to_wait() from None
-    if not kept:
-        return redirect(_login_url(_page_before()), HTTPStatus.SEE_OTHER)
-    return login_page(_page_before(), json.dumps({"path": request.path, "fields": kept}))
-
-
-def _too_long_to_wait() -> Refused:
-    return Refused(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "Your session has ended, and this form is too long to wait for a login, so nothing was done.",
-        "Log in in another tab, go back to this form, and send it again.",
-    )
-
-
-def read_pending(given: str) -> tuple[str, list[tuple[str, str]]] | None:
-    """Return (path, fields) of a form that waited for a login; None if there is none, or if it is not ours."""
-    try:
-        form = json.loads(given)
-        path, fields = form["path"], [(str(name), str(value)) for name, value in form["fields"]]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return (path, fields) if isinstance(path, str) and path != "/" and safe_path(path) == path else None
-
-
-def login_page(wanted: str, pending: str = "", **values: Any) -> Response:
-    """Return the login page; `pending` is a form that waits for the login, as JSON of its path and its fields."""
-    from pipeline.web.console.frame import page  # noqa: PLC0415 - the frame that draws pages asks this module who looks
-
-    return page("login.html", wanted=wanted, pending=pending, **values)
-
-
-def _login_url(wanted: str) -> str:
-    path = safe_path(wanted)
-    return "/login" if path == "/" else f"/login?next={quote(path)}"
-
-
-def _page_before() -> str:
-    """The page of ours from which a request came, or the first one."""
-    parts = urlsplit(request.headers.get("HX-Current-URL") or request.referrer or "")
-    if parts.netloc not in own_hosts():
-        return "/"
-    return safe_path(f"{parts.path}?{parts.query}" if parts.query else parts.path or "/")

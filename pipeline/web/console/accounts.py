@@ -1,0 +1,267 @@
+"""Operators: an operator's own account (password, second factor, sessions, keys for scripts); for admins all operators, their
+keys, and the audit log.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import request
+from markupsafe import Markup
+from werkzeug.wrappers import Response
+
+from db import api_key, audit
+from db import connector as connectors
+from db import operator as rows
+from db.operator import Operator
+from db.session import transaction
+from pipeline.accounts import logins, operators, second_factor
+from pipeline.accounts.logins import LoginRefused
+from pipeline.accounts.operators import OperatorRefused
+from pipeline.domain.kinds import Role
+from pipeline.operations import operators as operations
+from pipeline.operations import people
+from pipeline.operations.errors import OperationError
+from pipeline.operations.registry import Operation
+from pipeline.web import auth
+from pipeline.web.console.layout import before_id, done, page, plural, split_page
+from pipeline.web.console.pages import Pages, perform, sentence_of
+
+ENTRIES = 100
+
+
+def add(pages: Pages) -> None:
+    pages.page("/account", show_account)
+    pages.action("/account/confirm", confirm, needs=Role.VIEWER)
+    pages.action("/account/password", change_password, needs=Role.VIEWER)
+    pages.action("/account/second-factor", begin_second_factor, needs=Role.VIEWER)
+    pages.action("/account/second-factor/confirm", confirm_second_factor, needs=Role.VIEWER)
+    pages.action("/account/second-factor/off", turn_off_second_factor, needs=Role.VIEWER)
+    pages.action("/account/sessions/others/end", end_other_sessions, needs=Role.VIEWER)
+    pages.action("/account/sessions/<int:session_id>/end", end_session, needs=Role.VIEWER)
+    pages.action("/account/keys", add_key, needs=Role.VIEWER)
+    pages.action("/account/keys/<int:key_id>/revoke", revoke_key, needs=Role.VIEWER)
+    pages.page("/operators", show_operators, needs=Role.ADMIN)
+    pages.action("/operators", add_operator, needs=Role.ADMIN)
+    pages.action("/operators/<int:operator_id>", change_operator, needs=Role.ADMIN)
+    pages.action("/operators/<int:operator_id>/limit", limit, needs=Role.ADMIN)
+    pages.action("/operators/<int:operator_id>/log-out", log_out_everywhere, needs=Role.ADMIN)
+    pages.action("/operators/<int:operator_id>/unlock", unlock, needs=Role.ADMIN)
+    pages.action("/operators/<int:operator_id>/second-factor/off", turn_off_operators_factor, needs=Role.ADMIN)
+    pages.action("/operators/keys/<int:key_id>/revoke", revoke_any_key, needs=Role.ADMIN)
+    pages.page("/audit", show_audit, needs=Role.ADMIN)
+
+
+def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response:
+    """The page. `shown` is what appears only now: a new key, a new second factor, recovery codes."""
+    me = auth.who()
+    with transaction() as session:
+        account = session.get_one(Operator, me.id)
+        values: dict[str, Any] = {
+            "keys": api_key.keys_of(session, me.id),
+            "sessions": rows.sessions_of(session, me.id),
+            "has_password": bool(account.password_hash),
+            "has_second_factor": account.has_second_factor,
+            "recovery_codes_left": len(account.recovery_digests),
+        }
+    values |= {"usual_days": operators.USUAL_DAYS, "most_days": operators.MOST_DAYS}
+    values |= {"own_digest": operators.digest_of(auth.token()), "mistake": mistake}
+    values["roles"] = [each for each in Role if Role(me.role).may(each)]
+    return page("account.html", status=status, **values, **shown)
+
+
+def confirm() -> Response:
+    """Enter the password again; for the next ten minutes operators may be changed."""
+    try:
+        _prove("password")
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    return done(auth.safe_path(request.form.get("next")), "Confirmed. Now repeat what you wanted to do.")
+
+
+def change_password() -> Response:
+    """End all other sessions and keys; this session continues with a new token."""
+    me, renewal = auth.who(), operators.renewal_of(auth.token())
+    try:
+        proved = _prove("old")
+        revoked = operators.change_own_password(me, request.form.get("new", ""), proved=proved, renewal=renewal)
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    keys = f" Keys revoked: {revoked}; make new ones." if revoked else ""
+    answer = done("/account", f"The password is changed, and every other session has ended.{keys}")
+    return auth.keep_token(answer, renewal.new)
+
+
+def begin_second_factor() -> Response:
+    """Show the QR code, on this answer only."""
+    try:
+        _prove("password")
+        enrolment = second_factor.begin(auth.who())
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    return show_account(secret=enrolment.secret, qr_code=Markup(enrolment.svg))  # noqa: S704  # drawn by segno
+
+
+def confirm_second_factor() -> Response:
+    """Turn it on once a code is right, and end every other session; the recovery codes are on this answer only."""
+    renewal = operators.renewal_of(auth.token())
+    try:
+        codes = second_factor.confirm(auth.who(), request.form.get("code", ""), renewal)
+    except OperatorRefused as refused:
+        return show_account(f"{refused}. Set the second factor up again.", status=400)
+    auth.renew(renewal)
+    return auth.keep_token(show_account(recovery_codes=codes), renewal.new)
+
+
+def turn_off_second_factor() -> Response:
+    """Turn it off."""
+    me = auth.who()
+    try:
+        _prove("password")
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    with transaction() as session:
+        if second_factor.turn_off(session.get_one(Operator, me.id)):
+            audit.note(session, me.name, "second_factor.off", me.name)
+    return done("/account", "The second factor is off.")
+
+
+def end_other_sessions() -> Response:
+    """Log out everywhere else."""
+    renewal = operators.renewal_of(auth.token())
+    ended = operators.log_out_elsewhere(auth.who(), renewal)
+    return auth.keep_token(done("/account", f"{ended} other sessions have ended."), renewal.new)
+
+
+def end_session(session_id: int) -> Response:
+    """End one session."""
+    if not operators.end_session(auth.who(), session_id):
+        raise auth.missing("You have no such session.")
+    return done("/account", "The session has ended.")
+
+
+def add_key() -> Response:
+    """Make a key. It is on this answer only: in no address and no cookie."""
+    form = request.form
+    try:
+        proved = _prove("password")
+        role = Role(form["role"]) if form.get("role") in list(Role) else None
+        days = form.get("days", "")
+        if not (days.isascii() and days.isdigit() and len(days) <= len(str(operators.MOST_DAYS))):
+            raise OperatorRefused(f"a key expires after 1 to {operators.MOST_DAYS} days")
+        key = operators.make_key(auth.who(), form.get("name", ""), role=role, days=int(days), proved=proved)
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    return show_account(new_key=key)
+
+
+def revoke_key(key_id: int) -> Response:
+    """Revoke one of the operator's keys."""
+    try:
+        perform(people.revoke_key, id=key_id)
+    except OperationError as error:
+        raise auth.missing(error.message) from None
+    return done("/account", "The key is revoked.")
+
+
+def _prove(field: str) -> Operator:
+    """Verify the person's password: a stolen session alone must not be enough.
+
+    Return the operator as verified. Raises: OperatorRefused.
+    """
+    me = auth.who()
+    with transaction() as session:
+        account = session.get_one(Operator, me.id)
+        age_s = rows.proof_age_s(session, operators.digest_of(auth.token()))
+    if not account.password_hash:
+        if age_s is None or age_s > auth.FRESH_PROOF_S:
+            raise OperatorRefused("your login is older than ten minutes: log out and in again, then repeat this")
+        return account
+    try:
+        proved = logins.prove(me.name, request.form.get(field, ""), auth.caller())
+    except LoginRefused as refused:
+        wait = f" Wait {round(refused.wait_s)} seconds, then try again." if refused.wait_s else ""
+        raise OperatorRefused(f"the present password is wrong.{wait}") from None
+    with transaction() as session:
+        rows.note_proof(session, operators.digest_of(auth.token()))
+        audit.note(session, me.name, "operator.confirm", me.name)
+    return proved
+
+
+def show_operators(mistake: str = "", status: int = 200) -> Response:
+    with transaction() as session:
+        found = rows.all_operators(session)
+        keys = api_key.all_keys(session)
+        names = {each.key: each.name for each in connectors.all_connectors(session)}
+    shown: dict[str, Any] = {"people": found, "keys": keys, "names": names, "roles": list(Role), "mistake": mistake}
+    return page("operators.html", status=status, **shown)
+
+
+def add_operator() -> Response:
+    """Add an operator."""
+    form = request.form
+    fields = {"name": form.get("name", ""), "role": form.get("role", ""), "password": form.get("password") or None}
+    try:
+        added = perform(operations.add_operator, **fields)
+    except OperationError as error:
+        return show_operators(sentence_of(error), 400)
+    how = "Send them their first password by a safe way." if fields["password"] else "They log in by single sign-on."
+    return done("/operators", f"{added.name} is an operator with the role {added.role}. {how}")
+
+
+def change_operator(operator_id: int) -> Response:
+    """Change a role or password, or by the other button the state alone: disabling is an emergency and needs no proof."""
+    form = request.form
+    given = {name: form[name] for name in ("role", "password") if form.get(name)}
+    if form.get("state"):
+        given = {"state": form["state"]}
+    said = "The operator is changed, and has to log in again."
+    return _act(operations.change_operator, operator_id, said, **given)
+
+
+def limit(operator_id: int) -> Response:
+    """`connector` names each connector by its number; `all` is every one."""
+    if request.form.get("all"):
+        return _act(operations.change_operator, operator_id, "The operator sees every connector.", connectors="all")
+    with transaction() as session:
+        ids = {str(each.key): each.id for each in connectors.all_connectors(session)}
+    chosen = [ids.get(each, each) for each in request.form.getlist("connector")]
+    said = f"The operator sees {plural(len(chosen), 'connector')}."
+    return _act(operations.change_operator, operator_id, said, connectors=chosen)
+
+
+def log_out_everywhere(operator_id: int) -> Response:
+    return _act(operations.log_operator_out, operator_id, "All sessions of the operator have ended.")
+
+
+def unlock(operator_id: int) -> Response:
+    return _act(operations.unlock_operator, operator_id, "The next login of the operator does not have to wait.")
+
+
+def turn_off_operators_factor(operator_id: int) -> Response:
+    said = "The operator logs in without a code until they set a second factor up again."
+    return _act(operations.turn_off_second_factor, operator_id, said)
+
+
+def revoke_any_key(key_id: int) -> Response:
+    return _act(operations.revoke_any_key, key_id, "The key is revoked.")
+
+
+def show_audit() -> Response:
+    before = before_id()
+    with transaction() as session:
+        entries = audit.latest_entries(session, before_id=before, limit=ENTRIES + 1)
+        names = {each.key: each.name for each in connectors.all_connectors(session)}
+    shown, more = split_page(entries, ENTRIES)
+    return page("audit.html", entries=shown, names=names, more=more)
+
+
+def _act(declared: Operation[Any, Any], row_id: int, said: str, **fields: Any) -> Response:
+    try:
+        perform(declared, id=row_id if declared is operations.revoke_any_key else str(row_id), **fields)
+    except OperationError as error:
+        if error.status is HTTPStatus.NOT_FOUND:
+            raise auth.missing(error.message) from None
+        return show_operators(sentence_of(error), 400)
+    return done("/operators", said)
