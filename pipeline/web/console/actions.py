@@ -116,9 +116,7 @@ def repair(connector: Connector, job_id: int) -> Response:
     return done(connector_path(connector, "jobs?kind=verify"), "The differing records are synchronized again.")
 
 
-def show_send(
-    connector: Connector, mistake: OperationError | None = None, status: int = 200, choice: Choice | None = None
-) -> Response:
+def show_send(connector: Connector, mistake: OperationError | None = None, status: int = 200) -> Response:
     """Choose by segment, by ids, or among the known by a search; counting and sending are the next page."""
     kind = _entity(request.values.get("entity", Entity.PERSON))
     said = request.args.get("q", "").strip()[:300]
@@ -135,7 +133,6 @@ def show_send(
         found=found,
         segment=request.form.get("segment", "")[:200],
         ids=request.form.get("ids", ""),
-        choice=choice,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from flask import request
@@ -34,7 +34,6 @@ from pipeline.web.console.layout import before_id, connector_path, done, page, s
 from pipeline.web.console.pages import Pages, perform, sentence_of
 from pipeline.web.console.settings_forms import (
     BY_SLUG,
-    SECTION_OF,
     SECTIONS,
     Document,
     Section,
@@ -292,7 +291,6 @@ def _page(
         in_force=now,
         mistakes=mistakes,
         segments=perform(fields.list_segments) if section.kind == "segments" else None,
-        clock=datetime.now(UTC),
         **shown,
     )
 
@@ -340,7 +338,6 @@ def _json_again(connector: Connector, text: str, mistakes: Any, base: int | None
         base=base if base is not None else _base(),
         sections=SECTIONS,
         mistakes=mistakes,
-        section_of=SECTION_OF,
     )
 
 

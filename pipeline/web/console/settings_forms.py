@@ -118,7 +118,6 @@ SECTIONS: Final = (
     ),
 )
 BY_SLUG: Final[Mapping[str, Section]] = {section.slug: section for section in SECTIONS}
-SECTION_OF: Final[Mapping[str, Section]] = {name: section for section in SECTIONS for name in section.settings}
 
 
 def effective(document: Document) -> Document:
