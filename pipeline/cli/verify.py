@@ -39,8 +39,7 @@ from pipeline.jobs.verify.comparison import EntityReport
 from pipeline.jobs.verify.verify import Report
 from pipeline.operations.comparisons import NewComparison, RepairRequest, compare, cost_of, repair_comparison
 from pipeline.operations.errors import OperationError
-from pipeline.sync.attempts import TURNS
-from pipeline.sync.stage import StageFailed
+from pipeline.sync.stage import TURNS, StageFailed
 
 ASK_ABOVE = 0.1
 """Share of the daily budget above which the command asks for confirmation."""

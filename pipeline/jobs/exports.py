@@ -26,7 +26,7 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import Rejected, Retryable
 from pipeline.sync import job_queue
-from pipeline.sync.changes.outgoing_changes import fold_messages_of
+from pipeline.sync.changes.outgoing_changes import coalesce_messages
 from pipeline.sync.event_recorder import EventRecorder
 from pipeline.sync.job_queue import CONTINUE, DONE, EXPORT, JobStep, order_of
 from pipeline.tasks import canvases
@@ -238,7 +238,7 @@ def _fold(
     with transaction() as session:
         jobs.checkpoint(session, job, *progress)
         rank = int(job.created_at.timestamp() * 1000)  # what Hull sent later is newer
-        fold_messages_of(
+        coalesce_messages(
             session, connector_key, order.entity, messages.values(), cause="export", is_export=True, rank=rank
         )
         name = event_name(Direction.OUTGOING, order.entity, Outcome.ERROR)

@@ -2,7 +2,7 @@
 
     claim → step, step, … → ended; or postponed, when the time slice is over, a step waits, or after an error
 
-Each kind has one handler (`pipeline.sync.job_queue.Handler`). What counts as an attempt is decided in `pipeline.sync.attempts`: a
+Each kind has one handler (`pipeline.sync.job_queue.Handler`). What counts as an attempt is decided in `pipeline.sync.stage`: a
 rate limit, a spent budget and an outage do not, and a step that succeeds sets the attempts to zero. To pause or abort a job
 takes the lease from its worker, which then writes nothing more: a pause is a state of the job, whatever its kind.
 """
@@ -33,10 +33,9 @@ from pipeline.jobs.verify import verify
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
 from pipeline.sync import job_queue
-from pipeline.sync.attempts import MAX_ATTEMPTS, check_alone, lease_kept, patience
 from pipeline.sync.event_recorder import record, say, traceback_of
 from pipeline.sync.job_queue import Handler, JobStep, keep_result
-from pipeline.sync.stage import StageFailed, pause_connector
+from pipeline.sync.stage import MAX_ATTEMPTS, StageFailed, check_alone, lease_kept, patience, pause_connector
 from pipeline.tasks.canvases import wake_control
 from pipeline.telemetry import logger
 

@@ -6,7 +6,6 @@ After a kill it continues after the last coalesced page; coalescing a page twice
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,14 +19,16 @@ from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.sync import job_queue
-from pipeline.sync.changes.outgoing_changes import fold_messages_of
+from pipeline.sync.changes.outgoing_changes import coalesce_messages
 from pipeline.sync.event_recorder import record
 from pipeline.sync.job_queue import CONTINUE, DONE, SEND, JobStep, order_of
 from pipeline.tasks import canvases
 from pipeline.telemetry import logger
-from pipeline.wiring import FoundReports, Wired
+from pipeline.wiring import FoundReports
 
 MOST_IDS: Final = 5_000
+PER_PAGE: Final = 50
+"""Reports to a search of Hull."""
 COUNTED_AT_ONCE: Final = 1_000
 """Ids to one search that only counts."""
 
@@ -73,40 +74,16 @@ def enqueue(session: Session, connector_key: int, order: SendOrder) -> None:
     after_commit(session, lambda: canvases.wake_control("dispatch"))
 
 
-def count(connector_key: int, entity: Entity, segment: str | None, ids: Sequence[str] = ()) -> int:
-    """Return how many Hull has in a segment now, or of these ids. Raises: what Hull's client raises."""
-    with transaction() as session:
-        wired = wiring.open_connector(session, connector_key)
-    clauses: list[dict[str, Any]] = (
-        [{"term": {"segment_ids": segment}}]
-        if segment is not None
-        else [{"terms": {"id": list(ids[at : at + COUNTED_AT_ONCE])}} for at in range(0, len(ids), COUNTED_AT_ONCE)]
-    )
-    queries = [{"bool": {"filter": [clause]}} for clause in clauses]
-    return sum(int(wired.hull.find_reports(entity, query, per_page=1).total) for query in queries)
-
-
-def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
-    """Return (of how many, how many of them Hull does not have) of an order's mark; None before its first page."""
-    of, _, missing = (mark or "").partition(" ")
-    return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)
-
-
-def handed_over(job: Job) -> tuple[int, int | None, int]:
-    """Return (records that were handed over, of how many, how many Hull does not have); None before the first page."""
-    of, missing = read_checkpoint(job.checkpoint)
-    seen = job.progress * PER_PAGE
-    return (seen if of is None else min(of, seen)) - missing, of, missing
-
-
 def step(job: ClaimedJob) -> JobStep:
     """Send the next page. Raises: Rejected, Retryable, LostLease."""
     order, key, page = order_of(job, SendOrder), job.connector_key or 0, job.progress
     if (clause := order.clause(page)) is None:
         return _end(order, page)
-    answer = find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
+    answer = _find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
     with transaction() as session:
-        fold(session, key, order.entity, answer.reports, rank=order.rank)
+        messages = [_message(order.entity, report) for report in answer.reports]
+        coalesce_messages(session, key, order.entity, messages, cause="send", is_export=True, rank=order.rank)
+        after_commit(session, lambda: canvases.wake_control("dispatch"))
         missing = _log_missing(session, key, order, page, {str(each.get("id")) for each in answer.reports})
         of = answer.total if order.segment is not None else len(order.ids)
         jobs.checkpoint(session, job, page + 1, f"{of} {read_checkpoint(job.checkpoint)[1] + missing}")
@@ -118,6 +95,21 @@ def step(job: ClaimedJob) -> JobStep:
 def _end(order: SendOrder, pages: int) -> JobStep:
     logger().info("outgoing.job.success", type=order.entity.hull, job=SEND, pages=pages)
     return DONE
+
+
+def _find_page(connector_key: int, entity: Entity, clause: dict[str, Any], page: int) -> FoundReports:
+    """Return one page of the Users or Accounts that a clause selects, as Hull has them now."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key)
+    return wired.hull.find_reports(entity, {"bool": {"filter": [clause]}}, page=page, per_page=PER_PAGE)
+
+
+def _message(entity: Entity, report: dict[str, Any]) -> dict[str, Any]:
+    """Return a report of Hull's search in the form of a notification's message: an export has no changes."""
+    plain = {name: value for name, value in report.items() if name != "account"}
+    if entity is Entity.ORGANIZATION:
+        return {"account": plain, "account_segment_ids": report.get("segment_ids") or []}
+    return {"user": plain, "account": report.get("account") or {}, "segment_ids": report.get("segment_ids") or []}
 
 
 def _log_missing(session: Session, connector_key: int, order: SendOrder, page: int, found: set[str]) -> int:
@@ -142,40 +134,27 @@ def _log_missing(session: Session, connector_key: int, order: SendOrder, page: i
     return len(missing)
 
 
-PER_PAGE: Final = 50
-"""Reports to a search of Hull."""
-
-
-def find_page(connector_key: int, entity: Entity, clause: dict[str, Any], page: int = 1) -> FoundReports:
-    """One page of the Users or Accounts that a clause selects, as Hull has them now."""
+def count(connector_key: int, entity: Entity, segment: str | None, ids: Sequence[str] = ()) -> int:
+    """Return how many Hull has in a segment now, or of these ids. Raises: what Hull's client raises."""
     with transaction() as session:
-        wired: Wired = wiring.open_connector(session, connector_key)
-    return wired.hull.find_reports(entity, {"bool": {"filter": [clause]}}, page=page, per_page=PER_PAGE)
-
-
-def fold(
-    session: Session, connector_key: int, entity: Entity, reports: Sequence[dict[str, Any]], *, rank: int | None = None
-) -> int:
-    """Turn reports into changes; return how many. The workers are notified after the commit.
-
-    rank  when the reports were requested, in milliseconds since the epoch; by default now
-    """
-    folded = fold_messages_of(
-        session,
-        connector_key,
-        entity,
-        [_message(entity, report) for report in reports],
-        cause="send",
-        is_export=True,
-        rank=int(time.time() * 1000) if rank is None else rank,
+        wired = wiring.open_connector(session, connector_key)
+    clauses: list[dict[str, Any]] = (
+        [{"term": {"segment_ids": segment}}]
+        if segment is not None
+        else [{"terms": {"id": list(ids[at : at + COUNTED_AT_ONCE])}} for at in range(0, len(ids), COUNTED_AT_ONCE)]
     )
-    after_commit(session, lambda: canvases.wake_control("dispatch"))
-    return folded
+    queries = [{"bool": {"filter": [clause]}} for clause in clauses]
+    return sum(int(wired.hull.find_reports(entity, query, per_page=1).total) for query in queries)
 
 
-def _message(entity: Entity, report: dict[str, Any]) -> dict[str, Any]:
-    """A report of Hull's search in the form of a notification's message: an export names no changes."""
-    plain = {name: value for name, value in report.items() if name != "account"}
-    if entity is Entity.ORGANIZATION:
-        return {"account": plain, "account_segment_ids": report.get("segment_ids") or []}
-    return {"user": plain, "account": report.get("account") or {}, "segment_ids": report.get("segment_ids") or []}
+def handed_over(job: Job) -> tuple[int, int | None, int]:
+    """Return (records that were handed over, of how many, how many Hull does not have); None before the first page."""
+    of, missing = read_checkpoint(job.checkpoint)
+    seen = job.progress * PER_PAGE
+    return (seen if of is None else min(of, seen)) - missing, of, missing
+
+
+def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
+    """Return (of how many, how many of them Hull does not have) of an order's mark; None before its first page."""
+    of, _, missing = (mark or "").partition(" ")
+    return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)

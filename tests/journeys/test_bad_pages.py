@@ -66,8 +66,8 @@ def retries(logs: list[Any]) -> list[Any]:
 def test_trouble_that_passes_is_waited_out(
     world: World, kind: Any, options: dict[str, Any], reason: str, skip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.sync.attempts.backoff_s", lambda _attempt: 30.0)  # longer than a slow machine takes
-    monkeypatch.setattr("pipeline.sync.attempts.alone_s", lambda _attempt: 30.0)
+    monkeypatch.setattr("pipeline.sync.stage.backoff_s", lambda _attempt: 30.0)  # longer than a slow machine takes
+    monkeypatch.setattr("pipeline.sync.stage.alone_s", lambda _attempt: 30.0)
     crowd(world)
     world.pipedrive.faults.add(LIST, kind, **options, skip=skip)
 

@@ -103,7 +103,7 @@ def batch_of(world: World, message: dict[str, Any], number: int) -> int | None:
     """A batch for one message alone, as when fifty are told at the same moment; None while its User is in another one."""
     hull_id = message["user"]["id"]
     with transaction() as session:
-        world.module("sync.changes.outgoing_changes").fold_messages_of(
+        world.module("sync.changes.outgoing_changes").coalesce_messages(
             session, world.connector_key, Entity.PERSON, [message], cause="test", is_export=False, rank=number
         )
         free = text("SELECT id FROM changes WHERE record_id = :id AND batch_id IS NULL FOR UPDATE SKIP LOCKED")

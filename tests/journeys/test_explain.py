@@ -102,7 +102,7 @@ def test_records_of_one_batch_keep_the_cause_of_each(world: World, told: list[di
     world.company.edit_person(3, name="Edited too")
     deliver(world, told[0])
     with transaction() as session:
-        world.module("sync.changes.dispatch").fold_deliveries(session)
+        world.module("sync.changes.dispatch").coalesce_deliveries(session)
         write_changes(session, world.connector_key, "incoming", "person", ["3"], cause="replay")
     world.work()
     causes = world.rows("SELECT pipedrive_id, cause FROM sync_events WHERE cause IN ('webhook', 'replay') ORDER BY 1")

@@ -179,7 +179,7 @@ def test_what_lay_in_a_queue_is_decided_again(world: World) -> None:
         world.step(*due)
     notify(world, user(ANN, email="ann@outage.test", nickname="New"), key="newer")
     with transaction() as session:
-        world.module("sync.changes.coalesce").fold_deliveries(session)
+        world.module("sync.changes.dispatch").coalesce_deliveries(session)
     world.change_rows("UPDATE batches SET due_at = now() - interval '1 hour' WHERE state = 'ready'")
     world.work()
 

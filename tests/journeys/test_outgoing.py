@@ -237,7 +237,7 @@ def test_trouble_that_stays_is_given_up_after_some_attempts(world: World) -> Non
 
 def test_pauses_between_attempts_grow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(world.module("sync.attempts"), "alone_s", lambda attempt: asked.append(attempt) or 1.0)
+    monkeypatch.setattr(world.module("sync.stage"), "alone_s", lambda attempt: asked.append(attempt) or 1.0)
     world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
     notify(world, message(world, 1, nickname="Anna"))
     for _ in range(4):

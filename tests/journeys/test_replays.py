@@ -496,7 +496,7 @@ def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_sam
         message = {"user": report, "segments": [], "changes": {}, "is_export": is_export}
         folding = world.module("sync.changes.outgoing_changes")
         with transaction() as session:
-            folding.fold_messages_of(
+            folding.coalesce_messages(
                 session,
                 world.connector_key,
                 Entity.PERSON,

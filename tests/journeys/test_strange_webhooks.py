@@ -106,7 +106,7 @@ def test_a_webhook_from_the_future_does_not_outrank_those_that_wait(world: World
     for body in (told[0], forged):
         deliver(world, body)
         with transaction() as session:
-            world.module("sync.changes.coalesce").fold_deliveries(session)
+            world.module("sync.changes.dispatch").coalesce_deliveries(session)
     world.work()
 
     assert names(world)[3] == "Edited"

@@ -23,7 +23,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import read_settings
 from pipeline.jobs.plans import create
 from pipeline.jobs.plans.create import PHASES, PlanScope, scope_of
-from pipeline.sync.changes.outgoing_changes import fold_all, read_message
+from pipeline.sync.changes.outgoing_changes import read_message, write_messages
 from pipeline.sync.connectors.settings_change import enqueue_settings_sync, put_in_force
 from pipeline.sync.outgoing.preview import NO_SNAPSHOT
 from pipeline.sync.runs import backfill
@@ -163,7 +163,7 @@ def _send(session: Session, plan: SettingsPlan) -> int:
     """Synchronize everything that the plan decides about; Accounts that only their Users mention, with the Users' data."""
     rank = int(time.time() * 1000)
     bodies: list[tuple[str, str, dict[str, Any]]] = plans.messages_to_send(session, plan.id)
-    fold_all(
+    write_messages(
         session,
         [read_message(plan.connector_key, Entity(entity), body, cause=CAUSE, rank=rank) for entity, _, body in bodies],
     )

@@ -1,28 +1,281 @@
-"""Live batches of a few changes instead of a page. Changes are collected in batches; completed ones are cleared."""
+"""Deliveries become changes, and due changes become live batches; completed changes are cleared.
+
+Many deliveries about one record are coalesced into one change. An invalid delivery is stored with a reason, and the others
+continue. A webhook with a readable head and an unusable body is a hint: its record is read again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer
+from db import change_writer, newest_webhook
+from db import connector as connectors
+from db import delivery as deliveries
+from db import sync_event as events
 from db.batch import Batch, ClaimedBatch, Wakeup, wakeup_of
+from db.change_writer import DeliverySummary
+from db.connector import Names
+from db.delivery import Delivery
+from db.newest_webhook import Newest
+from db.schedule import catch_up_soon
 from db.session import after_commit, transaction
+from pipeline.domain.json_text import is_nested_deeper, read_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.error_kinds import classify, may_come_back
+from pipeline.errors import PipelineError, Rejected, Skip
 from pipeline.load.incoming import PagePlan
-from pipeline.sync.changes.coalesce import fold_deliveries
+from pipeline.sync.changes.outgoing_changes import LEVELS, HullMessage, take_messages, write_messages
+from pipeline.sync.event_recorder import EventRecorder, Level
 from pipeline.tasks import canvases
 from pipeline.telemetry import logger
+from pipeline.transform.webhooks import WebhookAction, WebhookHead, decode_head, find_head
 
+DELIVERIES_AT_ONCE = 500
+BYTES_AT_ONCE: Final = 16 * 1024 * 1024
+"""Bytes of bodies in one round: parsing them needs several times this memory. A larger body has its own round."""
+AHEAD_MS: Final = 5 * 60 * 1000
+"""By how much a webhook may be ahead of the database's clock before it is not believed to be the newest."""
+_PIPEDRIVE: Final = "pipedrive"
 CHANGES_PER_BATCH = 500
+READ_BACK = "read_back"
+
+
+def dispatch_changes() -> int:
+    """Coalesce, collect and enqueue; return how many batches were created. Safe to run concurrently."""
+    is_more = True
+    while is_more:
+        with transaction() as session:
+            is_more = coalesce_deliveries(session)
+    return _gather()
+
+
+def _gather() -> int:
+    with transaction() as session:
+        wakeups = gather_changes(session)
+        after_commit(session, lambda: canvases.wake(wakeups))
+    return sum(1 if wakeup.then is None else 2 for wakeup in wakeups)
+
+
+def coalesce_deliveries(session: Session) -> bool:
+    """Turn new deliveries into changes; return whether there may be more."""
+    waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE, BYTES_AT_ONCE)
+    if not waiting:
+        return False
+    now = _Round(connectors=connectors.names_of_all(session))
+    for delivery in waiting:
+        try:
+            _coalesce(delivery, now)
+        except Exception as error:
+            if may_come_back(error):
+                raise
+            _refuse(now, delivery, error)
+    change_writer.write_webhooks(session, list(now.summaries.values()))
+    newest_webhook.note_webhooks(session, now.newest.values())
+    _write_messages(session, waiting, now)
+    deliveries.mark_deliveries(session, now.marks)
+    now.recorder.write(session)
+    for connector_key in sorted(now.to_catch_up):
+        catch_up_soon(session, connector_key)
+    return len(waiting) == DELIVERIES_AT_ONCE or sum(len(each.body) for each in waiting) >= BYTES_AT_ONCE
+
+
+@dataclass(slots=True)
+class _Round:
+    """What some deliveries result in, to be written together."""
+
+    connectors: dict[int, Names]
+    summaries: dict[tuple[int, Entity, int], DeliverySummary] = field(default_factory=dict)
+    newest: dict[tuple[int, Entity, int], Newest] = field(default_factory=dict)
+    messages: dict[int, list[HullMessage]] = field(default_factory=dict)
+    marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
+    recorder: EventRecorder = field(default_factory=EventRecorder)
+    to_catch_up: set[int] = field(default_factory=set)
+
+
+def _coalesce(delivery: Delivery, now: _Round) -> None:
+    if delivery.source == _PIPEDRIVE:
+        now.marks[delivery.id] = "folded", _coalesce_webhook(delivery, now)
+        return
+    now.marks[delivery.id] = "folded", _coalesce_notification(delivery, now)
+
+
+def _coalesce_webhook(delivery: Delivery, now: _Round) -> str | None:
+    """Return why the payload is only a hint, if it is."""
+    head, unreadable = _head(delivery)
+    company_id = now.connectors[delivery.connector_key].company_id
+    if company_id is not None and head.company_id is not None and head.company_id != company_id:
+        raise Rejected("webhook_other_company", f"of company {head.company_id}")
+    doubt = unreadable or _doubt(delivery, head)
+    key = (delivery.connector_key, head.entity, head.pipedrive_id)
+    rank = head.sent_at_ms if doubt is None else _received_ms(delivery)
+    summary = DeliverySummary(
+        delivery_id=delivery.id,
+        entity=head.entity,
+        record_id=str(head.pipedrive_id),
+        rank=rank,
+        is_usable=doubt is None,
+        is_created=head.action is WebhookAction.CREATE,
+        is_deleted=head.action is WebhookAction.DELETE,
+    )
+    _add(now, key, summary, head)
+    if head.merged_from_id is not None:  # also says what happened to the other record
+        other = replace(summary, record_id=str(head.merged_from_id), is_created=False, is_deleted=True)
+        _add(now, (delivery.connector_key, head.entity, head.merged_from_id), other, head)
+    if doubt is None:
+        return None
+    name = event_name(Direction.INCOMING, head.entity, Outcome.RETRY)
+    _note(now, delivery, name, doubt, entity=head.entity, pipedrive_id=head.pipedrive_id)
+    return doubt.reason
+
+
+def _head(delivery: Delivery) -> tuple[WebhookHead, PipelineError | None]:
+    """Return the record of a webhook, and why the rest of it could not be read."""
+    body = bytes(delivery.body)
+    try:
+        payload = read_lenient(body)
+    except ValueError:
+        head = find_head(body)
+        if head is None:
+            raise Rejected("webhook_nameless", "the body cannot be read, and names no record") from None
+        return head, Rejected("webhook_unreadable", "cut off, too deep, or no JSON")
+    head = decode_head(payload)
+    return head, Rejected("webhook_unreadable", "nested too deeply") if is_nested_deeper(payload, LEVELS) else None
+
+
+def _doubt(delivery: Delivery, head: WebhookHead) -> PipelineError | None:
+    """Return why this body is not used, although its head names a record."""
+    if head.is_old_format:
+        return Rejected("webhook_old_format", "of version 1.0")
+    ahead_ms = head.latest_ms - _received_ms(delivery)
+    if ahead_ms > AHEAD_MS:
+        return Rejected("webhook_future_dated", f"{ahead_ms // 1000} s ahead of this clock")
+    return None
+
+
+def _received_ms(delivery: Delivery) -> int:
+    return int(delivery.received_at.timestamp() * 1000)
+
+
+def _add(now: _Round, key: tuple[int, Entity, int], summary: DeliverySummary, head: WebhookHead) -> None:
+    earlier = now.summaries.get(key)
+    now.summaries[key] = summary if earlier is None else _both(earlier, summary)
+    if not summary.is_usable:
+        return
+    received = Newest(
+        connector_key=key[0],
+        entity=key[1],
+        pipedrive_id=key[2],
+        sent_at_ms=head.sent_at_ms,
+        version=None if summary.is_deleted or head.updated_ms is None else head.updated_ms // 1000,
+        is_deleted=summary.is_deleted,
+        delivery_id=summary.delivery_id,
+    )
+    before = now.newest.get(key)
+    now.newest[key] = received if before is None else newest_webhook.newer_of(before, received)
+
+
+def _both(earlier: DeliverySummary, later: DeliverySummary) -> DeliverySummary:
+    """Combine two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint.
+
+    If both have the same millisecond, the order is unknown, so the record is read; a deletion is kept, to be checked.
+    """
+    newest = earlier if earlier.rank > later.rank or (earlier.rank == later.rank and earlier.is_deleted) else later
+    is_clear = earlier.rank != later.rank
+    return replace(
+        newest,
+        is_usable=newest.is_usable if newest.is_deleted else earlier.is_usable and later.is_usable and is_clear,
+        is_created=earlier.is_created or later.is_created,
+    )
+
+
+def _note(
+    now: _Round,
+    delivery: Delivery,
+    name: str,
+    cause: PipelineError,
+    *,
+    entity: str = "",
+    pipedrive_id: int | None = None,
+) -> None:
+    """Add an event and its log line; the delivery that they name holds the body."""
+    event = events.NewEvent(
+        connector_key=delivery.connector_key,
+        event=name,
+        entity=entity,
+        cause="webhook" if delivery.source == _PIPEDRIVE else "notification",
+        reason=cause.reason,
+        detail=f"delivery {delivery.id}: {cause.detail}",
+        pipedrive_id=pipedrive_id,
+        delivery_id=delivery.id,
+    )
+    level: Level = "info" if isinstance(cause, Skip) else "warning"
+    connector_id = now.connectors[delivery.connector_key].connector_id
+    now.recorder.add(event, level=level, connector_id=connector_id, detail=cause.detail)
+
+
+def _coalesce_notification(delivery: Delivery, now: _Round) -> str | None:
+    """A notification has reports of many Users or of many Accounts.
+
+    A message without an id is left out, and its reason returned; the others are coalesced.
+    """
+    body = read_lenient(bytes(delivery.body))
+    entity = Entity.PERSON if body["channel"] == "user:update" else Entity.ORGANIZATION
+    taken, refused = take_messages(
+        delivery.connector_key,
+        entity,
+        body["messages"],
+        cause="notification",
+        is_export=body.get("is_export") is True,
+        rank=_received_ms(delivery),
+        delivery_id=delivery.id,
+    )
+    now.messages[delivery.id] = taken
+    for each in refused:
+        _note(now, delivery, event_name(Direction.OUTGOING, entity, Outcome.ERROR), each, entity=entity)
+    return refused[-1].reason if refused else None
+
+
+def _refuse(now: _Round, delivery: Delivery, error: Exception) -> None:
+    cause = classify(error)
+    if delivery.source == _PIPEDRIVE and cause.reason == "webhook_nameless":
+        now.to_catch_up.add(delivery.connector_key)
+    now.marks[delivery.id] = "refused", cause.reason
+    _note(now, delivery, _refusal(delivery, cause), cause)
+
+
+def _refusal(delivery: Delivery, cause: PipelineError) -> str:
+    """Return the name of the event about a delivery without an effect."""
+    direction = Direction.INCOMING if delivery.source == _PIPEDRIVE else Direction.OUTGOING
+    return f"{direction}.job.{Outcome.SKIP if isinstance(cause, Skip) else Outcome.ERROR}"
+
+
+def _write_messages(session: Session, waiting: list[Delivery], now: _Round) -> None:
+    """All messages together; after a defect, delivery by delivery, so that it stops only one of them."""
+    try:
+        with session.begin_nested():
+            write_messages(session, [message for messages in now.messages.values() for message in messages])
+    except Exception as error:
+        if may_come_back(error):
+            raise  # the database is unavailable: all of them stay as they are
+        logger().error("deliveries.not_folded_together", detail=classify(error).detail)
+        for delivery in waiting:
+            try:
+                with session.begin_nested():
+                    write_messages(session, now.messages.get(delivery.id, ()))
+            except Exception as alone:
+                if may_come_back(alone):
+                    raise
+                _refuse(now, delivery, alone)
 
 
 def gather_changes(session: Session) -> list[Wakeup]:
-    """Put due changes into batches, organizations first. Returns what is to be woken."""
+    """Put due changes into batches, Organizations before Persons. Return what is to be enqueued."""
     made: dict[tuple[int, str, str], Wakeup] = {}
     for connector_key, direction, entity in changes.due_groups(session):
         batch = Batch(connector_key=connector_key, direction=direction, entity=entity, queue="live", state="ready")
@@ -42,19 +295,8 @@ def gather_changes(session: Session) -> list[Wakeup]:
     return _in_order(made)
 
 
-def _in_order(made: dict[tuple[int, str, str], Wakeup]) -> list[Wakeup]:
-    """Outgoing Users of a connector come after its Accounts, in one canvas; all other batches are separate."""
-    wakeups = dict(made)
-    for connector_key, direction, entity in made:
-        users = (connector_key, Direction.OUTGOING, Entity.PERSON)
-        if (direction, entity) == (Direction.OUTGOING, Entity.ORGANIZATION) and users in wakeups:
-            accounts = wakeups[connector_key, direction, entity]
-            wakeups[connector_key, direction, entity] = replace(accounts, then=wakeups.pop(users))
-    return list(wakeups.values())
-
-
 def _read_back(session: Session, outgoing: Batch) -> int:
-    """The batch that will carry Pipedrive's answers back to Hull; it has nothing to do before they are there."""
+    """Create the batch that will bring Pipedrive's answers back to Hull; it has nothing to do before they are staged."""
     batch = Batch(
         connector_key=outgoing.connector_key,
         direction=Direction.INCOMING,
@@ -67,24 +309,28 @@ def _read_back(session: Session, outgoing: Batch) -> int:
     return batch.id
 
 
-def dispatch_changes() -> int:
-    """Coalesce, collect and enqueue; return how many batches were created. Safe to run concurrently."""
-    is_more = True
-    while is_more:
-        with transaction() as session:
-            is_more = fold_deliveries(session)
-    return _gather()
+def _in_order(made: dict[tuple[int, str, str], Wakeup]) -> list[Wakeup]:
+    """Outgoing Users of a connector come after its Accounts, in one canvas; all other batches are separate."""
+    wakeups = dict(made)
+    for connector_key, direction, entity in made:
+        users = (connector_key, Direction.OUTGOING, Entity.PERSON)
+        if (direction, entity) == (Direction.OUTGOING, Entity.ORGANIZATION) and users in wakeups:
+            accounts = wakeups[connector_key, direction, entity]
+            wakeups[connector_key, direction, entity] = replace(accounts, then=wakeups.pop(users))
+    return list(wakeups.values())
 
 
-def _gather() -> int:
-    with transaction() as session:
-        wakeups = gather_changes(session)
-        after_commit(session, lambda: canvases.wake(wakeups))
-    return sum(1 if wakeup.then is None else 2 for wakeup in wakeups)
+def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:
+    """Clear completed changes, except those with a newer revision; write one log line for each."""
+    change_writer.clear_changes(session, batch.id)
+    go_on(session)
+    name = event_name(Direction.INCOMING, plan.entity, Outcome.SUCCESS)
+    for sending in plan.sendings:
+        logger().info(name, pipedrive_id=sending.record["pipedrive_id"], effect=sending.effect)
 
 
 def go_on(session: Session) -> None:
-    """A live batch has ended: what gathered behind it goes as soon as that is committed, without waiting for the sweep."""
+    """After a live batch has ended: collect the waiting changes after the commit, without waiting for the sweep."""
 
     def gather() -> None:
         try:
@@ -95,19 +341,7 @@ def go_on(session: Session) -> None:
     after_commit(session, gather)
 
 
-READ_BACK = "read_back"
-
-
 def cause_of(session: Session, batch: ClaimedBatch) -> str:
     """Return the cause of the batch: that of its changes, its own, or the read-back of a send."""
     cause = changes.cause_of(session, batch.id)
     return cause or session.get_one(Batch, batch.id).cause or READ_BACK
-
-
-def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:
-    """Clear completed changes, except those with a newer revision; write one log line for each."""
-    change_writer.clear_changes(session, batch.id)
-    go_on(session)
-    name = event_name(Direction.INCOMING, plan.entity, Outcome.SUCCESS)
-    for sending in plan.sendings:
-        logger().info(name, pipedrive_id=sending.record["pipedrive_id"], effect=sending.effect)

@@ -36,7 +36,7 @@ RECORDS_AT_ONCE: Final = 2_000
 """What one statement carries at most, though always one record: PostgreSQL takes a thousand megabytes and no more."""
 
 
-def fold_messages_of(
+def coalesce_messages(
     session: Session,
     connector_key: int,
     entity: Entity,
@@ -54,7 +54,7 @@ def fold_messages_of(
     rank       when they were received, in milliseconds since the epoch
     """
     taken, refused = take_messages(connector_key, entity, messages, cause=cause, is_export=is_export, rank=rank)
-    fold_all(session, taken)
+    write_messages(session, taken)
     name = event_name(Direction.OUTGOING, entity, Outcome.ERROR)
     recorder = EventRecorder()
     for each in refused:
@@ -89,10 +89,10 @@ def take_messages(
     return taken, refused
 
 
-def fold_all(session: Session, messages: Sequence[HullMessage]) -> None:
+def write_messages(session: Session, messages: Sequence[HullMessage]) -> None:
     """Coalesce messages into the waiting changes, also those of Accounts that the Users link to."""
-    folded = fold_together(messages)
-    folded = fold_together([*linked_accounts(session, folded.values()), *folded.values()])
+    folded = coalesce_by_record(messages)
+    folded = coalesce_by_record([*linked_accounts(session, folded.values()), *folded.values()])
     said = [
         OutgoingReport(
             connector_key=each.connector_key,
@@ -174,16 +174,16 @@ def read_message(connector_key: int, entity: Entity, body: Any, *, cause: str, r
     return HullMessage(connector_key=connector_key, entity=entity, hull_id=hull_id, body=body, cause=cause, rank=rank)
 
 
-def fold_together(messages: Iterable[HullMessage]) -> dict[tuple[int, str, str], HullMessage]:
+def coalesce_by_record(messages: Iterable[HullMessage]) -> dict[tuple[int, str, str], HullMessage]:
     """Return one message for each record, coalesced from all messages about it, which are in the order of receipt."""
     folded: dict[tuple[int, str, str], HullMessage] = {}
     for message in messages:
         earlier = folded.get(message.key)
-        folded[message.key] = message if earlier is None else _fold(earlier, message)
+        folded[message.key] = message if earlier is None else _coalesce(earlier, message)
     return folded
 
 
-def _fold(earlier: HullMessage, later: HullMessage) -> HullMessage:
+def _coalesce(earlier: HullMessage, later: HullMessage) -> HullMessage:
     if earlier.rank > later.rank:
         earlier, later = later, earlier
     return replace(later, body=fold_messages(earlier.body, later.body))

@@ -24,10 +24,10 @@ from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
-from pipeline.sync.attempts import INSTALLATION
 from pipeline.sync.connectors.webhooks import subscription_health
 from pipeline.sync.outgoing.index_fetch import rest_of
 from pipeline.sync.runs import spending
+from pipeline.sync.stage import INSTALLATION
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
 """From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""

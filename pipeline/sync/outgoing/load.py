@@ -29,7 +29,6 @@ from pipeline.load.outgoing import RecordWrite, Sent, WriteResults, answers
 from pipeline.outages import current_work
 from pipeline.settings import settings
 from pipeline.sync import definitions
-from pipeline.sync.attempts import check_alone
 from pipeline.sync.changes import dispatch, outgoing_changes
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing import matching
@@ -40,6 +39,7 @@ from pipeline.sync.outgoing.refresh import decide_by_what_is
 from pipeline.sync.outgoing.requeue import Later
 from pipeline.sync.outgoing.transform import decide, decisions_of
 from pipeline.sync.outgoing.unique_values import leave_what_others_hold
+from pipeline.sync.stage import check_alone
 from pipeline.sync.staging import pack_page
 from pipeline.transform.conflicts import is_quarrel, remember, with_report
 from pipeline.transform.hull_reports import SAID

@@ -19,11 +19,10 @@ from pipeline.domain.kinds import Direction
 from pipeline.errors import ConfigurationError
 from pipeline.load.outgoing import WriteResults
 from pipeline.outages import current_work
-from pipeline.sync import attempts
-from pipeline.sync.attempts import MAX_ATTEMPTS, Pause
+from pipeline.sync import stage
 from pipeline.sync.outgoing import matching
 from pipeline.sync.outgoing.event_log import BatchRecorder
-from pipeline.sync.stage import pause_connector
+from pipeline.sync.stage import MAX_ATTEMPTS, Pause, pause_connector
 from pipeline.telemetry import logger
 
 LONGEST_WAIT_S: Final = 240.0
@@ -55,7 +54,7 @@ class Later:
         for sent in sending.sent:
             hull_id, pipedrive_id = sent.wanted.hull_id, sent.wanted.pipedrive_id
             if sent.unsure is not None:
-                wait = attempts.patience(sent.unsure, current_work(), self._attempts_of([hull_id]))
+                wait = stage.patience(sent.unsure, current_work(), self._attempts_of([hull_id]))
                 wait = replace(wait, wait_s=max(wait.wait_s, LOOK_AGAIN.wait_s))
                 self._again([hull_id], wait, sent.unsure.reason, detail=sent.unsure.detail)
             elif sent.refused is not None and sent.refused.reason == "gone" and pipedrive_id is not None:
@@ -79,7 +78,7 @@ class Later:
             change_writer.put_back(self._session, self._batch.id, rest, 0.0, counted=[])
             pause_connector(self._session, self._batch.connector_key, self._batch.direction, stop)
             return
-        wait = attempts.patience(stop, current_work(), self._attempts_of(rest[:1]))
+        wait = stage.patience(stop, current_work(), self._attempts_of(rest[:1]))
         tried = rest[:1] if wait.counted else []
         self._again(tried, wait, stop.reason, detail=stop.detail)
         wait_s = min(wait.wait_s, OTHERS_S) if wait.counted else wait.wait_s

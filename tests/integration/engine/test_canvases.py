@@ -144,13 +144,13 @@ def test_every_task_a_canvas_names_exists(canvases: Any) -> None:
 
 @pytest.mark.parametrize("attempt", range(12))
 def test_pauses_grow_with_jitter_up_to_a_cap(canvases: Any, attempt: int) -> None:
-    from pipeline.sync.attempts import BACKOFF_CAP_S, backoff_s  # noqa: PLC0415
+    from pipeline.sync.stage import BACKOFF_CAP_S, backoff_s  # noqa: PLC0415
 
     assert backoff_s(attempt, draw=lambda _low, high: high) == min(BACKOFF_CAP_S, 2.0**attempt)
     assert backoff_s(attempt, draw=lambda low, _high: low) == 0.5
 
 
 def test_what_never_counts_as_an_attempt_is_a_known_reason(canvases: Any) -> None:
-    from pipeline.sync.attempts import OUR_SYSTEMS, OUT, TURNS  # noqa: PLC0415
+    from pipeline.sync.stage import OUR_SYSTEMS, OUT, TURNS  # noqa: PLC0415
 
     assert set(REASONS) > {*OUR_SYSTEMS, *OUT, *TURNS}

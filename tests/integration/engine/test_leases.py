@@ -113,7 +113,7 @@ class Beats(Event):
 def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
     world: World, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease, beats = world.module("sync.attempts"), Beats()
+    lease, beats = world.module("sync.stage"), Beats()
     monkeypatch.setattr(lease, "Event", lambda: beats)
     claimed = claim(batch, "extract", lease_s=30.0)
     assert claimed is not None
@@ -297,7 +297,7 @@ def keep_for(
     world: World, monkeypatch: pytest.MonkeyPatch, turns: int, extend: Callable[..., bool]
 ) -> tuple[Turns, Any]:
     """Let the keeper have its turns, then end the work; returns the turns and the lease."""
-    room, given = world.module("sync.attempts"), Turns(turns)
+    room, given = world.module("sync.stage"), Turns(turns)
     monkeypatch.setattr(room, "Event", lambda: given)
     with room.lease_kept(extend, began=time.monotonic() - 25) as lease:
         while len(given.waited) <= turns and any(each.name == "lease" for each in enumerate_threads()):

@@ -30,7 +30,7 @@ def message(name: str, second: int = 0, *, of: str = "u1", **changes: Any) -> di
 
 def fold(world: World, *, expected: bool = False) -> None:
     with transaction() as session:
-        assert world.module("sync.changes.coalesce").fold_deliveries(session) is expected
+        assert world.module("sync.changes.dispatch").coalesce_deliveries(session) is expected
 
 
 def waiting(world: World) -> dict[tuple[str, str], tuple[int, str, Any]]:
@@ -195,7 +195,7 @@ def test_a_defect_of_ours_stops_no_more_than_one_delivery(world: World, monkeypa
 
 
 def test_large_deliveries_are_taken_a_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.module("sync.changes.coalesce"), "BYTES_AT_ONCE", 5_000)
+    monkeypatch.setattr(world.module("sync.changes.dispatch"), "BYTES_AT_ONCE", 5_000)
     monkeypatch.setattr(world.module("sync.changes.outgoing_changes"), "BYTES_AT_ONCE", 300)
     for n in range(4):
         notify(world, *[message("x" * 1_000, of=f"u{n}{each}") for each in range(3)], key=f"n{n}")
@@ -214,16 +214,16 @@ def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(world: World) ->
 
     def fold_the_other() -> None:
         with transaction() as session:
-            world.module("sync.changes.coalesce").fold_deliveries(session)
+            world.module("sync.changes.dispatch").coalesce_deliveries(session)
 
-    folding = world.module("sync.changes.coalesce")
+    folding = world.module("sync.changes.dispatch")
     other = Thread(target=fold_the_other)
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
         mine = folding.deliveries.take_unfolded(session, 1, 1_000)
         now = folding._Round(connectors={})
-        folding._fold(mine[0], now)
-        folding._fold_messages(session, mine, now)
+        folding._coalesce(mine[0], now)
+        folding._write_messages(session, mine, now)
         other.start()
         for _ in range(PATIENCE):  # until the other one stands behind the first record
             if session.execute(text(BEHIND_ME)).scalar_one():
@@ -242,7 +242,7 @@ def test_an_export_from_elsewhere_folds_its_messages_the_same_way(world: World) 
     fold(world)
     said = [{"user": {"id": "u1", "name": "Sent"}}, {"user": {}}, {"user": {"id": "u2"}, "is_export": False}]
     with transaction() as session:
-        folded = world.module("sync.changes.outgoing_changes").fold_messages_of(
+        folded = world.module("sync.changes.outgoing_changes").coalesce_messages(
             session, world.connector_key, Entity.PERSON, iter(said), cause="batch", is_export=True, rank=2**45
         )
 

@@ -18,7 +18,7 @@ from pipeline.domain.json_text import read_lenient
 from pipeline.jobs import exports
 from pipeline.jobs.replays.start import replay_failure
 from pipeline.settings import Settings
-from pipeline.sync.changes.coalesce import fold_deliveries
+from pipeline.sync.changes.dispatch import coalesce_deliveries
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
 from tests.wsgi_adapter import session_for
 
@@ -147,7 +147,7 @@ def test_a_notification_that_came_later_is_newer_than_the_file(house: House, sto
         body=json.dumps(later).encode(),
     )
     with transaction() as session:
-        fold_deliveries(session)
+        coalesce_deliveries(session)
 
     house.run_jobs()
 

@@ -157,7 +157,7 @@ def test_killed_between_records_it_goes_on_behind_the_last_one_committed(
 ) -> None:
     file = storage.make(format=form, gzip=gzip)
     send(house, file, form)
-    write, written = exports.fold_messages_of, []
+    write, written = exports.coalesce_messages, []
 
     def write_and_die(*args: Any, **named: Any) -> None:
         write(*args, **named)
@@ -165,7 +165,7 @@ def test_killed_between_records_it_goes_on_behind_the_last_one_committed(
         if len(written) in (1, 3, 5):
             raise Killed  # behind the writes, before the commit
 
-    monkeypatch.setattr(exports, "fold_messages_of", write_and_die)
+    monkeypatch.setattr(exports, "coalesce_messages", write_and_die)
     for _ in range(3):
         with pytest.raises(Killed):
             house.run_jobs()

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from db.session import transaction, use_database
 from pipeline.domain.json_text import is_nested_deeper
-from pipeline.sync.changes.coalesce import fold_deliveries
+from pipeline.sync.changes.dispatch import coalesce_deliveries
 from pipeline.sync.changes.outgoing_changes import LEVELS
 from pipeline.web import request_body
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, House
@@ -160,7 +160,7 @@ def test_a_message_without_an_id_is_named_and_its_neighbours_are_taken(hull: Hul
     hull.post(notification(messages=[*others, *notification()["messages"]]))
 
     with transaction() as session:
-        fold_deliveries(session)
+        coalesce_deliveries(session)
 
     [delivery] = house.deliveries()
     assert (delivery.state, delivery.reason) == ("folded", "no_hull_id")
