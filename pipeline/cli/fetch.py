@@ -121,7 +121,7 @@ def _expected(session: Session, connector_key: int, entities: Sequence[Entity]) 
     known = {entity: cost for entity, cost in costs.items() if cost is not None}
     if len(known) < len(entities):
         return None
-    day = spending.standing(session, connector_key)
+    day = spending.budget_status(session, connector_key)
     pages, tokens = sum(cost.pages for cost in known.values()), sum(cost.tokens for cost in known.values())
     seconds = max(cost.pages * spending.pace_of(session, connector_key, entity) for entity, cost in known.items())
     return {

@@ -99,8 +99,8 @@ def outages(case: Case) -> Iterator[Finding]:
 
 def under_way(case: Case) -> Iterator[Finding]:
     """Yield the fetches in flight with their progress, and the expected end of full fetches."""
-    day = spending.standing(case.session, case.key)
-    ends = {each.run_id: each.ends_at for each in spending.runs_under_way(case.session, case.key, day)}
+    day = spending.budget_status(case.session, case.key)
+    ends = {each.run_id: each.ends_at for each in spending.forecast_runs(case.session, case.key, day)}
     for run in run_rows.latest_runs(case.session, case.key):
         if run.state == "running":
             end = ends.get(run.id)
@@ -111,7 +111,7 @@ def under_way(case: Case) -> Iterator[Finding]:
 
 def budget(case: Case) -> Finding:
     """Return what is left of Pipedrive's daily budget."""
-    day = spending.standing(case.session, case.key)
+    day = spending.budget_status(case.session, case.key)
     spent, step = f"{day.spent:,} tokens of Pipedrive's daily budget are spent", f"pipeline budget {case.name}"
     if day.closed_s is not None:
         text = "Pipedrive's daily budget is spent: all work waits"

@@ -99,7 +99,7 @@ def expected(session: Session, connector_key: int) -> ExpectedFetch:
         page_limit=settings().page_limit,
         tokens_known=sum(run.pages for run in known) * LIST_TOKENS if known else None,
         seconds_known=max(took) if took else None,
-        left_today=spending.standing(session, connector_key).left_for_fetches,
+        left_today=spending.budget_status(session, connector_key).left_for_fetches,
     )
 
 

@@ -78,12 +78,12 @@ def show_budget(call: Call, _request: ConnectorRequest) -> BudgetAnswer:
     and scripts, is not seen here.
     """
     with transaction() as session:
-        return budget_of(session, call.connector.key, spending.standing(session, call.connector.key))
+        return budget_of(session, call.connector.key, spending.budget_status(session, call.connector.key))
 
 
 def budget_of(session: Session, connector_key: int, day: BudgetStatus) -> BudgetAnswer:
     """Return the day as a connector sees it."""
-    runs = spending.runs_under_way(session, connector_key, day)
+    runs = spending.forecast_runs(session, connector_key, day)
     expected = spending.day_forecast(session, connector_key, day, runs)
     limit, by_end = day.allowance.daily_tokens or None, day.spent + expected.total
     return BudgetAnswer(

@@ -118,7 +118,7 @@ def show_overview(call: Call, request: Unit) -> OverviewAnswer:
     connector = call.connector
     with transaction() as session:
         now, judged = moment(session), condition(session, connector)
-        day = spending.standing(session, connector.key)
+        day = spending.budget_status(session, connector.key)
         return OverviewAnswer(
             as_of=now,
             id=connector.id,

@@ -91,7 +91,7 @@ def expected_records(run: Run, slices: Sequence[Slice]) -> int | None:
 
 def runs_in_flight(session: Session, connector_key: int, day: BudgetStatus) -> list[FetchShape]:
     """Return every run in flight, the oldest first."""
-    ends = {each.run_id: each.ends_at for each in spending.runs_under_way(session, connector_key, day)}
+    ends = {each.run_id: each.ends_at for each in spending.forecast_runs(session, connector_key, day)}
     found = rows.running_runs(session, connector_key)
     return [describe_run(run, day.now, rows.slices_of(session, run.id), ends.get(run.id)) for run in found]
 

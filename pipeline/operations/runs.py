@@ -281,8 +281,8 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
     key = call.connector.key
     with transaction() as session:
         run = _find(session, call, request.id)
-        day = spending.standing(session, key)
-        ends = {each.run_id: each.ends_at for each in spending.runs_under_way(session, key, day)}
+        day = spending.budget_status(session, key)
+        ends = {each.run_id: each.ends_at for each in spending.forecast_runs(session, key, day)}
         slices = rows.slices_of(session, run.id)
         found = batches.batches_of_run(session, run.id, state=request.state, before=request.before, limit=PAGE + 1)
         return StoryAnswer(
@@ -329,7 +329,7 @@ def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
 
 def estimate_fetch(session: Session, connector_key: int, entity: Entity) -> PreviewAnswer:
     """Return the estimate of a full fetch of one entity."""
-    day = spending.standing(session, connector_key)
+    day = spending.budget_status(session, connector_key)
     left = day.left_for_fetches
     known = id_mapping.count_known(session, connector_key, entity)
     running = rows.running_run(session, connector_key, entity, "full")

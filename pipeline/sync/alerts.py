@@ -118,14 +118,14 @@ def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str,
 def _budget(session: Session, connector: Connector) -> BudgetFacts | None:
     """Read from the ledger; whether Pipedrive has refused calls for today is only in Redis."""
     try:
-        day = spending.standing(session, connector.key)
+        day = spending.budget_status(session, connector.key)
     except RedisError:
         return None
     is_closed = day.closed_s is not None if day.is_closing_known else None
     daily = day.allowance.daily_tokens
     if not daily:
         return BudgetFacts(is_closed=is_closed, share=0.0, forecast=0.0)
-    under_way = spending.runs_under_way(session, connector.key, day)
+    under_way = spending.forecast_runs(session, connector.key, day)
     rest = spending.day_forecast(session, connector.key, day, under_way)
     return BudgetFacts(is_closed=is_closed, share=day.share, forecast=(day.spent + rest.total) / daily)
 

@@ -127,7 +127,7 @@ def _domain(session: Session, connector: Connector) -> list[StatusFinding]:
 
 def _budget(session: Session, connector: Connector) -> list[StatusFinding]:
     """The company's day, from four fifths on."""
-    day = spending.standing(session, connector.key)
+    day = spending.budget_status(session, connector.key)
     returns = f"The budget returns at {day.resets_at:%H:%M} UTC, as far as Pipedrive tells."
     if day.closed_s is not None:
         message = f"Pipedrive says that today's tokens of the whole company are spent: all work waits. {returns}"

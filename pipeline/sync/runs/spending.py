@@ -96,7 +96,7 @@ class DayForecast:
         return self.schedules + self.fetches + self.others
 
 
-def standing(session: Session, connector_key: int) -> BudgetStatus:
+def budget_status(session: Session, connector_key: int) -> BudgetStatus:
     """Return the current state of the daily budget."""
     terms = companies.terms(session, connector_key)
     closed_s, is_known = _closing(session, connector_key)
@@ -119,20 +119,24 @@ def _closing(session: Session, connector_key: int) -> tuple[float | None, bool]:
 
 def interval_s(session: Session, connector_key: int, wanted_s: float) -> float:
     """The interval of incremental fetches that the rest of the day can afford, never shorter than the wanted one."""
-    day = standing(session, connector_key)
+    day = budget_status(session, connector_key)
     return budget.stretched_interval_s(wanted_s, left=day.left_for_fetches, seconds_left=day.seconds_left)
 
 
 def cost_of(session: Session, connector_key: int, entity: Entity) -> FetchCost | None:
-    """What a full fetch will take, by the records that are known; None before the first one."""
+    """Return the expected cost of a full fetch, by the known records; None before the first one."""
     known = id_mapping.count_known(session, connector_key, entity, _READ)
     return budget.fetch_cost(known, settings().page_limit) if known else None
 
 
 def pace_of(session: Session, connector_key: int, entity: Entity) -> float:
-    """Seconds a page, as the newest full fetch of the kind has shown."""
+    """Return the seconds per page of the newest full fetch of this entity."""
     past = [run for run in run_rows.latest_runs(session, connector_key) if run.kind == "full" and run.entity == entity]
     return _pace(past[0], token_ledger.moment(session)) if past else budget.PAGE_S
+
+
+def _pace(run: Run, now: datetime) -> float:
+    return budget.page_pace_s(((run.finished_at or now) - run.started_at).total_seconds(), run.pages)
 
 
 def ends_at(day: BudgetStatus, pages: int, page_s: float) -> datetime | None:
@@ -143,33 +147,10 @@ def ends_at(day: BudgetStatus, pages: int, page_s: float) -> datetime | None:
     return day.now + timedelta(seconds=wait_s) if wait_s is not None else None
 
 
-def runs_under_way(session: Session, connector_key: int, day: BudgetStatus) -> list[RunForecast]:
-    """Every full fetch that is running, and when it will be done."""
+def forecast_runs(session: Session, connector_key: int, day: BudgetStatus) -> list[RunForecast]:
+    """Return every running full fetch, and when it will end."""
     found = run_rows.latest_runs(session, connector_key)
     return [_run_forecast(session, run, day) for run in found if run.state == "running" and run.kind == "full"]
-
-
-def day_forecast(session: Session, connector_key: int, day: BudgetStatus, runs: list[RunForecast]) -> DayForecast:
-    """What the rest of the day will take. Fetches take no more than they may."""
-    intervals = [row.interval_s for row in schedule.schedules_of(session, connector_key) if row.kind == "incremental"]
-    schedules = sum(budget.schedule_tokens(interval, day.seconds_left) for interval in intervals if interval)
-    fetches = sum(budget.LIST_TOKENS * (run.pages_left or 0) for run in runs)
-    if day.left_for_fetches is not None:
-        schedules = min(schedules, day.left_for_fetches)
-        fetches = min(fetches, day.left_for_fetches - schedules)
-    lately = sum(each.tokens for each in token_ledger.spent_by_lane(session, day.company) if each.lane in _UNPLANNED)
-    others = budget.rest_of_day(lately, DAY_S - day.seconds_left, day.seconds_left)
-    return DayForecast(schedules=schedules, fetches=fetches, others=others)
-
-
-def by_lane(session: Session, day: BudgetStatus) -> list[Spent]:
-    """What was spent today, by lane and operation."""
-    return token_ledger.spent_by_lane(session, day.company)
-
-
-def last_days(session: Session, day: BudgetStatus, days: int = 7) -> list[Day]:
-    """The last days on which anything was spent, newest first."""
-    return token_ledger.last_days(session, day.company, days)
 
 
 def _run_forecast(session: Session, run: Run, day: BudgetStatus) -> RunForecast:
@@ -186,5 +167,24 @@ def _run_forecast(session: Session, run: Run, day: BudgetStatus) -> RunForecast:
     return RunForecast(run_id=run.id, entity=run.entity, pages_left=pages, ends_at=ends)
 
 
-def _pace(run: Run, now: datetime) -> float:
-    return budget.page_pace_s(((run.finished_at or now) - run.started_at).total_seconds(), run.pages)
+def day_forecast(session: Session, connector_key: int, day: BudgetStatus, runs: list[RunForecast]) -> DayForecast:
+    """Return the expected tokens of the rest of the day. Fetches take no more than they may."""
+    intervals = [row.interval_s for row in schedule.schedules_of(session, connector_key) if row.kind == "incremental"]
+    schedules = sum(budget.schedule_tokens(interval, day.seconds_left) for interval in intervals if interval)
+    fetches = sum(budget.LIST_TOKENS * (run.pages_left or 0) for run in runs)
+    if day.left_for_fetches is not None:
+        schedules = min(schedules, day.left_for_fetches)
+        fetches = min(fetches, day.left_for_fetches - schedules)
+    lately = sum(each.tokens for each in token_ledger.spent_by_lane(session, day.company) if each.lane in _UNPLANNED)
+    others = budget.rest_of_day(lately, DAY_S - day.seconds_left, day.seconds_left)
+    return DayForecast(schedules=schedules, fetches=fetches, others=others)
+
+
+def by_lane(session: Session, day: BudgetStatus) -> list[Spent]:
+    """Return what was spent today, by lane and operation."""
+    return token_ledger.spent_by_lane(session, day.company)
+
+
+def last_days(session: Session, day: BudgetStatus, days: int = 7) -> list[Day]:
+    """Return the last days on which anything was spent, newest first."""
+    return token_ledger.last_days(session, day.company, days)
