@@ -33,7 +33,7 @@ os.environ["DATA_DIR"] = str(DATA_DIR)
 os.environ.setdefault("TEST_SESSION_PID", str(os.getpid()))
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 
-from sqlalchemy import create_engine, text  # noqa: E402 - the environment is clean from here on
+from sqlalchemy import TextClause, create_engine, text  # noqa: E402 - the environment is clean from here on
 from sqlalchemy.engine import make_url  # noqa: E402
 
 from pipeline import settings as settings_room  # noqa: E402
@@ -261,13 +261,19 @@ def _use_broker(chosen: Settings) -> None:
 
 def empty_database() -> None:
     """Delete all rows of the database in use, in one round trip, and let its sequences begin at 1 again."""
-    from db.base import Base  # noqa: PLC0415
     from db.session import engine  # noqa: PLC0415
+
+    with engine().begin() as connection:
+        connection.execute(_delete_everything())
+
+
+@cache
+def _delete_everything() -> TextClause:
+    from db.base import Base  # noqa: PLC0415
 
     # of small tables, TRUNCATE would take ten times as long
     deletes = [f'DELETE FROM "{table.name}"' for table in reversed(Base.metadata.sorted_tables)]  # noqa: S608
-    with engine().begin() as connection:
-        connection.execute(text(";".join([*deletes, COUNT_FROM_ONE])))
+    return text(";".join([*deletes, COUNT_FROM_ONE]))
 
 
 def _numbered(redis_url: str, number: int) -> str:

@@ -64,12 +64,18 @@ class HullsVoice:
         self._notifier.post = self._take
         self._notifier.signer = _Unsigned()
         self._notifier.register("http://connector.test/smart-notifier", "http://hull.test/key")
-        world.hull.notify_on_firehose = True
+        self._hull = world.hull
+        self._hull.notify_on_firehose = True
 
     def __call__(self) -> list[dict[str, Any]]:
         self._notifier.deliver_pending()
         said, self._said = self._said, []
         return said
+
+    def end(self) -> None:
+        """Have the notifier notify nobody, as in a new world."""
+        self._notifier.target = None
+        self._hull.notify_on_firehose = False
 
     def _take(self, _url: str, _headers: Any, body: bytes) -> tuple[int, str]:
         self._said.append(orjson.loads(body))

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import wraps
+from functools import cache, wraps
 from sqlite3 import Connection
 from typing import Any, TypeVar, cast
 
@@ -90,6 +90,7 @@ def _real_seconds() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)  # stays real while a test stops time
 
 
+@cache
 def _tables() -> list[str]:
     return [table.name for table in Base.metadata.sorted_tables if table.name not in OF_PEOPLE]
 
@@ -125,7 +126,7 @@ def _copy(world: World, result: Any) -> Copy:
         sequences=sequences,
         redis=[(key, max(redis.pttl(key), 0), redis.dump(key)) for key in redis.scan_iter()],
         calls=tuple(token_ledger._owed),
-        records=world.company._store.serialize(),
+        records=world.company._store.connection.serialize(),
         memory=_dumped(world, (result, [_state(part) for part in _parts(world)])),
     )
 
@@ -144,7 +145,7 @@ def _restore(world: World, copy: Copy) -> Any:
         pipe.execute()
     token_ledger._owed.extend(copy.calls)
     compiled._compiled.clear()
-    world.company._store.deserialize(copy.records)
+    world.company._store.connection.deserialize(copy.records)
     result, states = _loaded(world, copy.memory)
     for part, state in zip(_parts(world), states, strict=True):
         vars(part).update(state)
@@ -167,8 +168,8 @@ def _restore_rows(copy: Copy) -> None:
 
 def _parts(world: World) -> tuple[Any, ...]:
     """The objects whose attributes a set-up changes."""
-    pipedrive = world.pipedrive
-    return world.company, world.company._search, pipedrive.ledger, pipedrive.budget, pipedrive.limiter, world.hull
+    company, pipedrive = world.company, world.pipedrive
+    return company, company._store, company._search, pipedrive.ledger, pipedrive.budget, pipedrive.limiter, world.hull
 
 
 def _state(part: Any) -> dict[str, Any]:

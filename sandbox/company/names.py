@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 _UNDECOMPOSED = str.maketrans({"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ß": "ss", "æ": "ae", "ı": "i", "đ": "d"})
@@ -195,6 +196,7 @@ class Name:
     slug: str
 
 
+@cache
 def slug(text: str) -> str:
     """Reduce a Latin name to what may stand in an e-mail address: `D'Angelo` → `dangelo`."""
     plain = unicodedata.normalize("NFKD", text.translate(_UNDECOMPOSED)).encode("ascii", "ignore").decode()

@@ -21,6 +21,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.settings import settings
 from tests.journeys.told_by_hull import is_settled, know_everything, user
+from tests.prepared import prepared
 from tests.world import World
 
 TASKS = 50
@@ -33,15 +34,20 @@ class Killed(BaseException):
     """`kill -9`: nothing of the worker's own code runs any more."""
 
 
+@prepared
+def everything_sent(world: World) -> None:
+    world.change_settings(
+        synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
+    )
+    know_everything(world)
+
+
 @pytest.fixture(autouse=True)
 def ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that were killed take no slots from the others, or all kills would hit the same few batches."""
     stage = world.module("sync.stage")
     monkeypatch.setattr(stage, "settings", lambda: settings().replace(live_at_once=TASKS))
-    world.change_settings(
-        synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
-    )
-    know_everything(world)
+    everything_sent(world)
 
 
 class Fate:

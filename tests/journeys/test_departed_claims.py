@@ -10,6 +10,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.test_departures import holders, mapping, merge, resolve, settled, since_then, user
+from tests.prepared import prepared
 from tests.world import World
 
 KINDS = ["person", "organization"]
@@ -21,9 +22,8 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def told(world: World, kind: str) -> list[dict[str, Any]]:
-    """Record 1 with a claim and record 2 without, both known to Hull, deletions wanted there; what is said from here on."""
+@prepared
+def two_records(world: World, kind: str) -> None:
     world.change_settings(support_user_deletion=True, support_account_deletion=True)
     if kind == "person":
         world.company.create_person(name="First", emails=email())
@@ -33,6 +33,12 @@ def told(world: World, kind: str) -> list[dict[str, Any]]:
         world.company.create_organization(name="Second")
     world.fetch(Entity(kind))
     resolve(world)
+
+
+@pytest.fixture
+def told(world: World, kind: str) -> list[dict[str, Any]]:
+    """Record 1 with a claim and record 2 without, both known to Hull, deletions wanted there; what is said from here on."""
+    two_records(world, kind=kind)
     return listen(world)
 
 

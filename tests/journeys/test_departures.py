@@ -13,18 +13,24 @@ from pipeline.domain.kinds import Entity, Role
 from pipeline.operations.call import Call
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import age, fill
+from tests.prepared import prepared
 from tests.world import World
 
 NO_EVENTS: list[Any] = []
 
 
-@pytest.fixture
-def told(world: World) -> list[dict[str, Any]]:
-    """Five Persons that Hull knows, deletions wanted there, and a list that fills with what Pipedrive says from here on."""
+@prepared
+def five_persons(world: World) -> None:
     world.change_settings(support_user_deletion=True, support_account_deletion=True)
     fill(world, persons=5, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
+
+
+@pytest.fixture
+def told(world: World) -> list[dict[str, Any]]:
+    """Five Persons that Hull knows, deletions wanted there, and a list that fills with what Pipedrive says from here on."""
+    five_persons(world)
     return listen(world)
 
 

@@ -13,6 +13,7 @@ from tests.deliveries import HullsVoice, deliver, listen, receive
 from tests.journeys.people import fill
 from tests.journeys.told_by_hull import details, failures, know_everything, person, told, writes
 from tests.manual_clock import Clock, manual_clock
+from tests.prepared import prepared
 from tests.world import World, make_world
 
 PAIRS = {"nickname": "name", "tel": "phone"}
@@ -27,6 +28,11 @@ class Desk:
         self.webhooks = listen(world)
         self.heard = HullsVoice(world)
         self.heard()
+
+    def leave(self) -> None:
+        """Let nobody listen any more."""
+        self.world.company.listeners.pop()
+        self.heard.end()
 
     def in_hull(self, number: int = 2, **attributes: Any) -> None:
         """Another source writes attributes of the User, a moment later and in the same second."""
@@ -80,13 +86,19 @@ class Desk:
 def desk(database: str) -> Iterator[Desk]:
     """Four Persons that are Users and agree; everything that led there has been said and heard."""
     with manual_clock(datetime(2026, 3, 2, 9, tzinfo=UTC)) as clock, make_world(clock=clock) as world:
-        own_the_fields(world, "hull")
-        fill(world, persons=4, organizations=0)
-        desk = Desk(world, clock)
-        know_everything(world)
-        desk.settle()
-        world.pipedrive.ledger.mutations.clear()
-        yield desk
+        in_step(world)
+        yield Desk(world, clock)
+
+
+@prepared
+def in_step(world: World) -> None:
+    own_the_fields(world, "hull")
+    fill(world, persons=4, organizations=0)
+    desk = Desk(world, world.company.clock)
+    know_everything(world)
+    desk.settle()
+    desk.leave()
+    world.pipedrive.ledger.mutations.clear()
 
 
 def own_the_fields(world: World, owner: Owner) -> None:

@@ -19,6 +19,7 @@ from tests.journeys.both_ways import BothWays, Place, both_ways
 from tests.journeys.people import age, fill
 from tests.journeys.told_by_hull import ANN, know_everything, person, say, user
 from tests.logs import written
+from tests.prepared import prepared
 from tests.world import World
 
 OWNERS: list[Owner] = ["hull", "pipedrive", "latest"]
@@ -72,13 +73,18 @@ def test_the_chain_of_every_field_leads_to_the_value_that_stands_on_either_side(
         assert {place: (each.value, hull[place]) for place, each in then.items() if each.value != hull[place]} == {}
 
 
-@pytest.fixture
-def told(world: World) -> list[dict[str, Any]]:
-    """Four Persons on both sides; the list fills with the webhook of every later edit."""
+@prepared
+def four_persons(world: World) -> None:
     world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     fill(world, persons=4, organizations=0)
     know_everything(world)
     age(world)
+
+
+@pytest.fixture
+def told(world: World) -> list[dict[str, Any]]:
+    """Four Persons on both sides; the list fills with the webhook of every later edit."""
+    four_persons(world)
     return listen(world)
 
 

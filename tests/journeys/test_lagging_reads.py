@@ -10,16 +10,22 @@ import pytest
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
+from tests.prepared import prepared
 from tests.world import World
+
+
+@prepared
+def five_persons(world: World) -> None:
+    world.change_settings(support_user_deletion=True)
+    fill(world, persons=5, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
 
 
 @pytest.fixture
 def told(world: World) -> list[dict[str, Any]]:
     """Five Persons that Hull knows, deletions wanted there, and a list that fills with what Pipedrive says from here on."""
-    world.change_settings(support_user_deletion=True)
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
+    five_persons(world)
     return listen(world)
 
 

@@ -18,6 +18,7 @@ from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
 from tests.journeys.people import age
 from tests.journeys.told_by_hull import is_settled, know_everything, patiently, told, user, writes
+from tests.prepared import prepared
 from tests.world import World
 
 LAG_S = 3600.0
@@ -26,6 +27,7 @@ KNOWN, FRESH, NEW = 4, 8, 3
 
 
 @pytest.fixture(autouse=True)
+@prepared
 def lagging(world: World) -> None:
     """The index knows what there was when it was made, and takes in nothing for an hour."""
     world.change_settings(

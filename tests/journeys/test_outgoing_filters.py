@@ -21,6 +21,7 @@ from tests.journeys.told_by_hull import (
     user,
     writes,
 )
+from tests.prepared import prepared
 from tests.world import World
 
 R1 = (
@@ -86,15 +87,20 @@ class Side:
 SIDES = [Side(Entity.PERSON, "user"), Side(Entity.ORGANIZATION, "account")]
 
 
-@pytest.fixture(params=SIDES, ids=["user", "account"])
-def side(request: pytest.FixtureRequest, world: World) -> Side:
-    """Either kind, with one record that both sides know."""
-    chosen: Side = request.param
-    if chosen.kind == "user":
+@prepared
+def one_record(world: World, kind: str) -> None:
+    if kind == "user":
         world.company.create_person(name="Old", emails=[{"value": "old@known.test", "primary": True}])
     else:
         world.company.create_organization(name="Old", website="https://known.test")
     know_everything(world)
+
+
+@pytest.fixture(params=SIDES, ids=["user", "account"])
+def side(request: pytest.FixtureRequest, world: World) -> Side:
+    """Either kind, with one record that both sides know."""
+    chosen: Side = request.param
+    one_record(world, kind=chosen.kind)
     return chosen
 
 

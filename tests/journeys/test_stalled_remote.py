@@ -23,6 +23,7 @@ from pipeline.settings import settings
 from pipeline.vault import Vault
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
+from tests.prepared import prepared
 from tests.world import API_TOKEN, World, default_settings
 from tests.wsgi_adapter import session_for
 
@@ -47,9 +48,8 @@ class Stall:
         return self._app(environ, start_response)
 
 
-@pytest.fixture
-def stall(world: World) -> Iterator[Stall]:
-    """Persons that Hull knows, four live processes, and a Pipedrive that is about to stall."""
+@prepared
+def thirty_persons(world: World) -> None:
     fill(world, persons=30, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
@@ -58,6 +58,12 @@ def stall(world: World) -> Iterator[Stall]:
         n=PROCESSES,
     )
     world.change_rows("UPDATE connectors SET company_id = :company", company=world.company.id)
+
+
+@pytest.fixture
+def stall(world: World) -> Iterator[Stall]:
+    """Persons that Hull knows, four live processes, and a Pipedrive that is about to stall."""
+    thirty_persons(world)
     stall = Stall(world.pipedrive.wsgi_app)
     wiring.use_http(lambda: session_for({"http://pipedrive.test": stall, "http://hull.test": world.hull_app.wsgi_app}))
     yield stall

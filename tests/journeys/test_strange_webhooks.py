@@ -15,15 +15,21 @@ from pipeline.domain.kinds import Entity
 from sandbox.pipedrive import payload
 from tests.deliveries import SUBSCRIPTION, deliver, listen
 from tests.journeys.people import age, fill, in_pipedrive, names
+from tests.prepared import prepared
 from tests.world import World
+
+
+@prepared
+def five_persons(world: World) -> None:
+    fill(world, persons=5, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
 
 
 @pytest.fixture
 def told(world: World) -> list[dict[str, Any]]:
     """Five Persons that Hull knows, and a list that fills with what Pipedrive says from here on."""
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
+    five_persons(world)
     return listen(world)
 
 
