@@ -94,13 +94,13 @@ def build(key: int, mappings: int, events: int, failures: int) -> dict[str, Any]
         connection.execute(text("ANALYZE"))
         counts = {
             table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()  # noqa: S608 - names of ours
-            for table in ("id_mappings", "snapshots", "claims", "sync_events", "failures", "deliveries")
+            for table in ("id_mappings", "snapshots", "identifiers", "sync_events", "failures", "deliveries")
         }
     return {**counts, "took_s": round(time.monotonic() - begun)}
 
 
 def _copies(events_each: int) -> list[str]:
-    """Statements that multiply mappings, snapshots, claims, and then events: so many of each record, over thirty days."""
+    """Statements that multiply mappings, snapshots, identifiers, and then events: so many of each record, over thirty days."""
     moved = f"t.pipedrive_id + n * {STRIDE}"
     mine = f"t.pipedrive_id < {STRIDE}"
     mapping = (
@@ -130,9 +130,9 @@ def _copies(events_each: int) -> list[str]:
             mine="t.side = 'pipedrive' AND length(t.record_id) < 7",
         ),
         COPIES.format(
-            table="claims",
-            columns="connector_key, entity, claim, value, pipedrive_id",
-            values=f"t.connector_key, t.entity, t.claim, t.value || '-' || n, {moved}",
+            table="identifiers",
+            columns="connector_key, entity, kind, value, role, pipedrive_id",
+            values=f"t.connector_key, t.entity, t.kind, t.value || '-' || n, t.role, {moved}",
             mine=mine,
         ),
         *_event_copies(events_each, moved, mine),

@@ -15,9 +15,9 @@ MAPPINGS = """
       FROM id_mappings WHERE entity = :entity AND (pipedrive_id = :id OR hull_id IN
            (SELECT hull_id FROM id_mappings WHERE entity = :entity AND pipedrive_id = :id))"""
 CLAIMS = """
-    SELECT c.claim, c.pipedrive_id AS holder, m.state FROM claims c
-      LEFT JOIN id_mappings m ON m.entity = c.entity AND m.pipedrive_id = c.pipedrive_id
-     WHERE c.entity = :entity AND (c.pipedrive_id = :id OR c.value = ANY(:vals))"""
+    SELECT i.kind AS claim, i.pipedrive_id AS holder, m.state FROM identifiers i
+      LEFT JOIN id_mappings m ON m.entity = i.entity AND m.pipedrive_id = i.pipedrive_id
+     WHERE i.role = 'holder' AND i.entity = :entity AND (i.pipedrive_id = :id OR i.value = ANY(:vals))"""
 EVENTS = """
     SELECT at, event, reason, cause, detail FROM sync_events WHERE entity = :entity AND pipedrive_id = :id
      ORDER BY id DESC LIMIT :last"""

@@ -1,6 +1,6 @@
 """What all tables share: the metadata Alembic compares with, and the column types that recur.
 
-Hot tables (id_mappings, claims, snapshots, sync_events) carry no foreign keys: a page of 500 records is merged into each of
+Hot tables (id_mappings, identifiers, snapshots, sync_events) carry no foreign keys: a page of 500 records is merged into each of
 them in one statement, and a row trigger per foreign key would cost more than the rows themselves.
 """
 

@@ -82,7 +82,7 @@ _RIVALS = text("""
 """Each by its own index; an OR, or `IS NOT NULL` for an id, may read every mapping of the entity."""
 
 
-def give_way(
+def yield_to_living(
     session: Session, connector_key: int, entity: str, found: dict[int, str]
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Of records with the same User, the deleted ones yield it to the existing one, which gets Hull's values.
@@ -92,15 +92,17 @@ def give_way(
     """
     living, departed = _rivals(session, connector_key, entity, found)
     left: dict[int, dict[str, Any]] = {}
-    heirs: dict[int, int] = {}
+    survivors: dict[int, int] = {}
     for hull_id in departed.keys() & living.keys():
         for pipedrive_id, held in departed[hull_id].items():
-            heirs[pipedrive_id] = living[hull_id]
+            survivors[pipedrive_id] = living[hull_id]
             left[living[hull_id]] = left.get(living[hull_id], {}) | held
-    if heirs:
-        id_mapping_writer.release_hull_ids(session, connector_key, entity, heirs)
-        id_mapping_writer.inherit(session, connector_key, entity, left)
-    return {pipedrive_id: hull_id for pipedrive_id, hull_id in found.items() if pipedrive_id not in heirs}, heirs
+    if survivors:
+        id_mapping_writer.release_hull_ids(session, connector_key, entity, survivors)
+        id_mapping_writer.transfer_attributes(session, connector_key, entity, left)
+    return {
+        pipedrive_id: hull_id for pipedrive_id, hull_id in found.items() if pipedrive_id not in survivors
+    }, survivors
 
 
 def _rivals(
@@ -133,7 +135,7 @@ def find_living(
     }
 
 
-_FOREBEARS = text("""
+_MERGE_SOURCES = text("""
     WITH RECURSIVE merged AS (
         SELECT entity, pipedrive_id FROM id_mappings WHERE connector_key = :c AND merged_into = :id
          UNION
@@ -143,7 +145,7 @@ _FOREBEARS = text("""
     SELECT entity, pipedrive_id FROM merged""")
 
 
-def forebears(session: Session, connector_key: int, pipedrive_id: int) -> list[tuple[str, int]]:
-    """(entity, Pipedrive id) of every record that was merged into this one, at whatever remove."""
-    rows = session.execute(_FOREBEARS, {"c": connector_key, "id": pipedrive_id})
+def find_merge_sources(session: Session, connector_key: int, pipedrive_id: int) -> list[tuple[str, int]]:
+    """Return (entity, Pipedrive id) of every record that was merged into this one, directly or through others."""
+    rows = session.execute(_MERGE_SOURCES, {"c": connector_key, "id": pipedrive_id})
     return [(row.entity, row.pipedrive_id) for row in rows]

@@ -297,7 +297,7 @@ def note_held(
         mapping.delivered = orjson.dumps(kept)
 
 
-def inherit(session: Session, connector_key: int, entity: str, left: dict[int, dict[str, Any]]) -> None:
+def transfer_attributes(session: Session, connector_key: int, entity: str, left: dict[int, dict[str, Any]]) -> None:
     """Hull has merged others into these records: their values (`left`) remain where these have none.
 
     The digest is emptied, so that the next reading is delivered, including nulls for remaining values.

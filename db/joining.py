@@ -1,7 +1,8 @@
-"""The id map from Hull's side: create intents, reserved claims, and new mappings.
+"""The id map from Hull's side: create intents, and new mappings.
 
 A row in state `creating` is the intent to create a record: it is committed before Pipedrive is called, so that after a
-crash it is known that the record may exist. While it exists, no other worker creates a record with the same claims.
+crash it is known that the record may exist. While it exists, its reserved identifiers (`db.identifier`) keep other workers
+from creating a record with the same ones.
 """
 
 from __future__ import annotations
@@ -12,31 +13,19 @@ from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Integer, func, text, update
+from sqlalchemy import func, text, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
-from db.base import Base
+from db import identifier
 from db.copy import bigints, byteas, texts
 from db.id_mapping import IdMapping
-from db.id_mapping_writer import BY_HULL_ID, KNOWN_STAYS, inherit, upsert
-
-
-class CreateIntent(Base):
-    """The reservation of a claim by a record about to be created."""
-
-    __tablename__ = "create_intents"
-
-    connector_key: Mapped[int] = mapped_column(Integer, primary_key=True)
-    entity: Mapped[str] = mapped_column(primary_key=True)
-    claim: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str] = mapped_column(primary_key=True)
-    hull_id: Mapped[str]
+from db.id_mapping_writer import BY_HULL_ID, KNOWN_STAYS, transfer_attributes, upsert
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """is_new  whether it was written just now; an older one may have made its record already."""
+    """is_new  whether it was written just now; an older one may have created its record already."""
 
     hull_id: str
     state: str
@@ -52,7 +41,7 @@ _ADD_INTENTS: Final = upsert(
     key=BY_HULL_ID,
     returning="RETURNING hull_id, state, pipedrive_id, intent_at",
 )
-_INTEND = text(f"""
+_WRITE_INTENTS = text(f"""
     WITH made AS ({_ADD_INTENTS})
     SELECT hull_id, state, pipedrive_id, intent_at, true AS is_new FROM made
      UNION ALL
@@ -60,74 +49,23 @@ _INTEND = text(f"""
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))""")  # noqa: S608 - put together from constants
 
 
-def intend(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, Intent]:
-    """Write down that records are about to be made for these. Returns Hull id → its intent, older ones as they were."""
+def write_intents(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, Intent]:
+    """Store that records are about to be created for these. Return Hull id → its intent, older ones as they were."""
     scope = {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}
-    return {row.hull_id: Intent(*row) for row in session.execute(_INTEND, scope)}
+    return {row.hull_id: Intent(*row) for row in session.execute(_WRITE_INTENTS, scope)}
 
 
-_FREE = text("""
-    WITH over AS (
-        SELECT i.ctid
-          FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[])) AS w(claim, value)
-         CROSS JOIN LATERAL (SELECT ctid, hull_id FROM create_intents i
-                              WHERE i.connector_key = :c AND i.entity = :e AND i.claim = w.claim AND i.value = w.value
-                              LIMIT 1) i
-          LEFT JOIN LATERAL (SELECT true AS lives FROM id_mappings m
-                              WHERE m.connector_key = :c AND m.entity = :e AND m.hull_id = i.hull_id
-                                AND m.state IN ('creating', 'unknown')
-                              LIMIT 1) m ON true
-         WHERE m.lives IS NULL)
-    DELETE FROM create_intents i USING over WHERE i.ctid = over.ctid""")
-"""LATERAL with a limit, as in `db.claim`: what is about to be made comes and goes too fast for the planner to know of it."""
-
-_SPEAK_FOR = text("""
-    INSERT INTO create_intents (connector_key, entity, claim, value, hull_id)
-    SELECT :c, :e, w.claim, w.value, w.id
-      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:ids AS text[])) AS w(claim, value, id)
-     ORDER BY w.claim, w.value, w.id
-    ON CONFLICT DO NOTHING""")
-
-_SPOKEN_FOR = text("""
-    SELECT w.id, i.hull_id AS holder
-      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:ids AS text[])) AS w(claim, value, id)
-      JOIN create_intents i ON i.connector_key = :c AND i.entity = :e AND i.claim = w.claim AND i.value = w.value
-     WHERE i.hull_id <> w.id""")
-
-Spoken = tuple[str, str, str]
-"""(claim, value, Hull id)"""
-
-
-def speak_for(session: Session, connector_key: int, entity: str, wanted: Sequence[Spoken]) -> dict[str, str]:
-    """Reserve claims for records about to be created. Return Hull id → the first record, for those that must wait."""
-    if not wanted:
-        return {}
-    scope = {
-        "c": connector_key,
-        "e": entity,
-        "claims": texts(claim for claim, _, _ in wanted),
-        "vals": texts(value for _, value, _ in wanted),
-        "ids": texts(hull_id for _, _, hull_id in wanted),
-    }
-    session.execute(_FREE, scope)
-    session.execute(_SPEAK_FOR, scope)
-    return {row.id: row.holder for row in session.execute(_SPOKEN_FOR, scope)}
-
-
-_GIVE_UP = text("""
+_CANCEL_INTENTS = text("""
     DELETE FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND pipedrive_id IS NULL
        AND state IN ('creating', 'unknown')""")
 
-_UNSPEAK = text("""
-    DELETE FROM create_intents WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))""")
 
-
-def give_up(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
-    """These are not about to be made any more: they were refused, or were found."""
-    scope = {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}
-    session.execute(_UNSPEAK, scope)
-    session.execute(_GIVE_UP, scope)
+def cancel_intents(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
+    """Delete the intents of these, with what is reserved: their records were refused, or found."""
+    ids = sorted(hull_ids)
+    identifier.cancel_reservations(session, connector_key, entity, ids)
+    session.execute(_CANCEL_INTENTS, {"c": connector_key, "e": entity, "ids": texts(ids)})
 
 
 def mark_unknown(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
@@ -142,7 +80,7 @@ def mark_unknown(session: Session, connector_key: int, entity: str, hull_ids: It
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """This Hull id is that Pipedrive id, and how that was found: `created`, `report`, or the claim that matched."""
+    """A Hull id and its Pipedrive id; `matched_by` is `created`, `report`, or the kind of the identifier that matched."""
 
     hull_id: str
     pipedrive_id: int
@@ -176,8 +114,8 @@ def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join
     if not joins:
         return []
     ids = [each.hull_id for each in joins]
-    heirlooms = session.execute(_HEIRLOOMS, {"c": connector_key, "e": entity, "ids": texts(ids)}).all()
-    give_up(session, connector_key, entity, ids)
+    pending = session.execute(_PENDING, {"c": connector_key, "e": entity, "ids": texts(ids)}).all()
+    cancel_intents(session, connector_key, entity, ids)
     scope = {
         "c": connector_key,
         "e": entity,
@@ -187,14 +125,14 @@ def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join
     }
     done = _join(session, connector_key, entity, ids, scope)
     became = {each.hull_id: each.pipedrive_id for each in joins if each.pipedrive_id in done}
-    left = {became[row.hull_id]: orjson.loads(row.delivered) for row in heirlooms if row.hull_id in became}
+    left = {became[row.hull_id]: orjson.loads(row.delivered) for row in pending if row.hull_id in became}
     if left:
-        inherit(session, connector_key, entity, left)
+        transfer_attributes(session, connector_key, entity, left)
     return [each for each in joins if each.pipedrive_id not in done]
 
 
 TRIES: Final = 5
-"""Each try meets another intent that was committed in the moment between giving up and joining: more than one is rare already."""
+"""Each try meets another intent that was committed in the moment between cancelling and joining: more than one is rare already."""
 
 
 def _join(session: Session, connector_key: int, entity: str, ids: Sequence[str], scope: dict[str, Any]) -> set[int]:
@@ -206,35 +144,35 @@ def _join(session: Session, connector_key: int, entity: str, ids: Sequence[str],
         except IntegrityError:
             if not left:
                 raise
-        give_up(session, connector_key, entity, ids)
+        cancel_intents(session, connector_key, entity, ids)
     raise AssertionError("the last try returns or raises")
 
 
-_PART = text("""
-    WITH parted AS (UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL, updated_at = now()
+_DETACH = text("""
+    WITH detached AS (UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL, updated_at = now()
                      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))
                        AND state IN ('gone', 'deleted', 'merged') RETURNING id)
-    SELECT m.hull_id, m.delivered FROM id_mappings m JOIN parted USING (id)""")
+    SELECT m.hull_id, m.delivered FROM id_mappings m JOIN detached USING (id)""")
 """The outer query sees the rows as they were before."""
 
 
-def part_from_departed(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, bytes]:
-    """Their records were deleted, or merged into a deleted one, and are created again: the old ones release their Hull ids.
+def detach_deleted(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, bytes]:
+    """Take their Hull ids from records that were deleted, or merged into a deleted one: they are created again.
 
     Return Hull id → Hull's values of the old record, as JSON, for those that have any.
     """
-    rows = session.execute(_PART, {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}).all()
+    rows = session.execute(_DETACH, {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}).all()
     return {row.hull_id: bytes(row.delivered) for row in rows if row.delivered}
 
 
-def bequeath(session: Session, connector_key: int, entity: str, held: Mapping[str, bytes]) -> None:
-    """Hull's values of a deleted record are kept for its replacement."""
-    for hull_id, delivered in sorted(held.items()):
+def store_pending_attributes(session: Session, connector_key: int, entity: str, pending: Mapping[str, bytes]) -> None:
+    """Store Hull's values of deleted records (Hull id → JSON) in the intents, for the records that replace them."""
+    for hull_id, delivered in sorted(pending.items()):
         mine = update(IdMapping).filter_by(connector_key=connector_key, entity=entity, hull_id=hull_id)
         session.execute(mine.values(delivered=delivered))
 
 
-_HEIRLOOMS = text("""
+_PENDING = text("""
     SELECT hull_id, delivered FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND pipedrive_id IS NULL
        AND delivered IS NOT NULL""")
@@ -250,7 +188,7 @@ _REMEMBER = text("""
 def remember(
     session: Session, connector_key: int, entity: str, memories: Mapping[int, tuple[bytes, str | None]]
 ) -> None:
-    """Pipedrive id → (what is remembered of its writes, as JSON; the Account it waits for)."""
+    """Store Pipedrive id → (what is remembered of its writes, as JSON; the Account it waits for)."""
     if not memories:
         return
     scope = {
@@ -306,34 +244,36 @@ def find_joined(session: Session, connector_key: int, entity: str, hull_ids: Ite
     return {row.hull_id: MappingState(*row) for row in rows}
 
 
-_HOLDERS = text("""
-    SELECT pipedrive_id, hull_id, resolve_at IS NOT NULL OR state = 'conflict' AS is_told,
+_OWNERS = text("""
+    SELECT pipedrive_id, hull_id, resolve_at IS NOT NULL OR state = 'conflict' AS awaits_hull_id,
            updated_at < now() - interval '10 minutes' AS is_old FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class RecordOwner:
     """The User or Account of a record.
 
-    hull_id  the one it is mapped to, as far as known
-    is_told  Hull received the record, and has not returned its Hull id yet
-    is_old   that was so long ago that Hull would return it by now
+    hull_id         the one it is mapped to, as far as known
+    awaits_hull_id  Hull received the record, and has not returned its Hull id yet
+    is_old          that was so long ago that Hull would return it by now
     """
 
     hull_id: str | None
-    is_told: bool
+    awaits_hull_id: bool
     is_old: bool
 
 
-def find_holders(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, Holder]:
+def find_owners(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
+) -> dict[int, RecordOwner]:
     """Return Pipedrive id → its User or Account, for those in the id map."""
-    rows = session.execute(_HOLDERS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
-    return {row.pipedrive_id: Holder(row.hull_id, row.is_told, row.is_old) for row in rows}
+    rows = session.execute(_OWNERS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    return {row.pipedrive_id: RecordOwner(row.hull_id, row.awaits_hull_id, row.is_old) for row in rows}
 
 
-def memories(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, bytes]:
-    """Pipedrive id → what is remembered of its writes."""
+def find_memories(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, bytes]:
+    """Return Pipedrive id → what is remembered of its writes."""
     query = text(
         "SELECT pipedrive_id, outgoing FROM id_mappings WHERE connector_key = :c AND entity = :e"
         " AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND outgoing IS NOT NULL"

@@ -312,7 +312,7 @@ _MARK_MOVED = text("""
                  WHERE i.direction = 'outgoing' AND s.connector_key = :c AND s.entity = i.entity AND s.side = 'hull'
                    AND s.record_id = i.record_id LIMIT 1))
  RETURNING i.direction, i.entity""")
-"""Look-ups with a limit, here and below, as in `db.claim`: the planner knows nothing of items that were just written."""
+"""Look-ups with a limit, here and below, as in `db.identifier`: the planner knows nothing of items that were just written."""
 
 
 def mark_moved(session: Session, plan: SettingsPlan) -> int:

@@ -20,13 +20,13 @@ from db.sync_event import SyncEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whose:
-    """A record by its ids, at least one of which is known; `forebears` are (entity, id) of merged records."""
+    """A record by its ids, at least one of which is known; `merged` are (entity, id) of merged records."""
 
     connector_key: int
     entity: str
     pipedrive_id: int | None
     hull_id: str | None
-    forebears: Sequence[tuple[str, int]] = ()
+    merged: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def _own(whose: Whose) -> list[Select[SyncEvent]]:
     """One question for each index."""
     scope = select(SyncEvent).where(SyncEvent.connector_key == whose.connector_key)
     asked = []
-    ids = [(whose.entity, whose.pipedrive_id), *whose.forebears] if whose.pipedrive_id is not None else []
+    ids = [(whose.entity, whose.pipedrive_id), *whose.merged] if whose.pipedrive_id is not None else []
     for entity, pipedrive_id in ids:
         asked.append(scope.where(SyncEvent.entity == entity, SyncEvent.pipedrive_id == pipedrive_id))
     if whose.hull_id is not None:

@@ -122,7 +122,7 @@ _PAGE = """
                             AND m.state = 'full' LIMIT 1) m
      WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'pipedrive' AND s.record_id > :after {more}
      ORDER BY s.record_id LIMIT :limit"""
-"""LATERAL with a limit, as in `db.claim`: joined otherwise, tables that had just been filled were read whole for every record."""
+"""LATERAL with a limit, as in `db.identifier`: joined otherwise, tables just filled were read whole for every record."""
 _AS_PLANNED = """
        AND (SELECT true FROM plan_items i
              WHERE i.plan_id = :plan AND i.direction = 'incoming' AND i.entity = :e AND i.record_id = s.record_id

@@ -1,7 +1,11 @@
-"""Watermarks: up to what moment Hull is known to hold everything that changed in Pipedrive."""
+"""Watermarks: up to what moment Hull holds everything that changed in Pipedrive, and how up to date the local index is.
+
+The local index is what look-ups use instead of requests: id map, identifiers and snapshots.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -23,6 +27,7 @@ class Watermark(Base):
     excepted             number of exceptions: failures, and pending changes
     fully_read_at        when the last completed full fetch began
     deletes_verified_at  when the ids of both sides were last compared completely; deletions are not part of `reached_at`
+    listed_at            everything that changed before this moment was listed for a look-up, and is loaded or staged in a batch
     """
 
     __tablename__ = "watermarks"
@@ -34,6 +39,7 @@ class Watermark(Base):
     fully_read_at: Mapped[datetime | None]
     excepted: Mapped[Count]
     deletes_verified_at: Mapped[datetime | None]
+    listed_at: Mapped[datetime | None]
     moved_at: Mapped[Created]
 
     @property
@@ -48,10 +54,7 @@ def find_watermark(session: Session, connector_key: int, entity: str) -> Waterma
 
 def note_deletes_verified(session: Session, connector_key: int, entity: str, at: datetime) -> None:
     """The ids that were known at this moment have all been compared with those that Pipedrive lists."""
-    row = insert(Watermark).values(connector_key=connector_key, entity=entity, deletes_verified_at=at)
-    later = func.greatest(Watermark.deletes_verified_at, row.excluded.deletes_verified_at)
-    keys = ["connector_key", "entity"]
-    session.execute(row.on_conflict_do_update(index_elements=keys, set_={"deletes_verified_at": later}))
+    _move_forward(session, connector_key, entity, "deletes_verified_at", at)
 
 
 def walked_to(session: Session, connector: Connector, entity: str) -> datetime:
@@ -100,3 +103,54 @@ def _lock(session: Session, connector_key: int, entity: str) -> Watermark:
     row = insert(Watermark).values(connector_key=connector_key, entity=entity)
     session.execute(row.on_conflict_do_nothing())
     return session.get_one(Watermark, (connector_key, entity), with_for_update=True)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFreshness:
+    """now            the database's clock, before anything is listed
+    is_complete    whether a full fetch has ended and the index knows records by the identifiers of the settings in force; before
+                   that it holds only what was fetched or listed so far
+    changed_since  everything that changed before this moment is in the index, or staged; from the connector's first moment on
+                   where it is not complete
+    added_since    the same of records that were added and never changed: a list by update time may not show them
+    is_reindexed   whether every change of identifiers was followed by a backfill or a full fetch that ended
+    """
+
+    now: datetime
+    is_complete: bool
+    changed_since: datetime
+    added_since: datetime
+    is_reindexed: bool
+
+
+_FRESHNESS = text("""
+    SELECT now() AS now, w.complete_since IS NOT NULL AND r.id IS NULL AS is_complete,
+           coalesce(greatest(w.reached_at, w.complete_since, w.listed_at), c.created_at) AS changed_since,
+           coalesce(greatest(w.complete_since, w.fully_read_at, w.listed_at), c.created_at) AS added_since,
+           r.id IS NULL AS is_reindexed
+      FROM connectors c
+      LEFT JOIN watermarks w ON w.connector_key = c.key AND w.entity = :e
+      LEFT JOIN LATERAL (SELECT id, state, started_at FROM runs
+                          WHERE connector_key = c.key AND entity = :e AND reindexes ORDER BY id DESC LIMIT 1) r
+             ON r.state <> 'done' AND (w.fully_read_at IS NULL OR w.fully_read_at < r.started_at)
+     WHERE c.key = :c""")
+"""The newest backfill of its kind decides: the one that replaces it is of the same kind (`pipeline.sync.runs.backfill`)."""
+
+
+def get_index_freshness(session: Session, connector_key: int, entity: str) -> IndexFreshness:
+    """Return how far the index can be relied on."""
+    return IndexFreshness(*session.execute(_FRESHNESS, {"c": connector_key, "e": entity}).one())
+
+
+def note_listed(session: Session, connector_key: int, entity: str, until: datetime) -> None:
+    """Move the mark: what changed before `until` was listed since the last mark, and this transaction stages what is not loaded.
+
+    Look-ups read staged batches (`db.batch.unloaded`), so the mark never covers what they cannot see.
+    """
+    _move_forward(session, connector_key, entity, "listed_at", until)
+
+
+def _move_forward(session: Session, connector_key: int, entity: str, column: str, at: datetime) -> None:
+    row = insert(Watermark).values(connector_key=connector_key, entity=entity, **{column: at})
+    latest = func.greatest(getattr(Watermark, column), row.excluded[column])
+    session.execute(row.on_conflict_do_update(index_elements=["connector_key", "entity"], set_={column: latest}))

@@ -31,7 +31,7 @@ class IncomingRecord:
     organization_id  for a Person: the Organization it belongs to, else None
     digest           32 hex digits over claims, attributes, link and mapping: equal digests mean equal content
     problems         rejected fields, with their reason codes
-    known_as         (claim, value) of further look-ups: the secondary e-mails
+    aliases          (claim, value) of further look-ups: the secondary e-mails
     """
 
     pipedrive_id: int
@@ -41,4 +41,4 @@ class IncomingRecord:
     organization_id: int | None
     digest: str
     problems: tuple[FieldProblem, ...] = ()
-    known_as: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()

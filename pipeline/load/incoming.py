@@ -72,15 +72,15 @@ class PagePlan:
             for claim, value in sending.record["claims"].items()
         ]
 
-    def known_as(self, held: Container[tuple[str, int]]) -> list[tuple[str, str, int]]:
-        """By what else the records may be looked up: further e-mails, and claims that another record holds."""
+    def aliases(self, held: Container[tuple[str, int]]) -> list[tuple[str, str, int]]:
+        """Return the aliases of the records: further e-mails, and claims that another record holds."""
         more = [
             (claim, value, sending.record["pipedrive_id"])
             for sending in self.sendings
-            for claim, value in sending.record["known_as"]
+            for claim, value in sending.record["aliases"]
         ]
         more += [
-            (claim, value, record["pipedrive_id"]) for record, _ in self.silent for claim, value in record["known_as"]
+            (claim, value, record["pipedrive_id"]) for record, _ in self.silent for claim, value in record["aliases"]
         ]
         if held:
             more += [each for each in self.wanted_claims if (each[0], each[2]) in held]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from db import event_log
-from db.departure import forebears
+from db.departure import find_merge_sources
 from db.event_log import EventFilter, Subject
 from db.log_export import RETENTION_HOURS, LogExport, find_export
 from db.session import transaction
@@ -341,7 +341,7 @@ def _subjects(session: Session, connector_key: int, entity: str | None, record: 
         Subject(entity=merged_entity, pipedrive_id=merged)
         for each in found
         if each.pipedrive_id is not None
-        for merged_entity, merged in forebears(session, connector_key, each.pipedrive_id)
+        for merged_entity, merged in find_merge_sources(session, connector_key, each.pipedrive_id)
         if merged_entity == each.entity
     ]
     return tuple(subjects)

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from db import happening as rows
 from db import record_events
 from db.happening import Origin
+from db.identifier_search import list_identifiers
 from db.record_events import Whose
-from db.record_search import known_by
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.operations.events import ChangeShape, values_of
@@ -183,7 +183,9 @@ def matched_words(matched_by: str | None) -> str:
 def find_identity(session: Session, whose: Whose, row: SyncEvent) -> StepShape:
     """Return the record on the other side, and the claim that matched."""
     mapping = rows.joined(session, whose.connector_key, whose.entity, whose.pipedrive_id, whose.hull_id)
-    claims = known_by(session, whose.connector_key, whose.entity, whose.pipedrive_id) if whose.pipedrive_id else []
+    claims = (
+        list_identifiers(session, whose.connector_key, whose.entity, whose.pipedrive_id) if whose.pipedrive_id else []
+    )
     facts = [
         make_fact("Pipedrive id", whose.pipedrive_id),
         make_fact("Hull id", whose.hull_id),

@@ -10,10 +10,10 @@ from typing import Any, Final
 import orjson
 from sqlalchemy.orm import Session
 
-from db import happening, record_search
+from db import happening, identifier_search
 from db import record_events as events
 from db import snapshot as snapshots
-from db.departure import forebears
+from db.departure import find_merge_sources
 from db.id_mapping import NEVER, IdMapping
 from db.record_events import Whose
 from pipeline.domain.json_text import read_lenient
@@ -90,18 +90,18 @@ def find_whose(
     mapping = happening.joined(session, connector_key, entity, pipedrive_id, hull_id)
     if mapping is not None:
         pipedrive_id, hull_id = mapping.pipedrive_id, mapping.hull_id
-        merged = forebears(session, connector_key, pipedrive_id) if pipedrive_id is not None else []
+        merged = find_merge_sources(session, connector_key, pipedrive_id) if pipedrive_id is not None else []
         mine = [(kind, each) for kind, each in merged if kind == entity]
         return Whose(
             connector_key=connector_key,
             entity=entity,
             pipedrive_id=pipedrive_id,
             hull_id=hull_id,
-            forebears=tuple(mine),
+            merged=tuple(mine),
         )
     whose = Whose(connector_key=connector_key, entity=entity, pipedrive_id=pipedrive_id, hull_id=hull_id)
     is_known = bool(events.record_events(session, whose, limit=1)) or (
         hull_id is not None
-        and any(each.entity == entity for each in record_search.find_by_ids(session, connector_key, hull_id))
+        and any(each.entity == entity for each in identifier_search.find_by_ids(session, connector_key, hull_id))
     )
     return whose if is_known else None

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from db import happening, record_events, record_search
+from db import happening, identifier_search, record_events
 from db.change import waiting_changes
 from db.failure import open_of_record
 from db.record_events import Whose
@@ -298,7 +298,7 @@ def _refuses(row: SyncEvent, field: MappedField) -> bool:
 def _claims(session: Session, whose: Whose) -> list[ClaimShape]:
     if whose.pipedrive_id is None:
         return []
-    found = record_search.known_by(session, whose.connector_key, whose.entity, whose.pipedrive_id)
+    found = identifier_search.list_identifiers(session, whose.connector_key, whose.entity, whose.pipedrive_id)
     return [ClaimShape.model_validate(each) for each in found]
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import happening
-from db.record_search import FoundRecord, find_by_claims, find_by_ids
+from db.identifier_search import FoundRecord, find_by_ids, find_by_values
 from pipeline.domain.kinds import Claim
 from pipeline.errors import Rejected
 from pipeline.transform.identifiers import CLAIMS, SYNC_KEY
@@ -25,7 +25,7 @@ def search(session: Session, connector_key: int, asked: str) -> list[FoundRecord
     if not text or "\0" in text:
         return []
     found = find_by_ids(session, connector_key, text)
-    found += find_by_claims(session, connector_key, list(_claims(text)))
+    found += find_by_values(session, connector_key, list(_claims(text)))
     first: dict[tuple[str, int | None, str | None], FoundRecord] = {}
     for each in found:
         whole = _with_hull_id(session, connector_key, each)

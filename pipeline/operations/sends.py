@@ -11,10 +11,10 @@ from typing import Annotated, Final
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from db import job, known_as
+from db import identifier_search, job
 from db.connector import Connector
+from db.identifier_search import KnownRecord
 from db.job import Job
-from db.known_as import KnownRecord
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
 from pipeline.domain.texts import email_spelling, plain
@@ -151,7 +151,7 @@ def read_ids(text: str) -> tuple[str, ...]:
 def as_hull_ids(session: Session, connector_key: int, entity: Entity, given: Sequence[str]) -> tuple[str, ...]:
     """Replace e-mails by the Hull ids of the known records. Raises OperationError for e-mails without exactly one record."""
     emails = {each: email_spelling(each) for each in given if "@" in each}
-    found = known_as.find_by_emails(session, connector_key, entity, set(emails.values())) if emails else {}
+    found = identifier_search.find_by_emails(session, connector_key, entity, set(emails.values())) if emails else {}
     known = {each: hull_ids for each, email in emails.items() if len(hull_ids := found.get(email, set())) == 1}
     unknown = [each for each in emails if each not in known]
     if unknown:
@@ -176,7 +176,7 @@ def count_chosen(connector: Connector, choice: Choice) -> int:
 def find_known(session: Session, connector_key: int, entity: Entity, said: str) -> list[KnownRecord]:
     """Return known Users or Accounts by the value of a claim, in any spelling, or by an id."""
     for spelling in dict.fromkeys((said, plain(said), email_spelling(said), registrable_domain(said))):
-        if spelling and (found := known_as.find_joined(session, connector_key, entity, spelling)):
+        if spelling and (found := identifier_search.find_joined(session, connector_key, entity, spelling)):
             return found
     return []
 

@@ -103,7 +103,7 @@ class IncomingTransform:
             organization_id=organization_id,
             digest=self._digest(claims, attributes, organization_id),
             problems=tuple(dict.fromkeys(problems)) if problems else (),
-            known_as=self._known_as(record, custom, claims),
+            aliases=self._aliases(record, custom, claims),
         )
 
     def _read_claims(
@@ -124,7 +124,7 @@ class IncomingTransform:
                 claims[claim] = normal
         return claims
 
-    def _known_as(
+    def _aliases(
         self, record: dict[str, Any], custom: dict[str, Any], claims: dict[str, str]
     ) -> tuple[tuple[str, str], ...]:
         """Return the secondary e-mails, if e-mails identify: a User may be looked up by any of them."""

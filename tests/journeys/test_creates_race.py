@@ -75,7 +75,7 @@ class Fate:
 
 
 STEPS = {
-    "the intent": ("sync.outgoing.matching", "_intend"),
+    "the intent": ("sync.outgoing.matching", "_write_intents"),
     "the look-up": ("sync.outgoing.matching", "look_up"),
     "what was found": ("sync.outgoing.matching", "_decide"),
     "the write": ("sync.outgoing.load", "load_outgoing.send"),

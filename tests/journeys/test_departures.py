@@ -62,7 +62,8 @@ def since_then(world: World) -> list[Any]:
 
 
 def holders(world: World, value: str) -> list[int]:
-    return [row.pipedrive_id for row in world.rows("SELECT pipedrive_id FROM claims WHERE value = :v", v=value)]
+    held = "SELECT pipedrive_id FROM identifiers WHERE role = 'holder' AND value = :v"
+    return [row.pipedrive_id for row in world.rows(held, v=value)]
 
 
 def settled(world: World) -> bool:

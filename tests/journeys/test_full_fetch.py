@@ -47,7 +47,9 @@ def test_leaves_the_same_id_map_in_either_order(database: str) -> None:
                     world.rows(
                         "SELECT entity, pipedrive_id, state, digest FROM id_mappings ORDER BY entity, pipedrive_id"
                     ),
-                    world.rows("SELECT entity, claim, value, pipedrive_id FROM claims ORDER BY 1, 2, 3"),
+                    world.rows(
+                        "SELECT entity, kind, value, role, pipedrive_id FROM identifiers ORDER BY 1, 2, 3, 4, 5"
+                    ),
                     _without_ids(world),
                 )
             )

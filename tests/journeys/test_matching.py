@@ -75,7 +75,7 @@ def test_a_user_that_nobody_answers_to_is_made(world: World) -> None:
     assert (method, body["name"], body["emails"][0]["value"]) == ("POST", "Cyd", "cyd@new.test")
     assert mapping(world) == (made, "full", "created")
     assert outgoing(world) == [("outgoing.user.success", None, made)]
-    assert world.rows("SELECT 1 FROM create_intents") == []
+    assert world.rows("SELECT 1 FROM identifiers WHERE role = 'reserved'") == []
 
 
 def test_what_was_made_is_read_back_into_the_very_user(world: World) -> None:

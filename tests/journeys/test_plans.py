@@ -109,7 +109,7 @@ def test_creates_need_a_look_up_while_the_index_is_old(known: World) -> None:
     known.change_rows(
         "UPDATE watermarks SET reached_at = now() - interval '1 day', complete_since = now() - interval '1 day'"
     )
-    known.change_rows("UPDATE mirrors SET listed_at = now() - interval '1 day'")
+    known.change_rows("UPDATE watermarks SET listed_at = now() - interval '1 day'")
 
     plan = planned(known, WITH_NAMES | {"synchronized_user_segments": ["vip"]})
 
@@ -137,7 +137,7 @@ def test_claims_are_planned_with_those_that_somebody_else_holds(known: World) ->
     apply(known, plan)
     known.work()
 
-    held = known.rows("SELECT pipedrive_id, value FROM claims WHERE claim = 'external_id'")
+    held = known.rows("SELECT pipedrive_id, value FROM identifiers WHERE role = 'holder' AND kind = 'external_id'")
     assert expected == {row.pipedrive_id: row.value for row in held}
 
 

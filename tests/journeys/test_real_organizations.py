@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from publicsuffixlist import PublicSuffixList
 
-from db.claim import NOBODY, SEVERAL
+from db.identifier import NOBODY, SEVERAL
 from pipeline import settings as settings_room
 from pipeline.domain.kinds import Entity
 from sandbox.company.load import load_jsonl
@@ -30,7 +30,8 @@ def test_every_real_organization_becomes_an_account_known_by_its_own_name_and_do
     assert sum(1 for account in accounts.values() if not account["pipedrive/name"].isascii()) > 400
 
     domains = [domain for domain in map(registrable_first_domain, given) if domain]
-    held = {row.value: row.pipedrive_id for row in world.rows("SELECT value, pipedrive_id FROM claims")}
+    rows = world.rows("SELECT value, pipedrive_id FROM identifiers WHERE role = 'holder'")
+    held = {row.value: row.pipedrive_id for row in rows}
     shared = {domain for domain, givers in Counter(domains).items() if givers >= SEVERAL}
     known = {account["domain"] for account in accounts.values() if account.get("domain")}
     assert set(held) == set(domains)

@@ -124,11 +124,11 @@ def defects(world: World) -> None:
 
 
 def a_database_that_refuses(world: World) -> None:
-    world.change_rows("ALTER TABLE claims ADD CONSTRAINT no_canaries CHECK (value NOT LIKE 'canary%')")
+    world.change_rows("ALTER TABLE identifiers ADD CONSTRAINT no_canaries CHECK (value NOT LIKE 'canary%')")
     try:
         world.fetch(Entity.PERSON)
     finally:
-        world.change_rows("ALTER TABLE claims DROP CONSTRAINT no_canaries")
+        world.change_rows("ALTER TABLE identifiers DROP CONSTRAINT no_canaries")
 
 
 def webhooks(world: World) -> None:
@@ -210,7 +210,7 @@ def test_the_canaries_would_be_seen(watched: World) -> None:
     """The negative control: where values may stand, they are found."""
     bad_records(watched)
 
-    kept = watched.rows("SELECT value FROM claims")
+    kept = watched.rows("SELECT value FROM identifiers")
     assert canaries_in(str(kept)) >= {EMAIL}
     assert canaries_in(f"x {NAME.upper()} y") >= {NAME}
 

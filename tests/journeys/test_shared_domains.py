@@ -42,7 +42,7 @@ def test_the_third_that_comes_later_takes_the_domain_from_the_first(world: World
     give(world, "Three")
     world.fetch(Entity.ORGANIZATION, changed_only=True)
 
-    held = world.rows("SELECT pipedrive_id FROM claims WHERE claim = 'domain'")
+    held = world.rows("SELECT pipedrive_id FROM identifiers WHERE role = 'holder' AND kind = 'domain'")
     assert [row.pipedrive_id for row in held] == [0]
     assert domains(world)[3] is None
 

@@ -155,7 +155,7 @@ def test_what_a_record_is_known_by_is_not_forgotten_for_an_older_page_of_it(
     once_before(monkeypatch, HullClient, "post_batches", overtake)
     world.step(*page)
 
-    assert [row.value for row in world.rows("SELECT value FROM known_as")] == ["b@two.test"]
+    assert [row.value for row in world.rows("SELECT value FROM identifiers WHERE role = 'alias'")] == ["b@two.test"]
 
 
 def test_a_zombie_that_speaks_after_its_lease_does_no_lasting_harm(
@@ -224,7 +224,8 @@ def email(value: str) -> list[dict[str, Any]]:
 
 
 def holders(world: World) -> dict[str, int]:
-    return {row.value: row.pipedrive_id for row in world.rows("SELECT value, pipedrive_id FROM claims")}
+    rows = world.rows("SELECT value, pipedrive_id FROM identifiers WHERE role = 'holder'")
+    return {row.value: row.pipedrive_id for row in rows}
 
 
 def test_the_first_committed_holds_a_claim(world: World) -> None:

@@ -563,10 +563,12 @@ def test_a_further_email_is_known_by_as_long_as_the_person_has_it(world: World) 
     for addresses in ([WORK, HOME, added], [WORK, HOME]):
         world.company.edit_person(1, emails=addresses)
         world.fetch(Entity.PERSON, changed_only=True)
-        known.append({row.value for row in world.rows("SELECT value FROM known_as")})
+        known.append({row.value for row in world.rows("SELECT value FROM identifiers WHERE role = 'alias'")})
 
     assert known == [{"ada@home.test", "ada@club.test"}, {"ada@home.test"}]
-    assert [row.value for row in world.rows("SELECT value FROM claims WHERE claim = 'email'")] == ["ada@work.test"]
+    assert [
+        row.value for row in world.rows("SELECT value FROM identifiers WHERE role = 'holder' AND kind = 'email'")
+    ] == ["ada@work.test"]
 
 
 def test_a_record_that_says_nothing_new_is_kept_without_an_event(world: World) -> None:

@@ -95,7 +95,11 @@ def is_settled(world: World) -> bool:
     """Nothing waits any more, and nothing is about to be made."""
     return not any(
         world.rows(f"SELECT 1 FROM {what}")  # noqa: S608 - the names stand here
-        for what in ("changes", "create_intents", "id_mappings WHERE state IN ('creating', 'unknown')")
+        for what in (
+            "changes",
+            "identifiers WHERE role = 'reserved'",
+            "id_mappings WHERE state IN ('creating', 'unknown')",
+        )
     )
 
 

@@ -12,10 +12,12 @@ import pytest
 
 from db.change import Change
 from db.id_mapping import IdMapping
+from db.identifier import Identifier
 
 ROOT = Path(__file__).parents[2]
 WRITERS: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
     "changes": (Change, ("db/change_writer.py",)),
+    "identifiers": (Identifier, ("db/identifier.py",)),
     "id_mappings": (IdMapping, ("db/id_mapping_writer.py", "db/joining.py")),
 }
 """Table → its model, and the modules that write it: for `id_mappings` what is read, and what we make ourselves."""

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import claim as claims
-from db import id_mapping
+from db import id_mapping, identifier
 from db import plan as plans
 from db.id_mapping import Known
 from db.plan import NewItem
@@ -107,15 +106,15 @@ def _claims_said(
     where = (session, scope.plan.connector_key, entity)
     sent = {record_id: each.record for record_id, each in previews.items() if each.record and each.effect in SENT}
     wanted = [(*claim, record_id) for record_id, record in sent.items() for claim in record.claims.items()]
-    held = {(claim, pipedrive_id): value for claim, value, pipedrive_id in claims.claims_of(*where, list(sent))}
+    held = {(claim, pipedrive_id): value for claim, value, pipedrive_id in identifier.list_held(*where, list(sent))}
     fresh = [each for each in wanted if held.get((each[0], each[2])) != each[1]]
-    others = claims.holders(*where, fresh)
+    others = identifier.find_other_holders(*where, fresh)
     said: dict[int, list[Change]] = {}
     for claim, value, pipedrive_id in fresh:
         change = {"field": CLAIM.format(claim), "before": held.get((claim, pipedrive_id)), "after": value}
         if (claim, pipedrive_id) in others:
             holder = others[claim, pipedrive_id]
-            shared = holder == claims.NOBODY
+            shared = holder == identifier.NOBODY
             detail = f"several {entity.plural} give it" if shared else f"{entity} {holder} holds it"
             change |= {"problem": "shared_domain" if shared else "duplicate_claim", "detail": detail}
         said.setdefault(pipedrive_id, []).append(change)

@@ -43,7 +43,7 @@ def ask_hull(wired: Wired, entity: Entity, pipedrive_ids: Sequence[int]) -> dict
 
 def learn(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> None:
     """Store Hull's answer (Pipedrive id → Hull id), and its consequences."""
-    found = deletions.give_way(session, connector_key, entity, found)
+    found = deletions.yield_to_living(session, connector_key, entity, found)
     learnt = hull_ids.learn_hull_ids(session, connector_key, entity, found)
     _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
     _send_settled(session, connector_key, entity, learnt.settled.values())

@@ -21,7 +21,7 @@ from db.change import WaitingCount
 from db.connector import Connector
 from db.outage import REMOTES, Outage, WaitingForRemote
 from pipeline.domain.kinds import Claim, Direction, Entity
-from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
+from pipeline.domain.outgoing import INDEX_BEHIND, INDEX_INCOMPLETE
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
 from pipeline.sync.connectors.webhooks import subscription_health
@@ -227,7 +227,7 @@ def _sentence(reason: str | None) -> str:
     return describe(reason) if reason in REASONS else "see the failures of the connector."
 
 
-WAITS: Final = (MIRROR_INCOMPLETE, INDEX_BEHIND)
+WAITS: Final = (INDEX_INCOMPLETE, INDEX_BEHIND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,9 +258,9 @@ def _wait(session: Session, connector_key: int, waiting: WaitingCount) -> FetchW
         if waiting.count == 1
         else f"{waiting.count:,} {entity.hull.capitalize()}s wait"
     )
-    what = "first full fetch" if waiting.reason == MIRROR_INCOMPLETE else "fetch of changes"
+    what = "first full fetch" if waiting.reason == INDEX_INCOMPLETE else "fetch of changes"
     begin = f"{who} for the {what} of {plural}, which tells whether Pipedrive has them already."
-    kind = "full" if waiting.reason == MIRROR_INCOMPLETE else "incremental"
+    kind = "full" if waiting.reason == INDEX_INCOMPLETE else "incremental"
     running = run_rows.running_run(session, connector_key, entity, kind)
     if running is not None:
         return FetchWait(

@@ -10,9 +10,10 @@ from itertools import groupby
 
 from sqlalchemy.orm import Session
 
-from db import change_writer, claim, id_mapping_writer
+from db import change_writer, id_mapping_writer, identifier, identifier_search
 from db import sync_event as events
-from db.claim import HeldClaim, Released
+from db.identifier import Released
+from db.identifier_search import DeletedHolder
 from db.session import transaction
 from pipeline.domain.departures import RESTORABLE_DAYS
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
@@ -31,16 +32,16 @@ def call_waiting(session: Session, connector_key: int, entity: str, pipedrive_id
     change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, map(str, ids), cause=REASON)
 
 
-def let_go(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> list[Released]:
-    """These records hold nothing any more, and those that waited for it are called."""
-    released = claim.let_go(session, connector_key, entity, pipedrive_ids)
+def release_all(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> list[Released]:
+    """Release everything that these records hold, and deliver the records that waited for it."""
+    released = identifier.release_all(session, connector_key, entity, pipedrive_ids)
     call_waiting(session, connector_key, entity, [each.wanted_by for each in released if each.wanted_by is not None])
     return released
 
 
 def release(session: Session, connector_key: int, entity: Entity, pipedrive_id: int) -> list[Released] | None:
     """Release the claims of a deleted record that a person does not expect back; None when it is not deleted."""
-    held = claim.departed_holders(session, connector_key, entity, [pipedrive_id])
+    held = identifier_search.find_deleted_holders(session, connector_key, entity, [pipedrive_id])
     return _release(session, list(held.values()), "manual") if held else None
 
 
@@ -51,21 +52,21 @@ def release_overdue() -> int:
     """
     done = 0
     with transaction() as session:
-        for (connector_key, entity), ids in claim.unshare_domains(session).items():
+        for (connector_key, entity), ids in identifier.unshare_domains(session).items():
             call_waiting(session, connector_key, entity, ids)
     while True:
         with transaction() as session:
-            held = claim.overdue(session, RESTORABLE_DAYS, AT_ONCE)
+            held = identifier_search.find_overdue_holders(session, RESTORABLE_DAYS, AT_ONCE)
             _release(session, held, "tidy")
         done += len(held)
         if len(held) < AT_ONCE:
             return done
 
 
-def _release(session: Session, held: Sequence[HeldClaim], cause: str) -> list[Released]:
+def _release(session: Session, held: Sequence[DeletedHolder], cause: str) -> list[Released]:
     released = []
     for (connector_key, entity), some in groupby(held, key=lambda each: (each.connector_key, each.entity)):
-        freed = let_go(session, connector_key, entity, [each.pipedrive_id for each in some])
+        freed = release_all(session, connector_key, entity, [each.pipedrive_id for each in some])
         _tell(session, connector_key, Entity(entity), freed, cause)
         released += freed
     return released

@@ -16,8 +16,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer, id_mapping, id_mapping_writer, newest_webhook
-from db import claim as claims
+from db import change_writer, id_mapping, id_mapping_writer, identifier, identifier_search, newest_webhook
 from db import departure as departed_rows
 from db import failure as failures
 from db import sync_event as events
@@ -33,7 +32,7 @@ from pipeline.load.departures import compose
 from pipeline.settings import settings
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.event_recorder import record
-from pipeline.sync.incoming.claim_release import let_go
+from pipeline.sync.incoming.claim_release import release_all
 from pipeline.sync.incoming.stale_reads import ask_again, expects_living, is_outdated, may_ask_again
 from pipeline.sync.staging import unpack_departures
 from pipeline.transform.incoming import say_farewell
@@ -168,7 +167,7 @@ def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Depa
     if not pairs:
         return set()
     ids = {*pairs, *pairs.values()}
-    held = claims.held_values(session, batch.connector_key, batch.entity, Claim.EXTERNAL_ID, ids)
+    held = identifier_search.find_held_values(session, batch.connector_key, batch.entity, Claim.EXTERNAL_ID, ids)
     return {
         loser
         for loser, survivor in pairs.items()
@@ -185,29 +184,31 @@ def _write_down(
     _read(session, *scope, moved_on, cause=MISSING)
     done = [each for each in farewells if each.departure.pipedrive_id not in moved_on]
     ids = [each.departure.pipedrive_id for each in done]
-    let_go(session, *scope, [each for each in ids if not seen[each].in_hull])
+    release_all(session, *scope, [each for each in ids if not seen[each].in_hull])
     names = [str(each) for each in ids]
     failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], names)
     failures.close_fields(session, scope[0], Direction.INCOMING, scope[1], names, refused=())
     id_mapping_writer.ask_for_conflicts(session, *scope)
-    _hand_on(session, batch, done)
+    _transfer(session, batch, done)
     sources = changes.sources_of(session, batch.id)
     record(session, [_told(batch, each, sources) for each in done if each.outcome is not None])
 
 
-def _hand_on(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell]) -> None:
-    """What a merged record leaves behind is now that of the one it became, which is read and delivered again."""
+def _transfer(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell]) -> None:
+    """Transfer what merged records held, and Hull's values, to the survivors: these are read and delivered again."""
     merged = [(each, each.departure.merged_into) for each in farewells if each.departure.merged_into is not None]
     if not merged:
         return
     scope = (batch.connector_key, batch.entity)
     id_mapping_writer.add_shells(session, *scope, [into for each, into in merged if each.joins], in_hull=True)
     became = id_mapping.follow_merges(session, *scope, [into for _, into in merged])
-    claims.hand_on(session, *scope, {each.departure.pipedrive_id: became[into] for each, into in merged if each.joins})
+    identifier.transfer(
+        session, *scope, {each.departure.pipedrive_id: became[into] for each, into in merged if each.joins}
+    )
     left: dict[int, dict[str, Any]] = {}
     for each, into in merged:
         left[became[into]] = left.get(became[into], {}) | (each.before if each.joins else {})
-    id_mapping_writer.inherit(session, *scope, left)
+    id_mapping_writer.transfer_attributes(session, *scope, left)
     _read(session, *scope, left, cause=MERGED)
 
 
@@ -260,15 +261,15 @@ def _read(session: Session, connector_key: int, entity: str, pipedrive_ids: Iter
     change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, ids, cause=cause)
 
 
-def give_way(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> dict[int, str]:
+def yield_to_living(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> dict[int, str]:
     """Hull shows a deleted record and an existing one as one, as after a claim was released: the User or Account, and
     the claims, become the existing record's, without the deletion mark.
 
     found    Pipedrive id → Hull id, as Hull returned; returned without the deleted records that yielded
     """
-    found, heirs = departed_rows.give_way(session, connector_key, entity, found)
-    claims.hand_on(session, connector_key, entity, heirs)
-    _read(session, connector_key, entity, heirs.values(), cause="made_anew")
+    found, survivors = departed_rows.yield_to_living(session, connector_key, entity, found)
+    identifier.transfer(session, connector_key, entity, survivors)
+    _read(session, connector_key, entity, survivors.values(), cause="made_anew")
     name = event_name(Direction.INCOMING, entity, Outcome.SKIP)
     record(
         session,
@@ -279,10 +280,10 @@ def give_way(session: Session, connector_key: int, entity: Entity, found: dict[i
                 entity=entity,
                 cause="resolve",
                 reason="gave_way",
-                detail=f"to {entity} {heir}",
+                detail=f"to {entity} {survivor}",
                 pipedrive_id=departed,
             )
-            for departed, heir in sorted(heirs.items())
+            for departed, survivor in sorted(survivors.items())
         ],
     )
     return found

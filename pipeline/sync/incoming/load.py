@@ -6,15 +6,14 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import claim as claims
 from db import departure as departed_rows
 from db import failure as failures
-from db import id_mapping, id_mapping_writer, known_as
+from db import id_mapping, id_mapping_writer, identifier
 from db import run as run_rows
 from db import snapshot as snapshots
 from db.batch import ClaimedBatch
-from db.claim import ClaimResult
 from db.id_mapping import Known
+from db.identifier import TakeResult
 from db.page import PageContext, write_page
 from db.session import after_commit, transaction
 from pipeline import wiring
@@ -66,7 +65,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         if batch.run_id is None and entity is Entity.PERSON:
             plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
-        taken = claims.take_claims(session, wired.key, entity, plan.wanted_claims)
+        taken = identifier.take_values(session, wired.key, entity, plan.wanted_claims)
         named = load_incoming.organizations_of(plan)
         read = departed_rows.read_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings or plan.silent else {}
@@ -98,15 +97,15 @@ def load_batch(batch: ClaimedBatch) -> None:
 
 
 def _keep_identity(
-    session: Session, batch: ClaimedBatch, plan: PagePlan, taken: ClaimResult, moved_on: frozenset[int]
+    session: Session, batch: ClaimedBatch, plan: PagePlan, taken: TakeResult, moved_on: frozenset[int]
 ) -> None:
     """Use the records' current state. Records that changed since stay as the faster worker has stored them."""
     scope = (session, batch.connector_key, plan.entity)
     current = [each for each in plan.changed_ids if each not in moved_on]
     unsaid = [each for each in load_incoming.ids_of(plan) if each not in moved_on]
-    freed = claims.release_claims(*scope, plan.wanted_claims, changed=current)
-    known_as.note_values(
-        *scope, plan.known_as(taken.held), changed=[*current, *unsaid], true=load_incoming.claims_of(plan)
+    freed = identifier.release_replaced(*scope, plan.wanted_claims, changed=current)
+    identifier.write_aliases(
+        *scope, plan.aliases(taken.held), changed=[*current, *unsaid], kept=load_incoming.claims_of(plan)
     )
     call_waiting(*scope, freed)
     id_mapping_writer.ask_anew(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)

@@ -14,7 +14,8 @@ from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Source
-from db.claim import NOBODY, HeldClaim, departed_holders
+from db.identifier import NOBODY
+from db.identifier_search import DeletedHolder, find_deleted_holders
 from db.page import PageContext
 from pipeline.domain.departures import RESTORABLE_DAYS
 from pipeline.domain.incoming import UNIDENTIFYING, FieldProblem
@@ -127,7 +128,7 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
     error = event_name(Direction.INCOMING, plan.entity, Outcome.ERROR)
     skip = event_name(Direction.INCOMING, plan.entity, Outcome.SKIP)
     recorder = EventRecorder()
-    departed = departed_holders(session, context.connector_key, plan.entity, held.values()) if held else {}
+    departed = find_deleted_holders(session, context.connector_key, plan.entity, held.values()) if held else {}
     for sending in plan.sendings:
         if sending.effect == load_incoming.SAME:
             continue
@@ -154,14 +155,14 @@ def _by_cause(problems: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str
     return [(reason, ", ".join(dict.fromkeys(named)), detail) for (reason, detail), named in fields.items()]
 
 
-def _held(claim: str, entity: Entity, holder: int, departed: Mapping[int, HeldClaim]) -> tuple[str, str]:
+def _held(claim: str, entity: Entity, holder: int, departed: Mapping[int, DeletedHolder]) -> tuple[str, str]:
     """(reason, detail) of a claim under which a record cannot travel."""
     if holder == NOBODY:
         return "shared_domain", f"{claim}: several {entity.plural} give it, so it identifies none of them"
     return "duplicate_claim", f"{claim}: held by {entity} {holder}{_until(departed.get(holder))}"
 
 
-def _until(held: HeldClaim | None) -> str:
+def _until(held: DeletedHolder | None) -> str:
     """About a deleted holder: since when, and when it releases its claims automatically."""
     if held is None:
         return ""

@@ -18,7 +18,7 @@ def claims_in(record: dict[str, Any], plan: Plan) -> list[Pair]:
         read = plan.incoming.read(record)
     except (Rejected, Skip):
         return []
-    return [*read.claims.items(), *read.known_as]
+    return [*read.claims.items(), *read.aliases]
 
 
 def agrees(record: dict[str, Any], claims: Iterable[Pair], plan: Plan) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer, claim, failure, id_mapping, id_mapping_writer, joining, snapshot
+from db import change_writer, failure, id_mapping, id_mapping_writer, identifier, joining, snapshot
 from db.batch import ClaimedBatch
 from db.joining import Join
 from db.session import transaction
@@ -253,10 +253,10 @@ def _join(
         for name, value in outcome.decisions[each.hull_id].claims
         if name != SYNC_KEY
     ]
-    claim.take_claims(session, *scope, claims)
-    joining.give_up(session, *scope, [each.wanted.hull_id for each in done if each.refused is not None])
+    identifier.take_values(session, *scope, claims)
+    joining.cancel_intents(session, *scope, [each.wanted.hull_id for each in done if each.refused is not None])
     held = [each.hull_id for each in outcome.decisions.values() if each.act is Act.HOLD]
-    joining.give_up(session, *scope, held)
+    joining.cancel_intents(session, *scope, held)
     unsure = [each.wanted.hull_id for each in outcome.sending.sent if each.unsure is not None]
     joining.mark_unknown(session, *scope, unsure)
     if batch.entity == Entity.ORGANIZATION:

@@ -20,12 +20,12 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import claim as claim_rows
-from db import id_mapping, known_as, mirror
+from db import id_mapping, identifier_search, watermark
 from db.batch import LISTED, Batch, ClaimedBatch, wakeup_of
 from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
-from db.mirror import Freshness
+from db.identifier import SEVERAL
 from db.session import after_commit, transaction
+from db.watermark import IndexFreshness
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.json_text import write_lenient
@@ -77,7 +77,7 @@ class Answers:
     added_is_whole: bool = True
 
 
-def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, index: Freshness) -> Answers:
+def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, index: IndexFreshness) -> Answers:
     """Find the records that match the claims. Pipedrive's lists win over staged pages, and these over the index.
 
     index  how up to date it was before the look-up
@@ -93,8 +93,8 @@ def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, 
     )
     with transaction() as session:
         known = id_mapping.known(session, batch.connector_key, batch.entity, list(staged.versions))
-        held = known_as.find_records(session, batch.connector_key, batch.entity, pairs)
-        shared = claim_rows.shared_among(session, batch.connector_key, batch.entity, pairs)
+        held = identifier_search.find_records(session, batch.connector_key, batch.entity, pairs)
+        shared = identifier_search.find_shared(session, batch.connector_key, batch.entity, pairs)
     ahead = {
         each for each in staged.versions if _is_ahead(known.get(each), staged.versions[each], staged.digests[each])
     }
@@ -117,7 +117,7 @@ def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, 
 
 def _is_shared(pair: Pair, ids: Collection[int]) -> bool:
     """Return whether so many Organizations have this domain that it identifies none of them."""
-    return pair[0] == Claim.DOMAIN and len(ids) >= claim_rows.SEVERAL
+    return pair[0] == Claim.DOMAIN and len(ids) >= SEVERAL
 
 
 class _Collected:
@@ -171,7 +171,7 @@ def _read(plan: Plan, record: Record) -> IncomingRecord | None:
 
 
 def _pairs_of(read: IncomingRecord | None) -> list[Pair]:
-    return [] if read is None else [*read.claims.items(), *read.known_as]
+    return [] if read is None else [*read.claims.items(), *read.aliases]
 
 
 def _staged_pages(batch: ClaimedBatch) -> Iterator[list[Any]]:
@@ -202,7 +202,7 @@ def _list(
     plan: Plan,
     listed: _Collected,
     wanted: LookupQuery,
-    index: Freshness,
+    index: IndexFreshness,
     staged: _Collected,
 ) -> _Collected:
     """List what the index does not have yet, and stage it; the mark moves to the end of the lists."""
@@ -220,10 +220,10 @@ def _list(
     with transaction() as session:
         batches.hold(session, batch)
         for packed, count in news:
-            _hand_on(session, batch, packed, count)
+            _stage(session, batch, packed, count)
         if added.is_whole:  # of a list by time that was cut, what it showed is proven; of one by id, nothing is
             until = index.now if changed.is_whole else datetime.fromtimestamp(changed.until_s or 0, UTC)
-            mirror.note_listed(session, batch.connector_key, batch.entity, min(until, index.now))
+            watermark.note_listed(session, batch.connector_key, batch.entity, min(until, index.now))
     return listed
 
 
@@ -256,7 +256,7 @@ def _is_ahead(known: Known | None, version: int, digest: str) -> bool:
     return known.version == version and bool(digest) and known.digest not in (*_UNKNOWABLE, digest)
 
 
-def _hand_on(session: Session, batch: ClaimedBatch, packed: bytes, count: int) -> None:
+def _stage(session: Session, batch: ClaimedBatch, packed: bytes, count: int) -> None:
     """Stage a page as a separate batch, which begins with transform."""
     row = Batch(
         connector_key=batch.connector_key,

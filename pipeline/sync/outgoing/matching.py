@@ -1,6 +1,6 @@
 """Before anything is created: does the record already exist?
 
-    intend   store what is about to be created, and reserve its claims; a second worker waits
+    reserve  store what is about to be created, and reserve its claims; a second worker waits
     look up  see `pipeline.sync.outgoing.lookup`; if the answer is not known yet, start the fetch that finds it, and wait
     decide   one match is used, several are a person's decision, none means that it does not exist
 
@@ -23,15 +23,15 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import joining, mirror, outage
+from db import identifier, joining, outage, watermark
 from db.batch import ClaimedBatch
-from db.joining import Holder, Intent, Join
-from db.mirror import Freshness
+from db.joining import Intent, Join, RecordOwner
 from db.session import transaction
 from db.snapshot import read_snapshots
+from db.watermark import IndexFreshness
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE, Act, Candidate, Decision, MatchStatus
+from pipeline.domain.outgoing import INDEX_BEHIND, INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.domain.times import epoch_seconds
 from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
@@ -45,7 +45,7 @@ from pipeline.transform.conflicts import differs, value_of
 from pipeline.transform.identifiers import claims_of
 from pipeline.wiring import Wired
 
-SPOKEN_FOR_S: Final = 2.0
+RESERVED_S: Final = 2.0
 UNRESOLVED_S: Final = 15.0
 LISTING_S: Final = 600.0
 """The end of a fetch wakes the waiting records; this pause covers a fetch that does not end."""
@@ -101,10 +101,10 @@ def look_before_creating(
         return settlement
     with transaction() as session:
         batches.hold(session, batch)
-        intents = _intend(session, batch, creates, settlement)
-        index = mirror.freshness(session, batch.connector_key, batch.entity)
+        intents = _write_intents(session, batch, creates, settlement)
+        index = watermark.get_index_freshness(session, batch.connector_key, batch.entity)
     mine = [each for each in creates if each.hull_id in intents] + doubtful
-    intents |= {each.hull_id: _nothing_intended(each) for each in doubtful}
+    intents |= {each.hull_id: _no_intent(each) for each in doubtful}
     if not mine:
         return settlement
     older = [
@@ -134,7 +134,7 @@ def _with_claims(decision: Decision, plan: Plan, entity: Entity) -> Decision:
     return replace(decision, claims=claims_of(decision.candidate.message[entity.hull], plan.settings, entity))
 
 
-def _nothing_intended(decision: Decision) -> Intent:
+def _no_intent(decision: Decision) -> Intent:
     return Intent(decision.hull_id, "", None, None, is_new=True)
 
 
@@ -146,35 +146,34 @@ def _is_known(decision: Decision) -> Resolution | None:
     return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=candidate.pipedrive_id, matched_by=candidate.matched_by)
 
 
-def _intend(
+def _write_intents(
     session: Session, batch: ClaimedBatch, creates: Sequence[Decision], settlement: Settlement
 ) -> dict[str, Intent]:
     """Return Hull id → the intent with which it continues; the others are stored as waiting."""
     scope = (batch.connector_key, batch.entity)
     departed = [each.hull_id for each in creates if each.candidate.standing is MatchStatus.DEPARTED]
-    held = joining.part_from_departed(session, *scope, departed)
-    intents = joining.intend(session, *scope, [each.hull_id for each in creates])
-    joining.bequeath(session, *scope, held)
+    pending = joining.detach_deleted(session, *scope, departed)
+    intents = joining.write_intents(session, *scope, [each.hull_id for each in creates])
+    joining.store_pending_attributes(session, *scope, pending)
     for each in creates:
         intent = intents.get(each.hull_id)
         if intent is None or intent.pipedrive_id is not None:  # another worker mapped it a moment ago
             settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", 0.5)
-    spoken = [
+    wanted = [
         (claim, value, each.hull_id)
         for each in creates
         if each.hull_id not in settlement.waiting
         for claim, value in each.claims
     ]
-    second = joining.speak_for(session, *scope, spoken)
+    second = identifier.reserve(session, *scope, wanted)
     # The first one is in flight and will end the wait. One that is no longer in flight needs a person.
     alive = changes.under_way(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
     settlement.waiting |= {
-        hull_id: Postponement("spoken_for", SPOKEN_FOR_S, counted=first not in alive)
-        for hull_id, first in second.items()
+        hull_id: Postponement("spoken_for", RESERVED_S, counted=first not in alive) for hull_id, first in second.items()
     }
     # Pipedrive was not called for the waiting ones: they release their reservations, so that no two wait for each
     # other.
-    joining.give_up(session, *scope, [hull_id for hull_id in second if intents[hull_id].is_new])
+    joining.cancel_intents(session, *scope, [hull_id for hull_id in second if intents[hull_id].is_new])
     return {hull_id: intent for hull_id, intent in intents.items() if hull_id not in settlement.waiting}
 
 
@@ -183,13 +182,13 @@ def _wait_for_listing(
     mine: Sequence[Decision],
     intents: Mapping[str, Intent],
     answers: Answers,
-    index: Freshness,
+    index: IndexFreshness,
     settlement: Settlement,
 ) -> None:
     """Start the fetch for records that are still undecided, and let them wait for it. Its end wakes them."""
     whole = not (index.is_complete and answers.added_is_whole)
     index_fetch.start(batch.connector_key, Entity(batch.entity), whole=whole)
-    reason = INDEX_BEHIND if index.is_complete else MIRROR_INCOMPLETE
+    reason = INDEX_BEHIND if index.is_complete else INDEX_INCOMPLETE
     settlement.waiting |= {
         hull_id: Postponement(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind
     }
@@ -204,7 +203,7 @@ def _wait_for_listing(
     ]
     with transaction() as session:
         batches.hold(session, batch)
-        joining.give_up(session, batch.connector_key, batch.entity, unasked)
+        joining.cancel_intents(session, batch.connector_key, batch.entity, unasked)
 
 
 def _decide(
@@ -221,19 +220,19 @@ def _decide(
     entity = Entity(batch.entity)
     ids = {each for found in answers.by_claim.values() for each in found} | set(answers.records)
     with transaction() as session:
-        holders = joining.find_holders(session, batch.connector_key, entity, ids)
+        owners = joining.find_owners(session, batch.connector_key, entity, ids)
     met: dict[str, Resolution] = {}
     for each in mine:
-        found = match(each.hull_id, each.claims, answers.by_claim, holders)
+        found = match(each.hull_id, each.claims, answers.by_claim, owners)
         intent = intents[each.hull_id]
         if found is None and not intent.is_new:
-            found = _made_before(each, intent, answers, holders)
+            found = _made_before(each, intent, answers, owners)
         if found is not None:
-            met[each.hull_id] = _doubt_undelivered(each, found, answers, holders, plan)
+            met[each.hull_id] = _doubt_undelivered(each, found, answers, owners, plan)
         elif each.act is Act.CREATE:
             settlement.decided.append(each)
         else:  # a record lost this claim a moment ago; our tables are updated when its page is loaded
-            settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", SPOKEN_FOR_S, grows=True, for_hull=True)
+            settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", RESERVED_S, grows=True, for_hull=True)
     settle_with_hull(batch, wired, met)
     rivals = settlement.beside | met
     part_rivals(rivals)
@@ -243,24 +242,26 @@ def _decide(
         _found(each, met[each.hull_id], snapshots, plan, entity, now_s=now_s) for each in mine if each.hull_id in met
     ]
     unresolved = [hull_id for hull_id, found in met.items() if found.standing is MatchStatus.UNRESOLVED]
-    if let_go := [hull_id for hull_id in unresolved if intents[hull_id].is_new]:
+    if cancelled := [hull_id for hull_id in unresolved if intents[hull_id].is_new]:
         with transaction() as session:
             batches.hold(session, batch)
-            joining.give_up(session, batch.connector_key, entity, let_go)
+            joining.cancel_intents(session, batch.connector_key, entity, cancelled)
 
 
 def _doubt_undelivered(
-    each: Decision, found: Resolution, answers: Answers, holders: Mapping[int, Holder], plan: Plan
+    each: Decision, found: Resolution, answers: Answers, owners: Mapping[int, RecordOwner], plan: Plan
 ) -> Resolution:
     """A record that our tables do not know is sent to Hull with its own claims: if they belong to another one, that
     one gets it."""
     record = answers.records.get(found.pipedrive_id or 0)
-    if found.standing is not MatchStatus.KNOWN or record is None or found.pipedrive_id in holders:
+    if found.standing is not MatchStatus.KNOWN or record is None or found.pipedrive_id in owners:
         return found
     return found if agrees(record, each.claims, plan) else unresolved(found.pipedrive_id or 0, found.matched_by)
 
 
-def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapping[int, Holder]) -> Resolution | None:
+def _made_before(
+    each: Decision, intent: Intent, answers: Answers, owners: Mapping[int, RecordOwner]
+) -> Resolution | None:
     """An earlier attempt may have created the record, which no claim identifies: a record that appeared since with
     exactly the written values is used.
     """
@@ -270,7 +271,7 @@ def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapp
     alike = [
         pipedrive_id
         for pipedrive_id, record in answers.records.items()
-        if (pipedrive_id not in holders or holders[pipedrive_id].hull_id is None)
+        if (pipedrive_id not in owners or owners[pipedrive_id].hull_id is None)
         and (epoch_seconds(record.get("add_time")) or 0) >= earliest
         and _says(record, each)
     ]

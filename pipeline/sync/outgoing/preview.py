@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import known_as, mirror
+from db import identifier_search, watermark
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import MIRROR_INCOMPLETE, Act, Candidate, Decision, MatchStatus
+from pipeline.domain.outgoing import INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing.known_by import Pair
 from pipeline.sync.outgoing.resolve import Gathered, Message, Resolution, gather
@@ -140,17 +140,19 @@ def _without_held(
     session: Session, connector_key: int, entity: Entity, plan: Plan, decisions: Mapping[str, Decision]
 ) -> dict[str, Decision]:
     fresh = new_pairs(decisions.values(), plan)
-    held = known_as.find_records(session, connector_key, entity, [pair for pairs in fresh.values() for pair in pairs])
+    held = identifier_search.find_records(
+        session, connector_key, entity, [pair for pairs in fresh.values() for pair in pairs]
+    )
     return {each.hull_id: each for each in without_held(decisions.values(), fresh, held, plan)}
 
 
 def _blind(session: Session, connector_key: int, entity: Entity) -> str | None:
     """Return why the index cannot say whether a record exists; None if it can."""
-    index = mirror.freshness(session, connector_key, entity)
+    index = watermark.get_index_freshness(session, connector_key, entity)
     if not index.is_reindexed:
         return NEW_IDENTIFIERS
     if not index.is_complete:
-        return MIRROR_INCOMPLETE
+        return INDEX_INCOMPLETE
     return INDEX_STALE if index.now - index.changed_since > INDEX_FRESH else None
 
 

@@ -71,7 +71,7 @@ class Later:
         behind it for ever."""
         stop, rest = sending.stop, [each.hull_id for each in sending.rest]
         unmade = [each.hull_id for each in sending.rest if each.pipedrive_id is None]
-        joining.give_up(self._session, self._batch.connector_key, self._batch.entity, unmade)
+        joining.cancel_intents(self._session, self._batch.connector_key, self._batch.entity, unmade)
         if stop is None:
             return
         if isinstance(stop, ConfigurationError):

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import change as changes
-from db import id_mapping, joining, known_as, sync_event
+from db import id_mapping, identifier_search, joining, sync_event
 from db.batch import ClaimedBatch
 from db.departure import find_living
-from db.joining import Holder, MappingState
+from db.joining import MappingState, RecordOwner
 from db.snapshot import read_snapshots
 from pipeline.domain.departures import DEPARTED, MERGED
 from pipeline.domain.json_text import read_lenient
@@ -188,9 +188,7 @@ def _by_report(
     said = {hull_id: pipedrive_ids_of(message[entity.hull]) for hull_id, message in messages.items()}
     named = {each for ids in said.values() for each in ids}
     living = find_living(session, connector_key, entity, named) | {each: each for each in shown.records}
-    holders = joining.find_holders(
-        session, connector_key, entity, {each for each in living.values() if each is not None}
-    )
+    owners = joining.find_owners(session, connector_key, entity, {each for each in living.values() if each is not None})
     for hull_id, ids in said.items():
         now = found[hull_id]
         alive = tuple(dict.fromkeys(one for each in ids if (one := living.get(each)) is not None))
@@ -200,21 +198,21 @@ def _by_report(
             found[hull_id] = Resolution(standing=MatchStatus.CONFLICT, others=alive)
         elif alive and now.standing is MatchStatus.UNKNOWN:
             sure = {living.get(each) for each in anonymous_pipedrive_ids(messages[hull_id][entity.hull])}
-            found[hull_id] = _met(hull_id, alive[0], "report", holders, is_sure=alive[0] in sure)
+            found[hull_id] = _met(hull_id, alive[0], "report", owners, is_sure=alive[0] in sure)
         elif now.standing is MatchStatus.UNKNOWN and any(each in living for each in ids):
             now.standing = MatchStatus.DEPARTED
     return named - living.keys()
 
 
 def _met(
-    hull_id: str, pipedrive_id: int, matched_by: str, holders: Mapping[int, Holder], *, is_sure: bool = False
+    hull_id: str, pipedrive_id: int, matched_by: str, owners: Mapping[int, RecordOwner], *, is_sure: bool = False
 ) -> Resolution:
     """One record matches; it may be mapped to another one already, or belong to one that Hull has not shown yet."""
-    holder = holders.get(pipedrive_id)
-    if holder is not None and holder.hull_id not in (None, hull_id):
+    owner = owners.get(pipedrive_id)
+    if owner is not None and owner.hull_id not in (None, hull_id):
         return Resolution(standing=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
-    if holder is not None and holder.hull_id is None and holder.is_told and not is_sure:
-        return unresolved(pipedrive_id, matched_by, is_old=holder.is_old)
+    if owner is not None and owner.hull_id is None and owner.awaits_hull_id and not is_sure:
+        return unresolved(pipedrive_id, matched_by, is_old=owner.is_old)
     return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by, is_sure=is_sure)
 
 
@@ -274,12 +272,12 @@ def _by_claims(
     """Find unmatched reports by claims in the local index; the first claim with a match decides."""
     unknown = [hull_id for hull_id, each in found.items() if each.standing is MatchStatus.UNKNOWN]
     claims = {hull_id: claims_of(messages[hull_id][entity.hull], settings, entity) for hull_id in unknown}
-    answers = known_as.find_records(
+    answers = identifier_search.find_records(
         session, connector_key, entity, [pair for pairs in claims.values() for pair in pairs]
     )
-    holders = joining.find_holders(session, connector_key, entity, {each for ids in answers.values() for each in ids})
+    owners = joining.find_owners(session, connector_key, entity, {each for ids in answers.values() for each in ids})
     for hull_id in unknown:
-        met = match(hull_id, claims[hull_id], answers, holders)
+        met = match(hull_id, claims[hull_id], answers, owners)
         if met is not None:
             found[hull_id] = met
 
@@ -288,17 +286,17 @@ def match(
     hull_id: str,
     claims: Iterable[tuple[str, str]],
     answers: Mapping[tuple[str, str], list[int]],
-    holders: Mapping[int, Holder],
+    owners: Mapping[int, RecordOwner],
 ) -> Resolution | None:
     """Choose by the first claim with a match: one record is used, several need a person.
 
     answers  (claim, value) → Pipedrive ids
-    holders  Pipedrive id → its Hull id, if the id map has one
+    owners   Pipedrive id → its Hull id, if the id map has one
     """
     for place, (claim, value) in enumerate(claims):
         ids = answers.get((claim, value))
         if ids:
-            met = _met(hull_id, ids[0], claim, holders)
+            met = _met(hull_id, ids[0], claim, owners)
             if len(ids) > 1:
                 met = Resolution(standing=MatchStatus.AMBIGUOUS, others=tuple(ids), matched_by=claim)
             met.by_lower_claim = place > 0
@@ -309,7 +307,7 @@ def match(
 def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]) -> None:
     """What is remembered of the writes of those that were joined just now."""
     late = {each.pipedrive_id: each for each in found.values() if each.pipedrive_id is not None and each.memory is None}
-    for pipedrive_id, memory in joining.memories(session, connector_key, entity, late).items():
+    for pipedrive_id, memory in joining.find_memories(session, connector_key, entity, late).items():
         late[pipedrive_id].memory = memory
 
 

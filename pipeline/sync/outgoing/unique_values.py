@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from db import known_as
+from db import identifier_search
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline.domain.incoming import FieldProblem
@@ -31,7 +31,7 @@ def leave_what_others_hold(
         return []
     with transaction() as session:
         wanted = [pair for pairs in fresh.values() for pair in pairs]
-        held = known_as.find_records(session, batch.connector_key, batch.entity, wanted)
+        held = identifier_search.find_records(session, batch.connector_key, batch.entity, wanted)
     together = {pair: {*held.get(pair, ()), *listed.get(pair, ())} for pair in (*held, *listed)}
     return without_held(decided, fresh, together, plan)
 

@@ -26,7 +26,7 @@ from db.run import Run, Slice
 from db.session import after_commit, transaction
 from db.sync_event import ToldLate
 from pipeline.domain.kinds import Direction, Entity, Outcome
-from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
+from pipeline.domain.outgoing import INDEX_BEHIND, INDEX_INCOMPLETE
 from pipeline.settings import settings
 from pipeline.sync.changes import dispatch
 from pipeline.sync.event_recorder import record
@@ -204,7 +204,7 @@ def _clock(moment: datetime) -> str:
 def _wake_waiting(session: Session, run: Run) -> None:
     """Records that could not be looked up before this fetch had ended are due now."""
     builds_index = run.kind == "full" or run.reindexes
-    reasons = [INDEX_BEHIND, MIRROR_INCOMPLETE] if builds_index else [INDEX_BEHIND]
+    reasons = [INDEX_BEHIND, INDEX_INCOMPLETE] if builds_index else [INDEX_BEHIND]
     if change_writer.make_due(session, run.connector_key, Direction.OUTGOING, run.entity, reasons):
         dispatch.go_on(session)
 

@@ -30,7 +30,7 @@ def test_a_join_takes_the_place_of_an_intent_of_the_same_moment(world: World) ->
             lost.append(error)
 
     with Session(engine()) as other:
-        assert joining.intend(other, world.connector_key, "person", [ANN])[ANN].is_new
+        assert joining.write_intents(other, world.connector_key, "person", [ANN])[ANN].is_new
         worker = threading.Thread(target=join)
         worker.start()
         until = time.monotonic() + PATIENCE_S

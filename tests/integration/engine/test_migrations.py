@@ -310,8 +310,12 @@ def test_stored_identifiers_are_found_by_the_spelling_of_now_after_the_migration
     migrate(migrated)
 
     with migrated.connect() as connection:
-        held = connection.execute(text("SELECT pipedrive_id, value FROM claims ORDER BY 1")).all()
-        known = connection.execute(text("SELECT pipedrive_id, value FROM known_as ORDER BY 1, 2")).all()
+        held = connection.execute(
+            text("SELECT pipedrive_id, value FROM identifiers WHERE role = 'holder' ORDER BY 1")
+        ).all()
+        known = connection.execute(
+            text("SELECT pipedrive_id, value FROM identifiers WHERE role = 'alias' ORDER BY 1, 2")
+        ).all()
     assert [tuple(row) for row in held] == [
         (1, "ada@example.com"),
         (2, "bo@xn--mnchen-3ya.de"),
@@ -424,6 +428,54 @@ def test_jobs_keep_their_secrets_and_failures_when_errands_are_renamed(
         ("control:logs:9", "control.sweep"),
     ]
     assert drift(migrated) == []
+
+
+def test_four_tables_become_identifiers_and_a_column_of_watermarks(migrated: Engine) -> None:
+    unmigrate(migrated, "0039")
+    with migrated.begin() as connection:
+        for row in (
+            "connectors (id, name, hull_organization) VALUES ('a', 'a', 'a.test')",
+            "claims VALUES (1, 'person', 'email', 'ada@a.test', 1, 2), (1, 'organization', 'domain', 'a.test', 0, NULL)",
+            "known_as VALUES (1, 'person', 'email', 'ada@a.test', 2), (1, 'person', 'email', 'ada@b.test', 1)",
+            "create_intents VALUES (1, 'person', 'email', 'ben@a.test', 'ben')",
+            "watermarks (connector_key, entity, reached_at) VALUES (1, 'person', '2026-03-01 UTC')",
+            "mirrors VALUES (1, 'person', '2026-03-02 UTC'), (1, 'organization', '2026-03-03 UTC')",
+        ):
+            connection.execute(text(f"INSERT INTO {row}"))
+
+    migrate(migrated)
+
+    with migrated.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT role, entity, kind, value, coalesce(pipedrive_id::text, hull_id), wanted_by FROM identifiers"
+                " ORDER BY role, entity, value, pipedrive_id"
+            )
+        ).all()
+        marks = connection.execute(
+            text("SELECT entity, reached_at::date, listed_at::date FROM watermarks ORDER BY entity")
+        ).all()
+    assert [tuple(row) for row in found] == [
+        ("alias", "person", "email", "ada@a.test", "2", None),
+        ("alias", "person", "email", "ada@b.test", "1", None),
+        ("holder", "organization", "domain", "a.test", "0", None),
+        ("holder", "person", "email", "ada@a.test", "1", 2),
+        ("reserved", "person", "email", "ben@a.test", "ben", None),
+    ]
+    assert [tuple(row) for row in marks] == [
+        ("organization", None, date(2026, 3, 3)),
+        ("person", date(2026, 3, 1), date(2026, 3, 2)),
+    ]
+    assert not {"claims", "known_as", "create_intents", "mirrors"} & tables(migrated)
+
+    unmigrate(migrated, "0039")
+
+    with migrated.connect() as connection:
+        kept = {
+            table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()  # noqa: S608
+            for table in ("claims", "known_as", "create_intents", "mirrors")
+        }
+    assert kept == {"claims": 2, "known_as": 2, "create_intents": 1, "mirrors": 2}
 
 
 def test_a_migration_takes_as_long_as_it_takes_and_leaves_the_limits_of_all_others(migrated: Engine) -> None:

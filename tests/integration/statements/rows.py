@@ -54,29 +54,34 @@ STEPS: Final = (
     " SELECT 2, 'person', n, CASE n % 3 WHEN 0 THEN 'merged' WHEN 1 THEN 'deleted' ELSE 'full' END, 'fetched',"
     " CASE n % 3 WHEN 0 THEN n + 1 END, CASE n % 3 WHEN 1 THEN now() - interval '60 days' END, CASE n % 3 WHEN 2 THEN 'a' || n END"
     " FROM generate_series(1, 3000) n",
-    "INSERT INTO claims (connector_key, entity, claim, value, pipedrive_id, wanted_by)"
-    " SELECT 1, 'person', 'email', 'p' || n || '@example.com', n, CASE WHEN n % 100 = 0 THEN n + 1 END"
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, pipedrive_id, wanted_by)"
+    " SELECT 'holder', 1, 'person', 'email', 'p' || n || '@example.com', n, CASE WHEN n % 100 = 0 THEN n + 1 END"
     " FROM generate_series(1, {n}) n",
-    "INSERT INTO claims (connector_key, entity, claim, value, pipedrive_id)"
-    " SELECT 1, 'organization', 'domain', 'd' || n || '.example', n FROM generate_series(1, {n} / 5) n",
-    "INSERT INTO claims (connector_key, entity, claim, value, pipedrive_id)"
-    " SELECT 2, 'person', 'email', 'q' || n || '@example.com', n FROM generate_series(1, 3000) n",
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, pipedrive_id)"
+    " SELECT 'holder', 1, 'organization', 'domain', 'd' || n || '.example', n FROM generate_series(1, {n} / 5) n",
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, pipedrive_id)"
+    " SELECT 'holder', 2, 'person', 'email', 'q' || n || '@example.com', n FROM generate_series(1, 3000) n",
     "UPDATE id_mappings SET state = 'deleted' WHERE connector_key = 1 AND entity = 'person' AND pipedrive_id IN (61, 64, 67, 70)",
     "UPDATE id_mappings SET intent_at = now() - interval '5 minutes' WHERE connector_key = 1 AND entity = 'person'"
     " AND hull_id IS NOT NULL AND state = 'full' AND pipedrive_id < 1000",
     "UPDATE id_mappings SET first_seen_at = now() - interval '4 minutes' WHERE connector_key = 1 AND entity = 'person'"
     " AND pipedrive_id BETWEEN 2000 AND 3000",
-    "INSERT INTO known_as (connector_key, entity, claim, value, pipedrive_id)"
-    " SELECT 1, 'person', 'email', 'p' || n || '@example.com', 2000 + n FROM generate_series(1, 500) n",
-    "INSERT INTO known_as (connector_key, entity, claim, value, pipedrive_id)"
-    " SELECT 1, 'person', 'email', 'x' || n || '@example.com', n FROM generate_series(1, {n}) n",
-    "INSERT INTO claims (connector_key, entity, claim, value, pipedrive_id)"
-    " SELECT 1, 'person', 'email', 'second' || pipedrive_id, pipedrive_id"
-    " FROM claims WHERE connector_key = 1 AND entity = 'person'",
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, pipedrive_id)"
+    " SELECT 'alias', 1, 'person', 'email', 'p' || n || '@example.com', 2000 + n FROM generate_series(1, 500) n",
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, pipedrive_id)"
+    " SELECT 'alias', 1, 'person', 'email', 'x' || n || '@example.com', n FROM generate_series(1, {n}) n",
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, pipedrive_id)"
+    " SELECT 'holder', 1, 'person', 'email', 'second' || pipedrive_id, pipedrive_id"
+    " FROM identifiers WHERE role = 'holder' AND connector_key = 1 AND entity = 'person'",
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, pipedrive_id)"
+    " SELECT 'holder', 1, 'organization', 'domain', 'shared' || n || '.example', 0 FROM generate_series(1, 300) n",
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, pipedrive_id)"
+    " SELECT 'alias', 1, 'organization', 'domain', 'shared' || n || '.example', 10 * n + more"
+    " FROM generate_series(1, 300) n, generate_series(1, 2 + n % 2) more",
     "INSERT INTO newest_webhooks (connector_key, entity, pipedrive_id, sent_at_ms, is_deleted, delivery_id, noted_at)"
     " SELECT 1, 'person', n, 1, false, n, now() - make_interval(hours => n % 30) FROM generate_series(1, {n}) n",
-    "INSERT INTO create_intents (connector_key, entity, claim, value, hull_id)"
-    " SELECT 1, 'person', 'email', 'i' || n || '@example.com', 'i' || n FROM generate_series(1, 1000) n",
+    "INSERT INTO identifiers (role, connector_key, entity, kind, value, hull_id)"
+    " SELECT 'reserved', 1, 'person', 'email', 'i' || n || '@example.com', 'i' || n FROM generate_series(1, 1000) n",
     "INSERT INTO snapshots (connector_key, entity, side, record_id, version, payload)"
     " SELECT 1, 'person', 'pipedrive', n, n, '{record}' FROM generate_series(1, {n}) n",
     "INSERT INTO snapshots (connector_key, entity, side, record_id, version, payload)"
