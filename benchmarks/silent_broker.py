@@ -33,7 +33,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 from sqlalchemy import text
 
-from benchmarks import arrivals
+from benchmarks import sink
 from benchmarks.silent_database import Watch
 from benchmarks.stage import Stage, stage, start_celery, start_worker
 from benchmarks.tcp_proxy import TcpProxy
@@ -69,7 +69,7 @@ class Sender:
         with requests.Session() as session:
             while self.bodies and not self._ended.wait(1 / PER_S):
                 body = self.bodies.pop()
-                mark = arrivals.MARK.findall(body)[0].decode()
+                mark = sink.MARK.findall(body)[0].decode()
                 started = time.time()
                 answer = None
                 with suppress(requests.RequestException):
@@ -99,7 +99,7 @@ def main() -> int:
     port = serve.free_port()
     own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
     with stage(
-        persons=PERSONS, organizations=0, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, environment=own
+        persons=PERSONS, organizations=0, hull=sink.FACTORY, worker_processes=1, seed=SEED, environment=own
     ) as running:
         fetch(running)
         door = subscribe(running)

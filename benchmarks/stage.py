@@ -51,7 +51,7 @@ ORGANIZATION_FIELDS = [
 ]
 CUSTOM_FIELDS = 10
 READY_TRIES = 60
-SINK = "sandbox.hull.sink:create_sink"
+SINK = "benchmarks.sink:create_sink"
 FULL_HULL = "sandbox.hull.app:create_app"
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import requests
 from sqlalchemy import text
 
-from benchmarks import arrivals
+from benchmarks import sink
 from benchmarks.load import Outcome
 from benchmarks.stage import Stage, settings_document, stage
 from benchmarks.webhook_intake import fetch, house
@@ -84,7 +84,7 @@ def main() -> int:
         stage(
             persons=persons,
             organizations=0,
-            hull=arrivals.FACTORY,
+            hull=sink.FACTORY,
             worker_processes=1,
             pipedrive_threads=THREADS,
             environment=own,

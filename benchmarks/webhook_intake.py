@@ -26,7 +26,7 @@ from typing import Any
 import orjson
 import requests
 
-from benchmarks import arrivals, load
+from benchmarks import load, sink
 from benchmarks.stage import Stage, stage
 from sandbox import serve
 from sandbox.company import Company
@@ -53,7 +53,7 @@ def main() -> None:
         "INTAKE_URL": f"http://127.0.0.1:{intake_port}", "INTAKE_PORT": str(intake_port),
     }  # fmt: skip
     with (
-        stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, environment=own) as running,
+        stage(**sizes, hull=sink.FACTORY, worker_processes=1, seed=SEED, environment=own) as running,
         house(running),
     ):
         door = subscribe(running)
@@ -128,7 +128,7 @@ def _take_in(running: Stage, door: dict[str, str], bodies: list[bytes], *, per_s
     cpu_before, before = running.cpu_s(), _count("SELECT count(*) FROM deliveries")
     sent = load.post_all(door["url"], bodies, headers, per_second=per_second, connections=CONNECTIONS)
     kept = _count("SELECT count(*) FROM deliveries") - before
-    marks = {mark.decode() for body in bodies for mark in arrivals.MARK.findall(body)}
+    marks = {mark.decode() for body in bodies for mark in sink.MARK.findall(body)}
     began = time.monotonic()
     arrived = _wait_for(running, marks)
     return {
@@ -162,7 +162,7 @@ def _to_hull(running: Stage, name: str, seconds: int, *, meanwhile: Callable[[],
         ).all()
     stored: dict[str, datetime] = {}
     for body, received_at in rows:
-        for mark in arrivals.MARK.findall(bytes(body)):
+        for mark in sink.MARK.findall(bytes(body)):
             stored.setdefault(mark.decode(), received_at)
     waits = load.Outcome(
         waits_s=[arrived[mark] - stored[mark].timestamp() for mark in marks & arrived.keys() & stored.keys()]

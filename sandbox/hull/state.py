@@ -1,28 +1,37 @@
-"""Everything one Hull organization holds for one connector, and the ways it changes.
+"""Everything that one Hull organization holds for one connector, and the ways it changes.
 
-The identity rules are in records/identity, the attribute rules in records/attributes; this room keeps both true
-together with links, segments, search indexes, counts and the log. Callers hold `state.lock` while they change
-anything.
+`HullState` keeps identities and attributes consistent with links, segments, search indexes, counts and the log. Callers hold
+`state.lock` while they change anything.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
-from sandbox.hull.received import Received
-from sandbox.hull.records.attributes import Changes, write_attributes
-from sandbox.hull.records.entity import NATURAL_CLAIM, Directory, Entity, Kind
-from sandbox.hull.records.identity import Claims, Resolution, matching, natural_claim, read_claims, resolve
-from sandbox.hull.records.lookup import AttributeLookup
-from sandbox.hull.records.schema import IDENTIFYING, IDENTIFYING_KEYS, Schema
-from sandbox.hull.records.segments import Segment, Segments
+import orjson
 
-LOG_LINES = 20_000
+from sandbox.hull.attributes import IDENTIFYING, IDENTIFYING_KEYS, AttributeLookup, Changes, Schema, write_attributes
+from sandbox.hull.identity import (
+    NATURAL_CLAIM,
+    Claims,
+    Directory,
+    Entity,
+    Kind,
+    Resolution,
+    find_matches,
+    natural_claim,
+    read_claims,
+    resolve,
+)
 
+_LOG_LINES = 20_000
+_Message = list[Any]
 #: called with (record, what changed, whether the record is new)
 ChangeListener = Callable[[Entity, Changes, bool], None]
 
@@ -41,8 +50,8 @@ class HullState:
         self.members: dict[str, set[str]] = {}
         self.links = 0
         self.counts: Counter[str] = Counter()
-        self.received = Received(received_limit)
-        self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LINES)
+        self.received = ReceivedMessages(received_limit)
+        self.log: deque[dict[str, Any]] = deque(maxlen=_LOG_LINES)
         self.listener: ChangeListener | None = None
         self.connector_listener: Callable[[], None] | None = None
         self.notify_on_firehose = False
@@ -57,9 +66,9 @@ class HullState:
     def account_of(self, user: Entity) -> Entity | None:
         return None if user.account_id is None else self.accounts.find(user.account_id)
 
-    def peek(self, kind: Kind, claims: Claims) -> Entity | None:
-        """Who the claims mean, changing nothing."""
-        matches = matching(self.directory(kind), claims)
+    def find_by_claims(self, kind: Kind, claims: Claims) -> Entity | None:
+        """Find the record that the claims mean; change nothing."""
+        matches = find_matches(self.directory(kind), claims)
         return matches[0] if matches else None
 
     def change_connector(self, fields: Mapping[str, Any]) -> None:
@@ -75,7 +84,7 @@ class HullState:
         self.log.append(line)
 
     def identify(self, kind: Kind, claims: Claims, *, create: bool, now: float) -> Resolution | None:
-        """Find, create or merge a record, and keep everything that refers to it true."""
+        """Find, create or merge a record, and update everything that refers to it."""
         directory = self.directory(kind)
         found = resolve(directory, claims, create=create, now=now)
         if found is None:
@@ -135,7 +144,9 @@ class HullState:
         self.counts["incinerated"] += 1
 
     def define_segment(self, kind: Kind, name: str, hull_ids: Iterable[str]) -> Segment:
-        """Make or refill a segment. Who enters or leaves is announced as {"segments": (left, entered)}, ids of segments."""
+        """Make or refill a segment. Records that enter or leave are announced as {"segments": (left, entered)}, ids of
+        segments.
+        """
         now, directory = self.clock(), self.directory(kind)
         segment = self.segments.get_or_define(kind, name, now)
         entered, left = self.segments.set_members(segment, hull_ids, now)
@@ -147,7 +158,7 @@ class HullState:
         return segment
 
     def announce(self, entity: Entity, changes: Changes, *, is_new: bool = False) -> None:
-        """Tell the notifier, if there is one, that a record became another."""
+        """Tell the notifier, if there is one, that a record changed."""
         if self.listener is not None and (changes or is_new):
             self.listener(entity, changes, is_new)
 
@@ -196,6 +207,82 @@ class HullState:
         account = next(iter(self.accounts.holders(domain)), None) if domain else None
         if account is not None:
             self.link(user, account, now)
+
+
+@dataclass(slots=True)
+class Segment:
+    id: str
+    name: str
+    kind: Kind
+    created_at: float
+    updated_at: float
+    members: set[str] = field(default_factory=set)
+
+
+class Segments:
+    """All segments of both kinds, and who is in them."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Segment] = {}
+
+    def of_kind(self, kind: Kind) -> list[Segment]:
+        return [segment for segment in self._by_id.values() if segment.kind == kind]
+
+    def holding(self, kind: Kind, hull_id: str) -> list[Segment]:
+        return [segment for segment in self._by_id.values() if segment.kind == kind and hull_id in segment.members]
+
+    def get_or_define(self, kind: Kind, name: str, now: float) -> Segment:
+        """Within one kind a name means one segment."""
+        for segment in self.of_kind(kind):
+            if segment.name == name:
+                return segment
+        segment = Segment(f"5ee30000{len(self._by_id) + 1:016x}", name, kind, now, now)
+        self._by_id[segment.id] = segment
+        return segment
+
+    def set_members(self, segment: Segment, hull_ids: Iterable[str], now: float) -> tuple[set[str], set[str]]:
+        """Replace the list. Gives (ids that entered, ids that left)."""
+        members = set(hull_ids)
+        entered, left = members - segment.members, segment.members - members
+        segment.members, segment.updated_at = members, now
+        return entered, left
+
+    def replace_member(self, loser: str, winner: str | None) -> None:
+        """Put the winner of a merge in the loser's place; remove a deleted record, which has no winner."""
+        for segment in self._by_id.values():
+            if loser in segment.members:
+                segment.members.discard(loser)
+                segment.members |= {winner} if winner else set()
+
+
+class ReceivedMessages:
+    """What the firehose received, as JSON lines of `[type, {asUser, asAccount, subjectType}, body]`: the newest, and the
+    number of all.
+
+    Bytes need a fifth of the objects' memory, and nothing of the garbage collector.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.totals: Counter[str] = Counter()
+        self.count = 0
+        self._lines: deque[bytes] = deque(maxlen=limit)
+
+    def add(self, message_type: str, claims: dict[str, Any], body: Any) -> None:
+        self.count += 1
+        self.totals[message_type] += 1
+        # joined, because the copy is exact: what orjson returns keeps a buffer of 8 KB (3.13)
+        self._lines.append(b"".join((orjson.dumps((message_type, claims, body)), b"\n")))
+
+    def lines(self, since: int = 0) -> Iterator[bytes]:
+        """A JSON line for every kept message from number `since` (the first ever is 0) on."""
+        kept_from = self.count - len(self._lines)
+        return islice(list(self._lines), max(0, since - kept_from), None)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[_Message]:
+        return (orjson.loads(line) for line in self.lines())
 
 
 def iso(seconds: float) -> str:

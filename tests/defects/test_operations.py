@@ -16,7 +16,7 @@ from pipeline import telemetry, wiring
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.wiring import open_connector
-from sandbox.hull.notify.notifier import Target
+from sandbox.hull.notifier import Target
 from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_ada, press, save_in_hull

@@ -410,14 +410,14 @@ def test_a_conflict_that_is_over_is_told_and_repaired(peace: World) -> None:
 
 def claims_of(world: World, one: int, other: int) -> Any:
     """What makes Hull merge two Users: the e-mail of one, said with the anonymous id of the other."""
-    from sandbox.hull.records.identity import Claims  # noqa: PLC0415 - only this test merges
+    from sandbox.hull.identity import Claims  # noqa: PLC0415 - only this test merges
 
     return Claims(None, None, user(world, one).natural, f"pipedrive:{other}")
 
 
 def stranger(world: World, number: int) -> Any:
     """A User whom somebody else gave a Pipedrive id."""
-    from sandbox.hull.records.identity import Claims  # noqa: PLC0415 - as above
+    from sandbox.hull.identity import Claims  # noqa: PLC0415 - as above
 
     found = world.hull.identify("user", Claims(None, f"s{number}", None, None), create=True, now=world.hull.clock())
     write(world, found.entity, pipedrive__id=number)

@@ -9,8 +9,7 @@ from typing import Any
 import jwt
 from flask import Flask
 
-from sandbox.hull.records.entity import Entity, Kind
-from sandbox.hull.records.identity import read_claims
+from sandbox.hull.identity import Entity, Kind, read_claims
 from sandbox.hull.state import HullState
 
 CONNECTOR_ID = "65f000000000000000000001"
@@ -82,6 +81,6 @@ class Hull:
         return [line["reason"] for line in self.state.log]
 
     def _only(self, kind: Kind, claims: Json) -> Entity:
-        found = self.state.peek(kind, read_claims(kind, claims, []))
+        found = self.state.find_by_claims(kind, read_claims(kind, claims, []))
         assert found is not None, f"no {kind} {claims}"
         return found

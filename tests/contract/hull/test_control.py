@@ -7,10 +7,10 @@ import json
 import pytest
 from werkzeug.test import Client
 
+from benchmarks.sink import create_sink
 from sandbox.company import names
 from sandbox.hull.app import create_app
-from sandbox.hull.records.domains import FREEMAIL
-from sandbox.hull.sink import create_sink
+from sandbox.hull.identity import FREEMAIL
 from tests.contract.hull.sender import CONNECTOR_ID, CREDENTIALS, SECRET, Hull, Json, link_message, user_message
 
 ADA = {"email": "ada@acme.com"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.hull.records.domains import registrable_domain
+from sandbox.hull.identity import registrable_domain
 from tests.contract.hull.sender import Hull, account_message, link_message, user_message
 
 Claims = dict[str, str]

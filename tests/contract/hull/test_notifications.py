@@ -12,7 +12,7 @@ import jwt
 import pytest
 from werkzeug.serving import make_server
 
-from sandbox.hull.notify.notifier import MAX_TRIES, Notifier
+from sandbox.hull.notifier import MAX_TRIES, Notifier
 from tests.contract.hull.sender import CONNECTOR_ID, SECRET, Hull, Json, link_message, user_message
 
 ADA = {"email": "ada@acme.com"}

@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import ge, gt, le, lt
 from typing import Any
 
-from sandbox.hull.records.attributes import is_number
-from sandbox.hull.records.entity import NATURAL_CLAIM, Directory, Entity
-from sandbox.hull.records.identity import natural_claim
-from sandbox.hull.records.lookup import comparable
+from sandbox.hull.attributes import comparable, is_number
+from sandbox.hull.identity import NATURAL_CLAIM, Directory, Entity, natural_claim
+from sandbox.hull.reports import report_of
 from sandbox.hull.state import HullState
-from sandbox.hull.web.reports import report_of
 
-MAX_PER_PAGE = 50
+_MAX_PER_PAGE = 50
 
 #: ids the clause selects, or None for "all of them"
-Selected = set[str] | None
+_Selected = set[str] | None
 
 
 class QueryRefused(ValueError):
@@ -30,8 +28,8 @@ class QueryRefused(ValueError):
 
 def search_page(state: HullState, directory: Directory, request: dict[str, Any]) -> dict[str, Any]:
     """{"query", "page", "per_page"} → {"pagination", "data"}, in order of id. Raises QueryRefused."""
-    page, per_page = _whole(request, "page", 1), min(_whole(request, "per_page", 10), MAX_PER_PAGE)
-    selected = select(state, directory, request.get("query") or {"match_all": {}})
+    page, per_page = _whole(request, "page", 1), min(_whole(request, "per_page", 10), _MAX_PER_PAGE)
+    selected = _select(state, directory, request.get("query") or {"match_all": {}})
     first = (page - 1) * per_page
     if selected is None:
         total = len(directory)
@@ -43,7 +41,7 @@ def search_page(state: HullState, directory: Directory, request: dict[str, Any])
     return {"pagination": pagination, "data": [report_of(state, entity) for entity in found]}
 
 
-def select(state: HullState, directory: Directory, query: Any) -> Selected:
+def _select(state: HullState, directory: Directory, query: Any) -> _Selected:
     if not isinstance(query, dict) or len(query) != 1:
         raise QueryRefused(f"a clause is an object with one key: {query!r}")
     ((name, content),) = query.items()
@@ -66,7 +64,7 @@ def _slice(entities: Iterator[Entity], first: int, count: int) -> list[Entity]:
     return [entity for _, entity in zip(range(count), entities, strict=False)]
 
 
-def _bool(state: HullState, directory: Directory, content: Any) -> Selected:
+def _bool(state: HullState, directory: Directory, content: Any) -> _Selected:
     if not isinstance(content, dict) or not content.keys() <= {
         "filter",
         "must",
@@ -75,14 +73,14 @@ def _bool(state: HullState, directory: Directory, content: Any) -> Selected:
         "minimum_should_match",
     }:
         raise QueryRefused(f"unknown content of bool: {content!r}")
-    selected: Selected = None
+    selected: _Selected = None
     for clause in [*_clauses(content, "filter"), *_clauses(content, "must")]:
-        selected = _both(selected, select(state, directory, clause))
+        selected = _both(selected, _select(state, directory, clause))
     should = _clauses(content, "should")
     if should:
-        selected = _both(selected, _any(select(state, directory, clause) for clause in should))
+        selected = _both(selected, _any(_select(state, directory, clause) for clause in should))
     for clause in _clauses(content, "must_not"):
-        refused = select(state, directory, clause)
+        refused = _select(state, directory, clause)
         remaining = directory.by_id.keys() if selected is None else selected
         selected = set() if refused is None else set(remaining) - refused
     return selected
@@ -93,13 +91,13 @@ def _clauses(content: dict[str, Any], name: str) -> list[Any]:
     return clauses if isinstance(clauses, list) else [clauses]
 
 
-def _both(one: Selected, other: Selected) -> Selected:
+def _both(one: _Selected, other: _Selected) -> _Selected:
     if one is None or other is None:
         return other if one is None else one
     return one & other
 
 
-def _any(parts: Iterable[Selected]) -> Selected:
+def _any(parts: Iterable[_Selected]) -> _Selected:
     union: set[str] = set()
     for part in parts:
         if part is None:
@@ -108,26 +106,26 @@ def _any(parts: Iterable[Selected]) -> Selected:
     return union
 
 
-def _term(state: HullState, directory: Directory, content: Any) -> Selected:
+def _term(state: HullState, directory: Directory, content: Any) -> _Selected:
     field, value = _field_and(content)
     return _holding(state, directory, field, value["value"] if isinstance(value, dict) and "value" in value else value)
 
 
-def _terms(state: HullState, directory: Directory, content: Any) -> Selected:
+def _terms(state: HullState, directory: Directory, content: Any) -> _Selected:
     field, values = _field_and(content)
     if not isinstance(values, list):
         raise QueryRefused("terms takes a list of values")
     return _any(_holding(state, directory, field, value) for value in values)
 
 
-def _exists(state: HullState, directory: Directory, content: Any) -> Selected:
+def _exists(state: HullState, directory: Directory, content: Any) -> _Selected:
     field = content.get("field") if isinstance(content, dict) else None
     if not isinstance(field, str):
         raise QueryRefused('exists takes {"field": name}')
     return {entity.id for entity in directory if _values(state, entity, _bare(field))}
 
 
-def _range(state: HullState, directory: Directory, content: Any) -> Selected:
+def _range(state: HullState, directory: Directory, content: Any) -> _Selected:
     """{field: {gte, gt, lte, lt}} over numbers. Elasticsearch has it; that Hull's search passes it on is not documented."""
     field, bounds = _field_and(content)
     if not isinstance(bounds, dict) or not bounds or not bounds.keys() <= _COMPARE.keys():
@@ -142,7 +140,7 @@ def _range(state: HullState, directory: Directory, content: Any) -> Selected:
     }
 
 
-def _match_all(_state: HullState, _directory: Directory, _content: Any) -> Selected:
+def _match_all(_state: HullState, _directory: Directory, _content: Any) -> _Selected:
     return None
 
 
@@ -188,7 +186,7 @@ def _values(state: HullState, entity: Entity, field: str) -> list[Any]:
 
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {"gte": ge, "gt": gt, "lte": le, "lt": lt}
-_CLAUSES: dict[str, Callable[[HullState, Directory, Any], Selected]] = {
+_CLAUSES: dict[str, Callable[[HullState, Directory, Any], _Selected]] = {
     "bool": _bool,
     "term": _term,
     "terms": _terms,
