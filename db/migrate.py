@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -17,14 +18,26 @@ from db.base import Base
 from db.sync_event import make_partitions
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+BASELINE: Final = "0040"
+"""The first migration: it creates all tables. Later ones change them."""
+
+
+class SchemaTooOld(Exception):
+    """The schema is older than the first migration, so no migration leads from it to the newest schema."""
+
+    next_step: Final = 'an earlier version must upgrade it first: see "Upgrade" in docs/operations.md'
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
     """Upgrade, and create the partitions of the coming days. Safe to run concurrently.
 
     The schema of a later version is not changed: the version before it runs on it, so that an upgrade can be rolled back.
+    Raises SchemaTooOld for a schema that is older than the first migration.
     """
-    if not is_newer(current_revision(engine)):
+    at = current_revision(engine)
+    if at is not None and at < BASELINE:
+        raise SchemaTooOld(f"the database is at revision {at}, and this version upgrades from {BASELINE} or later")
+    if not is_newer(at):
         with engine.connect() as connection:
             command.upgrade(_config(connection), revision)
     with Session(engine) as session, session.begin():
@@ -44,8 +57,12 @@ def current_revision(engine: Engine) -> str | None:
 
 def is_newer(revision: str | None) -> bool:
     """Return whether a database at this revision belongs to a later version than this one. Revisions are numbers of four digits."""
-    scripts = ScriptDirectory(str(MIGRATIONS))
-    return revision is not None and revision > (scripts.get_current_head() or "")
+    return revision is not None and revision > newest_revision()
+
+
+def newest_revision() -> str:
+    """Return the revision that the newest migration leads to."""
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head() or BASELINE
 
 
 def drift(engine: Engine) -> list[object]:

@@ -6,10 +6,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from alembic.script import ScriptDirectory
-
 from db import audit
-from db.migrate import MIGRATIONS, current_revision, is_newer, migrate
+from db.migrate import current_revision, is_newer, migrate, newest_revision
 from db.session import engine
 from pipeline import environment, telemetry
 from pipeline.cli.showing import Failed
@@ -68,7 +66,3 @@ def _beside_the_workers(chosen: Settings) -> Settings:
     facing = programs.facing_sandbox(chosen, sandbox)
     use(facing)
     return facing
-
-
-def newest_revision() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()

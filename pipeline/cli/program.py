@@ -9,6 +9,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from db import token_ledger
+from db.migrate import SchemaTooOld
 from pipeline.cli import (
     demo,
     doctor,
@@ -51,6 +52,8 @@ class Program(click.Group):
             raise Failed(
                 f"the schema does not fit this version: {_first_line(error)}", "run: pipeline migrate"
             ) from None
+        except SchemaTooOld as error:
+            raise Failed(str(error), error.next_step) from None
         except CommandError as error:
             raise Failed(f"the schema cannot be brought up to date: {error}") from None
         except PipelineError as error:

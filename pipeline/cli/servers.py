@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from db import connector as connectors
-from db.migrate import current_revision, is_newer
+from db.migrate import current_revision, is_newer, newest_revision
 from db.migrate import migrate as upgrade
 from db.session import engine, transaction
-from pipeline.cli.opening import begin, begin_serving, newest_revision
+from pipeline.cli.opening import begin, begin_serving
 from pipeline.cli.showing import Failed, json_option, own_name, say, show, table, wants_json
 from pipeline.local import example
 from pipeline.local.children import SUPERVISOR

@@ -1,4 +1,4 @@
-"""A command that cannot reach its database says what to do."""
+"""A command that cannot use its database says what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import text
 
-from db.session import use_database
+from db.migrate import newest_revision
+from db.session import engine, use_database
 from pipeline import settings as settings_room
 from tests.command_line import Run
 
@@ -27,3 +29,23 @@ def test_a_database_that_is_away_is_explained(away: None, run: Run) -> None:
 
     assert said.code == 1
     assert json.loads(said.err)["next"] == "check DATABASE_URL, then try again"
+
+
+@pytest.fixture
+def old(database: str) -> Iterator[None]:
+    """A database of a version before the first migration."""
+    with engine().begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0031'"))
+    yield
+    with engine().begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": newest_revision()})
+
+
+def test_a_schema_that_is_too_old_is_explained(old: None, run: Run) -> None:
+    said = run("migrate", "--json")
+
+    assert said.code == 1
+    assert json.loads(said.err) == {
+        "error": "the database is at revision 0031, and this version upgrades from 0040 or later",
+        "next": 'an earlier version must upgrade it first: see "Upgrade" in docs/operations.md',
+    }
