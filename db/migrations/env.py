@@ -29,9 +29,10 @@ def is_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compar
 
 def migrate() -> None:
     connection = context.config.attributes["connection"]
-    connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
     connection.execute(text("SET statement_timeout = 0"))  # of a large table: one that is cut off would never end
+    connection.execute(text("SET lock_timeout = 0"))  # another migrator may need minutes
     connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
+    connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
     connection.commit()
     try:
         context.configure(
