@@ -57,7 +57,7 @@ def _plan(running: Stage, name: str) -> dict[str, Any]:
         plan_id = create.make_plan(session, running.connector_key, document, author="benchmark", force=True).id
     compute.compute_now(plan_id, float("inf"))
     wall_s = time.monotonic() - begun
-    view = plans.find_view(running.connector_key, plan_id)
+    view = plans.find_plan(running.connector_key, plan_id)
     assert view is not None
     return {
         "plan": name,

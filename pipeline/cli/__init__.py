@@ -1,15 +1,13 @@
 """The command line: `pipeline …` and `python -m pipeline …`.
 
     program      the group of commands, and how an error becomes a sentence and an exit code
-    opening      prepares the environment, the servers and the schema; showing: --json, tables, next steps
-    servers      up, migrate, sandbox        demo: all of it, with the steps of `story`
-    connectors   add, list, show, pause, resume, remove
-    fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
-    send         users, accounts
-    doctor       the workers (`insight.machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`
-    verify       compares both sides and the id map; `verify_report` prints the result
+    startup      prepares the environment, the servers and the schema; output: --json, tables, next steps
+    servers      up, migrate, sandbox        demo: all of it, with the steps of `demo_steps`
+    fetch        persons, organizations, all, with their progress        send: users, accounts
+    doctor       the workers, and the guide's headings of `troubleshooting`
+    verify       compares both sides and the id map
     generated    the commands of operations; `calling` runs them here or over HTTP, `rendering` prints them as
-                 their `presentation` says
+                 their `presentation` says, each subject in a module of its own
 
 Exit codes: 0 done, 1 the work failed, 2 bad usage.
 """

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from db import job as jobs
 from db.operator import Present
 from db.session import transaction
-from pipeline.cli.opening import open_database
+from pipeline.cli.startup import open_database
 from pipeline.domain.kinds import Role
 from pipeline.jobs.runtime import run_job
 from pipeline.operations.call import Call

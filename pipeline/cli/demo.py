@@ -15,9 +15,9 @@ import click
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
-from pipeline.cli import story as stories
-from pipeline.cli.opening import begin_serving
-from pipeline.cli.showing import Failed, duration, json_option, own_name, say, show
+from pipeline.cli import demo_steps as stories
+from pipeline.cli.output import Failed, duration, json_option, own_name, say, show
+from pipeline.cli.startup import begin_serving
 from pipeline.local import example
 from pipeline.local.children import SUPERVISOR
 from pipeline.local.example import Remotes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from sqlalchemy.orm import Session
 
@@ -9,11 +11,10 @@ from db import connector as connectors
 from db.figures import oldest_due_s
 from db.server_log import loud_settings
 from db.session import is_read_only, transaction
-from pipeline.cli.findings import BAD, NOTE, OK, Answer, Finding, as_json
-from pipeline.cli.opening import open_database
-from pipeline.cli.showing import duration, find_connector, json_option, say, show
-from pipeline.cli.troubleshooting import examine
-from pipeline.cli.watching import WORKER
+from pipeline.cli.fetch import WORKER
+from pipeline.cli.output import duration, find_connector, json_option, say, show
+from pipeline.cli.startup import open_database
+from pipeline.cli.troubleshooting import BAD, NOTE, OK, Answer, Finding, examine
 from pipeline.operations import workers
 from pipeline.operations.workers import WorkerNodes
 
@@ -42,8 +43,8 @@ def doctor(connector: str | None) -> None:
         )
         answers = {each.name: examine(session, each) for each in chosen}
     document = {
-        "machinery": as_json([machine])[0],
-        "connectors": {name: as_json(each) for name, each in answers.items()},
+        "machinery": _as_json([machine])[0],
+        "connectors": {name: _as_json(each) for name, each in answers.items()},
     }
     show(document, lambda: _print(machine, answers))
     everything = [machine, *(answer for each in answers.values() for answer in each)]
@@ -90,6 +91,16 @@ def _machine(found: WorkerNodes, due_s: float, has_connectors: bool) -> list[Fin
         step = "add one: pipeline connectors add --help"
         findings.append(Finding(level=NOTE, text="there is no connector yet", next_step=step))
     return findings
+
+
+def _as_json(answers: list[Answer]) -> list[dict[str, Any]]:
+    return [
+        {
+            "heading": answer.heading,
+            "findings": [{"level": f.level, "text": f.text, "next": f.next_step or None} for f in answer.findings],
+        }
+        for answer in answers
+    ]
 
 
 def _print(machine: Answer, answers: dict[str, list[Answer]]) -> None:

@@ -20,13 +20,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.cli.calling import Caller, LocalCaller, RemoteCaller
+from pipeline.cli.output import Failed, json_option, wants_json, yes_option
 from pipeline.cli.presentation import PLAIN, Presentation
 from pipeline.cli.rendering import PRESENTATIONS
-from pipeline.cli.showing import Failed, json_option, wants_json, yes_option
 from pipeline.operations.catalogue import all_operations
 from pipeline.operations.errors import OperationError
+from pipeline.operations.models import FromFile
 from pipeline.operations.registry import Download, Operation
-from pipeline.operations.values import FromFile
 
 READABLE_FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 BAD_USAGE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY})

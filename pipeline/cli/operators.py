@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 from pydantic import BaseModel
@@ -11,10 +12,13 @@ from db import operator as rows
 from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.cli.calling import Caller
-from pipeline.cli.opening import open_database
-from pipeline.cli.showing import Failed, json_option, say, show, table
+from pipeline.cli.output import Failed, json_option, say, show, table
+from pipeline.cli.presentation import Presentation
+from pipeline.cli.startup import open_database
+from pipeline.operations import operators as operations
 from pipeline.operations.models import Done
 from pipeline.operations.operators import OfAnyKey, OfOperator, OperatorsAnswer, OperatorShape, OwnedKeysAnswer
+from pipeline.operations.registry import Operation
 from pipeline.settings import settings
 
 
@@ -101,4 +105,14 @@ def show_revoked(request: OfAnyKey, _answer: Done) -> None:
     say(f"The key {request.id} is revoked.")
 
 
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
+    operations.add_operator: Presentation(show=show_added, ask=ask_password),
+    operations.change_operator: Presentation(show=show_changed, ask=read_connectors),
+    operations.list_all_keys: Presentation(show=show_keys),
+    operations.list_operators: Presentation(show=show_operators),
+    operations.log_operator_out: Presentation(show=show_changed),
+    operations.revoke_any_key: Presentation(show=show_revoked),
+    operations.turn_off_second_factor: Presentation(show=show_changed),
+    operations.unlock_operator: Presentation(show=show_changed),
+}
 COMMANDS: tuple[click.Command, ...] = (group,)

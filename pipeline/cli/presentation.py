@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from pipeline.cli.calling import Caller
-from pipeline.cli.showing import cell, say, table
+from pipeline.cli.output import cell, say, table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Presentation:
     check  raises Failed if the answer means that the work failed; called after `show`
     ask    completes the fields of the request, by other operations or by a prompt
     asks   fields that `ask` completes, so that their options are not required
-    yes    what the option `--yes` does, which `says_yes` of `showing` tells `ask`; empty: there is no such option
+    yes    what the option `--yes` does, which `says_yes` of `output` tells `ask`; empty: there is no such option
     stream prints what is there and what is new, until Ctrl-C; gives the command `--follow`
     follow returns the answer after more was done, with `wait` once the work has ended; gives the command `--wait`
     """

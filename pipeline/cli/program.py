@@ -20,7 +20,7 @@ from pipeline.cli import (
     servers,
     verify,
 )
-from pipeline.cli.showing import Failed
+from pipeline.cli.output import Failed
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError
 from pipeline.local.errors import EmbeddedError

@@ -8,33 +8,26 @@ from typing import Any, Final
 import click
 from pydantic import BaseModel
 
-from pipeline.cli import failures as failing
-from pipeline.cli import operators as people
+from pipeline.cli import operators as operator_commands
 from pipeline.cli import (
-    rendering_comparisons,
     rendering_connectors,
-    rendering_events,
-    rendering_jobs,
-    rendering_overview,
-    rendering_plans,
+    rendering_failures,
     rendering_records,
     rendering_runs,
     rendering_settings,
-    rendering_workers,
 )
+from pipeline.cli.output import Failed, say, table
 from pipeline.cli.presentation import Presentation
-from pipeline.cli.showing import Failed, say, table
-from pipeline.operations import alerts, claims, credentials, failures, operators, replays, secrets, webhooks
+from pipeline.operations import alerts, claims, credentials, webhooks
 from pipeline.operations.alerts import AlertsAnswer, TriedAnswer
 from pipeline.operations.claims import ReleaseClaims, ReleasedAnswer
-from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer
+from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer, RotatedAnswer
 from pipeline.operations.models import Done, NoRequest
 from pipeline.operations.registry import Operation
-from pipeline.operations.secrets import RotatedAnswer
 from pipeline.operations.webhooks import SubscriptionsAnswer
 
 
-def _alerts(_request: BaseModel, answer: AlertsAnswer) -> None:
+def show_alerts(_request: BaseModel, answer: AlertsAnswer) -> None:
     columns = ("id", "state", "since (UTC)", "about", "what", "next step", "sent to")
     rows = [
         (
@@ -56,11 +49,11 @@ def _alerts(_request: BaseModel, answer: AlertsAnswer) -> None:
     )
 
 
-def _tried(_request: BaseModel, answer: TriedAnswer) -> None:
+def show_tried_sinks(_request: BaseModel, answer: TriedAnswer) -> None:
     table("", ("sink", "answer"), list(answer.sinks.items()))
 
 
-def _fail_unless_all_told(answer: TriedAnswer) -> None:
+def fail_unless_all_sent(answer: TriedAnswer) -> None:
     if any(each != "ok" for each in answer.sinks.values()):
         raise Failed(
             "the test alert did not reach every sink",
@@ -68,19 +61,19 @@ def _fail_unless_all_told(answer: TriedAnswer) -> None:
         )
 
 
-def _subscriptions(request: BaseModel, answer: SubscriptionsAnswer) -> None:
+def show_subscriptions(request: BaseModel, answer: SubscriptionsAnswer) -> None:
     say(f"Pipedrive sends the changes of {_connector(request)} here.")
     columns = ("entity", "state", "webhook_id", "last_status", "healed", "sound_at", "checked_at")
     table("", columns, [[getattr(each, name) for name in columns] for each in answer.subscriptions])
 
 
-def _asked(request: BaseModel, _answer: Done) -> None:
+def show_check_requested(request: BaseModel, _answer: Done) -> None:
     say(
         f"A worker checks the webhooks of {_connector(request)} now. See them: pipeline webhooks show {_connector(request)}"
     )
 
 
-def _invitation(request: BaseModel, answer: InvitationAnswer) -> None:
+def show_invitation(request: BaseModel, answer: InvitationAnswer) -> None:
     say(answer.link)
     say()
     say(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {_connector(request)}.")
@@ -89,21 +82,21 @@ def _invitation(request: BaseModel, answer: InvitationAnswer) -> None:
     say(f"and the scopes {', '.join(answer.scopes)}.")
 
 
-def _checks(_request: BaseModel, answer: ChecksAnswer) -> None:
+def show_checks(_request: BaseModel, answer: ChecksAnswer) -> None:
     for each in answer.checks:
         say(f"{each.system}: {each.sentence} {each.advice}".rstrip())
 
 
-def _fail_unless_accepted(answer: ChecksAnswer) -> None:
+def fail_unless_accepted(answer: ChecksAnswer) -> None:
     if any(each.trouble for each in answer.checks):
         raise click.exceptions.Exit(1)
 
 
-def _replaced(request: BaseModel, answer: Done) -> None:
+def show_replaced(request: BaseModel, answer: Done) -> None:
     say(f"The credentials of {_connector(request)} are replaced. {getattr(answer, 'warning', '')}".rstrip())
 
 
-def _released(request: ReleaseClaims, answer: ReleasedAnswer) -> None:
+def show_released(request: ReleaseClaims, answer: ReleasedAnswer) -> None:
     table(
         "Released",
         ("claim", "waiting record"),
@@ -112,7 +105,7 @@ def _released(request: ReleaseClaims, answer: ReleasedAnswer) -> None:
     )
 
 
-def _rotated(_request: BaseModel, answer: RotatedAnswer) -> None:
+def show_rotated(_request: BaseModel, answer: RotatedAnswer) -> None:
     others = answer.keys_no_longer_needed
     say(
         f"{answer.renewed} secrets are encrypted with the newest key."
@@ -125,57 +118,21 @@ def _connector(request: BaseModel) -> str:
 
 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    alerts.list_open: Presentation(show=_alerts),
-    alerts.list_past: Presentation(show=_alerts),
-    alerts.send_test_alert: Presentation(show=_tried, check=_fail_unless_all_told),
-    claims.release_claims: Presentation(show=_released),
-    credentials.check_credentials: Presentation(show=_checks, check=_fail_unless_accepted),
-    credentials.invite: Presentation(show=_invitation),
-    credentials.put_api_token: Presentation(show=_replaced),
-    credentials.put_hull_secret: Presentation(show=_replaced),
-    webhooks.check_webhooks: Presentation(show=_asked),
-    webhooks.ensure_webhooks: Presentation(show=_subscriptions),
-    failures.discard_failures: Presentation(
-        show=failing.show_discarded, ask=failing.count_failures, asks=frozenset({"count"})
-    ),
-    failures.foresee_replay: Presentation(show=failing.show_sum),
-    failures.list_failures: Presentation(show=failing.show_failures),
-    failures.list_groups: Presentation(show=failing.show_groups),
-    failures.show_failure: Presentation(show=failing.show_whole),
-    failures.try_payload: Presentation(show=failing.show_edit),
-    operators.add_operator: Presentation(show=people.show_added, ask=people.ask_password),
-    operators.change_operator: Presentation(show=people.show_changed, ask=people.read_connectors),
-    operators.list_all_keys: Presentation(show=people.show_keys),
-    operators.list_operators: Presentation(show=people.show_operators),
-    operators.log_operator_out: Presentation(show=people.show_changed),
-    operators.revoke_any_key: Presentation(show=people.show_revoked),
-    operators.turn_off_second_factor: Presentation(show=people.show_changed),
-    operators.unlock_operator: Presentation(show=people.show_changed),
-    replays.abort_replay: Presentation(show=failing.show_moved),
-    replays.begin_replay: Presentation(
-        show=failing.show_begun,
-        check=failing.fail_unless_all_came_through,
-        ask=failing.count_failures,
-        asks=frozenset({"count", "why"}),
-        follow=failing.follow,
-    ),
-    replays.list_replay_items: Presentation(show=failing.show_items),
-    replays.list_replays: Presentation(show=failing.show_replays),
-    replays.pause_replay: Presentation(show=failing.show_moved),
-    replays.replay_edited: Presentation(
-        show=failing.show_begun, check=failing.fail_unless_all_came_through, follow=failing.follow
-    ),
-    replays.resume_replay: Presentation(show=failing.show_moved),
-    secrets.rotate_keys: Presentation(show=_rotated),
-    replays.show_replay: Presentation(show=failing.show_progress),
-    **rendering_comparisons.PRESENTATIONS,
+    alerts.list_open: Presentation(show=show_alerts),
+    alerts.list_past: Presentation(show=show_alerts),
+    alerts.send_test_alert: Presentation(show=show_tried_sinks, check=fail_unless_all_sent),
+    claims.release_claims: Presentation(show=show_released),
+    credentials.check_credentials: Presentation(show=show_checks, check=fail_unless_accepted),
+    credentials.invite: Presentation(show=show_invitation),
+    credentials.put_api_token: Presentation(show=show_replaced),
+    credentials.put_hull_secret: Presentation(show=show_replaced),
+    webhooks.check_webhooks: Presentation(show=show_check_requested),
+    webhooks.ensure_webhooks: Presentation(show=show_subscriptions),
+    credentials.rotate_keys: Presentation(show=show_rotated),
+    **operator_commands.PRESENTATIONS,
     **rendering_connectors.PRESENTATIONS,
-    **rendering_events.PRESENTATIONS,
-    **rendering_jobs.PRESENTATIONS,
+    **rendering_failures.PRESENTATIONS,
+    **rendering_records.PRESENTATIONS,
     **rendering_runs.PRESENTATIONS,
     **rendering_settings.PRESENTATIONS,
-    **rendering_overview.PRESENTATIONS,
-    **rendering_plans.PRESENTATIONS,
-    **rendering_records.PRESENTATIONS,
-    **rendering_workers.PRESENTATIONS,
 }

@@ -1,4 +1,4 @@
-"""Text output of the commands about connectors, and the confirmation of a removal."""
+"""Text output of the commands about connectors, their overview, budget and schedules."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Any, Final
 
 import click
 from pydantic import BaseModel
+from rich.columns import Columns
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
 from pipeline.cli.calling import Caller
+from pipeline.cli.output import console, duration, moment, say, says_yes, table
 from pipeline.cli.presentation import Presentation
-from pipeline.cli.showing import say, says_yes, table
+from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from pipeline.operations import connectors
+from pipeline.operations import budget, connectors, overview
+from pipeline.operations.budget import BudgetAnswer
 from pipeline.operations.connectors import (
     BY_HAND,
     ConnectorAdded,
@@ -22,11 +27,20 @@ from pipeline.operations.connectors import (
     Removal,
     Removed,
 )
+from pipeline.operations.credentials import ConnectionShape
 from pipeline.operations.models import ConnectorRequest, Done
+from pipeline.operations.overview import OverviewAnswer, SchedulesAnswer
 from pipeline.operations.registry import Operation
 
+BAR_WIDTH: Final = 40
+WITHOUT_SCHEDULE: Final = {
+    "full_fetch": "manual only (full_fetch_cron is empty in the settings)",
+    "incremental": "by webhook only (incremental_minutes is 0 in the settings)",
+}
+"""Kind of a schedule → how records come without it."""
 
-def _list(_request: BaseModel, answer: ConnectorsAnswer) -> None:
+
+def show_connectors(_request: BaseModel, answer: ConnectorsAnswer) -> None:
     found = [each.connector for each in answer.connectors]
     table(
         "",
@@ -43,7 +57,7 @@ def state_of(state: str, reason: str | None) -> str:
     return f"{state}: {REASONS[reason].meaning if reason in REASONS else reason}"
 
 
-def _status(_request: BaseModel, answer: ConnectorAnswer) -> None:
+def show_status(_request: BaseModel, answer: ConnectorAnswer) -> None:
     found = answer.connector
     say(f"{found.name} ({found.id}), {state_of(found.state, found.pause_reason)}: {answer.status.status}")
     for message in answer.status.messages:
@@ -51,7 +65,7 @@ def _status(_request: BaseModel, answer: ConnectorAnswer) -> None:
     say(f"  {answer.status.open_failures:,} failures are open")
 
 
-def _added(_request: BaseModel, answer: ConnectorAdded) -> None:
+def show_added(_request: BaseModel, answer: ConnectorAdded) -> None:
     made = answer.connector
     if made.pipedrive_company is None:
         say(
@@ -66,19 +80,19 @@ def _added(_request: BaseModel, answer: ConnectorAdded) -> None:
     say(f"Next: pipeline settings show {made.name}, then pipeline fetch all {made.name} --wait")
 
 
-def _paused(request: ConnectorRequest, _answer: Done) -> None:
+def show_paused(request: ConnectorRequest, _answer: Done) -> None:
     say(f"Connector {request.connector} is paused; its work waits.")
 
 
-def _resumed(request: ConnectorRequest, _answer: Done) -> None:
+def show_resumed(request: ConnectorRequest, _answer: Done) -> None:
     say(f"Connector {request.connector} is active.")
 
 
-def _renamed(request: NewName, _answer: Done) -> None:
+def show_renamed(request: NewName, _answer: Done) -> None:
     say(f"{request.connector} was renamed to {request.name}.")
 
 
-def _confirm_removal(caller: Caller, fields: dict[str, Any]) -> None:
+def confirm_removal(caller: Caller, fields: dict[str, Any]) -> None:
     if "name" in fields:
         return
     found = caller.call(connectors.show_connector, ConnectorRequest(connector=fields["connector"])).connector
@@ -87,7 +101,7 @@ def _confirm_removal(caller: Caller, fields: dict[str, Any]) -> None:
     fields["name"] = found.name
 
 
-def _removed(request: Removal, answer: Removed) -> None:
+def show_removed(request: Removal, answer: Removed) -> None:
     say(f"Connector {request.name} was removed.")
     if answer.left:
         say(f"Its webhooks could not be deleted in Pipedrive: {answer.left}")
@@ -96,14 +110,105 @@ def _removed(request: Removal, answer: Removed) -> None:
         )
 
 
+def show_overview(_request: BaseModel, seen: OverviewAnswer) -> None:
+    planned = {each.kind: f"{moment(each.next_at)} UTC" for each in seen.schedules}
+    say(f"{seen.name} ({seen.id}), {state_of(seen.state, seen.pause_reason)}")
+    say(f"  {seen.in_step.text}")
+    for note in seen.notes:
+        say(f"  - {note.message}")
+    for run in seen.running:
+        say(f"  run {run.id}: {run.title}, {run.counts['read']:,} records read")
+    say(f"  today      {', '.join(f'{each.today:,} {each.name}' for each in seen.traffic.courses)}")
+    say(f"  Hull       {seen.hull_organization}")
+    say(f"  Pipedrive  {seen.pipedrive_company or '-'}")
+    say(f"  connected  {connection_text(seen.connection)}")
+    say(f"  settings   version {seen.settings_version}")
+    say(f"  full fetch {planned.get('full_fetch', WITHOUT_SCHEDULE['full_fetch'])}")
+    say(f"  changes    {planned.get('incremental', WITHOUT_SCHEDULE['incremental'])}")
+    for mark in seen.in_step.by_entity:
+        claimed = f"{moment(mark.claimed)} UTC" if mark.claimed else "no moment yet"
+        say(f"  in step    {Entity(mark.entity).plural} up to {claimed}")
+    say(f"  webhooks   {seen.webhooks.sentence}")
+    say(f"  failures   {seen.open_failures:,} open")
+
+
+def connection_text(connection: ConnectionShape) -> str:
+    if connection.how == "oauth":
+        until = moment(connection.expires_at) if connection.expires_at else "-"
+        return (
+            f"OAuth, as user {connection.user_id or '-'} of company {connection.company_id or '-'}; "
+            f"access token until {until} UTC, renewed automatically"
+        )
+    if connection.how == "api_token":
+        return f"API token of company {connection.company_id or '-'}"
+    return "not yet: pipeline connectors authorize"
+
+
+def show_schedules(_request: BaseModel, answer: SchedulesAnswer) -> None:
+    table(
+        "",
+        ("what", "when", "next (UTC)", "last (UTC)"),
+        [
+            (each.kind, each.cron or f"every {each.interval_s or 0} s", each.next_at, each.last_at)
+            for each in answer.schedules
+        ],
+        empty="No schedule: changes arrive by webhook only.",
+    )
+
+
+def show_budget(request: ConnectorRequest, day: BudgetAnswer) -> None:
+    of = f" of {day.limit:,}; {day.left or 0:,} left" if day.limit else ", without limit"
+    say(f"{request.connector}: {day.spent:,} tokens spent today{of}")
+    if day.limit:
+        _print_bar(day.spent, day.limit)
+        say(f"  fetches may spend {day.left_for_fetches or 0:,} more; {day.reserve or 0:,} are reserved for live work")
+    if day.closed_s is not None:
+        say(f"  Pipedrive refuses calls: the budget is spent. Next call in {duration(day.closed_s)}; all work waits")
+    say(f"  the day ends at {moment(day.resets_at)} UTC, as far as we know")
+    _print_forecast(day)
+    table(
+        "",
+        ("lane", "operation", "calls", "tokens"),
+        [(each.lane, each.operation, each.calls, each.tokens) for each in day.lanes],
+        empty="  No calls of Pipedrive today.",
+    )
+    if day.days:
+        rows = [(f"{each.day:%Y-%m-%d}", each.calls, each.tokens) for each in reversed(day.days)]
+        table("", ("day (UTC)", "calls", "tokens"), rows)
+
+
+def _print_forecast(day: BudgetAnswer) -> None:
+    expected = day.forecast
+    say(
+        f"  until then, about: {expected.schedules:,} by schedules, {expected.fetches:,} by fetches in flight, "
+        f"{expected.others:,} by everything else; {day.by_end:,} by the end of the day"
+        + ("" if day.fits else f", more than the limit of {day.limit:,}")
+    )
+    for run in day.runs:
+        pages = "an unknown number of pages" if run.pages_left is None else f"at most about {run.pages_left:,} pages"
+        ends = f"done about {moment(run.ends_at)} UTC" if run.ends_at else "its end is unknown"
+        say(f"  run {run.run_id} ({run.entity}s): {pages} left, {ends}")
+
+
+def _print_bar(spent: int, limit: int) -> None:
+    """Show the share that is spent as a bar, on a terminal only."""
+    screen = console()
+    if screen.is_terminal:
+        bar = ProgressBar(total=limit, completed=min(spent, limit), width=BAR_WIDTH)
+        screen.print(Columns([Text(" "), bar, Text(f"{spent / limit:.0%}")]))
+
+
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    connectors.add_connector: Presentation(show=_added),
-    connectors.list_connectors: Presentation(show=_list),
-    connectors.pause_connector: Presentation(show=_paused),
+    connectors.add_connector: Presentation(show=show_added),
+    connectors.list_connectors: Presentation(show=show_connectors),
+    connectors.pause_connector: Presentation(show=show_paused),
     connectors.remove_connector: Presentation(
-        show=_removed, ask=_confirm_removal, asks=frozenset({"name"}), yes="Do not ask."
+        show=show_removed, ask=confirm_removal, asks=frozenset({"name"}), yes="Do not ask."
     ),
-    connectors.rename_connector: Presentation(show=_renamed),
-    connectors.resume_connector: Presentation(show=_resumed),
-    connectors.show_connector: Presentation(show=_status),
+    connectors.rename_connector: Presentation(show=show_renamed),
+    connectors.resume_connector: Presentation(show=show_resumed),
+    connectors.show_connector: Presentation(show=show_status),
+    budget.show_budget: Presentation(show=show_budget),
+    overview.list_schedules: Presentation(show=show_schedules),
+    overview.show_overview: Presentation(show=show_overview),
 }

@@ -1,22 +1,31 @@
-"""Text output of the commands about records, mappings and sends, and the search for a record."""
+"""Text output of the commands about records, mappings, sends and events; follow events, and wait for an export."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import click
 
-from pipeline.cli.calling import Caller
+from pipeline.cli.calling import Caller, work_on
+from pipeline.cli.output import Failed, moment, say, short, table, wants_json
 from pipeline.cli.presentation import Presentation
-from pipeline.cli.showing import Failed, moment, say, short, table
-from pipeline.operations import mappings, records, sends
+from pipeline.operations import events, mappings, records, sends
+from pipeline.operations.events import (
+    ChangeShape,
+    EventAnswer,
+    EventsAnswer,
+    EventsAsked,
+    EventShape,
+    ExportAnswer,
+    NewExport,
+)
 from pipeline.operations.explanation_steps import StepShape
 from pipeline.operations.explanations import ExplanationAnswer
 from pipeline.operations.mappings import MappingsAnswer, MappingsOfRecordAnswer, ShellsAnswer
-from pipeline.operations.models import ConnectorRequest
+from pipeline.operations.models import ConnectorRequest, RowRequest
 from pipeline.operations.records import (
     FieldAsked,
     FoundAnswer,
@@ -29,14 +38,20 @@ from pipeline.operations.records import (
 from pipeline.operations.registry import Operation
 from pipeline.operations.search import SEARCHED
 from pipeline.operations.sends import NewSend, OrderedAnswer, SendsAnswer, SizeAnswer
+from pipeline.sync.job_queue import LOG_EXPORT
 
 RECORD: Final = frozenset({"entity"})
 NOUNS: Final = {"person": "User", "organization": "Account"}
 PAUSE_S: Final = 1.0
 """Pause between two polls of a send."""
+FOLLOW_S: Final = 0.5
+WAIT_S: Final = 1.0
+"""Pause between two polls of a file that is being written."""
+FIELDS: Final = 4
+"""Changed fields of an event that a line names."""
 
 
-def _find(caller: Caller, given: dict[str, Any]) -> None:
+def find_record(caller: Caller, given: dict[str, Any]) -> None:
     """Replace an id, e-mail or domain by the id of the one record that it matches. Raises Failed."""
     asked, entity = given["record"], given.get("entity")
     found = caller.call(records.search_records, Sought(connector=given["connector"], q=asked)).records
@@ -44,7 +59,7 @@ def _find(caller: Caller, given: dict[str, Any]) -> None:
     if not found:
         raise Failed(f"no record of {given['connector']} matches {asked}", f"search by {SEARCHED}", exit_code=2)
     if len(found) > 1:
-        names = ", ".join(map(_name, found))
+        names = ", ".join(map(_record_name, found))
         next_step = "choose one: --entity person, or its Hull id"
         raise Failed(f"{len(found)} records match {asked}: {names}", next_step, exit_code=2)
     only = found[0]
@@ -55,34 +70,34 @@ def _find(caller: Caller, given: dict[str, Any]) -> None:
         given["record"], given["by"] = only.hull_id, "hull"
 
 
-def _name(found: FoundShape) -> str:
+def _record_name(found: FoundShape) -> str:
     return f"{found.entity} {found.pipedrive_id or found.hull_id}"
 
 
-def _found(_request: ConnectorRequest, answer: FoundAnswer) -> None:
+def show_found(_request: ConnectorRequest, answer: FoundAnswer) -> None:
     columns = ("entity", "Pipedrive id", "Hull id", "found by")
     lines = [(each.entity, str(each.pipedrive_id or "-"), each.hull_id, each.by) for each in answer.records]
     table("", columns, lines, empty=f"No matching record. Search by {SEARCHED}.")
 
 
-def _record(request: ConnectorRequest, answer: RecordAnswer) -> None:
+def show_record(request: ConnectorRequest, answer: RecordAnswer) -> None:
     say(f"{answer.entity.capitalize()} {answer.pipedrive_id or '-'} ↔ Hull {answer.hull_id or 'id not known yet'}")
     say(f"  {answer.sentence} {answer.matched}")
     columns = ("field", "pipedrive", "", "hull", "attribute", "last change (UTC)")
-    table("", columns, [_line(row) for row in answer.fields])
+    table("", columns, [_field_line(row) for row in answer.fields])
     record = answer.pipedrive_id or answer.hull_id
     say(f"Explain a field: pipeline explain {request.connector} {record} --field ATTRIBUTE")
 
 
-def _line(row: RowShape) -> tuple[Any, ...]:
+def _field_line(row: RowShape) -> tuple[Any, ...]:
     hull = short(row.hull, 40) if row.is_heard else "not received yet"
     last = row.last.at if row.last else None
     return row.field.label, short(row.pipedrive, 40), row.field.arrow, hull, row.field.attribute, last
 
 
-def _history(_request: ConnectorRequest, answer: HistoryAnswer) -> None:
+def show_history(_request: ConnectorRequest, answer: HistoryAnswer) -> None:
     lines = [
-        (each.id, each.at, each.event, each.meaning or "; ".join(_change(change) for change in each.changes))
+        (each.id, each.at, each.event, each.meaning or "; ".join(_change_text(change) for change in each.changes))
         for each in answer.events
     ]
     table("", ("event", "at (UTC)", "what", "reason or changed fields"), lines, empty="No events of this record.")
@@ -90,19 +105,19 @@ def _history(_request: ConnectorRequest, answer: HistoryAnswer) -> None:
         say(f"Next page: --before {answer.more}")
 
 
-def _change(change: Any) -> str:
+def _change_text(change: Any) -> str:
     return f"{change.label} {short(change.before, 40)} → {short(change.after, 40)}"
 
 
-def _explanation(_request: FieldAsked, answer: ExplanationAnswer) -> None:
+def show_explanation(_request: FieldAsked, answer: ExplanationAnswer) -> None:
     if answer.is_unknown:
         return
     say(answer.sentence)
     for step in answer.steps:
-        _step(step)
+        _print_step(step)
 
 
-def _step(step: StepShape) -> None:
+def _print_step(step: StepShape) -> None:
     when = f"  {moment(step.at)} UTC" if step.at else ""
     say(f"\n● {step.title}{when}\n  {step.sentence}")
     if step.change is not None:
@@ -112,7 +127,7 @@ def _step(step: StepShape) -> None:
         say(f"  {fact.name}: {fact.value if isinstance(fact.value, str) else short(fact.value, 100)}")
 
 
-def _fail_if_unknown(answer: ExplanationAnswer) -> None:
+def fail_if_unknown(answer: ExplanationAnswer) -> None:
     """Raise Failed for a field that is not mapped and never was."""
     if answer.is_unknown:
         hint = (
@@ -123,13 +138,13 @@ def _fail_if_unknown(answer: ExplanationAnswer) -> None:
         raise Failed(f"no field {answer.field.name} of this {answer.entity} is mapped, or ever was", hint, exit_code=2)
 
 
-def _counts(_request: ConnectorRequest, answer: MappingsAnswer) -> None:
+def show_counts(_request: ConnectorRequest, answer: MappingsAnswer) -> None:
     columns = ("entity", "state", "records", "with Hull id", "without")
     lines = [(each.entity, each.state, each.records, each.with_hull_id, each.without_hull_id) for each in answer.counts]
     table("", columns, lines, empty="The id map is empty. Fill it: pipeline fetch all CONNECTOR --wait")
 
 
-def _mappings(_request: ConnectorRequest, answer: MappingsOfRecordAnswer) -> None:
+def show_mappings(_request: ConnectorRequest, answer: MappingsOfRecordAnswer) -> None:
     for each in answer.mappings:
         say(f"{each.entity} {each.pipedrive_id or '-'} = Hull {each.hull_id or 'id not known yet'}")
         say(f"  state {each.state}, matched by {each.matched_by}, first seen {moment(each.first_seen_at)} UTC")
@@ -137,14 +152,14 @@ def _mappings(_request: ConnectorRequest, answer: MappingsOfRecordAnswer) -> Non
             say(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
 
 
-def _shells(_request: ConnectorRequest, answer: ShellsAnswer) -> None:
+def show_shells(_request: ConnectorRequest, answer: ShellsAnswer) -> None:
     if answer.oldest is None:
         say("No shells: every Organization that a Person belongs to has been read.")
     else:
         say(f"{answer.shells:,} shells, the oldest since {moment(answer.oldest)} UTC; {answer.late:,} are late.")
 
 
-def _sends(_request: ConnectorRequest, answer: SendsAnswer) -> None:
+def show_sends(_request: ConnectorRequest, answer: SendsAnswer) -> None:
     columns = ("id", "state", "sent", "of", "not in Hull", "requested (UTC)", "ended (UTC)", "reason")
     lines = [
         (each.id, each.state, each.done, each.of, each.missing, each.asked_at, each.ended_at, each.reason)
@@ -153,13 +168,13 @@ def _sends(_request: ConnectorRequest, answer: SendsAnswer) -> None:
     table("", columns, lines, empty="No sends yet.")
 
 
-def _size(request: NewSend, answer: SizeAnswer) -> None:
-    say(f"{_counted(request, answer.count)} would be sent, for at most {answer.most_tokens:,} tokens.")
+def show_size(request: NewSend, answer: SizeAnswer) -> None:
+    say(f"{_counted_text(request, answer.count)} would be sent, for at most {answer.most_tokens:,} tokens.")
 
 
-def _ordered(request: NewSend, answer: OrderedAnswer) -> None:
+def show_ordered(request: NewSend, answer: OrderedAnswer) -> None:
     verb = "is" if answer.count == 1 else "are"
-    say(f"{_counted(request, answer.count)} {verb} being sent. See: pipeline sends list {request.connector}")
+    say(f"{_counted_text(request, answer.count)} {verb} being sent. See: pipeline sends list {request.connector}")
     if answer.missing:
         say(f"Hull does not know {answer.missing:,} of the ids.")
     elif not answer.count:
@@ -168,16 +183,16 @@ def _ordered(request: NewSend, answer: OrderedAnswer) -> None:
         )
 
 
-def _counted(request: NewSend, count: int) -> str:
+def _counted_text(request: NewSend, count: int) -> str:
     return f"{count:,} {NOUNS[request.entity]}{'' if count == 1 else 's'}"
 
 
-def _fail_unless_all_known(answer: OrderedAnswer) -> None:
+def fail_unless_all_known(answer: OrderedAnswer) -> None:
     if answer.missing or not answer.count:
         raise click.exceptions.Exit(1)
 
 
-def _sent(caller: Caller, request: NewSend, answer: OrderedAnswer, *, wait: bool) -> OrderedAnswer:
+def wait_until_sent(caller: Caller, request: NewSend, answer: OrderedAnswer, *, wait: bool) -> OrderedAnswer:
     """With `wait`, return once a worker has sent it; the newest send is the first of the list."""
     if not wait:
         return answer
@@ -187,15 +202,99 @@ def _sent(caller: Caller, request: NewSend, answer: OrderedAnswer, *, wait: bool
     return answer
 
 
+def show_events(request: EventsAsked, answer: EventsAnswer) -> None:
+    """Print the newest last, where a person reads on."""
+    _print_events(answer.events if request.after is not None else reversed(answer.events))
+    if not answer.events:
+        say("No such event.")
+    if answer.since is not None and answer.more is None:
+        say(f"Looked back to {moment(answer.since)} UTC; look further with --since.")
+    if answer.more is not None:
+        say(f"Next page: --{'before' if request.after is None else 'after'} {answer.more}")
+
+
+def follow_events(caller: Caller, request: EventsAsked) -> None:
+    """Print the last events, then every new one."""
+    latest = caller.call(events.list_events, EventsAsked(connector=request.connector, limit=1)).events
+    found = caller.call(events.list_events, request).events
+    found = found if request.after is not None else found[::-1]
+    after_id = max((each.id for each in [*found, *latest]), default=0) if request.after is None else request.after
+    while True:
+        _print_events(found)
+        after_id = max([after_id, *(each.id for each in found)])
+        time.sleep(FOLLOW_S)
+        found = caller.call(events.list_events, request.model_copy(update={"after": after_id, "before": None})).events
+
+
+def _print_events(found: Iterable[EventShape]) -> None:
+    for each in found:
+        if wants_json():
+            click.echo(each.model_dump_json())
+        else:
+            say(f"{moment(each.at)}  {each.event:<24} {each.pipedrive_id or each.hull_id}  {_event_text(each)}")
+
+
+def _event_text(event: EventShape) -> str:
+    if event.reason:
+        beside = " (its record was synchronized)" if event.field and event.outcome == "error" else ""
+        return f"{event.reason}{beside}: {event.meaning} {event.detail or ''}".strip()
+    more = f", and {len(event.changes) - FIELDS} more" if len(event.changes) > FIELDS else ""
+    return f"({event.cause}) {', '.join(map(_short_change, event.changes[:FIELDS]))}{more}"
+
+
+def _short_change(change: ChangeShape) -> str:
+    return f"{change.label} {short(change.before)} → {short(change.after)}"
+
+
+def show_event(_request: RowRequest, answer: EventAnswer) -> None:
+    _print_events([answer.event])
+    if answer.event.advice:
+        say(f"  {answer.event.advice}")
+    for change in answer.event.changes:
+        say(f"  {_short_change(change)}")
+    if answer.beside:
+        say("Other events of this record in the same batch:")
+        _print_events(answer.beside)
+
+
+def show_export(request: ConnectorRequest, answer: ExportAnswer) -> None:
+    export = answer.export
+    say(f"Export {export.id}, {export.file_name}: {export.state}, {export.events:,} events")
+    if export.state == "writing":
+        say(f"  See: pipeline events export-status {request.connector} {export.id}")
+    elif export.state != "failed":
+        say(f"  Download it: pipeline events download {request.connector} {export.id}")
+
+
+def fail_if_failed(answer: ExportAnswer) -> None:
+    if answer.export.state == "failed":
+        raise click.exceptions.Exit(1)
+
+
+def wait_and_download(caller: Caller, request: NewExport, answer: ExportAnswer, *, wait: bool) -> Any:
+    """With `wait` return the file itself, once it is written."""
+    row = RowRequest(connector=request.connector, id=answer.export.id)
+    while wait and answer.export.state == "writing":
+        work_on(caller, LOG_EXPORT, str(row.id))
+        answer = caller.call(events.show_export, row)
+        if answer.export.state == "writing":
+            time.sleep(WAIT_S)
+    return answer if answer.export.state in ("writing", "failed") else caller.call(events.download_export, row)
+
+
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    mappings.count_mappings: Presentation(show=_counts),
-    mappings.show_mappings: Presentation(show=_mappings),
-    mappings.show_shells: Presentation(show=_shells),
-    records.explain_field: Presentation(show=_explanation, check=_fail_if_unknown, ask=_find, asks=RECORD),
-    records.search_records: Presentation(show=_found),
-    records.show_history: Presentation(show=_history, ask=_find, asks=RECORD),
-    records.show_record: Presentation(show=_record, ask=_find, asks=RECORD),
-    sends.count_send: Presentation(show=_size),
-    sends.list_sends: Presentation(show=_sends),
-    sends.order_send: Presentation(show=_ordered, check=_fail_unless_all_known, follow=_sent),
+    mappings.count_mappings: Presentation(show=show_counts),
+    mappings.show_mappings: Presentation(show=show_mappings),
+    mappings.show_shells: Presentation(show=show_shells),
+    records.explain_field: Presentation(show=show_explanation, check=fail_if_unknown, ask=find_record, asks=RECORD),
+    records.search_records: Presentation(show=show_found),
+    records.show_history: Presentation(show=show_history, ask=find_record, asks=RECORD),
+    records.show_record: Presentation(show=show_record, ask=find_record, asks=RECORD),
+    sends.count_send: Presentation(show=show_size),
+    sends.list_sends: Presentation(show=show_sends),
+    sends.order_send: Presentation(show=show_ordered, check=fail_unless_all_known, follow=wait_until_sent),
+    events.begin_export: Presentation(show=show_export, check=fail_if_failed, follow=wait_and_download),
+    events.list_events: Presentation(show=show_events, stream=follow_events),
+    events.show_event: Presentation(show=show_event),
+    events.show_export: Presentation(show=show_export, check=fail_if_failed),
 }

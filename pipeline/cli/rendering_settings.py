@@ -1,65 +1,74 @@
-"""Text output of the commands about settings, fields and mappings."""
+"""Text output of the commands about settings, fields and plans, and the prompts for the number of records to confirm."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.cli.calling import Caller
+from pipeline.cli.calling import Caller, LocalCaller
+from pipeline.cli.output import duration, own_name, say, says_yes, table, typed_number
 from pipeline.cli.presentation import Presentation
-from pipeline.cli.showing import say, table
 from pipeline.domain.kinds import Entity
-from pipeline.insight.settings_text import pretty
-from pipeline.operations import fields, settings, settings_preview
+from pipeline.jobs.plans import compute
+from pipeline.operations import fields, plans, settings, settings_preview
 from pipeline.operations.fields import FieldsAnswer, SegmentsAnswer, SuggestionsAnswer
-from pipeline.operations.models import ConnectorRequest
+from pipeline.operations.models import ConnectorRequest, RowRequest
+from pipeline.operations.plan_answers import WORDS, PlanAnswer, PlanItemsAnswer, PlanItemShape
+from pipeline.operations.plans import AppliedAnswer, HeldAnswer, PlansAnswer
 from pipeline.operations.registry import Operation
 from pipeline.operations.settings import (
     DifferenceAnswer,
     FollowingRunShape,
     RebasedAnswer,
-    ReviewAnswer,
     RollBack,
     SavedAnswer,
     SettingsShape,
     ShowSettings,
     VersionsAnswer,
 )
+from pipeline.operations.settings_differences import pretty
+from pipeline.operations.settings_editing import ReviewAnswer
 from pipeline.operations.settings_preview import MappingTriedAnswer, ScheduleTriedAnswer
 
 BASE: Final = frozenset({"base_version"})
+CUT: Final = 60
+"""Characters of one value in the table of records."""
+PAUSE_S: Final = 1.0
+"""Pause between two polls of a plan that workers compute."""
+YES: Final = "Do not prompt, whatever the number of records."
 
 
-def _with_defaults(_caller: Caller, given: dict[str, Any]) -> None:
+def add_defaults(_caller: Caller, given: dict[str, Any]) -> None:
     given["defaults"] = True
 
 
-def _on_the_version_in_force(caller: Caller, given: dict[str, Any]) -> None:
+def add_base_version(caller: Caller, given: dict[str, Any]) -> None:
     """Set `base_version` to the version in force, if it was not given."""
     if "base_version" not in given:
         now = caller.call(settings.show_settings, ShowSettings(connector=given["connector"]))
         given["base_version"] = now.version
 
 
-def _document(_request: ShowSettings, answer: SettingsShape) -> None:
+def show_document(_request: ShowSettings, answer: SettingsShape) -> None:
     say(pretty(answer.document))
 
 
-def _rebased(_request: ConnectorRequest, answer: RebasedAnswer) -> None:
+def show_rebased(_request: ConnectorRequest, answer: RebasedAnswer) -> None:
     say(pretty(answer.document))
 
 
-def _versions(_request: ConnectorRequest, answer: VersionsAnswer) -> None:
+def show_versions(_request: ConnectorRequest, answer: VersionsAnswer) -> None:
     lines = [(each.version, each.created_at, each.author, ", ".join(each.changed)) for each in answer.versions]
     table("", ("version", "since (UTC)", "by", "changed"), lines)
 
 
-def _difference(_request: ConnectorRequest, answer: DifferenceAnswer) -> None:
+def show_difference(_request: ConnectorRequest, answer: DifferenceAnswer) -> None:
     words = [each.sentence for each in answer.changes]
     say("\n".join([*words, "", answer.diff]) if answer.diff else "Nothing differs.")
 
 
-def _review(request: ConnectorRequest, answer: ReviewAnswer) -> None:
+def show_review(request: ConnectorRequest, answer: ReviewAnswer) -> None:
     words = [each.sentence for each in answer.changes]
     say("\n".join([*words, "", answer.diff]) if answer.diff else f"Nothing differs from version {answer.base}.")
     for consequence in answer.consequences:
@@ -70,7 +79,7 @@ def _review(request: ConnectorRequest, answer: ReviewAnswer) -> None:
         say(f"Nothing is saved. Next: pipeline settings set {request.connector} FILE")
 
 
-def _saved(request: ConnectorRequest, answer: SavedAnswer) -> None:
+def show_saved(request: ConnectorRequest, answer: SavedAnswer) -> None:
     if not answer.changed:
         say(f"Nothing differs from version {answer.version}, which stays in force.")
         return
@@ -79,10 +88,10 @@ def _saved(request: ConnectorRequest, answer: SavedAnswer) -> None:
     for each in answer.changes:
         say(each.sentence)
     for run in answer.runs:
-        say(_following(request.connector, run))
+        say(_following_run(request.connector, run))
 
 
-def _following(connector: str, run: FollowingRunShape) -> str:
+def _following_run(connector: str, run: FollowingRunShape) -> str:
     what = f"{run.records:,} {Entity(run.entity).plural.capitalize()}"
     if run.state == "held":
         return f"That touches {what}, so nothing begins before: pipeline runs confirm {connector} {run.run_id}"
@@ -93,7 +102,7 @@ def _following(connector: str, run: FollowingRunShape) -> str:
     return f"{what} {how}. Follow it: pipeline runs show {connector} {run.run_id}"
 
 
-def _tried(_request: ConnectorRequest, answer: MappingTriedAnswer) -> None:
+def show_tried(_request: ConnectorRequest, answer: MappingTriedAnswer) -> None:
     if answer.sample is not None:
         say(f"On {answer.sample.entity} {answer.sample.pipedrive_id or answer.sample.hull_id}, {answer.sample.name}:")
     lines = []
@@ -105,42 +114,153 @@ def _tried(_request: ConnectorRequest, answer: MappingTriedAnswer) -> None:
     table("", ("row", "field", "before", "after", "what becomes of it"), lines, empty="Nothing is mapped.")
 
 
-def _schedule(_request: ConnectorRequest, answer: ScheduleTriedAnswer) -> None:
+def show_schedule(_request: ConnectorRequest, answer: ScheduleTriedAnswer) -> None:
     say(answer.words or "It never comes due.")
     for each in answer.next_at:
         say(f"  {each:%Y-%m-%d %H:%M} UTC")
 
 
-def _fields(_request: ConnectorRequest, answer: FieldsAnswer) -> None:
+def show_fields(_request: ConnectorRequest, answer: FieldsAnswer) -> None:
     lines = [(each.code, each.name, each.type, each.is_custom, each.is_writable) for each in answer.fields]
     table("", ("code", "name", "type", "custom", "writable"), lines, empty="No fields were read yet.")
 
 
-def _segments(_request: ConnectorRequest, answer: SegmentsAnswer) -> None:
+def show_segments(_request: ConnectorRequest, answer: SegmentsAnswer) -> None:
     lines = [("users", each.id, each.name) for each in answer.users]
     lines += [("accounts", each.id, each.name) for each in answer.accounts]
     table("", ("of", "id", "name"), lines, empty=answer.trouble or "Hull has no segments.")
 
 
-def _suggestions(_request: ConnectorRequest, answer: SuggestionsAnswer) -> None:
+def show_suggestions(_request: ConnectorRequest, answer: SuggestionsAnswer) -> None:
     columns = ("hull", "service", "field", "type", "what it does")
     for name, offered in answer.suggestions.items():
         lines = [(each.hull, each.service, each.field, each.type, each.does) for each in offered]
         table(name, columns, lines, empty=f"{name}: nothing to suggest.")
 
 
+def show_plans(request: ConnectorRequest, answer: PlansAnswer) -> None:
+    columns = ("plan", "state", "created (UTC)", "by", "changes", "would write", "tokens")
+    lines = [
+        (each.id, each.state, each.created_at, each.author, ", ".join(each.changed), each.written, each.tokens)
+        for each in answer.plans
+    ]
+    table("", columns, lines, empty=f"No plan yet. Make one: {own_name()} settings plan {request.connector} FILE")
+
+
+def show_plan(request: ConnectorRequest, answer: PlanAnswer) -> None:
+    say(f"Plan {answer.id}, on version {answer.base_version}: {answer.state}. {answer.sentence}")
+    if answer.detail:
+        say(f"  {answer.detail}")
+    for side in answer.sides:
+        for reason in side.reasons:
+            say(f"  {reason.records:,} {side.kind} {WORDS[reason.act]}: {reason.code}. {reason.meaning}")
+    if answer.state == "ready":
+        if answer.looked_up:
+            say(f"  {answer.looked_up:,} records need a look-up in Pipedrive: they are matched or created.")
+        say(f"  {answer.tokens:,} tokens, about {duration(answer.takes_s)}.")
+        say(f"Records: {own_name()} settings plan-items {request.connector} {answer.id} incoming|outgoing ENTITY")
+        say(f"Next: {own_name()} settings apply {request.connector} {answer.id}")
+    elif answer.state in ("computing", "paused"):
+        say(f"Next: {own_name()} settings show-plan {request.connector} {answer.id}")
+
+
+def show_items(_request: ConnectorRequest, answer: PlanItemsAnswer) -> None:
+    columns = ("record", "what", "field", "before", "after")
+    table("", columns, [line for item in answer.items for line in _item_lines(item)], empty="Nothing to show.")
+    if answer.next_after:
+        say(f"Next page: --after {answer.next_after}")
+
+
+def _item_lines(item: PlanItemShape) -> list[tuple[str, str, str, str, str]]:
+    if not item.fields:
+        return [(item.record, WORDS[item.act], "", item.reason or "", item.detail or "")]
+    return [
+        (
+            item.record,
+            WORDS[item.act],
+            each["field"],
+            _cut(each["before"]),
+            each.get("problem") or _cut(each["after"]),
+        )
+        for each in item.fields
+    ]
+
+
+def _cut(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= CUT else f"{text[:CUT]}…"
+
+
+def show_applied(_request: ConnectorRequest, answer: AppliedAnswer) -> None:
+    say(f"Version {answer.settings_version} is in force; {answer.sent:,} records are being sent to Pipedrive.")
+    if answer.follow_up is not None:
+        say(f"{answer.left_out:,} records had changed and were left out; plan {answer.follow_up} covers them.")
+
+
+def show_held(request: ConnectorRequest, answer: HeldAnswer) -> None:
+    for each in answer.runs:
+        say(f"{each.sentence} Next: {own_name()} runs confirm {request.connector} {each.run_id}")
+    if not answer.runs:
+        say("No run needs approval.")
+
+
+def ask_number_of_plan(caller: Caller, given: dict[str, Any]) -> None:
+    """Prompt for the number of records that a plan touches, if it needs approval."""
+    if "number" in given:
+        return
+    plan = caller.call(plans.show_plan, RowRequest(connector=given["connector"], id=given["id"]))
+    if plan.state == "ready" and plan.asks:
+        sentence = f"Plan {plan.id} touches {plan.touched:,} of the known records"
+        given["number"] = plan.touched if says_yes() else typed_number(sentence, plan.touched)
+
+
+def ask_number_of_run(caller: Caller, given: dict[str, Any]) -> None:
+    """Prompt for the number of records that a run touches."""
+    if "number" in given:
+        return
+    held = caller.call(plans.list_held_runs, ConnectorRequest(connector=given["connector"]))
+    run = next((each for each in held.runs if each.run_id == given["id"]), None)
+    if run is not None:
+        given["number"] = run.touched if says_yes() else typed_number(run.sentence.rstrip("."), run.touched)
+
+
+def wait_until_computed(caller: Caller, request: ConnectorRequest, answer: PlanAnswer, *, wait: bool) -> PlanAnswer:
+    """With `wait`, return the plan once it is computed, by this process or by the workers of a running installation."""
+    if not wait:
+        return answer
+    asked = RowRequest(connector=request.connector, id=answer.id)
+    if isinstance(caller, LocalCaller):
+        compute.compute_now(answer.id, float("inf"))
+        return caller.call(plans.show_plan, asked)
+    while answer.state == "computing":
+        time.sleep(PAUSE_S)
+        answer = caller.call(plans.show_plan, asked)
+    return answer
+
+
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    fields.list_fields: Presentation(show=_fields),
-    fields.list_segments: Presentation(show=_segments),
-    fields.suggest_mappings: Presentation(show=_suggestions),
-    settings.compare_settings: Presentation(show=_difference),
-    settings.list_settings: Presentation(show=_versions),
-    settings.put_settings: Presentation(show=_saved, ask=_on_the_version_in_force, asks=BASE),
-    settings.rebase_settings: Presentation(show=_rebased),
-    settings.review_settings: Presentation(show=_review, ask=_on_the_version_in_force, asks=BASE),
-    settings.roll_back_settings: Presentation(show=_saved),
-    settings.show_settings: Presentation(show=_document, ask=_with_defaults),
-    settings_preview.show_mapping: Presentation(show=_tried),
-    settings_preview.try_mapping: Presentation(show=_tried),
-    settings_preview.try_schedule: Presentation(show=_schedule),
+    fields.list_fields: Presentation(show=show_fields),
+    fields.list_segments: Presentation(show=show_segments),
+    fields.suggest_mappings: Presentation(show=show_suggestions),
+    settings.compare_settings: Presentation(show=show_difference),
+    settings.list_settings: Presentation(show=show_versions),
+    settings.put_settings: Presentation(show=show_saved, ask=add_base_version, asks=BASE),
+    settings.rebase_settings: Presentation(show=show_rebased),
+    settings.review_settings: Presentation(show=show_review, ask=add_base_version, asks=BASE),
+    settings.roll_back_settings: Presentation(show=show_saved),
+    settings.show_settings: Presentation(show=show_document, ask=add_defaults),
+    settings_preview.show_mapping: Presentation(show=show_tried),
+    settings_preview.try_mapping: Presentation(show=show_tried),
+    settings_preview.try_schedule: Presentation(show=show_schedule),
+    plans.apply_plan: Presentation(show=show_applied, ask=ask_number_of_plan, yes=YES),
+    plans.confirm_run: Presentation(
+        show=lambda request, _answer: say(f"Run {request.id} was approved and starts."), ask=ask_number_of_run, yes=YES
+    ),
+    plans.discard_plan: Presentation(show=lambda request, _answer: say(f"Plan {request.id} is discarded.")),
+    plans.list_held_runs: Presentation(show=show_held),
+    plans.list_plan_items: Presentation(show=show_items),
+    plans.list_plans: Presentation(show=show_plans),
+    plans.make_plan: Presentation(show=show_plan, follow=wait_until_computed),
+    plans.plan_again: Presentation(show=show_plan, follow=wait_until_computed),
+    plans.show_plan: Presentation(show=show_plan),
 }

@@ -14,8 +14,8 @@ from db import connector as connectors
 from db.migrate import current_revision, is_newer, newest_revision
 from db.migrate import migrate as upgrade
 from db.session import engine, transaction
-from pipeline.cli.opening import begin, begin_serving
-from pipeline.cli.showing import Failed, json_option, own_name, say, show, table, wants_json
+from pipeline.cli.output import Failed, json_option, own_name, say, show, table, wants_json
+from pipeline.cli.startup import begin, begin_serving
 from pipeline.local import example
 from pipeline.local.children import SUPERVISOR
 from pipeline.local.interrupts import Interrupts

@@ -5,26 +5,75 @@ They call neither Hull nor Pipedrive, so they cost no tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import delivery, failure_count, id_mapping
+from db import delivery, failure_count, id_mapping, watermark
 from db import run as run_rows
 from db import sync_event as events
 from db.connector import Connector
-from pipeline.cli import freshness
-from pipeline.cli.findings import BAD, LATELY_H, NOTE, OK, Answer, Case, Finding, ago
+from db.run import Run
+from db.subscription import Subscription, subscriptions_of
+from db.watermark import Watermark
+from pipeline.cli.output import moment
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from pipeline.domain.settings import read_settings
+from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.sync.connectors import setup
-from pipeline.sync.connectors.status import waits_of
+from pipeline.sync.connectors.status import sentences, waits_of
+from pipeline.sync.runs import spending
+from pipeline.sync.runs.spending import WARN_SHARE
 
+OK, NOTE, BAD = "ok", "note", "bad"
+LATELY_H = 24
+"""Hours of events that are counted; older ones are not relevant any more."""
 OLD_SHELL = timedelta(hours=1)
 """An empty Account that waits longer than this for the fetch of Organizations is a problem."""
+BEHIND = timedelta(hours=1)
+"""A watermark that did not move for this long is late: it does not just wait for the next incremental fetch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """`level` is `ok`, `note` (information) or `bad` (an operator must act)."""
+
+    level: str
+    text: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A heading of the guide with its findings."""
+
+    heading: str
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """The input of every check.
+
+    full_runs  entity → its newest full run
+    """
+
+    session: Session
+    connector: Connector
+    settings: ConnectorSettings
+    settings_version: int
+    full_runs: dict[str, Run]
+
+    @property
+    def name(self) -> str:
+        return self.connector.name
+
+    @property
+    def key(self) -> int:
+        return self.connector.key
 
 
 def examine(session: Session, connector: Connector) -> list[Answer]:
@@ -50,9 +99,9 @@ def no_data(case: Case) -> Iterator[Finding]:
     for entity in Entity:
         yield _mapped(case, entity)
         yield _fetched(case, entity)
-    yield from freshness.outages(case)
-    yield from freshness.under_way(case)
-    yield freshness.budget(case)
+    yield from _outages(case)
+    yield from _fetches_in_flight(case)
+    yield _budget(case)
     yield from _left_out(case, "incoming.")
     if any(run.state == "done" for run in case.full_runs.values()):
         step = f"pipeline verify {case.name} --sample 300"
@@ -64,13 +113,13 @@ def no_updates(case: Case) -> Iterator[Finding]:
         reason = REASONS.get(case.connector.pause_reason or "")
         step = f"{reason.advice if reason else ''} Then: pipeline connectors resume {case.name}".strip()
         yield Finding(level=BAD, text=f"the connector is paused: {case.connector.pause_reason}", next_step=step)
-    yield from freshness.webhooks(case)
-    yield from freshness.in_step(case)
-    yield from freshness.successes(case, "incoming")
-    yield from freshness.job_errors(case)
-    yield from freshness.outages(case)
-    yield from freshness.under_way(case)
-    yield freshness.budget(case)
+    yield from _webhooks(case)
+    yield from _watermarks(case)
+    yield from _last_successes(case, "incoming")
+    yield from _job_errors(case)
+    yield from _outages(case)
+    yield from _fetches_in_flight(case)
+    yield _budget(case)
     yield from _gave_up(case)
 
 
@@ -85,7 +134,7 @@ def no_fields(case: Case) -> Iterator[Finding]:
     else:
         yield Finding(level=OK, text=f"last notification {ago(told)}")
     yield from _waits(case)
-    yield from freshness.successes(case, "outgoing")
+    yield from _last_successes(case, "outgoing")
     yield from _left_out(case, "outgoing.")
 
 
@@ -138,6 +187,106 @@ HEADINGS = {
 """Heading of the guide → its checks."""
 
 
+def _webhooks(case: Case) -> Iterator[Finding]:
+    """Yield the state of the webhooks at their last check, and the time of the last delivery."""
+    for row in subscriptions_of(case.session, case.key):
+        yield _subscribed(case, row)
+    told = delivery.last_delivery(case.session, case.key, "pipedrive")
+    if told is None:
+        yield Finding(
+            level=NOTE,
+            text="Pipedrive has sent no webhook yet: only fetches bring changes",
+            next_step="check that Pipedrive can reach PUBLIC_URL",
+        )
+    else:
+        yield Finding(level=OK, text=f"last webhook {ago(told)}")
+    if waiting := delivery.count_unfolded(case.session, case.key):
+        yield Finding(level=NOTE, text=f"{waiting} deliveries wait for a worker", next_step="see the workers above")
+
+
+def _subscribed(case: Case, row: Subscription) -> Finding:
+    name = f"webhook of {Entity(row.entity).plural}"
+    looked = f"last checked {ago(row.checked_at)}"
+    if row.state == "active":
+        healed = f", recreated {row.healed} times so far" if row.healed else ""
+        return Finding(level=OK, text=f"{name}: active, {looked}{healed}")
+    since = f"; the next fetch reads what changed since {ago(row.sound_at)}" if row.sound_at else ""
+    step = f"it is recreated within minutes; if not: pipeline connectors show {case.name}"
+    return Finding(level=NOTE, text=f"{name}: {row.state}, {looked}{since}", next_step=step)
+
+
+def _watermarks(case: Case) -> Iterator[Finding]:
+    """Yield the moment up to which Hull has all changes, for each entity."""
+    for entity in Entity:
+        yield _reached(case, entity, watermark.find_watermark(case.session, case.key, entity))
+
+
+def _reached(case: Case, entity: Entity, mark: Watermark | None) -> Finding:
+    fetch = f"pipeline fetch {entity.plural} {case.name}"
+    if mark is None or mark.claimed is None:
+        return Finding(
+            level=NOTE,
+            text=f"{entity.plural}: not fetched yet, so it is not known how up to date Hull is",
+            next_step=f"{fetch} --wait",
+        )
+    but = f", except {mark.excepted:,}" if mark.excepted else ""
+    deletes = f"; deletions compared {ago(mark.deletes_verified_at)}" if mark.deletes_verified_at else ""
+    text = f"{entity.plural}: up to date as of {ago(mark.claimed)}{but}{deletes}"
+    if datetime.now(UTC) - mark.claimed > BEHIND:
+        return Finding(level=NOTE, text=text, next_step=f"{fetch} --since {mark.claimed:%Y-%m-%dT%H:%M:%SZ} --wait")
+    return Finding(level=OK, text=text)
+
+
+def _last_successes(case: Case, direction: str) -> Iterator[Finding]:
+    """Yield the time of the last success of each entity."""
+    for entity in Entity:
+        name = f"{direction}.{entity.hull}.success"
+        last = events.last_event(case.session, case.key, name)
+        yield Finding(level=NOTE if last is None else OK, text=f"last {name}: {ago(last) if last else 'never'}")
+
+
+def _job_errors(case: Case) -> Iterator[Finding]:
+    """Yield `incoming.job.error` events of the last day, most frequent first."""
+    yield from _counted(case, lambda event: event == "incoming.job.error")
+
+
+def _outages(case: Case) -> Iterator[Finding]:
+    """Yield remote systems that do not answer, since when, and what waits for them."""
+    for sentence in sentences(case.session, case.key):
+        yield Finding(
+            level=NOTE, text=sentence, next_step="nothing to do; see the remote system's status page if it lasts"
+        )
+
+
+def _fetches_in_flight(case: Case) -> Iterator[Finding]:
+    """Yield the fetches in flight with their progress, and the expected end of full fetches."""
+    day = spending.budget_status(case.session, case.key)
+    ends = {each.run_id: each.ends_at for each in spending.forecast_runs(case.session, case.key, day)}
+    for run in run_rows.latest_runs(case.session, case.key):
+        if run.state == "running":
+            end = ends.get(run.id)
+            until = f", done about {end:%Y-%m-%d %H:%M} UTC" if end else ""
+            text = f"run {run.id}, {run.kind} fetch of {run.entity}s, in flight: {run.read:,} read, {run.failed:,} failed{until}"
+            yield Finding(level=NOTE, text=text, next_step=f"pipeline runs show {case.name} {run.id}")
+
+
+def _budget(case: Case) -> Finding:
+    """Return what is left of Pipedrive's daily budget."""
+    day = spending.budget_status(case.session, case.key)
+    spent, step = f"{day.spent:,} tokens of Pipedrive's daily budget are spent", f"pipeline budget {case.name}"
+    if day.closed_s is not None:
+        text = "Pipedrive's daily budget is spent: all work waits"
+        return Finding(level=BAD, text=f"{text} until {day.resets_at:%H:%M} UTC", next_step=step)
+    if not day.allowance.daily_tokens:
+        return Finding(level=OK, text=f"{spent}, no limit is set")
+    text = f"{spent}, {day.share:.0%} of {day.allowance.daily_tokens:,}"
+    if day.left_for_fetches == 0:
+        return Finding(level=NOTE, text=f"{text}: fetches wait until {day.resets_at:%H:%M} UTC", next_step=step)
+    return Finding(
+        level=NOTE if day.share > WARN_SHARE else OK, text=text, next_step=step if day.share > WARN_SHARE else ""
+    )
+
+
 def _mapped(case: Case, entity: Entity) -> Finding:
     count = len(case.settings.incoming(entity))
     name = f"incoming_{entity.hull}_attributes"
@@ -172,9 +321,14 @@ def _mapped_since(case: Case, entity: Entity, version: int) -> list[str]:
 
 def _left_out(case: Case, events_of: str) -> Iterator[Finding]:
     """Yield what was skipped or refused in the last day, by reason, most frequent first."""
+    yield from _counted(case, lambda event: event.startswith(events_of) and event.endswith((".skip", ".error")))
+
+
+def _counted(case: Case, is_meant: Callable[[str], bool]) -> Iterator[Finding]:
+    """Yield the meant events of the last day with their reason, most frequent first."""
     counts = events.count_events(case.session, case.key, hours=LATELY_H)
     for (event, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
-        if event.startswith(events_of) and event.endswith((".skip", ".error")) and reason:
+        if reason and is_meant(event):
             known = REASONS.get(reason)
             text = f"{event} {count:,} times in {LATELY_H} h, {reason}: {known.meaning if known else ''}"
             yield Finding(level=NOTE, text=text, next_step=known.advice if known else "")
@@ -194,3 +348,13 @@ def _gave_up(case: Case) -> Iterator[Finding]:
         )
     if not counts:
         yield Finding(level=OK, text="no failure is open")
+
+
+def ago(when: datetime) -> str:
+    """Return how long ago a moment was, as text."""
+    minutes = (datetime.now(UTC) - when).total_seconds() / 60
+    if minutes < 1:
+        return "less than a minute ago"
+    if minutes < 120:
+        return f"{minutes:.0f} min ago"
+    return f"{minutes / 60:.0f} h ago" if minutes < 2880 else f"on {moment(when)} UTC"

@@ -25,7 +25,6 @@ from pipeline.operations import (
     records,
     replays,
     runs,
-    secrets,
     sends,
     settings,
     settings_preview,
@@ -37,7 +36,8 @@ from pipeline.operations.registry import Operation
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
     *(connectors, overview, budget, credentials, settings, settings_preview, fields, first_steps, plans),
     *(runs, jobs, sends, comparisons, records, events, mappings, claims, failures, replays, webhooks, workers, alerts),
-    *(operators, people, secrets),
+    operators,
+    people,
 )
 
 

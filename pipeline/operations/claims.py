@@ -9,9 +9,8 @@ from db.session import after_commit
 from pipeline.domain.kinds import Entity, Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
-from pipeline.operations.models import ConnectorRequest, EntityName, Shape
+from pipeline.operations.models import ConnectorRequest, EntityName, RowId, Shape, Why
 from pipeline.operations.registry import operation
-from pipeline.operations.values import RowId, Why
 from pipeline.sync.incoming import claim_release
 from pipeline.tasks.canvases import wake_control
 

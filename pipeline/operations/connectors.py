@@ -19,12 +19,11 @@ from db.session import after_commit, transaction
 from pipeline.domain.kinds import Role
 from pipeline.domain.names import InvalidName, connector_name
 from pipeline.errors import PipelineError
-from pipeline.insight.condition import condition
 from pipeline.operations.call import Call
+from pipeline.operations.condition import condition
 from pipeline.operations.errors import invalid
-from pipeline.operations.models import Asked, ConnectorRequest, Done, NoRequest, Shape
+from pipeline.operations.models import Asked, ConnectorRequest, Done, FromFile, NoRequest, Secret, Shape, Why
 from pipeline.operations.registry import operation
-from pipeline.operations.values import FromFile, Secret, Why
 from pipeline.sync.connectors import setup
 from pipeline.sync.connectors.webhooks import ensure_webhooks, remove_webhooks
 from pipeline.tasks import canvases

@@ -14,12 +14,11 @@ from db.authorisation import connection_of
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Role
-from pipeline.domain.reasons import REASONS
+from pipeline.domain.reasons import REASONS, advice_of, meaning_of
 from pipeline.errors import PipelineError
 from pipeline.operations.call import Call
-from pipeline.operations.models import ConnectorRequest, Done, Shape
+from pipeline.operations.models import ConnectorRequest, Done, NoRequest, Secret, Shape
 from pipeline.operations.registry import operation
-from pipeline.operations.values import Secret
 from pipeline.settings import settings
 from pipeline.sync import definitions
 from pipeline.sync.connectors import authorisation, setup
@@ -83,6 +82,11 @@ class InvitationAnswer(BaseModel):
     expires_in_s: int
     callback_url: str
     scopes: list[str]
+
+
+class RotatedAnswer(BaseModel):
+    renewed: int
+    keys_no_longer_needed: int
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="credentials show CONNECTOR")
@@ -171,6 +175,17 @@ def invite(call: Call, _request: ConnectorRequest) -> InvitationAnswer:
     )
 
 
+@operation("", role=Role.ADMIN, audit_action="secrets.renew", command="rotate-keys")
+def rotate_keys(call: Call, _request: NoRequest) -> RotatedAnswer:
+    """Encrypt every stored secret again with the first of SECRET_KEYS.
+
+    First put the new key before the old one and restart everything; then run this; then remove the old key.
+    """
+    with call.transaction("secrets") as session:
+        renewed = setup.renew_secrets(session)
+    return RotatedAnswer(renewed=renewed, keys_no_longer_needed=len(settings().secret_keys) - 1)
+
+
 def _callback_url() -> str:
     return f"{settings().public_url}/auth/callback"
 
@@ -183,13 +198,8 @@ def _check(system: str, ask: Callable[[], str]) -> CheckedShape:
 
 
 def _trouble(system: str, error: PipelineError) -> CheckedShape:
-    reason = REASONS.get(error.reason)
-    return CheckedShape(
-        system=system,
-        sentence=reason.meaning if reason else str(error),
-        trouble=error.reason,
-        advice=reason.advice if reason else "",
-    )
+    sentence = meaning_of(error.reason) if error.reason in REASONS else str(error)
+    return CheckedShape(system=system, sentence=sentence, trouble=error.reason, advice=advice_of(error.reason))
 
 
 def _title(app: dict[str, Any]) -> str:

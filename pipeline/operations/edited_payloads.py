@@ -12,8 +12,7 @@ from db.failure import Failure
 from pipeline.domain.json_text import find_unusable, is_nested_deeper, members_of, write_lenient
 from pipeline.domain.kinds import Entity
 from pipeline.operations.errors import OperationError, invalid
-from pipeline.operations.models import Shape
-from pipeline.operations.values import Text, Value
+from pipeline.operations.models import Shape, Text, Value
 from pipeline.sync.changes.outgoing_changes import LEVELS
 
 LARGEST: Final = 1024 * 1024

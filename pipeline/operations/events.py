@@ -26,10 +26,20 @@ from pipeline.jobs import log_exports
 from pipeline.jobs.log_exports import CSV, NDJSON, facts
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, not_found
-from pipeline.operations.models import ConnectorRequest, DirectionName, EntityName, ListedWhole, RowRequest, Shape
+from pipeline.operations.models import (
+    LARGEST_ID,
+    ConnectorRequest,
+    DirectionName,
+    EntityName,
+    ListedWhole,
+    Moment,
+    RowId,
+    RowRequest,
+    Shape,
+    Short,
+)
 from pipeline.operations.registry import Download, operation
 from pipeline.operations.search import search
-from pipeline.operations.values import LARGEST_ID, Moment, RowId, Short
 from pipeline.sync.compiled import Plan, plan_for
 
 PATH: Final = "/connectors/<connector>/events"

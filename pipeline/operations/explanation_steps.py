@@ -18,8 +18,7 @@ from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.operations.events import ChangeShape, values_of
 from pipeline.operations.mapped_fields import ID_ATTRIBUTE, MappedField
-from pipeline.operations.models import Shape
-from pipeline.operations.values import Text, Value
+from pipeline.operations.models import Shape, Text, Value
 from pipeline.transform.hull_reports import attribute_name
 
 READ_BACK: Final = "read_back"

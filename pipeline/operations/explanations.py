@@ -34,9 +34,8 @@ from pipeline.operations.mapped_fields import (
     value_in,
     value_of,
 )
-from pipeline.operations.models import Shape
+from pipeline.operations.models import Shape, Text, Value
 from pipeline.operations.record_sides import RecordSides, read_sides
-from pipeline.operations.values import Text, Value
 from pipeline.sync.compiled import plan_for
 
 LOOKED_AT = 20

@@ -31,13 +31,19 @@ from pipeline.operations.models import (
     Counted,
     DirectionName,
     EntityName,
+    Moment,
+    Number,
     PageOnly,
+    RowId,
     RowRequest,
     Shape,
+    Short,
+    Text,
+    Value,
+    Why,
 )
 from pipeline.operations.registry import operation
 from pipeline.operations.replay_preview import SumAnswer, VerdictShape, sum_of
-from pipeline.operations.values import Moment, Number, RowId, Short, Text, Value, Why
 
 DAYS: Final = 14
 """How far back a group's trend goes."""

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+import os
+from typing import Annotated, Final
 
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import run as run_rows
+from db.authorisation import connection_of
+from db.connector import Connector
+from db.run import Run
 from db.session import transaction
-from pipeline.domain.kinds import Role
-from pipeline.insight import first_steps as insight
+from pipeline.domain.budget import LIST_TOKENS
+from pipeline.domain.kinds import Entity, Role
+from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
 from pipeline.operations.call import Call
-from pipeline.operations.models import ConnectorRequest, Shape
+from pipeline.operations.fields import Fields
+from pipeline.operations.models import ConnectorRequest, EntityName, Shape
 from pipeline.operations.registry import operation
+from pipeline.operations.runs import BegunAnswer
+from pipeline.settings import SANDBOX_FILE, settings
+from pipeline.sync.runs import runs, spending
+
+STEPS: Final = ("hull", "pipedrive", "identity", "mappings", "segments", "first-fetch")
+"""In the order of the set-up."""
+CAUSE: Final = "first_fetch"
 
 
 class ExpectedShape(Shape):
@@ -30,15 +48,84 @@ class StepsAnswer(BaseModel):
     first_fetch: ExpectedShape
 
 
+class FirstFetches(ConnectorRequest):
+    entities: Annotated[list[EntityName], Field(min_length=1, max_length=2)]
+
+
 @operation("GET /connectors/<connector>/first-steps", role=Role.VIEWER, command="connectors steps CONNECTOR")
 def show_steps(call: Call, _request: ConnectorRequest) -> StepsAnswer:
     """Show which steps a new connector has behind it, and which is next."""
     with transaction() as session:
-        progress = insight.progress_of(session, call.connector)
-        expected = insight.expected(session, call.connector.key)
+        return describe_steps(session, call.connector)
+
+
+@operation("", role=Role.OPERATOR, audit_action="fetch.start")
+def start_first_fetches(call: Call, request: FirstFetches) -> BegunAnswer:
+    """Start a full fetch of each entity, Organizations first, so that Users find their Accounts; keep one that is in flight."""
+    call.require_active()
+    started = []
+    for entity in sorted(set(request.entities)):
+        try:
+            run_id = runs.start_run(
+                call.connector.key,
+                Entity(entity),
+                cause=CAUSE,
+                also=lambda session, run: call.note(session, f"run {run.id}", why="first fetch"),
+            )
+        except runs.RunInProgress:
+            continue
+        started.append(run_id)
+    if not started:
+        call.found_nothing_to_do()
+    return BegunAnswer(runs=started)
+
+
+def describe_steps(session: Session, connector: Connector) -> StepsAnswer:
+    """Return the steps. One is done when its decision was made, here, in Hull, or on the command line."""
+    document = connectors.settings_in_force(session, connector.key).document
+    is_mapped = any(document.get(f"incoming_{entity.hull}_attributes") for entity in Entity)
+    is_done = {
+        "hull": True,
+        "pipedrive": connection_of(session, connector).how is not None,
+        "identity": is_mapped or "account_claims" in document,
+        "mappings": is_mapped,
+        "segments": any(f"synchronized_{entity.hull}_segments" in document for entity in Entity),
+        "first-fetch": bool(full_runs(session, connector.key)),
+    }
     return StepsAnswer(
-        steps=list(insight.STEPS),
-        done=[step for step in insight.STEPS if step in progress.done],
-        following=progress.following,
-        first_fetch=ExpectedShape.model_validate(expected),
+        steps=list(STEPS),
+        done=[step for step in STEPS if is_done[step]],
+        following=next((step for step in STEPS if not is_done[step]), None),
+        first_fetch=expected_fetch(session, connector.key),
     )
+
+
+def full_runs(session: Session, connector_key: int) -> list[Run]:
+    """Return the newest full fetch of each entity."""
+    newest = (run_rows.latest_full_run(session, connector_key, entity) for entity in Entity)
+    return [run for run in newest if run is not None]
+
+
+def expected_fetch(session: Session, connector_key: int) -> ExpectedShape:
+    """Return what the last full fetches took, as the cost of the next: to count millions takes longer than a page may."""
+    last = [run_rows.latest_full_run(session, connector_key, entity, state="done") for entity in Entity]
+    known = [run for run in last if run is not None]
+    took = [(run.finished_at - run.started_at).total_seconds() for run in known if run.finished_at]
+    return ExpectedShape(
+        page_limit=settings().page_limit,
+        tokens_known=sum(run.pages for run in known) * LIST_TOKENS if known else None,
+        seconds_known=max(took) if took else None,
+        left_today=spending.budget_status(session, connector_key).left_for_fetches,
+    )
+
+
+def needs_domain_field(fields: Fields) -> bool:
+    """Return whether this company lacks the field that holds the domain by default."""
+    return fields.read_at is not None and all(each.code != DEFAULT_ORGANIZATION_DOMAIN for each in fields.choices)
+
+
+def sandbox_file() -> str:
+    """Return the file with the credentials of this machine's sandbox; empty if there is none."""
+    chosen = settings()
+    path = chosen.data_dir / SANDBOX_FILE
+    return str(path) if chosen.pipedrive_api_url and os.access(path, os.R_OK) else ""

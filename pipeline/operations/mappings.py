@@ -15,9 +15,8 @@ from db.shell import shell_ages
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
-from pipeline.operations.models import ConnectorRequest, Shape
+from pipeline.operations.models import ConnectorRequest, Shape, Value
 from pipeline.operations.registry import operation
-from pipeline.operations.values import Value
 
 PATH = "/connectors/<connector>/mappings"
 

@@ -18,9 +18,8 @@ from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
-from pipeline.operations.models import Asked, Done, NoRequest, Shape
+from pipeline.operations.models import LARGEST_ID, Asked, Done, FromFile, NoRequest, RowId, Shape, Text
 from pipeline.operations.registry import operation
-from pipeline.operations.values import LARGEST_ID, FromFile, RowId, Text
 
 RoleName = Annotated[
     Literal["viewer", "operator", "admin"],

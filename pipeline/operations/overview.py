@@ -18,10 +18,10 @@ from db.event_count import CountedEvents
 from db.session import transaction
 from db.token_ledger import moment
 from pipeline.domain.kinds import Role
-from pipeline.insight.condition import InStepShape, NoteShape, condition
 from pipeline.operations import run_progress
 from pipeline.operations.budget import BudgetShape, budget_of
 from pipeline.operations.call import Call
+from pipeline.operations.condition import InStepShape, NoteShape, condition
 from pipeline.operations.credentials import ConnectionShape
 from pipeline.operations.models import ConnectorRequest, Shape
 from pipeline.operations.registry import operation

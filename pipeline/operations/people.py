@@ -14,9 +14,8 @@ from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
-from pipeline.operations.models import Asked, Done, Listed, NoRequest, Shape
+from pipeline.operations.models import Asked, Done, Listed, NoRequest, RowId, Shape, Text
 from pipeline.operations.registry import operation
-from pipeline.operations.values import RowId, Text
 
 
 class MeShape(BaseModel):

@@ -13,16 +13,31 @@ from db import run as run_rows
 from db.plan import SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
-from pipeline.insight.plan_views import PlanView, Side, job_of, page_of_items, view_of
 from pipeline.jobs import runtime
 from pipeline.jobs.plans import apply as plan_apply
 from pipeline.jobs.plans import compute, create
 from pipeline.jobs.plans.apply import PlanRefused
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
-from pipeline.operations.models import ConnectorRequest, DirectionName, Done, EntityName, Listed, RowRequest, Shape
+from pipeline.operations.models import (
+    ConnectorRequest,
+    DirectionName,
+    Done,
+    EntityName,
+    Listed,
+    RowRequest,
+    Shape,
+    Short,
+)
+from pipeline.operations.plan_answers import (
+    PlanAnswer,
+    PlanItemsAnswer,
+    PlanShape,
+    describe_plan,
+    job_of,
+    page_of_items,
+)
 from pipeline.operations.registry import operation
-from pipeline.operations.values import Short, Text, Value
 from pipeline.sync.connectors.settings_change import read_unknown_fields
 from pipeline.sync.runs import backfill, runs
 from pipeline.sync.runs.backfill import AskFirst
@@ -32,90 +47,8 @@ PATH = "/connectors/<connector>/plans"
 Act = Literal["update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same"]
 
 
-class ReasonShape(Shape):
-    act: str
-    code: str
-    records: int
-    meaning: str
-
-
-class CountShape(BaseModel):
-    name: str
-    label: str
-    records: int
-
-
-class SideShape(BaseModel):
-    """The result for one entity in one direction; `flawed` records are sent without a field."""
-
-    direction: str
-    entity: str
-    kind: str
-    sentence: str
-    written: int
-    acts: dict[str, int]
-    fields: list[CountShape]
-    problems: list[CountShape]
-    reasons: list[ReasonShape]
-    flawed: int
-
-
-class PlanShape(Shape):
-    """`looked_up` counts Users and Accounts that need a look-up in Pipedrive: they are matched or created. `touched` counts
-    existing records that would change, or that a look-up may find; if `asks` is true, send that number to apply the plan."""
-
-    id: int
-    parent_id: int | None
-    state: str
-    reason: str | None
-    detail: str | None
-    sentence: str
-    author: str
-    created_at: datetime
-    ready_at: datetime | None
-    ended_at: datetime | None
-    ended_by: str | None
-    base_version: int
-    settings_version: int | None
-    changed: list[str]
-    known: int
-    examined: int
-    written: int
-    created: int
-    looked_up: int
-    tokens: int
-    takes_s: float
-    touched: int
-    asks: bool
-
-
 class PlansAnswer(BaseModel):
     plans: list[PlanShape]
-
-
-class PlanAnswer(PlanShape):
-    """A plan with all details and its settings."""
-
-    document: dict[str, Any]
-    sides: list[SideShape]
-
-
-class PlanItemShape(Shape):
-    """The preview of one record; `record` is its Pipedrive id if it has one, else its Hull id."""
-
-    record: str
-    act: str
-    reason: str | None
-    meaning: str
-    detail: Text | None
-    fields: Value
-
-
-class PlanItemsAnswer(Shape):
-    """`next_after` is where the next page begins."""
-
-    items: list[PlanItemShape]
-    next_after: str | None
 
 
 class HeldShape(Shape):
@@ -173,7 +106,7 @@ def list_plans(call: Call, request: ListPlans) -> PlansAnswer:
     """List plans, newest first."""
     with transaction() as session:
         found = rows.latest_plans(session, call.connector.key, before_id=request.before, limit=request.limit)
-        return PlansAnswer(plans=[PlanShape.model_validate(view_of(session, each)) for each in found])
+        return PlansAnswer(plans=[describe_plan(session, each) for each in found])
 
 
 @operation(
@@ -204,7 +137,7 @@ def list_plan_items(call: Call, request: PlanItemsAsked) -> PlanItemsAnswer:
     """List the records of a plan, with values before and after."""
     with transaction() as session:
         plan = _plan(session, call, request.id)
-        found = page_of_items(
+        return page_of_items(
             session,
             plan.id,
             request.direction,
@@ -214,7 +147,6 @@ def list_plan_items(call: Call, request: PlanItemsAsked) -> PlanItemsAnswer:
             after=request.after,
             limit=request.limit,
         )
-    return PlanItemsAnswer.model_validate(found)
 
 
 @operation(
@@ -320,11 +252,11 @@ def confirm_run(call: Call, request: Yes) -> Done:
     return Done(done="confirmed")
 
 
-def find_view(connector_key: int, plan_id: int) -> PlanView | None:
-    """Return a plan as it is shown; None if the connector has no such plan."""
+def find_plan(connector_key: int, plan_id: int) -> PlanAnswer | None:
+    """Return a plan; None if the connector has no such plan."""
     with transaction() as session:
         found = rows.get_plan(session, plan_id)
-        return view_of(session, found) if found is not None and found.connector_key == connector_key else None
+        return describe_plan(session, found) if found is not None and found.connector_key == connector_key else None
 
 
 def _make(call: Call, document: dict[str, Any], *, force: bool) -> PlanAnswer:
@@ -348,21 +280,4 @@ def _plan(session: Session, call: Call, plan_id: int) -> SettingsPlan:
 
 def _answer(call: Call, plan_id: int) -> PlanAnswer:
     with transaction() as session:
-        plan = view_of(session, _plan(session, call, plan_id))
-    whole = PlanShape.model_validate(plan).model_dump()
-    return PlanAnswer(**whole, document=plan.document, sides=[_side(each) for each in plan.sides])
-
-
-def _side(side: Side) -> SideShape:
-    return SideShape(
-        direction=side.direction,
-        entity=side.entity,
-        kind=side.kind,
-        sentence=side.sentence,
-        written=side.written,
-        acts=side.acts,
-        fields=[CountShape(name=name, label=side.label(name), records=records) for name, records in side.fields],
-        problems=[CountShape(name=name, label=side.label(name), records=records) for name, records in side.problems],
-        reasons=[ReasonShape.model_validate(each) for each in side.reasons],
-        flawed=side.flawed,
-    )
+        return describe_plan(session, _plan(session, call, plan_id))

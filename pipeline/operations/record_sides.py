@@ -63,10 +63,12 @@ def read_sides(session: Session, whose: Whose) -> RecordSides:
 
 
 def read_report(session: Session, connector_key: int, entity: Entity, hull_id: str | None) -> dict[str, Any] | None:
-    """Return the last report of a User or Account, with its Account below `account`; None if there is none."""
-    message = read_snapshot(session, connector_key, entity, "hull", hull_id)
-    report = (message or {}).get(entity.hull)
-    return {**report, "account": (message or {}).get("account") or {}} if isinstance(report, dict) else None
+    """Return the last report of a User or Account; that of a User has its Account below `account`. None if there is none."""
+    message = read_snapshot(session, connector_key, entity, "hull", hull_id) or {}
+    report = message.get(entity.hull)
+    if not isinstance(report, dict):
+        return None
+    return {**report, "account": message.get("account") or {}} if entity is Entity.PERSON else report
 
 
 def read_snapshot(

@@ -16,8 +16,7 @@ from pydantic import BaseModel
 
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
-from pipeline.operations.errors import forbidden
-from pipeline.operations.refusals import as_operation_error
+from pipeline.operations.errors import as_operation_error, forbidden
 
 R = TypeVar("R", bound=BaseModel)
 A = TypeVar("A")

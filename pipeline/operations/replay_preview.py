@@ -14,8 +14,7 @@ from db.failure_filter import FailureFilter
 from pipeline.domain.kinds import Direction
 from pipeline.jobs.replays.preview import preview_failures
 from pipeline.jobs.replays.preview_records import MEANINGS, ReplayEffect, ReplayPreview
-from pipeline.operations.models import Shape
-from pipeline.operations.values import Text, Value
+from pipeline.operations.models import Shape, Text, Value
 
 SAMPLE = 300
 """Maximum of previewed failures of a selection: a page must answer immediately."""

@@ -24,9 +24,8 @@ from pipeline.jobs.replays import start
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.failures import Edited, Expected, FailuresChosen, get_failure, payload_of, title_of
-from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowRequest, Shape
+from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowId, RowRequest, Shape, Text, Why
 from pipeline.operations.registry import operation
-from pipeline.operations.values import RowId, Text, Why
 from pipeline.sync.job_queue import REPLAY
 
 WORDS: Mapping[str, str] = {

@@ -22,10 +22,9 @@ from pipeline.domain.reasons import REASONS, describe
 from pipeline.operations import run_progress
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
-from pipeline.operations.models import ConnectorRequest, Done, EntityName, Listed, RowRequest, Shape
+from pipeline.operations.models import ConnectorRequest, Done, EntityName, Listed, RowId, RowRequest, Shape, Since
 from pipeline.operations.registry import operation
 from pipeline.operations.run_progress import FetchShape
-from pipeline.operations.values import RowId, Since
 from pipeline.settings import settings
 from pipeline.sync.runs import runs, spending
 from pipeline.sync.runs.schedules import OVERLAP

@@ -22,9 +22,8 @@ from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.jobs import sends
 from pipeline.operations.call import Call
 from pipeline.operations.errors import impossible, invalid
-from pipeline.operations.models import ConnectorRequest, Counted, EntityName, Shape
+from pipeline.operations.models import ConnectorRequest, Counted, EntityName, HullId, Shape
 from pipeline.operations.registry import operation
-from pipeline.operations.values import HullId
 from pipeline.sync.job_queue import SEND
 from pipeline.transform.identifiers import registrable_domain
 

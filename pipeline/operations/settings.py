@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -16,13 +15,13 @@ from db.connector import SettingsVersion
 from db.run import Run
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
-from pipeline.insight import settings_editing as editing
-from pipeline.insight.settings_text import changed_names, effective, unified
+from pipeline.operations import settings_editing as editing
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
-from pipeline.operations.models import ConnectorRequest, Listed, Shape
+from pipeline.operations.models import ConnectorRequest, Listed, Number, Shape, Why
 from pipeline.operations.registry import operation
-from pipeline.operations.values import Number, Why
+from pipeline.operations.settings_differences import SettingChangeShape, changed_names, effective, unified
+from pipeline.operations.settings_editing import ReviewAnswer
 from pipeline.sync.connectors.settings_change import read_unknown_fields
 from pipeline.sync.runs import backfill, spending
 
@@ -50,50 +49,12 @@ class VersionsAnswer(BaseModel):
     versions: list[VersionShape]
 
 
-class SettingChangeShape(Shape):
-    """One difference between two versions; `kind` is `added`, `removed` or `changed`."""
-
-    setting: str
-    title: str
-    kind: str
-    what: str
-    before: str
-    after: str
-    sentence: str
-
-
 class DifferenceAnswer(BaseModel):
     """How version `after` differs from version `before`; `diff` is a unified diff with every default filled in."""
 
     before: int
     after: int
     changes: list[SettingChangeShape]
-    diff: str
-
-
-class ConsequenceShape(Shape):
-    """Known records that would be synchronized again, and the tokens that this costs."""
-
-    entity: str
-    kind: str
-    records: int
-    tokens: int
-    sentence: str
-
-
-class MistakeShape(Shape):
-    setting: str
-    position: int | None
-    words: str
-
-
-class ReviewAnswer(Shape):
-    """The preview of saving; `unknown` lists fields that are already mapped and that Pipedrive does not have."""
-
-    base: int
-    changes: list[SettingChangeShape]
-    consequences: list[ConsequenceShape]
-    unknown: list[MistakeShape]
     diff: str
 
 
@@ -205,7 +166,7 @@ def compare_settings(call: Call, request: Compared) -> DifferenceAnswer:
     return DifferenceAnswer(
         before=before.version,
         after=after.version,
-        changes=[SettingChangeShape.model_validate(each) for each in found],
+        changes=found,
         diff=unified(
             before.document,
             after.document,
@@ -226,15 +187,7 @@ def review_settings(call: Call, request: NewSettings) -> ReviewAnswer:
     """Preview a document: what would change, and which records would be synchronized again; nothing is saved."""
     read_unknown_fields(call.connector.key, request.document)
     with transaction() as session:
-        found = editing.review(session, call.connector.key, request.document, base=request.base_version)
-        base = _version(session, call, found.base)
-    return ReviewAnswer(
-        base=found.base,
-        changes=[SettingChangeShape.model_validate(each) for each in found.changes],
-        consequences=[ConsequenceShape.model_validate(each) for each in found.consequences],
-        unknown=[MistakeShape.model_validate(each) for each in found.unknown],
-        diff=unified(base.document, request.document, old_name=f"version {base.version}", new_name="new"),
-    )
+        return editing.review(session, call.connector.key, request.document, base=request.base_version)
 
 
 @operation(
@@ -313,13 +266,12 @@ def _save(call: Call, request: ForcedSettings, why: str | None = None) -> SavedA
 def _saved(session: Session, call: Call, saved: SettingsVersion, before: int) -> SavedAnswer:
     key = call.connector.key
     earlier = _version(session, call, before)
-    following: list[FollowingRun] = runs_following(session, key, saved.version) if before != saved.version else []
     found = editing.between(session, key, earlier.document, saved.document)
     return SavedAnswer(
         **SettingsShape.model_validate(saved).model_dump(),
         changed=before != saved.version,
-        changes=[SettingChangeShape.model_validate(each) for each in found],
-        runs=[FollowingRunShape.model_validate(each) for each in following],
+        changes=found,
+        runs=runs_following(session, key, saved.version) if before != saved.version else [],
     )
 
 
@@ -334,23 +286,11 @@ def _version(session: Session, call: Call, version: int | None) -> SettingsVersi
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FollowingRun:
-    """A run that a version of the settings has begun; `tokens` of Pipedrive's day."""
-
-    run_id: int
-    entity: str
-    kind: str
-    state: str
-    records: int
-    tokens: int
-
-
-def runs_following(session: Session, connector_key: int, version: int) -> list[FollowingRun]:
+def runs_following(session: Session, connector_key: int, version: int) -> list[FollowingRunShape]:
     """Return the runs that a version has begun."""
     counts = id_mapping.mapping_counts(session, connector_key)
     return [
-        FollowingRun(
+        FollowingRunShape(
             run_id=run.id,
             entity=run.entity,
             kind=run.kind,

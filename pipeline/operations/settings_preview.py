@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db import id_mapping, snapshot, sync_event
+from db.id_mapping import IdMapping
 from db.session import transaction
 from pipeline.domain import cron
-from pipeline.domain.kinds import Role
-from pipeline.insight.conversion_words import direction_of, entity_of
-from pipeline.insight.fields import fields_of
-from pipeline.insight.samples import find_sample
-from pipeline.insight.settings_rows import OPPOSITE, attributes_seen, view_rows
-from pipeline.insight.settings_text import effective
+from pipeline.domain.fields import FieldCatalog, find_source
+from pipeline.domain.json_text import read_lenient
+from pipeline.domain.kinds import Direction, Entity, Role
+from pipeline.domain.settings import AttributeMapping
 from pipeline.operations.call import Call
-from pipeline.operations.models import ConnectorRequest, Shape
+from pipeline.operations.conversions import (
+    ConversionShape,
+    RowWordsShape,
+    convert,
+    describe_row,
+    direction_of,
+    entity_of,
+)
+from pipeline.operations.fields import fields_of
+from pipeline.operations.models import ConnectorRequest, Shape, Short, Text, Value
+from pipeline.operations.record_sides import read_report, read_snapshot
 from pipeline.operations.registry import operation
-from pipeline.operations.values import Short, Text, Value
+from pipeline.operations.settings_differences import effective
+from pipeline.operations.settings_editing import MistakeShape
+from pipeline.transform.hull_reports import attribute_name
+
+LONGEST_ID = 100
+
+
+Row = Mapping[str, Any]
+
+USUAL_ATTRIBUTES = ("email", "name", "first_name", "last_name", "phone", "domain", "external_id", "created_at")
+MOST_ATTRIBUTES = 500
+OPPOSITE: Final = {
+    "incoming_user_attributes": "outgoing_user_attributes",
+    "incoming_account_attributes": "outgoing_account_attributes",
+    "outgoing_user_attributes": "incoming_user_attributes",
+    "outgoing_account_attributes": "incoming_account_attributes",
+}
+"""Mapping → the one that goes the other way."""
+
 
 MappingName = Literal[
     "incoming_user_attributes", "incoming_account_attributes", "outgoing_user_attributes", "outgoing_account_attributes"
@@ -51,24 +81,11 @@ class SampleShape(Shape):
     is_as_told: bool
 
 
-class RowWordsShape(Shape):
-    """The field's name and type, the matching type in Hull, and how a value is converted."""
+class Sample(SampleShape):
+    """A sample record with its values: Pipedrive's record, and Hull's report with the Account of a User below `account`."""
 
-    field: Text
-    type: str
-    hull_type: str
-    does: Text
-
-
-class ConversionShape(Shape):
-    """`state` is `changes`, `same`, `nothing` or `problem`, with a problem's `reason`; `beside` is delivered with it."""
-
-    state: str
-    before: Value
-    after: Value
-    beside: Value
-    words: Text
-    reason: str
+    record: dict[str, Any] | None
+    report: dict[str, Any] | None
 
 
 class RowTriedShape(Shape):
@@ -148,7 +165,135 @@ def _tried(call: Call, request: MappingShown, own: list[dict[str, Any]] | None) 
     rows, others = in_force[request.setting] if own is None else own, in_force[OPPOSITE[request.setting]]
     shown = view_rows(request.setting, rows, catalog, sample=sample, others=others)
     return MappingTriedAnswer(
-        sample=SampleShape.model_validate(sample) if sample else None,
-        rows=[RowTriedShape.model_validate(each) for each in shown],
+        sample=sample,
+        rows=shown,
         attributes=attributes_seen(sample, rows, others),
     )
+
+
+def find_sample(
+    session: Session, connector_key: int, entity: Entity, direction: Direction, wanted: str = ""
+) -> Sample | None:
+    """Return the record with this Pipedrive id or Hull id; without one, a record with values in this direction.
+
+    None if there is no such record, or none at all.
+    """
+    if wanted:
+        found = _mapping(session, connector_key, entity, wanted[:LONGEST_ID])
+        return _read(session, connector_key, entity, found) if found else None
+    lately = sync_event.changed_lately(session, connector_key, entity)
+    best: Sample | None = None
+    side = "pipedrive" if direction is Direction.INCOMING else "hull"
+    any_record = snapshot.any_record(session, connector_key, entity, side)
+    for record_id in (str(lately) if lately else None, any_record):
+        found = _mapping(session, connector_key, entity, record_id) if record_id else None
+        sample = _read(session, connector_key, entity, found) if found else None
+        if sample and _has_values(sample, direction):
+            return sample
+        best = best or sample
+    return best
+
+
+def _has_values(sample: Sample, direction: Direction) -> bool:
+    if direction is Direction.INCOMING:
+        return sample.record is not None
+    return sample.report is not None and not sample.is_as_told
+
+
+def _mapping(session: Session, connector_key: int, entity: Entity, wanted: str) -> IdMapping | None:
+    if wanted.isdigit() and not (wanted.isascii() and len(wanted) <= 18):
+        return None
+    found = id_mapping.find_mapping(session, connector_key, wanted)
+    return next((each for each in found if each.entity == entity), None)
+
+
+def _read(session: Session, connector_key: int, entity: Entity, mapping: IdMapping) -> Sample:
+    record, report = None, read_report(session, connector_key, entity, mapping.hull_id)
+    if mapping.pipedrive_id is not None:
+        record = read_snapshot(session, connector_key, entity, "pipedrive", mapping.pipedrive_id)
+    is_as_told = report is None and mapping.delivered is not None
+    if is_as_told:
+        delivered = read_lenient(mapping.delivered or b"{}")
+        report = delivered if isinstance(delivered, dict) else None
+    return Sample(
+        entity=entity,
+        pipedrive_id=mapping.pipedrive_id,
+        hull_id=mapping.hull_id,
+        name=_name(record, report),
+        record=record,
+        report=report,
+        is_as_told=is_as_told,
+    )
+
+
+def _name(*sources: Mapping[str, Any] | None) -> str:
+    return next((str(each["name"]) for each in sources if each and isinstance(each.get("name"), str)), "")
+
+
+def view_rows(
+    setting: str,
+    rows: Sequence[Row],
+    catalog: FieldCatalog,
+    *,
+    sample: Sample | None,
+    others: Sequence[Row] = (),
+    mistakes: Sequence[MistakeShape] = (),
+) -> list[RowTriedShape]:
+    """Return every row of one setting with what it does; `others` are the rows of the other direction."""
+    other_keys = {_key(str(row.get("service", "")), catalog) for row in others} - {None}
+    return [_view(setting, position, row, catalog, sample, other_keys, mistakes) for position, row in enumerate(rows)]
+
+
+def attributes_seen(sample: Sample | None, *mapped: Sequence[Row]) -> list[str]:
+    """Return names of attributes to choose from: usual ones, those of the sample record, and mapped ones."""
+    reported = [attribute_name(name) for name in (sample.report or {}) if name != "account"] if sample else []
+    account = sample.report.get("account") if sample and sample.report else None
+    below = [f"account.{attribute_name(name)}" for name in account] if isinstance(account, dict) else []
+    named = [attribute_name(str(row.get("hull", ""))) for rows in mapped for row in rows]
+    names = dict.fromkeys([*USUAL_ATTRIBUTES, *sorted(reported), *sorted(below), *named])
+    return [name for name in names if name][:MOST_ATTRIBUTES]
+
+
+def _view(
+    setting: str,
+    position: int,
+    row: Row,
+    catalog: FieldCatalog,
+    sample: Sample | None,
+    other_keys: set[str | None],
+    mistakes: Sequence[MistakeShape],
+) -> RowTriedShape:
+    direction = direction_of(setting)
+    found = tuple(each.words for each in mistakes if (each.setting, each.position) == (setting, position))
+    source = find_source(str(row.get("service", "")), catalog)
+    whole = _whole(row)
+    words = describe_row(whole, direction, catalog) if whole else None
+    if words and words.mistake and not found:
+        found = (words.mistake,)
+    return RowTriedShape(
+        position=position,
+        row=row,
+        words=words,
+        conversion=_on(sample, whole, direction, catalog) if whole and words and not words.mistake else None,
+        mistakes=list(found),
+        has_parts=source is not None and source.type == "address" and source.part is None,
+        is_shared=source is not None and source.key in other_keys,
+    )
+
+
+def _on(
+    sample: Sample | None, row: AttributeMapping, direction: Direction, catalog: FieldCatalog
+) -> ConversionShape | None:
+    return convert(row, direction, catalog, record=sample.record, report=sample.report) if sample else None
+
+
+def _whole(row: Row) -> AttributeMapping | None:
+    try:
+        return AttributeMapping.model_validate(dict(row))
+    except ValidationError:
+        return None
+
+
+def _key(code: str, catalog: FieldCatalog) -> str | None:
+    source = find_source(code, catalog)
+    return source.key if source else None

@@ -23,9 +23,8 @@ from pipeline.domain.reasons import advice_of, meaning_of
 from pipeline.errors import Rejected, Skip
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, not_found
-from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowRequest, Shape
+from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowRequest, Shape, Text, Value
 from pipeline.operations.registry import operation
-from pipeline.operations.values import Text, Value
 from pipeline.sync.connectors.webhooks import SUBJECT, subscription_health
 from pipeline.sync.connectors.webhooks import ensure_webhooks as subscribe_to_what_is_missing
 from pipeline.tasks.canvases import request_webhook_check

@@ -26,9 +26,8 @@ from pipeline.domain.kinds import Role
 from pipeline.errors import PipelineError
 from pipeline.operations.call import Call
 from pipeline.operations.catalogue import all_operations
-from pipeline.operations.errors import OperationError, forbidden
+from pipeline.operations.errors import REFUSALS, OperationError, as_operation_error, forbidden
 from pipeline.operations.models import Asked
-from pipeline.operations.refusals import REFUSALS, as_operation_error
 from pipeline.operations.registry import CHANGING, Download, Operation
 from pipeline.telemetry import logger
 from pipeline.web import auth

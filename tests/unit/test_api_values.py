@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.domain.times import read_moment
-from pipeline.operations.values import Moment, Value, find_unusable
+from pipeline.operations.models import Moment, Value, find_unusable
 
 NOW = datetime(2026, 11, 3, 14, tzinfo=UTC)
 

@@ -19,12 +19,10 @@ from db.authorisation import connection_of
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Claim, Entity, Role
-from pipeline.insight import first_steps
-from pipeline.insight.fields import fields_of
-from pipeline.insight.suggestions import Suggestion, suggested
 from pipeline.operations import connectors as operations
-from pipeline.operations import credentials, fields, settings
+from pipeline.operations import credentials, fields, first_steps, settings
 from pipeline.operations.errors import OperationError
+from pipeline.operations.fields import SuggestionShape, fields_of, suggested
 from pipeline.sync import definitions
 from pipeline.web import auth
 from pipeline.web.console.credentials import PASTE_TOKEN, given_secret
@@ -88,7 +86,7 @@ def make() -> Response:
 def go_on(connector: Connector) -> Response:
     """Go to the next step; after the last one, to the first fetch."""
     with transaction() as session:
-        following = first_steps.progress_of(session, connector).following
+        following = first_steps.describe_steps(session, connector).following
     return redirect(_at(connector, following or "first-fetch"), HTTPStatus.SEE_OTHER)
 
 
@@ -99,7 +97,7 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
     if step not in DRAWN:
         raise auth.missing("There is no such step.", "Continue with the next one.")
     with transaction() as session:
-        progress = first_steps.progress_of(session, connector)
+        progress = first_steps.describe_steps(session, connector)
     entered = perform(credentials.show_credentials)
     trouble = ""
     if step in ("identity", "mappings") and entered.connection.how:
@@ -185,7 +183,7 @@ def fetch(connector: Connector) -> Response:
     if how is None or row.state != "active":
         sentence = f"{connector.name} cannot fetch yet: connect it to Pipedrive, or resume it under Credentials."
         return show_step(connector, "first-fetch", sentence, 400)
-    first_steps.start_fetches(connector, chosen, by=auth.who().name)
+    perform(first_steps.start_first_fetches, entities=chosen)
     return done(_at(connector, "first-fetch"), "The fetch has begun. This page follows it.")
 
 
@@ -236,11 +234,11 @@ def _draw_first_fetch(connector: Connector) -> dict[str, Any]:
         return {
             "runs": found,
             "is_running": any(run.state == "running" for run in found),
-            "expected": first_steps.expected(session, connector.key),
+            "expected": first_steps.expected_fetch(session, connector.key),
         }
 
 
-def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[Suggestion]]]:
+def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[SuggestionShape]]]:
     """The document in force, and rows to offer by setting."""
     with transaction() as session:
         document = effective(connectors.settings_in_force(session, connector.key).document)

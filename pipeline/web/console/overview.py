@@ -18,10 +18,10 @@ from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.cron import cron_words
 from pipeline.domain.kinds import Entity, Role
-from pipeline.insight.condition import Condition, NoteShape, condition
 from pipeline.operations import alerts
 from pipeline.operations.alerts import AlertShape, open_alerts, past_alerts, sink_targets
 from pipeline.operations.cached_answers import Shared
+from pipeline.operations.condition import Condition, NoteShape, condition
 from pipeline.operations.overview import STEPS, CourseShape, OverviewAnswer, TrafficShape, show_overview
 from pipeline.web.auth import who
 from pipeline.web.console import charts

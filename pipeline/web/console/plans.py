@@ -13,12 +13,11 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity, Role
 from pipeline.domain.settings import SettingsRefused
-from pipeline.insight.plan_views import ACTS, WORDS, PlanView, Side
-from pipeline.insight.settings_words import TITLES
 from pipeline.operations import plans
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
-from pipeline.operations.plans import PlanShape
+from pipeline.operations.plan_answers import ACTS, WORDS, PlanAnswer, PlanShape, SideShape
+from pipeline.operations.settings_differences import TITLES
 from pipeline.sync.outgoing.event_log import HARMLESS
 from pipeline.sync.runs.backfill import AskFirst
 from pipeline.web import auth
@@ -165,18 +164,18 @@ def confirm_run(connector: Connector, run_id: int) -> Response:
     return done(_path(connector), f"Run {run_id} begins.")
 
 
-def _find(connector: Connector, plan_id: int) -> PlanView:
+def _find(connector: Connector, plan_id: int) -> PlanAnswer:
     """A plan that is being computed is polled every two seconds by every viewer."""
     found = _shared((connector.key, plan_id))
     if found is None or found.state != "computing":
-        found = plans.find_view(connector.key, plan_id)
+        found = plans.find_plan(connector.key, plan_id)
     if found is None:
         raise auth.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.")
     return found
 
 
-def _read(key: tuple[int, int]) -> PlanView | None:
-    return plans.find_view(*key)
+def _read(key: tuple[int, int]) -> PlanAnswer | None:
+    return plans.find_plan(*key)
 
 
 _shared = Shared(_read)
@@ -207,9 +206,10 @@ def _sentence(found: list[PlanShape], before: int | None) -> str:
     return "No plan waits to be applied." if found else "No plan was made yet."
 
 
-def _which(side: Side, act: str | None, field: str | None) -> str:
+def _which(side: SideShape, act: str | None, field: str | None) -> str:
     if field:
-        changed, left = dict(side.fields).get(field, 0), dict(side.problems).get(field, 0)
+        changed = sum(each.records for each in side.fields if each.name == field)
+        left = sum(each.records for each in side.problems if each.name == field)
         refused = f"; of {left:,} it would be left as it is" if left else ""
         return f"{side.label(field)} would change on {changed:,} {side.kind}{refused}."
     if act:

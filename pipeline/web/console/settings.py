@@ -20,14 +20,13 @@ from db import connector as connectors
 from db.connector import Connector, SettingsVersion
 from db.session import transaction
 from pipeline.domain.kinds import Role
-from pipeline.insight import settings_editing as editing
-from pipeline.insight import settings_text
-from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
-from pipeline.insight.settings_words import TITLES, SettingChange
-from pipeline.operations import fields
+from pipeline.operations import fields, settings_differences
 from pipeline.operations import settings as operations
+from pipeline.operations import settings_editing as editing
 from pipeline.operations.errors import OperationError
 from pipeline.operations.settings import roll_back_settings
+from pipeline.operations.settings_differences import TITLES, SettingChangeShape
+from pipeline.operations.settings_editing import MistakeShape, SettingsMistaken, SettingsMoved
 from pipeline.web import auth
 from pipeline.web.console import settings_forms
 from pipeline.web.console.layout import before_id, connector_path, done, page, split_page
@@ -56,7 +55,7 @@ class VersionEntry:
     version: int
     author: str
     at: datetime
-    changes: tuple[SettingChange, ...]
+    changes: list[SettingChangeShape]
 
 
 def add(pages: Pages) -> None:
@@ -154,7 +153,7 @@ def rebase(connector: Connector) -> Response:
 def show_json(connector: Connector) -> Response:
     with transaction() as session:
         now = connectors.settings_in_force(session, connector.key)
-    text = settings_text.pretty(settings_text.effective(now.document))
+    text = settings_differences.pretty(settings_differences.effective(now.document))
     return page(
         "settings_json.html",
         connector=connector,
@@ -171,9 +170,13 @@ def review_json(connector: Connector) -> Response:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return _json_again(connector, text, [Mistake(setting="", position=None, words=f"This is no JSON: {error}")])
+        return _json_again(
+            connector, text, [MistakeShape(setting="", position=None, words=f"This is no JSON: {error}")]
+        )
     if not isinstance(document, dict):
-        return _json_again(connector, text, [Mistake(setting="", position=None, words="Settings are one JSON object.")])
+        return _json_again(
+            connector, text, [MistakeShape(setting="", position=None, words="Settings are one JSON object.")]
+        )
     return review(connector, document, _base(), section=None)
 
 
@@ -271,7 +274,7 @@ def _page(
     values: Document,
     *,
     base: int,
-    mistakes: tuple[Mistake, ...] = (),
+    mistakes: tuple[MistakeShape, ...] = (),
     status: int = 200,
 ) -> Response:
     wanted = request.values.get("record", "").strip()[:100]
@@ -305,24 +308,23 @@ def _refused(
     typed: Document | None = None,
 ) -> Response:
     """Show the typed settings with every mistake at its position, or the changes that somebody else saved since."""
-    cause = error.__cause__
-    if isinstance(cause, SettingsMoved):
-        return _moved(connector, document, base, cause, section)
-    if isinstance(cause, SettingsMistaken):
-        return _mistaken(connector, section, typed if typed is not None else document, base, cause.mistakes)
+    if isinstance(error, SettingsMoved):
+        return _moved(connector, document, base, error, section)
+    if isinstance(error, SettingsMistaken):
+        return _mistaken(connector, section, typed if typed is not None else document, base, error.placed)
     if error.code == "malformed":
-        mistake = Mistake(setting="", position=None, words=error.message)
-        return _json_again(connector, settings_text.pretty(document), [mistake], base)
+        mistake = MistakeShape(setting="", position=None, words=error.message)
+        return _json_again(connector, settings_differences.pretty(document), [mistake], base)
     raise error
 
 
 def _mistaken(
-    connector: Connector, section: Section | None, values: Document, base: int, mistakes: tuple[Mistake, ...]
+    connector: Connector, section: Section | None, values: Document, base: int, mistakes: tuple[MistakeShape, ...]
 ) -> Response:
     """Show mistakes at the rows if all of them belong to this page, otherwise in the whole document."""
     mine = section is not None and all(each.setting in section.settings for each in mistakes)
     if section is None or not mine:
-        return _json_again(connector, settings_text.pretty(values), mistakes, base)
+        return _json_again(connector, settings_differences.pretty(values), mistakes, base)
     whole = effective_or_typed(values)
     shown = {name: whole[name] for name in section.settings}
     return _page(connector, section, shown, base=base, mistakes=mistakes, status=400)

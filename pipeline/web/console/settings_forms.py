@@ -16,12 +16,11 @@ from db import connector as connectors
 from pipeline.domain.cron import cron_words, next_times, time_words
 from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.insight.conversion_words import direction_of, entity_of, field_name, row_words
-from pipeline.insight.fields import Fields, fields_of
-from pipeline.insight.samples import find_sample
-from pipeline.insight.settings_editing import Mistake, short_row
-from pipeline.insight.settings_rows import OPPOSITE, attributes_seen, view_rows
-from pipeline.insight.settings_words import TITLES, Catalogs, value_words
+from pipeline.operations.conversions import direction_of, entity_of, field_name, row_words
+from pipeline.operations.fields import Fields, fields_of
+from pipeline.operations.settings_differences import TITLES, Catalogs, short_row, value_words
+from pipeline.operations.settings_editing import MistakeShape
+from pipeline.operations.settings_preview import OPPOSITE, attributes_seen, find_sample, view_rows
 
 Document = dict[str, Any]
 Form = MultiDict[str, str]
@@ -263,7 +262,7 @@ def draw(
     values: Document,
     *,
     wanted: str,
-    mistakes: Sequence[Mistake],
+    mistakes: Sequence[MistakeShape],
 ) -> dict[str, Any]:
     """Everything a section's page needs besides the values themselves."""
     if section.kind == "mapping":
@@ -296,7 +295,7 @@ def _mapping(
     values: Document,
     *,
     wanted: str,
-    mistakes: Sequence[Mistake],
+    mistakes: Sequence[MistakeShape],
 ) -> dict[str, Any]:
     entity, direction = entity_of(setting), direction_of(setting)
     fields = fields_of(session, connector_key, entity)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from db import token_ledger
 from db.session import engine, transaction
 from pipeline import wiring
-from pipeline.cli import rendering_overview
+from pipeline.cli import rendering_connectors
 from pipeline.domain.kinds import Entity
 from tests.command_line import Run
 from tests.journeys.people import age, fill
@@ -118,7 +118,7 @@ def test_a_person_reads_sentences_and_a_program_none(world: World, run: Run) -> 
 
 
 def test_a_terminal_gets_a_bar(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering_overview, "console", lambda: Console(force_terminal=True, width=100))
+    monkeypatch.setattr(rendering_connectors, "console", lambda: Console(force_terminal=True, width=100))
     world.change_settings(daily_tokens=1_000)
     spend(world, 300)
 
@@ -172,7 +172,7 @@ def test_what_a_command_asked_of_pipedrive_at_last_is_in_the_ledger(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        rendering_overview, "table", lambda *_, **__: token_ledger.owe(world.connector_key, "control", "me", 2)
+        rendering_connectors, "table", lambda *_, **__: token_ledger.owe(world.connector_key, "control", "me", 2)
     )
     run("budget", "acme")
 

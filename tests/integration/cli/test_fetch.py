@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import click
 import pytest
 from freezegun import freeze_time
 
-from pipeline.cli import watching
+from pipeline.cli import fetch
 from pipeline.cli.fetch import Moment
 from tests.command_line import Run
 from tests.world import World
@@ -33,14 +32,14 @@ class Clock:
 @pytest.fixture
 def while_watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
     def have(meanwhile: Callable[[], object]) -> None:
-        monkeypatch.setattr(watching, "time", Clock(meanwhile))
+        monkeypatch.setattr(fetch, "time", Clock(meanwhile))
 
     return have
 
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "machinery", SimpleNamespace(any_worker_answers=lambda: False))
+    monkeypatch.setattr(fetch.workers, "any_worker_answers", lambda: False)
 
 
 def people(world: World, count: int) -> None:
@@ -171,16 +170,16 @@ def run_of(**facts: object) -> dict[str, object]:
     ],
 )
 def test_estimates_from_the_ids_between_the_walks(facts: dict[str, object], done: float | None) -> None:
-    assert watching.fraction(run_of(**facts)) == done
+    assert fetch.completed_share(run_of(**facts)) == done
 
 
 def test_says_when_nothing_tells_how_much_is_left() -> None:
-    assert "not known yet" in watching.line(run_of(slices=[]))
-    assert "about 3.0 s left" in watching.line(run_of())
+    assert "not known yet" in fetch.progress_line(run_of(slices=[]))
+    assert "about 3.0 s left" in fetch.progress_line(run_of())
 
 
 def test_counts_idleness_from_the_last_movement() -> None:
-    progressing, still = watching.Progressing(), [run_of(messages=0, requests=0)]
+    progressing, still = fetch.Progressing(), [run_of(messages=0, requests=0)]
     progressing.idle_s(still, 10.0)
     moved = [run_of(messages=5, requests=0)]
 

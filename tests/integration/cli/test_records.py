@@ -158,7 +158,7 @@ def test_following_goes_on_from_the_last_event(fetched: World, run: Run, monkeyp
         run("fetch", "persons", "acme")
         fetched.work()
 
-    monkeypatch.setattr("pipeline.cli.rendering_events.time.sleep", meanwhile)
+    monkeypatch.setattr("pipeline.cli.rendering_records.time.sleep", meanwhile)
     said = run("events", "list", "acme", "--follow", "--limit", "1", "--event", "*.user.success", "--json")
 
     assert said.code == 0

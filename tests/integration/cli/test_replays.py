@@ -53,7 +53,7 @@ def test_what_a_replay_would_do_is_said_before(world: World, run: Run) -> None:
 def test_a_replay_is_followed_to_its_end(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(world, 10, 11)
     mended(world, 10)
-    monkeypatch.setattr("pipeline.cli.failures.time.sleep", lambda _seconds: advance(world))
+    monkeypatch.setattr("pipeline.cli.rendering_failures.time.sleep", lambda _seconds: advance(world))
 
     said = run("failures", "replay", "acme", "--per-second", "100", "--wait", "--json")
 

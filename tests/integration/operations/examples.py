@@ -214,6 +214,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "rename_connector": lambda _world, _stack: {"name": "acme-emea"},
     "resume_connector": nothing,
     "start_fetch": lambda _world, _stack: {"entity": "person"},
+    "start_first_fetches": lambda _world, _stack: {"entities": ["organization", "person"]},
     "send_test_alert": nothing,
     "replay_edited": corrected,
     "resume_job": job_that_is("paused"),

@@ -36,7 +36,7 @@ def test_events_are_followed_and_exported_from_there(
         world.company.create_person(name="Ben")
         world.fetch(Entity.PERSON)
 
-    monkeypatch.setattr("pipeline.cli.rendering_events.time.sleep", meanwhile)
+    monkeypatch.setattr("pipeline.cli.rendering_records.time.sleep", meanwhile)
     followed = run("events", "list", "acme", "--event", "*.user.success", "--limit", "1", "--follow", "--json", *there)
     number = str(run("events", "export", "acme", "--format", "jsonl", "--json", *there).json["export"]["id"])
     world.run_jobs()

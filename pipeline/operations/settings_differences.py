@@ -1,15 +1,72 @@
-"""How two versions of the settings differ, in words, row by row. Pure."""
+"""The settings as text that people read and edit: every default filled in, a row to a line."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from difflib import unified_diff
 from typing import Any, Final
 
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
-from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSettings
-from pipeline.insight.conversion_words import direction_of, entity_of, field_name, row_words
+from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSettings, SettingsRefused, read_settings
+from pipeline.operations.conversions import direction_of, entity_of, field_name, row_words
+from pipeline.operations.models import Shape
+
+
+def effective(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with every default filled in; rows without what is default."""
+    whole = read_settings(document).model_dump(mode="json")
+    short = read_settings(document).model_dump(mode="json", exclude_defaults=True)
+    return {
+        name: [short_row(row) if isinstance(row, dict) else row for row in value]
+        if name in short and isinstance(value, list)
+        else value
+        for name, value in whole.items()
+    }
+
+
+def short_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what is default: documents stay as people would write them."""
+    usual = {name: field.default for name, field in AttributeMapping.model_fields.items() if not field.is_required()}
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in usual or (tuple(value) if isinstance(value, list) else value) != usual[name]
+    }
+
+
+def pretty(document: Any) -> str:
+    """JSON with a mapping row to a line."""
+    lines = []
+    for name, value in document.items():
+        if isinstance(value, list) and value:
+            rows_ = ",\n".join(f"    {json.dumps(each, ensure_ascii=False)}" for each in value)
+            lines.append(f"  {json.dumps(name)}: [\n{rows_}\n  ]")
+        else:
+            lines.append(f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def unified(before: dict[str, Any], after: dict[str, Any], *, old_name: str, new_name: str) -> str:
+    """Return a unified diff of two documents; empty where nothing differs."""
+    old, new = pretty(_effective_or_raw(before)), pretty(_effective_or_raw(after))
+    return "\n".join(unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, n=1, lineterm=""))
+
+
+def changed_names(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that differ, in alphabetical order."""
+    old, new = _effective_or_raw(before), _effective_or_raw(after)
+    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+
+def _effective_or_raw(document: dict[str, Any]) -> dict[str, Any]:
+    """An old version may hold what this program no longer reads."""
+    try:
+        return effective(document)
+    except SettingsRefused:
+        return document
+
 
 Catalogs = Mapping[Entity, FieldCatalog]
 
@@ -55,15 +112,8 @@ VALUES: Final[Mapping[Any, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingChange:
-    """One thing that differs.
-
-    kind    `added`, `removed`, `changed`
-    what    the row, or empty where the setting has one value
-    before  in words; empty for what was added
-    after   in words; empty for what was removed
-    """
+class SettingChangeShape(Shape):
+    """One difference between two versions; `kind` is `added`, `removed` or `changed`."""
 
     setting: str
     title: str
@@ -71,23 +121,17 @@ class SettingChange:
     what: str
     before: str
     after: str
-
-    @property
-    def sentence(self) -> str:
-        """The same in one line, for a command or a log of an audit."""
-        if self.kind == CHANGED:
-            return f"{self.title}: {self.what + ', ' if self.what else ''}{self.before} → {self.after}"
-        return f"{self.title}: {self.kind} {self.what}"
+    sentence: str
 
 
-def difference(before: ConnectorSettings, after: ConnectorSettings, catalogs: Catalogs) -> tuple[SettingChange, ...]:
-    """What changes from one to the other, in the order of the settings; defaults count as what they are."""
-    return tuple(
+def difference(before: ConnectorSettings, after: ConnectorSettings, catalogs: Catalogs) -> list[SettingChangeShape]:
+    """Return the differences in the order of the settings; a default equals the same value written out."""
+    return [
         change
         for setting in ConnectorSettings.model_fields
         if getattr(before, setting) != getattr(after, setting)
         for change in _changes(setting, getattr(before, setting), getattr(after, setting), catalogs)
-    )
+    ]
 
 
 def value_words(setting: str, value: Any) -> str:
@@ -112,7 +156,7 @@ _NONE: Final[Mapping[str, str]] = {
 }
 
 
-def _changes(setting: str, before: Any, after: Any, catalogs: Catalogs) -> Iterator[SettingChange]:
+def _changes(setting: str, before: Any, after: Any, catalogs: Catalogs) -> Iterator[SettingChangeShape]:
     if not isinstance(before, tuple):
         words = (value_words(setting, before), value_words(setting, after))
         yield _change(setting, CHANGED, "", *words)
@@ -145,7 +189,7 @@ def _by_name(setting: str, rows: tuple[Any, ...], catalogs: Catalogs) -> dict[An
     return found
 
 
-def _rules(setting: str, what: str, before: AttributeMapping, after: AttributeMapping) -> Iterator[SettingChange]:
+def _rules(setting: str, what: str, before: AttributeMapping, after: AttributeMapping) -> Iterator[SettingChangeShape]:
     for rule, name in RULES.items():
         old, new = getattr(before, rule), getattr(after, rule)
         if old != new:
@@ -158,5 +202,11 @@ def _rule_words(value: Any) -> str:
     return VALUES.get(value, str(value))
 
 
-def _change(setting: str, kind: str, what: str, before: str, after: str) -> SettingChange:
-    return SettingChange(setting=setting, title=TITLES[setting], kind=kind, what=what, before=before, after=after)
+def _change(setting: str, kind: str, what: str, before: str, after: str) -> SettingChangeShape:
+    title = TITLES[setting]
+    sentence = f"{title}: {kind} {what}"
+    if kind == CHANGED:
+        sentence = f"{title}: {what + ', ' if what else ''}{before} → {after}"
+    return SettingChangeShape(
+        setting=setting, title=title, kind=kind, what=what, before=before, after=after, sentence=sentence
+    )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.insight.condition import ReachedShape, in_step
+from pipeline.operations.condition import ReachedShape, in_step
 from pipeline.operations.overview import course_of, times_until
 
 NOW = datetime(2026, 11, 3, 14, 3, 40, tzinfo=UTC)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 
 from pipeline.cli.calling import Caller, work_on
-from pipeline.cli.showing import Failed, moment, say, table, wants_json
+from pipeline.cli.output import Failed, moment, say, table, wants_json
+from pipeline.cli.presentation import Presentation
 from pipeline.jobs.replays.preview_records import ReplayEffect
+from pipeline.operations import failures, replays
 from pipeline.operations.failures import (
     Discarding,
     EditAnswer,
@@ -23,6 +26,7 @@ from pipeline.operations.failures import (
     foresee_replay,
 )
 from pipeline.operations.models import ConnectorRequest, Counted, Done, RowRequest
+from pipeline.operations.registry import Operation
 from pipeline.operations.replay_preview import SumAnswer, VerdictShape
 from pipeline.operations.replays import ReplayItemsAnswer, ReplaysAnswer, ReplayShape, show_replay
 from pipeline.sync.job_queue import REPLAY
@@ -220,3 +224,27 @@ def _title(failure: FailureShape) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2 if isinstance(value, dict | list) else None)
+
+
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
+    failures.discard_failures: Presentation(show=show_discarded, ask=count_failures, asks=frozenset({"count"})),
+    failures.foresee_replay: Presentation(show=show_sum),
+    failures.list_failures: Presentation(show=show_failures),
+    failures.list_groups: Presentation(show=show_groups),
+    failures.show_failure: Presentation(show=show_whole),
+    failures.try_payload: Presentation(show=show_edit),
+    replays.abort_replay: Presentation(show=show_moved),
+    replays.begin_replay: Presentation(
+        show=show_begun,
+        check=fail_unless_all_came_through,
+        ask=count_failures,
+        asks=frozenset({"count", "why"}),
+        follow=follow,
+    ),
+    replays.list_replay_items: Presentation(show=show_items),
+    replays.list_replays: Presentation(show=show_replays),
+    replays.pause_replay: Presentation(show=show_moved),
+    replays.replay_edited: Presentation(show=show_begun, check=fail_unless_all_came_through, follow=follow),
+    replays.resume_replay: Presentation(show=show_moved),
+    replays.show_replay: Presentation(show=show_progress),
+}

@@ -10,10 +10,10 @@ import pytest
 from pipeline.domain.cron import cron_words, next_times, time_words
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
-from pipeline.insight.settings_editing import placed, short_row
-from pipeline.insight.settings_words import TITLES, difference
-from pipeline.insight.suggestions import slug, suggest
-from tests.unit.insight.test_conversions import CATALOG, TIER
+from pipeline.operations.fields import slug, suggest
+from pipeline.operations.settings_differences import TITLES, difference, short_row
+from pipeline.operations.settings_editing import placed
+from tests.unit.operations.test_conversions import CATALOG, TIER
 
 CATALOGS = dict.fromkeys(Entity, CATALOG)
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)

@@ -9,9 +9,8 @@ import pytest
 from pipeline.domain.fields import FieldCatalog, FieldDefinition
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import AttributeMapping
-from pipeline.insight.conversion_words import describe_row, row_words
-from pipeline.insight.conversions import CHANGES, NOTHING, PROBLEM, SAME, convert
-from pipeline.insight.fields import choices_of
+from pipeline.operations.conversions import CHANGES, NOTHING, PROBLEM, SAME, convert, describe_row, row_words
+from pipeline.operations.fields import choices_of
 
 TIER, LIMIT, HOME = "a" * 40, "b" * 40, "c" * 40
 CATALOG = FieldCatalog.of(
@@ -138,4 +137,4 @@ def test_fields_are_offered_by_name_and_whether_they_take_a_value() -> None:
 
     assert list(offered) == ["Name", "Email", "Created", "Tier", "Credit limit", "Home"]
     assert (offered["Created"].is_writable, offered["Tier"].is_writable) == (False, True)
-    assert (offered["Tier"].options, offered["Tier"].is_custom) == (("Gold", "Silver"), True)
+    assert (offered["Tier"].options, offered["Tier"].is_custom) == (["Gold", "Silver"], True)

@@ -7,9 +7,9 @@ longer in force is refused with the changes made since.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -20,10 +20,12 @@ from db import run as run_rows
 from db.connector import SettingsVersion
 from pipeline.domain.budget import fetch_cost
 from pipeline.domain.kinds import Entity
-from pipeline.domain.settings import AttributeMapping, ConnectorSettings, SettingsRefused, read_settings
-from pipeline.insight.fields import fields_of
-from pipeline.insight.settings_words import Catalogs, SettingChange, difference
+from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
 from pipeline.jobs.settings_sync import merged
+from pipeline.operations.errors import OperationError, settings_refused
+from pipeline.operations.fields import fields_of
+from pipeline.operations.models import Shape
+from pipeline.operations.settings_differences import Catalogs, SettingChangeShape, difference, unified
 from pipeline.settings import settings
 from pipeline.sync.connectors.settings_change import (
     enqueue_settings_sync,
@@ -40,82 +42,82 @@ UNWRITTEN: Final = {"service": "choose a Pipedrive field", "hull": "name a Hull 
 """Column of a row → what to do if it is empty."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mistake:
-    """A mistake and its place: `position` is that of a row, None for a whole setting; `setting` is empty for the document."""
+class ConsequenceShape(Shape):
+    """Known records that would be synchronized again, and the tokens that this costs."""
 
+    entity: str
+    kind: str
+    records: int
+    tokens: int
+    sentence: str
+
+
+class MistakeShape(Shape):
     setting: str
     position: int | None
     words: str
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consequence:
-    """Known records that are synchronized again; `kind` as of the run, `tokens` of the daily budget."""
-
-    entity: Entity
-    kind: str
-    records: int
-    tokens: int
-
     @property
-    def sentence(self) -> str:
-        what = f"About {self.records:,} {self.entity.plural.capitalize()}"
-        if self.kind == "backfill":
-            return f"{what} are evaluated again from stored data, for no tokens; changed ones are sent to Hull."
-        return f"{what} are fetched again, for about {self.tokens:,} tokens: Pipedrive gives a field of these on request only."
+    def text(self) -> str:
+        """Return the mistake with its place in front."""
+        place = self.setting if self.position is None else f"{self.setting}.{self.position}"
+        return f"{place}: {self.words}" if place else self.words
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
-    """What saving a document would do. `unknown` are fields that were mapped before and that Pipedrive does not have."""
+class ReviewAnswer(Shape):
+    """The preview of saving; `unknown` lists fields that are already mapped and that Pipedrive does not have."""
 
     base: int
-    changes: tuple[SettingChange, ...]
-    consequences: tuple[Consequence, ...]
-    unknown: tuple[Mistake, ...]
+    changes: list[SettingChangeShape]
+    consequences: list[ConsequenceShape]
+    unknown: list[MistakeShape]
+    diff: str
 
 
-class SettingsMistaken(Exception):
-    """The document makes no sense; every mistake with its place."""
+class SettingsMistaken(OperationError):
+    """The settings are not valid; `placed` are the mistakes with their places."""
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        super().__init__("; ".join(each.words for each in mistakes))
-        self.mistakes = tuple(mistakes)
+    def __init__(self, placed: Sequence[MistakeShape]) -> None:
+        error = settings_refused([each.text for each in placed])
+        super().__init__(error.status, error.code, error.message, error.next_step, error.mistakes)
+        self.placed = tuple(placed)
 
 
-class SettingsMoved(Exception):
-    """Another operator saved a version since: its number, time, author and changes."""
+class SettingsMoved(OperationError):
+    """Another operator saved a version since: its number, author, time and changes."""
 
-    def __init__(self, version: int, author: str, at: datetime, changes: tuple[SettingChange, ...]) -> None:
-        super().__init__(f"version {version} was saved by {author} meanwhile")
+    def __init__(self, version: int, author: str, at: datetime, changes: Sequence[SettingChangeShape]) -> None:
+        message = f"Version {version}, saved by {author}, is in force now."
+        sentences = [each.sentence for each in changes]
+        super().__init__(HTTPStatus.CONFLICT, "settings_moved", message, "Review it, then save again.", sentences)
         self.version, self.author, self.at, self.changes = version, author, at, changes
 
 
-def review(session: Session, connector_key: int, document: Document, *, base: int) -> Review:
+def review(session: Session, connector_key: int, document: Document, *, base: int) -> ReviewAnswer:
     """Review a document before it is saved.
 
-    Raises: SettingsMistaken; SettingsMoved.
+    Raises SettingsMistaken, SettingsMoved.
     """
     chosen, unknown = check(session, connector_key, document)
     in_force = _require_base(session, connector_key, base)
     before = read_settings(in_force.document)
-    return Review(
+    return ReviewAnswer(
         base=base,
         changes=difference(before, chosen, catalogs_of(session, connector_key)),
         consequences=consequences(session, connector_key, before, chosen),
-        unknown=unknown,
+        unknown=list(unknown),
+        diff=unified(in_force.document, document, old_name=f"version {base}", new_name="new"),
     )
 
 
 def check(
     session: Session, connector_key: int, document: Document, *, force: bool = False
-) -> tuple[ConnectorSettings, tuple[Mistake, ...]]:
+) -> tuple[ConnectorSettings, tuple[MistakeShape, ...]]:
     """Return the settings in a document, and mistakes that existed before: a deleted field affects only itself.
 
     force  accept fields that Pipedrive does not know
 
-    Raises: SettingsMistaken.
+    Raises SettingsMistaken.
     """
     try:
         chosen = read_settings(document)
@@ -124,7 +126,7 @@ def check(
     mistakes = [placed(each) for each in find_mistakes(session, connector_key, chosen)[0]]
     in_force = read_settings(connectors.settings_in_force(session, connector_key).document)
     known = {(setting, code) for setting, code, _ in find_unknown(session, connector_key, in_force)}
-    stale: list[Mistake] = []
+    stale: list[MistakeShape] = []
     for setting, code, words in find_unknown(session, connector_key, chosen):
         (stale if force or (setting, code) in known else mistakes).append(placed(words))
     if mistakes:
@@ -168,28 +170,32 @@ def rebased(session: Session, connector_key: int, document: Document, *, base: D
     return merged(now.document, base, document), now.version
 
 
-def between(session: Session, connector_key: int, before: Document, after: Document) -> tuple[SettingChange, ...]:
+def between(session: Session, connector_key: int, before: Document, after: Document) -> list[SettingChangeShape]:
     """Return the differences between two versions as text; empty for a version that is no longer valid."""
     try:
         return difference(read_settings(before), read_settings(after), catalogs_of(session, connector_key))
     except SettingsRefused:
-        return ()
+        return []
 
 
 def consequences(
     session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
-) -> tuple[Consequence, ...]:
+) -> list[ConsequenceShape]:
     """Return the runs that would apply the new settings to known records, with their cost."""
-    return tuple(
-        Consequence(
-            entity=each.entity,
-            kind=each.kind,
-            records=records,
-            tokens=fetch_cost(records, settings().page_limit).tokens if each.kind == "full" else 0,
+    found = []
+    for each in backfill.called_for(session, connector_key, before, after):
+        records = _about(session, connector_key, each.entity)
+        tokens = fetch_cost(records, settings().page_limit).tokens if each.kind == "full" else 0
+        what = f"About {records:,} {each.entity.plural.capitalize()}"
+        sentence = (
+            f"{what} are fetched again, for about {tokens:,} tokens: Pipedrive gives a field of these on request only."
         )
-        for each in backfill.called_for(session, connector_key, before, after)
-        for records in [_about(session, connector_key, each.entity)]
-    )
+        if each.kind == "backfill":
+            sentence = f"{what} are evaluated again from stored data, for no tokens; changed ones are sent to Hull."
+        found.append(
+            ConsequenceShape(entity=each.entity, kind=each.kind, records=records, tokens=tokens, sentence=sentence)
+        )
+    return found
 
 
 def catalogs_of(session: Session, connector_key: int) -> Catalogs:
@@ -197,35 +203,25 @@ def catalogs_of(session: Session, connector_key: int) -> Catalogs:
     return {entity: fields_of(session, connector_key, entity).catalog for entity in Entity}
 
 
-def short_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without what is default: documents stay as people would write them."""
-    usual = {name: field.default for name, field in AttributeMapping.model_fields.items() if not field.is_required()}
-    return {
-        name: value
-        for name, value in row.items()
-        if name not in usual or (tuple(value) if isinstance(value, list) else value) != usual[name]
-    }
-
-
-def placed(words: str) -> Mistake:
+def placed(words: str) -> MistakeShape:
     """A mistake as the settings name it, `setting.row.column: words`, with its place read off it."""
     found = PLACE.fullmatch(words)
     if found is None or found["setting"] not in ConnectorSettings.model_fields:
-        return Mistake(setting="", position=None, words=words)
+        return MistakeShape(setting="", position=None, words=words)
     position = int(found["position"]) if found["position"] else None
     if "at least 1 character" in found["words"]:
-        return Mistake(
+        return MistakeShape(
             setting=found["setting"], position=position, words=UNWRITTEN.get(found["column"], found["words"])
         )
     column = f"{found['column']}: " if found["column"] not in (None, "service") else ""
-    return Mistake(setting=found["setting"], position=position, words=f"{column}{found['words']}")
+    return MistakeShape(setting=found["setting"], position=position, words=f"{column}{found['words']}")
 
 
 def _require_base(session: Session, connector_key: int, base: int) -> SettingsVersion:
     now = connectors.settings_in_force(session, connector_key)
     if now.version != base:
         ground = connectors.find_settings(session, connector_key, base)
-        changes = between(session, connector_key, ground.document, now.document) if ground else ()
+        changes = between(session, connector_key, ground.document, now.document) if ground else []
         raise SettingsMoved(now.version, now.author, now.created_at, changes)
     return now
 

@@ -16,9 +16,9 @@ from db import failure as failures
 from db.connector import Connector
 from db.id_mapping import mapping_counts
 from db.session import transaction
-from pipeline.cli import watching
-from pipeline.cli.runs import read_run
-from pipeline.cli.showing import duration, say
+from pipeline.cli import fetch
+from pipeline.cli.fetch import read_run
+from pipeline.cli.output import duration, say
 from pipeline.cli.verify import run_comparison
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
@@ -72,7 +72,7 @@ class DemoStory:
             run_id = start_run(self.connector.key, entity, cause="demo", since=since)
         except RunInProgress as under_way:  # a schedule started it first, or it fills shells
             run_id = under_way.run_id
-        watching.watch([run_id])
+        fetch.watch([run_id])
         run = read_run(run_id)
         for name in self.totals:
             self.totals[name] += run[name]

@@ -10,7 +10,7 @@ from db import audit
 from db.migrate import current_revision, is_newer, migrate, newest_revision
 from db.session import engine
 from pipeline import environment, telemetry
-from pipeline.cli.showing import Failed
+from pipeline.cli.output import Failed
 from pipeline.local import programs, servers
 from pipeline.local.children import Tell
 from pipeline.settings import Settings, settings, use
