@@ -11,7 +11,7 @@ from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.models import ConnectorRequest, EntityName, RowId, Shape, Why
 from pipeline.operations.registry import operation
-from pipeline.sync.incoming import claim_release
+from pipeline.sync.incoming import deletions
 from pipeline.tasks.canvases import wake_control
 
 
@@ -54,7 +54,7 @@ def release_claims(call: Call, request: ReleaseClaims) -> ReleasedAnswer:
         entity = Entity(request.entity)
         if happening.joined(session, call.connector.key, entity, request.pipedrive_id, None) is None:
             raise not_found(f"This connector knows no {named}.", "Search for the record by its e-mail or domain.")
-        released = claim_release.release(session, call.connector.key, entity, request.pipedrive_id)
+        released = deletions.release(session, call.connector.key, entity, request.pipedrive_id)
         if released is None:
             raise conflict(
                 "not_deleted",

@@ -38,7 +38,7 @@ from db import replay as replays
 from db import sync_event as events
 from db.session import transaction
 from pipeline.error_kinds import classify
-from pipeline.sync.incoming import claim_release
+from pipeline.sync.incoming import deletions
 from pipeline.sync.stage import StageFailed
 from pipeline.telemetry import logger
 
@@ -142,6 +142,6 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "keys": _at_once(api_key.delete_expired_keys),
     "oauth_states": _at_once(authorisation.drop_old_states),
     "processes": _at_once(heartbeat.forget_ended_processes),
-    "released": claim_release.release_overdue,
+    "released": deletions.release_overdue,
 }
 """Name in the log → the step; what it returns is what it made or deleted."""

@@ -6,24 +6,19 @@ from celery import Task
 
 from db import batch as batches
 from db import connector as connectors
-from db import heartbeat, id_mapping_writer, schedule, shell, subscription
+from db import heartbeat, schedule, shell, subscription
 from db.session import after_commit, transaction
-from pipeline import wiring
-from pipeline.domain.kinds import Entity
 from pipeline.jobs import runtime
 from pipeline.jobs.replays import advance
 from pipeline.sync import alerts, duplicates, job_queue, upkeep
 from pipeline.sync.changes import dispatch as change_dispatch
-from pipeline.sync.changes.hull_ids import CHUNK, ask_hull, learn
+from pipeline.sync.changes import hull_ids
 from pipeline.sync.connectors import webhooks
 from pipeline.sync.each_connector import for_each_connector
 from pipeline.sync.runs import schedules
 from pipeline.tasks import canvases
 from pipeline.tasks.app import app
 from pipeline.telemetry import logger
-
-RESOLVE_ROUND = 20
-"""Searches to one task: enough to be quick, few enough that others get their turn."""
 
 
 @app.task(name="control.sweep", bind=True)
@@ -60,24 +55,8 @@ def resolve_hull_ids(self: Task, connector_key: int | None = None) -> None:
 
 
 def _resolve_in_rounds(connector_key: int) -> None:
-    if resolve(connector_key):
+    if hull_ids.resolve(connector_key):
         app.send_task("control.resolve_hull_ids", args=(connector_key,))
-
-
-def resolve(connector_key: int) -> bool:
-    """One round for one connector; True when there may be more to do."""
-    with transaction() as session:
-        wired = wiring.open_connector(session, connector_key)
-        taken = id_mapping_writer.take_unresolved(session, connector_key, CHUNK * RESOLVE_ROUND)
-    for entity in Entity:
-        ids = sorted(pipedrive_id for name, pipedrive_id in taken if name == entity)
-        for at in range(0, len(ids), CHUNK):
-            chunk = ids[at : at + CHUNK]
-            found = ask_hull(wired, entity, chunk)
-            with transaction() as session:
-                learn(session, connector_key, entity, found)
-                id_mapping_writer.note_unresolved(session, connector_key, entity, set(chunk) - set(found))
-    return len(taken) == CHUNK * RESOLVE_ROUND
 
 
 @app.task(name="control.ensure_webhooks", bind=True)

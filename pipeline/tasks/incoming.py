@@ -7,8 +7,7 @@ from celery import Task
 from db.batch import ClaimedBatch
 from pipeline.sync.incoming import load as incoming_load
 from pipeline.sync.incoming.deletions import load_departures
-from pipeline.sync.incoming.extract_changes import extract_changes
-from pipeline.sync.incoming.extract_page import extract_page
+from pipeline.sync.incoming.extract import extract_changes, extract_page
 from pipeline.sync.incoming.transform import transform_batch
 from pipeline.sync.stage import run_stage
 from pipeline.tasks.app import app

@@ -114,7 +114,7 @@ def test_a_domain_waits_for_the_first_fetch(world: World, monkeypatch: pytest.Mo
     monkeypatch.setattr(extract, "FIRST_ADDED", 1)
 
     say(world, account(in_question["id"], domain="acme.com", label="Acme Inc."))
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     patiently(world)
 
     assert [(row.kind, row.cause) for row in world.rows("SELECT kind, cause FROM runs")] == [("full", "look_up")]

@@ -144,7 +144,7 @@ class Hour:
         self.world.pipedrive.delivery.run_due()
         self.world.module("tasks.control").start_scheduled()
         self.world.module("sync.runs.schedules").fill(self.world.connector_key)
-        self.world.module("tasks.control").resolve(self.world.connector_key)
+        self.world.module("sync.changes.hull_ids").resolve(self.world.connector_key)
         self.work()
         self.steps += 1
         if self.steps % CHECKED_EVERY == 0:

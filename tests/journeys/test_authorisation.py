@@ -35,7 +35,7 @@ def known_on_both_sides(world: World, persons: int) -> None:
     fill(world, persons=persons, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
 
 
 def renamed(world: World, number: int, name: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def apart(world: World, kind: str) -> bool:
 
 def release(world: World, kind: str) -> Any:
     with transaction() as session:
-        return world.module("sync.incoming.claim_release").release(session, world.connector_key, Entity(kind), 1)
+        return world.module("sync.incoming.deletions").release(session, world.connector_key, Entity(kind), 1)
 
 
 def test_a_newcomer_does_not_become_one_with_who_was_deleted(world: World, kind: str, told: list[Any]) -> None:

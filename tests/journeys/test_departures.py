@@ -83,7 +83,7 @@ def wait_for_lists(world: World) -> None:
 def resolve(world: World) -> None:
     """Learn the ids that Hull gave, as beat would."""
     world.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE resolve_at IS NOT NULL")
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     world.work()
 
 
@@ -215,7 +215,7 @@ def test_a_person_made_anew_with_the_old_email_is_not_marked_as_deleted(world: W
     deliver(world, told[-1])
     world.work()
     with transaction() as session:
-        world.module("sync.incoming.claim_release").release(session, world.connector_key, Entity.PERSON, 3)
+        world.module("sync.incoming.deletions").release(session, world.connector_key, Entity.PERSON, 3)
     world.work()
 
     resolve(world)
@@ -652,7 +652,7 @@ def test_a_fetch_that_lists_nothing_at_all_is_no_proof(world: World, told: list[
 
 def test_a_user_whose_merged_person_is_gone_too_gets_a_new_one(world: World, told: list[Any]) -> None:
     hull_id = user(world, 3)["id"]
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     merge(world, 3, 4)
     deliver(world, *told)
     world.work()

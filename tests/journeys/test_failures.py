@@ -300,7 +300,7 @@ def outgoing(world: World) -> None:
     fill(world, persons=2, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
 
 
 @pytest.mark.usefixtures("outgoing")
@@ -413,7 +413,7 @@ def test_a_control_task_that_gives_up_is_kept_and_can_be_asked_for_again(
         world.module("tasks.canvases"), "wake_control", lambda name, countdown_s=None: asked.append(name)
     )
     with monkeypatch.context() as patch:
-        patch.setattr(control, "resolve", lambda _key: 1 / 0)
+        patch.setattr(control.hull_ids, "resolve", lambda _key: 1 / 0)
         with pytest.raises(world.module("sync.stage").StageFailed):
             control.resolve_hull_ids()
     failure = the_failure(world)

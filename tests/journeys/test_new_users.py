@@ -42,7 +42,7 @@ def tell(world: World, users: list[dict[str, Any]], key: str = "n1") -> None:
 
 
 def resolve(world: World) -> None:
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
 
 
 def states(world: World) -> set[tuple[str, bool]]:

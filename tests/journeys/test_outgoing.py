@@ -30,7 +30,7 @@ def joined(world: World) -> None:
     fill(world, persons=4, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
 
 
 def message(world: World, number: int, **attributes: Any) -> dict[str, Any]:
@@ -334,7 +334,7 @@ def test_an_account_is_sent_as_well(world: World) -> None:
     world.change_settings(outgoing_account_attributes=[{"hull": "label", "service": "name"}])
     world.company.create_organization(name="Acme")
     world.fetch(Entity.ORGANIZATION)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
 
     account = {**world.accounts()[1], "label": "Acme Ltd"}
     notify(world, {"account": account, "account_segments": []}, channel="account:update")

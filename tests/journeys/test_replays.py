@@ -412,7 +412,7 @@ def test_a_control_task_is_replayed_as_records_are(world: World, monkeypatch: py
     world.fetch(Entity.PERSON)
     control = world.module("tasks.control")
     with monkeypatch.context() as patch:
-        patch.setattr(control, "resolve", lambda _key: 1 / 0)
+        patch.setattr(control.hull_ids, "resolve", lambda _key: 1 / 0)
         with pytest.raises(world.module("sync.stage").StageFailed):
             control.resolve_hull_ids()
     asked: list[str] = []

@@ -19,7 +19,7 @@ def mapped(world: World, entity: Entity = Entity.PERSON) -> dict[int, str | None
 
 
 def resolve(world: World) -> bool:
-    more: bool = world.module("tasks.control").resolve(world.connector_key)
+    more: bool = world.module("sync.changes.hull_ids").resolve(world.connector_key)
     return more
 
 
@@ -58,7 +58,7 @@ def test_fifty_are_asked_for_at_once(world: World) -> None:
 
 
 def test_one_round_is_bounded_and_says_that_there_is_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.module("tasks.control"), "RESOLVE_ROUND", 1)
+    monkeypatch.setattr(world.module("sync.changes.hull_ids"), "ROUND", 1)
     fill(world, persons=60, organizations=0)
     world.fetch(Entity.PERSON)
 

@@ -144,7 +144,7 @@ def outgoing(world: World) -> None:
         outgoing_user_attributes=[{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "phone"}]
     )
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     body = {"success": False, "error": f"name '{NAME} III' is taken by {EMAIL}"}
     world.pipedrive.faults.add("/persons/1$", "status", method="PATCH", status=400, body=body)
     world.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=503, body=body)

@@ -69,7 +69,7 @@ def test_a_domain_that_one_alone_gives_again_is_its_own(world: World) -> None:
         world.company.edit_organization(number, website=f"https://own-{number}.test")
     world.fetch(Entity.ORGANIZATION, changed_only=True)
 
-    world.module("sync.incoming.claim_release").release_overdue()
+    world.module("sync.incoming.deletions").release_overdue()
     world.work()
 
     assert domains(world) == {1: "shared-portal.test", 2: "own-2.test", 3: "own-3.test"}

@@ -82,7 +82,7 @@ def test_a_shell_without_an_account_is_not_looked_for_in_hull(world: World) -> N
     fill(world, persons=4, organizations=4)
     world.fetch(Entity.PERSON)
 
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
 
     waiting = world.rows(
         "SELECT pipedrive_id FROM id_mappings WHERE entity = 'organization' AND resolve_at IS NOT NULL"

@@ -38,7 +38,7 @@ def go_on(world: World) -> None:
     world.later()
     world.work()
     world.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE resolve_at IS NOT NULL")
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
 
 
@@ -401,7 +401,7 @@ def test_a_conflict_that_is_over_is_told_and_repaired(peace: World) -> None:
 
     report = compare(peace)
     repair(peace, report)
-    peace.module("tasks.control").resolve(peace.connector_key)
+    peace.module("sync.changes.hull_ids").resolve(peace.connector_key)
 
     assert seen(report) == [("unmapped", "person", 6)]
     (row,) = peace.rows("SELECT state, hull_id FROM id_mappings WHERE entity = 'person' AND pipedrive_id = 6")

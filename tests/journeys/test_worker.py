@@ -104,7 +104,7 @@ def test_a_webhook_and_a_notification_travel_by_messages(office: Office) -> None
     fill(world, persons=3, organizations=0)
     age(world)
     office.wait_until(ended(world, world.start(Entity.PERSON)))
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     said = listen(world)
     world.company.edit_person(1, name="By webhook")
     deliver(world, *said)

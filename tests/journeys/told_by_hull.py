@@ -60,7 +60,7 @@ def know_everything(world: World) -> None:
     for entity in Entity:
         age(world, entity)
         world.fetch(entity)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     world.pipedrive.ledger.mutations.clear()
 
 

@@ -25,8 +25,8 @@ from pipeline.errors import Rejected
 from pipeline.jobs.plans.create import PlanScope
 from pipeline.sync.changes.outgoing_changes import LINKED_USER, HullMessage, accounts_of, read_message
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
-from pipeline.sync.outgoing.known_by import Pair
 from pipeline.sync.outgoing.preview import ORGANIZATION, Effect, Preview, Reserved, outgoing_preview
+from pipeline.sync.outgoing.resolve import Pair
 
 NOT_READ: Final = "field_not_read"
 ACCOUNT: Final = "account"

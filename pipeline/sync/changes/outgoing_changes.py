@@ -238,7 +238,7 @@ def _accounts(users: Iterable[HullMessage], settings: ConnectorSettings) -> Iter
             yield read_message(user.connector_key, Entity.ORGANIZATION, body, cause=LINKED_USER, rank=user.rank)
 
 
-def organization_found(session: Session, connector_key: int, account_ids: Iterable[str]) -> None:
+def send_waiting_users(session: Session, connector_key: int, account_ids: Iterable[str]) -> None:
     """Send the Users of these Accounts again, as last reported: the Accounts have an Organization now."""
     users = joining.take_awaiting(session, connector_key, account_ids)
     scope = (connector_key, Direction.OUTGOING, Entity.PERSON)

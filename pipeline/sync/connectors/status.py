@@ -25,8 +25,8 @@ from pipeline.domain.outgoing import INDEX_BEHIND, INDEX_INCOMPLETE
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
 from pipeline.sync.connectors.webhooks import subscription_health
-from pipeline.sync.outgoing.index_fetch import rest_of
 from pipeline.sync.runs import spending
+from pipeline.sync.runs.schedules import rest_of
 from pipeline.sync.stage import INSTALLATION
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")

@@ -1,14 +1,16 @@
-"""Deletions and merges in Pipedrive: interpret a reading without a record, inform Hull, and store the deletion.
+"""Deletions and merges in Pipedrive: interpret a reading without a record, inform Hull, store the deletion, release claims.
 
-No webhook is trusted alone: extract has requested the record by its id, and the answer does not have it. Load informs
-Hull, then writes, in the stage's first half. A deleted record keeps its identifiers in Hull, see `claim_release`; those
-of a merged record become the survivor's.
+No webhook is trusted alone: extract has requested the record by its id, and the answer does not have it. Load informs Hull, then
+writes, in the stage's first half. A deleted record keeps its claims until Pipedrive can no longer restore it, or until an operator
+releases them; those of a merged record become the survivor's. The record that waited for a released claim is delivered again, and
+takes it over with its User or Account.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import text
@@ -23,21 +25,34 @@ from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change, Source
 from db.departure import DeletionTarget
+from db.identifier import Released
+from db.identifier_search import DeletedHolder
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.departures import DELETED, DEPARTED, GONE, MERGED, MISSING, DeletionNotice, Departure, Farewell
+from pipeline.domain.departures import (
+    DELETED,
+    DEPARTED,
+    GONE,
+    MERGED,
+    MISSING,
+    RESTORABLE_DAYS,
+    DeletionNotice,
+    Departure,
+    Farewell,
+)
 from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Claim, Direction, Entity, Outcome, event_name
 from pipeline.load.departures import compose
 from pipeline.settings import settings
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.event_recorder import record
-from pipeline.sync.incoming.claim_release import release_all
 from pipeline.sync.incoming.stale_reads import ask_again, expects_living, is_outdated, may_ask_again
 from pipeline.sync.staging import unpack_departures
 from pipeline.transform.incoming import say_farewell
 from pipeline.transform.webhooks import deletion_notice
 
+AT_ONCE = 500
+REASON = "claim_released"
 ASK_AGAIN_S = 60.0
 ABSENCES = 2
 """Number of answers in a row without a record after which it counts as deleted without a notice. A record that a
@@ -46,17 +61,7 @@ webhook has just shown, but that is unknown or marked as deleted, is requested a
 """
 
 
-def told_of(mine: Sequence[Change]) -> dict[int, DeletionNotice]:
-    """Return Pipedrive id → kind of deletion, for changes with a waiting webhook that says so."""
-    read = {
-        int(change.record_id): deletion_notice(read_lenient(bytes(change.payload)), int(change.record_id))
-        for change in mine
-        if change.payload is not None
-    }
-    return {pipedrive_id: told for pipedrive_id, told in read.items() if told is not None}
-
-
-def judge(
+def find_deleted(
     session: Session,
     batch: ClaimedBatch,
     mine: Sequence[Change],
@@ -77,7 +82,11 @@ def judge(
         and (each not in known or known[each].state in DEPARTED)
         and may_ask_again(change.attempts)
     }
-    told = {each: end for each, end in told_of(list(by_id.values())).items() if not is_outdated(newest, by_id[each])}
+    told = {
+        each: end
+        for each, end in deletion_notices(list(by_id.values())).items()
+        if not is_outdated(newest, by_id[each])
+    }
     now_ms = int(session.execute(text("SELECT extract(epoch FROM now()) * 1000")).scalar_one())
     departed, doubtful = [], []
     for pipedrive_id, change in by_id.items():
@@ -88,7 +97,7 @@ def judge(
         elif not is_sure:
             doubtful.append(pipedrive_id)
     ask_again(session, batch, list(by_id.values()), awaited.intersection(doubtful))
-    gone = _given_up(session, batch, by_id, known, [each for each in doubtful if each not in awaited])
+    gone = _confirm_without_notice(session, batch, by_id, known, [each for each in doubtful if each not in awaited])
     return departed + [Departure(pipedrive_id=each, state=GONE, at_ms=now_ms) for each in gone]
 
 
@@ -102,15 +111,14 @@ def _departure(pipedrive_id: int, standing: DeletionTarget, told: DeletionNotice
     return Departure(pipedrive_id=pipedrive_id, state=state, at_ms=at_ms, merged_into=merged_into)
 
 
-def _given_up(
+def _confirm_without_notice(
     session: Session,
     batch: ClaimedBatch,
     by_id: dict[int, Change],
     known: Mapping[int, DeletionTarget],
     doubtful: list[int],
 ) -> list[int]:
-    """There was no notice for these, so a single answer without them is not trusted; return those that are confirmed
-    as deleted.
+    """Return which records without a notice are confirmed as deleted: a single answer without them is not trusted.
 
     A record that was never known becomes an event only.
     """
@@ -128,6 +136,30 @@ def _given_up(
     name = event_name(Direction.INCOMING, Entity(batch.entity), Outcome.SKIP)
     record(session, [_event(batch, name, GONE, each, by_id[each].cause) for each in gone if each not in known])
     return [each for each in gone if each in known]
+
+
+def _event(
+    batch: ClaimedBatch,
+    name: str,
+    reason: str,
+    pipedrive_id: int,
+    cause: str,
+    detail: str | None = None,
+    farewell: Farewell | None = None,
+) -> events.NewEvent:
+    told = farewell.attributes if farewell is not None else {}
+    return events.NewEvent(
+        connector_key=batch.connector_key,
+        event=name,
+        entity=batch.entity,
+        cause=cause,
+        reason=reason,
+        detail=detail,
+        pipedrive_id=pipedrive_id,
+        batch_id=batch.id,
+        before=write_lenient({each: farewell.before.get(each) for each in told}) if farewell and told else None,
+        after=write_lenient(told) if told else None,
+    )
 
 
 def load_departures(batch: ClaimedBatch) -> None:
@@ -162,7 +194,7 @@ def load_departures(batch: ClaimedBatch) -> None:
 
 
 def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Departure]) -> set[int]:
-    """The merged ones that Hull keeps apart from what they became: both have an external id, and it is not the same."""
+    """Return merged records that Hull keeps apart from their survivor: both have an external id, and they differ."""
     pairs = {each.pipedrive_id: each.merged_into for each in departures if each.merged_into is not None}
     if not pairs:
         return set()
@@ -178,7 +210,7 @@ def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Depa
 def _write_down(
     session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell], seen: dict[int, DeletionTarget]
 ) -> None:
-    """A record that another worker wrote since is requested once more instead."""
+    """Store the deletions; a record that another worker wrote since is requested once more instead."""
     scope = (batch.connector_key, batch.entity)
     moved_on = id_mapping_writer.depart(session, *scope, farewells, {each: seen[each].updated_at for each in seen})
     _read(session, *scope, moved_on, cause=MISSING)
@@ -191,7 +223,13 @@ def _write_down(
     id_mapping_writer.ask_for_conflicts(session, *scope)
     _transfer(session, batch, done)
     sources = changes.sources_of(session, batch.id)
-    record(session, [_told(batch, each, sources) for each in done if each.outcome is not None])
+    record(session, [_deletion_event(batch, each, sources) for each in done if each.outcome is not None])
+
+
+def _read(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, cause: str) -> None:
+    """Have these records read by their ids."""
+    ids = map(str, pipedrive_ids)
+    change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, ids, cause=cause)
 
 
 def _transfer(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell]) -> None:
@@ -212,7 +250,7 @@ def _transfer(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewel
     _read(session, *scope, left, cause=MERGED)
 
 
-def _told(batch: ClaimedBatch, farewell: Farewell, sources: Mapping[int, Source]) -> events.NewEvent:
+def _deletion_event(batch: ClaimedBatch, farewell: Farewell, sources: Mapping[int, Source]) -> events.NewEvent:
     departure = farewell.departure
     name = event_name(Direction.INCOMING, Entity(batch.entity), farewell.outcome or Outcome.SKIP)
     into = f"merged into {batch.entity} {departure.merged_into}" if departure.merged_into is not None else None
@@ -221,44 +259,92 @@ def _told(batch: ClaimedBatch, farewell: Farewell, sources: Mapping[int, Source]
     return replace(told, delivery_id=source.delivery_id)
 
 
-def _event(
-    batch: ClaimedBatch,
-    name: str,
-    reason: str,
-    pipedrive_id: int,
-    cause: str,
-    detail: str | None = None,
-    farewell: Farewell | None = None,
-) -> events.NewEvent:
-    told = farewell.attributes if farewell is not None else {}
-    return events.NewEvent(
-        connector_key=batch.connector_key,
-        event=name,
-        entity=batch.entity,
-        cause=cause,
-        reason=reason,
-        detail=detail,
-        pipedrive_id=pipedrive_id,
-        batch_id=batch.id,
-        before=write_lenient({each: farewell.before.get(each) for each in told}) if farewell and told else None,
-        after=write_lenient(told) if told else None,
-    )
+def deliver_waiting(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """Read and deliver again records that were sent without a claim that is free now, changed or not."""
+    ids = sorted(set(pipedrive_ids))
+    if not ids:
+        return
+    id_mapping_writer.doubt(session, connector_key, entity, dict.fromkeys(ids, b"{}"))
+    change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, map(str, ids), cause=REASON)
 
 
-def look_again(
+def release_all(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> list[Released]:
+    """Release everything that these records hold, and deliver the records that waited for it."""
+    released = identifier.release_all(session, connector_key, entity, pipedrive_ids)
+    deliver_waiting(session, connector_key, entity, [each.wanted_by for each in released if each.wanted_by is not None])
+    return released
+
+
+def release(session: Session, connector_key: int, entity: Entity, pipedrive_id: int) -> list[Released] | None:
+    """Release the claims of a deleted record that a person does not expect back; None when it is not deleted."""
+    held = identifier_search.find_deleted_holders(session, connector_key, entity, [pipedrive_id])
+    return _release(session, list(held.values()), "manual") if held else None
+
+
+def _release(session: Session, held: Sequence[DeletedHolder], cause: str) -> list[Released]:
+    released = []
+    for (connector_key, entity), some in groupby(held, key=lambda each: (each.connector_key, each.entity)):
+        freed = release_all(session, connector_key, entity, [each.pipedrive_id for each in some])
+        _log_released(session, connector_key, Entity(entity), freed, cause)
+        released += freed
+    return released
+
+
+def _log_released(
+    session: Session, connector_key: int, entity: Entity, released: Sequence[Released], cause: str
+) -> None:
+    name = event_name(Direction.INCOMING, entity, Outcome.SUCCESS)
+    told = [
+        events.NewEvent(
+            connector_key=connector_key,
+            event=name,
+            entity=entity,
+            cause=cause,
+            reason=REASON,
+            detail=f"{each.claim}: {f'{entity} {each.wanted_by} waited for it' if each.wanted_by else 'nobody waited'}",
+            pipedrive_id=each.holder,
+        )
+        for each in released
+    ]
+    record(session, told, cause=cause)
+
+
+def release_overdue() -> int:
+    """Release the claims of records that Pipedrive has purged: they do not come back. Return how many records held some.
+
+    So are domains that several Organizations gave, and no longer do.
+    """
+    done = 0
+    with transaction() as session:
+        for (connector_key, entity), ids in identifier.unshare_domains(session).items():
+            deliver_waiting(session, connector_key, entity, ids)
+    while True:
+        with transaction() as session:
+            held = identifier_search.find_overdue_holders(session, RESTORABLE_DAYS, AT_ONCE)
+            _release(session, held, "tidy")
+        done += len(held)
+        if len(held) < AT_ONCE:
+            return done
+
+
+def deletion_notices(mine: Sequence[Change]) -> dict[int, DeletionNotice]:
+    """Return Pipedrive id → kind of deletion, for changes with a waiting webhook that says so."""
+    read = {
+        int(change.record_id): deletion_notice(read_lenient(bytes(change.payload)), int(change.record_id))
+        for change in mine
+        if change.payload is not None
+    }
+    return {pipedrive_id: told for pipedrive_id, told in read.items() if told is not None}
+
+
+def recheck_deletions(
     session: Session, connector_key: int, entity: str, *, shown: Sequence[int], hidden: Sequence[int]
 ) -> None:
-    """A page shows deleted records, or shows known records as deleted: only a reading by id decides."""
+    """Read by id the deleted records that a page shows, and the known records that it shows as deleted."""
     known = departed_rows.standings(session, connector_key, entity, [*shown, *hidden]) if shown or hidden else {}
     doubtful = [each for each in shown if each in known and known[each].state in DEPARTED]
     doubtful += [each for each in hidden if each in known and known[each].state not in DEPARTED]
     _read(session, connector_key, entity, doubtful, cause=MISSING)
-
-
-def _read(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, cause: str) -> None:
-    """Have these records read by their ids."""
-    ids = map(str, pipedrive_ids)
-    change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, ids, cause=cause)
 
 
 def yield_to_living(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> dict[int, str]:

@@ -25,8 +25,8 @@ from pipeline.settings import settings
 from pipeline.sync.changes import dispatch
 from pipeline.sync.compiled import plan_of
 from pipeline.sync.event_recorder import record
-from pipeline.sync.incoming import page_log, recheck
-from pipeline.sync.incoming.claim_release import call_waiting
+from pipeline.sync.incoming import page_log, stale_reads
+from pipeline.sync.incoming.deletions import deliver_waiting
 from pipeline.sync.incoming.page_log import log_problems, log_troubles, page_context, page_event
 from pipeline.sync.runs import runs
 from pipeline.sync.staging import unpack_bodies, unpack_transformed
@@ -49,7 +49,7 @@ def load_batch(batch: ClaimedBatch) -> None:
             _transform_again(session, batch)
             return
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        fresh_from = recheck.fresh_from()
+        fresh_from = stale_reads.fresh_from()
         ids = [record["pipedrive_id"] for record in staged.records]
         unchanged = load_incoming.unchanged_states(staged.records, fresh_from)
         known = id_mapping.known(session, wired.key, entity, ids, unchanged=unchanged)
@@ -84,15 +84,15 @@ def load_batch(batch: ClaimedBatch) -> None:
             overtaken = write_page(session, context, [*rows, *unsaid], known)
             count_anew(plan, overtaken)
             _keep_identity(session, batch, plan, taken, overtaken.moved_on)
-            recheck.send_newest(session, batch, [row for row in rows if row.pipedrive_id in overtaken.moved_on])
+            stale_reads.send_newest(session, batch, [row for row in rows if row.pipedrive_id in overtaken.moved_on])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
             log_problems(session, plan, taken.held, context)
             page_log.keep(session, batch, plan, staged, {*plan.stale, *overtaken.moved_on}, outdated)
             _end(session, batch, plan, wired)
-            recheck.read_again_later(session, batch, plan, known)
+            stale_reads.read_again_later(session, batch, plan, known)
     except LostLease:
-        recheck.said_too_late(batch, rows)
+        stale_reads.resend_after_lost_lease(batch, rows)
         raise
 
 
@@ -107,7 +107,7 @@ def _keep_identity(
     identifier.write_aliases(
         *scope, plan.aliases(taken.held), changed=[*current, *unsaid], kept=load_incoming.claims_of(plan)
     )
-    call_waiting(*scope, freed)
+    deliver_waiting(*scope, freed)
     id_mapping_writer.ask_anew(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
 
 

@@ -98,7 +98,7 @@ def log_troubles(
     plan.counters["failed"] += failed
     plan.counters["skipped"] += len(news) - failed
     hidden = [each.pipedrive_id for each in troubles if each.reason == "deleted_in_pipedrive" and each.pipedrive_id]
-    deletions.look_again(session, batch.connector_key, entity, shown=plan.stale, hidden=hidden)
+    deletions.recheck_deletions(session, batch.connector_key, entity, shown=plan.stale, hidden=hidden)
 
 
 def _failure(batch: ClaimedBatch, trouble: LeftOut, settings_version: int) -> failures.NewFailure:

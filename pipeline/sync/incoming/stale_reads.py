@@ -1,26 +1,36 @@
-"""Readings that are older than a received webhook: Pipedrive's lists may lag behind its webhooks.
+"""Older states that arrive late: readings from Pipedrive that are older than a webhook, and deliveries to Hull that lost a race.
 
-A stale reading is ignored. Its record leaves the batch and is read again, with growing pauses and a limited number of
-attempts: the last attempt is accepted as it is. Two edits of one second have the same `update_time`, so within that
-second a reading is compared with the webhook itself.
+Pipedrive's lists may lag behind its webhooks. A stale reading is ignored: its record leaves the batch and is read again, with
+growing pauses and a limited number of attempts; the last attempt is accepted as it is. Two edits of one second have the same
+`update_time`, so within that second a reading is compared with the webhook itself.
+
+Load posts before it writes, so another worker with a newer state may be faster; a change that sends the newest state then
+corrects Hull. See "Two workers and one record" in docs/engine.md.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import change_writer, newest_webhook
+from db import change_writer, id_mapping, id_mapping_writer, newest_webhook
 from db.batch import ClaimedBatch
 from db.change import Change
+from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
 from db.newest_webhook import Newest
+from db.page import PageRow
+from db.session import transaction
 from pipeline.domain.json_text import read_lenient
+from pipeline.domain.kinds import Direction
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import id_of
+from pipeline.load import incoming as load_incoming
+from pipeline.load.incoming import PagePlan
 from pipeline.sync.compiled import Plan
 from pipeline.telemetry import logger
 from pipeline.transform.webhooks import complete_record, decode_webhook
@@ -31,6 +41,9 @@ SETTLED_S: Final = 120
 """A reading this long after a webhook counts as newer, although its `update_time` does not show it: that has whole
 seconds, and it is not documented whether it changes when a deleted record is restored.
 """
+FRESH_S = 120
+"""A record with an update time older than this will not change again within the same second, whatever the clocks."""
+READ_AGAIN_AFTER_S = 2.0
 
 
 def find_lagging(
@@ -57,32 +70,6 @@ def find_lagging(
     return lagging - exhausted
 
 
-def may_ask_again(attempts: int) -> bool:
-    return attempts <= len(PAUSES_S)
-
-
-def ask_again(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Collection[int]) -> None:
-    """Have these records read again after a pause; one with a newer webhook since is due when the batch ends."""
-    waits: dict[float, list[str]] = {}
-    for change in mine:
-        if int(change.record_id) in ids and change.revision == change.claimed_revision:
-            waits.setdefault(PAUSES_S[min(change.attempts, len(PAUSES_S)) - 1], []).append(change.record_id)
-    for wait_s, record_ids in waits.items():
-        change_writer.put_back(session, batch.id, record_ids, wait_s, counted=record_ids)
-        logger().info("incoming.reading.lags", records=len(record_ids), wait_s=wait_s)
-
-
-def expects_living(newest: Newest | None, change: Change) -> bool:
-    """Whether the newest word about a record is a webhook that shows it: then an answer without it may be older."""
-    return newest is not None and not newest.is_deleted and newest.sent_at_ms <= change.rank
-
-
-def is_outdated(newest: Mapping[int, Newest], change: Change) -> bool:
-    """Return whether a newer webhook about the record was received than the one in this change."""
-    known = newest.get(int(change.record_id))
-    return known is not None and (known.sent_at_ms > change.rank or (known.is_deleted and not change.is_deleted))
-
-
 def _is_older(record: Mapping[str, Any], newest: Newest) -> bool:
     version = version_of(record)
     return version is not None and newest.version is not None and version < newest.version
@@ -94,6 +81,10 @@ def _is_of_one_second(record: Mapping[str, Any], newest: Newest) -> bool:
     if newest.is_deleted:
         return version is not None and version <= newest.sent_at_ms // 1000 and not is_shown_deleted(record)
     return version is not None and version == newest.version
+
+
+def _now_s(session: Session) -> float:
+    return float(session.execute(text("SELECT extract(epoch FROM now())")).scalar_one())
 
 
 def _says_more(body: bytes, record: dict[str, Any], plan: Plan) -> bool:
@@ -110,10 +101,82 @@ def _says_more(body: bytes, record: dict[str, Any], plan: Plan) -> bool:
         return False
 
 
+def may_ask_again(attempts: int) -> bool:
+    return attempts <= len(PAUSES_S)
+
+
+def ask_again(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Collection[int]) -> None:
+    """Have these records read again after a pause; one with a newer webhook since is due when the batch ends."""
+    waits: dict[float, list[str]] = {}
+    for change in mine:
+        if int(change.record_id) in ids and change.revision == change.claimed_revision:
+            waits.setdefault(PAUSES_S[min(change.attempts, len(PAUSES_S)) - 1], []).append(change.record_id)
+    for wait_s, record_ids in waits.items():
+        change_writer.put_back(session, batch.id, record_ids, wait_s, counted=record_ids)
+        logger().info("incoming.reading.lags", records=len(record_ids), wait_s=wait_s)
+
+
+def expects_living(newest: Newest | None, change: Change) -> bool:
+    """Whether the newest information about a record is a webhook that shows it: an answer without it may be older."""
+    return newest is not None and not newest.is_deleted and newest.sent_at_ms <= change.rank
+
+
+def is_outdated(newest: Mapping[int, Newest], change: Change) -> bool:
+    """Return whether a newer webhook about the record was received than the one in this change."""
+    known = newest.get(int(change.record_id))
+    return known is not None and (known.sent_at_ms > change.rank or (known.is_deleted and not change.is_deleted))
+
+
 def is_shown_deleted(record: Any) -> bool:
     """Whether Pipedrive shows a record as one that is deleted."""
     return isinstance(record, dict) and (record.get("is_deleted") is True or record.get("active_flag") is False)
 
 
-def _now_s(session: Session) -> float:
-    return float(session.execute(text("SELECT extract(epoch FROM now())")).scalar_one())
+def fresh_from() -> float:
+    """Return the first version that may change again within its second."""
+    return time.time() - FRESH_S
+
+
+def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRow]) -> None:
+    """Send the newest state of records that another writer stored first: Hull shows an older state until then."""
+    if not moved_on:
+        return
+    said = {row.pipedrive_id: row.delivered for row in moved_on}
+    id_mapping_writer.doubt(session, batch.connector_key, batch.entity, said)
+    scope = (batch.connector_key, Direction.INCOMING, batch.entity)
+    change_writer.write_changes(session, *scope, map(str, said), cause="stale_overwrite")
+
+
+def resend_after_lost_lease(batch: ClaimedBatch, rows: list[PageRow]) -> None:
+    """Resend what another worker delivered since: we posted after losing the lease."""
+    with transaction() as session:
+        ids = [row.pipedrive_id for row in rows]
+        known = id_mapping.known(session, batch.connector_key, batch.entity, ids)
+        send_newest(session, batch, [row for row in rows if _is_newer(known.get(row.pipedrive_id), row)])
+
+
+def _is_newer(known: Known | None, row: PageRow) -> bool:
+    return known is not None and known.version > row.version
+
+
+def read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, known: dict[int, Known]) -> None:
+    """Read again records with two contents in one second: the later one is known only after that second.
+
+    The same version with other content is also what new settings make of an old record; that needs no recheck.
+    """
+    doubtful = [
+        sending.record
+        for sending in plan.sendings
+        if sending.effect == load_incoming.CHANGED
+        and _is_of_same_version(known[sending.record["pipedrive_id"]], sending.record)
+    ]
+    if not doubtful:
+        return
+    now_s = _now_s(session)
+    ids = [str(record["pipedrive_id"]) for record in doubtful if record["version"] >= now_s - FRESH_S]
+    scope = (batch.connector_key, Direction.INCOMING, batch.entity)
+    change_writer.write_changes(session, *scope, ids, cause="same_second", wait_s=READ_AGAIN_AFTER_S)
+
+
+def _is_of_same_version(known: Known, record: load_incoming.Record) -> bool:
+    return known.digest not in (None, IN_DOUBT, CONTRADICTED) and known.version == record["version"]

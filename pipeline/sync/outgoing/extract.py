@@ -1,4 +1,4 @@
-"""Extract of an outgoing batch: each report as delivered, with the Pipedrive record that it is mapped to.
+"""Extract of an outgoing batch: each report as delivered, with everything known of the Pipedrive record that it is mapped to.
 
 Our tables cost nothing. What they do not know is requested before any decision: from Pipedrive, records that Hull names
 and we have never seen; from Hull, the id of a record.
@@ -6,28 +6,41 @@ and we have never seen; from Hull, the id of a record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import change_writer, joining
+from db import change as changes
+from db import change_writer, id_mapping, joining, sync_event
 from db.batch import ClaimedBatch
+from db.departure import find_living
 from db.id_mapping_writer import note_never_seen
 from db.joining import Join
 from db.session import transaction
+from db.snapshot import read_snapshots
 from pipeline import wiring
-from pipeline.domain.json_text import write_lenient
+from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.outgoing import Candidate, MatchStatus
+from pipeline.domain.outgoing import Candidate, Delivered, MatchStatus, Memory
 from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.changes import outgoing_changes
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming.stale_reads import is_shown_deleted
-from pipeline.sync.outgoing.hull_owner import in_doubt, settle_with_hull
-from pipeline.sync.outgoing.resolve import Gathered, Message, Resolution, Shown, gather, messages_of
+from pipeline.sync.outgoing.resolve import (
+    NOTHING_SHOWN,
+    Message,
+    Resolution,
+    Shown,
+    in_doubt,
+    resolve,
+    settle_with_hull,
+)
 from pipeline.sync.staging import pack_page, unpack_page
+from pipeline.transform.conflicts import ROUND_S
+from pipeline.transform.hull_reports import pipedrive_ids_of
 from pipeline.wiring import Wired
 
 NAMED_BY_HULL = "named_by_hull"
@@ -97,14 +110,14 @@ def _read_strange(
         return gather(session, batch.connector_key, entity, plan, messages, shown)
 
 
+def _by_id(records: list[Any]) -> dict[int, dict[str, Any]]:
+    return {record_id: record for record in records if (record_id := id_of(record)) is not None}
+
+
 def _note(session: Session, batch: ClaimedBatch, entity: Entity, asked: set[int], shown: set[int]) -> None:
     note_never_seen(session, batch.connector_key, entity, asked - shown)
     scope = (batch.connector_key, Direction.INCOMING, entity)
     change_writer.write_changes(session, *scope, map(str, shown), cause=NAMED_BY_HULL, keeps_cause=True)
-
-
-def _by_id(records: list[Any]) -> dict[int, dict[str, Any]]:
-    return {record_id: record for record in records if (record_id := id_of(record)) is not None}
 
 
 def _join_told(batch: ClaimedBatch, found: Mapping[str, Resolution]) -> None:
@@ -120,4 +133,177 @@ def _join_told(batch: ClaimedBatch, found: Mapping[str, Resolution]) -> None:
         batches.hold(session, batch)
         joining.join(session, batch.connector_key, batch.entity, told)
         if batch.entity == Entity.ORGANIZATION:
-            outgoing_changes.organization_found(session, batch.connector_key, [each.hull_id for each in told])
+            outgoing_changes.send_waiting_users(session, batch.connector_key, [each.hull_id for each in told])
+
+
+def gather(
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    plan: Plan,
+    messages: Mapping[str, Message],
+    shown: Shown = NOTHING_SHOWN,
+) -> Gathered:
+    """Bring together what our tables know of the records that these messages are about (Hull id → message)."""
+    found, strange = resolve(session, connector_key, entity, plan, messages, shown)
+    links, strange_organizations = _links(session, connector_key, entity, plan, messages, shown)
+    return Gathered(
+        messages=messages,
+        found=found,
+        snapshots=_snapshots(session, connector_key, entity, found) | dict(shown.records),
+        links=links,
+        told=_told(session, connector_key, entity, plan, found),
+        delivered=_delivered(session, connector_key, entity, plan, found),
+        strange=strange,
+        strange_organizations=strange_organizations,
+    )
+
+
+def _links(
+    session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message], shown: Shown
+) -> tuple[dict[str, Link], set[int]]:
+    """Return (User → its link, if the settings link Users and Hull has an Account; the linked Organizations that our
+    tables do not know)."""
+    if entity is not Entity.PERSON or not plan.settings.link_users_in_service:
+        return {}, set()
+    accounts = {hull_id: _account(message) for hull_id, message in messages.items()}
+    ids = {account["id"] for account in accounts.values() if account}
+    mapped = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, sorted(ids))
+    said = {each for account in accounts.values() for each in pipedrive_ids_of(account)[:1]}
+    living = find_living(session, connector_key, Entity.ORGANIZATION, said) | {
+        each: each for each in shown.organizations
+    }
+    links = {}
+    for hull_id, account in accounts.items():
+        if account:
+            told = next((living.get(each) for each in pipedrive_ids_of(account)[:1]), None)
+            organization_id = mapped.get(account["id"]) or told
+            links[hull_id] = Link(organization_id, None if organization_id else account["id"])
+    return links, said - living.keys()
+
+
+def _account(message: Message) -> dict[str, Any]:
+    account = message.get("account")
+    has_id = isinstance(account, dict) and isinstance(account.get("id"), str) and account["id"]
+    return account if has_id and isinstance(account, dict) else {}
+
+
+def _snapshots(
+    session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]
+) -> dict[int, dict[str, Any]]:
+    ids = [str(each.pipedrive_id) for each in found.values() if each.pipedrive_id is not None]
+    kept = read_snapshots(session, connector_key, entity, "pipedrive", ids)
+    return {int(record_id): read_lenient(body) for record_id, body in kept.items()}
+
+
+def _told(
+    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Resolution]
+) -> dict[int, tuple[Delivered, ...]]:
+    """Return record → recent deliveries to Hull of the attributes mapped in both directions."""
+    known = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
+    if not plan.shared or not known:
+        return {}
+    told: dict[int, tuple[Delivered, ...]] = {}
+    for row in sync_event.told_lately(session, connector_key, entity, known, within_s=ROUND_S):
+        values = {name: value for name, value in read_lenient(row.after).items() if name in plan.shared}
+        one = Delivered(at=row.at_s, values=values)
+        told[row.pipedrive_id] = (*told.get(row.pipedrive_id, ()), one)
+    return told
+
+
+def _delivered(
+    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Resolution]
+) -> dict[int, dict[str, Any]]:
+    """Return record → the last delivery to Hull of the attributes mapped in both directions."""
+    ids = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
+    known = id_mapping.known(session, connector_key, entity, ids) if plan.shared and ids else {}
+    return {
+        each.pipedrive_id: {name: value for name, value in read_lenient(each.delivered).items() if name in plan.shared}
+        for each in known.values()
+        if each.delivered
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The Organization a Person is to be linked to, or the Account that has none yet."""
+
+    organization_id: int | None
+    awaits: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Gathered:
+    """What is known of the records that some messages are about, by Hull id or by Pipedrive id.
+
+    strange                records that Hull names and our tables do not know
+    strange_organizations  the same of the Accounts of Users
+    """
+
+    messages: Mapping[str, Message]
+    found: dict[str, Resolution]
+    snapshots: dict[int, dict[str, Any]]
+    links: dict[str, Link]
+    told: dict[int, tuple[Delivered, ...]]
+    delivered: dict[int, dict[str, Any]]
+    strange: Collection[int] = ()
+    strange_organizations: Collection[int] = ()
+
+    @property
+    def missing(self) -> list[int]:
+        """Records that are known by their id alone."""
+        known = {each.pipedrive_id for each in self.found.values() if each.standing is MatchStatus.KNOWN}
+        return sorted(each for each in known if each is not None and each not in self.snapshots)
+
+    def candidates(self) -> list[Candidate]:
+        return [
+            _candidate(
+                hull_id,
+                message,
+                self.found[hull_id],
+                self.snapshots,
+                self.links.get(hull_id),
+                self.told,
+                self.delivered,
+            )
+            for hull_id, message in self.messages.items()
+        ]
+
+
+def _candidate(
+    hull_id: str,
+    message: Message,
+    found: Resolution,
+    snapshots: Mapping[int, dict[str, Any]],
+    link: Link | None,
+    told: Mapping[int, tuple[Delivered, ...]],
+    delivered: Mapping[int, dict[str, Any]],
+) -> Candidate:
+    snapshot = snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None
+    standing = found.standing
+    if standing is MatchStatus.KNOWN and snapshot is None:
+        standing = MatchStatus.DEPARTED  # it was requested by its id, and Pipedrive does not show it
+    return Candidate(
+        hull_id=hull_id,
+        message=message,
+        standing=standing,
+        pipedrive_id=found.pipedrive_id,
+        matched_by=found.matched_by,
+        by_lower_claim=found.by_lower_claim,
+        others=found.others,
+        snapshot=snapshot,
+        organization_id=link.organization_id if link else None,
+        awaits=link.awaits if link else None,
+        memory=Memory.of(read_lenient(found.memory) if found.memory else None),
+        told=told.get(found.pipedrive_id or 0, ()),
+        delivered=delivered.get(found.pipedrive_id or 0, {}),
+    )
+
+
+def messages_of(session: Session, batch: ClaimedBatch) -> dict[str, Message]:
+    """Return Hull id → the report to send: that of the change, or the last stored one. A change without either is empty."""
+    mine = changes.changes_of(session, batch.id)
+    told = {change.record_id: bytes(change.payload) for change in mine if change.payload is not None}
+    silent = [change.record_id for change in mine if change.payload is None]
+    kept = read_snapshots(session, batch.connector_key, batch.entity, "hull", silent) if silent else {}
+    return {hull_id: read_lenient(body) for hull_id, body in (told | kept).items()}

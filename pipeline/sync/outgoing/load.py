@@ -32,13 +32,11 @@ from pipeline.sync import definitions
 from pipeline.sync.changes import dispatch, outgoing_changes
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing import matching
-from pipeline.sync.outgoing.diff import QUARREL
 from pipeline.sync.outgoing.event_log import BatchRecorder
 from pipeline.sync.outgoing.matching import Postponement
-from pipeline.sync.outgoing.refresh import decide_by_what_is
 from pipeline.sync.outgoing.requeue import Later
-from pipeline.sync.outgoing.transform import decide, decisions_of
-from pipeline.sync.outgoing.unique_values import leave_what_others_hold
+from pipeline.sync.outgoing.transform import QUARREL, decide, decisions_of
+from pipeline.sync.outgoing.write_checks import decide_by_what_is, leave_what_others_hold
 from pipeline.sync.stage import check_alone
 from pipeline.sync.staging import pack_page
 from pipeline.transform.conflicts import is_quarrel, remember, with_report
@@ -261,7 +259,7 @@ def _join(
     joining.mark_unknown(session, *scope, unsure)
     if batch.entity == Entity.ORGANIZATION:
         found = [each.hull_id for each in outcome.decisions.values() if matching.is_met(each)]
-        outgoing_changes.organization_found(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
+        outgoing_changes.send_waiting_users(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
 
 
 def _id_of(sent: Sent) -> int | None:

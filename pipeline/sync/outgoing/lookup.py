@@ -34,7 +34,7 @@ from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import Extent, id_of, read_by_ids, search_claim, walk_added, walk_changed, was_added_since
 from pipeline.sync.compiled import Plan
-from pipeline.sync.outgoing.known_by import Pair
+from pipeline.sync.outgoing.resolve import Pair
 from pipeline.sync.staging import pack_page, unpack_page
 from pipeline.tasks import canvases
 from pipeline.telemetry import logger

@@ -35,12 +35,10 @@ from pipeline.domain.outgoing import INDEX_BEHIND, INDEX_INCOMPLETE, Act, Candid
 from pipeline.domain.times import epoch_seconds
 from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
-from pipeline.sync.outgoing import index_fetch
 from pipeline.sync.outgoing import transform as deciding
-from pipeline.sync.outgoing.hull_owner import settle_with_hull
-from pipeline.sync.outgoing.known_by import Pair, agrees
 from pipeline.sync.outgoing.lookup import OVERLAP, Answers, LookupQuery, look_up
-from pipeline.sync.outgoing.resolve import Resolution, match, part_rivals, unresolved
+from pipeline.sync.outgoing.resolve import Pair, Resolution, agrees, match, part_rivals, settle_with_hull, unresolved
+from pipeline.sync.runs import schedules
 from pipeline.transform.conflicts import differs, value_of
 from pipeline.transform.identifiers import claims_of
 from pipeline.wiring import Wired
@@ -187,7 +185,7 @@ def _wait_for_listing(
 ) -> None:
     """Start the fetch for records that are still undecided, and let them wait for it. Its end wakes them."""
     whole = not (index.is_complete and answers.added_is_whole)
-    index_fetch.start(batch.connector_key, Entity(batch.entity), whole=whole)
+    schedules.start_for_lookup(batch.connector_key, Entity(batch.entity), whole=whole)
     reason = INDEX_BEHIND if index.is_complete else INDEX_INCOMPLETE
     settlement.waiting |= {
         hull_id: Postponement(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind

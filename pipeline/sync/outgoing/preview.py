@@ -19,16 +19,15 @@ from db import identifier_search, watermark
 from pipeline.domain.kinds import Entity
 from pipeline.domain.outgoing import INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.sync.compiled import Plan
-from pipeline.sync.outgoing.known_by import Pair
-from pipeline.sync.outgoing.resolve import Gathered, Message, Resolution, gather
+from pipeline.sync.outgoing.extract import NAMED_BY_HULL, Gathered, gather
+from pipeline.sync.outgoing.resolve import Message, Pair, Resolution
 from pipeline.sync.outgoing.transform import decide
-from pipeline.sync.outgoing.unique_values import new_pairs, without_held
+from pipeline.sync.outgoing.write_checks import new_pairs, without_held
 from pipeline.transform.hull_reports import pipedrive_ids_of
 
 INDEX_FRESH: Final = timedelta(hours=1)
 """A record that Pipedrive has had for longer is in the index, while that is not older."""
 INDEX_STALE: Final = "mirror_stale"
-NAMED_BY_HULL: Final = "named_by_hull"
 NEW_IDENTIFIERS: Final = "new_identifiers"
 NO_SNAPSHOT: Final = "no_snapshot"
 ORGANIZATION: Final = "org_id"

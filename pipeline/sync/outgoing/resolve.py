@@ -1,8 +1,12 @@
-"""What our tables know about the records of Hull's reports.
+"""Which record of Pipedrive does each of Hull's reports belong to?
 
 Mapped by the id map, else by the report itself (`pipedrive/id`, `pipedrive:<id>`), else by a claim in the local index.
-If more than one record matches, none is chosen: a person decides. What our tables do not know is returned, and
-`extract` requests it.
+If more than one record matches, none is chosen: a person decides. What our tables do not know is returned, and `extract`
+requests it.
+
+Before a User or Account is mapped to a record without a known Hull id, Hull is asked for that id. Such a record is not free: it
+was sent to Hull with its own claims, and identifiers that name it together with another User would merge the two, which cannot
+be undone.
 """
 
 from __future__ import annotations
@@ -13,23 +17,25 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import id_mapping, identifier_search, joining, sync_event
+from db import batch as batches
+from db import identifier_search, joining
 from db.batch import ClaimedBatch
 from db.departure import find_living
 from db.joining import MappingState, RecordOwner
-from db.snapshot import read_snapshots
+from db.session import transaction
 from pipeline.domain.departures import DEPARTED, MERGED
-from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import Candidate, Delivered, MatchStatus, Memory
+from pipeline.domain.outgoing import MatchStatus
 from pipeline.domain.settings import ConnectorSettings
+from pipeline.errors import Rejected, Skip
+from pipeline.sync.changes.hull_ids import ask_hull, learn
 from pipeline.sync.compiled import Plan
-from pipeline.sync.outgoing.known_by import agrees
-from pipeline.transform.conflicts import ROUND_S
 from pipeline.transform.hull_reports import anonymous_pipedrive_ids, pipedrive_ids_of
 from pipeline.transform.identifiers import claims_of
+from pipeline.wiring import Wired
 
+Pair = tuple[str, str]
+"""(claim, value)"""
 Message = dict[str, Any]
 
 
@@ -60,96 +66,23 @@ class Shown:
     """Of the Accounts of Users."""
 
 
-NOTHING_SHOWN = Shown()
-
-
-@dataclass(slots=True, kw_only=True)
-class Gathered:
-    """What is known of the records that some messages are about, by Hull id or by Pipedrive id.
-
-    strange                records that Hull names and our tables do not know
-    strange_organizations  the same of the Accounts of Users
-    """
-
-    messages: Mapping[str, Message]
-    found: dict[str, Resolution]
-    snapshots: dict[int, dict[str, Any]]
-    links: dict[str, Link]
-    told: dict[int, tuple[Delivered, ...]]
-    delivered: dict[int, dict[str, Any]]
-    strange: Collection[int] = ()
-    strange_organizations: Collection[int] = ()
-
-    @property
-    def missing(self) -> list[int]:
-        """Records that are known by their id alone."""
-        known = {each.pipedrive_id for each in self.found.values() if each.standing is MatchStatus.KNOWN}
-        return sorted(each for each in known if each is not None and each not in self.snapshots)
-
-    def candidates(self) -> list[Candidate]:
-        return [
-            _candidate(
-                hull_id,
-                message,
-                self.found[hull_id],
-                self.snapshots,
-                self.links.get(hull_id),
-                self.told,
-                self.delivered,
-            )
-            for hull_id, message in self.messages.items()
-        ]
-
-
-def gather(
+def resolve(
     session: Session,
     connector_key: int,
     entity: Entity,
     plan: Plan,
     messages: Mapping[str, Message],
-    shown: Shown = NOTHING_SHOWN,
-) -> Gathered:
-    """Bring together what our tables know of the records that these messages are about (Hull id → message)."""
-    found, strange = _find(session, connector_key, entity, plan.settings, messages, shown)
-    _doubt_undelivered(found, shown, entity, plan, messages)
-    part_rivals(found)
-    links, strange_organizations = _links(session, connector_key, entity, plan, messages, shown)
-    return Gathered(
-        messages=messages,
-        found=found,
-        snapshots=_snapshots(session, connector_key, entity, found) | dict(shown.records),
-        links=links,
-        told=_told(session, connector_key, entity, plan, found),
-        delivered=_delivered(session, connector_key, entity, plan, found),
-        strange=strange,
-        strange_organizations=strange_organizations,
-    )
-
-
-def messages_of(session: Session, batch: ClaimedBatch) -> dict[str, Message]:
-    """Return Hull id → the report to send: that of the change, or the last stored one. A change without either is empty."""
-    mine = changes.changes_of(session, batch.id)
-    told = {change.record_id: bytes(change.payload) for change in mine if change.payload is not None}
-    silent = [change.record_id for change in mine if change.payload is None]
-    kept = read_snapshots(session, batch.connector_key, batch.entity, "hull", silent) if silent else {}
-    return {hull_id: read_lenient(body) for hull_id, body in (told | kept).items()}
-
-
-def _find(
-    session: Session,
-    connector_key: int,
-    entity: Entity,
-    settings: ConnectorSettings,
-    messages: Mapping[str, Message],
     shown: Shown,
 ) -> tuple[dict[str, Resolution], set[int]]:
-    """Return (Hull id → match status, the ids in Hull that our tables do not know)."""
+    """Return (Hull id → match status, the ids that Hull names and our tables do not know)."""
     rows = joining.find_joined(session, connector_key, entity, messages)
     merged = _follow(session, connector_key, entity, rows)
     found = {hull_id: _by_map(rows.get(hull_id), merged) for hull_id in messages}
     strange = _by_report(session, connector_key, entity, messages, found, shown)
-    _by_claims(session, connector_key, entity, settings, messages, found)
+    _by_claims(session, connector_key, entity, plan.settings, messages, found)
     _recall(session, connector_key, entity, found)
+    _doubt_undelivered(found, shown, entity, plan, messages)
+    part_rivals(found)
     return found, strange
 
 
@@ -216,15 +149,32 @@ def _met(
     return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by, is_sure=is_sure)
 
 
-def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Resolution:
-    """Return records with a Hull id that Hull must confirm before two Hull ids could be merged."""
-    return Resolution(
-        standing=MatchStatus.UNRESOLVED,
-        pipedrive_id=pipedrive_id,
-        others=(pipedrive_id,),
-        matched_by=matched_by,
-        is_old=is_old,
+def _by_claims(
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    settings: ConnectorSettings,
+    messages: Mapping[str, Message],
+    found: dict[str, Resolution],
+) -> None:
+    """Find unmatched reports by claims in the local index; the first claim with a match decides."""
+    unknown = [hull_id for hull_id, each in found.items() if each.standing is MatchStatus.UNKNOWN]
+    claims = {hull_id: claims_of(messages[hull_id][entity.hull], settings, entity) for hull_id in unknown}
+    answers = identifier_search.find_records(
+        session, connector_key, entity, [pair for pairs in claims.values() for pair in pairs]
     )
+    owners = joining.find_owners(session, connector_key, entity, {each for ids in answers.values() for each in ids})
+    for hull_id in unknown:
+        met = match(hull_id, claims[hull_id], answers, owners)
+        if met is not None:
+            found[hull_id] = met
+
+
+def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]) -> None:
+    """Add what is remembered of the writes of records that were just joined."""
+    late = {each.pipedrive_id: each for each in found.values() if each.pipedrive_id is not None and each.memory is None}
+    for pipedrive_id, memory in joining.find_memories(session, connector_key, entity, late).items():
+        late[pipedrive_id].memory = memory
 
 
 def _doubt_undelivered(
@@ -237,6 +187,68 @@ def _doubt_undelivered(
             continue
         if not agrees(record, claims_of(messages[hull_id][entity.hull], plan.settings, entity), plan):
             found[hull_id] = unresolved(each.pipedrive_id or 0, each.matched_by)
+
+
+def settle_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Resolution]) -> None:
+    """Ask Hull, store the answers, and resolve the doubtful ones; a record that Hull does not show yet stays unresolved.
+
+    Raises: the client's errors.
+    """
+    asked, entity = in_doubt(found), Entity(batch.entity)
+    if not asked:
+        return
+    answers = ask_hull(wired, entity, asked)
+    with transaction() as session:
+        batches.hold(session, batch)
+        learn(session, batch.connector_key, entity, answers)
+    for hull_id, each in found.items():
+        if _is_asked(each):
+            _settle(hull_id, each, answers)
+    part_rivals(found)
+
+
+def _is_asked(each: Resolution) -> bool:
+    return each.standing is MatchStatus.UNRESOLVED or (
+        each.standing is MatchStatus.TAKEN and each.matched_by == "report"
+    )
+
+
+def _settle(hull_id: str, each: Resolution, answers: Mapping[int, str]) -> None:
+    (pipedrive_id,) = each.others
+    holder = answers.get(pipedrive_id)
+    if holder == hull_id or (holder is None and each.standing is MatchStatus.UNRESOLVED and each.is_old):
+        each.standing, each.pipedrive_id, each.others = MatchStatus.KNOWN, pipedrive_id, ()
+    elif holder is not None:
+        each.standing, each.pipedrive_id = MatchStatus.TAKEN, None
+
+
+def claims_in(record: dict[str, Any], plan: Plan) -> list[Pair]:
+    """Return the identifiers by which the record is looked up: its claims and aliases; nothing if it cannot be read."""
+    try:
+        read = plan.incoming.read(record)
+    except (Rejected, Skip):
+        return []
+    return [*read.claims.items(), *read.aliases]
+
+
+def agrees(record: dict[str, Any], claims: Iterable[Pair], plan: Plan) -> bool:
+    """Whether Hull would find a User or Account with these claims by those under which the record is brought there."""
+    try:
+        read = plan.incoming.read(record)
+    except (Rejected, Skip):
+        return True  # it is not brought to Hull at all
+    return set(read.claims.items()) <= set(claims)
+
+
+def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Resolution:
+    """Return records with a Hull id that Hull must confirm before two Hull ids could be merged."""
+    return Resolution(
+        standing=MatchStatus.UNRESOLVED,
+        pipedrive_id=pipedrive_id,
+        others=(pipedrive_id,),
+        matched_by=matched_by,
+        is_old=is_old,
+    )
 
 
 def part_rivals(found: dict[str, Resolution]) -> None:
@@ -261,27 +273,6 @@ def _strength(found: Resolution) -> int:
     return (1 if found.is_sure else 2) if found.matched_by == "report" else 3
 
 
-def _by_claims(
-    session: Session,
-    connector_key: int,
-    entity: Entity,
-    settings: ConnectorSettings,
-    messages: Mapping[str, Message],
-    found: dict[str, Resolution],
-) -> None:
-    """Find unmatched reports by claims in the local index; the first claim with a match decides."""
-    unknown = [hull_id for hull_id, each in found.items() if each.standing is MatchStatus.UNKNOWN]
-    claims = {hull_id: claims_of(messages[hull_id][entity.hull], settings, entity) for hull_id in unknown}
-    answers = identifier_search.find_records(
-        session, connector_key, entity, [pair for pairs in claims.values() for pair in pairs]
-    )
-    owners = joining.find_owners(session, connector_key, entity, {each for ids in answers.values() for each in ids})
-    for hull_id in unknown:
-        met = match(hull_id, claims[hull_id], answers, owners)
-        if met is not None:
-            found[hull_id] = met
-
-
 def match(
     hull_id: str,
     claims: Iterable[tuple[str, str]],
@@ -304,111 +295,10 @@ def match(
     return None
 
 
-def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]) -> None:
-    """What is remembered of the writes of those that were joined just now."""
-    late = {each.pipedrive_id: each for each in found.values() if each.pipedrive_id is not None and each.memory is None}
-    for pipedrive_id, memory in joining.find_memories(session, connector_key, entity, late).items():
-        late[pipedrive_id].memory = memory
+def in_doubt(found: Mapping[str, Resolution]) -> list[int]:
+    """Return records with a Hull id that only Hull knows: unresolved ones, and those that two Hull ids claim."""
+    doubted = (each for each in found.values() if _is_asked(each))
+    return sorted({pipedrive_id for each in doubted for pipedrive_id in each.others})
 
 
-def _snapshots(
-    session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]
-) -> dict[int, dict[str, Any]]:
-    ids = [str(each.pipedrive_id) for each in found.values() if each.pipedrive_id is not None]
-    kept = read_snapshots(session, connector_key, entity, "pipedrive", ids)
-    return {int(record_id): read_lenient(body) for record_id, body in kept.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """The Organization a Person is to be linked to, or the Account that has none yet."""
-
-    organization_id: int | None
-    awaits: str | None
-
-
-def _links(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message], shown: Shown
-) -> tuple[dict[str, Link], set[int]]:
-    """Return (User → its link, if the settings link Users and Hull has an Account; the linked Organizations that our
-    tables do not know)."""
-    if entity is not Entity.PERSON or not plan.settings.link_users_in_service:
-        return {}, set()
-    accounts = {hull_id: _account(message) for hull_id, message in messages.items()}
-    ids = {account["id"] for account in accounts.values() if account}
-    mapped = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, sorted(ids))
-    said = {each for account in accounts.values() for each in pipedrive_ids_of(account)[:1]}
-    living = find_living(session, connector_key, Entity.ORGANIZATION, said) | {
-        each: each for each in shown.organizations
-    }
-    links = {}
-    for hull_id, account in accounts.items():
-        if account:
-            told = next((living.get(each) for each in pipedrive_ids_of(account)[:1]), None)
-            organization_id = mapped.get(account["id"]) or told
-            links[hull_id] = Link(organization_id, None if organization_id else account["id"])
-    return links, said - living.keys()
-
-
-def _account(message: Message) -> dict[str, Any]:
-    account = message.get("account")
-    has_id = isinstance(account, dict) and isinstance(account.get("id"), str) and account["id"]
-    return account if has_id and isinstance(account, dict) else {}
-
-
-def _told(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Resolution]
-) -> dict[int, tuple[Delivered, ...]]:
-    """Return record → recent deliveries to Hull of the attributes mapped in both directions."""
-    known = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
-    if not plan.shared or not known:
-        return {}
-    told: dict[int, tuple[Delivered, ...]] = {}
-    for row in sync_event.told_lately(session, connector_key, entity, known, within_s=ROUND_S):
-        values = {name: value for name, value in read_lenient(row.after).items() if name in plan.shared}
-        one = Delivered(at=row.at_s, values=values)
-        told[row.pipedrive_id] = (*told.get(row.pipedrive_id, ()), one)
-    return told
-
-
-def _delivered(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Resolution]
-) -> dict[int, dict[str, Any]]:
-    """Return record → the last delivery to Hull of the attributes mapped in both directions."""
-    ids = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
-    known = id_mapping.known(session, connector_key, entity, ids) if plan.shared and ids else {}
-    return {
-        each.pipedrive_id: {name: value for name, value in read_lenient(each.delivered).items() if name in plan.shared}
-        for each in known.values()
-        if each.delivered
-    }
-
-
-def _candidate(
-    hull_id: str,
-    message: Message,
-    found: Resolution,
-    snapshots: Mapping[int, dict[str, Any]],
-    link: Link | None,
-    told: Mapping[int, tuple[Delivered, ...]],
-    delivered: Mapping[int, dict[str, Any]],
-) -> Candidate:
-    snapshot = snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None
-    standing = found.standing
-    if standing is MatchStatus.KNOWN and snapshot is None:
-        standing = MatchStatus.DEPARTED  # it was requested by its id, and Pipedrive does not show it
-    return Candidate(
-        hull_id=hull_id,
-        message=message,
-        standing=standing,
-        pipedrive_id=found.pipedrive_id,
-        matched_by=found.matched_by,
-        by_lower_claim=found.by_lower_claim,
-        others=found.others,
-        snapshot=snapshot,
-        organization_id=link.organization_id if link else None,
-        awaits=link.awaits if link else None,
-        memory=Memory.of(read_lenient(found.memory) if found.memory else None),
-        told=told.get(found.pipedrive_id or 0, ()),
-        delivered=delivered.get(found.pipedrive_id or 0, {}),
-    )
+NOTHING_SHOWN = Shown()

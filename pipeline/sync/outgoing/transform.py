@@ -1,26 +1,45 @@
-"""Transform of an outgoing batch: what becomes of each record, and the write that would make Pipedrive agree with it."""
+"""Transform of an outgoing batch: what is done with each record, and the write that makes Pipedrive agree with Hull's report.
+
+Filters first, then the record, then the diff: what differs between report and record, field by field, and who owns each field.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus
+from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus, Memory, OutgoingWrite
+from pipeline.domain.reasons import describe
+from pipeline.domain.times import version_of
 from pipeline.errors import Rejected
 from pipeline.sync import definitions
 from pipeline.sync.compiled import Plan, plan_for
-from pipeline.sync.outgoing.diff import update, write_for
 from pipeline.sync.outgoing.extract import candidates_of, find_candidates
 from pipeline.sync.staging import pack_page, unpack_page
-from pipeline.transform.hull_reports import find_attribute
+from pipeline.transform.comparison import canonical
+from pipeline.transform.conflicts import (
+    LATE_S,
+    Edit,
+    Settled,
+    edits_told_over,
+    hear,
+    held_by_hull,
+    is_overtaken,
+    settle,
+)
+from pipeline.transform.hull_reports import ABSENT, SAID, attribute_name, find_attribute, reported_at, values_before
 from pipeline.transform.identifiers import claims_of
-from pipeline.transform.outgoing_filter import FilterDecision, judge
+from pipeline.transform.outgoing_filter import FilterDecision, judge, no_change_reason
+from pipeline.transform.targets import Target
 
+QUARREL: Final = "rules_fight"
 HELD = {
     MatchStatus.CONFLICT: "several_ids",
     MatchStatus.AMBIGUOUS: "ambiguous_match",
@@ -36,13 +55,6 @@ def transform_batch(batch: ClaimedBatch) -> None:
         batches.hold(session, batch)
         data = write_lenient({"data": decisions})
         batches.pass_to_load(session, batch.id, pack_page(data))
-
-
-def decisions_of(batch: ClaimedBatch) -> list[Decision]:
-    """Return transform's decision, or decide again if it may be outdated: Hull or Pipedrive may have changed since."""
-    if batch.transformed is None or batch.is_outdated:
-        return _decide_all(batch, find_candidates(batch))
-    return [Decision.of(row) for row in unpack_page(bytes(batch.transformed))[0]]
 
 
 def _decide_all(batch: ClaimedBatch, candidates: Sequence[Candidate]) -> list[Decision]:
@@ -74,6 +86,13 @@ def _unknown(decisions: Sequence[Decision], plan: Plan, entity: Entity) -> set[s
         if problem.reason in definitions.OUTDATED
     }
     return said | {definitions.key_of(field, None) for field in mapped}
+
+
+def decisions_of(batch: ClaimedBatch) -> list[Decision]:
+    """Return transform's decision, or decide again if it may be outdated: Hull or Pipedrive may have changed since."""
+    if batch.transformed is None or batch.is_outdated:
+        return _decide_all(batch, find_candidates(batch))
+    return [Decision.of(row) for row in unpack_page(bytes(batch.transformed))[0]]
 
 
 def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
@@ -118,3 +137,151 @@ def _create(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDec
         claims=claims_of(candidate.message[entity.hull], plan.settings, entity),
         problems=write.problems,
     )
+
+
+def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDecision, *, now_s: int) -> Decision:
+    """Decide about a record that is known: what is written, what is left to Pipedrive, and what two rules fight over.
+
+    Raises: Rejected("name_missing").
+    """
+    report = candidate.message[entity.hull]
+    if is_overtaken(report, candidate.memory) and not is_export(candidate):
+        return Decision(candidate=candidate, act=Act.SKIP, reason="older_report", detail=describe("older_report"))
+    heard = hear(plan.outgoing.targets, candidate.message, report, candidate.memory, candidate.told)
+    repeated = {key for key, (_, is_last) in heard.items() if is_last}
+    edits = {} if is_export(candidate) else _edits_that_win(candidate, plan, repeated)
+    candidate = _with_edits(candidate, entity, edits.values())
+    write = write_for(candidate, plan, entity, candidate.snapshot)
+    settled = settle(
+        write,
+        Memory(recent=candidate.memory.recent) if is_export(candidate) else candidate.memory,
+        {} if is_export(candidate) else plan.outgoing.owners,
+        hull_is_newer=_hull_is_newer(candidate, entity),
+        now_s=now_s,
+        echoes=() if is_export(candidate) else repeated - edits.keys(),
+    )
+    decision = Decision(
+        candidate=candidate,
+        act=Act.UPDATE,
+        trigger=verdict.trigger,
+        write=settled.write,
+        left=settled.left,
+        overruled=_overruled(candidate, plan, entity, settled),
+        held={} if is_export(candidate) else _held(candidate, plan, entity, settled, repeated),
+        heard=heard,
+        problems=write.problems,
+        quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
+    )
+    if settled.fights and settled.write.is_empty:
+        return replace(decision, act=Act.HOLD, reason=QUARREL, detail=decision.quarrel)
+    if settled.write.is_empty:
+        reason, detail = no_change_reason(candidate.message, plan.settings, entity)
+        if settled.left:
+            reason, detail = settled.left[0].reason, f"{settled.left[0].field}: {settled.left[0].detail}"
+        return replace(decision, act=Act.SKIP, reason=reason, detail=detail)
+    return decision
+
+
+def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
+    """Return field key → the delivered edit, for fields in which the report repeats our value and the edit wins."""
+    told_over = edits_told_over(plan.outgoing.targets, candidate.message, candidate.told, candidate.memory)
+    changed_s = _changed_s(candidate)
+    return {
+        key: edit
+        for key, edit in told_over.items()
+        if key in repeated
+        and ((owner := plan.outgoing.owners.get(key)) == "hull" or (owner == "latest" and edit.at // 1000 >= changed_s))
+    }
+
+
+def _changed_s(candidate: Candidate) -> float:
+    """Return when Pipedrive last changed the record, if known; otherwise nothing of Hull's is newer."""
+    changed = version_of(candidate.snapshot or {})
+    return float("inf") if changed is None else changed
+
+
+def _with_edits(candidate: Candidate, entity: Entity, edits: Iterable[Edit]) -> Candidate:
+    """The candidate, as if Hull had reported these values."""
+    message = {name: value for name, value in candidate.message.items() if name != SAID}
+    said = {edit.attribute: edit.value for edit in edits}
+    report = {name: value for name, value in message[entity.hull].items() if attribute_name(name) not in said}
+    return replace(candidate, message={**message, entity.hull: report | said})
+
+
+def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
+    told = reported_at(candidate.message[entity.hull])
+    return told is not None and told // 1000 >= _changed_s(candidate)
+
+
+def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:
+    """Return Hull's values of the fields that Pipedrive owns, to be corrected in Hull."""
+    keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
+    report = candidate.message[entity.hull]
+    names = [target.attribute for target in plan.outgoing.targets if target.source.key in keys and target.attribute]
+    said = {attribute_name(name): find_attribute(report, name) for name in names}
+    return {name: None if value is ABSENT else value for name, value in said.items() if name in plan.shared}
+
+
+def _held(
+    candidate: Candidate, plan: Plan, entity: Entity, settled: Settled, repeated: Collection[str]
+) -> dict[str, Any]:
+    """Return the values written because of Hull's report, which Hull therefore has; not for a newly matched User or Account."""
+    if candidate.matched_by is not None:
+        return {}
+    written = settled.write.kinds.keys() - set(repeated)
+    targets = [target for target in plan.outgoing.targets if target.source.key in written]
+    held = held_by_hull(targets, candidate.message[entity.hull], candidate.told, candidate.memory)
+    return {name: value for name, value in held.items() if name in plan.shared}
+
+
+def _quarrel(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
+    """Name the fields and the rows of the settings that write them."""
+    rows = {target.source.key: target for target in plan.outgoing.targets}
+    named = [f"{rows[key].attribute} → {rows[key].source.code}" if key in rows else key for key in keys]
+    return f"values go back and forth: {', '.join(named)} of the outgoing {entity.hull} attributes"
+
+
+def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[str, object] | None) -> OutgoingWrite:
+    """Return the write that makes the record of `snapshot`, or a new one, equal to Hull's report.
+
+    Raises: Rejected("name_missing").
+    """
+    report = {**candidate.message[entity.hull], "account": candidate.message.get("account") or {}}
+    return plan.outgoing.write(
+        report,
+        snapshot,
+        organization_id=candidate.organization_id,
+        delivered=_delivered(candidate, plan, entity) if snapshot is not None else (),
+    )
+
+
+def _delivered(candidate: Candidate, plan: Plan, entity: Entity) -> set[str]:
+    """Return codes of the fields that may be emptied: those last seen with a value in Hull, in a report or a delivery.
+
+    Stored values of a record that was just matched belong to another User or Account.
+    """
+    remembered = set(candidate.memory.present or ()) if candidate.matched_by in (None, "report") else set()
+    told = {target.source.code for target in plan.outgoing.targets if _was_emptied_in_hull(candidate, target, entity)}
+    return remembered | told
+
+
+def _was_emptied_in_hull(candidate: Candidate, target: Target, entity: Entity) -> bool:
+    """Return whether the report clears a value that Hull received: it is null, and newer than our delivery.
+
+    An older report that is null as well must not empty the field that Hull's value comes from.
+    """
+    if target.attribute is None or target.attribute.startswith("account."):
+        return False
+    name, report = attribute_name(target.attribute), candidate.message[entity.hull]
+    value = candidate.delivered.get(name)
+    if value is None or find_attribute(report, name) is ABSENT:
+        return False
+    if any(canonical(name, each) == canonical(name, value) for each in values_before(candidate.message, entity, name)):
+        return True
+    moment, told = reported_at(report), [each.at for each in candidate.told if each.values.get(name) is not None]
+    return moment is not None and bool(told) and moment / 1000 - LATE_S > told[-1]
+
+
+def is_export(candidate: Candidate) -> bool:
+    """Sent manually: every mapped field that differs is written, whatever was agreed before."""
+    return candidate.message.get("is_export") is True

@@ -1,4 +1,4 @@
-"""Schedules: keep Hull up to date without manual work.
+"""Fetches that start by themselves, to keep Hull up to date without manual work.
 
 full_fetch   by cron; every night unless the settings say otherwise, at a different minute for each connector
 incremental  every few minutes: what changed since the watermark, with or without a webhook
@@ -6,6 +6,9 @@ incremental  every few minutes: what changed since the watermark, with or withou
 shells       an Organization that only a Person has named is read within a minute, a hundred to a request. While a full fetch
              of Organizations runs, shells wait for it. If they are more than a fifth of the known Organizations, reading all
              is cheaper, and a full fetch is started
+
+look-up      until the first full fetch has ended, it is not known whether Pipedrive has an Organization with some domain. When
+             the first record waits for that, the fetch starts, in the background lane; its end wakes the waiting records
 
 Beat only ticks. SQL decides and claims what is due, so a second or a late tick does no harm, and missed times are
 caught up once.
@@ -22,6 +25,7 @@ from db import connector as connectors
 from db import id_mapping_writer, schedule, shell, watermark
 from db import run as run_rows
 from db.connector import Connector
+from db.run import EndedEarly
 from db.schedule import FULL_FETCH, INCREMENTAL, Schedule
 from db.session import after_commit, transaction
 from pipeline.domain.cron import cron_of, next_time
@@ -35,6 +39,10 @@ OVERLAP: Final = timedelta(seconds=60)
 """How far before the watermark an incremental fetch begins: clocks differ, and times are whole seconds."""
 TOO_MANY = 5
 """Shells to known Organizations as one to this many: from there on everything is fetched."""
+CAUSE: Final = "look_up"
+REST_S: Final = 3600
+"""A full fetch that stopped, or was cancelled, is not started again for so long; the time doubles with each that ends so."""
+LONGEST_REST_S: Final = 24 * 3600
 
 
 def plan(session: Session, connector: Connector, chosen: ConnectorSettings) -> None:
@@ -110,3 +118,39 @@ def _fetch_all(connector_key: int, entity: Entity, waiting: int) -> bool:
         id_mapping_writer.leave_shells_to_a_fetch(session, connector_key, entity)
     logger().info("shells.fetch", shells=waiting, run_id=run_id)
     return True
+
+
+def start_for_lookup(connector_key: int, entity: Entity, *, whole: bool) -> None:
+    """Start the fetch, unless one of its kind is running: a full one if `whole`, otherwise one of the changes since
+    the watermark.
+
+    A backfill that reindexes the snapshots with new identifiers is waited for as well: it gives the same result without tokens.
+
+    A full fetch that was stopped or cancelled is started again after an hour, two, four, up to a day; the status says when.
+    """
+    with transaction() as session:
+        connector = connectors.get_connector(session, connector_key)
+        if whole and run_rows.find_reindexing(session, connector_key, entity) is not None:
+            return
+        since = None if whole else watermark.walked_to(session, connector, entity) - runs.CATCH_UP_OVERLAP
+        rest_s = rest_of(run_rows.ended_early(session, connector_key, entity)) if whole else 0.0
+        if rest_s > 0:
+            logger().warning(
+                "look_up.no_fetch",
+                type=entity.hull,
+                next_s=round(rest_s),
+                advice="the last full fetch stopped or was cancelled: replay its failure, or fetch all again",
+            )
+            return
+    try:
+        run_id = runs.start_run(connector_key, entity, cause=CAUSE, changed_only=True, since=since)
+    except runs.RunInProgress:
+        return
+    logger().info("look_up.fetch_started", type=entity.hull, run_id=run_id)
+
+
+def rest_of(early: EndedEarly | None) -> float:
+    """Return the seconds until a full fetch that ended early is started again automatically; 0 at the next attempt."""
+    if early is None:
+        return 0.0
+    return max(0.0, min(REST_S * 2.0 ** (early.in_a_row - 1), LONGEST_REST_S) - early.ago_s)

@@ -20,7 +20,7 @@ def ada(world: World) -> int:
     )
     ada = int(world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])["id"])
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     known = {"pipedrive/id": ada}
     say(world, user(str(world.users()[ada]["id"]), **known, **{"pipedrive/name": "Ada Lovelace"}))
     say(world, user(ANN, segments=("other",), name="Ann"))

@@ -21,7 +21,7 @@ def drifted(world: World, run: Run) -> World:
         world.company.load("person", {**record, "update_time": "2026-02-01T00:00:00Z"})
     run("fetch", "all", "acme")
     world.work()
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     users = world.hull.users.by_anonymous
     world.hull.write(users["pipedrive:1"], {"pipedrive/name": "Eve[/]"}, now=0, problems=[])
     world.hull.incinerate(users["pipedrive:2"])
@@ -71,7 +71,7 @@ def test_json_has_one_shape_whatever_is_found(drifted: World, run: Run) -> None:
 def test_after_the_repair_there_is_nothing_left_to_say(drifted: World, run: Run) -> None:
     repaired = run("verify", "acme", "--repair")
     drifted.work()
-    drifted.module("tasks.control").resolve(drifted.connector_key)
+    drifted.module("sync.changes.hull_ids").resolve(drifted.connector_key)
     hour_later(drifted)
     after = run("verify", "acme")
 

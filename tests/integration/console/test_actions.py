@@ -42,7 +42,7 @@ def put_users(world: World, count: int) -> tuple[list[str], str]:
     for number in range(count):
         world.company.create_person(name=f"P{number}", emails=[{"value": f"p{number}@example.com", "primary": True}])
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     ids = sorted(user["id"] for user in world.users().values())
     return ids, world.hull.define_segment("user", "VIPs", ids).id
 
@@ -249,7 +249,7 @@ def test_everything_is_compared_and_repaired_by_as_many_records_as_the_button_na
         record = world.company.create_person(name=name)
         world.company.load("person", {**record, "update_time": "2026-02-01T00:00:00Z"})
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     world.hull.incinerate(world.hull.users.by_anonymous["pipedrive:2"])
     world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
     operator.post(f"{HOME}/actions/verify", what="everything")

@@ -27,7 +27,7 @@ def ada(world: World) -> dict[str, Any]:
     )
     for entity in (Entity.PERSON, Entity.ORGANIZATION):
         world.fetch(entity)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     return dict(person)
 
 

@@ -156,7 +156,7 @@ def an_outgoing_batch(world: World) -> None:
     fill(world, persons=3, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     users = world.users()
     notify(world, *[{"user": {**users[number], "nickname": f"New {number}"}, "segments": []} for number in (1, 2, 3)])
     world.module("sync.changes.dispatch").dispatch_changes()

@@ -158,7 +158,7 @@ def ended_comparison(world: World, _stack: ExitStack) -> Fields:
     record = world.company.create_person(name="Ada")
     world.company.load("person", {**record, "update_time": "2026-02-01T00:00:00Z"})
     world.fetch(Entity.PERSON)
-    world.module("tasks.control").resolve(world.connector_key)
+    world.module("sync.changes.hull_ids").resolve(world.connector_key)
     world.hull.incinerate(world.hull.users.by_anonymous["pipedrive:1"])
     world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
     fields = job_that_is("due")(world, _stack)

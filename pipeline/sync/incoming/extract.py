@@ -1,0 +1,304 @@
+"""Extract of an incoming batch: the next page of a fetch, or the newest state of every record in some changes.
+
+A page, the cursor of its slice and the next page are saved in one transaction.
+
+Of a webhook, the payload is used if it is complete and newer than the last synchronized state; otherwise the record is read
+again, 100 ids per request. A deletion is never taken from a webhook alone. A sender of webhooks can name any number of ids, so
+unknown ids without a complete body are read with CALLS in EVERY_S only, from the tokens for fetches. The rest waits, and
+webhooks about the same record are one change; what has waited MOST_WAITS times is left to the incremental fetch, which finds
+every real change with one walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import change_writer, heartbeat, id_mapping, id_mapping_writer, newest_webhook
+from db import run as run_rows
+from db.batch import ClaimedBatch
+from db.change import Change
+from db.id_mapping import Known
+from db.run import LockedWalk, SliceProgress
+from db.schedule import catch_up_soon
+from db.session import transaction
+from db.snapshot import page_of_snapshots, read_snapshots
+from pipeline import extract, wiring
+from pipeline.domain.budget import Lane
+from pipeline.domain.departures import DEPARTED, MERGED
+from pipeline.domain.json_text import read_lenient
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.times import version_of
+from pipeline.errors import Rejected, Retryable, Skip
+from pipeline.extract import CHUNK_OF_IDS, PageRead, PageWanted, id_of, ids_of, read_by_ids, read_members
+from pipeline.settings import settings
+from pipeline.sync import definitions
+from pipeline.sync.compiled import Plan, plan_for, plan_of
+from pipeline.sync.incoming import deletions
+from pipeline.sync.incoming.page_log import log_missing_fields
+from pipeline.sync.incoming.stale_reads import ask_again, find_lagging, is_outdated, is_shown_deleted
+from pipeline.sync.runs import runs
+from pipeline.sync.staging import pack_changes, pack_page
+from pipeline.telemetry import logger
+from pipeline.transform.webhooks import complete_record, decode_webhook
+from pipeline.wiring import Wired
+
+CALLS: Final = 10
+"""Each reads CHUNK_OF_IDS, for 10 tokens."""
+EVERY_S: Final = 60
+MOST_WAITS: Final = 3
+WEBHOOK: Final = "webhook"
+
+
+def extract_page(batch: ClaimedBatch) -> None:
+    """Read the next page of the batch's slice; the cursor, the page and the successor are saved together."""
+    entity = Entity(batch.entity)
+    plan = plan_of(batch)
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+        stands = run_rows.where_stands(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
+        wanted = _page_wanted(stands, plan)
+        stored = _stored_page(session, batch, wanted, stands.plan_id) if wanted.walk == "stored" else None
+    if stored is None or plan.fields_read_at is None:
+        begins = stands.started_at if stands.cursor is None and stands.walk != "catch_up" else None
+        plan = definitions.current(wired, entity, plan, not_before=begins)
+        wanted = replace(wanted, include_fields=plan.incoming.include_fields)
+    page = stored or extract.read_page(wired.pipedrive, entity, wanted)
+    with transaction() as session:
+        batches.hold(session, batch)
+        walk = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
+        batches.pass_to_transform(session, batch.id, _pack(page, walk), page.records, asked=wired.calls.last_as_json)
+        _move_on(session, walk, page)
+        run_rows.keep_page_ids(session, walk.run_id, batch.id, page.ids)
+        if walk.read == 0:
+            log_missing_fields(session, batch, plan.incoming.problems, plan.settings_version)
+        run_rows.count(
+            session,
+            walk.run_id,
+            pages=1,
+            read=0 if batch.revisits else page.records - walk.passed(page.ids),
+            requests=wired.calls.requests,
+            tokens=wired.calls.tokens,
+        )
+        if walk.run_state == "running":  # in a stopped run, the other walk pauses until the run continues
+            runs.release(session, walk.run_id)
+
+
+def _page_wanted(stands: SliceProgress, plan: Plan) -> PageWanted:
+    return PageWanted(
+        walk=stands.walk,
+        cursor=stands.cursor,
+        frontier=stands.frontier,
+        anchor=stands.anchor,
+        empty=stands.empty_pages,
+        since=stands.since if stands.walk == "catch_up" else None,
+        limit=settings().page_limit,
+        include_fields=plan.incoming.include_fields,
+    )
+
+
+def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted, plan_id: int | None) -> PageRead:
+    """The next records of a backfill, as Pipedrive once gave them: they cost nothing."""
+    where = (session, batch.connector_key, batch.entity)
+    found = page_of_snapshots(*where, after=wanted.cursor, limit=wanted.limit, planned_by=plan_id)
+    body = b'{"data":[%b]}' % b",".join(found.values())
+    ids = [int(record_id) for record_id in found]
+    cursor = list(found)[-1] if len(found) == wanted.limit else None
+    return PageRead(body=body, records=len(ids), ids=ids, next_cursor=cursor, frontier=None, ended=cursor is None)
+
+
+def _pack(page: PageRead, walk: LockedWalk) -> bytes:
+    """The page, and which of its ids are this walk's: those that the other one has not passed."""
+    above = walk.other_end if walk.walk == "descending" else None
+    below = walk.other_end if walk.walk == "ascending" else None
+    return pack_page(page.body, above=above, below=below)
+
+
+def _move_on(session: Session, walk: LockedWalk, page: PageRead) -> None:
+    """Save the walk's cursor; either its next page is enqueued now, or the walk is done.
+
+    A walk by id that reached its end, or met the other one, means that all ids were read, so the other one is done too.
+    """
+    met = extract.have_met(walk.walk, page.frontier, walk.other_end)
+    goes_on = walk.state == "open" and not (met or page.ended)
+    run_rows.move_slice(session, walk.slice_id, page.next_cursor, page.frontier, records=page.records, done=not goes_on)
+    if goes_on:
+        batches.add_page(session, walk.connector_key, walk.entity, walk.run_id, walk.slice_id)
+        return
+    for other in run_rows.slices_of(session, walk.run_id):
+        if other.state == "open" and walk.walk != "catch_up":
+            other.state = "done"
+            batches.drop_waiting(session, other.id)
+    session.flush()
+
+
+def extract_changes(batch: ClaimedBatch) -> None:
+    """Bring in the newest state of every record the batch's changes name, from their payloads or by reading them."""
+    entity = Entity(batch.entity)
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+        plan = plan_for(session, batch.connector_key, entity)
+    plan = definitions.current(wired, entity, plan)
+    with transaction() as session:
+        mine = changes.changes_of(session, batch.id)
+        told = _told(session, batch, plan, mine)
+        ids = [int(change.record_id) for change in mine if int(change.record_id) not in told]
+        found = sort_ids(session, batch, mine, ids)
+    read = read_by_ids(wired.pipedrive, entity, found.known, plan.incoming.include_fields)
+    strange = read_unknown(batch, plan, found.unknown) if found.unknown else []
+    to_read = found.known if strange is None else [*found.known, *found.unknown]
+    read = [*read, *(strange or [])]
+    with transaction() as session:
+        lagging = find_lagging(session, batch, plan, mine, read) if read else set()
+    read = [record for record in read if id_of(record) not in lagging]
+    deleted = {record_id for record in read if is_shown_deleted(record) and (record_id := id_of(record)) is not None}
+    living = [record for record in read if not is_shown_deleted(record)]
+    absent = set(to_read) - set(ids_of(living)) - lagging
+    members = _members(wired, entity, mine, absent)
+    with transaction() as session:
+        batches.hold(session, batch)
+        id_mapping_writer.note_present(session, batch.connector_key, entity, [*told, *ids_of(living)])
+        mine = changes.changes_of(session, batch.id)
+        departed = deletions.find_deleted(session, batch, mine, absent, deleted)
+        ask_again(session, batch, mine, lagging)
+        _relink(session, batch, members)
+        staged = pack_changes([*told.values(), *living], departed)
+        batches.pass_to_transform(session, batch.id, staged, len(mine), asked=wired.calls.last_as_json)
+
+
+def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]) -> dict[int, dict[str, Any]]:
+    """Return Pipedrive id → record, for webhooks with a complete body that is newer than the last synchronized state,
+    and the newest."""
+    entity = Entity(batch.entity)
+    told_of = [int(change.record_id) for change in mine if change.payload is not None]
+    newest = newest_webhook.find_newest(session, batch.connector_key, entity, told_of) if told_of else {}
+    spoken = {
+        change.record_id: bytes(change.payload)
+        for change in mine
+        if change.payload is not None and not is_outdated(newest, change)
+    }
+    known = id_mapping.known(session, batch.connector_key, entity, [int(record_id) for record_id in spoken])
+    kept = read_snapshots(session, batch.connector_key, entity, "pipedrive", list(spoken))
+    told = {}
+    for record_id, payload in spoken.items():
+        snapshot = kept.get(record_id)
+        record = _whole(payload, int(record_id), read_lenient(snapshot) if snapshot else None, plan)
+        if record is not None and _is_newest(record, known.get(int(record_id)), plan):
+            told[int(record_id)] = record
+    return told
+
+
+def _whole(payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan: Plan) -> dict[str, Any] | None:
+    """Return the record in a webhook, or None if it must be read.
+
+    The webhook of a merge's survivor is also that of the merged record, and says nothing else about it.
+    """
+    try:
+        webhook = decode_webhook(read_lenient(payload), plan.catalog)
+    except (Rejected, Skip):  # its head named a record when it was coalesced: it is only a hint
+        return None
+    if webhook.record is None or webhook.head.pipedrive_id != record_id:
+        return None
+    record, unsure = complete_record(webhook, snapshot, plan.incoming.custom_fields)
+    return None if unsure or not plan.incoming.system_fields <= record.keys() else record
+
+
+def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
+    """Newer than the last synchronized state, or equal: the echo of our own write, for example, needs no reading."""
+    version = version_of(record)
+    if version is None or (known is not None and known.state in DEPARTED):
+        return False
+    if known is None or known.version != version:
+        return known is None or known.version < version
+    try:
+        return plan.incoming.read(record).digest == known.digest
+    except (Rejected, Skip):
+        return False
+
+
+def _members(wired: Wired, entity: Entity, mine: Sequence[Change], absent: Collection[int]) -> dict[int, list[int]]:
+    """Organization that another was merged into → the ids of its Persons, the other one's former ones among them."""
+    if entity is not Entity.ORGANIZATION:
+        return {}
+    told = deletions.deletion_notices(mine)
+    survivors = {told[each].merged_into for each in absent if each in told}
+    return {each: read_members(wired.pipedrive, each) for each in sorted(filter(None, survivors))}
+
+
+def _relink(session: Session, batch: ClaimedBatch, members: dict[int, list[int]]) -> None:
+    """Persons that we still know in the Organization that went, or not at all, are read again."""
+    moved = []
+    for organization_id, person_ids in members.items():
+        ids = list(map(str, person_ids))
+        kept = read_snapshots(session, batch.connector_key, Entity.PERSON, "pipedrive", ids)
+        for person_id in sorted(ids):
+            snapshot = read_lenient(kept[person_id]) if person_id in kept else {}
+            if snapshot.get("org_id") != organization_id:
+                moved.append(person_id)
+    scope = (batch.connector_key, Direction.INCOMING, Entity.PERSON)
+    change_writer.write_changes(session, *scope, moved, cause=MERGED)
+
+
+@dataclass(slots=True)
+class Sorted:
+    """Pipedrive ids that a batch has to read.
+
+    known    read as ever
+    unknown  may be read now
+    later    have left the batch, and come again
+    """
+
+    known: list[int] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)
+    later: list[int] = field(default_factory=list)
+
+
+def sort_ids(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Sequence[int]) -> Sorted:
+    """Return which ids of a batch may be read now, and postpone or drop the others.
+
+    Only webhooks are limited: ids of a replay, a repair or a recheck were chosen by the pipeline.
+    """
+    known = id_mapping.known(session, batch.connector_key, Entity(batch.entity), list(ids))
+    named = {int(change.record_id) for change in mine if change.cause == WEBHOOK}
+    found = Sorted(known=[each for each in ids if each in known or each not in named])
+    strange = [each for each in ids if each not in known and each in named]
+    if not strange:
+        return found
+    calls = heartbeat.take_share(
+        session, f"unknown ids of {batch.connector_key}", ceil(len(strange) / CHUNK_OF_IDS), most=CALLS, every_s=EVERY_S
+    )
+    found.unknown, strange = strange[: calls * CHUNK_OF_IDS], strange[calls * CHUNK_OF_IDS :]
+    attempts = {int(change.record_id): change.attempts for change in mine}
+    found.later = [each for each in strange if attempts.get(each, 0) < MOST_WAITS]
+    if found.later:
+        names = [str(each) for each in found.later]
+        change_writer.put_back(session, batch.id, names, EVERY_S, counted=names)
+    if len(found.later) < len(strange):
+        leave_to_fetch(session, batch, len(strange) - len(found.later))
+    return found
+
+
+def read_unknown(batch: ClaimedBatch, plan: Plan, ids: Sequence[int]) -> list[Any] | None:
+    """Read ids that are not known; None when fetches may spend no more today. Raises: as `read_by_ids`."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key, lane=Lane.BULK)
+    try:
+        return read_by_ids(wired.pipedrive, Entity(batch.entity), ids, plan.incoming.include_fields)
+    except Retryable as spent:
+        if spent.reason != "daily_budget_spent":
+            raise
+    with transaction() as session:
+        leave_to_fetch(session, batch, len(ids))
+    return None
+
+
+def leave_to_fetch(session: Session, batch: ClaimedBatch, count: int) -> None:
+    """Have the next incremental fetch find out about ids that are not read."""
+    logger().warning("incoming.unknown_ids.not_read", records=count)
+    catch_up_soon(session, batch.connector_key)
