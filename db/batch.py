@@ -26,7 +26,6 @@ from sqlalchemy import (
     case,
     func,
     or_,
-    select,
     text,
     update,
 )
@@ -42,9 +41,6 @@ RETENTION_DAYS = 30
 
 LATE_S = 60
 """How long an outgoing stage's data is used; after that, Hull or Pipedrive may have changed."""
-
-STRANDED_S = 20
-"""A batch that was handed to the broker this long ago and that no worker has claimed is handed over again."""
 
 
 LISTED = "look_up"
@@ -198,35 +194,11 @@ _PUT_OFF = Statement(f"""
 """What is staged of outgoing records is dropped, so that the next attempt decides again, by the newest report and record. A batch
 that only waited for its turn keeps it while all of it is younger than `LATE_S`."""
 
-_RELEASE = Statement("""
-    WITH next AS MATERIALIZED (
-        SELECT id FROM batches WHERE run_id = :run_id AND state = 'waiting' ORDER BY id
-         LIMIT greatest(0, :in_flight - (SELECT count(*) FROM batches
-                                          WHERE run_id = :run_id AND state IN ('ready', 'running'))))
-    UPDATE batches SET state = 'ready', enqueued_at = now(), due_at = now() WHERE id = ANY(ARRAY(SELECT id FROM next))
-    RETURNING id, direction, queue, stage, read_back_id""")
 
 _ADD_PAGE = Statement("""
     INSERT INTO batches (connector_key, direction, entity, queue, run_id, slice_id)
     VALUES (:connector_key, 'incoming', :entity, 'bulk', :run_id, :slice_id)""")
 
-_SWEEP = text("""
-    WITH due AS MATERIALIZED (
-        SELECT b.id FROM batches b JOIN connectors c ON c.key = b.connector_key
-         WHERE c.state = 'active'
-           AND (b.state = 'ready' AND b.due_at <= now()
-                AND (b.enqueued_at IS NULL OR b.enqueued_at < now() - make_interval(secs => :stranded_s))
-             OR b.state = 'running' AND b.lease_until < now()
-                AND (b.enqueued_at IS NULL OR b.enqueued_at < b.lease_until
-                     OR b.enqueued_at < now() - make_interval(secs => :stranded_s)))
-           AND NOT (b.state = 'ready' AND b.direction = 'outgoing' AND b.entity = 'person' AND b.stage = 'extract'
-                    AND EXISTS (SELECT 1 FROM batches a
-                                 WHERE a.connector_key = b.connector_key AND a.entity = 'organization'
-                                   AND a.queue = 'live' AND a.run_id IS NULL AND a.id < b.id
-                                   AND (a.state = 'running' OR a.state = 'ready' AND a.due_at <= now())))
-         ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED)
-    UPDATE batches b SET enqueued_at = now() WHERE b.id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts, b.waits_for""")
 
 _HAS_WORK = Statement("""
     SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :run_id AND state IN ('waiting', 'ready', 'running'))
@@ -286,13 +258,7 @@ def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
 def transform_again(session: Session, batch: ClaimedBatch) -> Wakeup:
     """What transform made does not hold any more: the batch goes back to it. Returns what is to be woken."""
     _TRANSFORM_AGAIN.run(session, {"id": batch.id})
-    return Wakeup(
-        batch_id=batch.id,
-        direction=batch.direction,
-        queue=batch.queue,
-        stage="transform",
-        read_back_id=batch.read_back_id,
-    )
+    return wakeup_from(batch.id, batch.direction, batch.queue, "transform", batch.read_back_id)
 
 
 def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
@@ -327,12 +293,6 @@ def put_off(
     _PUT_OFF.run(session, scope | {"before_any_call": before_any_call, "late_s": LATE_S})
 
 
-def try_now(session: Session, connector_key: int) -> None:
-    """A person may have fixed what the connector's work waits for: make all of it due for the next sweep."""
-    put_off = (Batch.connector_key == connector_key, Batch.state == "ready", Batch.due_at > func.now())
-    session.execute(update(Batch).where(*put_off).values(due_at=func.now(), enqueued_at=None))
-
-
 def revive(session: Session, batch_id: int) -> Wakeup | None:
     """Make a failed batch ready again: an incoming one at the stage that failed, an outgoing one at extract.
 
@@ -363,20 +323,14 @@ def revive(session: Session, batch_id: int) -> Wakeup | None:
     return wakeup_of(row) if row else None
 
 
+def wakeup_from(batch_id: int, direction: str, queue: str, stage: str, read_back_id: int | None) -> Wakeup:
+    """Return the wake-up of the batch with these columns."""
+    return Wakeup(batch_id=batch_id, direction=direction, queue=queue, stage=stage, read_back_id=read_back_id)
+
+
 def wakeup_of(row: Batch | Row[Any]) -> Wakeup:
     """Return the wake-up of this batch."""
-    return Wakeup(
-        batch_id=row.id, direction=row.direction, queue=row.queue, stage=row.stage, read_back_id=row.read_back_id
-    )
-
-
-def release_waiting(session: Session, run_id: int, in_flight: int) -> list[Wakeup]:
-    """Enqueue as many waiting batches of the run as may be in flight. The run must be locked."""
-    rows = _RELEASE.rows(session, {"run_id": run_id, "in_flight": in_flight})
-    return [
-        Wakeup(batch_id=batch_id, direction=direction, queue=queue, stage=stage, read_back_id=read_back_id)
-        for batch_id, direction, queue, stage, read_back_id in rows
-    ]
+    return wakeup_from(row.id, row.direction, row.queue, row.stage, row.read_back_id)
 
 
 def add_page(session: Session, connector_key: int, entity: str, run_id: int, slice_id: int) -> None:
@@ -388,20 +342,6 @@ def run_has_work(session: Session, run_id: int) -> bool:
     """Whether any batch of the run is not at its end, or any slice has pages left."""
     found = _HAS_WORK.row(session, {"run_id": run_id})
     return bool(found and found[0])
-
-
-def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup, str]]:
-    """Return due batches without a worker: (wake-up, `waited` or `lost`).
-
-    `waited` is planned (a retry or a rate limit came due); `lost` means that a message or a worker vanished. Users that
-    have not begun are left to their canvas while Accounts before them are in flight.
-    """
-    rows = session.execute(_SWEEP, {"stranded_s": stranded_s}).all()
-    return [(wakeup_of(row), _why(row)) for row in rows]
-
-
-def _why(row: Row[Any]) -> str:
-    return "waited" if row.state == "ready" and (row.attempts > 0 or row.waits_for) else "lost"
 
 
 _UNLOADED = text(f"""
@@ -425,11 +365,6 @@ def staged_page(session: Session, batch_id: int) -> bytes | None:
     return None if found is None else bytes(found)
 
 
-def mark_enqueued(session: Session, batch_id: int) -> None:
-    """The batch is being handed to the broker by this transaction."""
-    session.execute(update(Batch).where(Batch.id == batch_id).values(enqueued_at=func.now()))
-
-
 def drop_waiting(session: Session, slice_id: int) -> None:
     """The slice has nothing left to read: its page that waits for its turn is not needed."""
     session.execute(
@@ -448,39 +383,6 @@ def cancel_open(session: Session, run_id: int) -> int:
         .values(state="cancelled", lease_token=None, lease_until=None, extracted=None, transformed=None)
     )
     return cast("CursorResult[Any]", cancelled).rowcount
-
-
-_LINE = """
-    SELECT id, direction, entity, queue, stage, state, attempts, records, created_at, due_at, task_id FROM batches"""
-_OF_RUN = text(f"""{_LINE}
-     WHERE run_id = :run_id AND (CAST(:state AS text) IS NULL OR state = :state)
-       AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit""")
-
-
-def batches_of_run(
-    session: Session, run_id: int, *, state: str | None = None, before: int | None = None, limit: int = 50
-) -> list[Row[Any]]:
-    """Newest first, without what is staged in them."""
-    scope = {"run_id": run_id, "state": state, "before": before, "limit": limit}
-    return list(session.execute(_OF_RUN, scope))
-
-
-def count_of_run(session: Session, run_id: int) -> dict[str, int]:
-    """State → batches of the run."""
-    query = select(Batch.state, func.count()).where(Batch.run_id == run_id).group_by(Batch.state)
-    return {row.state: row[1] for row in session.execute(query)}
-
-
-_WHOLE = text("""
-    SELECT id, direction, entity, queue, stage, state, attempts, records, created_at, due_at, task_id, enqueued_at,
-           lease_until, run_id, slice_id, read_back_id, cause, octet_length(extracted) AS extracted_bytes,
-           octet_length(transformed) AS transformed_bytes, now() AS now
-      FROM batches WHERE id = :id AND connector_key = :key""")
-
-
-def describe_batch(session: Session, connector_key: int, batch_id: int) -> Row[Any] | None:
-    """Return the batch without its staged data, but with its size; None if this connector has no such batch."""
-    return session.execute(_WHOLE, {"id": batch_id, "key": connector_key}).one_or_none()
 
 
 _DROP_OLD = text("""

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
-from db.copy import texts
+from db.statement import texts
 
 
 class Change(Base):

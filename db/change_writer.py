@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from sqlalchemy import CursorResult, TextClause, text
 from sqlalchemy.orm import Session
 
-from db.copy import bigints, byteas, texts
+from db.statement import bigints, byteas, texts
 
 KEEP_PAYLOAD: Final = "payload = coalesce(ch.payload, excluded.payload)"
 """The payload that waits stays; a new one is stored only where none waits."""

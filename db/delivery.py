@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
-from db.copy import bigints, texts
+from db.statement import bigints, texts
 
 RETENTION_DAYS = 30
 

@@ -1,18 +1,19 @@
-"""Which failures are meant, and how they lie together: one filter for pages, the command line and replays."""
+"""Read failures: one filter for pages, commands and replays, groups by cause, and the failures of a record, run or batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, cast, func, literal, select, text
+from sqlalchemy import ColumnElement, Integer, cast, func, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
-from db.failure import Failure
+from db.failure import OF_RECORDS, Failure
 from db.replay import ReplayItem
+from db.statement import Statement, texts
 
 EXACT = ("fingerprint", "direction", "entity", "reason", "field", "kind", "settings_version", "state")
 """Parts of a filter that are compared as they are."""
@@ -158,9 +159,73 @@ def open_ids(session: Session, chosen: FailureFilter) -> list[int]:
     )
 
 
-def close_all(session: Session, ids: Sequence[int], state: str, *, by: str, why: str) -> list[int]:
-    """Take open failures off the list; returns those that were still open."""
-    query = text("""
-        UPDATE failures SET state = :state, closed_by = :by, closed_why = :why, updated_at = now()
-         WHERE id = ANY(:ids) AND state = 'open' RETURNING id""")
-    return sorted(session.scalars(query, {"ids": list(ids), "state": state, "by": by, "why": why}))
+_COUNT_FIELDS = Statement("""
+    SELECT count(DISTINCT record_id) FROM failures
+     WHERE connector_key = :c AND state = 'open' AND kind = 'field' AND direction = :d AND entity = :e
+       AND field = ANY(CAST(:fields AS text[]))""")
+
+
+def find_open(session: Session, connector_key: int, subject: str) -> Failure | None:
+    """The open failure of this subject."""
+    return session.scalar(select(Failure).filter_by(connector_key=connector_key, subject=subject, state="open"))
+
+
+def find_failures(
+    session: Session,
+    *,
+    connector_key: int | None = None,
+    ids: Sequence[int] = (),
+    reason: str | None = None,
+    entity: str | None = None,
+    since: datetime | None = None,
+    state: str | None = "open",
+    limit: int | None = 100,
+) -> list[Failure]:
+    """Failures by filter, newest first."""
+    query = select(Failure).order_by(Failure.id.desc())
+    exact = {"connector_key": connector_key, "reason": reason, "entity": entity, "state": state}
+    query = query.filter_by(**{name: value for name, value in exact.items() if value is not None})
+    if ids:
+        query = query.where(Failure.id.in_(ids))
+    if since is not None:
+        query = query.where(Failure.updated_at >= since)
+    return list(session.scalars(query if limit is None else query.limit(limit)))
+
+
+def open_of_record(
+    session: Session, connector_key: int, entity: str, names: Mapping[str, str], *, limit: int = 100
+) -> list[Failure]:
+    """The open failures of one record and of its fields, newest first; `names` are direction → what the record is called there."""
+    mine = select(Failure).filter_by(connector_key=connector_key, state="open", entity=entity)
+    mine = mine.where(tuple_(Failure.direction, Failure.record_id).in_(names.items()), Failure.kind.in_(OF_RECORDS))
+    return list(session.scalars(mine.order_by(Failure.id.desc()).limit(limit)))
+
+
+def failures_of(
+    session: Session, connector_key: int, *, run_id: int | None = None, batch_id: int | None = None, limit: int = 20
+) -> list[Failure]:
+    """Open failures of a run or of a batch, newest first, without what they hold."""
+    query = select(Failure).filter_by(connector_key=connector_key, state="open")
+    query = query.filter_by(run_id=run_id) if run_id is not None else query.filter_by(batch_id=batch_id)
+    light = defer(Failure.payload), defer(Failure.traceback), defer(Failure.exchange)
+    return list(session.scalars(query.options(*light).order_by(Failure.id.desc()).limit(limit)))
+
+
+def count_new(session: Session, connector_key: int, hours: int) -> int:
+    """Return the open failures of the last hours, without rejected fields of synchronized records."""
+    mine = select(func.count(Failure.id)).filter_by(connector_key=connector_key, state="open")
+    mine = mine.where(Failure.kind != "field")
+    return session.scalar(mine.where(Failure.created_at > func.now() - func.make_interval(0, 0, 0, 0, hours))) or 0
+
+
+def count_fields(session: Session, connector_key: int, direction: str, entity: str, fields: Collection[str]) -> int:
+    """Return how many records have one of these fields rejected."""
+    scope = {"c": connector_key, "d": direction, "e": entity, "fields": texts(fields)}
+    row = _COUNT_FIELDS.row(session, scope)
+    return int(row[0]) if row else 0
+
+
+def count_open_up_to(session: Session, connector_key: int, most: int) -> int:
+    """How many are open, counted no further than `most`: what every page shows must not read 200,000 rows."""
+    some = select(Failure.id).filter_by(connector_key=connector_key, state="open").limit(most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0

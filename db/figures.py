@@ -1,12 +1,23 @@
-"""The state of the pipeline, in one query: for the probes and for Prometheus."""
+"""The state of the pipeline's work: the figures for probes and Prometheus, and batches as pages list them.
+
+Only unfinished work is counted, whatever the number of finished rows.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import (
+    Row,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.orm import Session
 
+from db.batch import Batch
 from db.change import FIRST_DUE
 from pipeline.domain.budget import DEFAULT_DAILY_TOKENS
 
@@ -106,3 +117,122 @@ def all_figures(session: Session) -> list[Figure]:
 
 def _limit(session: Session) -> None:
     session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+
+
+LOOK_BACK = 2_000
+"""Of all connectors' newest batches: there is no index by connector, and it would not be worth its cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """state  `running`, `abandoned` (its lease ran out), `due`, `put_off` (tried again later), `held` (its connector is
+    paused) or `waiting` (for its turn in its run)
+    oldest  when the first of them was or will be due
+    """
+
+    queue: str
+    state: str
+    batches: int
+    oldest: datetime | None
+
+
+_MOVING = text("""
+    SELECT b.queue, CASE WHEN c.state <> 'active' THEN 'held'
+                         WHEN b.state = 'running' AND b.lease_until < now() THEN 'abandoned'
+                         WHEN b.state = 'running' THEN 'running'
+                         WHEN b.due_at > now() THEN 'put_off' ELSE 'due' END AS state, count(*) AS batches, min(b.due_at) AS oldest
+      FROM batches b JOIN connectors c ON c.key = b.connector_key
+     WHERE b.state IN ('ready', 'running') AND (CAST(:key AS int) IS NULL OR b.connector_key = :key)
+     GROUP BY 1, 2
+    UNION ALL
+    SELECT b.queue, 'waiting', count(*), NULL FROM batches b JOIN runs r ON r.id = b.run_id AND r.state = 'running'
+     WHERE b.state = 'waiting' AND (CAST(:key AS int) IS NULL OR b.connector_key = :key)
+     GROUP BY 1""")
+
+
+def moving(session: Session, connector_key: int | None = None) -> list[Moving]:
+    """Batches that have not ended, by queue and state; of one connector, or of all."""
+    rows = session.execute(_MOVING, {"key": connector_key})
+    return [Moving(queue=row.queue, state=row.state, batches=row.batches, oldest=row.oldest) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A batch as the list of batches shows it. task_id is of the stage that was begun last."""
+
+    id: int
+    connector: str
+    direction: str
+    entity: str
+    queue: str
+    stage: str
+    state: str
+    attempts: int
+    records: int
+    due_at: datetime
+    lease_until: datetime | None
+    created_at: datetime
+    run_id: int | None
+    task_id: str | None
+
+
+_SEEN = """
+    SELECT b.id, c.name AS connector, b.direction, b.entity, b.queue, b.stage, b.state, b.attempts, b.records, b.due_at,
+           b.lease_until, b.created_at, b.run_id, b.task_id
+      FROM {batches} b JOIN connectors c ON c.key = b.connector_key
+     WHERE {chosen} AND (CAST(:key AS int) IS NULL OR b.connector_key = :key)
+     ORDER BY b.id DESC LIMIT :limit"""
+_AT_WORK = text(_SEEN.format(batches="batches", chosen="b.state IN ('ready', 'running')"))
+_LATEST = text(
+    _SEEN.format(
+        batches="(SELECT * FROM batches ORDER BY id DESC LIMIT :look_back)",
+        chosen="b.state NOT IN ('ready', 'running')",
+    )
+)
+
+
+def at_work(session: Session, connector_key: int | None, limit: int) -> list[Seen]:
+    """Batches that are due or at work, newest first."""
+    rows = session.execute(_AT_WORK, {"key": connector_key, "limit": limit})
+    return [Seen(*row) for row in rows]
+
+
+def lately(session: Session, connector_key: int | None, limit: int) -> list[Seen]:
+    """The newest of those that are not, as far as the last batches of all connectors reach."""
+    rows = session.execute(_LATEST, {"key": connector_key, "limit": limit, "look_back": LOOK_BACK})
+    return [Seen(*row) for row in rows]
+
+
+_LINE = """
+    SELECT id, direction, entity, queue, stage, state, attempts, records, created_at, due_at, task_id FROM batches"""
+
+
+_OF_RUN = text(f"""{_LINE}
+     WHERE run_id = :run_id AND (CAST(:state AS text) IS NULL OR state = :state)
+       AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit""")
+
+
+def batches_of_run(
+    session: Session, run_id: int, *, state: str | None = None, before: int | None = None, limit: int = 50
+) -> list[Row[Any]]:
+    """Newest first, without what is staged in them."""
+    scope = {"run_id": run_id, "state": state, "before": before, "limit": limit}
+    return list(session.execute(_OF_RUN, scope))
+
+
+def count_of_run(session: Session, run_id: int) -> dict[str, int]:
+    """State → batches of the run."""
+    query = select(Batch.state, func.count()).where(Batch.run_id == run_id).group_by(Batch.state)
+    return {row.state: row[1] for row in session.execute(query)}
+
+
+_WHOLE = text("""
+    SELECT id, direction, entity, queue, stage, state, attempts, records, created_at, due_at, task_id, enqueued_at,
+           lease_until, run_id, slice_id, read_back_id, cause, octet_length(extracted) AS extracted_bytes,
+           octet_length(transformed) AS transformed_bytes, now() AS now
+      FROM batches WHERE id = :id AND connector_key = :key""")
+
+
+def describe_batch(session: Session, connector_key: int, batch_id: int) -> Row[Any] | None:
+    """Return the batch without its staged data, but with its size; None if this connector has no such batch."""
+    return session.execute(_WHOLE, {"id": batch_id, "key": connector_key}).one_or_none()

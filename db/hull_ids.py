@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db import id_mapping_writer, joining
-from db.copy import texts
 from db.joining import Join
+from db.statement import texts
 
 IN_FLIGHT = "interval '15 minutes'"
 """How long a create may be in flight: its worker then maps the record."""

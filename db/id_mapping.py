@@ -10,8 +10,7 @@ from sqlalchemy import Index, Integer, LargeBinary, SmallInteger, func, select, 
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, RowId
-from db.copy import bigints, texts
-from db.statement import Statement
+from db.statement import Statement, bigints, texts
 
 IN_DOUBT = ""
 """Digest of a record with unknown values in Hull: the next reading is sent completely."""

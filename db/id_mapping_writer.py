@@ -10,9 +10,8 @@ import orjson
 from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.orm import Session
 
-from db.copy import Cell, Shared, bigints, copy_rows, texts
 from db.id_mapping import IN_DOUBT, NEVER, IdMapping
-from db.statement import Statement
+from db.statement import Cell, Shared, Statement, bigints, copy_rows, texts
 from pipeline.domain.departures import DEPARTED, Farewell
 
 KNOWN_STAYS: Final = "DO NOTHING"

@@ -18,8 +18,7 @@ from sqlalchemy import CheckConstraint, Index, Integer, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base
-from db.copy import bigints, texts
-from db.statement import Statement
+from db.statement import Statement, bigints, texts
 
 SEVERAL: Final = 3
 """From this number of Organizations with one domain, the domain is shared. Two are more often duplicates of one company."""

@@ -14,12 +14,11 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from db import joining
-from db.copy import bigints, texts
 from db.id_mapping import IdMapping
 from db.identifier import OF_RECORDS
-from db.skip import LastSkip
 from db.snapshot import Snapshot
-from db.statement import Statement
+from db.statement import Statement, bigints, texts
+from db.sync_event import LastSkip
 from pipeline.domain.departures import DEPARTED, LIVING
 from pipeline.domain.kinds import Entity
 

@@ -18,9 +18,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import identifier
-from db.copy import bigints, byteas, texts
 from db.id_mapping import IdMapping
 from db.id_mapping_writer import BY_HULL_ID, KNOWN_STAYS, transfer_attributes, upsert
+from db.statement import bigints, byteas, texts
 
 
 @dataclass(frozen=True, slots=True)

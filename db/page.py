@@ -19,9 +19,8 @@ from sqlalchemy.orm import Session
 
 from db import id_mapping_writer
 from db.change import Source
-from db.copy import Cell, Integer, bigints, copy_rows, texts
 from db.session import after_commit
-from db.statement import Statement
+from db.statement import Cell, Integer, Statement, bigints, copy_rows, texts
 
 TOLD, LINK_TOLD = 1, 2
 """Effects of a delivery: a new state, which another worker may have sent already; a link, which is not part of the state."""

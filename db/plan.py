@@ -33,7 +33,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import change_writer
 from db.base import Base, Count, Created, RowId
-from db.copy import bigints, texts
+from db.statement import bigints, texts
 from pipeline.domain.json_text import read_lenient, write_lenient
 
 LEVEL: Final = 1

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, CursorResult, Float, ForeignKey, Index, Integ
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
-from db.copy import bigints, texts
+from db.statement import bigints, texts
 from db.sync_event import NOTABLE
 
 RETENTION_DAYS: Final = 90

@@ -17,8 +17,7 @@ from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, Integer, func, sele
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Count, Created, RowId
-from db.copy import bigints
-from db.statement import Statement
+from db.statement import Statement, bigints
 
 
 class Run(Base):

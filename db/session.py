@@ -2,6 +2,12 @@
 
 The engine is made lazily and once per process, because a connection must never be shared across a fork
 (https://docs.sqlalchemy.org/en/20/core/pooling.html#using-connection-pools-with-multiprocessing-or-os-fork).
+
+Values of records are kept out of PostgreSQL's log: psycopg2 writes the values into a statement's text, and the server logs
+the text of a statement that fails, takes long or waits for a lock; the DETAIL of a violated constraint repeats the values
+too. Our sessions switch all of that off if the server permits it: for a superuser, and since PostgreSQL 15 for a role with
+GRANT SET ON PARAMETER. Errors are in our own log, by class and SQLSTATE.
+Source: https://www.postgresql.org/docs/18/runtime-config-logging.html
 """
 
 from __future__ import annotations
@@ -9,16 +15,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Dialect, Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy import Dialect, Engine, ExceptionContext, bindparam, create_engine, event, text
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.types import ARRAY, Text
 
-from db.server_log import QUIET_FOR_ANYBODY, keep_values_out
 from db.statement import READ_ONLY
 from db.watchdog import Probe, WatchedConnection, probe_with, watched
 
@@ -185,3 +191,45 @@ def after_commit(session: Session, todo: Callable[[], None]) -> None:
 def before_commit(todo: Todo) -> None:
     """Run `todo` as the last statement of every transaction of this process; rows it locks are held for a commit only."""
     _before_commit.append(todo)
+
+
+QUIET: Final[Mapping[str, str]] = {
+    "log_min_messages": "log",  # above ERROR, with messages such as `invalid input syntax for type integer: "…"`
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_min_duration_sample": "-1",
+    "log_transaction_sample_rate": "0",
+    "log_parameter_max_length": "0",
+}
+"""Settings that only a superuser, or a role that was granted them, may change for its session → value."""
+QUIET_FOR_ANYBODY: Final[Mapping[str, str]] = {"log_parameter_max_length_on_error": "0"}
+"""Settings that every role may change."""
+
+
+def keep_values_out(connection: Any) -> None:
+    """Switch off what this session may; the connection is in autocommit."""
+    values = {"names": list(QUIET), "values": list(QUIET.values())}
+    with connection.cursor() as cursor:
+        cursor.execute(_GRANTED if connection.server_version >= 150_000 else _FOR_SUPERUSERS, values)
+
+
+_GRANTED = """
+    SELECT set_config(s.name, s.value, false) FROM unnest(%(names)s, %(values)s) AS s (name, value)
+     WHERE has_parameter_privilege(s.name, 'SET')"""
+_FOR_SUPERUSERS = """
+    SELECT set_config(s.name, s.value, false) FROM unnest(%(names)s, %(values)s) AS s (name, value)
+     WHERE current_setting('is_superuser') = 'on'"""
+
+
+def loud_settings(session: Session) -> list[str]:
+    """Return the settings that allow values of records in the server's log; empty if there are none."""
+    return list(session.scalars(_LOUD, {"names": list(QUIET), "values": list(QUIET.values())}))
+
+
+_LOUD = text("""
+    SELECT s.name FROM unnest(:names, :values) AS s (name, value)
+     WHERE current_setting(s.name) <> s.value ORDER BY s.name""").bindparams(
+    bindparam("names", type_=ARRAY(Text)), bindparam("values", type_=ARRAY(Text))
+)

@@ -12,10 +12,10 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db.batch import ClaimedBatch, Wakeup
-from db.company import COMPANY
-from db.heartbeat import ALIVE_S, LIVE_PROCESS
+from db.batch import ClaimedBatch, Wakeup, wakeup_from
+from db.schedule import ALIVE_S, LIVE_PROCESS
 from db.statement import Statement
+from db.token_ledger import COMPANY
 from pipeline.errors import LostLease
 
 SYSTEMS: Final = {"pipedrive": "pipedrive", "pipedrive search": "pipedrive", "hull": "hull", "firehose": "hull"}
@@ -110,7 +110,4 @@ _NEXT = Statement(f"""
 def next_in_turn(session: Session, connector_key: int, system: str) -> list[Wakeup]:
     """A slot is free again: make the first batch due that waits for one. Returns what is to be woken."""
     rows = _NEXT.rows(session, {"connector_key": connector_key, "system": system})
-    return [
-        Wakeup(batch_id=batch_id, direction=direction, queue=queue, stage=stage, read_back_id=read_back_id)
-        for batch_id, direction, queue, stage, read_back_id in rows
-    ]
+    return [wakeup_from(*row) for row in rows]

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base
-from db.copy import bigints, byteas, texts
+from db.statement import bigints, byteas, texts
 from pipeline.domain.json_text import read_lenient, write_lenient
 
 LEVEL = -1

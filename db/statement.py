@@ -1,12 +1,17 @@
-"""Statements of the hot path: text passed directly to psycopg2, on the session's own connection and in its transaction.
+"""Fast statements of the hot path, directly on psycopg2's connection under the session's, in its transaction.
 
-`session.execute(text(…))` needs 140 of the 180 µs of CPU of a small query for its own work,
-and a page needs some thirty queries. Rows are plain tuples, in the order of the columns. Errors are SQLAlchemy's, as elsewhere.
+`session.execute(text(…))` needs 140 of the 180 µs of CPU of a small query for its own work, and a page needs some thirty
+queries. Rows are plain tuples, in the order of the columns. Errors are SQLAlchemy's, as elsewhere. Many rows are written by
+binary COPY: the fastest way in, and bytes travel as bytes.
+Source of the format: https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
 """
 
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from typing import Any, Final
 
 import psycopg2  # type: ignore[import-untyped]  # it has no stubs
@@ -70,3 +75,94 @@ def translated(connection: Connection, error: psycopg2.Error) -> DBAPIError:
     )
     assert isinstance(made, DBAPIError)  # noqa: S101 - psycopg2's errors are all of the DBAPI
     return made
+
+
+_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!II", 0, 0)
+_TRAILER = struct.pack("!h", -1)
+_NULL = struct.pack("!i", -1)
+_INTEGER = struct.Struct("!ii")
+_BIGINT = struct.Struct("!iq")
+_LENGTH = struct.Struct("!i")
+_AT_ONCE = 1 << 18
+"""Bytes that are handed to the driver in one piece."""
+
+
+class Integer(int):
+    """A number for a column that is `integer`; plain ones are for `bigint`."""
+
+
+Cell = int | str | bytes | None
+Shared = Mapping[str, Cell]
+"""Column → the value that all rows have in it: written down once."""
+
+
+def copy_rows(
+    session: Session, table: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], shared: Shared | None = None
+) -> None:
+    """Append rows to a table with bigint (int), text (str) or bytea (bytes) columns; None is NULL.
+
+    `table` and `columns` are constants, never input; the columns of `shared` come before those of the rows.
+    """
+    shared = shared or {}
+    session.flush()
+    connection = session.connection()
+    into = f"COPY {table} ({', '.join([*shared, *columns])}) FROM STDIN WITH (FORMAT binary)"
+    with driver_connection(connection).cursor() as cursor:
+        try:
+            cursor.copy_expert(into, encode(len(columns), rows, shared), size=_AT_ONCE)
+        except psycopg2.Error as error:
+            raise translated(connection, error) from error
+
+
+def encode(width: int, rows: Iterable[Sequence[Cell]], shared: Shared) -> BytesIO:
+    """Return rows of `width` cells, after the shared ones, in COPY's binary format.
+
+    Hot: every delivered record passes here; therefore a flat loop.
+    """
+    parts = [_HEADER]
+    start = struct.pack("!h", len(shared) + width) + b"".join([_cell(value) for value in shared.values()])
+    integer, length = _BIGINT.pack, _LENGTH.pack
+    for row in rows:
+        parts.append(start)
+        for cell in row:
+            if cell.__class__ is bytes:
+                parts += (length(len(cell)), cell)
+            elif cell.__class__ is int:
+                parts.append(integer(8, cell))
+            elif cell.__class__ is str:
+                data = cell.encode()
+                parts += (length(len(data)), data)
+            else:
+                parts.append(_cell(cell))
+    parts.append(_TRAILER)
+    return BytesIO(b"".join(parts))
+
+
+def _cell(cell: Cell) -> bytes:
+    if cell is None:
+        return _NULL
+    if isinstance(cell, int):
+        return _INTEGER.pack(4, cell) if isinstance(cell, Integer) else _BIGINT.pack(8, cell)
+    data = cell.encode() if isinstance(cell, str) else cell
+    return _LENGTH.pack(len(data)) + data
+
+
+def bigints(values: Iterable[int]) -> str:
+    """Whole numbers as an array literal."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def texts(values: Iterable[str]) -> str:
+    """Texts as an array literal; every one is quoted, so that NULL and braces are text too."""
+    found = list(values)
+    whole = '","'.join(found)
+    if (
+        found and "\\" not in whole and whole.count('"') == 2 * (len(found) - 1)
+    ):  # nothing to escape: five times as fast
+        return '{"' + whole + '"}'
+    return "{" + ",".join(['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in found]) + "}"
+
+
+def byteas(values: Iterable[bytes]) -> str:
+    """Bytes as an array literal, in hexadecimal: twice as long, and nothing in them means anything to a parser."""
+    return "{" + ",".join([f'"\\\\x{value.hex()}"' for value in values]) + "}"

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import id_mapping_writer
 from db.base import Base, Created, RowId
-from db.copy import bigints, texts
 from db.hull_ids import learn_hull_ids
+from db.statement import bigints, texts
 from pipeline.domain.drift import DEPARTED, MappedRecord
 
 FRESH_S = 60

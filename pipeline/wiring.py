@@ -13,12 +13,11 @@ import requests
 from redis import Redis
 from sqlalchemy.orm import Session
 
-from db import company as companies
 from db import connector as connectors
 from db import token_ledger
-from db.company import Terms
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN
 from db.session import transaction
+from db.token_ledger import Terms
 from pipeline.clients.alert_sinks import MailSink, Relay, Sink, WebhookSink
 from pipeline.clients.alert_sinks import NotDelivered as NotDelivered  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.alert_sinks import Notice as Notice  # noqa: PLC0414 - for `tasks`
@@ -431,7 +430,7 @@ def _limiter(token: str, environment: Settings) -> BurstLimiter | None:
 
 def open_budget(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> TokenBudget:
     """The day of the connector's company, as this lane may use it; Pipedrive counts by company, so connectors of one share it."""
-    return _budget(companies.terms(session, connector_key), lane)
+    return _budget(token_ledger.terms(session, connector_key), lane)
 
 
 def _budget(terms: Terms, lane: str) -> TokenBudget:

@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import api_key, audit
+from db import audit
 from db import operator as rows
 from db.operator import Operator, Present, lock_operator, present
 from db.session import transaction
@@ -137,7 +137,7 @@ def change(
     if was_admin and rows.count_admins(session) == 0:
         raise OperatorRefused(f"{operator.name} is the last admin: make another operator admin first")
     end_other_sessions(session, operator.id, renewal)
-    return api_key.revoke_keys_of(session, operator.id) if hashed or state == "disabled" else 0
+    return rows.revoke_keys_of(session, operator.id) if hashed or state == "disabled" else 0
 
 
 def change_own_password(me: Present, password: str, *, proved: Operator, renewal: Renewal) -> int:
@@ -282,7 +282,7 @@ def make_key(
         raise OperatorRefused("a key's name has visible characters only")  # admins list it in a terminal
     with transaction() as session:
         require_unchanged(lock_operator(session, owner.id), proved)
-        row = api_key.ApiKey(operator_id=owner.id, name=name, digest=digest_of(key), role=role, expires_at=expires_at)
+        row = rows.ApiKey(operator_id=owner.id, name=name, digest=digest_of(key), role=role, expires_at=expires_at)
         session.add(row)
         detail = {"role": str(role), "expires": expires_at.date().isoformat()}
         audit.note(session, owner.name, "key.add", name, detail=detail)
@@ -294,7 +294,7 @@ def holder_of(key: str) -> Present | None:
     if not key.startswith(PREFIX):
         return None
     with transaction() as session:
-        found = api_key.find_key(session, digest_of(key))
+        found = rows.find_key(session, digest_of(key))
         if found is None:
             return None
         owner, row = found

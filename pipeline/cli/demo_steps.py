@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from db import failure as failures
+from db import failure_filter
 from db.connector import Connector
 from db.id_mapping import mapping_counts
 from db.session import transaction
@@ -267,7 +268,7 @@ def _by_hull_id(story: DemoStory, hull_id: str) -> Record:
 
 def _failure(story: DemoStory, pipedrive_id: int) -> failures.Failure | None:
     with transaction() as session:
-        found = failures.find_failures(session, connector_key=story.connector.key)
+        found = failure_filter.find_failures(session, connector_key=story.connector.key)
     return next((each for each in found if each.record_id == str(pipedrive_id)), None)
 
 

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.figures import oldest_due_s
-from db.server_log import loud_settings
-from db.session import is_read_only, transaction
+from db.session import is_read_only, loud_settings, transaction
 from pipeline.cli.fetch import WORKER
 from pipeline.cli.output import duration, find_connector, json_option, say, show
 from pipeline.cli.startup import open_database

@@ -16,7 +16,7 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn
 
 from db import connector as connectors
-from db import failure as failures
+from db import failure_filter
 from db import run as run_rows
 from db.run import COUNTERS, Run
 from db.session import transaction
@@ -157,7 +157,7 @@ def _print_cost(connector: str, entities: Sequence[Entity]) -> None:
 def _open_failures(connector_key: int, run_id: int) -> int:
     """Return the number of open failures of this run, records and pages."""
     with transaction() as session:
-        found = failures.find_failures(session, connector_key=connector_key, limit=None)
+        found = failure_filter.find_failures(session, connector_key=connector_key, limit=None)
     return sum(1 for failure in found if failure.run_id == run_id)
 
 

@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import delivery, failure_count, id_mapping, watermark
+from db import delivery, failure, id_mapping, watermark
 from db import run as run_rows
 from db import sync_event as events
 from db.connector import Connector
 from db.run import Run
-from db.subscription import Subscription, subscriptions_of
 from db.watermark import Watermark
+from db.webhook import Subscription, subscriptions_of
 from pipeline.cli.output import moment
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
@@ -336,7 +336,7 @@ def _counted(case: Case, is_meant: Callable[[str], bool]) -> Iterator[Finding]:
 
 def _gave_up(case: Case) -> Iterator[Finding]:
     counts: dict[str, int] = {}
-    for (_, reason), count in failure_count.count_open(case.session, case.key).items():
+    for (_, reason), count in failure.count_open(case.session, case.key).items():
         counts[reason] = counts.get(reason, 0) + count
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
         known = REASONS.get(reason)

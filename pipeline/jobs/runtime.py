@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from structlog.contextvars import bind_contextvars
 
 from db import failure as failures
+from db import failure_closing, failure_filter
 from db import job as jobs
 from db import sync_event as events
 from db.failure import Failure
@@ -124,7 +125,7 @@ def _follow(session: Session, job: ClaimedJob, step: JobStep) -> None:
     if step.wait_s is None:
         jobs.end(session, job, step.state)
         if job.connector_key is not None:
-            failures.close_subject(session, job.connector_key, subject_of(job))
+            failure_closing.close_subject(session, job.connector_key, subject_of(job))
     else:
         jobs.postpone(session, job, step.wait_s, counted=False)
         after_commit(session, lambda: wake_control("dispatch", countdown_s=step.wait_s or None))
@@ -243,7 +244,7 @@ def abort(session: Session, job: Job, *, by: str) -> bool:
     failure = failure_of(session, job)
     on_abort(session, job, by)
     if failure is not None:
-        failures.close_failure(session, failure.id, "discarded", by=by, why=f"job {job.id} was aborted")
+        failure_closing.close_failure(session, failure.id, "discarded", by=by, why=f"job {job.id} was aborted")
     return jobs.abort(session, job.id)
 
 
@@ -251,5 +252,5 @@ def failure_of(session: Session, job: Job) -> Failure | None:
     """Return the open failure of a job that failed."""
     if job.state != "failed" or job.connector_key is None:
         return None
-    failure = failures.find_open(session, job.connector_key, subject_of(job))
+    failure = failure_filter.find_open(session, job.connector_key, subject_of(job))
     return failure if failure is not None and failure.record_id == str(job.id) else None

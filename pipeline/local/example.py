@@ -15,6 +15,7 @@ import requests
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db import field_definition
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
@@ -124,7 +125,7 @@ def settings_for(connector_key: int) -> dict[str, Any]:
 def codes_of(connector_key: int, entity: Entity) -> dict[str, str]:
     """Field name → code, as Pipedrive defines them."""
     with transaction() as session:
-        fields = connectors.find_fields(session, connector_key, entity)
+        fields = field_definition.find_fields(session, connector_key, entity)
     return {row["field_name"]: row["field_code"] for row in (fields.rows if fields else [])}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from db import happening
+from db import record_events
 from db.session import after_commit
 from pipeline.domain.kinds import Entity, Role
 from pipeline.operations.call import Call
@@ -52,7 +52,7 @@ def release_claims(call: Call, request: ReleaseClaims) -> ReleasedAnswer:
     named = f"{request.entity} {request.pipedrive_id}"
     with call.transaction(named, why=request.why) as session:
         entity = Entity(request.entity)
-        if happening.joined(session, call.connector.key, entity, request.pipedrive_id, None) is None:
+        if record_events.joined(session, call.connector.key, entity, request.pipedrive_id, None) is None:
             raise not_found(f"This connector knows no {named}.", "Search for the record by its e-mail or domain.")
         released = deletions.release(session, call.connector.key, entity, request.pipedrive_id)
         if released is None:

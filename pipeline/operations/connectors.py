@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import connector as rows
-from db import failure_count
+from db import failure
 from db import run as run_rows
 from db.authorisation import connection_of
 from db.connector import Connector
@@ -230,7 +230,7 @@ def remove_connector(call: Call, request: Removal) -> Removed:
 
 def _described(session: Session, connector: Connector) -> ConnectorAnswer:
     judged = condition(session, connector)
-    count = sum(failure_count.count_open(session, connector.key).values())
+    count = sum(failure.count_open(session, connector.key).values())
     return ConnectorAnswer(
         connector=ConnectorShape.model_validate(connector),
         status=StatusShape(status=judged.level, messages=list(judged.messages), open_failures=count),

@@ -9,11 +9,9 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import happening as rows
-from db import record_events
-from db.happening import Origin
+from db import record_events as rows
 from db.identifier_search import list_identifiers
-from db.record_events import Whose
+from db.record_events import Origin, Whose
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.operations.events import ChangeShape, values_of
@@ -264,7 +262,7 @@ def find_read_back(session: Session, whose: Whose, sent: SyncEvent, field: Mappe
     batch = rows.batch_of(session, sent.batch_id)
     if batch is None or batch.read_back_id is None:
         return []  # past its retention: the read-back has a separate event
-    found = record_events.events_of_batch(session, whose, batch.read_back_id)
+    found = rows.events_of_batch(session, whose, batch.read_back_id)
     told = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
     if told is not None:
         return [describe_read_back(told, _came_back(told, field))]
@@ -286,7 +284,7 @@ def find_write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEve
     """Return the write of an incoming read-back event; if their batches are deleted, the one just before it."""
     if row.cause != READ_BACK or row.batch_id is None:
         return None
-    earlier = record_events.last_sent(session, whose, before_id=row.id)
+    earlier = rows.last_sent(session, whose, before_id=row.id)
     for sent in earlier:
         batch = rows.batch_of(session, sent.batch_id)
         if batch is not None and batch.read_back_id == row.batch_id:

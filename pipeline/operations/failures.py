@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from db import failure as rows
-from db import failure_filter
+from db import failure_closing, failure_filter
 from db import replay as replay_rows
 from db.batch import Batch
 from db.failure import Failure
@@ -266,7 +266,7 @@ def discard_failures(call: Call, request: Discarding) -> Counted:
             raise NothingToReplay("no open failure matches")
         if len(ids) > request.count:
             raise MoreThanExpected(f"{len(ids)} instead of {request.count}")
-        closed = len(failure_filter.close_all(session, ids, "discarded", by=call.caller.name, why=request.why))
+        closed = len(failure_closing.close_all(session, ids, "discarded", by=call.caller.name, why=request.why))
         call.note(session, words_of(chosen), why=request.why, detail={"failures": closed})
     return Counted(done="discarded", count=closed)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db import field_definition
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.fields import FieldCatalog, find_source, is_listed, is_writable, read_field_definitions
@@ -180,7 +181,7 @@ def suggest_mappings(call: Call, _request: ConnectorRequest) -> SuggestionsAnswe
 
 def fields_of(session: Session, connector_key: int, entity: Entity) -> Fields:
     """Return the fields as last read from Pipedrive."""
-    known = connectors.find_fields(session, connector_key, entity)
+    known = field_definition.find_fields(session, connector_key, entity)
     catalog = FieldCatalog.of(
         entity,
         read_field_definitions(known.rows if known else []),

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from db import api_key
 from db import operator as rows
 from db.connector import find_connector
 from db.operator import Operator
@@ -114,7 +113,7 @@ def list_operators(_call: Call, _request: NoRequest) -> OperatorsAnswer:
 def list_all_keys(_call: Call, _request: NoRequest) -> OwnedKeysAnswer:
     """List the keys of all operators."""
     with transaction() as session:
-        found = api_key.all_keys(session)
+        found = rows.all_keys(session)
     names = [name for name in OwnedKeyShape.model_fields if name != "owner"]
     return OwnedKeysAnswer(
         keys=[OwnedKeyShape(owner=owner.name, **{name: getattr(key, name) for name in names}) for owner, key in found]
@@ -131,7 +130,7 @@ def list_all_keys(_call: Call, _request: NoRequest) -> OwnedKeysAnswer:
 def revoke_any_key(call: Call, request: OfAnyKey) -> Done:
     """Revoke a key of any operator."""
     with call.transaction() as session:
-        name = api_key.revoke_key(session, request.id)
+        name = rows.revoke_key(session, request.id)
         if name is None:
             raise not_found("There is no such key.", "Look at the list of keys.")
         call.note(session, name, detail={"key": request.id})

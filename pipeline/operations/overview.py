@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import event_count, failure_count, schedule, shell
+from db import event_count, failure, schedule, shell
 from db import run as run_rows
 from db.authorisation import connection_of
 from db.event_count import CountedEvents
@@ -138,7 +138,7 @@ def show_overview(call: Call, request: Unit) -> OverviewAnswer:
             webhooks=ListeningShape.model_validate(subscription_health(session, connector.key)),
             schedules=_schedules(session, connector.key),
             last_runs=run_progress.latest_runs(session, connector.key, now, LAST_RUNS),
-            open_failures=sum(failure_count.count_open(session, connector.key).values()),
+            open_failures=sum(failure.count_open(session, connector.key).values()),
         )
 
 

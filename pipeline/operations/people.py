@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from db import api_key, audit
+from db import audit, operator
 from db import connector as connectors
 from db.audit import AuditEntry
 from db.session import transaction
@@ -73,7 +73,7 @@ def show_me(call: Call, _request: NoRequest) -> MeShape:
 def list_keys(call: Call, _request: NoRequest) -> KeysAnswer:
     """List your keys."""
     with transaction() as session:
-        found = api_key.keys_of(session, call.caller.id)
+        found = operator.keys_of(session, call.caller.id)
     return KeysAnswer(keys=[KeyShape.model_validate(each) for each in found])
 
 
@@ -81,7 +81,7 @@ def list_keys(call: Call, _request: NoRequest) -> KeysAnswer:
 def revoke_key(call: Call, request: OfKey) -> Done:
     """Revoke one of your keys; you may revoke the one you use."""
     with call.transaction() as session:
-        name = api_key.revoke_key(session, request.id, operator_id=call.caller.id)
+        name = operator.revoke_key(session, request.id, operator_id=call.caller.id)
         if name is None:
             raise not_found("You have no such key.")
         call.note(session, name, detail={"key": request.id})

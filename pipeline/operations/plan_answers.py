@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db import field_definition
 from db import plan as rows
 from db.job import Job, newest_jobs
 from db.plan import PlanItem, SettingsPlan
@@ -218,7 +219,7 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def _labels(session: Session, connector_key: int, entity: Entity) -> dict[str, str]:
     """Return code of a custom field → its name."""
-    fields = connectors.find_fields(session, connector_key, entity)
+    fields = field_definition.find_fields(session, connector_key, entity)
     found = read_field_definitions(fields.rows) if fields else []
     return {each.code: each.name for each in found if each.is_custom}
 

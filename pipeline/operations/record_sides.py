@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy.orm import Session
 
-from db import happening, identifier_search
+from db import identifier_search
 from db import record_events as events
 from db import snapshot as snapshots
 from db.departure import find_merge_sources
@@ -49,7 +49,7 @@ class RecordSides:
 def read_sides(session: Session, whose: Whose) -> RecordSides:
     """Return both sides of a record as last known."""
     key, entity = whose.connector_key, Entity(whose.entity)
-    mapping = happening.joined(session, key, entity, whose.pipedrive_id, whose.hull_id)
+    mapping = events.joined(session, key, entity, whose.pipedrive_id, whose.hull_id)
     pipedrive = read_snapshot(session, key, entity, "pipedrive", whose.pipedrive_id)
     report = read_report(session, key, entity, whose.hull_id)
     version = mapping.version if mapping and 0 < mapping.version < NEVER else None
@@ -89,7 +89,7 @@ def find_whose(
     """Return the record with this id, if it is known; None also for an id that is too large."""
     if (pipedrive_id or 0) > LARGEST_ID or "\0" in (hull_id or ""):
         return None
-    mapping = happening.joined(session, connector_key, entity, pipedrive_id, hull_id)
+    mapping = events.joined(session, connector_key, entity, pipedrive_id, hull_id)
     if mapping is not None:
         pipedrive_id, hull_id = mapping.pipedrive_id, mapping.hull_id
         merged = find_merge_sources(session, connector_key, pipedrive_id) if pipedrive_id is not None else []

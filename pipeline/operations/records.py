@@ -9,9 +9,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from db import happening, identifier_search, record_events
+from db import identifier_search, record_events
 from db.change import waiting_changes
-from db.failure import open_of_record
+from db.failure_filter import open_of_record
 from db.record_events import Whose
 from db.session import transaction
 from db.sync_event import SyncEvent
@@ -307,7 +307,7 @@ def _organization(session: Session, whose: Whose, sides: RecordSides) -> Organiz
     linked = (sides.pipedrive or {}).get("org_id")
     if not isinstance(linked, int):
         return None
-    mapping = happening.joined(session, whose.connector_key, Entity.ORGANIZATION, linked, None)
+    mapping = record_events.joined(session, whose.connector_key, Entity.ORGANIZATION, linked, None)
     return OrganizationShape(pipedrive_id=linked, is_known=mapping is not None)
 
 

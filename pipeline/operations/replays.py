@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from db import failure as failures
+from db import failure_filter
 from db import replay as rows
 from db.failure import Failure
 from db.failure_filter import FailureFilter
@@ -303,7 +303,11 @@ def describe_items(
     """Return items of a replay in the order in which they are sent."""
     found = rows.items_of(session, replay_id, state=state, after_id=after_id, limit=limit)
     ids = [each.failure_id for each in found]
-    known = {each.id: each for each in failures.find_failures(session, ids=ids, state=None, limit=None)} if ids else {}
+    known = (
+        {each.id: each for each in failure_filter.find_failures(session, ids=ids, state=None, limit=None)}
+        if ids
+        else {}
+    )
     batches = rows.facts_of_batches(session, [each.batch_id for each in found if each.batch_id is not None])
     return [_item(each, known.get(each.failure_id), batches) for each in found]
 

@@ -8,10 +8,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from db import batch as batches
 from db import connector as connectors
-from db import failure as failures
-from db import id_mapping, watermark
+from db import failure_filter, figures, id_mapping, watermark
 from db import run as rows
 from db.failure import Failure
 from db.run import Run, Slice
@@ -283,7 +281,7 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
         day = spending.budget_status(session, key)
         ends = {each.run_id: each.ends_at for each in spending.forecast_runs(session, key, day)}
         slices = rows.slices_of(session, run.id)
-        found = batches.batches_of_run(session, run.id, state=request.state, before=request.before, limit=PAGE + 1)
+        found = figures.batches_of_run(session, run.id, state=request.state, before=request.before, limit=PAGE + 1)
         return StoryAnswer(
             run=run_progress.describe_run(run, day.now, slices, ends.get(run.id)),
             walks=[
@@ -291,10 +289,10 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
                 for each in slices
             ],
             settings_author=connectors.author_of(session, key, run.settings_version),
-            batch_states=batches.count_of_run(session, run.id),
+            batch_states=figures.count_of_run(session, run.id),
             batches=[BatchShape.model_validate(row) for row in found[:PAGE]],
             more=found[PAGE - 1].id if len(found) > PAGE else None,
-            failures=[_failed(each) for each in failures.failures_of(session, key, run_id=run.id)],
+            failures=[_failed(each) for each in failure_filter.failures_of(session, key, run_id=run.id)],
         )
 
 
@@ -308,7 +306,7 @@ def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
     """Show one batch."""
     key = call.connector.key
     with transaction() as session:
-        row = batches.describe_batch(session, key, request.id)
+        row = figures.describe_batch(session, key, request.id)
         if row is None:
             raise not_found("There is no such batch.", "Successful batches are deleted after a month.")
         return BatchAnswer(
@@ -322,7 +320,7 @@ def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
             read_back_id=row.read_back_id,
             extracted_bytes=row.extracted_bytes,
             transformed_bytes=row.transformed_bytes,
-            failures=[_failed(each) for each in failures.failures_of(session, key, batch_id=request.id)],
+            failures=[_failed(each) for each in failure_filter.failures_of(session, key, batch_id=request.id)],
         )
 
 

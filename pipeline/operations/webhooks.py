@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from db import delivery as deliveries
-from db import failure as failures
-from db import subscription as subscriptions
+from db import failure_filter
+from db import webhook as subscriptions
 from db.authorisation import connection_of
 from db.connector import Connector
 from db.delivery import Delivery
@@ -264,7 +264,7 @@ def _level_and_sentence(
 
 
 def _failed_check(session: Session, connector_key: int) -> ListeningFailureShape | None:
-    found = failures.find_open(session, connector_key, SUBJECT)
+    found = failure_filter.find_open(session, connector_key, SUBJECT)
     if found is None:
         return None
     return ListeningFailureShape(id=found.id, meaning=meaning_of(found.reason), advice=advice_of(found.reason))

@@ -10,10 +10,9 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from db import heartbeat
-from db import progress as rows
-from db.figures import oldest_due_s
-from db.progress import Moving
+from db import figures as rows
+from db import schedule
+from db.figures import Moving, oldest_due_s
 from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations.cached_answers import BackgroundValue
@@ -157,7 +156,7 @@ def _work(connector_key: int | None, wait_for_nodes: bool) -> WorkAnswer:
     with transaction() as session:
         moving = rows.moving(session, connector_key)
         due_s = oldest_due_s(session, connector_key)
-        beats = heartbeat.heartbeats(session)
+        beats = schedule.heartbeats(session)
         at_work = rows.at_work(session, connector_key, AT_WORK)
         lately = rows.lately(session, connector_key, LATELY)
     level, sentence, next_step = _verdict(moving, due_s, beats, nodes)

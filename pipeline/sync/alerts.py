@@ -18,8 +18,7 @@ from sqlalchemy.orm import Session
 from db import alert as alerts
 from db import connector as connectors
 from db import delivery as deliveries
-from db import failure as failures
-from db import heartbeat, hourly, schedule, subscription, token_ledger, watermark
+from db import event_count, failure_filter, schedule, token_ledger, watermark, webhook
 from db.alert import Alert
 from db.authorisation import connection_of
 from db.connector import Connector
@@ -47,7 +46,7 @@ LOG: Final = "log"
 def watch() -> None:
     """Evaluate the rules, and send what changed."""
     with transaction() as session:
-        hourly.count_an_hour(session)
+        event_count.count_an_hour(session)
     judge_all()
     tell()
 
@@ -68,14 +67,14 @@ def facts_of(session: Session, connector: Connector) -> Facts:
     now = token_ledger.moment(session)
     is_paused = connector.state != "active"
     late_since, bound_s = _watermark(session, connector)
-    volume = hourly.last_volume(session, connector.key)
+    volume = event_count.last_volume(session, connector.key)
     heard = [deliveries.last_delivery(session, connector.key, source) for source in ("pipedrive", "hull")]
     return Facts(
         paused_by=connector.pause_reason or "connector_paused" if is_paused else None,
         late_s=_age_s(now, [late_since]),
         late_bound_s=bound_s,
         late_since=late_since,
-        failures=failures.count_new(session, connector.key, hours=1),
+        failures=failure_filter.count_new(session, connector.key, hours=1),
         unheard={} if is_paused else _unheard(session, connector, now),
         budget=_budget(session, connector),
         silent_s=_age_s(now, heard),
@@ -104,7 +103,7 @@ def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str,
     """Person or Organization → seconds since its webhook was last healthy."""
     if connection_of(session, connector).how is None:
         return {}
-    rows = {row.entity: row for row in subscription.subscriptions_of(session, connector.key)}
+    rows = {row.entity: row for row in webhook.subscriptions_of(session, connector.key)}
     is_known = "webhook_path" in connectors.credentials_of(session, connector.key)
     found = {}
     for entity in Entity:
@@ -135,7 +134,7 @@ def judge_all() -> None:
     with transaction() as session:
         if not alerts.only_one_judges(session):
             return
-        heartbeat.note_heartbeats(session, [HEARTBEAT])
+        schedule.note_heartbeats(session, [HEARTBEAT])
         known = connectors.all_connectors(session)
         for connector in known:
             _judge_connector(session, connector)
@@ -160,7 +159,7 @@ def _judge_connector(session: Session, connector: Connector) -> None:
 
 
 def _judge_house(session: Session, in_use_since: datetime | None) -> None:
-    tick = heartbeat.heartbeats(session).get("beat")
+    tick = schedule.heartbeats(session).get("beat")
     since = tick or in_use_since
     tick_age_s = (datetime.now(UTC) - since).total_seconds() if since else None
     for trouble in judge_house(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db import field_definition
 from db.batch import ClaimedBatch
 from db.connector import Marks
 from db.session import transaction
@@ -72,7 +73,7 @@ def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks)
 
 def compiled(session: Session, connector_key: int, entity: Entity, chosen: ConnectorSettings, marks: Marks) -> Plan:
     """The plan that these settings make, in force or not."""
-    fields = connectors.find_fields(session, connector_key, entity)
+    fields = field_definition.find_fields(session, connector_key, entity)
     catalog = FieldCatalog.of(
         entity,
         read_field_definitions(fields.rows if fields else []),

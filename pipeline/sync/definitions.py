@@ -17,9 +17,8 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import change_writer, id_mapping
+from db import change_writer, failure_filter, field_definition, id_mapping
 from db import connector as connectors
-from db import failure as failures
 from db import run as run_rows
 from db.batch import ClaimedBatch
 from db.session import transaction
@@ -115,7 +114,9 @@ def _renewed(
     wired: Wired, entity: Entity, plan: Plan, unknown: Collection[str], *, burst_s: float, again_s: float
 ) -> Plan | None:
     with transaction() as session:
-        mine = connectors.claim_reading(session, wired.key, entity, list(unknown), burst_s=burst_s, again_s=again_s)
+        mine = field_definition.claim_reading(
+            session, wired.key, entity, list(unknown), burst_s=burst_s, again_s=again_s
+        )
     if not mine:  # another worker reads them, or has just done so
         with transaction() as session:
             now = plan_for(session, wired.key, entity)
@@ -165,7 +166,7 @@ def moved_on(session: Session, connector_key: int, entity: Entity, read_at: date
     Call this in the transaction that stores a rejection because of missing definitions, before any other lock: the
     writer of newer definitions then either is seen here, or sees the rejection.
     """
-    now = connectors.hold_fields(session, connector_key, entity)
+    now = field_definition.hold_fields(session, connector_key, entity)
     return now is not None and read_at is not None and now > read_at
 
 
@@ -192,13 +193,13 @@ def keep(session: Session, connector_key: int, entity: Entity, rows: list[Any]) 
     """
     if not read_field_definitions(rows):
         raise Retryable("page_malformed", f"no fields of {entity.plural}")
-    before = connectors.keep_fields(session, connector_key, entity, rows)
+    before = field_definition.keep_fields(session, connector_key, entity, rows)
     if before is None or before == rows:
         return
     changed = _changed(session, connector_key, entity, before, rows)
     if changed is None:
         return
-    connectors.forget_unknown(session, connector_key, entity)
+    field_definition.forget_unknown(session, connector_key, entity)
     logger().info(
         "fields.changed", type=entity.hull, incoming=sorted(changed.incoming), outgoing=sorted(changed.outgoing)
     )
@@ -260,7 +261,7 @@ def _carry_over(session: Session, connector_key: int, entity: Entity, changed: _
     """Synchronize again what was rejected without these definitions, or was converted with the old ones."""
     scope = (session, connector_key)
     change_writer.write_rejected_fields(*scope, Direction.OUTGOING, entity, changed.outgoing, cause=CAUSE)
-    refused = failures.count_fields(*scope, Direction.INCOMING, entity, changed.incoming)
+    refused = failure_filter.count_fields(*scope, Direction.INCOMING, entity, changed.incoming)
     if (changed.renamed and id_mapping.any_read(*scope, entity)) or refused > READ_AGAIN_AT_MOST:
         _from_what_is_stored(session, connector_key, entity)
     elif refused:
@@ -299,7 +300,7 @@ def offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[
 
 def _rows(connector_key: int, entity: Entity) -> list[Any]:
     with transaction() as session:
-        known = connectors.find_fields(session, connector_key, entity)
+        known = field_definition.find_fields(session, connector_key, entity)
     if known is not None and datetime.now(UTC) - known.fetched_at < FRESH:
         return known.rows
     try:
@@ -354,7 +355,7 @@ def read_default_currency(connector_key: int) -> None:
 def see_that_known(connector_key: int) -> str:
     """Read fields that were never read; return why Pipedrive did not return them, or an empty text."""
     with transaction() as session:
-        unknown = [entity for entity in Entity if connectors.find_fields(session, connector_key, entity) is None]
+        unknown = [entity for entity in Entity if field_definition.find_fields(session, connector_key, entity) is None]
     try:
         for entity in unknown:
             _read(connector_key, entity)

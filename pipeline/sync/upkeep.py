@@ -15,17 +15,14 @@ from sqlalchemy.orm import Session
 
 from db import alert as alerts
 from db import (
-    api_key,
     authorisation,
     event_count,
     export_file,
-    failure_count,
-    heartbeat,
-    hourly,
     login_attempt,
-    newest_webhook,
     operator,
+    schedule,
     verification,
+    webhook,
 )
 from db import batch as batches
 from db import delivery as deliveries
@@ -69,7 +66,7 @@ def tidy() -> None:
 def count_events() -> None:
     """Count what has happened since the last tick. A second tick at the same time does nothing."""
     with transaction() as session:
-        failure_count.merge(session)
+        failures.merge(session)
     ends_at = time.monotonic() + SLICE_S
     while time.monotonic() < ends_at:
         with transaction() as session:
@@ -131,17 +128,17 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "plan_items": _at_once(plans.drop_old_items),
     "log_exports": _at_once(log_exports.drop_old_exports),
     "alerts": _at_once(alerts.drop_old_alerts),
-    "hours": _at_once(hourly.drop_old_hours),
+    "hours": _at_once(event_count.drop_old_hours),
     "event_counts": _at_once(event_count.fold_old_counts),
     "verifications": _at_once(verification.drop_old_verifications),
-    "newest_webhooks": _in_slices(newest_webhook.drop_old),
+    "newest_webhooks": _in_slices(webhook.drop_old),
     "failures": _in_slices(failures.drop_old_failures),
     "replays": _at_once(replays.drop_old_replays),
     "login_attempts": _in_slices(login_attempt.delete_old_attempts),
     "sessions": _at_once(operator.delete_ended_sessions),
-    "keys": _at_once(api_key.delete_expired_keys),
+    "keys": _at_once(operator.delete_expired_keys),
     "oauth_states": _at_once(authorisation.drop_old_states),
-    "processes": _at_once(heartbeat.forget_ended_processes),
+    "processes": _at_once(schedule.forget_ended_processes),
     "released": deletions.release_overdue,
 }
 """Name in the log → the step; what it returns is what it made or deleted."""

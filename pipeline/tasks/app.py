@@ -23,7 +23,7 @@ from celery.utils.log import current_process_index, get_multiprocessing_logger
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from db import heartbeat, token_ledger
+from db import schedule, token_ledger
 from db.session import transaction
 from pipeline import telemetry
 from pipeline.error_kinds import classify
@@ -137,7 +137,7 @@ def end_heartbeats(**_ignored: Any) -> None:
 
 def process_name() -> str:
     """Return what this process is called; the one that replaces it is called the same."""
-    return f"{heartbeat.LIVE_PROCESS}{_node} {current_process_index() or 1}"
+    return f"{schedule.LIVE_PROCESS}{_node} {current_process_index() or 1}"
 
 
 def give_heartbeats(name: str, ended: Event) -> None:
@@ -145,8 +145,8 @@ def give_heartbeats(name: str, ended: Event) -> None:
     while True:
         try:
             with transaction() as session:
-                heartbeat.note_heartbeats(session, [name])
+                schedule.note_heartbeats(session, [name])
         except SQLAlchemyError as away:
             logger().warning("heartbeat.not_noted", error=type(away).__name__)
-        if ended.wait(heartbeat.EVERY_S):
+        if ended.wait(schedule.EVERY_S):
             return

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from celery import Task
 
-from db import batch as batches
+from db import batch_queue, schedule, shell, webhook
 from db import connector as connectors
-from db import heartbeat, schedule, shell, subscription
 from db.session import after_commit, transaction
 from pipeline.jobs import runtime
 from pipeline.jobs.replays import advance
@@ -26,8 +25,8 @@ def sweep(self: Task) -> None:
     """Enqueue again what is due or was lost, process new deliveries, and learn outcomes of paused and aborted replays."""
     ticked_by = (self.request.headers or {}).get("ticked_by")
     with transaction() as session:
-        found = batches.sweep(session)
-        heartbeat.note_heartbeats(session, ["sweep", "beat"] if ticked_by == "beat" else ["sweep"])
+        found = batch_queue.sweep(session)
+        schedule.note_heartbeats(session, ["sweep", "beat"] if ticked_by == "beat" else ["sweep"])
         after_commit(session, lambda: canvases.wake(wakeup for wakeup, _ in found))
     lost = sum(1 for _, why in found if why == "lost")
     if lost:
@@ -63,7 +62,7 @@ def _resolve_in_rounds(connector_key: int) -> None:
 def ensure_webhooks(self: Task, connector_key: int | None = None) -> None:
     """Check that Pipedrive still sends every change."""
     with transaction() as session:
-        due = subscription.connectors_to_check(session, subject=webhooks.SUBJECT, rest_s=webhooks.REST_S)
+        due = webhook.connectors_to_check(session, subject=webhooks.SUBJECT, rest_s=webhooks.REST_S)
     keys = due if connector_key is None else [connector_key]
     for_each_connector(webhooks.TASK, keys, self.request.id, webhooks.ensure_webhooks)
 

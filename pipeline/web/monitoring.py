@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from db import connector as connectors
 from db import event_count
 from db.figures import Figure, all_figures, oldest_due_s
-from db.heartbeat import heartbeats
+from db.schedule import heartbeats
 from db.session import is_read_only, transaction
 from pipeline.settings import settings
 from pipeline.sync.alerts import HEARTBEAT, watch

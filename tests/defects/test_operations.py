@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from db.connector import keep_fields, settings_in_force
+from db.connector import settings_in_force
+from db.field_definition import keep_fields
 from db.session import transaction
 from pipeline import settings as settings_room
 from pipeline import telemetry, wiring

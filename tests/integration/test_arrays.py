@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from db.copy import bigints, byteas, texts
 from db.session import transaction
+from db.statement import bigints, byteas, texts
 
 WORDS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 QUICK = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from db import failure as failures
+from db import failure_closing, failure_filter
 from db.session import transaction
 from db.statement import Statement
 from tests.world import World
@@ -42,7 +43,7 @@ def test_what_a_failure_holds_comes_back_as_it_was(world: World) -> None:
     held = {"payload": b"\x00\xff{", "exchange": {"status": 400, "path": "/v2"}, "traceback": None, "run_id": 2**40}
     with transaction() as session:
         failures.keep_failures(session, [failure(world, "incoming:person:1", **held)])
-        [kept] = failures.find_failures(session)
+        [kept] = failure_filter.find_failures(session)
         assert failures.payload_of(kept) == held["payload"]
 
     assert (kept.exchange, kept.traceback, kept.run_id) == (held["exchange"], None, 2**40)
@@ -86,7 +87,7 @@ def test_rejected_fields_of_records_that_came_through_are_closed(world: World, o
         failures.keep_failures(session, [refused, *healed, *untouched, record])
         ids = [str(number) for number in [*range(1, 500), 900_008]]
         where = (world.connector_key, "incoming", "person")
-        failures.close_fields(session, *where, ids, refused=[("7", "label")])
+        failure_closing.close_fields(session, *where, ids, refused=[("7", "label")])
 
     rows = world.rows("SELECT subject FROM failures WHERE state = 'replayed'")
     assert {row.subject for row in rows} == {each.subject for each in healed}

@@ -16,8 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from db.server_log import QUIET, QUIET_FOR_ANYBODY, loud_settings
-from db.session import make_engine, transaction
+from db.session import QUIET, QUIET_FOR_ANYBODY, loud_settings, make_engine, transaction
 from db.statement import Statement
 from pipeline.error_kinds import classify
 from pipeline.settings import Settings

@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
-from db import company as companies
 from db import connector as connectors
 from db import statement as statement_module
 from db import token_ledger
@@ -48,7 +47,7 @@ def another_connector(name: str, **columns: object) -> int:
 
 def company_of(key: int) -> str:
     with transaction() as session:
-        return companies.terms(session, key).company
+        return token_ledger.terms(session, key).company
 
 
 def test_a_fetch_leaves_in_the_ledger_what_pipedrive_counted(world: World) -> None:
@@ -159,7 +158,7 @@ def test_what_one_connector_spends_the_other_has_no_more(world: World) -> None:
     token_ledger.settle_rest()
     twin = another_connector("twin", company_id=77)
     with transaction() as session:
-        company = companies.terms(session, twin).company
+        company = token_ledger.terms(session, twin).company
         assert token_ledger.spent_today(session, company) == token_ledger.ask_spent_today(company) == 2
         assert token_ledger.spent_by_lane(session, company) == [Spent("control", "me", 1, 2)]
 
@@ -170,7 +169,7 @@ def test_yesterday_is_not_today(world: World) -> None:
     token_ledger.settle_rest()
     world.change_rows("UPDATE token_ledger SET day = day - 1")
     with transaction() as session:
-        company = companies.terms(session, world.connector_key).company
+        company = token_ledger.terms(session, world.connector_key).company
         assert token_ledger.spent_today(session, company) == 0
         assert [(each.calls, each.tokens) for each in token_ledger.last_days(session, company, 7)] == [(1, 2)]
         assert token_ledger.last_days(session, company, 1) == []
@@ -178,10 +177,10 @@ def test_yesterday_is_not_today(world: World) -> None:
 
 def test_the_settings_in_force_say_how_large_the_day_is(world: World) -> None:
     with transaction() as session:
-        assert companies.terms(session, world.connector_key).allowance == Allowance()
+        assert token_ledger.terms(session, world.connector_key).allowance == Allowance()
     world.change_settings(daily_tokens=1_000, live_reserve=0.5)
     with transaction() as session:
-        assert companies.terms(session, world.connector_key).allowance == Allowance(1_000, 0.5)
+        assert token_ledger.terms(session, world.connector_key).allowance == Allowance(1_000, 0.5)
 
 
 def test_a_connector_takes_its_ledger_along_when_it_goes(world: World) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 import pytest
 import requests
 
-from db.failure import find_failures
+from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline import wiring
 from pipeline.clients.pipedrive import Page, PipedriveClient

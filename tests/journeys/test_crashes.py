@@ -11,7 +11,7 @@ import pytest
 from db import batch as batches
 from db import run as run_rows
 from db import sync_event
-from db.failure import find_failures
+from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.clients.http_transport import HttpTransport
 from pipeline.clients.hull import HullClient

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from db import failure as failures
+from db import failure_closing, failure_filter
 from db.failure import Failure
 from db.session import transaction
 from pipeline.domain.kinds import Entity
@@ -24,7 +25,7 @@ from tests.world import World
 
 def opened(world: World) -> list[Failure]:
     with transaction() as session:
-        return failures.find_failures(session)
+        return failure_filter.find_failures(session)
 
 
 def the_failure(world: World) -> Failure:
@@ -146,9 +147,9 @@ def test_a_record_without_an_id_cannot_be_replayed_and_stays_open(world: World) 
 
 def test_a_discarded_failure_is_gone_for_good(world: World, broken: Failure) -> None:
     with transaction() as session:
-        first = failures.close_failure(session, broken.id, "discarded", by="ada", why="a test record")
+        first = failure_closing.close_failure(session, broken.id, "discarded", by="ada", why="a test record")
     with transaction() as session:
-        second = failures.close_failure(session, broken.id, "discarded", by="bo", why="me too")
+        second = failure_closing.close_failure(session, broken.id, "discarded", by="bo", why="me too")
 
     assert (first, second, opened(world)) == (True, False, [])
     (closed,) = world.rows("SELECT state, closed_by FROM failures")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db import subscription as subscriptions
+from db import webhook as subscriptions
 from db.schedule import set_schedule
 from db.session import transaction
 from pipeline.errors import Rejected

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from db import connector as connectors
-from db.failure import find_failures
+from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline import extract
 from pipeline.domain.kinds import Entity

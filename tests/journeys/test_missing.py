@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from db import failure as failures
+from db import failure_filter
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import age, fill
@@ -33,7 +34,7 @@ def verified_at(world: World) -> Any:
 
 def open_failures(world: World) -> list[failures.Failure]:
     with transaction() as session:
-        return failures.find_failures(session)
+        return failure_filter.find_failures(session)
 
 
 def replay(world: World) -> None:

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from db import delivery as deliveries
-from db.failure import find_failures, payload_of
+from db.failure import payload_of
+from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS

@@ -7,8 +7,7 @@ from typing import Any
 
 from db import event_log
 from db.event_log import EventFilter
-from db.failure import find_failures
-from db.failure_filter import FailureFilter
+from db.failure_filter import FailureFilter, find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.jobs.replays.preview import preview_failures

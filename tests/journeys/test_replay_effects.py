@@ -9,6 +9,7 @@ import pytest
 
 from db import connector as connectors
 from db import failure as failures
+from db import failure_filter
 from db.failure import NewFailure
 from db.session import transaction
 from db.snapshot import read_snapshots
@@ -71,7 +72,7 @@ def break_all(world: World) -> dict[int, Record]:
 
 def foreseen(world: World, ids: list[int]) -> dict[int, Any]:
     with transaction() as session:
-        found = failures.find_failures(session, ids=ids, state=None, limit=None)
+        found = failure_filter.find_failures(session, ids=ids, state=None, limit=None)
         return dict(world.module("jobs.replays.preview").foresee(session, found))
 
 

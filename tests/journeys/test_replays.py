@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from db import failure as failures
+from db import failure_closing
 from db import job as jobs
 from db import replay as rows
 from db.failure_filter import FailureFilter
@@ -287,7 +287,7 @@ def test_a_replay_whose_job_gives_up_says_so_and_goes_on_when_told(
     else:
         if way != "resumed":
             with transaction() as session:
-                failures.close_failure(session, failure.id, "discarded", by="bo", why="seen")
+                failure_closing.close_failure(session, failure.id, "discarded", by="bo", why="seen")
         assert act(world, "resume", replay_id, by="bo")
     resumed = state(replay_id)
     advance(world)

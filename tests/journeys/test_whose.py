@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from db import joining
-from db.failure import find_failures
+from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify

@@ -12,7 +12,7 @@ import pytest
 from celery.contrib.testing.worker import start_worker
 from celery.signals import before_task_publish, task_failure, task_postrun
 
-from db import batch as batches
+from db import batch_queue
 from pipeline import telemetry
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
@@ -55,7 +55,7 @@ class Office:
 @pytest.fixture
 def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     """A worker in a thread. The sweeper finds nothing, so that only messages move work."""
-    monkeypatch.setattr(batches, "sweep", lambda _session, **_options: [])
+    monkeypatch.setattr(batch_queue, "sweep", lambda _session, **_options: [])
     with make_world(with_broker=True) as world:
         app, office = world.module("tasks.app").app, Office(world)
         before = {name: app.conf[name] for name in ("broker_url", "broker_transport_options")}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from db.failure import find_failures
+from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify

@@ -11,8 +11,8 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db import field_definition, snapshot
 from db import plan as plans
-from db import snapshot
 from db.plan import SettingsPlan
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
@@ -118,7 +118,7 @@ def make_plan(session: Session, connector_key: int, document: Any, *, author: st
 def _add(
     session: Session, connector_key: int, document: dict[str, Any], author: str, parent_id: int | None = None
 ) -> SettingsPlan:
-    definitions = {each: connectors.find_fields(session, connector_key, each) for each in Entity}
+    definitions = {each: field_definition.find_fields(session, connector_key, each) for each in Entity}
     plan = SettingsPlan(
         connector_key=connector_key,
         parent_id=parent_id,
@@ -149,7 +149,7 @@ def plan_anew(session: Session, earlier: SettingsPlan, *, author: str) -> Settin
 
 def digests_of_fields(session: Session, connector_key: int) -> dict[str, Any]:
     """Return entity → a mark that changes with Pipedrive's field definitions."""
-    found = {each: connectors.find_fields(session, connector_key, each) for each in Entity}
+    found = {each: field_definition.find_fields(session, connector_key, each) for each in Entity}
     return {
         entity.value: hashlib.blake2b(
             orjson.dumps(fields.rows, option=orjson.OPT_SORT_KEYS), digest_size=16

@@ -17,6 +17,7 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from db import failure as failures
+from db import failure_closing, failure_filter
 from db import job as jobs
 from db import replay as rows
 from db.failure import Failure
@@ -100,7 +101,11 @@ def _allowance(row: Replay, now: datetime) -> tuple[datetime, int]:
 
 def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
     ids = [item.failure_id for item in items]
-    found = {each.id: each for each in failures.find_failures(session, ids=ids, state=None, limit=None)} if ids else {}
+    found = (
+        {each.id: each for each in failure_filter.find_failures(session, ids=ids, state=None, limit=None)}
+        if ids
+        else {}
+    )
     corrected = {item.failure_id: item.payload for item in items if item.payload is not None}
     previews = preview_failures(session, list(found.values()), corrected)
     after_event = rows.last_event_id(session) if items else 0
@@ -121,7 +126,7 @@ def _send_one(session: Session, row: Replay, item: ReplayItem, failure: Failure,
     if preview.kind is ReplayEffect.CLOSED:
         _end_item(item, "skipped", preview.detail)
     elif _is_useless(failure, preview):
-        failures.close_failure(
+        failure_closing.close_failure(
             session, failure.id, "replayed", by=row.asked_by, why=f"replay {row.id}: {preview.detail}"
         )
         _end_item(item, HARMLESS_STATES[preview.kind], preview.detail)
@@ -203,7 +208,7 @@ def record_outcomes(session: Session, row: Replay) -> None:
     if not items:
         return
     ids = [item.failure_id for item in items]
-    found = {each.id: each for each in failures.find_failures(session, ids=ids, state=None, limit=None)}
+    found = {each.id: each for each in failure_filter.find_failures(session, ids=ids, state=None, limit=None)}
     traces = rows.traces(session, [item.id for item in items])
     carried: list[Pair] = []
     for item in items:

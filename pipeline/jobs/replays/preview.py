@@ -14,8 +14,8 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import change as changes
+from db import departure as departed_rows
 from db import job as jobs
-from db import missing as missing_rows
 from db import replay as rows
 from db import run as run_rows
 from db.batch import Batch
@@ -99,7 +99,7 @@ def _decided_again(session: Session, batch: Batch) -> ReplayPreview:
 
 def _preview_task(session: Session, failure: Failure) -> ReplayPreview:
     if failure.stage == missing_records.STAGE:
-        if failure.run_id is None or not missing_rows.has_page_ids(session, failure.run_id):
+        if failure.run_id is None or not departed_rows.has_page_ids(session, failure.run_id):
             return ReplayPreview(
                 kind=ReplayEffect.REFUSED, detail="What its run listed is not kept any more; fetch again."
             )

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import change_writer, failure_filter
+from db import change_writer, failure_closing, failure_filter
 from db import failure as failures
 from db import job as jobs
 from db.failure import Failure
@@ -53,7 +53,7 @@ def replay_failure(session: Session, failure: Failure, *, by: str, why: str, pay
     payload  replaces the record as it came, for outgoing records
     Raises: NotReplayable.
     """
-    if not failures.close_failure(session, failure.id, "replayed", by=by, why=why):
+    if not failure_closing.close_failure(session, failure.id, "replayed", by=by, why=why):
         raise NotReplayable(f"failure {failure.id} is closed already")
     if failure.kind in failures.OF_RECORDS:
         _replay_record(session, failure, payload)

@@ -12,9 +12,8 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from db import batch as batches
+from db import batch_queue, change_writer, webhook
 from db import change as changes
-from db import change_writer, newest_webhook
 from db import connector as connectors
 from db import delivery as deliveries
 from db import sync_event as events
@@ -22,9 +21,9 @@ from db.batch import Batch, ClaimedBatch, Wakeup, wakeup_of
 from db.change_writer import DeliverySummary
 from db.connector import Names
 from db.delivery import Delivery
-from db.newest_webhook import Newest
 from db.schedule import catch_up_soon
 from db.session import after_commit, transaction
+from db.webhook import Newest
 from pipeline.domain.json_text import is_nested_deeper, read_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.error_kinds import classify, may_come_back
@@ -76,7 +75,7 @@ def coalesce_deliveries(session: Session) -> bool:
                 raise
             _refuse(now, delivery, error)
     change_writer.write_webhooks(session, list(now.summaries.values()))
-    newest_webhook.note_webhooks(session, now.newest.values())
+    webhook.note_webhooks(session, now.newest.values())
     _write_messages(session, waiting, now)
     deliveries.mark_deliveries(session, now.marks)
     now.recorder.write(session)
@@ -177,7 +176,7 @@ def _add(now: _Round, key: tuple[int, Entity, int], summary: DeliverySummary, he
         delivery_id=summary.delivery_id,
     )
     before = now.newest.get(key)
-    now.newest[key] = received if before is None else newest_webhook.newer_of(before, received)
+    now.newest[key] = received if before is None else webhook.newer_of(before, received)
 
 
 def _both(earlier: DeliverySummary, later: DeliverySummary) -> DeliverySummary:
@@ -287,7 +286,7 @@ def gather_changes(session: Session) -> list[Wakeup]:
         if not count:
             session.delete(batch)
             continue
-        batches.mark_enqueued(session, batch.id)
+        batch_queue.mark_enqueued(session, batch.id)
         if direction == Direction.OUTGOING:
             batch.read_back_id = _read_back(session, batch)
         session.flush()

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import batch as batches
+from db import batch_queue, field_definition
 from db import connector as connectors
 from db.connector import Connector, SettingsVersion
 from db.session import transaction
@@ -108,7 +108,7 @@ def put_in_force(
         return history[0]
     schedules.plan(session, connectors.get_connector(session, connector_key), chosen)
     if not history or _day(read_settings(history[0].document)) != _day(chosen):
-        batches.try_now(session, connector_key)
+        batch_queue.try_now(session, connector_key)
     version = connectors.add_settings(session, connector_key, written, author=author)
     if history:
         before = read_settings(history[0].document)
@@ -167,7 +167,7 @@ def _pair(row: Any) -> Any:
 
 
 def _catalog(session: Session, connector_key: int, entity: Entity) -> FieldCatalog | None:
-    fields = connectors.find_fields(session, connector_key, entity)
+    fields = field_definition.find_fields(session, connector_key, entity)
     return FieldCatalog.of(entity, read_field_definitions(fields.rows)) if fields else None
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import failure as failures
+from db import failure_closing
 from db import job as jobs
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
 from db.session import after_commit, transaction
@@ -177,7 +177,7 @@ def heal(session: Session, connector: Connector, system: str) -> None:
     """End a pause that new credentials for this system fix, and close the failures of control tasks that they fix."""
     if connector.state == "paused" and connector.pause_reason in HEALED[system]:
         connector.state, connector.pause_reason = "active", None
-    failures.close_control(session, connector.key, HEALED[system])
+    failure_closing.close_control(session, connector.key, HEALED[system])
 
 
 def go_on() -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db import change as changes
 from db import connector as connectors
 from db import failure as failures
-from db import failure_count, schedule, watermark
+from db import failure_filter, field_definition, schedule, watermark
 from db import outage as outages
 from db import run as run_rows
 from db import run as runs
@@ -111,7 +111,7 @@ def _outages(session: Session, connector: Connector) -> list[StatusFinding]:
 
 def _domain(session: Session, connector: Connector) -> list[StatusFinding]:
     """The default source of the domain is a field that not every company has."""
-    fields = connectors.find_fields(session, connector.key, Entity.ORGANIZATION)
+    fields = field_definition.find_fields(session, connector.key, Entity.ORGANIZATION)
     chosen = read_settings(connectors.settings_in_force(session, connector.key).document)
     wants = any(
         rule.hull is Claim.DOMAIN and rule.service == DEFAULT_ORGANIZATION_DOMAIN for rule in chosen.account_claims
@@ -166,9 +166,9 @@ SETTINGS_REFUSED: Final = "settings_refused"
 
 def _settings(session: Session, connector: Connector) -> list[StatusFinding]:
     """Yield refused settings: the person who saved them looks here, not in a log."""
-    if not any(reason == SETTINGS_REFUSED for _, reason in failure_count.count_open(session, connector.key)):
+    if not any(reason == SETTINGS_REFUSED for _, reason in failures.count_open(session, connector.key)):
         return []  # to look for one that is not there would read every open failure
-    refused = failures.find_failures(session, connector_key=connector.key, reason=SETTINGS_REFUSED)
+    refused = failure_filter.find_failures(session, connector_key=connector.key, reason=SETTINGS_REFUSED)
     return [
         StatusFinding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}", topic="settings")
         for failure in refused[:1]
@@ -207,7 +207,7 @@ def _waits(session: Session, connector: Connector) -> list[StatusFinding]:
 
 
 def _failures(session: Session, connector: Connector) -> list[StatusFinding]:
-    counts = failure_count.count_open(session, connector.key)
+    counts = failures.count_open(session, connector.key)
     reasons: dict[str, int] = {}
     for (_, reason), count in counts.items():
         if reason != SETTINGS_REFUSED:

@@ -19,12 +19,13 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db import delivery as deliveries
 from db import failure as failures
-from db import subscription as subscriptions
+from db import failure_closing
 from db import sync_event as events
+from db import webhook as subscriptions
 from db.connector import credentials_of, keep_credential, lock_connector
 from db.schedule import request_catch_up
 from db.session import transaction
-from db.subscription import Subscription
+from db.webhook import Subscription
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.errors import ConfigurationError, Rejected, Skip
@@ -121,7 +122,7 @@ def ensure_webhooks(connector_key: int) -> list[str]:
             raise Rejected("webhooks_forbidden", error.detail) from None
         raise
     with transaction() as session:
-        failures.close_subject(session, connector_key, SUBJECT)
+        failure_closing.close_subject(session, connector_key, SUBJECT)
     return [str(each.entity) for each in unhealthy if each.must_be_made]
 
 

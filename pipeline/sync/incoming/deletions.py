@@ -18,9 +18,8 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer, id_mapping, id_mapping_writer, identifier, identifier_search, newest_webhook
+from db import change_writer, failure_closing, id_mapping, id_mapping_writer, identifier, identifier_search, webhook
 from db import departure as departed_rows
-from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change, Source
@@ -74,7 +73,7 @@ def find_deleted(
     """
     by_id = {int(change.record_id): change for change in mine if int(change.record_id) in absent}
     known = departed_rows.standings(session, batch.connector_key, batch.entity, by_id)
-    newest = newest_webhook.find_newest(session, batch.connector_key, batch.entity, by_id) if by_id else {}
+    newest = webhook.find_newest(session, batch.connector_key, batch.entity, by_id) if by_id else {}
     awaited = {
         each
         for each, change in by_id.items()
@@ -218,8 +217,8 @@ def _write_down(
     ids = [each.departure.pipedrive_id for each in done]
     release_all(session, *scope, [each for each in ids if not seen[each].in_hull])
     names = [str(each) for each in ids]
-    failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], names)
-    failures.close_fields(session, scope[0], Direction.INCOMING, scope[1], names, refused=())
+    failure_closing.close_healed(session, scope[0], Direction.INCOMING, scope[1], names)
+    failure_closing.close_fields(session, scope[0], Direction.INCOMING, scope[1], names, refused=())
     id_mapping_writer.ask_for_conflicts(session, *scope)
     _transfer(session, batch, done)
     sources = changes.sources_of(session, batch.id)

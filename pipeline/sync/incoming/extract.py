@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer, heartbeat, id_mapping, id_mapping_writer, newest_webhook
+from db import change_writer, id_mapping, id_mapping_writer, schedule, webhook
 from db import run as run_rows
 from db.batch import ClaimedBatch
 from db.change import Change
@@ -177,7 +177,7 @@ def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change])
     and the newest."""
     entity = Entity(batch.entity)
     told_of = [int(change.record_id) for change in mine if change.payload is not None]
-    newest = newest_webhook.find_newest(session, batch.connector_key, entity, told_of) if told_of else {}
+    newest = webhook.find_newest(session, batch.connector_key, entity, told_of) if told_of else {}
     spoken = {
         change.record_id: bytes(change.payload)
         for change in mine
@@ -270,7 +270,7 @@ def sort_ids(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids:
     strange = [each for each in ids if each not in known and each in named]
     if not strange:
         return found
-    calls = heartbeat.take_share(
+    calls = schedule.take_share(
         session, f"unknown ids of {batch.connector_key}", ceil(len(strange) / CHUNK_OF_IDS), most=CALLS, every_s=EVERY_S
     )
     found.unknown, strange = strange[: calls * CHUNK_OF_IDS], strange[calls * CHUNK_OF_IDS :]

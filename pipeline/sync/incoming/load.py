@@ -7,8 +7,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import change as changes
 from db import departure as departed_rows
-from db import failure as failures
-from db import id_mapping, id_mapping_writer, identifier
+from db import failure_closing, id_mapping, id_mapping_writer, identifier
 from db import run as run_rows
 from db import snapshot as snapshots
 from db.batch import ClaimedBatch
@@ -142,7 +141,7 @@ def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: 
 def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) -> None:
     """After the page is written: close earlier failures, count, and continue the run or the changes."""
     sent = [str(sending.record["pipedrive_id"]) for sending in plan.sendings]
-    failures.close_healed(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
+    failure_closing.close_healed(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
     batches.end(session, batch.id, told=wired.calls.last_as_json)
     if batch.run_id is None:
         dispatch.finish(session, batch, plan)

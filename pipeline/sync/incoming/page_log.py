@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from db import change as changes
-from db import change_writer
+from db import change_writer, failure_closing
 from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
@@ -231,7 +231,7 @@ def keep(
     subjects = {(each.subject, each.reason) for each in kept}
     counted = failures.told_in_run(session, batch.connector_key, batch.run_id, [subject for subject, _ in subjects])
     record(session, kept=kept)
-    failures.close_fields(
+    failure_closing.close_fields(
         session,
         batch.connector_key,
         Direction.INCOMING,

@@ -17,13 +17,13 @@ from typing import Any, Final
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import change_writer, id_mapping, id_mapping_writer, newest_webhook
+from db import change_writer, id_mapping, id_mapping_writer, webhook
 from db.batch import ClaimedBatch
 from db.change import Change
 from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
-from db.newest_webhook import Newest
 from db.page import PageRow
 from db.session import transaction
+from db.webhook import Newest
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction
 from pipeline.domain.times import version_of
@@ -52,13 +52,13 @@ def find_lagging(
     """Return Pipedrive ids of the records in `read` that are older than the newest webhook, and may be requested again."""
     tries = {int(change.record_id): change.attempts for change in mine}
     records = {record_id: record for record in read if (record_id := id_of(record)) is not None}
-    newest = newest_webhook.find_newest(session, batch.connector_key, batch.entity, records)
+    newest = webhook.find_newest(session, batch.connector_key, batch.entity, records)
     lagging = {each for each in newest if _is_older(records[each], newest[each])}
     doubtful = {each for each in newest if _is_of_one_second(records[each], newest[each])}
     if doubtful:
         settled_ms = 1000 * (_now_s(session) - SETTLED_S)
         doubtful = {each for each in doubtful if newest[each].sent_at_ms > settled_ms}
-        bodies = newest_webhook.bodies_of(session, [newest[each] for each in doubtful])
+        bodies = webhook.bodies_of(session, [newest[each] for each in doubtful])
         lagging |= {
             each
             for each in doubtful

@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy.orm import Session
 
 from db import failure as failures
-from db import skip
+from db import failure_closing
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change
@@ -93,8 +93,8 @@ class BatchRecorder:
     def tell(self, session: Session) -> None:
         """Store the events and write the log lines."""
         scope = (self._batch.connector_key, self._batch.entity)
-        skip.forget_skips(session, *scope, self._sent)
-        news = skip.note_skips(session, *scope, {each.hull_id: _gist(each) for each in self._skips.values()})
+        events.forget_skips(session, *scope, self._sent)
+        news = events.note_skips(session, *scope, {each.hull_id: _gist(each) for each in self._skips.values()})
         for hull_id, decision in self._skips.items():
             if hull_id in news:
                 self._add(decision, Outcome.SKIP, reason=decision.reason, detail=decision.detail)
@@ -108,7 +108,7 @@ class BatchRecorder:
         for rejection in self._rejections():
             self._recorder.keep(rejection)
         self._recorder.write(session)
-        failures.close_fields(
+        failure_closing.close_fields(
             session,
             self._batch.connector_key,
             Direction.OUTGOING,

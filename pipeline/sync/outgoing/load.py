@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer, failure, id_mapping, id_mapping_writer, identifier, joining, snapshot
+from db import change_writer, failure_closing, id_mapping, id_mapping_writer, identifier, joining, snapshot
 from db.batch import ClaimedBatch
 from db.joining import Join
 from db.session import transaction
@@ -223,7 +223,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
     later.send_rest(outcome.sending)
     story.tell(session)
     change_writer.clear_changes(session, batch.id)
-    failure.close_emptied(session, batch.connector_key, batch.entity)
+    failure_closing.close_emptied(session, batch.connector_key, batch.entity)
     dispatch.go_on(session)
     found = list(answers(outcome.sending))
     if batch.read_back_id is not None:
@@ -297,7 +297,9 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
     snapshot.keep_reports(session, batch.connector_key, batch.entity, reports | left)
     _say_again(session, batch, outcome)
     healed = sorted({*by_answer, *reports})
-    failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting)
+    failure_closing.close_healed(
+        session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting
+    )
 
 
 def _say_again(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:

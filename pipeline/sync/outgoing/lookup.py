@@ -20,7 +20,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import id_mapping, identifier_search, watermark
+from db import batch_queue, id_mapping, identifier_search, watermark
 from db.batch import LISTED, Batch, ClaimedBatch, wakeup_of
 from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
 from db.identifier import SEVERAL
@@ -271,7 +271,7 @@ def _stage(session: Session, batch: ClaimedBatch, packed: bytes, count: int) -> 
     )
     session.add(row)
     session.flush()
-    batches.mark_enqueued(session, row.id)
+    batch_queue.mark_enqueued(session, row.id)
     wakeup = wakeup_of(row)
     after_commit(session, lambda: canvases.wake([wakeup]))
 

@@ -14,8 +14,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import connector as connectors
-from db import id_mapping, watermark
+from db import field_definition, id_mapping, watermark
 from db import run as run_rows
 from db.run import Run
 from pipeline.domain.fields import FieldCatalog, read_field_definitions
@@ -202,7 +201,7 @@ def kind_for(
     is_same = _says_the_same(entity, before, after) and not identifies_anew(entity, before, after)
     if is_same or not id_mapping.any_read(session, connector_key, entity):
         return None
-    fields = connectors.find_fields(session, connector_key, entity)
+    fields = field_definition.find_fields(session, connector_key, entity)
     catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
     known = set(compile_incoming(entity, before, catalog).include_fields)
     wanted = set(compile_incoming(entity, after, catalog).include_fields)

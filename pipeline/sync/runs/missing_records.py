@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from db import change_writer, watermark
+from db import change_writer, failure_closing, failure_filter, watermark
+from db import departure as departed_rows
 from db import failure as failures
-from db import missing as missing_rows
 from db.failure import Failure
 from db.run import Run
 from pipeline.domain.departures import DOUBTED, MISSING
@@ -30,14 +30,14 @@ ALWAYS_ALLOWED = 20
 def compare(session: Session, run: Run) -> None:
     """A run has come to its end: look for what a full fetch did not list. The run must be locked."""
     if run.kind != "full":
-        missing_rows.drop_page_ids(session, run, itself=True)
+        departed_rows.drop_page_ids(session, run, itself=True)
         return
-    if not missing_rows.is_covered(session, run):
+    if not departed_rows.is_covered(session, run):
         logger().warning("deletes.not_compared", run_id=run.id, type=Entity(run.entity).hull)
         return
-    missing = missing_rows.find_missing(session, run)
+    missing = departed_rows.find_missing(session, run)
     if len(missing) >= ALWAYS_ALLOWED:
-        known = missing_rows.count_known(session, run)
+        known = departed_rows.count_known(session, run)
         if len(missing) > known * plan_for(session, run.connector_key, Entity(run.entity)).settings.deletion_stop_share:
             _stop(session, run, known, len(missing))
             return
@@ -49,9 +49,9 @@ def compare(session: Session, run: Run) -> None:
 def confirm(session: Session, failure: Failure) -> bool:
     """An operator confirms the deletions: request the records. Return False if the run's ids are no longer stored."""
     run = session.get(Run, failure.run_id) if failure.run_id is not None else None
-    if run is None or not missing_rows.has_page_ids(session, run.id):
+    if run is None or not departed_rows.has_page_ids(session, run.id):
         return False
-    _look_for(session, run, missing_rows.find_missing(session, run))
+    _look_for(session, run, departed_rows.find_missing(session, run))
     return True
 
 
@@ -60,7 +60,7 @@ def _look_for(session: Session, run: Run, missing: Sequence[int]) -> None:
         cause = MISSING if run.read else DOUBTED
         scope = (run.connector_key, Direction.INCOMING, run.entity)
         change_writer.write_changes(session, *scope, map(str, missing), cause=cause)
-    missing_rows.drop_page_ids(session, run, itself=True)
+    departed_rows.drop_page_ids(session, run, itself=True)
     watermark.note_deletes_verified(session, run.connector_key, run.entity, run.started_at)
 
 
@@ -80,10 +80,14 @@ def _stop(session: Session, run: Run, known: int, missing: int) -> None:
         detail=detail,
     )
     record_failure(session, "incoming.job.error", failure, run_id=run.id, detail=detail)
-    missing_rows.drop_page_ids(session, run, itself=False)
+    departed_rows.drop_page_ids(session, run, itself=False)
 
 
 def _close_earlier(session: Session, run: Run) -> None:
     """An earlier run had stopped here: this one has seen what that one missed, or has looked for it."""
-    for failure in failures.find_failures(session, connector_key=run.connector_key, reason=REASON, entity=run.entity):
-        failures.close_failure(session, failure.id, "replayed", by="pipeline", why=f"run {run.id} compared again")
+    for failure in failure_filter.find_failures(
+        session, connector_key=run.connector_key, reason=REASON, entity=run.entity
+    ):
+        failure_closing.close_failure(
+            session, failure.id, "replayed", by="pipeline", why=f"run {run.id} compared again"
+        )

@@ -15,10 +15,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import change_writer, subscription, watermark
+from db import batch_queue, change_writer, failure_closing, watermark, webhook
 from db import connector as connectors
 from db import delivery as deliveries
-from db import failure as failures
 from db import run as run_rows
 from db import sync_event as events
 from db.batch import Batch, ClaimedBatch
@@ -142,7 +141,7 @@ class RunInProgress(Exception):
 def note_end(session: Session, run: Run) -> None:
     """A run has read everything it was to read, and all of it was delivered or is a Failure."""
     if run.kind != "backfill":
-        failures.close_made_good(
+        failure_closing.close_made_good(
             session,
             run.connector_key,
             run.entity,
@@ -169,7 +168,7 @@ def note_end(session: Session, run: Run) -> None:
 
 def _report_gap(session: Session, run: Run) -> None:
     missed = events.told_late(session, run.id, run.started_at, ON_ITS_WAY_S)
-    subscriptions = subscription.subscriptions_of(session, run.connector_key)
+    subscriptions = webhook.subscriptions_of(session, run.connector_key)
     if missed is None or not subscriptions:
         return
     entity = Entity(run.entity)
@@ -186,7 +185,7 @@ def _report_gap(session: Session, run: Run) -> None:
     record(session, [event], level="warning", run_id=run.id, type=entity.hull, records=missed.records)
     last = deliveries.last_delivery(session, run.connector_key, "pipedrive")
     if last is None or last < missed.first:
-        subscription.note_silence(session, run.connector_key, entity)
+        webhook.note_silence(session, run.connector_key, entity)
 
 
 def _sentence(entity: Entity, missed: ToldLate) -> str:
@@ -227,7 +226,7 @@ def confirm(session: Session, run_id: int) -> bool:
 
 def release(session: Session, run_id: int) -> None:
     """Enqueue waiting pages of a running run up to `batches_in_flight`, so that a fast remote does not fill the database."""
-    wakeups = batches.release_waiting(session, run_id, settings().batches_in_flight)
+    wakeups = batch_queue.release_waiting(session, run_id, settings().batches_in_flight)
     if wakeups:
         after_commit(session, lambda: canvases.wake(wakeups))
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from db import company as companies
 from db import id_mapping, schedule, token_ledger
 from db import run as run_rows
 from db.run import Run
@@ -98,7 +97,7 @@ class DayForecast:
 
 def budget_status(session: Session, connector_key: int) -> BudgetStatus:
     """Return the current state of the daily budget."""
-    terms = companies.terms(session, connector_key)
+    terms = token_ledger.terms(session, connector_key)
     closed_s, is_known = _closing(session, connector_key)
     return BudgetStatus(
         company=terms.company,

@@ -11,7 +11,7 @@ from flask import request
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from db import api_key, audit
+from db import audit
 from db import connector as connectors
 from db import operator as rows
 from db.operator import Operator
@@ -59,7 +59,7 @@ def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response
     with transaction() as session:
         account = session.get_one(Operator, me.id)
         values: dict[str, Any] = {
-            "keys": api_key.keys_of(session, me.id),
+            "keys": rows.keys_of(session, me.id),
             "sessions": rows.sessions_of(session, me.id),
             "has_password": bool(account.password_hash),
             "has_second_factor": account.has_second_factor,
@@ -192,7 +192,7 @@ def _prove(field: str) -> Operator:
 def show_operators(mistake: str = "", status: int = 200) -> Response:
     with transaction() as session:
         found = rows.all_operators(session)
-        keys = api_key.all_keys(session)
+        keys = rows.all_keys(session)
         names = {each.key: each.name for each in connectors.all_connectors(session)}
     shown: dict[str, Any] = {"people": found, "keys": keys, "names": names, "roles": list(Role), "mistake": mistake}
     return page("operators.html", status=status, **shown)

@@ -15,7 +15,7 @@ from flask import Flask, g, make_response, redirect, render_template, request
 from markupsafe import Markup, escape
 from werkzeug.wrappers import Response
 
-from db import failure as failures
+from db import failure_filter
 from db.connector import Connector
 from db.session import transaction
 from pipeline.accounts import operators
@@ -107,7 +107,7 @@ def page(
 
 def _count_open(connector_key: int) -> int:
     with transaction() as session:
-        return failures.count_open_up_to(session, connector_key, MOST_COUNTED + 1)
+        return failure_filter.count_open_up_to(session, connector_key, MOST_COUNTED + 1)
 
 
 _open_failures = Shared(_count_open)

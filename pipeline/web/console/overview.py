@@ -12,7 +12,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from db import connector as connectors
-from db import failure_count
+from db import failure
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.alerts import RULES
@@ -134,7 +134,7 @@ def _read_rows(_key: str) -> list[ConnectorRow]:
                 company=urlsplit(each.pipedrive_company or "").netloc or "not known yet",
                 state=each.state,
                 condition=condition(session, each),
-                failures=sum(failure_count.count_open(session, each.key).values()),
+                failures=sum(failure.count_open(session, each.key).values()),
             )
             for each in connectors.all_connectors(session)
         ]

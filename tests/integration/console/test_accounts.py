@@ -15,7 +15,7 @@ from flask import Flask
 from freezegun import freeze_time
 from sqlalchemy import text
 
-from db import api_key, audit, login_attempt
+from db import audit, login_attempt
 from db import operator as rows
 from db.session import transaction
 from pipeline import settings as environment
@@ -429,7 +429,7 @@ def test_what_was_proved_by_the_old_password_is_refused_after_a_new_one(
 
     assert browser.post(path, **form).status_code == 400
     with transaction() as session:
-        assert api_key.all_keys(session) == []
+        assert rows.all_keys(session) == []
 
 
 @pytest.mark.parametrize("way", ["console", "api"])
@@ -480,7 +480,7 @@ def test_a_key_needs_the_password_is_shown_once_and_can_be_revoked(browser: Visi
     assert (holder.name, holder.role, holder.key) == (NAME, "viewer", "nightly")
     assert key not in browser.text("/account")
     with transaction() as session:
-        (row,) = api_key.keys_of(session, holder.id)
+        (row,) = rows.keys_of(session, holder.id)
     assert browser.post(f"/account/keys/{row.id}/revoke").status_code == 303
     assert operators.holder_of(key) is None
     assert [action for action, *_ in (audited("key.add") + audited("key.revoke"))] == [NAME, NAME]
@@ -600,7 +600,7 @@ def test_nobody_revokes_the_key_of_another(browser: Visitor, viewer: Visitor) ->
     assert me
     operators.make_key(me, "nightly")
     with transaction() as session:
-        (row,) = api_key.keys_of(session, me.id)
+        (row,) = rows.keys_of(session, me.id)
 
     assert viewer.post(f"/account/keys/{row.id}/revoke").status_code == 404
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import event_count, failure, failure_count
+from db import event_count, failure, failure_closing, failure_filter
 from db.connector import remove_rows_of
 from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
@@ -183,10 +183,12 @@ def test_the_number_of_open_failures_is_that_of_a_recount(world: World) -> None:
         failure.keep_failures(session, [failed(world, number, "wrong_type") for number in range(10, 50)])
     upkeep.count_events()
     with transaction() as session:
-        failure.close_healed(session, world.connector_key, "incoming", "person", [str(number) for number in range(5)])
-        failure.close_subject(session, world.connector_key, "incoming:person:20")
-        (open_one,) = failure.find_failures(session, limit=1)
-        failure.close_failure(session, open_one.id, "discarded", by="a", why="b")
+        failure_closing.close_healed(
+            session, world.connector_key, "incoming", "person", [str(number) for number in range(5)]
+        )
+        failure_closing.close_subject(session, world.connector_key, "incoming:person:20")
+        (open_one,) = failure_filter.find_failures(session, limit=1)
+        failure_closing.close_failure(session, open_one.id, "discarded", by="a", why="b")
     world.change_rows("DELETE FROM failures WHERE record_id = '30'")
     with transaction() as session, session.begin_nested() as undone:
         failure.keep_failures(session, [failed(world, 99)])
@@ -198,7 +200,7 @@ def test_the_number_of_open_failures_is_that_of_a_recount(world: World) -> None:
     assert [row[-1] for row in kept] == [5, 37]
     assert kept == counted == recounted(world)[0]
     with transaction() as session:
-        assert failure_count.count_open(session, world.connector_key) == {
+        assert failure.count_open(session, world.connector_key) == {
             ("person", "option_unknown"): 5,
             ("person", "wrong_type"): 37,
         }
@@ -210,7 +212,9 @@ def test_writers_side_by_side_and_a_tick_between_lose_no_failure(world: World) -
             with transaction() as session:
                 failure.keep_failures(session, [failed(world, 1_000 * worker + step), failed(world, step)])
             with transaction() as session:
-                failure.close_subject(session, world.connector_key, f"incoming:person:{1_000 * worker + step - 1}")
+                failure_closing.close_subject(
+                    session, world.connector_key, f"incoming:person:{1_000 * worker + step - 1}"
+                )
             upkeep.count_events()
 
     with ThreadPoolExecutor(4) as pool:

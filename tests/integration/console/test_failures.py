@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from db import connector as connectors
 from db import failure as failures
+from db import failure_closing, failure_filter
 from db.failure import Failure, NewFailure
 from db.session import transaction
 from pipeline.domain.kinds import Entity
@@ -151,14 +152,14 @@ def test_the_count_on_the_tab_ends_somewhere(world: World, viewer: Visitor, monk
 
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == "2+ open"
     with transaction() as session:
-        assert failures.count_open_up_to(session, world.connector_key, 3) == 3
+        assert failure_filter.count_open_up_to(session, world.connector_key, 3) == 3
 
 
 def test_viewers_share_the_count_on_the_tab(world: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     asked: list[int] = []
-    monkeypatch.setattr(failures, "count_open_up_to", lambda _session, key, _most: asked.append(key) or 7)
+    monkeypatch.setattr(failure_filter, "count_open_up_to", lambda _session, key, _most: asked.append(key) or 7)
     monkeypatch.setattr(layout._open_failures, "_fresh_s", 60.0)
 
     for _ in range(3):
@@ -312,7 +313,7 @@ def test_values_that_pipedrive_refused_are_previewed_to_fail_again(
     keep(world, record_id=hull_id, payload=body, settings_version=version)
 
     with transaction() as session:
-        (failure,) = failures.find_failures(session)
+        (failure,) = failure_filter.find_failures(session)
         corrected = {failure.id: body.replace(b"Countess", value.encode())} if value else {}
         verdict = preview_failures(session, [failure], corrected)[failure.id]
 
@@ -619,7 +620,7 @@ def test_what_is_not_a_record_has_a_verdict_too(world: World, more: dict[str, An
 def test_a_closed_one_is_closed(world: World) -> None:
     failure_id = keep(world, record_id="h1")
     with transaction() as session:
-        failures.close_failure(session, failure_id, "discarded", by="ada", why="x")
+        failure_closing.close_failure(session, failure_id, "discarded", by="ada", why="x")
 
     assert verdict(world, failure_id)[0] == "closed"
 

@@ -17,8 +17,7 @@ from urllib.parse import quote
 import pytest
 from flask import Flask
 
-from db import audit
-from db import connector as connectors
+from db import audit, field_definition
 from db import failure as failures
 from db.failure import NewFailure
 from db.session import transaction
@@ -132,14 +131,14 @@ def misname(world: World) -> None:
     """Fields and their options, as an administrator of Pipedrive may name them."""
     for entity in Entity:
         with transaction() as session:
-            found = connectors.find_fields(session, world.connector_key, entity)
+            found = field_definition.find_fields(session, world.connector_key, entity)
             assert found
             rows = json.loads(json.dumps(found.rows))
             for row in rows:
                 row["field_name"] = f"{EVIL}{row['field_name']}"
                 for option in row.get("options") or []:
                     option["label"] = f"{FORMULA}{EVIL}{option['label']}"
-            connectors.keep_fields(session, world.connector_key, entity, rows)
+            field_definition.keep_fields(session, world.connector_key, entity, rows)
 
 
 def plant(world: World) -> None:

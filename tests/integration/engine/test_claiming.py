@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import alert, batch, change_writer, delivery, id_mapping_writer, job
+from db import alert, batch_queue, change_writer, delivery, id_mapping_writer, job
 from db.session import transaction
 from tests.world import World
 
@@ -57,7 +57,7 @@ CLAIMS: dict[str, tuple[str, Callable[[Session, int], int]]] = {
     ),
     "id_mapping": ("id_mappings", lambda session, key: len(id_mapping_writer.take_unresolved(session, key, LIMIT))),
     "delivery": ("deliveries", lambda session, _: len(delivery.take_unfolded(session, LIMIT, most_bytes=10**6))),
-    "batch": ("batches", lambda session, _: len(batch.release_waiting(session, 1, LIMIT))),
+    "batch": ("batches", lambda session, _: len(batch_queue.release_waiting(session, 1, LIMIT))),
 }
 
 
@@ -91,7 +91,7 @@ def test_the_sweep_takes_no_more_than_its_limit_under_a_nested_loop(filled: Worl
     with transaction() as session:
         for setting in NESTED_LOOPS_ONLY:
             session.execute(text(f"SET LOCAL {setting} = off"))
-        assert len(batch.sweep(session)) == 200
+        assert len(batch_queue.sweep(session)) == 200
 
 
 ROOT = Path(__file__).parents[3]

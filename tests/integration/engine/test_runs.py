@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from db import run as run_rows
-from db.failure import find_failures
+from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline import settings as settings_room
 from pipeline.domain.kinds import Entity

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from db import batch as batches
-from db import heartbeat
+from db import schedule
 from db import slot as slots
 from db.connector import Connector
 from db.session import transaction
@@ -21,7 +21,7 @@ LEASE_S = 30.0
 def processes(count: int) -> None:
     """Let so many processes carry out live batches."""
     with transaction() as session:
-        heartbeat.note_heartbeats(session, [f"{heartbeat.LIVE_PROCESS}live@host {number}" for number in range(count)])
+        schedule.note_heartbeats(session, [f"{schedule.LIVE_PROCESS}live@host {number}" for number in range(count)])
 
 
 def connector(name: str, *, company: int | None, hull: str) -> int:

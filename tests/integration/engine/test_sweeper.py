@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from db import batch as batches
+from db import batch_queue
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
@@ -17,7 +18,7 @@ from tests.world import World
 
 def swept() -> list[tuple[int, str]]:
     with transaction() as session:
-        return sorted((wakeup.batch_id, why) for wakeup, why in batches.sweep(session))
+        return sorted((wakeup.batch_id, why) for wakeup, why in batch_queue.sweep(session))
 
 
 @pytest.fixture

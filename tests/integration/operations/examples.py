@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from db.api_key import ApiKey
-from db.operator import Operator
+from db.operator import ApiKey, Operator
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
 from tests import accounts

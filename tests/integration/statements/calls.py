@@ -31,13 +31,13 @@ from db import (
     job,
     joining,
     login_attempt,
-    newest_webhook,
     outage,
     page,
     plan,
     record_events,
     run,
     sync_event,
+    webhook,
 )
 from pipeline.domain.departures import Departure, Farewell
 from tests.integration.statements.rows import CONNECTOR
@@ -234,7 +234,7 @@ TOLD: Final = [
 ]
 
 NEWEST: Final = [
-    newest_webhook.Newest(
+    webhook.Newest(
         connector_key=CONNECTOR,
         entity="person",
         pipedrive_id=number,

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import select, text
 from werkzeug.test import TestResponse
 
-from db.connector import Connector, Credential, keep_fields
+from db.connector import Connector, Credential
+from db.field_definition import keep_fields
 from db.run import Run
 from db.session import transaction
 from pipeline import wiring

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
-from db.failure import find_failures
+from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline import settings, wiring
 from pipeline.domain.json_text import read_lenient

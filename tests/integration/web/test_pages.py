@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 
 from db.batch import Batch
 from db.change import Change
-from db.connector import Connector, Credential, add_settings, keep_fields
+from db.connector import Connector, Credential, add_settings
 from db.delivery import Delivery
 from db.failure import NewFailure, keep_failures
+from db.field_definition import keep_fields
 from db.job import Job
 from db.run import Run
 from db.schedule import set_schedule

@@ -9,8 +9,9 @@ from flask import Flask
 from structlog.testing import capture_logs
 
 from db import job as jobs
-from db.connector import add_settings, get_connector, keep_fields, settings_history
-from db.failure import find_failures
+from db.connector import add_settings, get_connector, settings_history
+from db.failure_filter import find_failures
+from db.field_definition import keep_fields
 from db.session import transaction
 from pipeline.jobs import settings_sync
 from pipeline.jobs.replays.start import replay_failure
