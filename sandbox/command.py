@@ -1,6 +1,5 @@
-"""Run both systems: a process for each, one JSON line when they answer, until told to stop.
-
-In: `SandboxOptions`. Out: the exit status of `pipeline sandbox` and `python -m sandbox`.
+"""Run both systems for `pipeline sandbox` and `python -m sandbox`: a process for each, one JSON line when they answer, until
+a signal.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class SandboxOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Who is who, all derived from the seed."""
+    """The credentials of a sandbox, all derived from the seed."""
 
     api_token: str
     oauth_client_id: str
@@ -58,7 +57,7 @@ class Credentials:
 
     @classmethod
     def from_seed(cls, seed: int) -> Credentials:
-        """Derive the credentials of a sandbox; they open nothing else."""
+        """Derive the credentials of a sandbox; they are valid nowhere else."""
 
         def derived(name: str, length: int) -> str:
             return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:length]
@@ -73,7 +72,7 @@ class Credentials:
 
 
 def run(options: SandboxOptions, *, announce: Callable[[str], None] | None = None) -> int:
-    """Serve both systems until SIGTERM or SIGINT; 0 then, 1 when one of them would not start or died.
+    """Serve both systems until SIGTERM or SIGINT; 0 then, 1 when one of them did not start or ended.
 
     `announce` takes the JSON line, by default printed to standard output.
     """
@@ -116,7 +115,7 @@ def _pipedrive_options(options: SandboxOptions, credentials: Credentials) -> dic
 
 
 def _start_hull(options: SandboxOptions, credentials: Credentials) -> serve.Running:
-    """Start the Hull side, which must know the host and port it is called by: they are its organization."""
+    """Start Hull, which must know its own host and port: they are its organization."""
     port = options.hull_port or serve.free_port()
     made_from: dict[str, object] = {
         "seed": options.seed,
@@ -143,7 +142,7 @@ def _described(pipedrive: serve.Running, hull: serve.Running, credentials: Crede
 
 
 class _Stopped:
-    """Whether a signal has come. No Event: its lock may be held by the very step that the signal handler interrupts."""
+    """Whether a signal was received. No Event: its lock may be held by the very step that the signal handler interrupts."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -155,7 +154,7 @@ class _Stopped:
 
 
 def _wait(stopped: _Stopped, running: list[serve.Running]) -> int:
-    """Wait for a signal, or for a system to die on its own."""
+    """Wait for a signal, or for a system that ends by itself."""
     while not stopped.is_set:
         if any(system.process.poll() is not None for system in running):
             return 1

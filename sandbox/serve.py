@@ -1,9 +1,9 @@
 """Run one stateful WSGI app in an operating-system process of its own.
 
-In: the import string of a factory (`package.module:function`) and the keyword arguments it is called with. Out: a URL
-that answers. Each system of the sandbox keeps its state in memory, so there is exactly one worker, with a few threads.
-Granian was measured against werkzeug's threaded server on two shared cores, keep-alive, 1 MB pages and small POSTs:
-1700 pages and 2600 POSTs a second against 770 and 1180; either stops within 40 ms of SIGTERM.
+The app is made by a factory, given by its import string (`package.module:function`) and keyword arguments. Each system of
+the sandbox keeps its state in memory, so there is exactly one worker, with a few threads. Granian was measured against
+werkzeug's threaded server on two shared cores, keep-alive, 1 MB pages and small POSTs: 1700 pages and 2600 POSTs a second
+against 770 and 1180; either stops within 40 ms of SIGTERM.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Running:
     reservation: socket.socket
 
     def stop(self) -> None:
-        """End the process: SIGTERM, and SIGKILL where that was not enough after `STOP_TIMEOUT_S`."""
+        """End the process: SIGTERM, and SIGKILL if it still runs after `STOP_TIMEOUT_S`."""
         self.process.terminate()
         try:
             self.process.wait(STOP_TIMEOUT_S)
@@ -56,7 +56,7 @@ class Running:
 def start(
     factory: str, options: Mapping[str, object], *, host: str = "127.0.0.1", port: int = 0, threads: int = THREADS
 ) -> Running:
-    """Start `factory(**options)` in a process of its own and return at once; `wait_until_ready` then waits.
+    """Start `factory(**options)` in a process of its own and return; `wait_until_ready` waits for it.
 
     Shape:  `options` must survive JSON. `port` 0 takes a free one. `threads` answer side by side; a slow answer holds one.
     Raises: OSError when the port is taken.
@@ -70,7 +70,7 @@ def start(
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Find a port nobody uses, for an app that must know its own address."""
+    """Find a free port, for an app that must know its own address."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -117,7 +117,7 @@ def _load(factory: str, options: dict[str, object]) -> WsgiApp:
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent goes, so that a killed test run leaves no server behind."""
+    """Have the kernel send SIGTERM when the parent ends, so that a killed test run leaves no server behind."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -87,7 +87,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One field. `optional` ones appear on a record only when asked for by `include_fields`.
+    """One field. `optional` ones appear on a record only when `include_fields` names them.
 
     `recorded` is a v1 definition as it was read from a real company, given back unchanged by the v1 endpoints.
     """

@@ -1,7 +1,7 @@
 """Generate the n-th Person or Organization of a company: always the same for the same seed.
 
 A body is joined from pools of ready JSON by numbers that follow from (seed, entity, id): about 12 µs for two kilobytes, so a
-record that nobody changed is never stored. `Facts` are the columns that the store keeps of it.
+record that nobody changed is never stored. `RecordFacts` are the columns that the store keeps of it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Shares:
     name_is_domain: float = 0.05
 
 
-class Facts(NamedTuple):
+class RecordFacts(NamedTuple):
     """The columns of a record: times in epoch seconds, references or None."""
 
     id: int
@@ -94,12 +94,12 @@ class PersonGenerator:
         self._t_no_phone = _threshold(shares.no_phone)
         self._t_phones = self._t_no_phone + _threshold(shares.several_phones)
 
-    def facts(self, person_id: int) -> Facts:
+    def facts(self, person_id: int) -> RecordFacts:
         """Return the columns of a Person."""
         u = self._numbers.general(person_id)
         added, updated = _times(u, self._now_s)
         owner = self._ids.users[u[6] % len(self._ids.users)]
-        return Facts(person_id, added, updated, owner, self._organization_of(u), int(u[2] < self._t_deleted))
+        return RecordFacts(person_id, added, updated, owner, self._organization_of(u), int(u[2] < self._t_deleted))
 
     def _organization_of(self, u: tuple[int, ...]) -> int | None:
         if u[3] < self._t_no_org or not self._ids.organizations:
@@ -108,7 +108,7 @@ class PersonGenerator:
         organization_id = 1 + (u[4] * u[4] * self._ids.organizations >> 32)
         return None if organization_id in self._gone else organization_id
 
-    def body(self, facts: Facts) -> bytes:
+    def body(self, facts: RecordFacts) -> bytes:
         """Return the `data` of `GET /api/v2/persons/{id}`."""
         person_id, added, updated, owner, organization, is_deleted = facts
         u = self._numbers.general(person_id)
@@ -223,14 +223,14 @@ class OrganizationGenerator:
         computed = ("Customer number", "Domains", "Country code")
         self._custom = _CustomFields(fields, seed, ids, computed)
 
-    def facts(self, organization_id: int) -> Facts:
+    def facts(self, organization_id: int) -> RecordFacts:
         """Return the columns of an Organization."""
         u = self._numbers.general(organization_id)
         added, updated = _times(u, self._now_s)
         owner = self._ids.users[u[6] % len(self._ids.users)]
-        return Facts(organization_id, added, updated, owner, None, int(u[2] < self._t_deleted))
+        return RecordFacts(organization_id, added, updated, owner, None, int(u[2] < self._t_deleted))
 
-    def body(self, facts: Facts) -> bytes:
+    def body(self, facts: RecordFacts) -> bytes:
         """Return the `data` of `GET /api/v2/organizations/{id}`."""
         organization_id, added, updated, owner, _, is_deleted = facts
         u = self._numbers.general(organization_id)

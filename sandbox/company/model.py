@@ -22,7 +22,7 @@ Source = Literal["api", "app"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A seat in the company."""
+    """A user of the company."""
 
     id: int
     name: str

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, cast
 import orjson
 
 from sandbox.company.fields import ENTITIES, FIRMOGRAPHICS, Entity, Field
-from sandbox.company.generator import Facts, OrganizationGenerator, PersonGenerator, Shares
+from sandbox.company.generator import OrganizationGenerator, PersonGenerator, RecordFacts, Shares
 from sandbox.company.model import Record
 from sandbox.company.values import Range
 
@@ -125,7 +125,7 @@ class RecordStore:
 
     def find(self, entity: Entity, record_id: int) -> Row | None:
         """Find one record, deleted or not."""
-        if record_id >= 2**63:  # more than SQLite can be asked for
+        if record_id >= 2**63:  # more than SQLite takes
             return None
         found = self.connection.execute(f"SELECT {_COLUMNS} FROM {entity} WHERE id = ?", (record_id,)).fetchone()  # noqa: S608
         return None if found is None else Row._make(found)
@@ -142,8 +142,8 @@ class RecordStore:
     def bodies(self, entity: Entity, rows: Iterable[Row]) -> list[bytes]:
         """Return the bodies of rows: stored or generated, with exactly the custom fields that the company has now."""
         generate, prebuilt = self._generators[entity].body, self._prebuilt[entity]
-        # The first six columns are the Facts that a generated row was stored with.
-        bodies = [row.body or prebuilt.get(row[:6]) or generate(cast("Facts", row[:6])) for row in rows]
+        # The first six columns are the facts that a generated row was stored with.
+        bodies = [row.body or prebuilt.get(row[:6]) or generate(cast("RecordFacts", row[:6])) for row in rows]
         codes = self._codes(entity)
         if codes == self._generated_codes[entity]:
             return bodies
@@ -203,7 +203,7 @@ class RecordStore:
 
     def _generate(self, entity: Entity) -> None:
         """Insert the generated records, then the indexes, which is faster than the other way round."""
-        facts: Iterable[Facts] = map(self._generators[entity].facts, range(1, self._counts[entity] + 1))
+        facts: Iterable[RecordFacts] = map(self._generators[entity].facts, range(1, self._counts[entity] + 1))
         if entity == "organization":
             facts = self._noting_gone(facts)
         self.connection.execute("BEGIN")
@@ -212,7 +212,7 @@ class RecordStore:
         for column in _INDEXED:
             self.connection.execute(f"CREATE INDEX {entity}_{column} ON {entity} ({column}, id)")
 
-    def _noting_gone(self, organizations: Iterable[Facts]) -> Iterable[Facts]:
+    def _noting_gone(self, organizations: Iterable[RecordFacts]) -> Iterable[RecordFacts]:
         for facts in organizations:
             if facts.is_deleted:
                 self._gone.add(facts.id)

@@ -18,7 +18,7 @@ from sandbox.company import names
 from sandbox.company.fields import ADDRESS_PARTS, Field, Option
 
 POOL_SIZE = 512  # a power of two: entries are picked by a bit mask
-# Three of the zones the company lives in and one it deals with, by the numbers Pipedrive gives them.
+# Zones of the company's offices and of one customer, by Pipedrive's numbers for them.
 ZONES = ((318, "Europe/London"), (310, "Europe/Tallinn"), (94, "America/New_York"), (253, "Asia/Tokyo"))
 CURRENCIES = ("EUR", "USD", "GBP", "JPY", "BRL", "SEK")
 EMPTY_SHARE = 0.35

@@ -22,8 +22,8 @@ from sandbox.hull.answers import FAULT_KINDS
 from sandbox.hull.api import api, firehose
 from sandbox.hull.control import CONTROLS, files
 from sandbox.hull.firehose import TokenVerifier
-from sandbox.hull.identity import Claims, Entity, Kind
-from sandbox.hull.notifier import Notifier
+from sandbox.hull.identity import Claims, HullRecord, Kind
+from sandbox.hull.notifier import HullNotifier
 from sandbox.hull.state import HullState, iso
 
 _RECEIVED_LIMIT = 200_000  # messages kept for listing; totals are kept for all
@@ -45,7 +45,7 @@ def create_app(
     """Make a Hull whose organization holds `users` Users and `accounts` Accounts, the same ones for the same `seed`."""
     connector = _connector(connector_id, secret, organization)
     state = HullState(connector=connector, clock=time.time, received_limit=received_limit)
-    notifier, faults = Notifier(state), Faults(FAULT_KINDS)
+    notifier, faults = HullNotifier(state), Faults(FAULT_KINDS)
     state.listener, state.connector_listener = notifier.record_changed, notifier.connector_changed
     populate(state, seed=seed, users=users, accounts=accounts)
     app = SandboxApp(__name__)
@@ -126,7 +126,7 @@ def _addresses(first: str, last: str, domain: str) -> Iterator[str]:
     yield from (f"{name}{number}@{domain}" for number in count(2))
 
 
-def _add(state: HullState, kind: Kind, claims: Claims, attributes: dict[str, Any], now: float) -> Entity:
+def _add(state: HullState, kind: Kind, claims: Claims, attributes: dict[str, Any], now: float) -> HullRecord:
     found = state.identify(kind, claims, create=True, now=now)
     if found is None:
         raise ValueError(f"nothing identifies {attributes}")

@@ -1,4 +1,4 @@
-"""Attributes: a message body of values and operations applied to one Entity, and records found by the value of an attribute.
+"""Attributes: a message body of values and operations applied to one record, and records found by the value of an attribute.
 
 A value is written as it is, or as {"operation": set|setIfNull|inc|dec, "value": V} (`increment` and `decrement` are the
 older spelling). Null removes the attribute. `traits_` before a name means nothing. The first value an attribute gets in the
@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 
 import orjson
 
-from sandbox.hull.identity import Attributes, Directory, Entity, Kind, registrable_domain
+from sandbox.hull.identity import Attributes, Directory, HullRecord, Kind, registrable_domain
 
 Changes = dict[str, tuple[Any, Any]]
 _MAX_ATTRIBUTES = 2_000  # per record
@@ -46,7 +46,7 @@ class AttributeRefused(ValueError):
     """This value is not written; the rest of the message is."""
 
 
-def write_attributes(entity: Entity, body: Mapping[str, Any], schema: Schema, problems: list[str]) -> Changes:
+def write_attributes(entity: HullRecord, body: Mapping[str, Any], schema: Schema, problems: list[str]) -> Changes:
     """Apply a body. Return {name: (old, new)} of what changed; refused attributes are named in `problems`."""
     stored, changes = entity.attributes, Changes()
     for key, given in body.items():
@@ -251,14 +251,14 @@ class AttributeLookup:
             if value.removeprefix("-").replace(".", "", 1).isdecimal():
                 yield float(value), hull_ids
 
-    def note(self, entity: Entity, changes: Changes) -> None:
+    def note(self, entity: HullRecord, changes: Changes) -> None:
         for name, index in self._indexes.items():
             if name in changes:
                 old, new = changes[name]
                 _take(index, entity.id, old)
                 _put(index, entity.id, new)
 
-    def forget(self, entity: Entity) -> None:
+    def forget(self, entity: HullRecord) -> None:
         for name, index in self._indexes.items():
             _take(index, entity.id, entity.attributes.get(name))
 

@@ -25,7 +25,7 @@ from sandbox.app import PREFIX, Control, NotFound, json_answer, read_object
 from sandbox.faults import Faults
 from sandbox.hull.answers import current_state, refusal
 from sandbox.hull.identity import Kind
-from sandbox.hull.notifier import Notifier
+from sandbox.hull.notifier import HullNotifier
 from sandbox.hull.reports import plain_record, report_of, segment_object
 from sandbox.hull.state import HullState
 
@@ -138,8 +138,8 @@ def _get_public_key() -> Response:
     return Response(current_notifier().signer.public_pem(), mimetype="application/x-pem-file")
 
 
-def current_notifier() -> Notifier:
-    return cast("Notifier", current_app.extensions["hull_notifier"])
+def current_notifier() -> HullNotifier:
+    return cast("HullNotifier", current_app.extensions["hull_notifier"])
 
 
 def notify_at(url: str) -> None:
@@ -155,7 +155,7 @@ def subscription_url(connector: dict[str, Any]) -> str | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class ExportFile:
+class HullFile:
     """`ranges`: answer range requests; without it there is no validator either. `bytes_per_s` None: as fast as possible."""
 
     content: bytes = field(repr=False)
@@ -178,7 +178,7 @@ def _make_file() -> Response:
         records = [report_of(state, entity) for entity in state.directory(kind).by_id.values()]
     content = _as_csv(records) if form == "csv" else b"".join(orjson.dumps(record) + b"\n" for record in records)
     is_packed = given.get("gzip") is True
-    made = ExportFile(
+    made = HullFile(
         content=gzip.compress(content, mtime=0) if is_packed else content,
         mimetype="text/csv" if form == "csv" else "application/json",
         encoding="gzip" if is_packed else None,
@@ -210,8 +210,8 @@ def _get_file(number: int, name: str) -> Response:  # noqa: ARG001 - a part of t
     return response
 
 
-def _files() -> dict[int, ExportFile]:
-    return cast("dict[int, ExportFile]", current_app.extensions.setdefault("hull_files", {}))
+def _files() -> dict[int, HullFile]:
+    return cast("dict[int, HullFile]", current_app.extensions.setdefault("hull_files", {}))
 
 
 def _throttled(body: Iterable[bytes], bytes_per_s: float, faults: Faults) -> Iterator[bytes]:

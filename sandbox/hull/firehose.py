@@ -1,8 +1,8 @@
 """The firehose: a batch of messages, applied one by one and in order; a bad one is logged and the others are applied.
 
 Message: {"type": traits|track|alias|unalias|incinerate, "body": {…}, "headers": {"Hull-Access-Token": <token>},
-"timestamp"}. The token says whom the message is about: HS256, signed with the connector's secret. It is verified by hand
-because every message has one: about 6 µs in place of PyJWT's 60. Sources: npm hull-client (lib/client.js,
+"timestamp"}. The token names the record that the message is about: HS256, signed with the connector's secret. It is verified
+by hand because every message has one: about 6 µs in place of PyJWT's 60. Sources: npm hull-client (lib/client.js,
 lib/lib/firehose.js, lib/lib/crypto.js); https://www.hull.io/docs/data_lifecycle/ingest/ and
 https://www.hull.io/docs/reference/identity_resolution/
 """
@@ -21,7 +21,7 @@ from uuid import uuid4
 import orjson
 
 from sandbox.hull.attributes import Changes
-from sandbox.hull.identity import Claims, Entity, Kind, read_claims
+from sandbox.hull.identity import Claims, HullRecord, Kind, read_claims
 from sandbox.hull.state import HullState, iso
 
 
@@ -44,13 +44,13 @@ class IncomingMessage:
 
 
 @dataclass(slots=True)
-class Subject:
+class MessageSubject:
     """The record a message acts on. `linked` is the User that was linked to it, with what changed of it."""
 
-    entity: Entity
+    entity: HullRecord
     is_new: bool
     changes: Changes
-    linked: tuple[Entity, Changes] | None = None
+    linked: tuple[HullRecord, Changes] | None = None
 
 
 def take_batch(state: HullState, verifier: TokenVerifier, items: Iterable[Any]) -> None:
@@ -90,7 +90,7 @@ def _take(state: HullState, verifier: TokenVerifier, item: Any, now: float) -> N
         _announce(state, subject)
 
 
-def _subject(message: IncomingMessage) -> Subject:
+def _subject(message: IncomingMessage) -> MessageSubject:
     """Find, create or merge the record the message acts on; with both claims, link the User to the Account."""
     token, problems = message.token, message.problems
     user_claims = read_claims("user", token.as_user, problems) if token.as_user else None
@@ -109,38 +109,38 @@ def _subject(message: IncomingMessage) -> Subject:
     return subject
 
 
-def _identify(message: IncomingMessage, kind: Kind, claims: Claims | None) -> Subject:
+def _identify(message: IncomingMessage, kind: Kind, claims: Claims | None) -> MessageSubject:
     if claims is None or not any(claims):
         raise MessageRefused(kind, _no_identifier(message.problems))
     found = message.state.identify(kind, claims, create=message.token.create, now=message.now)
     if found is None:
         raise MessageRefused(kind, f"no such {kind}, and none is to be created")
-    return Subject(found.entity, found.created, found.changes)
+    return MessageSubject(found.entity, found.created, found.changes)
 
 
-def _linked_account(message: IncomingMessage, user: Entity) -> Subject:
+def _linked_account(message: IncomingMessage, user: HullRecord) -> MessageSubject:
     account = message.state.account_of(user)
     if account is None:
         raise MessageRefused("account", "the user is linked to no account")
-    return Subject(account, is_new=False, changes={})
+    return MessageSubject(account, is_new=False, changes={})
 
 
 def _no_identifier(problems: list[str]) -> str:
     return "; ".join(["no identifier", *problems])
 
 
-def _announce(state: HullState, subject: Subject) -> None:
+def _announce(state: HullState, subject: MessageSubject) -> None:
     state.announce(subject.entity, subject.changes, is_new=subject.is_new)
     if subject.linked is not None:
         user, link = subject.linked
         state.announce(user, {f"account.{name}": pair for name, pair in link.items()})
 
 
-def _traits(message: IncomingMessage, entity: Entity, body: dict[str, Any]) -> Changes:
+def _traits(message: IncomingMessage, entity: HullRecord, body: dict[str, Any]) -> Changes:
     return message.state.write(entity, body, now=message.now, problems=message.problems)
 
 
-def _track(message: IncomingMessage, entity: Entity, body: dict[str, Any]) -> Changes:
+def _track(message: IncomingMessage, entity: HullRecord, body: dict[str, Any]) -> Changes:
     """Store an event; one with the same event_id replaces the first."""
     if entity.kind == "account":
         message.problems.append("accounts have no events")
@@ -154,7 +154,7 @@ def _track(message: IncomingMessage, entity: Entity, body: dict[str, Any]) -> Ch
     return {}
 
 
-def _alias(message: IncomingMessage, entity: Entity, body: dict[str, Any]) -> Changes:
+def _alias(message: IncomingMessage, entity: HullRecord, body: dict[str, Any]) -> Changes:
     """Add an anonymous_id to the record; a record that has it already is merged into this one."""
     anonymous_id = _anonymous_id(message, entity, body)
     if anonymous_id is None:
@@ -164,7 +164,7 @@ def _alias(message: IncomingMessage, entity: Entity, body: dict[str, Any]) -> Ch
     return {} if found is None else found.changes
 
 
-def _unalias(message: IncomingMessage, entity: Entity, body: dict[str, Any]) -> Changes:
+def _unalias(message: IncomingMessage, entity: HullRecord, body: dict[str, Any]) -> Changes:
     anonymous_id = _anonymous_id(message, entity, body)
     if anonymous_id is None or anonymous_id not in entity.anonymous_ids:
         return {}
@@ -174,19 +174,19 @@ def _unalias(message: IncomingMessage, entity: Entity, body: dict[str, Any]) -> 
     return {"anonymous_ids": (before, list(entity.anonymous_ids))}
 
 
-def _anonymous_id(message: IncomingMessage, entity: Entity, body: dict[str, Any]) -> str | None:
+def _anonymous_id(message: IncomingMessage, entity: HullRecord, body: dict[str, Any]) -> str | None:
     given = read_claims(entity.kind, {"anonymous_id": body.get("anonymous_id")}, message.problems).anonymous_id
     if given is None:
         message.problems.append("no anonymous_id in the body")
     return given
 
 
-def _incinerate(message: IncomingMessage, entity: Entity, _body: dict[str, Any]) -> Changes:
+def _incinerate(message: IncomingMessage, entity: HullRecord, _body: dict[str, Any]) -> Changes:
     message.state.incinerate(entity)
     return {}
 
 
-_APPLY: dict[str, Callable[[IncomingMessage, Entity, dict[str, Any]], Changes]] = {
+_APPLY: dict[str, Callable[[IncomingMessage, HullRecord, dict[str, Any]], Changes]] = {
     "traits": _traits,
     "track": _track,
     "alias": _alias,

@@ -1,4 +1,4 @@
-"""Which User or Account a message means: claims in, one Entity out.
+"""Which User or Account a message means: claims in, one record out.
 
 Precedence is external_id, then e-mail (User) or domain (Account), then anonymous_id; a Hull id, where given, comes before
 all. The first claim that matches decides, the others are added to the record found. Records matched by different claims are
@@ -38,7 +38,7 @@ _SUFFIXES = PublicSuffixList()
 
 
 @dataclass(slots=True, eq=False)
-class Entity:
+class HullRecord:
     """`natural` is the User's e-mail or the Account's domain; times are Unix seconds."""
 
     kind: Kind
@@ -54,44 +54,44 @@ class Entity:
 
 
 class Directory:
-    """Every Entity of one kind, with its indexes; without precedence or merging."""
+    """Every record of one kind, with its indexes; without precedence or merging."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self.by_id: dict[str, Entity] = {}
-        self.by_external: dict[str, Entity] = {}
-        self.by_anonymous: dict[str, Entity] = {}
+        self.by_id: dict[str, HullRecord] = {}
+        self.by_external: dict[str, HullRecord] = {}
+        self.by_anonymous: dict[str, HullRecord] = {}
         self.merged_into: dict[str, str] = {}
-        self._by_natural: dict[str, Entity | list[Entity]] = {}
+        self._by_natural: dict[str, HullRecord | list[HullRecord]] = {}
         self._created = 0
 
     def __len__(self) -> int:
         return len(self.by_id)
 
-    def __iter__(self) -> Iterator[Entity]:
+    def __iter__(self) -> Iterator[HullRecord]:
         """In order of id, which is the order of creation."""
         return iter(self.by_id.values())
 
-    def find(self, hull_id: str) -> Entity | None:
+    def find(self, hull_id: str) -> HullRecord | None:
         """By Hull id; the id of a merged record finds the one it was merged into."""
         while hull_id in self.merged_into:
             hull_id = self.merged_into[hull_id]
         return self.by_id.get(hull_id)
 
-    def holders(self, natural: str) -> Iterable[Entity]:
+    def holders(self, natural: str) -> Iterable[HullRecord]:
         """Records with this e-mail or domain, oldest first. Several only if their external_ids differ."""
         found = self._by_natural.get(natural)
         if found is None:
             return ()
         return found if isinstance(found, list) else (found,)
 
-    def create(self, now: float) -> Entity:
+    def create(self, now: float) -> HullRecord:
         self._created += 1
-        entity = Entity(self.kind, f"{_ID_PREFIX[self.kind]}{self._created:016x}", now, now)
+        entity = HullRecord(self.kind, f"{_ID_PREFIX[self.kind]}{self._created:016x}", now, now)
         self.by_id[entity.id] = entity
         return entity
 
-    def remove(self, entity: Entity) -> None:
+    def remove(self, entity: HullRecord) -> None:
         del self.by_id[entity.id]
         self.set_natural(entity, None)
         if entity.external_id is not None:
@@ -99,11 +99,11 @@ class Directory:
         for anonymous_id in entity.anonymous_ids:
             del self.by_anonymous[anonymous_id]
 
-    def set_external(self, entity: Entity, external_id: str) -> None:
+    def set_external(self, entity: HullRecord, external_id: str) -> None:
         self.by_external[external_id] = entity
         entity.external_id = external_id
 
-    def set_natural(self, entity: Entity, natural: str | None) -> None:
+    def set_natural(self, entity: HullRecord, natural: str | None) -> None:
         if entity.natural is not None:
             self._release_natural(entity, entity.natural)
         entity.natural = natural
@@ -111,15 +111,15 @@ class Directory:
             others = list(self.holders(natural))
             self._by_natural[natural] = [*others, entity] if others else entity
 
-    def add_anonymous(self, entity: Entity, anonymous_id: str) -> None:
+    def add_anonymous(self, entity: HullRecord, anonymous_id: str) -> None:
         self.by_anonymous[anonymous_id] = entity
         entity.anonymous_ids.append(anonymous_id)
 
-    def remove_anonymous(self, entity: Entity, anonymous_id: str) -> None:
+    def remove_anonymous(self, entity: HullRecord, anonymous_id: str) -> None:
         del self.by_anonymous[anonymous_id]
         entity.anonymous_ids.remove(anonymous_id)
 
-    def _release_natural(self, entity: Entity, natural: str) -> None:
+    def _release_natural(self, entity: HullRecord, natural: str) -> None:
         rest = [other for other in self.holders(natural) if other is not entity]
         if rest:
             self._by_natural[natural] = rest if len(rest) > 1 else rest[0]
@@ -137,13 +137,13 @@ class Claims(NamedTuple):
 
 
 @dataclass(slots=True)
-class Resolution:
+class IdentityMatch:
     """`changes` lists identity values that changed, as {name: (old, new)}."""
 
-    entity: Entity
+    entity: HullRecord
     created: bool = False
     conflicts: int = 0
-    merged: list[Entity] = field(default_factory=list)
+    merged: list[HullRecord] = field(default_factory=list)
     changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
@@ -166,14 +166,14 @@ def natural_claim(kind: Kind, text: str, problems: list[str]) -> str | None:
     return None if kind == "account" and value in FREEMAIL else value
 
 
-def resolve(directory: Directory, claims: Claims, *, create: bool, now: float) -> Resolution | None:
+def resolve(directory: Directory, claims: Claims, *, create: bool, now: float) -> IdentityMatch | None:
     """Find, create or merge. None: no record matches, and `create` is off or a Hull id is the only claim."""
-    conflicts: list[Entity] = []
+    conflicts: list[HullRecord] = []
     matches = find_matches(directory, claims, conflicts)
     if matches:
-        found = Resolution(matches[0], conflicts=len(conflicts))
+        found = IdentityMatch(matches[0], conflicts=len(conflicts))
     elif create and any(claims[1:]):
-        found = Resolution(directory.create(now), created=True, conflicts=len(conflicts))
+        found = IdentityMatch(directory.create(now), created=True, conflicts=len(conflicts))
     else:
         return None
     for other in matches[1:]:
@@ -185,10 +185,10 @@ def resolve(directory: Directory, claims: Claims, *, create: bool, now: float) -
     return found
 
 
-def find_matches(directory: Directory, claims: Claims, conflicts: list[Entity] | None = None) -> list[Entity]:
+def find_matches(directory: Directory, claims: Claims, conflicts: list[HullRecord] | None = None) -> list[HullRecord]:
     """Records that the claims match, by precedence, each once. Holders excluded because of an external_id go to `conflicts`."""
     hull_id, external_id, natural, anonymous_id = claims
-    candidates: list[Entity | None] = []
+    candidates: list[HullRecord | None] = []
     if hull_id is not None:
         candidates.append(directory.find(hull_id))
     if external_id is not None:
@@ -210,7 +210,7 @@ def _conflicting(one: str | None, other: str | None) -> bool:
     return one is not None and other is not None and one != other
 
 
-def _merge(directory: Directory, found: Resolution, loser: Entity) -> None:
+def _merge(directory: Directory, found: IdentityMatch, loser: HullRecord) -> None:
     """The winner keeps its values and takes what it lacks; the loser's id finds it from now on."""
     winner = found.entity
     external_id, natural, anonymous_ids = loser.external_id, loser.natural, list(loser.anonymous_ids)
@@ -236,7 +236,7 @@ def _merge(directory: Directory, found: Resolution, loser: Entity) -> None:
     found.merged.append(loser)
 
 
-def _adopt(directory: Directory, found: Resolution, claims: Claims) -> None:
+def _adopt(directory: Directory, found: IdentityMatch, claims: Claims) -> None:
     """Add the claims the record does not have yet."""
     entity, changes = found.entity, found.changes
     _, external_id, natural, anonymous_id = claims

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sandbox.hull.attributes import Changes
-from sandbox.hull.identity import Entity, Kind
+from sandbox.hull.identity import HullRecord, Kind
 from sandbox.hull.reports import account_report, report_key, segment_object, user_report
 from sandbox.hull.state import HullState, iso
 
@@ -43,19 +43,19 @@ Post = Callable[[str, Mapping[str, str], bytes], tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class NotificationTarget:
     """Where notifications go, and where the connector finds the public key."""
 
     url: str
     public_key_url: str
 
 
-class Notifier:
+class HullNotifier:
     """`deliver_pending` does the work; `start` runs it in a background thread whenever something is pending."""
 
     def __init__(self, state: HullState, *, post: Post | None = None) -> None:
         self.signer = Signer()
-        self.target: Target | None = None
+        self.target: NotificationTarget | None = None
         self.post: Post = post or _post
         self.pause: Callable[[float], object] = threading.Event().wait
         self.exchanges: deque[dict[str, Any]] = deque(maxlen=_EXCHANGES_KEPT)
@@ -67,14 +67,14 @@ class Notifier:
         self._thread: threading.Thread | None = None
 
     def register(self, url: str, public_key_url: str) -> None:
-        self.target = Target(url, public_key_url)
+        self.target = NotificationTarget(url, public_key_url)
 
     def start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="hull-notifier", daemon=True)
             self._thread.start()
 
-    def record_changed(self, entity: Entity, changes: Changes, is_new: bool) -> None:
+    def record_changed(self, entity: HullRecord, changes: Changes, is_new: bool) -> None:
         """Called under the state's lock. A change of an Account reaches its Users too."""
         if self.target is None:
             return
@@ -101,7 +101,7 @@ class Notifier:
         while target is not None and (body := self._next_notification()) is not None:
             self._deliver(target, body)
 
-    def _add(self, channel: str, entity: Entity, changes: Changes, *, of_account: bool, is_new: bool) -> None:
+    def _add(self, channel: str, entity: HullRecord, changes: Changes, *, of_account: bool, is_new: bool) -> None:
         queue = self._pending[channel]
         pending = queue.setdefault(entity.id, PendingMessage(entity))
         pending.is_new = pending.is_new or is_new
@@ -122,7 +122,7 @@ class Notifier:
                     return _notification(state, channel, [_message(state, pending) for pending in present])
         return None
 
-    def _deliver(self, target: Target, body: dict[str, Any]) -> None:
+    def _deliver(self, target: NotificationTarget, body: dict[str, Any]) -> None:
         for retries in range(MAX_TRIES):
             flow = self._try(target, {**body, "kraken": {"retries": retries}})
             if isinstance(flow.get("size"), int) and flow["size"] > 0:
@@ -134,8 +134,8 @@ class Notifier:
                 return
         self.exchanges[-1]["given_up"] = True
 
-    def _try(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
-        """Post once. Gives the flow_control of the answer; anything but a 200 that says `next` is a retry."""
+    def _try(self, target: NotificationTarget, body: dict[str, Any]) -> dict[str, Any]:
+        """Post once. Return the flow_control of the answer; anything but a 200 that says `next` is a retry."""
         headers = {
             "Content-Type": "application/json",
             "X-Hull-Smart-Notifier": "true",
@@ -215,7 +215,7 @@ class SegmentMoves:
 class PendingMessage:
     """All changes of one record since the last notification. `user` stays empty for an account:update."""
 
-    entity: Entity
+    entity: HullRecord
     is_new: bool = False
     user: _Diff = field(default_factory=dict)
     account: _Diff = field(default_factory=dict)
@@ -293,7 +293,7 @@ def _segments(state: HullState, kind: Kind) -> list[dict[str, Any]]:
     return [segment_object(segment) for segment in state.segments.of_kind(kind)]
 
 
-def _membership(state: HullState, name: str, ids_name: str, entity: Entity | None) -> dict[str, Any]:
+def _membership(state: HullState, name: str, ids_name: str, entity: HullRecord | None) -> dict[str, Any]:
     held = [] if entity is None else state.segments.holding(entity.kind, entity.id)
     return {name: [segment_object(segment) for segment in held], ids_name: [segment.id for segment in held]}
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from sandbox.hull.identity import NATURAL_CLAIM, Entity, Kind, registrable_domain
-from sandbox.hull.state import HullState, Segment, iso
+from sandbox.hull.identity import NATURAL_CLAIM, HullRecord, Kind, registrable_domain
+from sandbox.hull.state import HullSegment, HullState, iso
 
 Report = dict[str, Any]
 BUILT_IN = frozenset((
@@ -39,7 +39,7 @@ _IDENTITY_TYPES: dict[Kind, dict[str, str]] = {
 _TIMES = {"created_at": "date", "updated_at": "date"}
 
 
-def user_report(state: HullState, user: Entity) -> Report:
+def user_report(state: HullState, user: HullRecord) -> Report:
     """With the Account embedded under `account`, {} when there is none."""
     attributes = {report_key("user", name): value for name, value in user.attributes.items()}
     account = state.account_of(user)
@@ -47,21 +47,21 @@ def user_report(state: HullState, user: Entity) -> Report:
     return {**_identity(state, user), "domain": _user_domain(user), **attributes, "account": embedded}
 
 
-def account_report(state: HullState, account: Entity) -> Report:
+def account_report(state: HullState, account: HullRecord) -> Report:
     return {**_identity(state, account), **account.attributes}
 
 
-def report_of(state: HullState, entity: Entity) -> Report:
+def report_of(state: HullState, entity: HullRecord) -> Report:
     return user_report(state, entity) if entity.kind == "user" else account_report(state, entity)
 
 
-def plain_record(state: HullState, entity: Entity) -> Report:
+def plain_record(state: HullState, entity: HullRecord) -> Report:
     """The complete record without prefixes, the Account as `account_id`: for comparing, not for connectors."""
     record = {**_identity(state, entity), **entity.attributes}
     return {**record, "account_id": entity.account_id} if entity.kind == "user" else record
 
 
-def segment_object(segment: Segment) -> dict[str, Any]:
+def segment_object(segment: HullSegment) -> dict[str, Any]:
     return {
         "id": segment.id,
         "name": segment.name,
@@ -77,7 +77,7 @@ def report_key(kind: Kind, name: str) -> str:
     return f"traits_{name}" if custom else name
 
 
-def _identity(state: HullState, entity: Entity) -> Report:
+def _identity(state: HullState, entity: HullRecord) -> Report:
     return {
         "id": entity.id,
         NATURAL_CLAIM[entity.kind]: entity.natural,
@@ -90,7 +90,7 @@ def _identity(state: HullState, entity: Entity) -> Report:
     }
 
 
-def _user_domain(user: Entity) -> str | None:
+def _user_domain(user: HullRecord) -> str | None:
     """Filled from the e-mail; a written attribute of that name replaces it."""
     return registrable_domain(user.natural.rpartition("@")[2]) if user.natural else None
 

@@ -12,7 +12,7 @@ from operator import ge, gt, le, lt
 from typing import Any
 
 from sandbox.hull.attributes import comparable, is_number
-from sandbox.hull.identity import NATURAL_CLAIM, Directory, Entity, natural_claim
+from sandbox.hull.identity import NATURAL_CLAIM, Directory, HullRecord, natural_claim
 from sandbox.hull.reports import report_of
 from sandbox.hull.state import HullState
 
@@ -23,7 +23,7 @@ _Selected = set[str] | None
 
 
 class QueryRefused(ValueError):
-    """The query says something this search does not know."""
+    """The query has something that this search does not know."""
 
 
 def search_page(state: HullState, directory: Directory, request: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _whole(request: dict[str, Any], name: str, default: int) -> int:
     return value
 
 
-def _slice(entities: Iterator[Entity], first: int, count: int) -> list[Entity]:
+def _slice(entities: Iterator[HullRecord], first: int, count: int) -> list[HullRecord]:
     for _ in zip(range(first), entities, strict=False):
         pass
     return [entity for _, entity in zip(range(count), entities, strict=False)]
@@ -174,7 +174,7 @@ def _holding(state: HullState, directory: Directory, field: str, value: Any) -> 
     return state.lookups[directory.kind].holders(field, value)
 
 
-def _values(state: HullState, entity: Entity, field: str) -> list[Any]:
+def _values(state: HullState, entity: HullRecord, field: str) -> list[Any]:
     """What the report shows under a field, as a list; nothing for null."""
     report = report_of(state, entity)
     value = report.get(field, report.get(f"traits_{field}"))

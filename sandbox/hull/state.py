@@ -21,9 +21,9 @@ from sandbox.hull.identity import (
     NATURAL_CLAIM,
     Claims,
     Directory,
-    Entity,
+    HullRecord,
+    IdentityMatch,
     Kind,
-    Resolution,
     find_matches,
     natural_claim,
     read_claims,
@@ -33,7 +33,7 @@ from sandbox.hull.identity import (
 _LOG_LINES = 20_000
 _Message = list[Any]
 #: called with (record, what changed, whether the record is new)
-ChangeListener = Callable[[Entity, Changes, bool], None]
+ChangeListener = Callable[[HullRecord, Changes, bool], None]
 
 
 class HullState:
@@ -46,7 +46,7 @@ class HullState:
         self.users, self.accounts = Directory("user"), Directory("account")
         self.schemas: dict[Kind, Schema] = {"user": Schema("user"), "account": Schema("account")}
         self.lookups = {"user": AttributeLookup(self.users), "account": AttributeLookup(self.accounts)}
-        self.segments = Segments()
+        self.segments = HullSegments()
         self.members: dict[str, set[str]] = {}
         self.links = 0
         self.counts: Counter[str] = Counter()
@@ -60,13 +60,13 @@ class HullState:
     def directory(self, kind: Kind) -> Directory:
         return self.users if kind == "user" else self.accounts
 
-    def find(self, hull_id: str) -> Entity | None:
+    def find(self, hull_id: str) -> HullRecord | None:
         return self.users.find(hull_id) or self.accounts.find(hull_id)
 
-    def account_of(self, user: Entity) -> Entity | None:
+    def account_of(self, user: HullRecord) -> HullRecord | None:
         return None if user.account_id is None else self.accounts.find(user.account_id)
 
-    def find_by_claims(self, kind: Kind, claims: Claims) -> Entity | None:
+    def find_by_claims(self, kind: Kind, claims: Claims) -> HullRecord | None:
         """Find the record that the claims mean; change nothing."""
         matches = find_matches(self.directory(kind), claims)
         return matches[0] if matches else None
@@ -83,7 +83,7 @@ class HullState:
         line = {"event": f"incoming.{kind}.error", "reason": reason, "at": iso(self.clock()), **facts}
         self.log.append(line)
 
-    def identify(self, kind: Kind, claims: Claims, *, create: bool, now: float) -> Resolution | None:
+    def identify(self, kind: Kind, claims: Claims, *, create: bool, now: float) -> IdentityMatch | None:
         """Find, create or merge a record, and update everything that refers to it."""
         directory = self.directory(kind)
         found = resolve(directory, claims, create=create, now=now)
@@ -100,7 +100,7 @@ class HullState:
             self._match_account(found.entity, now)
         return found
 
-    def write(self, entity: Entity, body: Mapping[str, Any], *, now: float, problems: list[str]) -> Changes:
+    def write(self, entity: HullRecord, body: Mapping[str, Any], *, now: float, problems: list[str]) -> Changes:
         """Apply the attributes of a message; those that identify go through the identity rules."""
         changes: Changes = {}
         if not IDENTIFYING_KEYS[entity.kind].isdisjoint(body):
@@ -114,7 +114,7 @@ class HullState:
             self.lookups[entity.kind].note(entity, changes)
         return changes
 
-    def link(self, user: Entity, account: Entity, now: float) -> Changes:
+    def link(self, user: HullRecord, account: HullRecord, now: float) -> Changes:
         """A User belongs to one Account at most; a second link moves it."""
         if user.account_id == account.id:
             return {}
@@ -125,13 +125,13 @@ class HullState:
         self.links += 1
         return {"id": (before, account.id)}
 
-    def unlink(self, user: Entity) -> None:
+    def unlink(self, user: HullRecord) -> None:
         if user.account_id is not None:
             self.members[user.account_id].discard(user.id)
             user.account_id = None
             self.links -= 1
 
-    def incinerate(self, entity: Entity) -> None:
+    def incinerate(self, entity: HullRecord) -> None:
         """Delete a record for good."""
         if entity.kind == "user":
             self.unlink(entity)
@@ -143,7 +143,7 @@ class HullState:
         self.directory(entity.kind).remove(entity)
         self.counts["incinerated"] += 1
 
-    def define_segment(self, kind: Kind, name: str, hull_ids: Iterable[str]) -> Segment:
+    def define_segment(self, kind: Kind, name: str, hull_ids: Iterable[str]) -> HullSegment:
         """Make or refill a segment. Records that enter or leave are announced as {"segments": (left, entered)}, ids of
         segments.
         """
@@ -157,12 +157,12 @@ class HullState:
                 self.announce(entity, {"segments": side})
         return segment
 
-    def announce(self, entity: Entity, changes: Changes, *, is_new: bool = False) -> None:
+    def announce(self, entity: HullRecord, changes: Changes, *, is_new: bool = False) -> None:
         """Tell the notifier, if there is one, that a record changed."""
         if self.listener is not None and (changes or is_new):
             self.listener(entity, changes, is_new)
 
-    def _absorb(self, winner: Entity, loser: Entity, now: float) -> None:
+    def _absorb(self, winner: HullRecord, loser: HullRecord, now: float) -> None:
         self.counts["merges"] += 1
         self.lookups[loser.kind].forget(loser)
         self.segments.replace_member(loser.id, winner.id)
@@ -183,7 +183,7 @@ class HullState:
             self.users.by_id[user_id].account_id = winner.id
             self.members.setdefault(winner.id, set()).add(user_id)
 
-    def _write_identity(self, entity: Entity, given: Mapping[str, Any], problems: list[str]) -> Changes:
+    def _write_identity(self, entity: HullRecord, given: Mapping[str, Any], problems: list[str]) -> Changes:
         """`email`, `domain` and `external_id` among the attributes change the record's identity, but never merge it."""
         kind, directory, changes = entity.kind, self.directory(entity.kind), Changes()
         values = {name: v.get("value") if isinstance(v, dict) else v for name, v in given.items()}
@@ -201,7 +201,7 @@ class HullState:
             directory.set_natural(entity, claims.natural)
         return changes
 
-    def _match_account(self, user: Entity, now: float) -> None:
+    def _match_account(self, user: HullRecord, now: float) -> None:
         """The platform's option to put a new User into the Account of its e-mail's domain."""
         domain = natural_claim("account", (user.natural or "").rpartition("@")[2], []) if user.natural else None
         account = next(iter(self.accounts.holders(domain)), None) if domain else None
@@ -210,7 +210,7 @@ class HullState:
 
 
 @dataclass(slots=True)
-class Segment:
+class HullSegment:
     id: str
     name: str
     kind: Kind
@@ -219,29 +219,29 @@ class Segment:
     members: set[str] = field(default_factory=set)
 
 
-class Segments:
+class HullSegments:
     """All segments of both kinds, and who is in them."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, Segment] = {}
+        self._by_id: dict[str, HullSegment] = {}
 
-    def of_kind(self, kind: Kind) -> list[Segment]:
+    def of_kind(self, kind: Kind) -> list[HullSegment]:
         return [segment for segment in self._by_id.values() if segment.kind == kind]
 
-    def holding(self, kind: Kind, hull_id: str) -> list[Segment]:
+    def holding(self, kind: Kind, hull_id: str) -> list[HullSegment]:
         return [segment for segment in self._by_id.values() if segment.kind == kind and hull_id in segment.members]
 
-    def get_or_define(self, kind: Kind, name: str, now: float) -> Segment:
+    def get_or_define(self, kind: Kind, name: str, now: float) -> HullSegment:
         """Within one kind a name means one segment."""
         for segment in self.of_kind(kind):
             if segment.name == name:
                 return segment
-        segment = Segment(f"5ee30000{len(self._by_id) + 1:016x}", name, kind, now, now)
+        segment = HullSegment(f"5ee30000{len(self._by_id) + 1:016x}", name, kind, now, now)
         self._by_id[segment.id] = segment
         return segment
 
-    def set_members(self, segment: Segment, hull_ids: Iterable[str], now: float) -> tuple[set[str], set[str]]:
-        """Replace the list. Gives (ids that entered, ids that left)."""
+    def set_members(self, segment: HullSegment, hull_ids: Iterable[str], now: float) -> tuple[set[str], set[str]]:
+        """Replace the list. Return (ids that entered, ids that left)."""
         members = set(hull_ids)
         entered, left = members - segment.members, segment.members - members
         segment.members, segment.updated_at = members, now

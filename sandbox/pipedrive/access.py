@@ -33,7 +33,7 @@ _NEEDED: dict[str, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class AllowedTokens:
     """Who may call: one API token, some access tokens, and whether the token may stand in the query string."""
 
     api_token: str = API_TOKEN
@@ -42,7 +42,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class ApiCaller:
     """The owner of the request's token: `flask.g.caller` in every view of the API.
 
     `by_app`: a Bearer token, so an app acts for the user. `scopes` None: whatever the user may.
@@ -56,7 +56,7 @@ class Caller:
     scopes: frozenset[str] | None = None
 
 
-def read_caller(access: Access, company: Company, grants: Grants) -> Caller:
+def read_caller(access: AllowedTokens, company: Company, grants: Grants) -> ApiCaller:
     """Return whose token the request has. Raises: ApiError 400, 401."""
     bearer = request.headers.get("Authorization")
     if bearer is not None and "x-api-token" not in request.headers:
@@ -69,14 +69,14 @@ def read_caller(access: Access, company: Company, grants: Grants) -> Caller:
         given = request.args.get("api_token")
     if given is None or given != access.api_token:
         raise answers.gateway(401, "unauthorized access")
-    return Caller(token=given, user=company.users[0], company_id=company.id, company_domain=company.domain)
+    return ApiCaller(token=given, user=company.users[0], company_id=company.id, company_domain=company.domain)
 
 
-def _bearer(token: str, access: Access, company: Company, grants: Grants) -> Caller:
+def _bearer(token: str, access: AllowedTokens, company: Company, grants: Grants) -> ApiCaller:
     """Return the owner of a granted token, or of one that this server was started with: the first user, for everything."""
     held = grants.holder(token)
     if held is not None:
-        return Caller(
+        return ApiCaller(
             token=token,
             user=held.user,
             company_id=held.company_id,
@@ -86,7 +86,9 @@ def _bearer(token: str, access: Access, company: Company, grants: Grants) -> Cal
         )
     if token not in access.access_tokens:
         raise answers.gateway(401, "Invalid token: access_token is invalid")
-    return Caller(token=token, user=company.users[0], company_id=company.id, company_domain=company.domain, by_app=True)
+    return ApiCaller(
+        token=token, user=company.users[0], company_id=company.id, company_domain=company.domain, by_app=True
+    )
 
 
 def demand(scopes: frozenset[str] | None, call: str, method: str, path: str) -> None:
@@ -108,7 +110,7 @@ def needed(call: str, method: str, path: str) -> frozenset[str]:
 
 def me(company: Company) -> Response:
     """Answer for the user the caller's token belongs to, in the company it was granted for."""
-    caller: Caller = g.caller
+    caller: ApiCaller = g.caller
     user = caller.user
     apps = ("sales", "global", "account_settings")
     data = {

@@ -65,7 +65,7 @@ def invalid(reason: str) -> ApiError:
 
 
 def not_found(status: int = 404) -> ApiError:
-    """Say that the record does not exist, or that the caller may not see it."""
+    """Refuse a record that does not exist or that the caller may not see."""
     return ApiError(
         status,
         {
@@ -84,7 +84,7 @@ def gateway(status: int, error: str) -> ApiError:
 
 
 def over_limit() -> ApiError:
-    """Say that a limit is used up."""
+    """Refuse a call over a limit."""
     return gateway(429, "request over limit")
 
 

@@ -19,10 +19,10 @@ from sandbox.company import ENTITIES, Company, Entity
 from sandbox.company.model import editing_as
 from sandbox.faults import Faults
 from sandbox.pipedrive import access, answers, control, fields, oauth, records
-from sandbox.pipedrive.access import API_TOKEN, Access, Caller, demand, read_caller
+from sandbox.pipedrive.access import API_TOKEN, AllowedTokens, ApiCaller, demand, read_caller
 from sandbox.pipedrive.answers import FAULT_KINDS, ApiError
-from sandbox.pipedrive.delivery import Delivery
-from sandbox.pipedrive.limits import BurstLimiter, DailyBudget, Gateway, Ledger
+from sandbox.pipedrive.delivery import WebhookDelivery
+from sandbox.pipedrive.limits import BurstWindow, DailyBudget, Gateway, Ledger
 from sandbox.pipedrive.oauth import Client, Grants
 from sandbox.pipedrive.sales_team import SalesTeam
 from sandbox.pipedrive.webhooks import Subscriptions
@@ -43,7 +43,7 @@ class PipedriveApp(SandboxApp):
         self,
         company: Company,
         *,
-        access: Access,
+        access: AllowedTokens,
         client: Client,
         burst_limit: int | None,
         monotonic: Callable[[], float],
@@ -55,12 +55,12 @@ class PipedriveApp(SandboxApp):
         self.grants = Grants(company, client)
         self.faults = Faults(FAULT_KINDS)
         self.ledger = Ledger()
-        self.limiter = BurstLimiter(burst_limit, monotonic)
+        self.limiter = BurstWindow(burst_limit, monotonic)
         self.budget = DailyBudget(company.clock)
         self.gateway = Gateway(monotonic)
         self.subscriptions = Subscriptions(company)
         self.session = session
-        self.delivery = Delivery(company, self.subscriptions.by_id, session)
+        self.delivery = WebhookDelivery(company, self.subscriptions.by_id, session)
         self.team = SalesTeam(company, seed=company.seed)
         self.retry_after_header = False
         company.listeners.append(self.delivery.take)
@@ -86,7 +86,7 @@ def create_app(
     """
     app = PipedriveApp(
         company,
-        access=Access(api_token=api_token, access_tokens=access_tokens, token_in_query=token_in_query),
+        access=AllowedTokens(api_token=api_token, access_tokens=access_tokens, token_in_query=token_in_query),
         client=client or Client(),
         burst_limit=burst_limit,
         monotonic=monotonic,
@@ -186,7 +186,7 @@ def _enter(app: PipedriveApp) -> Response | None:
 
 def _admit(app: PipedriveApp) -> Response | None:
     """Check token, burst limit, scope and budget; the gateway's page for a token that it blocks. Raises: ApiError."""
-    caller: Caller = read_caller(app.access, app.company, app.grants)
+    caller: ApiCaller = read_caller(app.access, app.company, app.grants)
     g.caller = caller
     if not caller.by_app and app.gateway.blocks(caller.token):
         return answers.html(403, "Access denied")
@@ -207,7 +207,7 @@ def _admit(app: PipedriveApp) -> Response | None:
         g.headers["x-daily-ratelimit-token-remaining"] = str(max(0, app.budget.limit - app.budget.spent))
     if not is_paid:
         app.gateway.note_refusal(caller.token)
-        # The rest of the window is the only sign that tells a spent day from a full window.
+        # Only the rest of the window distinguishes a spent day from a full window.
         g.headers["x-ratelimit-remaining"] = str(max(1, allowance.remaining))
         raise answers.over_limit()
     return None

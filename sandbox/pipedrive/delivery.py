@@ -1,7 +1,7 @@
-"""Delivery of webhooks: each event goes to every subscription for its kind, by the rules of Pipedrive.
+"""Delivery of webhooks: each event is sent to every subscription for its kind, by the rules of Pipedrive.
 
 A failed first attempt is retried three times, then the event is lost; ten of them ban the webhook for half an hour, three
-days without success delete it (`webhooks.WebhookHealth`). Several threads send, so order is not promised, as in reality;
+days without success delete it (`webhooks.SubscriptionHealth`). Several threads send, so order is not promised, as in reality;
 with `schedule.threads` 0 nothing is sent until `run_due`. `Trouble` disturbs a share of the deliveries on purpose. Source:
 docs page guide-for-webhooks-v2.
 """
@@ -24,8 +24,8 @@ from sandbox.company import Company, Event
 from sandbox.company.records import encode
 from sandbox.pipedrive.answers import milliseconds
 from sandbox.pipedrive.payload import OWNER_ONLY, legacy_payload, payload, permitted_users
-from sandbox.pipedrive.schedule import Schedule
-from sandbox.pipedrive.webhooks import DeliveryRules, WebhookHealth
+from sandbox.pipedrive.schedule import DeliverySchedule
+from sandbox.pipedrive.webhooks import DeliveryRules, SubscriptionHealth
 
 logger = logging.getLogger(__name__)
 _THREADS = 4
@@ -112,18 +112,18 @@ class Attempt:
     repeat: bool = False
 
 
-class Delivery:
+class WebhookDelivery:
     """Sends events to subscribers; every public method may be called from any thread."""
 
     def __init__(self, company: Company, subscriptions: dict[int, dict[str, Any]], session: requests.Session) -> None:
         self.rules = DeliveryRules()
-        self.schedule = Schedule(company.clock, threads=_THREADS)
+        self.schedule = DeliverySchedule(company.clock, threads=_THREADS)
         self.counts: Counter[str] = Counter(dict.fromkeys(_OUTCOMES, 0))
         self.waiting = 0  # attempts that are still to be made
         self._company = company
         self._subscriptions = subscriptions
         self._session = session
-        self._health: dict[int, WebhookHealth] = {}
+        self._health: dict[int, SubscriptionHealth] = {}
         self._disruptions = Disruptions(Trouble())
         self._lock = threading.RLock()
 
@@ -152,10 +152,10 @@ class Delivery:
         """Wait until everything that is due has been tried; do not wait for later retries."""
         self.schedule.settle()
 
-    def health(self, webhook_id: int) -> WebhookHealth:
+    def health(self, webhook_id: int) -> SubscriptionHealth:
         """Return the health of a webhook now."""
         with self._lock:
-            health = self._health.setdefault(webhook_id, WebhookHealth())
+            health = self._health.setdefault(webhook_id, SubscriptionHealth())
             health.end_ban(self._company.clock())
             return health
 

@@ -126,11 +126,11 @@ def _options(options: list[Option]) -> Response:
 
 
 def _settings(parameters: query.Parameters) -> dict[str, Any]:
-    asked = query.words(parameters, "include_fields")
-    for name in asked:
+    wanted = query.words(parameters, "include_fields")
+    for name in wanted:
         if name not in SETTINGS:
             raise answers.invalid(f"include_fields: must be among {', '.join(SETTINGS)}")
-    return {name: _SETTINGS[name] for name in asked}
+    return {name: _SETTINGS[name] for name in wanted}
 
 
 def _known(company: Company, entity: Entity, code: str) -> Field:

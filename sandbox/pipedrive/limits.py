@@ -23,7 +23,7 @@ _CALM_S = 10.0  # a blocked token may call again after so long without a request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class BurstAllowance:
     """Whether a request passes, and the window that its answer shows."""
 
     passes: bool
@@ -40,7 +40,7 @@ class Allowance:
         }
 
 
-class BurstLimiter:
+class BurstWindow:
     """Requests of a token within a rolling two seconds; ten for the search API. `limit` None lets everything pass but still
     counts.
     """
@@ -51,7 +51,7 @@ class BurstLimiter:
         self._passed: dict[tuple[str, bool], deque[float]] = {}
         self._lock = threading.Lock()
 
-    def take(self, token: str, *, search: bool) -> Allowance:
+    def take(self, token: str, *, search: bool) -> BurstAllowance:
         """Count one request of a token, unless the window is full; search has a window of its own."""
         now = self._clock()
         limit = self._limit(search=search)
@@ -63,7 +63,7 @@ class BurstLimiter:
             if passes:
                 passed.append(now)
             reset_s = max(1, math.ceil(passed[0] + _WINDOW_S - now)) if passed else 1
-            return Allowance(passes=passes, limit=limit, remaining=limit - len(passed), reset_s=reset_s)
+            return BurstAllowance(passes=passes, limit=limit, remaining=limit - len(passed), reset_s=reset_s)
 
     def _limit(self, *, search: bool) -> int:
         if self.limit is None:

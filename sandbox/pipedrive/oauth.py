@@ -53,9 +53,9 @@ class Client:
 class Switches:
     """How the server behaves.
 
-    `decision` answers for the person in front of the page; `user_id` is who that is (None: the first administrator), in which
-    company (None: this one). `api_domain` None: the origin the token was asked from. `callback_url` None: any is accepted.
-    `refresh_ends_older`: whether a refresh ends older access tokens, which no page documents.
+    `decision` answers for the person in front of the page; `user_id` is who that is (None: the first administrator), in
+    which company (None: this one). `api_domain` None: the origin that the token was requested from. `callback_url` None: any
+    is accepted. `refresh_ends_older`: whether a refresh ends older access tokens, which no page documents.
     """
 
     token_lifetime_s: int = 3599
@@ -80,7 +80,7 @@ class GrantRefused(Exception):
 
 
 def authorize(grants: Grants, company_name: str) -> Response:
-    """Answer GET /oauth/authorize: a page, or the redirect that `decision` or the switch asks for."""
+    """Answer GET /oauth/authorize: a page, or the redirect that `decision` or the switch selects."""
     try:
         redirect_uri = _checked(grants, request.args)
     except GrantRefused as refusal:
@@ -156,11 +156,11 @@ def _notify(held: Installation, client: Client, session: requests.Session, momen
     return answer.status_code
 
 
-def _checked(grants: Grants, asked: _Form) -> str:
+def _checked(grants: Grants, parameters: _Form) -> str:
     """Check the client, and return where the answer goes. Raises: GrantRefused."""
-    if asked.get("client_id") != grants.client.id:
+    if parameters.get("client_id") != grants.client.id:
         raise GrantRefused("invalid_client", "Invalid client: client is invalid")
-    uri = asked.get("redirect_uri", "")
+    uri = parameters.get("redirect_uri", "")
     parts = urlsplit(uri)
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise GrantRefused("invalid_request", "Invalid request: redirect_uri is not a valid URI")

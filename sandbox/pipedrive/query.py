@@ -1,4 +1,4 @@
-"""The query string of list and search requests: read it, write and read page markers, and reshape bodies as it says.
+"""The query string of list and search requests: read it, write and read page markers, and reshape bodies by it.
 
 A marker is unpadded base64url JSON, {"field", "fieldValue", "sortDirection", "id"}, as in the examples of the v2 OpenAPI
 file: a keyset position, not a snapshot. Unknown parameters are ignored; a known one that cannot be read is a 400.
@@ -80,12 +80,12 @@ def decode_cursor(cursor: str) -> dict[str, object]:
 
 def limit(parameters: Parameters) -> int:
     """Read `limit`: 1 to 500, 100 when absent."""
-    asked = integer(parameters, "limit")
-    if asked is None:
+    wanted = integer(parameters, "limit")
+    if wanted is None:
         return _DEFAULT_LIMIT
-    if not 1 <= asked <= _MAX_LIMIT:
+    if not 1 <= wanted <= _MAX_LIMIT:
         raise invalid(f"limit: must be between 1 and {_MAX_LIMIT}")
-    return asked
+    return wanted
 
 
 def integer(parameters: Parameters, name: str) -> int | None:
@@ -194,16 +194,16 @@ def _selection(company: Company, entity: Entity, parameters: Parameters) -> _Ste
 
 
 def _extras(company: Company, entity: Entity, parameters: Parameters) -> _Step | None:
-    asked = words(parameters, "include_fields")
+    wanted = words(parameters, "include_fields")
     kinds = OPTIONAL_FIELDS[entity]
-    for name in asked:
+    for name in wanted:
         if name not in kinds:
             raise invalid(f"include_fields: {name} is not one of the optional fields")
 
     def extend(record: Record) -> None:
-        record.update({name: _extra(company, entity, record, name) for name in asked})
+        record.update({name: _extra(company, entity, record, name) for name in wanted})
 
-    return extend if asked else None
+    return extend if wanted else None
 
 
 def _extra(company: Company, entity: Entity, record: Record, name: str) -> Any:

@@ -38,10 +38,10 @@ _MAX_ITEM_SEARCH = 100
 def list_page(company: Company, entity: Entity) -> Response:
     """Answer GET /api/v2/persons."""
     parameters = request.args
-    asked = query.page_query(parameters, with_organization=entity == "person")
-    rows, bodies = company.page(entity, asked)
-    wanted = asked.limit - 1
-    marker = query.write_cursor(rows[wanted - 1], asked) if len(rows) > wanted else None
+    page_query = query.page_query(parameters, with_organization=entity == "person")
+    rows, bodies = company.page(entity, page_query)
+    wanted = page_query.limit - 1
+    marker = query.write_cursor(rows[wanted - 1], page_query) if len(rows) > wanted else None
     return answers.page(query.reshape(company, entity, parameters, bodies[:wanted]), marker)
 
 
@@ -179,10 +179,10 @@ def _search(company: Company, entity: Entity, parameters: query.Parameters, want
     shortest = 1 if exact else 2
     if len(term) < shortest:
         raise answers.invalid(f"term: must be at least {shortest} characters long")
-    asked = query.words(parameters, "fields")
+    kinds = query.words(parameters, "fields")
     search_query = SearchQuery(
         term=term,
-        kinds=tuple(kind for kind in _KINDS[entity] if not asked or kind in asked),
+        kinds=tuple(kind for kind in _KINDS[entity] if not kinds or kind in kinds),
         exact=exact,
         organization_id=query.integer(parameters, "organization_id") if entity == "person" else None,
         limit=wanted + 1,
@@ -213,11 +213,11 @@ def _search_answer(items: list[dict[str, Any]], wanted: int, more: dict[str, Any
     return json_answer({"success": True, "data": data, "additional_data": {"next_cursor": marker}})
 
 
-def _search_item(company: Company, entity: Entity, record: Record, asked: SearchQuery) -> dict[str, Any]:
+def _search_item(company: Company, entity: Entity, record: Record, searched: SearchQuery) -> dict[str, Any]:
     fields = company.custom_fields(entity)
-    term = asked.term.casefold()
+    term = searched.term.casefold()
     matched = [text for text in texts(record, "custom_fields", fields) if term in text.casefold()]
-    exact = any(term == text.casefold() for kind in asked.kinds for text in texts(record, kind, fields))
+    exact = any(term == text.casefold() for kind in searched.kinds for text in texts(record, kind, fields))
     shared: dict[str, Any] = {
         "id": record["id"],
         "type": entity,

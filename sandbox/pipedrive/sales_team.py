@@ -165,7 +165,7 @@ class TeamContext:
         return f"{head.capitalize()} {sector} {self.draw.choice(names.LEGAL_FORMS)}".strip()
 
     def website(self) -> str:
-        """Draw a website, nearly always one nobody has."""
+        """Draw a website, nearly always one that is new."""
         return f"https://www.{names.domain(self.draw.randrange(10**6, 10**9))}/"
 
     def email(self, slug: str | None = None) -> Record:

@@ -31,7 +31,7 @@ class _Entry(NamedTuple):
     run: Action
 
 
-class Schedule:
+class DeliverySchedule:
     """Actions by time. Threads start with the first action.
 
     `threads` 0 leaves the work to `run_due`; `clock` gives epoch seconds and runs `clock_factor` times as fast as real time;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,6 @@ class AppOptions:
     persons: int = 1000
     organizations: int = 200
     api_token: str = API_TOKEN
-    access_tokens: Sequence[str] = ()
     client_id: str = Client().id
     client_secret: str = Client().secret
     burst_limit: int | None = None
@@ -60,7 +58,6 @@ def make_app(**options: Any) -> PipedriveApp:
     app = create_app(
         company,
         api_token=given.api_token,
-        access_tokens=frozenset(given.access_tokens),
         burst_limit=given.burst_limit,
         client=Client(id=given.client_id, secret=given.client_secret),
     )

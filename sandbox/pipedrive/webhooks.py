@@ -14,7 +14,7 @@ from flask import Response, g
 
 from sandbox.app import json_answer, require_number
 from sandbox.company import Company
-from sandbox.pipedrive.access import Caller
+from sandbox.pipedrive.access import ApiCaller
 from sandbox.pipedrive.answers import ApiError, milliseconds
 from sandbox.pipedrive.records import json_object
 
@@ -68,14 +68,14 @@ class Subscriptions:
             if (subscription["type"], subscription["owner_id"]) == (_OF_APP, user_id):
                 self.by_id.pop(webhook_id, None)
 
-    def _seen(self, caller: Caller) -> list[dict[str, Any]]:
+    def _seen(self, caller: ApiCaller) -> list[dict[str, Any]]:
         """List what a caller may see: everything, or what the app made for this user."""
         held = list(self.by_id.values())
         if not caller.by_app:
             return held
         return [each for each in held if (each["type"], each["owner_id"]) == (_OF_APP, caller.user.id)]
 
-    def _subscription(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    def _subscription(self, body: dict[str, Any], caller: ApiCaller) -> dict[str, Any]:
         user_id = caller.user.id
         return {
             "id": self._last_id,
@@ -153,7 +153,7 @@ class DeliveryRules:
 
 
 @dataclass(slots=True)
-class WebhookHealth:
+class SubscriptionHealth:
     """The health of one webhook. The caller holds a lock."""
 
     failures: int = 0

@@ -17,7 +17,7 @@ from pipeline import telemetry, wiring
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.wiring import open_connector
-from sandbox.hull.notifier import Target
+from sandbox.hull.notifier import NotificationTarget
 from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_ada, press, save_in_hull
@@ -231,7 +231,7 @@ def hull_knocks(world: World) -> Iterator[Callable[[], list[Any]]]:
     )
     client = create_app(wake=lambda: None).test_client()
     notifier = world.hull_app.extensions["hull_notifier"]
-    notifier.target = Target("/smart-notifier", "https://hull.test/__sandbox__/public-key")
+    notifier.target = NotificationTarget("/smart-notifier", "https://hull.test/__sandbox__/public-key")
 
     def post(url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
         answer = client.post(url, headers=dict(headers), data=body)

@@ -10,7 +10,7 @@ import pytest
 from pipeline import settings as settings_room
 from pipeline.clients.limits import BurstLimiter
 from pipeline.domain.kinds import Entity
-from sandbox.pipedrive.limits import BurstLimiter as PipedrivesLimit
+from sandbox.pipedrive.limits import BurstWindow as PipedrivesLimit
 from tests.deliveries import notify
 from tests.journeys.people import age
 from tests.journeys.told_by_hull import (

@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 from flask import Flask
 
-from sandbox.hull.identity import Entity, Kind, read_claims
+from sandbox.hull.identity import HullRecord, Kind, read_claims
 from sandbox.hull.state import HullState
 
 CONNECTOR_ID = "65f000000000000000000001"
@@ -70,17 +70,17 @@ class Hull:
         response = self.app.test_client().open(path, method=method, headers=headers or CREDENTIALS, **sent)
         return response.status_code, json.loads(response.data)
 
-    def user(self, **claims: str) -> Entity:
+    def user(self, **claims: str) -> HullRecord:
         """The one User who answers to these claims."""
         return self._only("user", claims)
 
-    def account(self, **claims: str) -> Entity:
+    def account(self, **claims: str) -> HullRecord:
         return self._only("account", claims)
 
     def reasons(self) -> list[str]:
         return [line["reason"] for line in self.state.log]
 
-    def _only(self, kind: Kind, claims: Json) -> Entity:
+    def _only(self, kind: Kind, claims: Json) -> HullRecord:
         found = self.state.find_by_claims(kind, read_claims(kind, claims, []))
         assert found is not None, f"no {kind} {claims}"
         return found

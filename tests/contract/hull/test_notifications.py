@@ -12,7 +12,7 @@ import jwt
 import pytest
 from werkzeug.serving import make_server
 
-from sandbox.hull.notifier import MAX_TRIES, Notifier
+from sandbox.hull.notifier import MAX_TRIES, HullNotifier
 from tests.contract.hull.sender import CONNECTOR_ID, SECRET, Hull, Json, link_message, user_message
 
 ADA = {"email": "ada@acme.com"}
@@ -47,8 +47,8 @@ def connector(hull: Hull) -> Connector:
     return taker
 
 
-def notifier_of(hull: Hull) -> Notifier:
-    notifier: Notifier = hull.app.extensions["hull_notifier"]
+def notifier_of(hull: Hull) -> HullNotifier:
+    notifier: HullNotifier = hull.app.extensions["hull_notifier"]
     return notifier
 
 
