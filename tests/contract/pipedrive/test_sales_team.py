@@ -1,4 +1,4 @@
-"""The sales team does what salespeople do, the same for the same seed."""
+"""The sales team changes records as salespeople do, the same for the same seed."""
 
 from __future__ import annotations
 

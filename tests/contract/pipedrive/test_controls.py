@@ -1,4 +1,4 @@
-"""Deliveries, webhooks and the sales team over HTTP, as a demo or a benchmark in another process sees them."""
+"""Controls of deliveries, webhooks and the sales team over HTTP, as a demo or a benchmark uses them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def edit(app: PipedriveApp, times: int = 1) -> None:
     app.delivery.run_due()
 
 
-def test_deliveries_are_counted_by_what_became_of_them(
+def test_deliveries_are_counted_by_their_outcome(
     hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int, clock: Clock
 ) -> None:
     edit(hooked)
@@ -105,11 +105,13 @@ def test_fewer_retries_are_fewer_attempts(
     "body",
     [{"trouble": {"lost": 2}}, {"trouble": 5}, {"rules": {"shoes": 1}}, {"rules": {"retry_after_s": 3}}, {"luck": 1}],
 )
-def test_deliveries_refuse_what_makes_no_sense(told: Api, body: dict[str, Any]) -> None:
+def test_deliveries_refuse_an_invalid_body(told: Api, body: dict[str, Any]) -> None:
     assert told.call("POST", DELIVERIES, body).status_code == 400
 
 
-def test_a_webhook_is_banned_and_let_go_by_hand(hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int) -> None:
+def test_a_webhook_is_banned_and_its_ban_ended_by_hand(
+    hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int
+) -> None:
     told.ok("POST", WEBHOOKS, {"id": hook, "ban_s": None})
     edit(hooked)
     during = len(receiver.got)
@@ -129,7 +131,7 @@ def test_a_webhook_is_switched_off_and_on(hooked: PipedriveApp, told: Api, recei
     assert len(receiver.got) == 1
 
 
-def test_a_webhook_is_pointed_elsewhere(hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int) -> None:
+def test_a_webhook_is_redirected(hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int) -> None:
     told.ok("POST", WEBHOOKS, {"id": hook, "subscription_url": f"{ORIGIN}/elsewhere"})
     edit(hooked)
 
@@ -144,11 +146,11 @@ def test_a_webhook_is_deleted_behind_its_owners_back(told: Api, hook: int) -> No
 
 
 @pytest.mark.parametrize("body", [{"colour": 1}, {"ban_s": "long"}, {"id": []}])
-def test_meddling_that_makes_no_sense_is_refused(told: Api, hook: int, body: dict[str, Any]) -> None:
+def test_an_invalid_change_of_webhooks_is_refused(told: Api, hook: int, body: dict[str, Any]) -> None:
     assert told.call("POST", WEBHOOKS, body).status_code in {400, 404}
 
 
-def test_the_team_is_sent_to_work_and_home(hooked: PipedriveApp, told: Api) -> None:
+def test_the_team_starts_and_stops(hooked: PipedriveApp, told: Api) -> None:
     set_to = told.ok("POST", TEAM, {"rate": 0.001, "weights": {"edit_name": 5}, "seed": 9})
     assert (set_to["rate"], set_to["weights"]["edit_name"]) == (0.001, 5)
     hooked.team.act()
@@ -160,11 +162,11 @@ def test_the_team_is_sent_to_work_and_home(hooked: PipedriveApp, told: Api) -> N
 
 
 @pytest.mark.parametrize("body", [{}, {"rate": "fast"}, {"rate": 1, "weights": {"juggle": 1}}, {"rate": -1}])
-def test_the_team_refuses_what_makes_no_sense(told: Api, body: dict[str, Any]) -> None:
+def test_the_team_refuses_an_invalid_body(told: Api, body: dict[str, Any]) -> None:
     assert told.call("POST", TEAM, body).status_code == 400
 
 
-def test_switches_are_no_changes_of_the_company(hooked: PipedriveApp, told: Api, hook: int) -> None:
+def test_controls_are_no_changes_of_the_company(hooked: PipedriveApp, told: Api, hook: int) -> None:
     before = len(hooked.ledger.mutations)
 
     for path, body in ((DELIVERIES, {}), (WEBHOOKS, {}), (TEAM, {"rate": 0})):

@@ -1,4 +1,4 @@
-"""Records that leave: merged into another, brought back, gone for good."""
+"""Records that are merged into another, restored, or purged."""
 
 from __future__ import annotations
 
