@@ -149,7 +149,7 @@ def put_api_token(call: Call, request: NewSecret) -> TokenReplaced:
     proven = setup.prove_credentials(call.connector, pipedrive_token=request.secret)
     with call.transaction() as session:
         setup.store_credentials(session, call.connector.key, proven)
-    return TokenReplaced(done="replaced", warning=definitions.see_that_known(call.connector.key))
+    return TokenReplaced(done="replaced", warning=definitions.ensure_fields_known(call.connector.key))
 
 
 @operation(

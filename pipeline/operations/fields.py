@@ -160,7 +160,7 @@ def list_fields(call: Call, request: FieldsOfEntity) -> FieldsAnswer:
 )
 def read_fields(call: Call, _request: ConnectorRequest) -> Done:
     """Read Pipedrive's fields again. Costs 10 tokens for each entity."""
-    found = definitions.ask_fields(call.connector.key)
+    found = definitions.fetch_fields(call.connector.key)
     with call.transaction() as session:
         definitions.keep_fields(session, call.connector.key, found)
     return Done(done="read")

@@ -183,7 +183,7 @@ def consequences(
 ) -> list[ConsequenceShape]:
     """Return the runs that would apply the new settings to known records, with their cost."""
     found = []
-    for each in backfill.called_for(session, connector_key, before, after):
+    for each in backfill.required_runs(session, connector_key, before, after):
         records = _about(session, connector_key, each.entity)
         tokens = fetch_cost(records, settings().page_limit).tokens if each.kind == "full" else 0
         what = f"About {records:,} {each.entity.plural.capitalize()}"

@@ -96,7 +96,7 @@ def lacks_currency(session: Session, connector_key: int, catalog: FieldCatalog, 
     return is_needed and connectors.default_currency(session, connector_key) is None
 
 
-def current(wired: Wired, entity: Entity, plan: Plan, *, not_before: datetime | None = None) -> Plan:
+def current_plan(wired: Wired, entity: Entity, plan: Plan, *, not_before: datetime | None = None) -> Plan:
     """Return a plan with definitions that are not expired, nor older than `not_before`.
 
     Raises: the client's errors, only if the definitions were never read.
@@ -134,16 +134,16 @@ def _is_newer(now: Plan, plan: Plan) -> bool:
     return plan.fields_read_at is None or now.fields_read_at > plan.fields_read_at
 
 
-def up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
+def plan_up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
     """The same, for a stage that has no need of Pipedrive otherwise."""
     if plan.fields_read_at is not None and plan.fields_read_at >= datetime.now(UTC) - LIFE:
         return plan
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-    return current(wired, Entity(batch.entity), plan)
+    return current_plan(wired, Entity(batch.entity), plan)
 
 
-def for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan | None:
+def plan_for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan | None:
     """Return the plan of newer definitions, because records have values that `plan` does not know; None if there are none.
 
     unknown  from `key_of`
@@ -160,7 +160,7 @@ def for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan
     return _renewed(wired, entity, plan, sorted(set(unknown)), burst_s=BURST_S, again_s=AGAIN_S)
 
 
-def moved_on(session: Session, connector_key: int, entity: Entity, read_at: datetime | None) -> bool:
+def has_newer(session: Session, connector_key: int, entity: Entity, read_at: datetime | None) -> bool:
     """Return whether newer definitions than those of `read_at` were stored; they are locked until the transaction ends.
 
     Call this in the transaction that stores a rejection because of missing definitions, before any other lock: the
@@ -170,7 +170,7 @@ def moved_on(session: Session, connector_key: int, entity: Entity, read_at: date
     return now is not None and read_at is not None and now > read_at
 
 
-def unknown_in(records: list[Any], done: list[IncomingRecord], plan: Plan) -> set[str]:
+def find_unknown_values(records: list[Any], done: list[IncomingRecord], plan: Plan) -> set[str]:
     """Return the keys of the fields and options that these records name and the definitions do not know."""
     found = [
         (each.pipedrive_id, problem.field) for each in done for problem in each.problems if problem.reason in OUTDATED
@@ -283,7 +283,7 @@ def _from_what_is_stored(session: Session, connector_key: int, entity: Entity) -
     backfill.begin(session, connector_key, entity, "backfill", resend=False, cause=CAUSE)
 
 
-def offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[str, str]]:
+def list_offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[str, str]]:
     """Return value and label of each field, in Pipedrive's order; the last known ones if Pipedrive does not answer.
 
     Raises: PipelineError if no fields are known and Pipedrive does not answer.
@@ -322,14 +322,14 @@ def _read(connector_key: int, entity: Entity) -> list[Any]:
     return rows
 
 
-def read_anew(connector_key: int) -> None:
+def reread_fields(connector_key: int) -> None:
     """Read the fields of both entities from Pipedrive and store them. Raises: PipelineError."""
-    found = ask_fields(connector_key)
+    found = fetch_fields(connector_key)
     with transaction() as session:
         keep_fields(session, connector_key, found)
 
 
-def ask_fields(connector_key: int) -> dict[Entity, list[Any]]:
+def fetch_fields(connector_key: int) -> dict[Entity, list[Any]]:
     """Read the fields of both entities from Pipedrive, 10 tokens each, outside of any transaction. Raises: PipelineError."""
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
@@ -352,7 +352,7 @@ def read_default_currency(connector_key: int) -> None:
             connectors.keep_default_currency(session, connector_key, currency)
 
 
-def see_that_known(connector_key: int) -> str:
+def ensure_fields_known(connector_key: int) -> str:
     """Read fields that were never read; return why Pipedrive did not return them, or an empty text."""
     with transaction() as session:
         unknown = [entity for entity in Entity if field_definition.find_fields(session, connector_key, entity) is None]

@@ -121,7 +121,7 @@ def start_fetch(credentials: CredentialsCheck, entity: Entity) -> Answer:
 
 def list_fields(credentials: CredentialsCheck, entity: Entity, *, writable: bool) -> Answer:
     """List Pipedrive's fields, however many there are."""
-    return jsonify(options=definitions.offered(_require_connector(credentials), entity, writable=writable))
+    return jsonify(options=definitions.list_offered(_require_connector(credentials), entity, writable=writable))
 
 
 def _require_connector(credentials: CredentialsCheck) -> int:

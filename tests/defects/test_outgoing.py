@@ -255,7 +255,7 @@ def test_a_user_is_looked_up_by_what_identifies_it(world: World, is_fetched: boo
     if is_fetched:
         world.fetch(Entity.PERSON)
     else:
-        world.module("sync.definitions").read_anew(world.connector_key)
+        world.module("sync.definitions").reread_fields(world.connector_key)
     unknown_to_hull(world)
 
     say(world, user(external_id="C-17", label="Ann B."))

@@ -95,7 +95,7 @@ def test_while_hull_shows_nothing_yet_it_waits(
 ) -> None:
     other = two_mails["ada@home.test"]
     with monkeypatch.context() as patch:
-        patch.setattr(world.module("sync.outgoing.resolve"), "ask_hull", lambda *_: {})
+        patch.setattr(world.module("sync.outgoing.resolve"), "find_hull_ids", lambda *_: {})
         notify(world, user(other, email="ada@home.test", nickname="Somebody else"))
         world.work()
         world.later()
@@ -114,7 +114,7 @@ def test_what_hull_would_show_by_now_and_does_not_is_free(
 ) -> None:
     other = two_mails["ada@home.test"]
     world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '11 minutes'")
-    monkeypatch.setattr(world.module("sync.outgoing.resolve"), "ask_hull", lambda *_: {})
+    monkeypatch.setattr(world.module("sync.outgoing.resolve"), "find_hull_ids", lambda *_: {})
     notify(world, user(other, email="ada@home.test", nickname="Ada H."))
     world.work()
 
@@ -127,7 +127,7 @@ def test_two_of_one_batch_that_come_to_one_record_are_parted(
     world: World, is_known: bool, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody in Hull has the record: as when it was only referenced, or was made by hand a moment ago."""
-    monkeypatch.setattr(world.module("sync.outgoing.resolve"), "ask_hull", lambda *_: {})
+    monkeypatch.setattr(world.module("sync.outgoing.resolve"), "find_hull_ids", lambda *_: {})
     for entity in Entity:
         world.fetch(entity)
     emails = [{"value": f"{name}@two.test", "primary": name == "a"} for name in "ab"]

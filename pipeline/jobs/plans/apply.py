@@ -114,7 +114,7 @@ def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None 
     sent = _send(session, plan)
     plan.state, plan.settings_version, plan.ended_by, plan.ended_at = "applied", version.version, author, func.now()
     session.flush()
-    follow_up = create.plan_anew(session, plan, author=author) if _leaves_any_out(session, scope) else None
+    follow_up = create.create_follow_up(session, plan, author=author) if _leaves_any_out(session, scope) else None
     return Applied(
         settings_version=version.version, sent=sent, left_out=moved, follow_up=follow_up.id if follow_up else None
     )
@@ -153,8 +153,8 @@ def _carry_over_left_out(session: Session, scope: PlanScope) -> None:
             scope.plan.connector_key,
             entity,
             "backfill",
-            resend=scope.links_anew,
-            reindexes=scope.identifies_anew(entity),
+            resend=scope.needs_relink,
+            reindexes=scope.changes_identifiers(entity),
             plan_id=scope.plan.id,
         )
 

@@ -50,12 +50,12 @@ class PlanScope:
     _compiled: dict[Entity, Plan] = field(default_factory=dict)
 
     @property
-    def links_anew(self) -> bool:
-        return backfill.links_anew(self.before, self.after)
+    def needs_relink(self) -> bool:
+        return backfill.needs_relink(self.before, self.after)
 
-    def identifies_anew(self, entity: Entity) -> bool:
+    def changes_identifiers(self, entity: Entity) -> bool:
         """Whether records are known by other identifiers than before: the index has to be built again from what is stored."""
-        return backfill.identifies_anew(entity, self.before, self.after)
+        return backfill.changes_identifiers(entity, self.before, self.after)
 
     def looks_at(self, direction: Direction, entity: Entity) -> bool:
         return entity in (self.runs if direction is Direction.INCOMING else self.sends)
@@ -142,7 +142,7 @@ def _add(
     return plan
 
 
-def plan_anew(session: Session, earlier: SettingsPlan, *, author: str) -> SettingsPlan:
+def create_follow_up(session: Session, earlier: SettingsPlan, *, author: str) -> SettingsPlan:
     """Create the follow-up plan for what an applied plan left out: records that changed since, or that are new."""
     return _add(session, earlier.connector_key, earlier.document, author, parent_id=earlier.id)
 

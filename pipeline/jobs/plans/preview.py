@@ -79,7 +79,7 @@ def preview_records(session: Session, scope: PlanScope, entity: Entity, bodies: 
     records = {int(record_id): read_lenient(body) for record_id, body in bodies.items()}
     known = id_mapping.known(session, scope.plan.connector_key, entity, list(records))
     previews = {
-        record_id: incoming_preview(record, plan, entity, known.get(record_id), relink=scope.links_anew)
+        record_id: incoming_preview(record, plan, entity, known.get(record_id), relink=scope.needs_relink)
         for record_id, record in records.items()
     }
     said = _claims_said(session, scope, entity, previews)
@@ -91,7 +91,7 @@ def preview_records(session: Session, scope: PlanScope, entity: Entity, bodies: 
             known,
             claims_said=said.get(record_id, ()),
             not_read=_not_read(records[record_id], plan.incoming.include_fields),
-            links=scope.links_anew,
+            links=scope.needs_relink,
         )
         for record_id, preview in previews.items()
     ]
@@ -236,7 +236,7 @@ def _preview(
         scope.compiled(session, entity),
         messages,
         reserved=reserved,
-        are_identifiers_new=scope.identifies_anew(entity),
+        are_identifiers_new=scope.changes_identifiers(entity),
     )
     reserved.keep()
     candidates = [each.decision.candidate for each in found.values()]

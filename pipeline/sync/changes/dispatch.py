@@ -322,13 +322,13 @@ def _in_order(made: dict[tuple[int, str, str], Wakeup]) -> list[Wakeup]:
 def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:
     """Clear completed changes, except those with a newer revision; write one log line for each."""
     change_writer.clear_changes(session, batch.id)
-    go_on(session)
+    gather_after_commit(session)
     name = event_name(Direction.INCOMING, plan.entity, Outcome.SUCCESS)
     for sending in plan.sendings:
         logger().info(name, pipedrive_id=sending.record["pipedrive_id"], effect=sending.effect)
 
 
-def go_on(session: Session) -> None:
+def gather_after_commit(session: Session) -> None:
     """After a live batch has ended: collect the waiting changes after the commit, without waiting for the sweep."""
 
     def gather() -> None:

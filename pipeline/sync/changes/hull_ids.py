@@ -36,14 +36,14 @@ def resolve(connector_key: int) -> bool:
         ids = sorted(pipedrive_id for name, pipedrive_id in taken if name == entity)
         for at in range(0, len(ids), CHUNK):
             chunk = ids[at : at + CHUNK]
-            found = ask_hull(wired, entity, chunk)
+            found = find_hull_ids(wired, entity, chunk)
             with transaction() as session:
-                learn(session, connector_key, entity, found)
+                store_hull_ids(session, connector_key, entity, found)
                 id_mapping_writer.note_unresolved(session, connector_key, entity, set(chunk) - set(found))
     return len(taken) == CHUNK * ROUND
 
 
-def ask_hull(wired: Wired, entity: Entity, pipedrive_ids: Sequence[int]) -> dict[int, str]:
+def find_hull_ids(wired: Wired, entity: Entity, pipedrive_ids: Sequence[int]) -> dict[int, str]:
     """Pipedrive id → the Hull id that carries it, for those that Hull shows.
 
     Raises: what the client raises.
@@ -61,7 +61,7 @@ def ask_hull(wired: Wired, entity: Entity, pipedrive_ids: Sequence[int]) -> dict
     return found
 
 
-def learn(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> None:
+def store_hull_ids(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> None:
     """Store Hull's answer (Pipedrive id → Hull id), and its consequences."""
     found = deletions.yield_to_living(session, connector_key, entity, found)
     learnt = hull_ids.learn_hull_ids(session, connector_key, entity, found)

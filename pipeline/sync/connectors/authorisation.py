@@ -37,7 +37,7 @@ from pipeline.domain.kinds import Direction
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.settings import settings
 from pipeline.sync.connectors.company import Company, join, read_company
-from pipeline.sync.connectors.setup import go_on, heal
+from pipeline.sync.connectors.setup import end_pause, wake_work
 from pipeline.sync.stage import pause_connector
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
@@ -194,7 +194,7 @@ def _finish(begun: Begun, digest: str, query: str) -> Authorised:
     logger().info(
         "connector.authorised", connector_id=connector.id, company_id=company.id, pipedrive_user_id=company.user_id
     )
-    go_on()
+    wake_work()
     return _told(connector)
 
 
@@ -229,7 +229,7 @@ def _keep_for_sure(connector_key: int, digest: str, grant: Grant, company: Compa
         try:
             with transaction() as session:
                 connector = _keep(session, connector_key, grant, company)
-                heal(session, connector, "pipedrive")
+                end_pause(session, connector, "pipedrive")
                 request_catch_up(session, connector_key)  # so that it shows within minutes that data flows again
                 if not authorisation.finish_state(session, digest):
                     raise ConfigurationError("authorisation_expired")

@@ -69,7 +69,7 @@ def read_unknown_fields(connector_key: int, document: Any) -> None:
         )
     try:
         if is_unknown:
-            definitions.read_anew(connector_key)
+            definitions.reread_fields(connector_key)
         if lacks:
             definitions.read_default_currency(connector_key)
     except PipelineError as unwell:
@@ -112,7 +112,7 @@ def put_in_force(
     version = connectors.add_settings(session, connector_key, written, author=author)
     if history:
         before = read_settings(history[0].document)
-        backfill.carry_over(session, connector_key, before, chosen, plan_id=plan_id, confirmed=confirmed)
+        backfill.start_required_runs(session, connector_key, before, chosen, plan_id=plan_id, confirmed=confirmed)
     return version
 
 

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 HULL_SECRET: Final = "hull_secret"  # noqa: S105 - a name
 """Name of the credential."""
-HEALED: Final[Mapping[str, frozenset[str]]] = {
+FIXED_BY: Final[Mapping[str, frozenset[str]]] = {
     "hull": frozenset({"hull_refused", "credential_missing", "secret_unreadable"}),
     "pipedrive": frozenset(
         {
@@ -142,13 +142,13 @@ def store_credentials(session: Session, connector_key: int, proven: ProvenCreden
     row = connectors.get_connector(session, connector_key)
     keep_secrets(session, row.key, proven.secrets)
     if HULL_SECRET in proven.secrets:
-        heal(session, row, "hull")
+        end_pause(session, row, "hull")
         enqueue_settings_sync(session, row.key)
     if proven.company is not None:
         connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
         _ask("Pipedrive", partial(join, row, proven.company))
-        heal(session, row, "pipedrive")
-    after_commit(session, go_on)
+        end_pause(session, row, "pipedrive")
+    after_commit(session, wake_work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +173,14 @@ def _read_company(connector_key: int, token: str, origin: str | None) -> Company
         calls.count_for(connector_key)
 
 
-def heal(session: Session, connector: Connector, system: str) -> None:
+def end_pause(session: Session, connector: Connector, system: str) -> None:
     """End a pause that new credentials for this system fix, and close the failures of control tasks that they fix."""
-    if connector.state == "paused" and connector.pause_reason in HEALED[system]:
+    if connector.state == "paused" and connector.pause_reason in FIXED_BY[system]:
         connector.state, connector.pause_reason = "active", None
-    failure_closing.close_control(session, connector.key, HEALED[system])
+    failure_closing.close_control(session, connector.key, FIXED_BY[system])
 
 
-def go_on() -> None:
+def wake_work() -> None:
     """After new credentials: enqueue waiting work, the check of webhooks, and scheduled fetches."""
     for name in ("sweep", "ensure_webhooks", "start_scheduled"):
         canvases.wake_control(name)

@@ -62,12 +62,12 @@ def extract_page(batch: ClaimedBatch) -> None:
     plan = plan_of(batch)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        stands = run_rows.where_stands(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
-        wanted = _page_wanted(stands, plan)
-        stored = _stored_page(session, batch, wanted, stands.plan_id) if wanted.walk == "stored" else None
+        progress = run_rows.where_stands(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
+        wanted = _page_wanted(progress, plan)
+        stored = _stored_page(session, batch, wanted, progress.plan_id) if wanted.walk == "stored" else None
     if stored is None or plan.fields_read_at is None:
-        begins = stands.started_at if stands.cursor is None and stands.walk != "catch_up" else None
-        plan = definitions.current(wired, entity, plan, not_before=begins)
+        begins = progress.started_at if progress.cursor is None and progress.walk != "catch_up" else None
+        plan = definitions.current_plan(wired, entity, plan, not_before=begins)
         wanted = replace(wanted, include_fields=plan.incoming.include_fields)
     page = stored or extract.read_page(wired.pipedrive, entity, wanted)
     with transaction() as session:
@@ -90,14 +90,14 @@ def extract_page(batch: ClaimedBatch) -> None:
             runs.release(session, walk.run_id)
 
 
-def _page_wanted(stands: SliceProgress, plan: Plan) -> PageWanted:
+def _page_wanted(progress: SliceProgress, plan: Plan) -> PageWanted:
     return PageWanted(
-        walk=stands.walk,
-        cursor=stands.cursor,
-        frontier=stands.frontier,
-        anchor=stands.anchor,
-        empty=stands.empty_pages,
-        since=stands.since if stands.walk == "catch_up" else None,
+        walk=progress.walk,
+        cursor=progress.cursor,
+        frontier=progress.frontier,
+        anchor=progress.anchor,
+        empty=progress.empty_pages,
+        since=progress.since if progress.walk == "catch_up" else None,
         limit=settings().page_limit,
         include_fields=plan.incoming.include_fields,
     )
@@ -144,7 +144,7 @@ def extract_changes(batch: ClaimedBatch) -> None:
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)
-    plan = definitions.current(wired, entity, plan)
+    plan = definitions.current_plan(wired, entity, plan)
     with transaction() as session:
         mine = changes.changes_of(session, batch.id)
         told = _told(session, batch, plan, mine)

@@ -202,7 +202,7 @@ def outdated(session: Session, batch: ClaimedBatch, staged: Transformed) -> list
         if record["problems"] and any(problem["reason"] in definitions.OUTDATED for problem in record["problems"])
     ]
     entity = Entity(batch.entity)
-    if unknown and definitions.moved_on(session, batch.connector_key, entity, staged.fields_read_at):
+    if unknown and definitions.has_newer(session, batch.connector_key, entity, staged.fields_read_at):
         return unknown
     return []
 

@@ -25,8 +25,8 @@ def transform_batch(batch: ClaimedBatch) -> None:
     mine = [record for record in records if _is_mine(record, above, below)]
     done, troubles = read_records(mine, plan)
     newly_missing: list[FieldProblem] = []
-    unknown = definitions.unknown_in(mine, done, plan)
-    if unknown and (fresh := definitions.for_unknown(batch, plan, unknown)) is not None:
+    unknown = definitions.find_unknown_values(mine, done, plan)
+    if unknown and (fresh := definitions.plan_for_unknown(batch, plan, unknown)) is not None:
         newly_missing = [problem for problem in fresh.incoming.problems if problem not in plan.incoming.problems]
         plan = fresh
         done, troubles = read_records(mine, plan)

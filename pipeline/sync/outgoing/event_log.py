@@ -32,7 +32,7 @@ HARMLESS = frozenset({"owned_by_pipedrive", "changed_in_pipedrive", "changed_by_
 
 
 class BatchRecorder:
-    """Gathers what happened to the records of one batch, then writes it down."""
+    """Gathers what happened to the records of one batch, then writes it."""
 
     def __init__(
         self,
@@ -49,21 +49,21 @@ class BatchRecorder:
         self._version = settings_version
         self._recorder = EventRecorder()
         self._rejected: dict[tuple[str, str], FieldProblem] = {}
-        """(Hull id, field) → why the field stayed behind."""
+        """(Hull id, field) → why the field was left out."""
         self._considered: list[str] = []
-        """Return the Hull ids of records with a decision about every field."""
+        """Hull ids of records with a decision about every field."""
         self._skips: dict[str, Decision] = {}
         self._sent: set[str] = set()
         self._counts: Counter[str] = Counter()
 
     def skipped(self, decision: Decision) -> None:
-        """Nothing had to be sent; reported if that, or a problem with its fields, is new."""
+        """Record that nothing had to be sent; reported if that, or a problem with its fields, is new."""
         self._skips[decision.hull_id] = decision
         if decision.write is not None:
             self._consider(decision, decision.problems)
 
-    def gave_up(self, hull_id: str, reason: str, detail: str, exchange: Exchange | None = None) -> None:
-        """Only a person can go on: kept whole, with what was found named."""
+    def failed(self, hull_id: str, reason: str, detail: str, exchange: Exchange | None = None) -> None:
+        """Record a failure that only a person can resolve; the record is kept whole."""
         self._add(self._decisions[hull_id], Outcome.ERROR, reason=reason, detail=detail, exchange=exchange)
         change = self._changes.get(hull_id)
         if change is not None:
@@ -71,7 +71,7 @@ class BatchRecorder:
             self._recorder.keep(replace(kept, exchange=json.loads(exchange.as_json()) if exchange else None))
 
     def sent(self, decision: Decision, sent: Sent) -> None:
-        """Pipedrive took it."""
+        """Record a write that Pipedrive accepted."""
         self._sent.add(decision.hull_id)
         answer = sent.answer or {}
         pipedrive_id = answer.get("id") if isinstance(answer.get("id"), int) else None
@@ -84,13 +84,13 @@ class BatchRecorder:
             )
             self._problems(decision, (problem,))
 
-    def waits(self, decision: Decision, reason: str) -> None:
-        """It stays where it is for now."""
+    def waiting(self, decision: Decision, reason: str) -> None:
+        """Record that the record is postponed."""
         self._counts[f"waiting_{reason}"] += 1
         name = event_name(Direction.OUTGOING, Entity(self._batch.entity), Outcome.PARK)
         say(name, reason, hull_id=decision.hull_id)
 
-    def tell(self, session: Session) -> None:
+    def write(self, session: Session) -> None:
         """Store the events and write the log lines."""
         scope = (self._batch.connector_key, self._batch.entity)
         events.forget_skips(session, *scope, self._sent)

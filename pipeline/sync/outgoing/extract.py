@@ -36,7 +36,7 @@ from pipeline.sync.outgoing.resolve import (
     Shown,
     in_doubt,
     resolve,
-    settle_with_hull,
+    resolve_with_hull,
 )
 from pipeline.sync.staging import pack_page, unpack_page
 from pipeline.transform.conflicts import ROUND_S
@@ -84,7 +84,7 @@ def _ask(batch: ClaimedBatch, plan: Plan, messages: Mapping[str, Message], gathe
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
     if is_strange:
         gathered = _read_strange(batch, wired, plan, messages, gathered)
-    settle_with_hull(batch, wired, gathered.found)
+    resolve_with_hull(batch, wired, gathered.found)
     missing = gathered.missing
     read = read_by_ids(wired.pipedrive, Entity(batch.entity), missing, plan.incoming.include_fields) if missing else []
     gathered.snapshots |= _by_id(read)

@@ -34,9 +34,9 @@ from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing import matching
 from pipeline.sync.outgoing.event_log import BatchRecorder
 from pipeline.sync.outgoing.matching import Postponement
-from pipeline.sync.outgoing.requeue import Later
-from pipeline.sync.outgoing.transform import QUARREL, decide, decisions_of
-from pipeline.sync.outgoing.write_checks import decide_by_what_is, leave_what_others_hold
+from pipeline.sync.outgoing.requeue import Requeuer
+from pipeline.sync.outgoing.transform import UPDATE_LOOP, decide, decisions_of
+from pipeline.sync.outgoing.write_checks import decide_by_fresh_reads, leave_out_held_values
 from pipeline.sync.stage import check_alone
 from pipeline.sync.staging import pack_page
 from pipeline.transform.conflicts import is_quarrel, remember, with_report
@@ -75,15 +75,15 @@ def load_batch(batch: ClaimedBatch) -> None:
         plan = plan_for(session, batch.connector_key, entity)
     now_s = int(time.time())
     decisions |= {each.hull_id: each for each in _by_newer_definitions(decisions.values(), plan, entity, now_s=now_s)}
-    settlement = matching.look_before_creating(batch, wired, plan, decisions.values(), now_s=now_s)
-    decisions |= {each.hull_id: each for each in settlement.decided}
-    waiting = matching.until_hull_takes(batch, settlement.waiting | matching.unresolved_ones(decisions.values()))
-    anew = decide_by_what_is(wired, plan, entity, decisions.values(), now_s=now_s)
-    decisions |= {each.hull_id: each for each in anew}
+    matched = matching.look_before_creating(batch, wired, plan, decisions.values(), now_s=now_s)
+    decisions |= {each.hull_id: each for each in matched.decided}
+    waiting = matching.until_hull_takes(batch, matched.waiting | matching.unresolved_ones(decisions.values()))
+    fresh_decisions = decide_by_fresh_reads(wired, plan, entity, decisions.values(), now_s=now_s)
+    decisions |= {each.hull_id: each for each in fresh_decisions}
     going = [each for each in decisions.values() if each.hull_id not in waiting]
     taken = matching.join_found(batch, plan, going, now_s=now_s)
     decisions |= {each.hull_id: each for each in taken}
-    less = leave_what_others_hold(batch, plan, list(decisions.values()), settlement.by_claim)
+    less = leave_out_held_values(batch, plan, list(decisions.values()), matched.by_claim)
     decisions |= {each.hull_id: each for each in less}
     wanted = [_wanted(each) for each in decisions.values() if _is_sent(each) and each.hull_id not in waiting]
     sending = load_outgoing.send(
@@ -133,7 +133,7 @@ def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decisio
         each.hull_id for each in decisions if any(problem.reason in definitions.OUTDATED for problem in each.problems)
     ]
     entity = Entity(batch.entity)
-    if unknown and definitions.moved_on(session, batch.connector_key, entity, plan.fields_read_at):
+    if unknown and definitions.has_newer(session, batch.connector_key, entity, plan.fields_read_at):
         return unknown
     return []
 
@@ -143,7 +143,7 @@ def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults
     if there is none."""
     if all(each.refused is None and not each.left_out for each in sending.sent):
         return None
-    fresh = definitions.for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
+    fresh = definitions.plan_for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
     return fresh if fresh is not None and fresh.outgoing.problems != plan.outgoing.problems else None
 
 
@@ -200,31 +200,31 @@ def _still_ours(batch: ClaimedBatch) -> None:
 
 def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
     mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
-    story = BatchRecorder(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
+    recorder = BatchRecorder(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
     done = [each for each in outcome.sending.sent if each.unsure is None]
-    _join(session, batch, outcome, done, story)
+    _join(session, batch, outcome, done, recorder)
     for each in outcome.decisions.values():
         if each.hull_id in outcome.waiting:
-            story.waits(each, outcome.waiting[each.hull_id].reason)
+            recorder.waiting(each, outcome.waiting[each.hull_id].reason)
         elif each.act is Act.SKIP:
-            story.skipped(each)
+            recorder.skipped(each)
         elif each.act is Act.HOLD:
-            story.gave_up(each.hull_id, each.reason or "", each.detail)
+            recorder.failed(each.hull_id, each.reason or "", each.detail)
     for sent in done:
         if sent.answer is not None:
             decision = outcome.decisions[sent.wanted.hull_id]
-            story.sent(decision, sent)
+            recorder.sent(decision, sent)
             if decision.quarrel:
-                story.gave_up(decision.hull_id, QUARREL, decision.quarrel)
+                recorder.failed(decision.hull_id, UPDATE_LOOP, decision.quarrel)
     _keep(session, batch, outcome, done)
-    later = Later(session, batch, mine, story)
-    later.wait_for_turns(outcome.waiting)
-    later.look_again(outcome.sending, refused_too=outcome.try_again)
-    later.send_rest(outcome.sending)
-    story.tell(session)
+    requeuer = Requeuer(session, batch, mine, recorder)
+    requeuer.postpone_waiting(outcome.waiting)
+    requeuer.requeue_unsure(outcome.sending, refused_too=outcome.try_again)
+    requeuer.requeue_rest(outcome.sending)
+    recorder.write(session)
     change_writer.clear_changes(session, batch.id)
     failure_closing.close_emptied(session, batch.connector_key, batch.entity)
-    dispatch.go_on(session)
+    dispatch.gather_after_commit(session)
     found = list(answers(outcome.sending))
     if batch.read_back_id is not None:
         batches.fill_read_back(session, batch.read_back_id, pack_page(write_lenient({"data": found})), len(found))
@@ -232,7 +232,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
 
 
 def _join(
-    session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], story: BatchRecorder
+    session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], recorder: BatchRecorder
 ) -> None:
     """Store the created records in the id map; cancel intents that created nothing. Matched records were mapped before."""
     scope = (batch.connector_key, batch.entity)
@@ -244,7 +244,7 @@ def _join(
     ]
     lost = joining.join(session, *scope, joins)
     for each in lost:
-        story.gave_up(each.hull_id, "already_joined", f"{batch.entity} {each.pipedrive_id} by {each.matched_by}")
+        recorder.failed(each.hull_id, "already_joined", f"{batch.entity} {each.pipedrive_id} by {each.matched_by}")
     claims = [
         (name, value, each.pipedrive_id)
         for each in joins
@@ -286,7 +286,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
         memories[record["id"]] = (write_lenient(memory), each.candidate.awaits)
         reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
         if is_quarrel(memory, outcome.now_s):  # the success of other fields says nothing about these
-            fighting[each.hull_id] = QUARREL
+            fighting[each.hull_id] = UPDATE_LOOP
     joining.remember(session, batch.connector_key, batch.entity, memories)
     held = {
         each.candidate.pipedrive_id: (each.candidate.delivered, each.held)

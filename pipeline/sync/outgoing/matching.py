@@ -37,7 +37,7 @@ from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing import transform as deciding
 from pipeline.sync.outgoing.lookup import OVERLAP, Answers, LookupQuery, look_up
-from pipeline.sync.outgoing.resolve import Pair, Resolution, agrees, match, part_rivals, settle_with_hull, unresolved
+from pipeline.sync.outgoing.resolve import Pair, Resolution, agrees, match, part_rivals, resolve_with_hull, unresolved
 from pipeline.sync.runs import schedules
 from pipeline.transform.conflicts import differs, value_of
 from pipeline.transform.identifiers import claims_of
@@ -69,7 +69,7 @@ class Postponement:
 
 
 @dataclass(slots=True, kw_only=True)
-class Settlement:
+class MatchResult:
     """decided  the decision for each record: still CREATE, or UPDATE, SKIP or HOLD because its record was found
     waiting  Hull id → why it has to wait
     by_claim (claim, value) → Pipedrive ids, as far as the look-up found them
@@ -84,42 +84,42 @@ class Settlement:
 
 def look_before_creating(
     batch: ClaimedBatch, wired: Wired, plan: Plan, decisions: Iterable[Decision], *, now_s: int
-) -> Settlement:
+) -> MatchResult:
     """Decide for every record to be created: found, reserved by another one, or really to be created.
 
     decisions  those of the whole batch: a record to be created must not be one that the batch already has
 
     Raises: the client's errors; the intents stay, and the next attempt begins with them.
     """
-    settlement, entity = Settlement(), Entity(batch.entity)
+    result, entity = MatchResult(), Entity(batch.entity)
     decided = list(decisions)
     creates = [each for each in decided if each.act is Act.CREATE]
     doubtful = [_with_claims(each, plan, entity) for each in decided if _is_doubtful(each)]
     if not creates and not doubtful:
-        return settlement
+        return result
     with transaction() as session:
         batches.hold(session, batch)
-        intents = _write_intents(session, batch, creates, settlement)
+        intents = _write_intents(session, batch, creates, result)
         index = watermark.get_index_freshness(session, batch.connector_key, batch.entity)
     mine = [each for each in creates if each.hull_id in intents] + doubtful
     intents |= {each.hull_id: _no_intent(each) for each in doubtful}
     if not mine:
-        return settlement
+        return result
     older = [
         made_at for each in mine if (made_at := intents[each.hull_id].made_at) and not intents[each.hull_id].is_new
     ]
     wanted = LookupQuery(claims={each.hull_id: each.claims for each in mine}, older=min(older, default=None))
     answers = look_up(batch, wired, plan, wanted, index)
     if answers.blind:
-        _wait_for_listing(batch, mine, intents, answers, index, settlement)
-    settlement.by_claim = answers.by_claim
-    mine = [each for each in mine if each.hull_id not in settlement.waiting]
+        _wait_for_listing(batch, mine, intents, answers, index, result)
+    result.by_claim = answers.by_claim
+    mine = [each for each in mine if each.hull_id not in result.waiting]
     asked = {each.hull_id for each in mine}
-    settlement.beside = {
+    result.beside = {
         each.hull_id: found for each in decided if each.hull_id not in asked and (found := _is_known(each))
     }
-    _decide(batch, wired, plan, mine, intents, answers, settlement, now_s=now_s)
-    return settlement
+    _decide(batch, wired, plan, mine, intents, answers, result, now_s=now_s)
+    return result
 
 
 def _is_doubtful(decision: Decision) -> bool:
@@ -145,7 +145,7 @@ def _is_known(decision: Decision) -> Resolution | None:
 
 
 def _write_intents(
-    session: Session, batch: ClaimedBatch, creates: Sequence[Decision], settlement: Settlement
+    session: Session, batch: ClaimedBatch, creates: Sequence[Decision], result: MatchResult
 ) -> dict[str, Intent]:
     """Return Hull id → the intent with which it continues; the others are stored as waiting."""
     scope = (batch.connector_key, batch.entity)
@@ -156,23 +156,23 @@ def _write_intents(
     for each in creates:
         intent = intents.get(each.hull_id)
         if intent is None or intent.pipedrive_id is not None:  # another worker mapped it a moment ago
-            settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", 0.5)
+            result.waiting[each.hull_id] = Postponement("joined_meanwhile", 0.5)
     wanted = [
         (claim, value, each.hull_id)
         for each in creates
-        if each.hull_id not in settlement.waiting
+        if each.hull_id not in result.waiting
         for claim, value in each.claims
     ]
     second = identifier.reserve(session, *scope, wanted)
     # The first one is in flight and will end the wait. One that is no longer in flight needs a person.
     alive = changes.under_way(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
-    settlement.waiting |= {
+    result.waiting |= {
         hull_id: Postponement("spoken_for", RESERVED_S, counted=first not in alive) for hull_id, first in second.items()
     }
     # Pipedrive was not called for the waiting ones: they release their reservations, so that no two wait for each
     # other.
     joining.cancel_intents(session, *scope, [hull_id for hull_id in second if intents[hull_id].is_new])
-    return {hull_id: intent for hull_id, intent in intents.items() if hull_id not in settlement.waiting}
+    return {hull_id: intent for hull_id, intent in intents.items() if hull_id not in result.waiting}
 
 
 def _wait_for_listing(
@@ -181,13 +181,13 @@ def _wait_for_listing(
     intents: Mapping[str, Intent],
     answers: Answers,
     index: IndexFreshness,
-    settlement: Settlement,
+    result: MatchResult,
 ) -> None:
     """Start the fetch for records that are still undecided, and let them wait for it. Its end wakes them."""
     whole = not (index.is_complete and answers.added_is_whole)
     schedules.start_for_lookup(batch.connector_key, Entity(batch.entity), whole=whole)
     reason = INDEX_BEHIND if index.is_complete else INDEX_INCOMPLETE
-    settlement.waiting |= {
+    result.waiting |= {
         hull_id: Postponement(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind
     }
     # Pipedrive was not called for these: records that appear since are not theirs. Reservations of deleted records
@@ -211,7 +211,7 @@ def _decide(
     mine: Sequence[Decision],
     intents: Mapping[str, Intent],
     answers: Answers,
-    settlement: Settlement,
+    result: MatchResult,
     *,
     now_s: int,
 ) -> None:
@@ -228,15 +228,15 @@ def _decide(
         if found is not None:
             met[each.hull_id] = _doubt_undelivered(each, found, answers, owners, plan)
         elif each.act is Act.CREATE:
-            settlement.decided.append(each)
+            result.decided.append(each)
         else:  # a record lost this claim a moment ago; our tables are updated when its page is loaded
-            settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", RESERVED_S, grows=True, for_hull=True)
-    settle_with_hull(batch, wired, met)
-    rivals = settlement.beside | met
+            result.waiting[each.hull_id] = Postponement("joined_meanwhile", RESERVED_S, grows=True, for_hull=True)
+    resolve_with_hull(batch, wired, met)
+    rivals = result.beside | met
     part_rivals(rivals)
     met = {hull_id: rivals[hull_id] for hull_id in met}
     snapshots = _records_of(batch, wired, plan, met, answers)
-    settlement.decided += [
+    result.decided += [
         _found(each, met[each.hull_id], snapshots, plan, entity, now_s=now_s) for each in mine if each.hull_id in met
     ]
     unresolved = [hull_id for hull_id, found in met.items() if found.standing is MatchStatus.UNRESOLVED]

@@ -117,20 +117,20 @@ def outgoing_preview(
     reserved.look({pair for hull_id, each in decisions.items() for pair in _reserves(each, gathered.found[hull_id])})
     found = {}
     for hull_id, decision in decisions.items():
-        stands = gathered.found[hull_id]
+        resolution = gathered.found[hull_id]
         preview = _preview(decision)
         if preview.effect is not Effect.SKIP:
             is_named = hull_id in asked.records or (hull_id in asked.links and preview.effect is Effect.SAME)
-            preview = _asked_first(preview, stands, gathered, is_named=is_named, blind=blind)
-            preview = _by_turns(preview, stands, reserved, entity)
+            preview = _asked_first(preview, resolution, gathered, is_named=is_named, blind=blind)
+            preview = _by_turns(preview, resolution, reserved, entity)
         found[hull_id] = preview
     return found
 
 
 def _decide(candidate: Candidate, gathered: Gathered, plan: Plan, entity: Entity, now_s: int) -> Decision:
     """Decide as transform does. What a record without a snapshot holds is not known: it is decided as if it held nothing."""
-    stands = gathered.found[candidate.hull_id]
-    if stands.standing is MatchStatus.KNOWN and candidate.snapshot is None:
+    resolution = gathered.found[candidate.hull_id]
+    if resolution.standing is MatchStatus.KNOWN and candidate.snapshot is None:
         candidate = replace(candidate, standing=MatchStatus.KNOWN)
     return decide(candidate, plan, entity, now_s=now_s)
 
@@ -207,15 +207,15 @@ def _preview(decision: Decision) -> Preview:  # noqa: PLR0911 - one line for eac
 
 
 def _asked_first(
-    preview: Preview, stands: Resolution, gathered: Gathered, *, is_named: bool, blind: str | None
+    preview: Preview, resolution: Resolution, gathered: Gathered, *, is_named: bool, blind: str | None
 ) -> Preview:
     """Return the preview, or what has to be read before anything is decided."""
     decision = preview.decision
     if is_named:
         return replace(preview, effect=Effect.LOOK_UP, reason=NAMED_BY_HULL, detail=None)
-    if stands.standing is MatchStatus.TAKEN and stands.matched_by == "report":
+    if resolution.standing is MatchStatus.TAKEN and resolution.matched_by == "report":
         return replace(preview, effect=Effect.UNKNOWN, reason="hull_id_unknown", detail=None)
-    if stands.standing is MatchStatus.KNOWN and stands.pipedrive_id not in gathered.snapshots:
+    if resolution.standing is MatchStatus.KNOWN and resolution.pipedrive_id not in gathered.snapshots:
         return replace(preview, effect=Effect.UNKNOWN, reason=NO_SNAPSHOT, detail=None)
     is_doubtful = decision.candidate.by_lower_claim and preview.effect is not Effect.SAME
     if blind and (decision.act is Act.CREATE or is_doubtful):
@@ -223,20 +223,20 @@ def _asked_first(
     return preview
 
 
-def _by_turns(preview: Preview, stands: Resolution, reserved: Reserved, entity: Entity) -> Preview:
+def _by_turns(preview: Preview, resolution: Resolution, reserved: Reserved, entity: Entity) -> Preview:
     """Of several with one claim or one record, the first has it; the others fail and an operator decides."""
     decision = preview.decision
-    other = reserved.take(_reserves(decision, stands), decision.hull_id)
+    other = reserved.take(_reserves(decision, resolution), decision.hull_id)
     if other is None:
         return preview
     detail = f"its {other[0]} is that of the {entity.hull.capitalize()} {other[1]}, which comes first"
     return replace(preview, effect=Effect.FAIL, reason="already_joined", detail=detail)
 
 
-def _reserves(decision: Decision, stands: Resolution) -> list[Pair]:
+def _reserves(decision: Decision, resolution: Resolution) -> list[Pair]:
     """Return what no other record may use: the claims of a record to be created, or the record that it has just been joined to."""
     if decision.act is Act.CREATE:
         return list(decision.claims)
-    if stands.standing is MatchStatus.KNOWN and stands.matched_by is not None:
-        return [(RECORD, str(stands.pipedrive_id))]
+    if resolution.standing is MatchStatus.KNOWN and resolution.matched_by is not None:
+        return [(RECORD, str(resolution.pipedrive_id))]
     return []

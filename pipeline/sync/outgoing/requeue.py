@@ -32,22 +32,24 @@ OTHERS_S: Final = 1.0
 """How long those wait that only came after one that fails alone."""
 
 
-class Later:
+class Requeuer:
     """Puts the changes of one batch back."""
 
-    def __init__(self, session: Session, batch: ClaimedBatch, mine: Mapping[str, Change], story: BatchRecorder) -> None:
+    def __init__(
+        self, session: Session, batch: ClaimedBatch, mine: Mapping[str, Change], recorder: BatchRecorder
+    ) -> None:
         self._session = session
         self._batch = batch
         self._mine = mine
-        self._story = story
+        self._recorder = recorder
 
-    def wait_for_turns(self, waiting: Mapping[str, matching.Postponement]) -> None:
+    def postpone_waiting(self, waiting: Mapping[str, matching.Postponement]) -> None:
         for hull_id, wait in waiting.items():
             tried = self._mine[hull_id].attempts if wait.grows and hull_id in self._mine else 1
             wait_s = min(wait.wait_s * 2.0 ** (tried - 1), LONGEST_WAIT_S) if wait.grows else wait.wait_s
             self._again([hull_id], Pause(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
 
-    def look_again(self, sending: WriteResults, *, refused_too: bool) -> None:
+    def requeue_unsure(self, sending: WriteResults, *, refused_too: bool) -> None:
         """Refusals need a person, with exceptions: a missing record may have been merged or deleted, and a lost answer
         may have been a success. `refused_too`: the next write will differ.
         """
@@ -64,9 +66,9 @@ class Later:
             elif sent.refused is not None and refused_too:
                 self._again([hull_id], LOOK_AGAIN, "refused_by_pipedrive", detail=sent.refused.detail)
             elif sent.refused is not None:
-                self._story.gave_up(hull_id, "refused_by_pipedrive", sent.refused.detail, sent.exchange)
+                self._recorder.failed(hull_id, "refused_by_pipedrive", sent.refused.detail, sent.exchange)
 
-    def send_rest(self, sending: WriteResults) -> None:
+    def requeue_rest(self, sending: WriteResults) -> None:
         """The first of the rest is the one that was tried. An attempt counts for it alone, so that it does not hold up those
         behind it for ever."""
         stop, rest = sending.stop, [each.hull_id for each in sending.rest]
@@ -95,7 +97,7 @@ class Later:
         back = []
         for hull_id in hull_ids:
             if wait.counted and hull_id in self._mine and self._mine[hull_id].attempts >= MAX_ATTEMPTS:
-                self._story.gave_up(hull_id, reason, detail)
+                self._recorder.failed(hull_id, reason, detail)
             else:
                 back.append(hull_id)
         counted = back if wait.counted else []

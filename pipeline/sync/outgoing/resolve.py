@@ -28,7 +28,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.outgoing import MatchStatus
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.errors import Rejected, Skip
-from pipeline.sync.changes.hull_ids import ask_hull, learn
+from pipeline.sync.changes.hull_ids import find_hull_ids, store_hull_ids
 from pipeline.sync.compiled import Plan
 from pipeline.transform.hull_reports import anonymous_pipedrive_ids, pipedrive_ids_of
 from pipeline.transform.identifiers import claims_of
@@ -189,7 +189,7 @@ def _doubt_undelivered(
             found[hull_id] = unresolved(each.pipedrive_id or 0, each.matched_by)
 
 
-def settle_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Resolution]) -> None:
+def resolve_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Resolution]) -> None:
     """Ask Hull, store the answers, and resolve the doubtful ones; a record that Hull does not show yet stays unresolved.
 
     Raises: the client's errors.
@@ -197,10 +197,10 @@ def settle_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Resolut
     asked, entity = in_doubt(found), Entity(batch.entity)
     if not asked:
         return
-    answers = ask_hull(wired, entity, asked)
+    answers = find_hull_ids(wired, entity, asked)
     with transaction() as session:
         batches.hold(session, batch)
-        learn(session, batch.connector_key, entity, answers)
+        store_hull_ids(session, batch.connector_key, entity, answers)
     for hull_id, each in found.items():
         if _is_asked(each):
             _settle(hull_id, each, answers)

@@ -39,7 +39,7 @@ from pipeline.transform.identifiers import claims_of
 from pipeline.transform.outgoing_filter import FilterDecision, judge, no_change_reason
 from pipeline.transform.targets import Target
 
-QUARREL: Final = "rules_fight"
+UPDATE_LOOP: Final = "rules_fight"
 HELD = {
     MatchStatus.CONFLICT: "several_ids",
     MatchStatus.AMBIGUOUS: "ambiguous_match",
@@ -61,11 +61,11 @@ def _decide_all(batch: ClaimedBatch, candidates: Sequence[Candidate]) -> list[De
     entity = Entity(batch.entity)
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, entity)
-    plan = definitions.up_to_date(batch, plan)
+    plan = definitions.plan_up_to_date(batch, plan)
     now_s = int(time.time())
     decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
     unknown = _unknown(decisions, plan, entity)
-    if unknown and (fresh := definitions.for_unknown(batch, plan, unknown)) is not None:
+    if unknown and (fresh := definitions.plan_for_unknown(batch, plan, unknown)) is not None:
         plan = fresh
         decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
     return decisions
@@ -173,7 +173,7 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
         quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
     )
     if settled.fights and settled.write.is_empty:
-        return replace(decision, act=Act.HOLD, reason=QUARREL, detail=decision.quarrel)
+        return replace(decision, act=Act.HOLD, reason=UPDATE_LOOP, detail=decision.quarrel)
     if settled.write.is_empty:
         reason, detail = no_change_reason(candidate.message, plan.settings, entity)
         if settled.left:

@@ -25,7 +25,7 @@ from pipeline.wiring import Wired
 HELD_BY_ANOTHER = "held_by_another"
 
 
-def decide_by_what_is(
+def decide_by_fresh_reads(
     wired: Wired, plan: Plan, entity: Entity, decisions: Iterable[Decision], *, now_s: int
 ) -> list[Decision]:
     """Read the records with fields that Pipedrive may own, and decide again; a deleted one is written to and refused.
@@ -44,11 +44,11 @@ def decide_by_what_is(
         for pipedrive_id, each in asked.items()
         if pipedrive_id in records and records[pipedrive_id] != each.candidate.snapshot
     }
-    anew = []
+    decided = []
     for pipedrive_id, each in moved_on.items():
         decision = decide(replace(each.candidate, snapshot=records[pipedrive_id]), plan, entity, now_s=now_s)
-        anew.append(replace(decision, trigger=each.trigger, heard={**each.heard, **decision.heard}))
-    return anew
+        decided.append(replace(decision, trigger=each.trigger, heard={**each.heard, **decision.heard}))
+    return decided
 
 
 def _has_a_say(decision: Decision, plan: Plan) -> bool:
@@ -57,7 +57,7 @@ def _has_a_say(decision: Decision, plan: Plan) -> bool:
     return any(plan.outgoing.owners.get(key, "hull") != "hull" for key in decision.write.kinds)
 
 
-def leave_what_others_hold(
+def leave_out_held_values(
     batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], listed: Mapping[Pair, Iterable[int]]
 ) -> list[Decision]:
     """Take out of the writes what another record holds. Returns the decisions that are not what they were.

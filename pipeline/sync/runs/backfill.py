@@ -28,7 +28,7 @@ ALWAYS: Final = 100
 CAUSE = "settings"
 
 
-def carry_over(
+def start_required_runs(
     session: Session,
     connector_key: int,
     before: ConnectorSettings,
@@ -43,7 +43,7 @@ def carry_over(
     confirmed  the operator knows that every record is touched; otherwise more than `change_stop_share` of them need approval
     """
     may_begin = confirmed or plan_id is not None
-    for called in called_for(session, connector_key, before, after):
+    for called in required_runs(session, connector_key, before, after):
         everything = reach(session, connector_key, called.entity)
         begin(
             session,
@@ -59,18 +59,18 @@ def carry_over(
         )
 
 
-def called_for(
+def required_runs(
     session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
-) -> list[Called]:
+) -> list[RequiredRun]:
     """Return the runs that would apply the new settings to known records."""
     kinds = {entity: kind_for(session, connector_key, entity, before, after) for entity in Entity}
-    resend = links_anew(before, after)
+    resend = needs_relink(before, after)
     return [
-        Called(
+        RequiredRun(
             entity=entity,
             kind=kind,
             resend=resend,
-            reindexes=identifies_anew(entity, before, after),
+            reindexes=changes_identifiers(entity, before, after),
             tells_hull=not _says_the_same(entity, before, after),
         )
         for entity, kind in kinds.items()
@@ -80,7 +80,7 @@ def called_for(
 
 def _says_the_same(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
     """Whether a record of this entity means the same to Hull as it did."""
-    relinks = entity is Entity.PERSON and links_anew(before, after)
+    relinks = entity is Entity.PERSON and needs_relink(before, after)
     return (before.incoming(entity), before.claims(entity)) == (
         after.incoming(entity),
         after.claims(entity),
@@ -156,7 +156,7 @@ class AskFirst(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Called:
+class RequiredRun:
     """A run that a settings change needs: `backfill` from snapshots, or a `full` fetch; `resend` sends all records to Hull.
 
     reindexes  it reads with other identifiers than before
@@ -198,7 +198,7 @@ def kind_for(
     session: Session, connector_key: int, entity: Entity, before: ConnectorSettings, after: ConnectorSettings
 ) -> str | None:
     """Which run the change calls for; None where a record means the same to Hull and is identified as before, or none was read."""
-    is_same = _says_the_same(entity, before, after) and not identifies_anew(entity, before, after)
+    is_same = _says_the_same(entity, before, after) and not changes_identifiers(entity, before, after)
     if is_same or not id_mapping.any_read(session, connector_key, entity):
         return None
     fields = field_definition.find_fields(session, connector_key, entity)
@@ -208,11 +208,11 @@ def kind_for(
     return "backfill" if wanted <= known else "full"
 
 
-def identifies_anew(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
+def changes_identifiers(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
     """Whether records are looked up by other identifiers than before: the index does not know them by these yet."""
     return (before.claims(entity), before.sync_key(entity)) != (after.claims(entity), after.sync_key(entity))
 
 
-def links_anew(before: ConnectorSettings, after: ConnectorSettings) -> bool:
+def needs_relink(before: ConnectorSettings, after: ConnectorSettings) -> bool:
     """Links are sent with a record, and no digest shows whether they were."""
     return after.link_users_in_hull and not before.link_users_in_hull

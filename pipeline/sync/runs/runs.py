@@ -138,7 +138,7 @@ class RunInProgress(Exception):
         )
 
 
-def note_end(session: Session, run: Run) -> None:
+def _note_end(session: Session, run: Run) -> None:
     """A run has read everything it was to read, and all of it was delivered or is a Failure."""
     if run.kind != "backfill":
         failure_closing.close_made_good(
@@ -205,7 +205,7 @@ def _wake_waiting(session: Session, run: Run) -> None:
     builds_index = run.kind == "full" or run.reindexes
     reasons = [INDEX_BEHIND, INDEX_INCOMPLETE] if builds_index else [INDEX_BEHIND]
     if change_writer.make_due(session, run.connector_key, Direction.OUTGOING, run.entity, reasons):
-        dispatch.go_on(session)
+        dispatch.gather_after_commit(session)
 
 
 def confirm(session: Session, run_id: int) -> bool:
@@ -243,7 +243,7 @@ def advance(session: Session, run_id: int) -> None:
         release(session, run.id)
     else:
         run_rows.close_run(session, run, "done")
-        note_end(session, run)
+        _note_end(session, run)
         missing_records.compare(session, run)
         run_rows.note_finished(session, run)
         after_commit(session, lambda: log_end(run_id))

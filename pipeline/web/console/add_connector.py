@@ -101,7 +101,7 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
     entered = perform(credentials.show_credentials)
     trouble = ""
     if step in ("identity", "mappings") and entered.connection.how:
-        trouble = definitions.see_that_known(connector.key)
+        trouble = definitions.ensure_fields_known(connector.key)
     return page(
         f"set_up_{step.replace('-', '_')}.html",
         status=status,

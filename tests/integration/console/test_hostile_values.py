@@ -98,7 +98,7 @@ def evil(world: World, admin: Visitor) -> World:
     world.company.create_organization(name=EVIL, website=LINK)
     world.company.put_raw("person", {"id": 77, "name": EVIL, "update_time": None})
     fields = world.module("sync.definitions")
-    fields.read_anew(world.connector_key)
+    fields.reread_fields(world.connector_key)
     misname(world)
     world.change_settings(
         incoming_user_attributes=[
