@@ -200,6 +200,13 @@ def log_out_elsewhere(me: Present, renewal: Renewal) -> int:
     return ended
 
 
+def note_proof(me: Present, token: str) -> None:
+    """Record that the caller has just proved who they are in this session."""
+    with transaction() as session:
+        rows.note_proof(session, digest_of(token))
+        audit.note(session, me.name, "operator.confirm", me.name)
+
+
 def end_session(me: Present, session_id: int) -> bool:
     """End one of my sessions; returns whether there was one."""
     with transaction() as session:

@@ -93,6 +93,13 @@ def turn_off(operator: Operator) -> bool:
     return had
 
 
+def turn_off_own(me: Present) -> None:
+    """Turn the caller's own second factor off."""
+    with transaction() as session:
+        if turn_off(_lock(session, me.id)):
+            audit.note(session, me.name, "second_factor.off", me.name)
+
+
 def accept(session: Session, operator_id: int, code: str) -> bool:
     """Return whether a code of the app or a recovery code is right; it is used up then."""
     operator = _lock(session, operator_id)

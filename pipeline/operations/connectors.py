@@ -76,7 +76,7 @@ class NewConnector(Asked):
     name: Name
     hull_organization: Annotated[HullText, Field(description="Its host, e.g. acme.hullapp.io")]
     hull_id: Annotated[HullText, Field(description="The connector's id in Hull (24 hex digits).")]
-    hull_secret: Annotated[str, Field(min_length=1, max_length=1000), FromFile()]
+    hull_secret: Annotated[Secret, FromFile()]
     pipedrive_token: Annotated[Secret | None, Field(description="API token; leave it out for OAuth."), FromFile()] = (
         None
     )

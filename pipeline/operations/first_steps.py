@@ -18,6 +18,7 @@ from pipeline.domain.budget import LIST_TOKENS
 from pipeline.domain.kinds import Entity, Role
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
 from pipeline.operations.call import Call
+from pipeline.operations.errors import impossible
 from pipeline.operations.fields import Fields
 from pipeline.operations.models import ConnectorRequest, EntityName, Shape
 from pipeline.operations.registry import operation
@@ -62,7 +63,10 @@ def show_steps(call: Call, _request: ConnectorRequest) -> StepsAnswer:
 @operation("", role=Role.OPERATOR, audit_action="fetch.start")
 def start_first_fetches(call: Call, request: FirstFetches) -> BegunAnswer:
     """Start a full fetch of each entity, Organizations first, so that Users find their Accounts; keep one that is in flight."""
-    call.require_active()
+    with transaction() as session:
+        is_connected = connection_of(session, call.connector).how is not None
+    if not is_connected or call.connector.state != "active":
+        raise impossible(f"{call.connector.name} cannot fetch yet.", "Connect it to Pipedrive, or resume it under Credentials.")
     started = []
     for entity in sorted(set(request.entities)):
         try:

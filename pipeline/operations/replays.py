@@ -24,7 +24,7 @@ from pipeline.jobs.replays import start
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.failures import Edited, Expected, FailuresChosen, get_failure, payload_of, title_of
-from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowId, RowRequest, Shape, Text, Why
+from pipeline.operations.models import ConnectorRequest, Done, Listed, RowId, RowRequest, Shape, Text, Why
 from pipeline.operations.registry import operation
 from pipeline.sync.job_queue import REPLAY
 
@@ -53,7 +53,6 @@ class ReplayShape(Shape):
     """
 
     id: int
-    connector_key: PageOnly[int] = 0
     asked_by: str
     why: str
     chosen: dict[str, Any]
@@ -277,7 +276,6 @@ def _describe(replay: Replay, job: Job | None, counts: Mapping[str, int]) -> Rep
     by_state = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts.get(state)]
     return ReplayShape(
         id=replay.id,
-        connector_key=replay.connector_key,
         asked_by=replay.asked_by,
         why=replay.why,
         chosen=replay.chosen,

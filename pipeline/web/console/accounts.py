@@ -11,7 +11,6 @@ from flask import request
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from db import audit
 from db import connector as connectors
 from db import operator as rows
 from db.operator import Operator
@@ -59,13 +58,16 @@ def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response
     with transaction() as session:
         account = session.get_one(Operator, me.id)
         values: dict[str, Any] = {
-            "keys": rows.keys_of(session, me.id),
             "sessions": rows.sessions_of(session, me.id),
             "has_password": bool(account.password_hash),
             "has_second_factor": account.has_second_factor,
             "recovery_codes_left": len(account.recovery_digests),
         }
-    values |= {"usual_days": operators.USUAL_DAYS, "most_days": operators.MOST_DAYS}
+    values |= {
+        "keys": perform(people.list_keys).keys,
+        "usual_days": operators.USUAL_DAYS,
+        "most_days": operators.MOST_DAYS,
+    }
     values |= {"own_digest": operators.digest_of(auth.token()), "mistake": mistake}
     values["roles"] = [each for each in Role if Role(me.role).may(each)]
     return page("account.html", status=status, **values, **shown)
@@ -116,14 +118,11 @@ def confirm_second_factor() -> Response:
 
 def turn_off_second_factor() -> Response:
     """Turn it off."""
-    me = auth.who()
     try:
         _prove("password")
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
-    with transaction() as session:
-        if second_factor.turn_off(session.get_one(Operator, me.id)):
-            audit.note(session, me.name, "second_factor.off", me.name)
+    second_factor.turn_off_own(auth.who())
     return done("/account", "The second factor is off.")
 
 
@@ -183,19 +182,22 @@ def _prove(field: str) -> Operator:
     except LoginRefused as refused:
         wait = f" Wait {round(refused.wait_s)} seconds, then try again." if refused.wait_s else ""
         raise OperatorRefused(f"the present password is wrong.{wait}") from None
-    with transaction() as session:
-        rows.note_proof(session, operators.digest_of(auth.token()))
-        audit.note(session, me.name, "operator.confirm", me.name)
+    operators.note_proof(me, auth.token())
     return proved
 
 
 def show_operators(mistake: str = "", status: int = 200) -> Response:
     with transaction() as session:
-        found = rows.all_operators(session)
-        keys = rows.all_keys(session)
-        names = {each.key: each.name for each in connectors.all_connectors(session)}
-    shown: dict[str, Any] = {"people": found, "keys": keys, "names": names, "roles": list(Role), "mistake": mistake}
-    return page("operators.html", status=status, **shown)
+        known = connectors.all_connectors(session)
+    return page(
+        "operators.html",
+        status=status,
+        people=perform(operations.list_operators).operators,
+        keys=perform(operations.list_all_keys).keys,
+        connectors=known,
+        roles=list(Role),
+        mistake=mistake,
+    )
 
 
 def add_operator() -> Response:
@@ -221,12 +223,10 @@ def change_operator(operator_id: int) -> Response:
 
 
 def limit(operator_id: int) -> Response:
-    """`connector` names each connector by its number; `all` is every one."""
+    """Limit an operator to the chosen connectors, by their ids; `all` is every one."""
     if request.form.get("all"):
         return _act(operations.change_operator, operator_id, "The operator sees every connector.", connectors="all")
-    with transaction() as session:
-        ids = {str(each.key): each.id for each in connectors.all_connectors(session)}
-    chosen = [ids.get(each, each) for each in request.form.getlist("connector")]
+    chosen = request.form.getlist("connector")
     said = f"The operator sees {plural(len(chosen), 'connector')}."
     return _act(operations.change_operator, operator_id, said, connectors=chosen)
 
@@ -249,12 +249,9 @@ def revoke_any_key(key_id: int) -> Response:
 
 
 def show_audit() -> Response:
-    before = before_id()
-    with transaction() as session:
-        entries = audit.latest_entries(session, before_id=before, limit=ENTRIES + 1)
-        names = {each.key: each.name for each in connectors.all_connectors(session)}
+    entries = perform(people.list_audit, before=before_id(), limit=ENTRIES + 1).entries
     shown, more = split_page(entries, ENTRIES)
-    return page("audit.html", entries=shown, names=names, more=more)
+    return page("audit.html", entries=shown, more=more)
 
 
 def _act(declared: Operation[Any, Any], row_id: int, said: str, **fields: Any) -> Response:

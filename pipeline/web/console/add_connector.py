@@ -15,7 +15,6 @@ from flask import redirect, request
 from werkzeug.wrappers import Response
 
 from db import connector as connectors
-from db.authorisation import connection_of
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Claim, Entity, Role
@@ -25,7 +24,7 @@ from pipeline.operations.errors import OperationError
 from pipeline.operations.fields import SuggestionShape, fields_of, suggested
 from pipeline.sync import definitions
 from pipeline.web import auth
-from pipeline.web.console.credentials import PASTE_TOKEN, given_secret
+from pipeline.web.console.credentials import PASTE_TOKEN
 from pipeline.web.console.layout import connector_path, done, page
 from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
 from pipeline.web.console.settings_forms import effective
@@ -64,18 +63,16 @@ def show_new(mistake: str = "", status: int = 200) -> Response:
 
 def make() -> Response:
     """Check the credentials in Hull before anything is stored; import the settings stored in Hull."""
-    form = request.form
-    name, organization, hull_id = (form.get(key, "").strip()[:LONGEST] for key in ("name", "organization", "hull_id"))
-    secret = given_secret("secret")
-    if not (organization and hull_id and secret):
-        return show_new("Fill in the organization, the connector's id and its secret: all three stand in Hull.", 400)
+    form = {key: request.form.get(key, "").strip() for key in ("name", "organization", "hull_id", "secret")}
+    if not (form["organization"] and form["hull_id"] and form["secret"]):
+        return show_new("Fill in the organization, the connector's id and its secret: all three are in Hull.", 400)
     try:
         made = perform(
             operations.add_connector,
-            name=name,
-            hull_organization=_host(organization),
-            hull_id=hull_id,
-            hull_secret=secret,
+            name=form["name"],
+            hull_organization=_host(form["organization"]),
+            hull_id=form["hull_id"],
+            hull_secret=form["secret"],
         ).connector
     except OperationError as error:
         mistakes = "; ".join(error.mistakes)
@@ -173,17 +170,10 @@ def decide_segments(connector: Connector) -> Response:
 
 
 def fetch(connector: Connector) -> Response:
-    """Begin to fetch what was chosen."""
-    chosen = [entity for entity in Entity if entity.plural in request.form.getlist("what")]
-    with transaction() as session:
-        row = connectors.get_connector(session, connector.key)
-        how = connection_of(session, row).how
-    if not chosen:
-        return show_step(connector, "first-fetch", "Choose what to fetch.", 400)
-    if how is None or row.state != "active":
-        sentence = f"{connector.name} cannot fetch yet: connect it to Pipedrive, or resume it under Credentials."
-        return show_step(connector, "first-fetch", sentence, 400)
-    perform(first_steps.start_first_fetches, entities=chosen)
+    """Start to fetch what was chosen."""
+    chosen = [entity.value for entity in Entity if entity.plural in request.form.getlist("what")]
+    if refusal := refusal_of(first_steps.start_first_fetches, entities=chosen, malformed="Choose what to fetch."):
+        return show_step(connector, "first-fetch", refusal, 400)
     return done(_at(connector, "first-fetch"), "The fetch has begun. This page follows it.")
 
 

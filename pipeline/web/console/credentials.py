@@ -22,7 +22,6 @@ from pipeline.web.console.layout import connector_path, done, page
 from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
 
 WHERE = "/c/<name>/credentials"
-LONGEST_SECRET = 1000
 PASTE_TOKEN = "Paste the API token from Pipedrive."  # noqa: S105 - words for a person
 
 
@@ -86,7 +85,7 @@ def check(connector: Connector) -> Response:
 
 
 def pause(connector: Connector) -> Response:
-    perform(connectors.pause_connector, why=given_why())
+    perform(connectors.pause_connector, why=_why())
     return done(_where(connector), f"{connector.name} is paused: its work is kept and waits.")
 
 
@@ -104,23 +103,21 @@ def rename(connector: Connector) -> Response:
 
 
 def remove(connector: Connector) -> Response:
-    """The name is typed to confirm."""
-    if request.form.get("confirm", "").strip() != connector.name:
+    """Remove the connector whose name was typed to confirm."""
+    typed = request.form.get("confirm", "").strip()
+    try:
+        left = perform(connectors.remove_connector, name=typed, why=_why()).left
+    except OperationError as error:
+        if error.code not in ("malformed", "not_confirmed"):
+            raise
         return show(connector, f"Type {connector.name} to remove it. Nothing was removed.", 400, at="remove")
-    left = perform(connectors.remove_connector, name=connector.name, why=given_why()).left
     words = (
         f" Its webhooks could not be deleted in Pipedrive, which deletes them after three days: {left}" if left else ""
     )
     return done("/", f"{connector.name} is removed.{words}")
 
 
-def given_secret(name: str) -> str:
-    """Return the pasted value without surrounding spaces; an invalid one counts as none."""
-    text = request.form.get(name, "").strip()
-    return text if len(text) <= LONGEST_SECRET and text.isascii() and text.isprintable() else ""
-
-
-def given_why() -> str | None:
+def _why() -> str | None:
     return request.form.get("why", "").strip()[:500] or None
 
 

@@ -13,7 +13,7 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.operations import jobs as operations
 from pipeline.operations.errors import OperationError
-from pipeline.operations.jobs import KINDS, JobShape, JobState, find_jobs
+from pipeline.operations.jobs import KINDS, JobShape, JobState
 from pipeline.operations.registry import Operation
 from pipeline.web import auth
 from pipeline.web.console.layout import (
@@ -56,9 +56,8 @@ def add(pages: Pages) -> None:
 def list_jobs(connector: Connector) -> Response:
     chosen = {"kind": query_choice("kind", KINDS), "state": query_choice("state", STATES)}
     with transaction() as session:
-        found = find_jobs(session, connector.key, before_id=before_id(), limit=PAGE + 1, **chosen)
         in_flight = rows.count_open(session, connector.key)
-    shown, more = split_page(found, PAGE)
+    shown, more = split_page(perform(operations.list_jobs, before=before_id(), limit=PAGE + 1, **chosen).jobs, PAGE)
     return page(
         "jobs.html",
         connector=connector,

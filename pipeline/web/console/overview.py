@@ -15,11 +15,10 @@ from db import connector as connectors
 from db import failure
 from db.connector import Connector
 from db.session import transaction
-from pipeline.domain.alerts import RULES
 from pipeline.domain.cron import cron_words
 from pipeline.domain.kinds import Entity, Role
 from pipeline.operations import alerts
-from pipeline.operations.alerts import AlertShape, open_alerts, past_alerts, sink_targets
+from pipeline.operations.alerts import AlertShape, open_alerts
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.condition import Condition, NoteShape, condition
 from pipeline.operations.overview import STEPS, CourseShape, OverviewAnswer, TrafficShape, show_overview
@@ -96,19 +95,16 @@ def show_connector(connector: Connector) -> Response:
 
 
 def show_alerts() -> Response:
-    before, keys = before_id(), who().connector_keys
-    with transaction() as session:
-        now = [each for each in open_alerts(session) if who().may_see(each.connector_key)]
-        past = past_alerts(session, connector_keys=keys, before_id=before, limit=ENTRIES + 1)
-    shown, more = split_page(past, ENTRIES)
+    now, known = perform(alerts.list_open).alerts, perform(alerts.list_rules)
+    shown, more = split_page(perform(alerts.list_past, before=before_id(), limit=ENTRIES + 1).alerts, ENTRIES)
     return page(
         "alerts.html",
         sentence=_alerts_sentence(now),
         alerts=now,
         past=shown,
         more=more,
-        rules=RULES,
-        sinks=sink_targets(),
+        rules=known.rules,
+        sinks=known.sinks,
     )
 
 

@@ -5,16 +5,15 @@ Each form first shows how many failures it is about.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from flask import request
-from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
 from db import failure_filter
-from db import replay as rows
 from db.connector import Connector
 from db.failure import OF_RECORDS, Failure
 from db.session import transaction
@@ -22,6 +21,7 @@ from pipeline.domain.kinds import Role
 from pipeline.jobs.replays import start
 from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations import edited_payloads
+from pipeline.operations import replays as operations
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.failures import discard_failures, groups_of, title_of, try_payload
@@ -31,15 +31,15 @@ from pipeline.operations.replays import (
     ReplayShape,
     abort_replay,
     begin_replay,
-    describe_items,
-    describe_replays,
+    list_replay_items,
+    list_replays,
     pause_replay,
     replay_edited,
     resume_replay,
 )
 from pipeline.web import auth
 from pipeline.web.console.failures import FailureChoice, NotAFilter, forget_lists, get_failure, read_choice
-from pipeline.web.console.layout import before_id, connector_path, done, page, split_page, took
+from pipeline.web.console.layout import before_id, connector_path, done, page, query_choice, split_page, took
 from pipeline.web.console.pages import Pages, perform, sentence_of
 from pipeline.web.console.workers import task_url
 
@@ -80,22 +80,17 @@ def add(pages: Pages) -> None:
 
 
 def show_replays(connector: Connector) -> Response:
-    before = before_id()
-    with transaction() as session:
-        found = rows.latest_replays(session, connector.key, before_id=before, limit=PAGE + 1)
-        some, more = split_page(found, PAGE)
-        shown = describe_replays(session, list(some))
+    shown, more = split_page(perform(list_replays, before=before_id(), limit=PAGE + 1).replays, PAGE)
     return page("replays.html", connector=connector, tab="failures", replays=shown, more=more, sentence=_of_all(shown))
 
 
 def show_replay(connector: Connector, replay_id: int) -> Response:
-    progress = _progress(replay_id)
-    if progress is None or progress.connector_key != connector.key:
-        raise _no_such(connector, replay_id)
-    state = request.args.get("state") or None
-    after = before_id("after")
-    with transaction() as session:
-        found = describe_items(session, replay_id, state=state, after_id=after, limit=PAGE + 1)
+    try:
+        progress = _progress((connector.key, replay_id))
+    except OperationError:
+        raise _no_such(connector, replay_id) from None
+    state = query_choice("state", WORDS)
+    found = perform(list_replay_items, id=replay_id, state=state, after=before_id("after"), limit=PAGE + 1).items
     shown, more = split_page(found, PAGE)
     return page(
         "replay.html",
@@ -215,17 +210,12 @@ def _no_such(connector: Connector, replay_id: int) -> auth.Refused:
     return auth.missing(f"There is no replay {replay_id} of {connector.name}.", "Go back to the list of replays.")
 
 
-def _read(replay_id: int) -> ReplayShape | None:
-    with transaction() as session:
-        return _one(session, replay_id)
-
-
-def _one(session: Session, replay_id: int) -> ReplayShape | None:
-    found = rows.find_replay(session, replay_id)
-    return describe_replays(session, [found])[0] if found is not None else None
+def _read(key: tuple[int, int]) -> ReplayShape:
+    return perform(operations.show_replay, id=key[1])
 
 
 _progress = Shared(_read)
+"""Key of the connector and id → the replay."""
 
 
 def _of_one(progress: ReplayShape) -> str:
@@ -242,7 +232,7 @@ def _of_one(progress: ReplayShape) -> str:
     return f"All is sent: {done_so_far}."
 
 
-def _of_all(shown: list[ReplayShape]) -> str:
+def _of_all(shown: Sequence[ReplayShape]) -> str:
     open_ones = sum(not each.is_over for each in shown)
     stopped = sum(each.state == "stopped" for each in shown)
     if not shown:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from flask import request
 from werkzeug.wrappers import Response
 
-from db import connector as connectors
-from db import delivery
 from db.connector import Connector
-from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations import webhooks
 from pipeline.operations.cached_answers import Shared
-from pipeline.operations.webhooks import HOURS, MOST, SOURCES, WebhooksAnswer, find_delivery, webhook_health
-from pipeline.web import auth
-from pipeline.web.console.layout import before_id, connector_path, done, page, split_page
-from pipeline.web.console.pages import Pages, refusal_of
+from pipeline.operations.webhooks import HOURS, MOST, SOURCES, WebhooksAnswer
+from pipeline.web.console.layout import before_id, connector_path, done, page, query_choice, split_page
+from pipeline.web.console.pages import Pages, perform, refusal_of
 
 ENTRIES = 50
 
@@ -27,17 +22,14 @@ def add(pages: Pages) -> None:
 
 
 def show(connector: Connector) -> Response:
-    source = request.args.get("source", "")
-    source = source if source in SOURCES else SOURCES[0]
-    before = before_id()
-    with transaction() as session:
-        found = delivery.latest_deliveries(session, connector.key, source, before_id=before, limit=ENTRIES + 1)
+    source, before = query_choice("source", SOURCES) or SOURCES[0], before_id()
+    found = perform(webhooks.list_deliveries, source=source, before=before, limit=ENTRIES + 1).deliveries
     shown, more = split_page(found, ENTRIES)
     return page(
         "webhooks.html",
         connector=connector,
         tab="webhooks",
-        listening=_standing((connector.key, source)),
+        listening=_health((connector.key, source)),
         source=source,
         deliveries=shown,
         more=more,
@@ -49,8 +41,8 @@ def show(connector: Connector) -> Response:
 
 
 def check(connector: Connector) -> Response:
-    """Handed to a worker: Pipedrive may take its time, and a page must not."""
-    _standing.forget()
+    """Have a worker check the webhooks: Pipedrive may take its time, and a page must not."""
+    _health.forget()
     refusal = refusal_of(webhooks.check_webhooks)
     return done(
         connector_path(connector, "webhooks"),
@@ -59,17 +51,13 @@ def check(connector: Connector) -> Response:
 
 
 def show_delivery(connector: Connector, delivery_id: int) -> Response:
-    with transaction() as session:
-        opened = find_delivery(session, connector.key, delivery_id)
-    if opened is None:
-        raise auth.missing("There is no such delivery.", "Deliveries are kept for 30 days.")
+    opened = perform(webhooks.show_delivery, id=delivery_id)
     return page("delivery.html", connector=connector, tab="webhooks", opened=opened, delivery=opened.delivery)
 
 
 def _read(asked: tuple[int, str]) -> WebhooksAnswer:
-    connector_key, source = asked
-    with transaction() as session:
-        return webhook_health(session, connectors.get_connector(session, connector_key), source)
+    return perform(webhooks.show_webhooks, source=asked[1])
 
 
-_standing = Shared(_read, fresh_s=5.0)
+_health = Shared(_read, fresh_s=5.0)
+"""Key of the connector and source → the health of its webhooks."""
