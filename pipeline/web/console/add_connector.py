@@ -82,8 +82,7 @@ def make() -> Response:
 
 def go_on(connector: Connector) -> Response:
     """Go to the next step; after the last one, to the first fetch."""
-    with transaction() as session:
-        following = first_steps.describe_steps(session, connector).following
+    following = perform(first_steps.show_steps).following
     return redirect(_at(connector, following or "first-fetch"), HTTPStatus.SEE_OTHER)
 
 
@@ -93,8 +92,6 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
         return redirect(connector_path(connector, "credentials"), HTTPStatus.SEE_OTHER)
     if step not in DRAWN:
         raise auth.missing("There is no such step.", "Continue with the next one.")
-    with transaction() as session:
-        progress = first_steps.describe_steps(session, connector)
     entered = perform(credentials.show_credentials)
     trouble = ""
     if step in ("identity", "mappings") and entered.connection.how:
@@ -105,7 +102,7 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
         connector=connector,
         steps=STEPS,
         step=step,
-        progress=progress,
+        progress=perform(first_steps.show_steps),
         entered=entered,
         mistake=mistake or trouble,
         **DRAWN[step](connector),
@@ -193,7 +190,7 @@ def _draw_nothing(_connector: Connector) -> dict[str, Any]:
 def _draw_identity(connector: Connector) -> dict[str, Any]:
     with transaction() as session:
         known = {entity: fields_of(session, connector.key, entity) for entity in Entity}
-        document = effective(connectors.settings_in_force(session, connector.key).document)
+    document = _settings()
     claims = {
         f"{setting.partition('_')[0]}_{row['hull']}": row["service"]
         for setting in ("account_claims", "user_claims")
@@ -211,9 +208,8 @@ def _draw_mappings(connector: Connector) -> dict[str, Any]:
     return {"offered": offered, "mapped": {name: len(document[name]) for name in offered}}
 
 
-def _draw_segments(connector: Connector) -> dict[str, Any]:
-    with transaction() as session:
-        document = effective(connectors.settings_in_force(session, connector.key).document)
+def _draw_segments(_connector: Connector) -> dict[str, Any]:
+    document = _settings()
     names = ("synchronized_user_segments", "synchronized_account_segments")
     return {"segments": perform(fields.list_segments), "chosen": {name: document[name] for name in names}}
 
@@ -221,18 +217,20 @@ def _draw_segments(connector: Connector) -> dict[str, Any]:
 def _draw_first_fetch(connector: Connector) -> dict[str, Any]:
     with transaction() as session:
         found = first_steps.full_runs(session, connector.key)
-        return {
-            "runs": found,
-            "is_running": any(run.state == "running" for run in found),
-            "expected": first_steps.expected_fetch(session, connector.key),
-        }
+    is_running = any(run.state == "running" for run in found)
+    return {"runs": found, "is_running": is_running, "expected": perform(first_steps.show_steps).first_fetch}
 
 
 def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[SuggestionShape]]]:
-    """The document in force, and rows to offer by setting."""
+    """Return the settings in force, and rows to offer by setting."""
     with transaction() as session:
-        document = effective(connectors.settings_in_force(session, connector.key).document)
-        return document, suggested(session, connector.key)
+        offered = suggested(session, connector.key)
+    return _settings(), offered
+
+
+def _settings() -> dict[str, Any]:
+    """Return the settings in force, with every default."""
+    return effective(perform(settings.show_settings).document)
 
 
 def _host(given: str) -> str:

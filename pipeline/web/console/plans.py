@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Final
 
 from flask import request
 from werkzeug.wrappers import Response
 
-from db import connector as connectors
 from db.connector import Connector
-from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity, Role
-from pipeline.domain.settings import SettingsRefused
 from pipeline.operations import plans
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.plan_answers import ACTS, WORDS, PlanAnswer, PlanShape, SideShape
 from pipeline.operations.settings_differences import TITLES
+from pipeline.operations.settings import show_settings
 from pipeline.sync.outgoing.event_log import HARMLESS
 from pipeline.sync.runs.backfill import AskFirst
 from pipeline.web import auth
 from pipeline.web.console.layout import before_id, connector_path, done, page, split_page
 from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
-from pipeline.web.console.settings_forms import SECTIONS
+from pipeline.web.console.settings_forms import SECTIONS, NotSettings, parse_document
 
 PER_PAGE: Final = 50
 SETTINGS: Final = "settings"
@@ -60,7 +58,7 @@ def show_plans(
         held=perform(plans.list_held_runs).runs,
         sentence=_sentence(found, before),
         mistakes=mistakes,
-        document=_in_force(connector) if document is None else document,
+        document=_in_force() if document is None else document,
     )
 
 
@@ -68,16 +66,11 @@ def make_plan(connector: Connector) -> Response:
     """Return an invalid document as typed, with every mistake."""
     typed = request.form.get("document", "")
     try:
-        document = json.loads(typed)
-        if not isinstance(document, dict):
-            raise SettingsRefused(["the settings are a JSON object: { … }"])
-        made = perform(plans.make_plan, document=document)
-    except SettingsRefused as refused:
-        return show_plans(connector, tuple(refused.mistakes), typed, 400)
+        made = perform(plans.make_plan, document=parse_document(typed))
     except OperationError as refused:
         return show_plans(connector, tuple(refused.mistakes) or (sentence_of(refused),), typed, refused.status)
-    except (ValueError, RecursionError) as unreadable:
-        return show_plans(connector, (f"this is no JSON: {unreadable}",), typed, 400)
+    except NotSettings as unreadable:
+        return show_plans(connector, (str(unreadable),), typed, 400)
     return done(_path(connector, made.id))
 
 
@@ -191,10 +184,8 @@ def _path(connector: Connector, plan_id: int | None = None) -> str:
     return connector_path(connector, "plans" if plan_id is None else f"plans/{plan_id}")
 
 
-def _in_force(connector: Connector) -> str:
-    with transaction() as session:
-        document: Any = connectors.settings_in_force(session, connector.key).document
-    return json.dumps(document, indent=2, ensure_ascii=False)
+def _in_force() -> str:
+    return json.dumps(perform(show_settings).document, indent=2, ensure_ascii=False)
 
 
 def _sentence(found: list[PlanShape], before: int | None) -> str:

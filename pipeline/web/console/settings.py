@@ -17,14 +17,14 @@ from flask import request
 from werkzeug.wrappers import Response
 
 from db import connector as connectors
-from db.connector import Connector, SettingsVersion
+from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations import fields, settings_differences
 from pipeline.operations import settings as operations
 from pipeline.operations import settings_editing as editing
 from pipeline.operations.errors import OperationError
-from pipeline.operations.settings import roll_back_settings
+from pipeline.operations.settings import SettingsShape, roll_back_settings
 from pipeline.operations.settings_differences import TITLES, SettingChangeShape
 from pipeline.operations.settings_editing import MistakeShape, SettingsMistaken, SettingsMoved
 from pipeline.web import auth
@@ -35,9 +35,11 @@ from pipeline.web.console.settings_forms import (
     BY_SLUG,
     SECTIONS,
     Document,
+    NotSettings,
     Section,
     changed_rows,
     effective,
+    parse_document,
     typed_in,
     with_values,
     without_empty_rows,
@@ -73,9 +75,9 @@ def add(pages: Pages) -> None:
 
 
 def show(connector: Connector) -> Response:
-    """Each section in a line."""
+    """Show each section in a line."""
+    now = perform(operations.show_settings)
     with transaction() as session:
-        now = connectors.settings_in_force(session, connector.key)
         catalogs = editing.catalogs_of(session, connector.key)
     lines = settings_forms.summaries(SECTIONS, now.document, catalogs, connector_id=connector.id)
     return page("settings.html", connector=connector, tab="settings", now_in_force=now, lines=lines)
@@ -83,8 +85,7 @@ def show(connector: Connector) -> Response:
 
 def show_section(connector: Connector, section: str) -> Response:
     chosen = _section(section)
-    with transaction() as session:
-        now = connectors.settings_in_force(session, connector.key)
+    now = perform(operations.show_settings)
     values = effective(now.document)
     return _page(connector, chosen, {name: values[name] for name in chosen.settings}, base=now.version)
 
@@ -100,7 +101,13 @@ def edit_section(connector: Connector, section: str) -> Response:
     typed = without_empty_rows(typed_in(chosen, request.form)) if act == "review" else typed_in(chosen, request.form)
     if act != "review":
         return _page(connector, chosen, typed, base=base)
-    return review(connector, with_values(typed, _ground(connector, base)), base, section=chosen, typed=typed)
+    return review(
+        connector,
+        with_values(typed, perform(operations.show_settings, version=base).document),
+        base,
+        section=chosen,
+        typed=typed,
+    )
 
 
 def review(
@@ -151,14 +158,12 @@ def rebase(connector: Connector) -> Response:
 
 
 def show_json(connector: Connector) -> Response:
-    with transaction() as session:
-        now = connectors.settings_in_force(session, connector.key)
-    text = settings_differences.pretty(settings_differences.effective(now.document))
+    now = perform(operations.show_settings, defaults=True)
     return page(
         "settings_json.html",
         connector=connector,
         tab="settings",
-        text=text,
+        text=settings_differences.pretty(now.document),
         base=now.version,
         sections=SECTIONS,
         mistakes=(),
@@ -168,15 +173,9 @@ def show_json(connector: Connector) -> Response:
 def review_json(connector: Connector) -> Response:
     text = request.form.get("document", "")
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return _json_again(
-            connector, text, [MistakeShape(setting="", position=None, words=f"This is no JSON: {error}")]
-        )
-    if not isinstance(document, dict):
-        return _json_again(
-            connector, text, [MistakeShape(setting="", position=None, words="Settings are one JSON object.")]
-        )
+        document = parse_document(text)
+    except NotSettings as error:
+        return _json_again(connector, text, [MistakeShape(setting="", position=None, words=str(error))])
     return review(connector, document, _base(), section=None)
 
 
@@ -221,12 +220,10 @@ def show_history(connector: Connector) -> Response:
 def show_version(connector: Connector, version: int, mistakes: tuple[str, ...] = (), status: int = 200) -> Response:
     """Show one version compared with another one, by default the previous one."""
     against = before_id("against")
+    found, now = _find_version(version), perform(operations.show_settings)
+    against = against or (version - 1 if version > 1 else None)
+    other = _find_version(against) if against is not None else None
     with transaction() as session:
-        found = _find_version(connector, version)
-        other = _find_version(connector, against) if against is not None else None
-        if other is None and version > 1:
-            other = connectors.find_settings(session, connector.key, version - 1)
-        now = connectors.settings_in_force(session, connector.key)
         changes = editing.between(session, connector.key, other.document if other else {}, found.document)
         back = editing.between(session, connector.key, now.document, found.document)
     return page(
@@ -246,7 +243,7 @@ def show_version(connector: Connector, version: int, mistakes: tuple[str, ...] =
 
 def roll_back(connector: Connector, version: int) -> Response:
     """The version's number is typed to confirm, and why is kept."""
-    _find_version(connector, version)
+    _find_version(version)
     if request.form.get("confirm", "").strip() != str(version):
         return show_version(connector, version, (f"Type {version} to put that version in force again.",), 400)
     why = request.form.get("why", "").strip()[:500] or None
@@ -280,7 +277,6 @@ def _page(
     wanted = request.values.get("record", "").strip()[:100]
     with transaction() as session:
         shown = settings_forms.draw(session, connector.key, section, values, wanted=wanted, mistakes=mistakes)
-        now = connectors.settings_in_force(session, connector.key)
     return page(
         "settings_section.html",
         status=status,
@@ -291,7 +287,7 @@ def _page(
         titles=TITLES,
         values=values,
         base=base,
-        in_force=now,
+        in_force=perform(operations.show_settings),
         mistakes=mistakes,
         segments=perform(fields.list_segments) if section.kind == "segments" else None,
         **shown,
@@ -377,25 +373,14 @@ def _base() -> int:
 
 def _document() -> Document:
     try:
-        document = json.loads(request.form.get("document", ""))
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise auth.missing("This form holds no settings.", "Open the settings again.")
-    return document
+        return parse_document(request.form.get("document", ""))
+    except NotSettings:
+        raise auth.missing("This form holds no settings.", "Open the settings again.") from None
 
 
-def _ground(connector: Connector, base: int) -> Document:
-    with transaction() as session:
-        found = connectors.find_settings(session, connector.key, base)
-    if found is None:
-        raise auth.missing(f"There is no version {base}.", "Open the settings again.")
-    return found.document
-
-
-def _find_version(connector: Connector, version: int) -> SettingsVersion:
-    with transaction() as session:
-        found = connectors.find_settings(session, connector.key, version) if version < 2**31 else None
-    if found is None:
-        raise auth.missing(f"There is no version {version} of these settings.", "Choose one from the history.")
-    return found
+def _find_version(version: int) -> SettingsShape:
+    try:
+        return perform(operations.show_settings, version=version)
+    except OperationError:
+        message = f"There is no version {version} of these settings."
+        raise auth.missing(message, "Choose one from the history.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,21 @@ SECTIONS: Final = (
     ),
 )
 BY_SLUG: Final[Mapping[str, Section]] = {section.slug: section for section in SECTIONS}
+
+
+class NotSettings(Exception):
+    """The text is not a settings document; the words are for a person."""
+
+
+def parse_document(text: str) -> Document:
+    """Return the settings that were typed as JSON. Raises NotSettings."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotSettings(f"This is no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise NotSettings("Settings are one JSON object.")
+    return document
 
 
 def effective(document: Document) -> Document:

@@ -19,9 +19,9 @@ def nothing_is_remembered(world: World) -> Iterator[None]:
     """What pages share for a moment is forgotten between two tests."""
     from pipeline.web.console import webhooks  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    webhooks._standing.forget()
+    webhooks._health.forget()
     yield
-    webhooks._standing.forget()
+    webhooks._health.forget()
 
 
 def deliver(
