@@ -66,7 +66,9 @@ def start_first_fetches(call: Call, request: FirstFetches) -> BegunAnswer:
     with transaction() as session:
         is_connected = connection_of(session, call.connector).how is not None
     if not is_connected or call.connector.state != "active":
-        raise impossible(f"{call.connector.name} cannot fetch yet.", "Connect it to Pipedrive, or resume it under Credentials.")
+        raise impossible(
+            f"{call.connector.name} cannot fetch yet.", "Connect it to Pipedrive, or resume it under Credentials."
+        )
     started = []
     for entity in sorted(set(request.entities)):
         try:

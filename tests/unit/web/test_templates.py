@@ -96,6 +96,16 @@ def test_every_import_is_used() -> None:
     assert [(name, macro) for name in NAMES for macro in set(imports_of(name)) - calls_of(name)] == []
 
 
+def test_a_macro_is_imported_where_it_is_called() -> None:
+    """Also in an included template: what the one around it imports may change."""
+    own = {name: {each.name for each in parsed(name).find_all(nodes.Macro)} for name in NAMES}
+    macros = set().union(*own.values())
+
+    assert [
+        (name, call) for name in NAMES for call in calls_of(name) & macros - own[name] - set(imports_of(name))
+    ] == []
+
+
 def test_every_macro_is_used() -> None:
     made = {(name, each.name) for name in NAMES for each in parsed(name).find_all(nodes.Macro)}
     used = {imports_of(name)[call] for name in NAMES for call in calls_of(name) & set(imports_of(name))}
