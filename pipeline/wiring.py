@@ -1,16 +1,13 @@
-"""The one place where the two pipes meet: the clients of a connector, built from what the database holds of it."""
+"""Build the clients of a connector from what the database has of it: the one place where clients and database meet."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
-import requests
-from redis import Redis
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
@@ -31,16 +28,21 @@ from pipeline.clients.limits import BurstLimiter, TokenBudget
 from pipeline.clients.oauth import BearerAuth, OAuthClient, Token
 from pipeline.clients.oauth import Grant as Grant  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.pipedrive import PipedriveClient
-from pipeline.clients.ssrf import Guard, check_api_domain, guarded_session
+from pipeline.clients.ssrf import Guard, check_api_domain
+from pipeline.connections import (
+    CONNECTIONS,
+    check_organization,
+    http_session,
+    hull_guard,
+    new_session,
+    shared_redis,
+)
 from pipeline.domain.budget import Lane
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.outages import OutageGate
 from pipeline.settings import Settings, settings
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
-
-CONNECTIONS = 8
-"""Kept connections per process and host; a process works on one batch at a time, its lease keeper on none."""
 
 
 @dataclass(slots=True)
@@ -90,71 +92,6 @@ class Wired:
     pipedrive: PipedriveClient
     hull: HullClient
     calls: Calls
-
-
-_sessions: dict[Guard, requests.Session] = {}
-_sessions_pid = 0
-_make_session: Callable[[], requests.Session] | None = None
-
-
-def use_http(make: Callable[[], requests.Session] | None) -> None:
-    """Have every connector speak through sessions made by `make`; None goes back to the network."""
-    global _make_session  # noqa: PLW0603 - one way out per process
-    _make_session = make
-    _sessions.clear()
-
-
-def http_session(guard: Guard | None = None) -> requests.Session:
-    """The pooled session of this very process for what a guard allows, by default Pipedrive: sockets are never shared across a
-    fork."""
-    global _sessions_pid  # noqa: PLW0603 - the sessions of one process
-    if _sessions_pid != os.getpid():
-        _sessions.clear()
-        _sessions_pid = os.getpid()
-    guard = guard or pipedrive_guard(settings())
-    if guard not in _sessions:
-        _sessions[guard] = (
-            _make_session()
-            if _make_session
-            else guarded_session(guard, connections=CONNECTIONS, trusts_environment=True)
-        )
-    return _sessions[guard]
-
-
-def pipedrive_guard(environment: Settings) -> Guard:
-    """The hosts that Pipedrive clients may call: companies of pipedrive.com, and PIPEDRIVE_API_URL."""
-    return replace(Guard.of_urls(environment.pipedrive_api_url, environment.pipedrive_oauth_url), names=None)
-
-
-def hull_guard(environment: Settings) -> Guard:
-    """What the clients of Hull may call: organizations at public hosts, and the places of HULL_ORGANIZATIONS."""
-    is_http = environment.hull_protocol == "http"
-    organizations = Guard.of(environment.hull_organizations, any_host=True, is_http=is_http)
-    firehose = Guard.of_urls(environment.hull_firehose_url)
-    return replace(organizations, places=organizations.places | firehose.places)
-
-
-def check_organization(organization: str) -> None:
-    """Refuse what is not the host of a Hull organization that may be called; nothing is looked up.
-
-    Raises: ConfigurationError("host_refused").
-    """
-    environment = settings()
-    hull_guard(environment).check_host(organization, scheme=environment.hull_protocol)
-
-
-_redis: Redis | None = None
-_redis_key: tuple[int, str] | None = None
-
-
-def shared_redis() -> Redis:
-    """The Redis that all workers share, for limits."""
-    global _redis, _redis_key  # noqa: PLW0603 - one connection pool per process
-    key = (os.getpid(), settings().redis_url or "")
-    if _redis is None or _redis_key != key:
-        _redis = Redis.from_url(key[1], socket_timeout=2, socket_connect_timeout=2)
-        _redis_key = key
-    return _redis
 
 
 def open_connector(
@@ -377,10 +314,9 @@ def export_downloads(connector_key: int | None = None) -> Downloads:
 
     Sessions made by `use_http` lead where they lead.
     """
-    make = _make_session
     return Downloads(
         Guard.of(settings().hull_export_hosts, is_http=settings().hull_protocol == "http"),
-        make_session=guarded_session if make is None else lambda _guard: make(),
+        make_session=new_session,
         gate=None if connector_key is None else OutageGate(connector_key),
     )
 
@@ -391,7 +327,7 @@ def notification_verifier() -> NotificationVerifier:
     listed = (*environment.hull_key_hosts, *environment.hull_organizations)
     guard = Guard.of(listed, is_http=environment.hull_protocol == "http")
     return NotificationVerifier(
-        _make_session() if _make_session else guarded_session(guard, connections=CONNECTIONS),
+        new_session(guard, connections=CONNECTIONS),
         guard=guard,
         key_path=environment.hull_key_path,
         audiences=(environment.public_url, f"{environment.public_url}/smart-notifier"),
@@ -450,7 +386,7 @@ def alert_sinks() -> dict[str, Sink]:
     sinks: dict[str, Sink] = {}
     if chosen.alert_webhook_url:
         guard = Guard.of_urls(chosen.alert_webhook_url)
-        sinks["webhook"] = WebhookSink(chosen.alert_webhook_url, _make_session or partial(guarded_session, guard))
+        sinks["webhook"] = WebhookSink(chosen.alert_webhook_url, partial(new_session, guard))
     if chosen.alert_email_to and chosen.smtp_url:
         sender = chosen.alert_email_from or chosen.alert_email_to[0]
         sinks["email"] = MailSink(

@@ -238,7 +238,7 @@ def database(database_url: str, worker_settings: Settings, _cheap_hashes: None) 
     """An empty database, and settings in force that name it."""
     from db import token_ledger  # noqa: PLC0415
     from db.session import use_database  # noqa: PLC0415
-    from pipeline.wiring import shared_redis  # noqa: PLC0415
+    from pipeline.connections import shared_redis  # noqa: PLC0415
 
     settings_room.use(worker_settings)
     use_database(database_url)

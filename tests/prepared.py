@@ -30,7 +30,7 @@ from sqlalchemy import text
 from db import token_ledger
 from db.base import Base
 from db.session import engine
-from pipeline import wiring
+from pipeline import connections
 from tests.manual_clock import Clock
 from tests.world import World
 
@@ -115,7 +115,7 @@ def _copy(world: World, result: Any) -> Copy:
     left_out = [*world.pipedrive.faults.rules, *world.pipedrive.subscriptions.by_id, *faults.rules, notifier.target]
     assert left_out == [None], "a set-up adds no fault and no subscription"
     clock = world.company.clock
-    redis = wiring.shared_redis()
+    redis = connections.shared_redis()
     of_people = [f"{table}_%" for table in OF_PEOPLE]
     with engine().connect() as connection:
         sequences = [(row[0], row[1]) for row in connection.execute(text(SEQUENCES), {"of_people": of_people})]
@@ -138,7 +138,7 @@ def _restore(world: World, copy: Copy) -> Any:
     if copy.moment is not None:
         clock.move((copy.moment - clock.now).total_seconds())  # type: ignore[attr-defined]
     _restore_rows(copy)
-    redis = wiring.shared_redis()
+    redis = connections.shared_redis()
     with redis.pipeline(transaction=False) as pipe:
         for key, ttl, value in copy.redis:
             pipe.restore(key, ttl, value, replace=True)

@@ -22,7 +22,7 @@ from sqlalchemy import text
 from db import connector as connectors
 from db.run import Run
 from db.session import engine, transaction
-from pipeline import wiring
+from pipeline import connections
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from pipeline.vault import Vault
@@ -139,8 +139,8 @@ class World:
         self.change_rows("UPDATE batches SET due_at = now() WHERE due_at > now()")
         self.change_rows("UPDATE changes SET due_at = now() WHERE due_at > now()")
         self.change_rows("UPDATE outages SET probe_at = now() WHERE probe_at > now()")
-        for key in wiring.shared_redis().scan_iter("pipedrive:budget:*"):
-            wiring.shared_redis().hdel(key, "closed_until", "probe_at")
+        for key in connections.shared_redis().scan_iter("pipedrive:budget:*"):
+            connections.shared_redis().hdel(key, "closed_until", "probe_at")
 
     def lose_workers(self) -> None:
         """Let the leases of all stages at work run out, as when their workers were killed."""
@@ -201,11 +201,11 @@ def make_world(
         if not with_broker:
             patch.setattr(canvases, "wake", lambda _wakeups, countdown_s=None: None)
             patch.setattr(canvases, "wake_control", lambda _name, countdown_s=None: None)
-        wiring.use_http(lambda: session_for(apps))
+        connections.use_http(lambda: session_for(apps))
         try:
             yield World(company, pipedrive, hull, _add_connector())
         finally:
-            wiring.use_http(None)
+            connections.use_http(None)
 
 
 def _add_connector() -> int:

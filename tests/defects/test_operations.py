@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from db.connector import settings_in_force
 from db.field_definition import keep_fields
 from db.session import transaction
+from pipeline import connections, telemetry
 from pipeline import settings as settings_room
-from pipeline import telemetry, wiring
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.wiring import open_connector
@@ -144,7 +144,7 @@ def test_a_renewal_moves_the_moment_at_which_the_token_ends(authorised: World) -
 def test_calls_go_to_the_address_that_came_with_the_token(world: World) -> None:
     world.pipedrive.grants.switches.api_domain = "https://acme.pipedrive.com"
     session = session_for({"http://pipedrive.test": world.pipedrive, "https://acme.pipedrive.com": world.pipedrive})
-    wiring.use_http(lambda: session)
+    connections.use_http(lambda: session)
     with installed_app(world, pipedrive_api_url=None):
         assert Person(world).authorise().status_code == 200
         session.adapters.pop("http://pipedrive.test")  # from here on the API has one address
@@ -225,7 +225,7 @@ def hull_knocks(world: World) -> Iterator[Callable[[], list[Any]]]:
 
     apps = {"http://pipedrive.test": world.pipedrive, "http://hull.test": world.hull_app}
     session = session_for(apps | {"https://hull.test": world.hull_app})
-    wiring.use_http(lambda: session)
+    connections.use_http(lambda: session)
     settings_room.use(
         settings_room.settings().replace(hull_key_hosts=("hull.test",), hull_key_path="/__sandbox__/public-key")
     )

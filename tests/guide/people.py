@@ -10,8 +10,8 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from db.session import transaction
+from pipeline import connections
 from pipeline import settings as settings_room
-from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.wiring import open_connector
 from tests.authorising import VOUCHED
@@ -121,10 +121,10 @@ def outcomes(world: World) -> list[tuple[str, str | None]]:
 def reached_at(world: World, host: str) -> Iterator[None]:
     """Hull's files are at this host meanwhile, which is one that may be asked for them."""
     before = settings_room.settings()
-    session = wiring.http_session()
+    session = connections.http_session()
     session.mount(f"http://{host}", WSGIAdapter(world.hull_app.wsgi_app))
     settings_room.use(before.replace(hull_export_hosts=(host,)))
-    wiring.use_http(lambda: session)
+    connections.use_http(lambda: session)
     try:
         yield
     finally:

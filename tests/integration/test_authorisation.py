@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from db.authorisation import CLAIM_S, LIFETIME_S
 from db.connector import get_connector
 from db.session import transaction
-from pipeline import wiring
+from pipeline import connections, wiring
 from pipeline.errors import ConfigurationError
 from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app, press_button, replace_api_token
 from tests.logs import written
@@ -526,7 +526,7 @@ def test_the_host_of_the_grant_is_the_one_that_is_called(person: Person) -> None
     world = person.world
     world.pipedrive.grants.switches.api_domain = "https://Renamed.pipedrive.com/"
     session = session_for({"http://pipedrive.test": world.pipedrive, "https://renamed.pipedrive.com": world.pipedrive})
-    wiring.use_http(lambda: session)
+    connections.use_http(lambda: session)
     with installed_app(world, pipedrive_api_url=None):
         assert person.authorise().status_code == 200
 

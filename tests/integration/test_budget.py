@@ -14,9 +14,9 @@ import redis
 
 from pipeline.clients.http_transport import Response
 from pipeline.clients.limits import TokenBudget
+from pipeline.connections import shared_redis
 from pipeline.domain.budget import DAY_S
 from pipeline.errors import Retryable
-from pipeline.wiring import shared_redis
 
 MORNING = 20_000 * DAY_S + 6 * 3_600.0
 MIDNIGHT = 20_001 * DAY_S

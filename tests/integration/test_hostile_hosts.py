@@ -10,8 +10,8 @@ import pytest
 
 from db import connector as connectors
 from db.session import transaction
+from pipeline import connections, wiring
 from pipeline import settings as settings_room
-from pipeline import wiring
 from pipeline.clients.alert_sinks import NotDelivered, Notice
 from pipeline.clients.oauth import Grant
 from pipeline.errors import ConfigurationError, PipelineError, Rejected
@@ -51,7 +51,7 @@ class Outside:
 @pytest.fixture
 def outside(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     """The world's connector, and everything else on the network; no place inside is allowed."""
-    wiring.use_http(None)
+    connections.use_http(None)
     chosen = settings()
     settings_room.use(
         chosen.replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.clients.limits import LONGEST_PAUSE_S, BurstLimiter, LocalWindow
-from pipeline.wiring import shared_redis
+from pipeline.connections import shared_redis
 
 
 class Clock:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from db.base import Base
 from db.session import engine
-from pipeline import wiring
+from pipeline import connections
 from tests.conftest import empty_database
 from tests.journeys.people import fill
 from tests.journeys.told_by_hull import know_everything
@@ -29,7 +29,7 @@ def two_persons(world: World, name: str) -> dict[str, int]:
 
 def everything(world: World) -> dict[str, Any]:
     """All that the systems hold, and what comes next in each."""
-    redis = wiring.shared_redis()
+    redis = connections.shared_redis()
     with engine().connect() as connection:
         sequences = connection.execute(text(SEQUENCES), {"of_people": []}).all()
     return {
@@ -58,7 +58,7 @@ def test_a_copy_is_what_the_set_up_made(database: str) -> None:
         world.change_rows("DELETE FROM id_mappings")
         changed = everything(world)
     empty_database()
-    wiring.shared_redis().flushdb()
+    connections.shared_redis().flushdb()
     with make_world() as world:
         assert two_persons(world, name="copied") == {"persons": 2}
         copied = everything(world)

@@ -92,11 +92,11 @@ def test_what_was_made_is_read_back_into_the_very_user(world: World) -> None:
 
 def _user_in_hull(world: World, **claims: str) -> str:
     """A User that Hull has by itself."""
-    from pipeline import wiring  # noqa: PLC0415
+    from pipeline import connections  # noqa: PLC0415
     from pipeline.clients.hull import HullClient  # noqa: PLC0415
 
     client = HullClient(
-        wiring.http_session(),
+        connections.http_session(),
         organization="hull.test",
         connector_id="5f0c0ffee5f0c0ffee5f0c0f",
         secret="canary-hull-secret",

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from db.session import transaction
-from pipeline import wiring
+from pipeline import connections
 from tests.open_transactions import none_during_http
 from tests.world import World
 
@@ -17,7 +17,7 @@ def test_a_call_inside_a_transaction_is_noticed(world: World) -> None:
     def call() -> None:
         with none_during_http(), transaction() as session:
             session.execute(text("SELECT 1"))
-            wiring.http_session().get(URL)
+            connections.http_session().get(URL)
 
     with pytest.raises(AssertionError, match="GET /api/v1/users/me"):
         call()
@@ -27,4 +27,4 @@ def test_a_call_after_a_transaction_is_none_of_its_business(world: World) -> Non
     with none_during_http():
         with transaction() as session:
             session.execute(text("SELECT 1"))
-        wiring.http_session().get(URL)
+        connections.http_session().get(URL)

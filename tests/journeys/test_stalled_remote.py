@@ -17,7 +17,7 @@ from db import change_writer
 from db import connector as connectors
 from db.batch import Batch
 from db.session import transaction
-from pipeline import wiring
+from pipeline import connections
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.settings import settings
 from pipeline.vault import Vault
@@ -65,7 +65,9 @@ def stall(world: World) -> Iterator[Stall]:
     """Persons that Hull knows, four live processes, and a Pipedrive that is about to stall."""
     thirty_persons(world)
     stall = Stall(world.pipedrive.wsgi_app)
-    wiring.use_http(lambda: session_for({"http://pipedrive.test": stall, "http://hull.test": world.hull_app.wsgi_app}))
+    connections.use_http(
+        lambda: session_for({"http://pipedrive.test": stall, "http://hull.test": world.hull_app.wsgi_app})
+    )
     yield stall
     stall.over.set()
 

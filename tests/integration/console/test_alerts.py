@@ -13,8 +13,8 @@ import requests
 from structlog.testing import capture_logs
 
 from db.session import transaction
+from pipeline import connections, wiring
 from pipeline import settings as settings_room
-from pipeline import wiring
 from pipeline.accounts import operators
 from pipeline.domain.alerts import RULES
 from pipeline.settings import settings
@@ -58,7 +58,7 @@ def hook(world: World) -> Iterator[Hook]:
             internal_networks=("127.0.0.0/8",),
         )
     )
-    wiring.use_http(lambda: session_for({"https://hooks.test": hook}))
+    connections.use_http(lambda: session_for({"https://hooks.test": hook}))
     return hook
 
 
@@ -352,7 +352,7 @@ def test_a_mail_server_that_is_away_is_tried_again(world: World) -> None:
 
 
 def test_a_hook_that_is_away_is_tried_again(world: World, hook: Hook) -> None:
-    wiring.use_http(requests.Session)
+    connections.use_http(requests.Session)
     settings_room.use(settings().replace(alert_webhook_url="http://127.0.0.1:1/canary-hook"))
     pause(world)
     watch(world)

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db.connector import Connector, add_settings, keep_credential
 from db.delivery import Delivery
 from db.session import transaction, use_database
-from pipeline import settings, wiring
+from pipeline import connections, settings
 from pipeline.settings import Settings
 from pipeline.vault import Vault
 from pipeline.web.app import create_app
@@ -121,9 +121,9 @@ def keys(private: RSAPrivateKey) -> Iterator[KeyServer]:
     from tests.integration.web.notifying import KeyServer  # noqa: PLC0415 - it needs what stands here
 
     server = KeyServer(private)
-    wiring.use_http(lambda: server.session)
+    connections.use_http(lambda: server.session)
     yield server
-    wiring.use_http(None)
+    connections.use_http(None)
 
 
 @pytest.fixture

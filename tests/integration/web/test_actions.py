@@ -13,7 +13,7 @@ from db.connector import Connector, Credential
 from db.field_definition import keep_fields
 from db.run import Run
 from db.session import transaction
-from pipeline import wiring
+from pipeline import connections
 from pipeline.clients.limits import TokenBudget
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
@@ -39,9 +39,9 @@ def budget(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def pipedrive() -> Iterator[PipedriveApp]:
     app = create_app(Company(seed=7, persons=1, organizations=1), api_token=SECRETS["pipedrive_api_token"])
-    wiring.use_http(lambda: session_for({"https://acme.pipedrive.test": app}))
+    connections.use_http(lambda: session_for({"https://acme.pipedrive.test": app}))
     yield app
-    wiring.use_http(None)
+    connections.use_http(None)
 
 
 def press(house: House, route: str, **changed: str) -> TestResponse:

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from db.failure_filter import find_failures
 from db.session import transaction
-from pipeline import settings, wiring
+from pipeline import connections, settings
 from pipeline.domain.json_text import read_lenient
 from pipeline.jobs import exports
 from pipeline.jobs.replays.start import replay_failure
@@ -59,9 +59,9 @@ class Storage:
 @pytest.fixture
 def storage() -> Iterator[Storage]:
     made = Storage()
-    wiring.use_http(lambda: session_for({STORE: made, "https://files.hullapp.test": made}))
+    connections.use_http(lambda: session_for({STORE: made, "https://files.hullapp.test": made}))
     yield made
-    wiring.use_http(None)
+    connections.use_http(None)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import settings, wiring
+from pipeline import connections, settings
 from pipeline.jobs import exports, runtime
 from pipeline.settings import Settings
 from pipeline.transform.exports import PIECE_BYTES, unpack
@@ -79,11 +79,11 @@ def hull() -> Any:
 @pytest.fixture
 def storage(hull: Any, house: House, environment: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     made = Storage(hull)
-    wiring.use_http(lambda: session_for({STORE: made}))
+    connections.use_http(lambda: session_for({STORE: made}))
     settings.use(environment.replace(hull_export_hosts=("127.0.0.1:9199",)))
     monkeypatch.setattr(exports, "PIECE_BYTES", 4_000)
     yield made
-    wiring.use_http(None)
+    connections.use_http(None)
     settings.use(environment)
 
 

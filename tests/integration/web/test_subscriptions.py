@@ -10,7 +10,7 @@ from sqlalchemy import delete
 
 from db.connector import Credential, credentials_of
 from db.session import transaction
-from pipeline import wiring
+from pipeline import connections, wiring
 from pipeline.errors import Rejected
 from pipeline.settings import Settings
 from pipeline.sync.connectors.webhooks import SECRET_NAMES, ensure_webhooks
@@ -30,10 +30,10 @@ def pipedrive(house: House) -> Iterator[PipedriveApp]:
         api_token=SECRETS["pipedrive_api_token"],
         webhook_session=session_for({"http://connector.test": house.app}),
     )
-    wiring.use_http(lambda: session_for({"https://acme.pipedrive.test": app}))
+    connections.use_http(lambda: session_for({"https://acme.pipedrive.test": app}))
     yield app
     app.delivery.drain()
-    wiring.use_http(None)
+    connections.use_http(None)
 
 
 def subscriptions(pipedrive: PipedriveApp) -> list[dict[str, Any]]:
