@@ -15,7 +15,7 @@ import click
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
-from pipeline.cli import demo_steps as stories
+from pipeline.cli import demo_steps
 from pipeline.cli.output import Failed, duration, json_option, own_name, say, show
 from pipeline.cli.startup import begin_serving
 from pipeline.local import example
@@ -60,24 +60,24 @@ def demo(persons: int, organizations: int) -> None:
             say("two workers, beat, the web process and Flower …")
             with running_system(chosen, tell=write, sizes=sizes) as system:
                 say(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
-                story = _tell(system, chosen, interrupts)
+                run = _run_demo(system, chosen, interrupts)
     except (StartFailed, PortTaken) as error:
         raise Failed(str(error), f"what the processes wrote: {log}") from None
-    if story.broken:
-        raise Failed(f"{len(story.broken)} checks failed", f"what the processes wrote: {log}")
+    if run.broken:
+        raise Failed(f"{len(run.broken)} checks failed", f"what the processes wrote: {log}")
 
 
 COMMANDS: tuple[click.Command, ...] = (demo,)
 
 
-def _tell(system: System, chosen: Settings, interrupts: Interrupts) -> stories.DemoStory:
+def _run_demo(system: System, chosen: Settings, interrupts: Interrupts) -> demo_steps.DemoRun:
     begun = time.monotonic()
-    story = stories.DemoStory(_connector(), Remotes(system.sandbox or {}))
-    stories.tell(story, interrupts.check)
+    run = demo_steps.DemoRun(_connector(), Remotes(system.sandbox or {}))
+    demo_steps.run_steps(run, interrupts.check)
     died = system.children.restarts()
-    story.check(not died, f"{sum(died.values())} processes died during the demo")
+    run.check(not died, f"{sum(died.values())} processes died during the demo")
     took_s = time.monotonic() - begun
-    totals = story.totals
+    totals = run.totals
 
     def human() -> None:
         say(
@@ -89,8 +89,8 @@ def _tell(system: System, chosen: Settings, interrupts: Interrupts) -> stories.D
             say(f"  {own_name()} {command}")
         say(f"`{own_name()} up` starts again and keeps everything running.")
 
-    show({"took_s": round(took_s, 1), **totals, "broken": story.broken, "data_dir": str(chosen.data_dir)}, human)
-    return story
+    show({"took_s": round(took_s, 1), **totals, "broken": run.broken, "data_dir": str(chosen.data_dir)}, human)
+    return run
 
 
 def _connector() -> Connector:

@@ -51,7 +51,7 @@ COMPARED = {
 
 
 @dataclass(slots=True)
-class DemoStory:
+class DemoRun:
     """The running demo: its connector, its remote systems, and the failed checks."""
 
     connector: Connector
@@ -81,58 +81,58 @@ class DemoStory:
         return run
 
 
-def tell(story: DemoStory, before_each: Callable[[], None]) -> None:
-    """Every step in turn; `before_each` may raise to end the story."""
+def run_steps(demo: DemoRun, before_each: Callable[[], None]) -> None:
+    """Run every step in turn; `before_each` may raise to end the demo."""
     for step in (
         fetch_persons,
         fetch_organizations,
         receive_webhook,
         fail_and_replay,
         send_change,
-        delete_somebody,
+        delete_person,
         verify_all,
     ):
         before_each()
-        step(story)
+        step(demo)
 
 
-def fetch_persons(story: DemoStory) -> None:
+def fetch_persons(demo: DemoRun) -> None:
     say("1. A full fetch of Persons, before any Organization is known")
-    run = story.fetch(Entity.PERSON)
-    persons = story.remotes.records(Entity.PERSON)
-    shells = [each for each in story.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each)]
+    run = demo.fetch(Entity.PERSON)
+    persons = demo.remotes.records(Entity.PERSON)
+    shells = [each for each in demo.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each)]
     named = {person["org_id"] for person in persons.values() if person["org_id"]}
     say(f"   {run['new']:,} Users created or found in Hull, {run['links']:,} linked to their Accounts")
-    compare(story, Entity.PERSON)
-    story.check(
+    compare(demo, Entity.PERSON)
+    demo.check(
         len(shells) == len(named),
         f"{len(shells):,} shell Accounts were created for the Organizations that Persons reference",
     )
 
 
-def fetch_organizations(story: DemoStory) -> None:
+def fetch_organizations(demo: DemoRun) -> None:
     say("2. A full fetch of Organizations fills the shells")
-    run = story.fetch(Entity.ORGANIZATION)
-    left = sum(1 for each in story.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each))
+    run = demo.fetch(Entity.ORGANIZATION)
+    left = sum(1 for each in demo.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each))
     say(f"   {run['read']:,} Organizations read, {run['tokens']:,} tokens of Pipedrive's daily budget")
-    story.check(left == 0, f"{left} shells are left")
-    compare(story, Entity.ORGANIZATION)
+    demo.check(left == 0, f"{left} shells are left")
+    compare(demo, Entity.ORGANIZATION)
     wake_control("resolve_hull_ids")  # beat would, within half a minute
-    took_s = wait_until(lambda: not unresolved(story))
-    _arrived(story, took_s, "the id map knows every User's and Account's id in Hull")
+    took_s = wait_until(lambda: not unresolved(demo))
+    _check_arrival(demo, took_s, "the id map knows every User's and Account's id in Hull")
 
 
-def unresolved(story: DemoStory) -> int:
+def unresolved(demo: DemoRun) -> int:
     """Return the number of delivered records without a known Hull id: the firehose returns no ids."""
     with transaction() as session:
-        return sum(each.without_hull_id for each in mapping_counts(session, story.connector.key))
+        return sum(each.without_hull_id for each in mapping_counts(session, demo.connector.key))
 
 
-def compare(story: DemoStory, entity: Entity) -> None:
+def compare(demo: DemoRun, entity: Entity) -> None:
     """Compare Pipedrive's export with Hull's: every record, its compared fields, and its link."""
-    codes = codes_of(story.connector.key, entity)
-    records = story.remotes.records(entity)
-    held = by_pipedrive_id(story.remotes.hull_records(entity))
+    codes = codes_of(demo.connector.key, entity)
+    records = demo.remotes.records(entity)
+    held = by_pipedrive_id(demo.remotes.hull_records(entity))
     missing = [pipedrive_id for pipedrive_id in records if pipedrive_id not in held]
     fields = {attribute: codes[name] for attribute, name in COMPARED[entity].items() if name in codes}
     wrong = [
@@ -143,72 +143,72 @@ def compare(story: DemoStory, entity: Entity) -> None:
         if held[pipedrive_id].get(attribute) != value_of(record, code)
     ]
     values = len(records) * len(fields)
-    story.check(not missing, f"all {len(records):,} {NAMES[entity]} are in Hull" + _some(missing))
-    story.check(not wrong, f"{values:,} values compared field by field, {len(wrong)} differ" + _some(wrong))
+    demo.check(not missing, f"all {len(records):,} {NAMES[entity]} are in Hull" + _examples(missing))
+    demo.check(not wrong, f"{values:,} values compared field by field, {len(wrong)} differ" + _examples(wrong))
     if entity is Entity.PERSON:
-        unlinked = _unlinked(story, records, held)
-        story.check(
-            not unlinked, f"every User is linked to the right Account, {len(unlinked)} are not" + _some(unlinked)
+        unlinked = _unlinked(demo, records, held)
+        demo.check(
+            not unlinked, f"every User is linked to the right Account, {len(unlinked)} are not" + _examples(unlinked)
         )
 
 
-def receive_webhook(story: DemoStory) -> None:
+def receive_webhook(demo: DemoRun) -> None:
     say("3. A Person is edited in Pipedrive; its webhook arrives")
-    pipedrive_id, title = _somebody(story, 0), f"Head of Demonstrations {datetime.now(UTC):%H:%M:%S}"
-    job_title = codes_of(story.connector.key, Entity.PERSON)["Job title"]
-    story.remotes.edit_record(Entity.PERSON, pipedrive_id, {"custom_fields": {job_title: title}})
-    took_s = wait_until(lambda: _user(story, pipedrive_id).get("pipedrive/job_title") == title)
-    _arrived(story, took_s, f"Person {pipedrive_id}: the new job title is in Hull")
+    pipedrive_id, title = _person_id(demo, 0), f"Head of Demonstrations {datetime.now(UTC):%H:%M:%S}"
+    job_title = codes_of(demo.connector.key, Entity.PERSON)["Job title"]
+    demo.remotes.edit_record(Entity.PERSON, pipedrive_id, {"custom_fields": {job_title: title}})
+    took_s = wait_until(lambda: _user(demo, pipedrive_id).get("pipedrive/job_title") == title)
+    _check_arrival(demo, took_s, f"Person {pipedrive_id}: the new job title is in Hull")
 
 
-def fail_and_replay(story: DemoStory) -> None:
+def fail_and_replay(demo: DemoRun) -> None:
     say("4. A record without a valid update time becomes a failure; it is replayed after it is corrected")
-    pipedrive_id, now = _somebody(story, 1), datetime.now(UTC)
-    record = story.remotes.records(Entity.PERSON)[pipedrive_id]
-    story.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
-    run = story.fetch(Entity.PERSON, since=now)
-    found = _failure(story, pipedrive_id)
-    story.check(found is not None and run["failed"] == 1, f"Person {pipedrive_id} is stored as a failure")
+    pipedrive_id, now = _person_id(demo, 1), datetime.now(UTC)
+    record = demo.remotes.records(Entity.PERSON)[pipedrive_id]
+    demo.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
+    run = demo.fetch(Entity.PERSON, since=now)
+    found = _failure(demo, pipedrive_id)
+    demo.check(found is not None and run["failed"] == 1, f"Person {pipedrive_id} is stored as a failure")
     if found is None:
         return
     say(f"   failure {found.id}, {found.reason}: {REASONS[found.reason].meaning}")
     saved = {**record, "name": "Ada Example", "update_time": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
-    story.remotes.put_record(Entity.PERSON, saved)
+    demo.remotes.put_record(Entity.PERSON, saved)
     with transaction() as session:
         replay_failure(session, found, by="demo", why="saved once more in Pipedrive")
-    took_s = wait_until(lambda: _user(story, pipedrive_id).get("pipedrive/name") == "Ada Example")
-    _arrived(story, took_s, f"Person {pipedrive_id}: corrected, replayed, and in Hull")
-    story.check(_failure(story, pipedrive_id) is None, "no failure is open")
+    took_s = wait_until(lambda: _user(demo, pipedrive_id).get("pipedrive/name") == "Ada Example")
+    _check_arrival(demo, took_s, f"Person {pipedrive_id}: corrected, replayed, and in Hull")
+    demo.check(_failure(demo, pipedrive_id) is None, "no failure is open")
 
 
-def send_change(story: DemoStory) -> None:
+def send_change(demo: DemoRun) -> None:
     say("5. A User is changed in Hull; the change is sent to Pipedrive")
-    pipedrive_id, title = _somebody(story, 2), f"Sent from Hull {datetime.now(UTC):%H:%M:%S}"
-    job_title = codes_of(story.connector.key, Entity.PERSON)["Job title"]
-    user = _user(story, pipedrive_id)
-    story.remotes.edit_hull_record(Entity.PERSON, user["id"], {"job_title": title})
-    took_s = wait_until(lambda: value_of(story.remotes.records(Entity.PERSON)[pipedrive_id], job_title) == title)
-    _arrived(story, took_s, f"User {user['id']}: the job title is in Pipedrive, Person {pipedrive_id}")
-    took_s = wait_until(lambda: _user(story, pipedrive_id).get("pipedrive/job_title") == title)
-    _arrived(story, took_s, "Pipedrive's answer was read back into Hull")
+    pipedrive_id, title = _person_id(demo, 2), f"Sent from Hull {datetime.now(UTC):%H:%M:%S}"
+    job_title = codes_of(demo.connector.key, Entity.PERSON)["Job title"]
+    user = _user(demo, pipedrive_id)
+    demo.remotes.edit_hull_record(Entity.PERSON, user["id"], {"job_title": title})
+    took_s = wait_until(lambda: value_of(demo.remotes.records(Entity.PERSON)[pipedrive_id], job_title) == title)
+    _check_arrival(demo, took_s, f"User {user['id']}: the job title is in Pipedrive, Person {pipedrive_id}")
+    took_s = wait_until(lambda: _user(demo, pipedrive_id).get("pipedrive/job_title") == title)
+    _check_arrival(demo, took_s, "Pipedrive's answer was read back into Hull")
 
 
-def delete_somebody(story: DemoStory) -> None:
+def delete_person(demo: DemoRun) -> None:
     say("6. A Person is deleted in Pipedrive; its User stays and is marked")
-    pipedrive_id = _somebody(story, 3)
-    hull_id = _user(story, pipedrive_id)["id"]
-    story.remotes.delete_record(Entity.PERSON, pipedrive_id)
-    took_s = wait_until(lambda: bool(_by_hull_id(story, hull_id).get("pipedrive/deleted_at")))
-    _arrived(story, took_s, f"User {hull_id} is marked as deleted in Pipedrive")
+    pipedrive_id = _person_id(demo, 3)
+    hull_id = _user(demo, pipedrive_id)["id"]
+    demo.remotes.delete_record(Entity.PERSON, pipedrive_id)
+    took_s = wait_until(lambda: bool(_by_hull_id(demo, hull_id).get("pipedrive/deleted_at")))
+    _check_arrival(demo, took_s, f"User {hull_id} is marked as deleted in Pipedrive")
 
 
-def verify_all(story: DemoStory) -> None:
+def verify_all(demo: DemoRun) -> None:
     say("7. Pipedrive, Hull and the id map are compared, as `pipeline verify` does at any time")
-    _, report = run_comparison(story.connector, None)
+    _, report = run_comparison(demo.connector, None)
     records = sum(each.compared for each in report.entities)
-    story.check(report.drift == 0, f"{records:,} records compared in {report.seconds:.1f} s, {report.drift} differ")
+    demo.check(report.drift == 0, f"{records:,} records compared in {report.seconds:.1f} s, {report.drift} differ")
     say(f"   {report.tokens:,} tokens")
-    story.totals["tokens"] += report.tokens
+    demo.totals["tokens"] += report.tokens
 
 
 def wait_until(holds: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> float | None:
@@ -231,8 +231,8 @@ def value_of(record: Record, code: str) -> Any:
     return custom[code] if code in custom else record.get(code)
 
 
-def _arrived(story: DemoStory, took_s: float | None, words: str) -> None:
-    story.check(
+def _check_arrival(demo: DemoRun, took_s: float | None, words: str) -> None:
+    demo.check(
         took_s is not None, f"{words} after {took_s:.1f} s" if took_s is not None else f"{words}: it did not happen"
     )
 
@@ -242,8 +242,8 @@ def _is_shell(account: Record) -> bool:
     return account.get("pipedrive/id") is not None and account.get("name") is None
 
 
-def _unlinked(story: DemoStory, persons: dict[int, Record], users: dict[int, Record]) -> list[int]:
-    accounts = {each["id"]: each.get("pipedrive/id") for each in story.remotes.hull_records(Entity.ORGANIZATION)}
+def _unlinked(demo: DemoRun, persons: dict[int, Record], users: dict[int, Record]) -> list[int]:
+    accounts = {each["id"]: each.get("pipedrive/id") for each in demo.remotes.hull_records(Entity.ORGANIZATION)}
     return [
         pipedrive_id
         for pipedrive_id, person in persons.items()
@@ -253,24 +253,24 @@ def _unlinked(story: DemoStory, persons: dict[int, Record], users: dict[int, Rec
     ]
 
 
-def _somebody(story: DemoStory, number: int) -> int:
+def _person_id(demo: DemoRun, number: int) -> int:
     """Return the id of a Person that is in Hull, another one for each number."""
-    return sorted(by_pipedrive_id(story.remotes.hull_records(Entity.PERSON)))[number * 7]
+    return sorted(by_pipedrive_id(demo.remotes.hull_records(Entity.PERSON)))[number * 7]
 
 
-def _user(story: DemoStory, pipedrive_id: int) -> Record:
-    return by_pipedrive_id(story.remotes.hull_records(Entity.PERSON)).get(pipedrive_id, {})
+def _user(demo: DemoRun, pipedrive_id: int) -> Record:
+    return by_pipedrive_id(demo.remotes.hull_records(Entity.PERSON)).get(pipedrive_id, {})
 
 
-def _by_hull_id(story: DemoStory, hull_id: str) -> Record:
-    return next((each for each in story.remotes.hull_records(Entity.PERSON) if each["id"] == hull_id), {})
+def _by_hull_id(demo: DemoRun, hull_id: str) -> Record:
+    return next((each for each in demo.remotes.hull_records(Entity.PERSON) if each["id"] == hull_id), {})
 
 
-def _failure(story: DemoStory, pipedrive_id: int) -> failures.Failure | None:
+def _failure(demo: DemoRun, pipedrive_id: int) -> failures.Failure | None:
     with transaction() as session:
-        found = failure_filter.find_failures(session, connector_key=story.connector.key)
+        found = failure_filter.find_failures(session, connector_key=demo.connector.key)
     return next((each for each in found if each.record_id == str(pipedrive_id)), None)
 
 
-def _some(items: list[Any]) -> str:
+def _examples(items: list[Any]) -> str:
     return f": {', '.join(map(str, items[:3]))}{' …' if len(items) > 3 else ''}" if items else ""

@@ -182,8 +182,8 @@ def _summary(facts: list[dict[str, Any]], wait: bool) -> Callable[[], None]:
                 print_run(run)
             else:
                 say(f"Run {run['id']} fetches {run['entity']}s. See: pipeline runs show {run['connector']} {run['id']}")
-        if gave_up := sum(run["open_failures"] for run in facts):
-            say(f"{gave_up} records or pages failed; see: pipeline failures list {facts[0]['connector']}")
+        if failed := sum(run["open_failures"] for run in facts):
+            say(f"{failed} records or pages failed; see: pipeline failures list {facts[0]['connector']}")
 
     return human
 

@@ -40,7 +40,7 @@ def show_failures(request: FailuresChosen, answer: FailuresAnswer) -> None:
     """Print a list of failures, each with the preview of its replay."""
     columns = ("id", "since (UTC)", "what", "stage", "reason", "field", "state", "if replayed now")
     rows = [
-        (f.id, f.updated_at, _title(f), f.stage, f.reason, f.field, f.state, _verdict(each.verdict))
+        (f.id, f.updated_at, _title(f), f.stage, f.reason, f.field, f.state, _preview_text(each.verdict))
         for each in answer.failures
         for f in (each.failure,)
     ]
@@ -61,7 +61,7 @@ def show_groups(request: FailuresChosen, answer: GroupsAnswer) -> None:
 
 def show_sum(_request: ReplayForeseen, answer: SumAnswer) -> None:
     """Print the number of failures that a filter matches, and the preview of their replay."""
-    say(f"{answer.total:,} open. {_foreseen(answer)}".rstrip())
+    say(f"{answer.total:,} open. {_sum_text(answer)}".rstrip())
 
 
 def show_whole(_request: RowRequest, answer: WholeAnswer) -> None:
@@ -77,8 +77,8 @@ def show_whole(_request: RowRequest, answer: WholeAnswer) -> None:
     if failure.closed_by:
         say(f"  closed by {failure.closed_by}: {failure.closed_why}")
     else:
-        say(f"  If replayed now, {_verdict(answer.verdict)}")
-        _say_changes(answer.verdict)
+        say(f"  If replayed now, {_preview_text(answer.verdict)}")
+        _print_changes(answer.verdict)
     for attempt in answer.replays:
         say(f"  replay {attempt.replay_id}: {attempt.state.replace('_', ' ')}. {attempt.detail or ''}".rstrip())
     if answer.earlier:
@@ -96,8 +96,8 @@ def show_edit(_request: RowRequest, answer: EditAnswer) -> None:
         [(each.path, _json(each.before), _json(each.after)) for each in answer.differences],
         empty="The payload is unchanged.",
     )
-    say(f"If replayed now, {_verdict(answer.verdict)}")
-    _say_changes(answer.verdict)
+    say(f"If replayed now, {_preview_text(answer.verdict)}")
+    _print_changes(answer.verdict)
 
 
 def show_discarded(_request: Discarding, answer: Counted) -> None:
@@ -115,7 +115,7 @@ def count_failures(caller: Caller, fields: dict[str, Any]) -> None:
     )
     if not counted.total:
         raise Failed("no open failure matches", f"see: pipeline failures list {fields['connector']} --state all")
-    click.echo(f"{counted.total:,} open. {_foreseen(counted)}", err=True)
+    click.echo(f"{counted.total:,} open. {_sum_text(counted)}", err=True)
     fields["count"] = counted.total
 
 
@@ -125,22 +125,22 @@ def follow(caller: Caller, request: ConnectorRequest, begun: ReplayShape, *, wai
     With a local caller, this process does the work of a worker, so that a replay of a few failures needs no worker.
     """
     row = RowRequest(connector=request.connector, id=begun.id)
-    said = ""
+    printed = ""
     while True:
         work_on(caller, REPLAY, str(begun.id))
         now = caller.call(show_replay, row)
         if not wait or now.ended_at is not None or now.state == "paused":
             return now
-        if now.summary != said and not wants_json():
+        if now.summary != printed and not wants_json():
             click.echo(f"Replay {now.id}, {now.summary}", err=True)
-        said = now.summary
+        printed = now.summary
         time.sleep(LOOK_S)
 
 
 def show_begun(request: ConnectorRequest, answer: ReplayShape) -> None:
     """Print the progress of a replay, and the commands that show more."""
     say(f"Replay {answer.id}, {answer.summary}")
-    _say_why_stopped(request, answer)
+    _print_why_stopped(request, answer)
     if answer.ended_at is None:
         say(f"  Follow it: pipeline failures replays show {request.connector} {answer.id}")
     for state in ("failed_again", "refused"):
@@ -168,7 +168,7 @@ def show_progress(request: RowRequest, answer: ReplayShape) -> None:
     """Print the progress of one replay."""
     say(f"Replay {answer.id}, {answer.state}, by {answer.asked_by}: {answer.why}")
     say(f"  {answer.summary}")
-    _say_why_stopped(request, answer)
+    _print_why_stopped(request, answer)
     say(f"  See its items: pipeline failures replays items {request.connector} {answer.id}")
 
 
@@ -183,23 +183,23 @@ def show_moved(request: RowRequest, answer: Done) -> None:
     say(f"Replay {request.id} is {answer.done}.")
 
 
-def _say_why_stopped(request: ConnectorRequest, replay: ReplayShape) -> None:
+def _print_why_stopped(request: ConnectorRequest, replay: ReplayShape) -> None:
     if replay.reason is not None:
         say(f"  {replay.reason}: {replay.meaning} {replay.detail or ''}".rstrip())
         say(f"  {replay.advice}")
         say(f"  pipeline failures replays resume {request.connector} {replay.id}")
 
 
-def _say_changes(verdict: VerdictShape) -> None:
+def _print_changes(verdict: VerdictShape) -> None:
     for each in verdict.changes:
         say(f"    {each.name}: {each.before!r} → {each.after!r}")
 
 
-def _verdict(verdict: VerdictShape) -> str:
+def _preview_text(verdict: VerdictShape) -> str:
     return f"{verdict.words}: {verdict.detail} {verdict.note}".rstrip()
 
 
-def _foreseen(counted: SumAnswer) -> str:
+def _sum_text(counted: SumAnswer) -> str:
     """`11 would change, 1 superseded; about 60 tokens`."""
     if not counted.total:
         return ""

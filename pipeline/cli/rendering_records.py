@@ -53,15 +53,15 @@ FIELDS: Final = 4
 
 def find_record(caller: Caller, given: dict[str, Any]) -> None:
     """Replace an id, e-mail or domain by the id of the one record that it matches. Raises Failed."""
-    asked, entity = given["record"], given.get("entity")
-    found = caller.call(records.search_records, Sought(connector=given["connector"], q=asked)).records
+    wanted, entity = given["record"], given.get("entity")
+    found = caller.call(records.search_records, Sought(connector=given["connector"], q=wanted)).records
     found = [each for each in found if entity in (None, each.entity)]
     if not found:
-        raise Failed(f"no record of {given['connector']} matches {asked}", f"search by {SEARCHED}", exit_code=2)
+        raise Failed(f"no record of {given['connector']} matches {wanted}", f"search by {SEARCHED}", exit_code=2)
     if len(found) > 1:
         names = ", ".join(map(_record_name, found))
         next_step = "choose one: --entity person, or its Hull id"
-        raise Failed(f"{len(found)} records match {asked}: {names}", next_step, exit_code=2)
+        raise Failed(f"{len(found)} records match {wanted}: {names}", next_step, exit_code=2)
     only = found[0]
     given["entity"] = only.entity
     if only.pipedrive_id is not None:
@@ -196,8 +196,8 @@ def wait_until_sent(caller: Caller, request: NewSend, answer: OrderedAnswer, *, 
     """With `wait`, return once a worker has sent it; the newest send is the first of the list."""
     if not wait:
         return answer
-    asked = ConnectorRequest(connector=request.connector)
-    while caller.call(sends.list_sends, asked).sends[0].ended_at is None:
+    of_connector = ConnectorRequest(connector=request.connector)
+    while caller.call(sends.list_sends, of_connector).sends[0].ended_at is None:
         time.sleep(PAUSE_S)
     return answer
 

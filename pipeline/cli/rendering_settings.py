@@ -228,13 +228,13 @@ def wait_until_computed(caller: Caller, request: ConnectorRequest, answer: PlanA
     """With `wait`, return the plan once it is computed, by this process or by the workers of a running installation."""
     if not wait:
         return answer
-    asked = RowRequest(connector=request.connector, id=answer.id)
+    row = RowRequest(connector=request.connector, id=answer.id)
     if isinstance(caller, LocalCaller):
         compute.compute_now(answer.id, float("inf"))
-        return caller.call(plans.show_plan, asked)
+        return caller.call(plans.show_plan, row)
     while answer.state == "computing":
         time.sleep(PAUSE_S)
-        answer = caller.call(plans.show_plan, asked)
+        answer = caller.call(plans.show_plan, row)
     return answer
 
 

@@ -120,19 +120,19 @@ def no_updates(case: Case) -> Iterator[Finding]:
     yield from _outages(case)
     yield from _fetches_in_flight(case)
     yield _budget(case)
-    yield from _gave_up(case)
+    yield from _open_failures(case)
 
 
 def no_fields(case: Case) -> Iterator[Finding]:
     """Check the outgoing direction: mappings, segments, Hull's notifications, and their outcomes."""
     for entity in Entity:
         yield _sent(case, entity)
-    told = delivery.last_delivery(case.session, case.key, "hull")
-    if told is None:
+    last = delivery.last_delivery(case.session, case.key, "hull")
+    if last is None:
         step = f"check that Hull can reach PUBLIC_URL, and that connector {case.connector.id} is installed there"
         yield Finding(level=NOTE, text="Hull has sent no notification yet", next_step=step)
     else:
-        yield Finding(level=OK, text=f"last notification {ago(told)}")
+        yield Finding(level=OK, text=f"last notification {ago(last)}")
     yield from _waits(case)
     yield from _last_successes(case, "outgoing")
     yield from _left_out(case, "outgoing.")
@@ -191,15 +191,15 @@ def _webhooks(case: Case) -> Iterator[Finding]:
     """Yield the state of the webhooks at their last check, and the time of the last delivery."""
     for row in subscriptions_of(case.session, case.key):
         yield _subscribed(case, row)
-    told = delivery.last_delivery(case.session, case.key, "pipedrive")
-    if told is None:
+    last = delivery.last_delivery(case.session, case.key, "pipedrive")
+    if last is None:
         yield Finding(
             level=NOTE,
             text="Pipedrive has sent no webhook yet: only fetches bring changes",
             next_step="check that Pipedrive can reach PUBLIC_URL",
         )
     else:
-        yield Finding(level=OK, text=f"last webhook {ago(told)}")
+        yield Finding(level=OK, text=f"last webhook {ago(last)}")
     if waiting := delivery.count_unfolded(case.session, case.key):
         yield Finding(level=NOTE, text=f"{waiting} deliveries wait for a worker", next_step="see the workers above")
 
@@ -334,7 +334,7 @@ def _counted(case: Case, is_meant: Callable[[str], bool]) -> Iterator[Finding]:
             yield Finding(level=NOTE, text=text, next_step=known.advice if known else "")
 
 
-def _gave_up(case: Case) -> Iterator[Finding]:
+def _open_failures(case: Case) -> Iterator[Finding]:
     counts: dict[str, int] = {}
     for (_, reason), count in failure.count_open(case.session, case.key).items():
         counts[reason] = counts.get(reason, 0) + count

@@ -1,4 +1,4 @@
-"""Answers that all viewers share: a page that looks every two seconds costs one question, however many look."""
+"""Answers that all viewers share: a page that polls every two seconds costs one query, however many people look."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class BackgroundValue(Generic[T]):
         self._question, self._clock = question, clock
         self._fresh_s, self._stale_s = fresh_s, stale_s
         self._lock = threading.Lock()
-        self._asked: threading.Event | None = None
+        self._pending: threading.Event | None = None
         self._answer: tuple[float, T] | None = None
 
     def __call__(self, patience_s: float) -> T | None:
@@ -79,11 +79,11 @@ class BackgroundValue(Generic[T]):
         known = self._known(self._fresh_s)
         if known is not None:
             return known[1]
-        asked = self._begin_asking()
+        answered = self._start()
         known = self._known(self._stale_s)
         if known is None:
             with REMOTE.entered():
-                asked.wait(patience_s)
+                answered.wait(patience_s)
             known = self._known(self._stale_s)
         return known[1] if known is not None else None
 
@@ -92,21 +92,21 @@ class BackgroundValue(Generic[T]):
             known = self._answer
         return known if known is not None and self._clock() - known[0] < oldest_s else None
 
-    def _begin_asking(self) -> threading.Event:
+    def _start(self) -> threading.Event:
         with self._lock:
-            if self._asked is None:
-                self._asked = threading.Event()
-                threading.Thread(target=self._ask, args=(self._asked,), daemon=True).start()
-            return self._asked
+            if self._pending is None:
+                self._pending = threading.Event()
+                threading.Thread(target=self._compute, args=(self._pending,), daemon=True).start()
+            return self._pending
 
-    def _ask(self, asked: threading.Event) -> None:
+    def _compute(self, answered: threading.Event) -> None:
         try:
             answer = self._question()
             with self._lock:
                 self._answer = (self._clock(), answer)
-        except Exception as failure:  # noqa: BLE001 - the next one asks anew; nobody waits for this thread's end
+        except Exception as failure:  # noqa: BLE001 - the next caller starts it again
             logger().warning("console.unanswered", error=type(failure).__name__)
         finally:
             with self._lock:
-                self._asked = None
-            asked.set()
+                self._pending = None
+            answered.set()

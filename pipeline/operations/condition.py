@@ -1,4 +1,4 @@
-"""How a connector does: the one sentence an overview begins with, and what is not as it should be."""
+"""The condition of a connector: the first sentence of its overview, and its problems."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class NoteShape(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """How a connector does: what its overview, the list of connectors and the API say alike.
+    """The condition of a connector, as its overview, the list of connectors and the API show it.
 
-    notes  what is not as it should be, the most urgent first
+    notes  its problems, the most urgent first
     """
 
     in_step: InStepShape
@@ -84,17 +84,17 @@ class Condition:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The notes as sentences, or that there is nothing to do."""
+        """Return the notes as sentences, or that there is nothing to do."""
         return tuple(note.message for note in self.notes) or (self.in_step.text,)
 
 
-def condition(session: Session, connector: Connector) -> Condition:
-    """Judge how a connector does, from what is stored."""
+def judge_condition(session: Session, connector: Connector) -> Condition:
+    """Return the condition of a connector, from stored data."""
     status = status_of(session, connector)
     marks = [_reached(session, connector.key, entity) for entity in Entity]
     fetched = {Entity(run.entity) for run in run_rows.running_runs(session, connector.key) if run.kind == "full"}
     return Condition(
-        in_step=in_step(
+        in_step=describe_freshness(
             _level(connector, status),
             marks,
             is_behind=any(found.topic == "watermark" for found in status.findings),
@@ -104,8 +104,8 @@ def condition(session: Session, connector: Connector) -> Condition:
     )
 
 
-def in_step(level: str, marks: Sequence[ReachedShape], *, is_behind: bool, now: datetime) -> InStepShape:
-    """Put into words up to when Hull holds everything. Pure."""
+def describe_freshness(level: str, marks: Sequence[ReachedShape], *, is_behind: bool, now: datetime) -> InStepShape:
+    """Return how up to date Hull is, in words. Pure."""
     claims = [mark.claimed for mark in marks if mark.claimed is not None]
     missing = [Entity(mark.entity).plural.capitalize() for mark in marks if mark.claimed is None]
     claimed = None if missing else min(claims, default=None)
@@ -150,7 +150,7 @@ def _reached(session: Session, connector_key: int, entity: Entity) -> ReachedSha
 
 
 def _notes(status: Status, marks: Sequence[ReachedShape], begun: Container[Entity]) -> tuple[NoteShape, ...]:
-    """What the status found; and, once nothing stands in its way, the first fetch."""
+    """Return the findings of the status, and the first fetch once it is possible."""
     notes = [
         NoteShape(level=found.level, message=found.message, topic=found.topic, subject=found.subject)
         for found in status.findings
@@ -166,6 +166,6 @@ def _notes(status: Status, marks: Sequence[ReachedShape], begun: Container[Entit
 
 
 def _level(connector: Connector, status: Status) -> str:
-    """A pause that a person has made is no error, and says more than a warning."""
+    """Return the level: a pause that a person has made is not an error, and says more than a warning."""
     is_paused = connector.state == "paused" and connector.pause_reason != "not_connected"
     return "paused" if is_paused and status.status != "setupRequired" else status.status

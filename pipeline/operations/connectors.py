@@ -20,7 +20,7 @@ from pipeline.domain.kinds import Role
 from pipeline.domain.names import InvalidName, connector_name
 from pipeline.errors import PipelineError
 from pipeline.operations.call import Call
-from pipeline.operations.condition import condition
+from pipeline.operations.condition import judge_condition
 from pipeline.operations.errors import invalid
 from pipeline.operations.models import Asked, ConnectorRequest, Done, FromFile, NoRequest, Secret, Shape, Why
 from pipeline.operations.registry import operation
@@ -229,7 +229,7 @@ def remove_connector(call: Call, request: Removal) -> Removed:
 
 
 def _described(session: Session, connector: Connector) -> ConnectorAnswer:
-    judged = condition(session, connector)
+    judged = judge_condition(session, connector)
     count = sum(failure.count_open(session, connector.key).values())
     return ConnectorAnswer(
         connector=ConnectorShape.model_validate(connector),

@@ -263,17 +263,17 @@ def find_read_back(session: Session, whose: Whose, sent: SyncEvent, field: Mappe
     if batch is None or batch.read_back_id is None:
         return []  # past its retention: the read-back has a separate event
     found = rows.events_of_batch(session, whose, batch.read_back_id)
-    told = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
-    if told is not None:
-        return [describe_read_back(told, _came_back(told, field))]
+    success = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
+    if success is not None:
+        return [describe_read_back(success, _returned_change(success, field))]
     facts = (make_fact("Batch", batch.read_back_id, ("batch", batch.read_back_id)),)
     sentence = "Pipedrive's answer held nothing that Hull had not said itself, so Hull was told nothing."
     return [make_step("read_back", "The read-back", sentence, at=sent.at, facts=facts)]
 
 
-def _came_back(told: SyncEvent, field: MappedField) -> ChangeShape | None:
+def _returned_change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
     """Return the change of the field, under the attribute in which it returns to Hull."""
-    after, before = values_of(told.after), values_of(told.before)
+    after, before = values_of(row.after), values_of(row.before)
     name = next((each for each in (field.attribute, *field.returns_as) if each in after), None)
     if name is None:
         return None

@@ -179,15 +179,15 @@ def _sent(
 
 def _change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
     """Return the change of the field in an event; of a write, that of the field that returns to Hull as this attribute."""
-    said = (
+    value_in_fields = (
         field.written
         if row.event.startswith(Direction.OUTGOING)
         else lambda values: values.get(field.attribute, ABSENT)
     )
-    after = said(values_of(row.after))
+    after = value_in_fields(values_of(row.after))
     if after is ABSENT:
         return None
-    before = said(values_of(row.before))
+    before = value_in_fields(values_of(row.before))
     label = field.label if row.event.startswith(Direction.OUTGOING) else field.attribute
     return ChangeShape(
         name=field.name,

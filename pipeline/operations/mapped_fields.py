@@ -201,14 +201,14 @@ def _in_order(fields: Iterable[MappedField], plan: Plan) -> list[MappedField]:
 
 def _named(fields: list[MappedField]) -> tuple[MappedField, ...]:
     counts = [each.attribute for each in fields]
-    heard: dict[str, list[str]] = {}
+    returned: dict[str, list[str]] = {}
     for each in fields:
-        heard.setdefault(each.key, []).extend([each.attribute] if each.incoming else [])
+        returned.setdefault(each.key, []).extend([each.attribute] if each.incoming else [])
     return tuple(
         replace(
             each,
             name=f"{each.attribute}~{each.code}" if counts.count(each.attribute) > 1 else each.attribute,
-            returns_as=tuple(heard[each.key]),
+            returns_as=tuple(returned[each.key]),
         )
         for each in fields
     )

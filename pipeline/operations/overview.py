@@ -21,7 +21,7 @@ from pipeline.domain.kinds import Role
 from pipeline.operations import run_progress
 from pipeline.operations.budget import BudgetShape, budget_of
 from pipeline.operations.call import Call
-from pipeline.operations.condition import InStepShape, NoteShape, condition
+from pipeline.operations.condition import InStepShape, NoteShape, judge_condition
 from pipeline.operations.credentials import ConnectionShape
 from pipeline.operations.models import ConnectorRequest, Shape
 from pipeline.operations.registry import operation
@@ -117,7 +117,7 @@ def show_overview(call: Call, request: Unit) -> OverviewAnswer:
     """Show everything that can be known of a connector without asking the remote systems."""
     connector = call.connector
     with transaction() as session:
-        now, judged = moment(session), condition(session, connector)
+        now, judged = moment(session), judge_condition(session, connector)
         day = spending.budget_status(session, connector.key)
         return OverviewAnswer(
             as_of=now,

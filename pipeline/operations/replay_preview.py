@@ -68,24 +68,24 @@ def sum_of(session: Session, chosen: FailureFilter, *, sample: int = SAMPLE) -> 
     """Preview the replay of a selection; its cost is estimated from the previewed sample."""
     total = failure_filter.count_failures(session, chosen)
     looked = failure_filter.page_of_failures(session, chosen, limit=sample) if total else []
-    verdicts = preview_failures(session, looked)
-    kinds = Counter(str(each.kind) for each in verdicts.values())
+    previews = preview_failures(session, looked)
+    kinds = Counter(str(each.kind) for each in previews.values())
     return SumAnswer(
         total=total,
         looked=len(looked),
         is_sample=len(looked) < total,
         harmless=sum(count for kind, count in kinds.items() if ReplayEffect(kind).is_harmless),
         kinds=dict(kinds.most_common()),
-        tokens=_tokens(looked, verdicts, total),
+        tokens=_tokens(looked, previews, total),
     )
 
 
-def _tokens(looked: Sequence[Failure], verdicts: Mapping[int, ReplayPreview], total: int) -> int:
+def _tokens(looked: Sequence[Failure], previews: Mapping[int, ReplayPreview], total: int) -> int:
     """Return the cost: incoming records are read a hundred to a request, at one price; all others add up."""
     if not looked:
         return 0
-    sent = [each for each in looked if not verdicts[each.id].kind.is_harmless]
+    sent = [each for each in looked if not previews[each.id].kind.is_harmless]
     reads = [each for each in sent if each.kind in OF_RECORDS and each.direction == Direction.INCOMING]
-    others = sum(verdicts[each.id].tokens for each in sent if each not in reads)
+    others = sum(previews[each.id].tokens for each in sent if each not in reads)
     scale = total / len(looked)
     return READ_TOKENS * ceil(len(reads) * scale / READ_IDS) + ceil(others * scale)

@@ -16,12 +16,12 @@ from pipeline.transform.identifiers import CLAIMS, SYNC_KEY
 
 LONGEST: Final = 200
 SEARCHED: Final = "a Pipedrive id, a Hull id, an e-mail, a domain, an external id"
-"""What can be looked up; names cannot, for they have no index."""
+"""What can be searched; names cannot, because they have no index."""
 
 
-def search(session: Session, connector_key: int, asked: str) -> list[FoundRecord]:
-    """Records that go by this, each once."""
-    text = asked.strip()[:LONGEST]
+def search(session: Session, connector_key: int, wanted: str) -> list[FoundRecord]:
+    """Return the records that this text identifies, each once."""
+    text = wanted.strip()[:LONGEST]
     if not text or "\0" in text:
         return []
     found = find_by_ids(session, connector_key, text)
@@ -34,7 +34,7 @@ def search(session: Session, connector_key: int, asked: str) -> list[FoundRecord
 
 
 def _claims(text: str) -> Iterator[tuple[str, str]]:
-    """What the text may claim, as claims are kept. An e-mail is a person's: it does not find the company behind its domain."""
+    """Yield what the text may identify, as identifiers are stored. An e-mail does not find the company of its domain."""
     yield SYNC_KEY, text
     claims = (Claim.EMAIL, Claim.EXTERNAL_ID) if "@" in text else (Claim.EMAIL, Claim.DOMAIN, Claim.EXTERNAL_ID)
     for claim in claims:

@@ -172,9 +172,9 @@ def count_chosen(connector: Connector, choice: Choice) -> int:
         raise impossible(f"Hull could not be asked: {error.reason}.", "Try again in a moment.") from error
 
 
-def find_known(session: Session, connector_key: int, entity: Entity, said: str) -> list[KnownRecord]:
+def find_known(session: Session, connector_key: int, entity: Entity, text: str) -> list[KnownRecord]:
     """Return known Users or Accounts by the value of a claim, in any spelling, or by an id."""
-    for spelling in dict.fromkeys((said, plain(said), email_spelling(said), registrable_domain(said))):
+    for spelling in dict.fromkeys((text, plain(text), email_spelling(text), registrable_domain(text))):
         if spelling and (found := identifier_search.find_joined(session, connector_key, entity, spelling)):
             return found
     return []

@@ -255,12 +255,12 @@ def _level_and_sentence(
 ) -> tuple[str, str]:
     if connection_of(session, connector).how is None:
         return "warning", "Pipedrive is not connected yet, so no webhooks arrive."
-    heard = subscription_health(session, connector.key)
+    health = subscription_health(session, connector.key)
     if failure is not None:
-        return "error", f"Not of every change: {heard.sentence if not heard.is_well else failure.meaning}"
-    if not heard.is_well:
-        return "warning", f"Not of every change: {heard.sentence}"
-    return "ok", f"Pipedrive tells us of every change. {heard.sentence}"
+        return "error", f"Not of every change: {health.sentence if not health.is_well else failure.meaning}"
+    if not health.is_well:
+        return "warning", f"Not of every change: {health.sentence}"
+    return "ok", f"Pipedrive tells us of every change. {health.sentence}"
 
 
 def _failed_check(session: Session, connector_key: int) -> ListeningFailureShape | None:

@@ -98,8 +98,8 @@ class WorkerNodes:
     @property
     def unattended(self) -> list[str]:
         """Return the queues that no worker listens to."""
-        heard = {queue for queues in self.workers.values() for queue in queues}
-        return [queue for queue in QUEUES if queue not in heard]
+        attended = {queue for queues in self.workers.values() for queue in queues}
+        return [queue for queue in QUEUES if queue not in attended]
 
 
 @operation("GET /workers", role=Role.VIEWER, command="workers")

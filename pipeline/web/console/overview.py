@@ -20,7 +20,7 @@ from pipeline.domain.kinds import Entity, Role
 from pipeline.operations import alerts
 from pipeline.operations.alerts import AlertShape, open_alerts
 from pipeline.operations.cached_answers import Shared
-from pipeline.operations.condition import Condition, NoteShape, condition
+from pipeline.operations.condition import Condition, NoteShape, judge_condition
 from pipeline.operations.overview import STEPS, CourseShape, OverviewAnswer, TrafficShape, show_overview
 from pipeline.web.auth import who
 from pipeline.web.console import charts
@@ -129,7 +129,7 @@ def _read_rows(_key: str) -> list[ConnectorRow]:
                 organization=each.hull_organization,
                 company=urlsplit(each.pipedrive_company or "").netloc or "not known yet",
                 state=each.state,
-                condition=condition(session, each),
+                condition=judge_condition(session, each),
                 failures=sum(failure.count_open(session, each.key).values()),
             )
             for each in connectors.all_connectors(session)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.operations.condition import ReachedShape, in_step
+from pipeline.operations.condition import ReachedShape, describe_freshness
 from pipeline.operations.overview import course_of, times_until
 
 NOW = datetime(2026, 11, 3, 14, 3, 40, tzinfo=UTC)
@@ -54,11 +54,11 @@ def marks(person: datetime | None, organization: datetime | None, excepted: int 
 def test_the_sentence_says_how_hull_stands(
     level: str, given: tuple[ReachedShape, ...], is_behind: bool, text: str
 ) -> None:
-    assert in_step(level, given, is_behind=is_behind, now=NOW).text == text
+    assert describe_freshness(level, given, is_behind=is_behind, now=NOW).text == text
 
 
 def test_what_was_never_fetched_whole_is_not_called_in_order() -> None:
-    assert in_step("ok", marks(None, None), is_behind=False, now=NOW).level == "warning"
+    assert describe_freshness("ok", marks(None, None), is_behind=False, now=NOW).level == "warning"
 
 
 @pytest.mark.parametrize(
