@@ -40,7 +40,6 @@ LIVE_HEADER: Final = "X-Live-Update"
 """Sent by pages that update themselves (static/pipeline.js)."""
 FRESH_PROOF_S: Final = 600
 """How long the password, or a login by single sign-on, counts as proof of identity."""
-LARGEST_ID: Final = 2**63 - 1
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Limit of a body from a logged-in operator; the app accepts less from others."""
 MAX_PENDING_BYTES: Final = 3 * MAX_FORM_BYTES

@@ -21,6 +21,7 @@ from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
 from pipeline.operations.cached_answers import Shared
+from pipeline.operations.models import LARGEST_ID
 from pipeline.web import auth
 from pipeline.web.request_origin import cookie_named, delete_cookie, set_cookie
 
@@ -164,7 +165,7 @@ def query_choice(name: str, values: Container[str]) -> str | None:
 def before_id(name: str = "before") -> int | None:
     """Return where the requested part of a list begins; an impossible id counts as none."""
     wanted = request.args.get(name, type=int)
-    return wanted if wanted is not None and 0 < wanted <= auth.LARGEST_ID else None
+    return wanted if wanted is not None and 0 < wanted <= LARGEST_ID else None
 
 
 def query_with(**changes: Any) -> str:

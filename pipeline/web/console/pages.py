@@ -24,6 +24,7 @@ from pipeline.domain.kinds import Role
 from pipeline.domain.reasons import REASONS
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, invalid
+from pipeline.operations.models import LARGEST_ID
 from pipeline.operations.registry import Operation
 from pipeline.web import auth
 from pipeline.web.auth import Refused
@@ -39,7 +40,7 @@ class RowNumber(IntegerConverter):
     """An id in an address, limited to the largest possible id, so that no query is needed beyond it."""
 
     def __init__(self, url_map: Map, **limits: Any) -> None:
-        super().__init__(url_map, **({"max": auth.LARGEST_ID} | limits))
+        super().__init__(url_map, **({"max": LARGEST_ID} | limits))
 
 
 class Pages:
