@@ -33,6 +33,7 @@ from tests.journeys.told_by_hull import (
     user,
     writes,
 )
+from tests.prepared import prepared
 from tests.world import World
 
 TO_NAME = [{"hull": "label", "service": "name"}]
@@ -54,6 +55,7 @@ def claim(kind: str) -> dict[str, Any]:
     return {"email": "ann@new.test"} if kind == "person" else {"domain": "new.test"}
 
 
+@prepared
 def known(world: World, kind: Any, **members: Any) -> dict[str, Any]:
     """The report of a record that both sides know, whose name is Old in Pipedrive."""
     world.company.create(kind, {"name": "Old", **members})

@@ -9,11 +9,13 @@ import pytest
 from pipeline.domain.kinds import Entity
 from tests.guide.people import account_changed, add_acme, outcomes
 from tests.journeys.told_by_hull import GLOBEX, account, as_segments, know_everything, mapped, patiently, say, writes
+from tests.prepared import prepared
 from tests.world import World
 
 TO_NAME = [{"hull": "label", "service": "name"}]
 
 
+@prepared
 def acme_in(world: World, **settings: Any) -> int:
     """Acme on both sides, under these settings."""
     world.change_settings(

@@ -23,12 +23,14 @@ from tests.journeys.told_by_hull import (
     user,
     writes,
 )
+from tests.prepared import prepared
 from tests.world import World
 
 TO_NAME = [{"hull": "full_name", "service": "name"}]
 ENTERED = {"segments": {"entered": as_segments(("vip",)), "left": []}}
 
 
+@prepared
 def ada_in(world: World, **settings: Any) -> int:
     """Ada on both sides, under these settings."""
     world.change_settings(**{"synchronized_user_segments": ["vip"], "outgoing_user_attributes": TO_NAME, **settings})
@@ -182,6 +184,7 @@ def test_an_attribute_of_the_account_is_written(world: World) -> None:
     assert person(world, mapped(world, BEN))["custom_fields"][title] == "Steel"
 
 
+@prepared
 def linked_world(world: World, **settings: Any) -> None:
     """Users are linked, and Accounts may go."""
     world.change_settings(

@@ -24,6 +24,7 @@ from tests.journeys.test_bad_records import raw
 from tests.journeys.test_failures import break_stage, opened
 from tests.journeys.told_by_hull import know_everything, patiently, person, say, user
 from tests.manual_clock import Clock
+from tests.prepared import prepared
 from tests.world import World
 
 FAST = 500.0
@@ -70,6 +71,7 @@ def state(replay_id: int) -> str:
         return progress.state
 
 
+@prepared
 def broken(world: World, *numbers: int) -> None:
     """Persons without a time, as fetched."""
     for number in numbers:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from pipeline.cli.program import program
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import age, fill
+from tests.prepared import prepared
 from tests.world import World
 
 
@@ -125,6 +126,7 @@ def causes(world: World) -> list[str]:
     return [row.cause for row in world.rows("SELECT cause FROM runs WHERE entity = 'organization' ORDER BY id")]
 
 
+@prepared
 def known(world: World, organizations: int) -> None:
     """So many Organizations were read, and everything is old enough for no catch-up to see it."""
     fill(world, persons=0, organizations=organizations)
