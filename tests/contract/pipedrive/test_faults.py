@@ -38,7 +38,7 @@ def test_a_rule_may_never_end_or_name_a_method(api: Api, app: PipedriveApp) -> N
     assert [api.call("POST", PERSONS, {"name": "x"}).status_code for _ in range(3)] == [500] * 3
 
 
-def test_a_late_fault_loses_the_answer_and_not_the_deed(api: Api, app: PipedriveApp) -> None:
+def test_a_late_fault_loses_the_answer_and_not_the_change(api: Api, app: PipedriveApp) -> None:
     app.faults.add("persons", "status", method="POST", status=502, late=True)
     before = app.company.count("person")
 
@@ -47,7 +47,7 @@ def test_a_late_fault_loses_the_answer_and_not_the_deed(api: Api, app: Pipedrive
     assert [mutation.method for mutation in app.ledger.mutations] == ["POST"]
 
 
-def test_an_early_fault_keeps_the_deed_undone(api: Api, app: PipedriveApp) -> None:
+def test_an_early_fault_prevents_the_change(api: Api, app: PipedriveApp) -> None:
     app.faults.add("persons", "status", method="POST", status=502)
     before = app.company.count("person")
 
@@ -111,7 +111,7 @@ def test_a_refusal_for_the_day_leaves_room_in_the_window(api: Api, app: Pipedriv
     assert app.ledger.tokens.total() == 0
 
 
-def test_a_slow_answer_waits_before_the_deed_or_after_it(api: Api, app: PipedriveApp) -> None:
+def test_a_slow_answer_waits_before_the_view_or_after_it(api: Api, app: PipedriveApp) -> None:
     waits: list[tuple[float, int]] = []
     app.faults.sleep = lambda seconds: waits.append((seconds, app.company.count("person")))
     app.faults.add("persons", "slow", method="POST", seconds=3)
@@ -133,7 +133,7 @@ def test_a_body_may_drip(api: Api, app: PipedriveApp) -> None:
     assert waits == [0.5] * len(whole)
 
 
-def test_the_connection_may_break_after_the_deed(app: PipedriveApp) -> None:
+def test_the_connection_may_break_after_the_change(app: PipedriveApp) -> None:
     app.faults.add("persons", "cut", method="POST")
     before = app.company.count("person")
     session = session_for({"http://pipedrive.test": app.wsgi_app})
