@@ -25,7 +25,7 @@ from pipeline.errors import Rejected
 from pipeline.jobs.plans.create import PlanScope
 from pipeline.sync.changes.outgoing_changes import LINKED_USER, HullMessage, accounts_of, read_message
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
-from pipeline.sync.outgoing.preview import ORGANIZATION, Effect, Preview, Reserved, outgoing_preview
+from pipeline.sync.outgoing.preview import ORGANIZATION, OutgoingEffect, OutgoingPreview, Reserved, outgoing_preview
 from pipeline.sync.outgoing.resolve import Pair
 
 NOT_READ: Final = "field_not_read"
@@ -42,11 +42,11 @@ Message = dict[str, Any]
 
 
 Reports = Mapping[str, tuple[int, bytes]]
-_LINKABLE: Final = (Effect.SAME, Effect.MATCH)
+_LINKABLE: Final = (OutgoingEffect.SAME, OutgoingEffect.MATCH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class ReportContext:
     """Additional data of a decision.
 
     organizations  Accounts for which the plan creates or finds an Organization → its label
@@ -100,7 +100,7 @@ def preview_records(session: Session, scope: PlanScope, entity: Entity, bodies: 
 def _claims_said(
     session: Session, scope: PlanScope, entity: Entity, previews: Mapping[int, IncomingPreview]
 ) -> dict[int, list[Change]]:
-    """Pipedrive id → the claims under which Hull would know it anew, or cannot, where the plan changes what identifies."""
+    """Return Pipedrive id → new claims, and claims that another record holds, if the plan changes what identifies a record."""
     if scope.before.claims(entity) == scope.after.claims(entity):
         return {}
     where = (session, scope.plan.connector_key, entity)
@@ -242,21 +242,21 @@ def _preview(
     candidates = [each.decision.candidate for each in found.values()]
     ids = [each.pipedrive_id for each in candidates if each.pipedrive_id is not None]
     awaited = sorted({each.awaits for each in candidates if each.awaits})
-    beside = Beside(
+    context = ReportContext(
         organizations=plans.given_organizations(session, scope.plan.id, awaited),
         known=id_mapping.known(*where, ids) if ids else {},
         reported=reported,
     )
-    return [_outgoing_item(each, entity, beside) for each in found.values()]
+    return [_outgoing_item(each, entity, context) for each in found.values()]
 
 
-def _outgoing_item(preview: Preview, entity: Entity, beside: Beside) -> NewItem:
+def _outgoing_item(preview: OutgoingPreview, entity: Entity, context: ReportContext) -> NewItem:
     effect, reason, detail = preview.effect, preview.reason, preview.detail
-    changes = _outgoing_changes(preview, beside)
+    changes = _outgoing_changes(preview, context)
     if effect in _LINKABLE and any(change["field"] == ORGANIZATION for change in changes):
-        effect, reason, detail = Effect.LINK, "awaits_account", None
+        effect, reason, detail = OutgoingEffect.LINK, "awaits_account", None
     candidate = preview.decision.candidate
-    was = beside.known.get(candidate.pipedrive_id or 0) if candidate.standing is MatchStatus.KNOWN else None
+    was = context.known.get(candidate.pipedrive_id or 0) if candidate.standing is MatchStatus.KNOWN else None
     return NewItem(
         direction=Direction.OUTGOING,
         entity=entity,
@@ -267,18 +267,18 @@ def _outgoing_item(preview: Preview, entity: Entity, beside: Beside) -> NewItem:
         detail=detail,
         version=was.version if was else None,
         digest=was.digest if was else None,
-        told=beside.reported.get(candidate.hull_id),
+        told=context.reported.get(candidate.hull_id),
         fields=tuple(changes),
     )
 
 
-def _outgoing_changes(preview: Preview, beside: Beside) -> list[Change]:
+def _outgoing_changes(preview: OutgoingPreview, context: ReportContext) -> list[Change]:
     decision = preview.decision
     write, candidate = decision.write, decision.candidate
-    if write is None or (preview.effect is Effect.FAIL and not decision.problems):
+    if write is None or (preview.effect is OutgoingEffect.FAIL and not decision.problems):
         return []
-    changes = _written(write) if preview.effect not in (Effect.FAIL, Effect.UNKNOWN) else []
-    organization = beside.organizations.get(candidate.awaits or "")
+    changes = _written(write) if preview.effect not in (OutgoingEffect.FAIL, OutgoingEffect.UNKNOWN) else []
+    organization = context.organizations.get(candidate.awaits or "")
     if organization and ORGANIZATION not in write.before:
         was = (candidate.snapshot or {}).get(ORGANIZATION)
         changes.append({"field": ORGANIZATION, "before": was, "after": organization})

@@ -28,7 +28,7 @@ from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import meaning_of
 from pipeline.errors import PipelineError
 from pipeline.jobs.replays.preview import preview_failures
-from pipeline.jobs.replays.preview_records import ReplayEffect, ReplayPreview
+from pipeline.jobs.replays.preview_records import UNCHANGED, ReplayEffect, ReplayPreview
 from pipeline.jobs.replays.start import NotReplayable, replay_failure
 from pipeline.sync.job_queue import DONE, REFUSED, JobStep, wait
 from pipeline.sync.job_queue import TASK as JOB_TASK
@@ -38,7 +38,6 @@ from pipeline.telemetry import logger
 AT_ONCE: Final = 500
 QUIET: Final = timedelta(seconds=30)
 """A control task leaves nothing behind when it succeeds; after so long without a failure it has."""
-UNCHANGED: Final = frozenset({"unchanged", "no_change", "no_relevant_change"})
 Pair = tuple[ReplayItem, Failure]
 SLICE: Final = 100
 """Items to a transaction."""

@@ -28,7 +28,7 @@ from pipeline.domain.reasons import meaning_of
 from pipeline.errors import Rejected
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
-from pipeline.sync.outgoing.preview import NO_SNAPSHOT, Effect, Preview, Reserved, outgoing_preview
+from pipeline.sync.outgoing.preview import NO_SNAPSHOT, OutgoingEffect, OutgoingPreview, Reserved, outgoing_preview
 from pipeline.transform.conflicts import is_overtaken
 from pipeline.transform.hull_reports import hull_id_of
 
@@ -284,28 +284,28 @@ def _still_rejected(decision: Decision, failure: Failure) -> ReplayPreview | Non
 
 
 def _preview_outgoing(  # noqa: PLR0911 - one line for each effect
-    preview: Preview, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool, is_as_refused: bool
+    preview: OutgoingPreview, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool, is_as_refused: bool
 ) -> ReplayPreview:
     decision, effect, reason = preview.decision, preview.effect, preview.reason or ""
-    if effect is Effect.UNKNOWN and reason == NO_SNAPSHOT:
+    if effect is OutgoingEffect.UNKNOWN and reason == NO_SNAPSHOT:
         return ReplayPreview(
             kind=ReplayEffect.UNKNOWN,
             detail="Its record in Pipedrive was never read; it is read first, and what differs is decided then.",
             tokens=WRITE_TOKENS + READ_TOKENS,
         )
-    if effect is Effect.UNKNOWN:
+    if effect is OutgoingEffect.UNKNOWN:
         return ReplayPreview(
             kind=ReplayEffect.UNKNOWN, reason=reason, detail=f"{meaning_of(reason)} {preview.detail or ''}".strip()
         )
-    if effect is Effect.FAIL and (decision.act is Act.HOLD or reason == "already_joined"):
+    if effect is OutgoingEffect.FAIL and (decision.act is Act.HOLD or reason == "already_joined"):
         detail = f"{meaning_of(reason)} {preview.detail or ''}".strip()
         return ReplayPreview(kind=ReplayEffect.FAILS_AGAIN, reason=reason, detail=detail)
-    if effect in (Effect.SAME, Effect.SKIP, Effect.FAIL):
+    if effect in (OutgoingEffect.SAME, OutgoingEffect.SKIP, OutgoingEffect.FAIL):
         return _left(decision)
     candidate = decision.candidate
     if is_older or is_overtaken(candidate.message[entity.hull], candidate.memory):
         return ReplayPreview(kind=ReplayEffect.SUPERSEDED, detail="A newer report of the record has been sent since.")
-    if effect is Effect.MATCH:
+    if effect is OutgoingEffect.MATCH:
         detail = f"It is joined to {entity.value.capitalize()} {candidate.pipedrive_id}, which agrees with it already."
         return ReplayPreview(kind=ReplayEffect.MATCHES, detail=detail)
     return _sent(preview, plan, entity, failure, is_as_refused=is_as_refused)
@@ -324,7 +324,9 @@ def _left(decision: Decision) -> ReplayPreview:
     return ReplayPreview(kind=ReplayEffect.SKIPPED, reason=reason, detail=meaning_of(reason))
 
 
-def _sent(preview: Preview, plan: Plan, entity: Entity, failure: Failure, *, is_as_refused: bool) -> ReplayPreview:
+def _sent(
+    preview: OutgoingPreview, plan: Plan, entity: Entity, failure: Failure, *, is_as_refused: bool
+) -> ReplayPreview:
     decision = preview.decision
     changes = tuple(_changes(decision.write, plan)) if decision.write else ()
     if failure.reason == REFUSED_BEFORE and is_as_refused:
@@ -337,7 +339,7 @@ def _sent(preview: Preview, plan: Plan, entity: Entity, failure: Failure, *, is_
             tokens=WRITE_TOKENS,
         )
     note = "Pipedrive refused this before: look at its answer." if failure.reason == REFUSED_BEFORE else ""
-    if preview.effect is Effect.LOOK_UP:
+    if preview.effect is OutgoingEffect.LOOK_UP:
         return ReplayPreview(
             kind=ReplayEffect.LOOKS_UP,
             reason=preview.reason,
@@ -346,7 +348,7 @@ def _sent(preview: Preview, plan: Plan, entity: Entity, failure: Failure, *, is_
             changes=changes,
             tokens=WRITE_TOKENS + LOOK_UP_TOKENS,
         )
-    if preview.effect is Effect.CREATE:
+    if preview.effect is OutgoingEffect.CREATE:
         return ReplayPreview(
             kind=ReplayEffect.CREATES,
             detail=f"{_ARTICLE[entity]} {entity.value.capitalize()}, unless the look-up before it finds one.",

@@ -35,7 +35,7 @@ RECORD: Final = "pipedrive id"
 """Reserved like a claim: of two that match one record only the first is joined to it."""
 
 
-class Effect(StrEnum):
+class OutgoingEffect(StrEnum):
     """What becomes of one record."""
 
     CREATE = "create"
@@ -55,10 +55,10 @@ class Effect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
+class OutgoingPreview:
     """reason and detail as in the event; `decision` as transform would decide."""
 
-    effect: Effect
+    effect: OutgoingEffect
     decision: Decision
     reason: str | None = None
     detail: str | None = None
@@ -100,7 +100,7 @@ def outgoing_preview(
     *,
     reserved: Reserved,
     are_identifiers_new: bool = False,
-) -> dict[str, Preview]:
+) -> dict[str, OutgoingPreview]:
     """Return for every report (Hull id → message) what the stages would do with it now, the lowest Hull id first.
 
     reserved             existing reservations; those of these reports are added
@@ -119,8 +119,8 @@ def outgoing_preview(
     for hull_id, decision in decisions.items():
         resolution = gathered.found[hull_id]
         preview = _preview(decision)
-        if preview.effect is not Effect.SKIP:
-            is_named = hull_id in asked.records or (hull_id in asked.links and preview.effect is Effect.SAME)
+        if preview.effect is not OutgoingEffect.SKIP:
+            is_named = hull_id in asked.records or (hull_id in asked.links and preview.effect is OutgoingEffect.SAME)
             preview = _asked_first(preview, resolution, gathered, is_named=is_named, blind=blind)
             preview = _by_turns(preview, resolution, reserved, entity)
         found[hull_id] = preview
@@ -181,56 +181,56 @@ def _of_account(message: Mapping[str, Any]) -> Iterator[int]:
         yield from pipedrive_ids_of(account)[:1]
 
 
-def _preview(decision: Decision) -> Preview:  # noqa: PLR0911 - one line for each effect
+def _preview(decision: Decision) -> OutgoingPreview:  # noqa: PLR0911 - one line for each effect
     """The effect of a decision, as load would carry it out."""
 
-    def to(effect: Effect, reason: str | None, detail: str | None = None) -> Preview:
-        return Preview(effect=effect, decision=decision, reason=reason, detail=detail or None)
+    def to(effect: OutgoingEffect, reason: str | None, detail: str | None = None) -> OutgoingPreview:
+        return OutgoingPreview(effect=effect, decision=decision, reason=reason, detail=detail or None)
 
     write = decision.write
     if decision.act is Act.HOLD:
-        return to(Effect.FAIL, decision.reason, decision.detail)
+        return to(OutgoingEffect.FAIL, decision.reason, decision.detail)
     if decision.act is Act.WAIT:
-        return to(Effect.UNKNOWN, decision.reason, decision.detail)
+        return to(OutgoingEffect.UNKNOWN, decision.reason, decision.detail)
     if decision.act is Act.CREATE:
-        return to(Effect.CREATE, decision.trigger)
+        return to(OutgoingEffect.CREATE, decision.trigger)
     if decision.act is Act.UPDATE:
         is_link = write is not None and write.fields.keys() == {ORGANIZATION}
-        return to(Effect.LINK if is_link else Effect.UPDATE, decision.trigger)
+        return to(OutgoingEffect.LINK if is_link else OutgoingEffect.UPDATE, decision.trigger)
     if write is None:
-        return to(Effect.SKIP, decision.reason, decision.detail)
+        return to(OutgoingEffect.SKIP, decision.reason, decision.detail)
     if decision.candidate.matched_by is not None:
-        return to(Effect.MATCH, decision.candidate.matched_by)
+        return to(OutgoingEffect.MATCH, decision.candidate.matched_by)
     if (problem := next(iter(decision.problems), None)) is not None:
-        return to(Effect.FAIL, problem.reason, f"{problem.field}: {problem.detail}")
-    return to(Effect.SAME, decision.reason, decision.detail)
+        return to(OutgoingEffect.FAIL, problem.reason, f"{problem.field}: {problem.detail}")
+    return to(OutgoingEffect.SAME, decision.reason, decision.detail)
 
 
 def _asked_first(
-    preview: Preview, resolution: Resolution, gathered: Gathered, *, is_named: bool, blind: str | None
-) -> Preview:
+    preview: OutgoingPreview, resolution: Resolution, gathered: Gathered, *, is_named: bool, blind: str | None
+) -> OutgoingPreview:
     """Return the preview, or what has to be read before anything is decided."""
     decision = preview.decision
     if is_named:
-        return replace(preview, effect=Effect.LOOK_UP, reason=NAMED_BY_HULL, detail=None)
+        return replace(preview, effect=OutgoingEffect.LOOK_UP, reason=NAMED_BY_HULL, detail=None)
     if resolution.standing is MatchStatus.TAKEN and resolution.matched_by == "report":
-        return replace(preview, effect=Effect.UNKNOWN, reason="hull_id_unknown", detail=None)
+        return replace(preview, effect=OutgoingEffect.UNKNOWN, reason="hull_id_unknown", detail=None)
     if resolution.standing is MatchStatus.KNOWN and resolution.pipedrive_id not in gathered.snapshots:
-        return replace(preview, effect=Effect.UNKNOWN, reason=NO_SNAPSHOT, detail=None)
-    is_doubtful = decision.candidate.by_lower_claim and preview.effect is not Effect.SAME
+        return replace(preview, effect=OutgoingEffect.UNKNOWN, reason=NO_SNAPSHOT, detail=None)
+    is_doubtful = decision.candidate.by_lower_claim and preview.effect is not OutgoingEffect.SAME
     if blind and (decision.act is Act.CREATE or is_doubtful):
-        return replace(preview, effect=Effect.LOOK_UP, reason=blind, detail=None)
+        return replace(preview, effect=OutgoingEffect.LOOK_UP, reason=blind, detail=None)
     return preview
 
 
-def _by_turns(preview: Preview, resolution: Resolution, reserved: Reserved, entity: Entity) -> Preview:
+def _by_turns(preview: OutgoingPreview, resolution: Resolution, reserved: Reserved, entity: Entity) -> OutgoingPreview:
     """Of several with one claim or one record, the first has it; the others fail and an operator decides."""
     decision = preview.decision
     other = reserved.take(_reserves(decision, resolution), decision.hull_id)
     if other is None:
         return preview
     detail = f"its {other[0]} is that of the {entity.hull.capitalize()} {other[1]}, which comes first"
-    return replace(preview, effect=Effect.FAIL, reason="already_joined", detail=detail)
+    return replace(preview, effect=OutgoingEffect.FAIL, reason="already_joined", detail=detail)
 
 
 def _reserves(decision: Decision, resolution: Resolution) -> list[Pair]:
