@@ -143,7 +143,7 @@ class Hour:
         """What beat wakes within a minute, and now and then."""
         self.world.pipedrive.delivery.run_due()
         self.world.module("tasks.control").start_scheduled()
-        self.world.module("sync.runs.schedules").fill(self.world.connector_key)
+        self.world.module("sync.runs.schedules").fill_shells(self.world.connector_key)
         self.world.module("sync.changes.hull_ids").resolve(self.world.connector_key)
         self.work()
         self.steps += 1

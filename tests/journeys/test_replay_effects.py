@@ -73,7 +73,7 @@ def break_all(world: World) -> dict[int, Record]:
 def foreseen(world: World, ids: list[int]) -> dict[int, Any]:
     with transaction() as session:
         found = failure_filter.find_failures(session, ids=ids, state=None, limit=None)
-        return dict(world.module("jobs.replays.preview").foresee(session, found))
+        return dict(world.module("jobs.replays.preview").preview_failures(session, found))
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.__name__)
