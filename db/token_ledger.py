@@ -63,7 +63,7 @@ def terms_of(company: str, daily_tokens: int | None, live_reserve: int | None) -
 
 class TokenSpending(Base):
     """lane       `live`, `bulk`, `control` or `verify`
-    operation  the kind of call, as in `pipeline.clients.pipedrive_calls.TOKEN_COSTS`
+    operation  the kind of call, as in `pipeline.domain.budget.TOKEN_COSTS`
     """
 
     __tablename__ = "token_ledger"

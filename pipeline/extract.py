@@ -17,15 +17,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from pipeline.clients.pipedrive import MAX_LIMIT, Page, PipedriveClient
+from pipeline.clients.pipedrive import Page, PipedriveClient
 from pipeline.domain.kinds import Claim, Entity
-from pipeline.domain.paging import MOST_EMPTY, Cursors, usable_id
+from pipeline.domain.paging import MAX_IDS, MAX_LIMIT, MOST_EMPTY, Cursors, usable_id
 from pipeline.domain.texts import shown_host
 from pipeline.domain.times import epoch_seconds
 from pipeline.errors import Rejected, Retryable
-
-CHUNK_OF_IDS = 100
-"""Ids one request may name (https://developers.pipedrive.com/docs/api/v1/Persons#getPersons)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +127,9 @@ def read_by_ids(
 ) -> list[Any]:
     """Read chosen records, 100 to a request, as a page would give them; those that are gone or invisible are left out."""
     found: list[Any] = []
-    for at in range(0, len(ids), CHUNK_OF_IDS):
-        chunk = ids[at : at + CHUNK_OF_IDS]
-        page = pipedrive.list_page(entity, ids=chunk, limit=CHUNK_OF_IDS, include_fields=include_fields)
+    for at in range(0, len(ids), MAX_IDS):
+        chunk = ids[at : at + MAX_IDS]
+        page = pipedrive.list_page(entity, ids=chunk, limit=MAX_IDS, include_fields=include_fields)
         found.extend(page.records)
     return found
 

@@ -20,13 +20,11 @@ from pipeline.clients.limits import BurstLimiter, TokenBudget
 from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
 from pipeline.domain.json_text import read_strict
 from pipeline.domain.kinds import Entity
-from pipeline.domain.paging import Cursors, scan_page, usable_id
+from pipeline.domain.paging import MAX_IDS, MAX_LIMIT, Cursors, scan_page, usable_id
 from pipeline.errors import Retryable
 
 Record = dict[str, Any]
 
-MAX_LIMIT = 500
-MAX_IDS = 100
 SEARCH_FIELDS: Final[Mapping[Entity, str]] = {Entity.PERSON: "email", Entity.ORGANIZATION: "name"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
@@ -23,34 +23,19 @@ from pipeline.clients.http_answers import (
 )
 from pipeline.clients.http_transport import DEADLINE_S, MAX_BODY_BYTES, Gate, HttpTransport, OnCall, Request, Response
 from pipeline.clients.limits import BurstLimiter, TokenBudget
+from pipeline.domain.budget import TOKEN_COSTS
+from pipeline.domain.paging import MAX_LIMIT
 from pipeline.errors import Rejected, Retryable
 from pipeline.slow_work import REMOTE
 
 Headers = Mapping[str, str]
 
-TOKEN_COSTS: Final[Mapping[str, int]] = {
-    "list": 10,
-    "get": 1,
-    "create": 5,
-    "update": 5,
-    "delete": 3,
-    "search": 20,
-    "fields": 10,
-    "me": 2,
-    "webhooks": 10,
-    "create_webhook": 10,
-    "delete_webhook": 6,
-}
-"""Tokens of the daily budget per call, whatever `limit` is: `x-token-cost` of Pipedrive's OpenAPI files, and
-https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting.
-"""
 
 PAGE_MAX_BYTES = 64 * 1024 * 1024
 PAGE_DEADLINE_S = 120.0
 SMALL_DEADLINE_S = 15.0
 """Deadline of a call that reads one record: it takes a fraction of a second, and blocks its worker."""
 SEARCH_DEADLINE_S = 30.0
-PAGE_RECORDS = 500
 _PAGES = frozenset({"list", "fields"})
 _OF_ONE_RECORD = frozenset({"get", "update", "delete", "delete_webhook"})
 """Their path ends in an id, so a 404 is about that record."""
@@ -183,8 +168,8 @@ def longest_s(operation: str, query: Mapping[str, Any]) -> float:
     """Return how long a call may take, by what it reads: one record, some, or a whole page."""
     if operation == "list":
         ids = query.get("ids")
-        records = ids.count(",") + 1 if ids else query.get("limit") or PAGE_RECORDS
-        share = min(1.0, records / PAGE_RECORDS)
+        records = ids.count(",") + 1 if ids else query.get("limit") or MAX_LIMIT
+        share = min(1.0, records / MAX_LIMIT)
         return SMALL_DEADLINE_S + (PAGE_DEADLINE_S - SMALL_DEADLINE_S) * share
     return {
         "get": SMALL_DEADLINE_S,

@@ -13,14 +13,37 @@ catch up. Calls of live work cannot be foreseen; the reserve is for them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
 from typing import Final
 
+from pipeline.domain.paging import MAX_IDS
+
 DEFAULT_DAILY_TOKENS: Final = 30_000
 """One seat of the smallest plan: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
 DEFAULT_LIVE_RESERVE: Final = 0.2
+
+
+TOKEN_COSTS: Final[Mapping[str, int]] = {
+    "list": 10,
+    "get": 1,
+    "create": 5,
+    "update": 5,
+    "delete": 3,
+    "search": 20,
+    "fields": 10,
+    "me": 2,
+    "webhooks": 10,
+    "create_webhook": 10,
+    "delete_webhook": 6,
+}
+"""Tokens of the daily budget per call, whatever `limit` is: `x-token-cost` of Pipedrive's OpenAPI files, and
+https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting.
+"""
+
+
 DAY_S: Final = 86_400
 """The budget is assumed to reset at midnight UTC: Pipedrive documents midnight of the server, and not its time zone."""
 
@@ -68,9 +91,9 @@ class Allowance:
         return round(self.daily_tokens * self.live_reserve)
 
 
-LIST_TOKENS: Final = 10
-"""A page of any list, of either entity, and the field definitions: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
-ROUND_TOKENS: Final = 20
+LIST_TOKENS: Final = TOKEN_COSTS["list"]
+"""A page of any list, of either entity, and the field definitions."""
+ROUND_TOKENS: Final = 2 * LIST_TOKENS
 """One incremental fetch of Persons and Organizations while little changes: a page each."""
 INCREMENTAL_SHARE: Final = 0.5
 """How much of what fetches may still spend today goes to incremental ones; the rest is for full fetches."""
@@ -80,12 +103,10 @@ SLOWEST_PAGE_S: Final = 5.0
 """A run with slower pages has been waiting, for the budget or for a worker: that is not a pace."""
 
 
-WRITE_TOKENS: Final = 5
-"""A record of either entity that is made or changed: the same page."""
+WRITE_TOKENS: Final = TOKEN_COSTS["update"]
+"""A record of either entity that is created or changed."""
 WRITES_PER_S: Final = 20.0
 """Records a second that are written to Pipedrive, one worker with its usual number side by side."""
-READ_AT_ONCE: Final = 100
-"""Records by their ids to one list."""
 SENT_AT_ONCE: Final = 500
 """Records to one outgoing batch."""
 
@@ -121,7 +142,7 @@ def plan_cost(
     fetched      records of each entity that are fetched again
     told         records that are sent to Hull, from snapshots
     """
-    lists = ceil(read_before / READ_AT_ONCE) + ceil(creates / SENT_AT_ONCE)
+    lists = ceil(read_before / MAX_IDS) + ceil(creates / SENT_AT_ONCE)
     fetches = [fetch_cost(records, page_limit) for records in fetched]
     tokens = WRITE_TOKENS * (updates + creates) + LIST_TOKENS * lists + sum(each.tokens for each in fetches)
     pages = sum(each.pages for each in fetches) + ceil(told / page_limit)

@@ -11,6 +11,11 @@ from typing import Final
 
 import msgspec
 
+MAX_LIMIT: Final = 500
+"""Records of a page at most."""
+MAX_IDS: Final = 100
+"""Ids that one request may name (https://developers.pipedrive.com/docs/api/v1/Persons#getPersons)."""
+
 
 @dataclass(frozen=True, slots=True)
 class PageScan:

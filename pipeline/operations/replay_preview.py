@@ -11,15 +11,15 @@ from sqlalchemy.orm import Session
 from db import failure_filter
 from db.failure import OF_RECORDS, Failure
 from db.failure_filter import FailureFilter
+from pipeline.domain.budget import LIST_TOKENS
 from pipeline.domain.kinds import Direction
+from pipeline.domain.paging import MAX_IDS
 from pipeline.jobs.replays.preview import preview_failures
 from pipeline.jobs.replays.preview_records import MEANINGS, ReplayEffect, ReplayPreview
 from pipeline.operations.models import Shape, Text, Value
 
 SAMPLE = 300
 """Maximum of previewed failures of a selection: a page must answer immediately."""
-READ_TOKENS, READ_IDS = 10, 100
-"""A list by ids takes 10 tokens for up to a hundred records."""
 
 
 class FieldChangeShape(Shape):
@@ -88,4 +88,4 @@ def _tokens(looked: Sequence[Failure], previews: Mapping[int, ReplayPreview], to
     reads = [each for each in sent if each.kind in OF_RECORDS and each.direction == Direction.INCOMING]
     others = sum(previews[each.id].tokens for each in sent if each not in reads)
     scale = total / len(looked)
-    return READ_TOKENS * ceil(len(reads) * scale / READ_IDS) + ceil(others * scale)
+    return LIST_TOKENS * ceil(len(reads) * scale / MAX_IDS) + ceil(others * scale)

@@ -16,6 +16,7 @@ from db.connector import Connector
 from db.identifier_search import KnownRecord
 from db.job import Job
 from db.session import transaction
+from pipeline.domain.budget import WRITE_TOKENS
 from pipeline.domain.kinds import Entity, Role
 from pipeline.domain.texts import email_spelling, plain
 from pipeline.errors import ConfigurationError, PipelineError
@@ -28,8 +29,6 @@ from pipeline.sync.job_queue import SEND
 from pipeline.transform.identifiers import registrable_domain
 
 PATH: Final = "/connectors/<connector>/sends"
-WRITE_TOKENS: Final = 5
-"""Tokens of one update or create; a record without differences takes none."""
 LONGEST_ID: Final = 100
 
 

@@ -21,6 +21,7 @@ from db import run as run_rows
 from db.batch import Batch
 from db.failure import OF_RECORDS, Failure
 from db.run import Run
+from pipeline.domain.budget import LIST_TOKENS, WRITE_TOKENS
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.error_kinds import may_come_back
 from pipeline.jobs.replays.preview_records import ReplayEffect, ReplayPreview, preview_incoming, preview_outgoing
@@ -29,8 +30,6 @@ from pipeline.sync.runs import missing_records
 from pipeline.telemetry import logger
 
 SAFE: Final = "Nothing older overwrites what is newer: each record is compared again."
-REQUEST_TOKENS: Final = 10.0
-WRITE_TOKENS: Final = 5.0
 
 
 Look = Callable[[Sequence[Failure]], dict[int, ReplayPreview]]
@@ -76,13 +75,13 @@ def _preview_batch(session: Session, failure: Failure) -> ReplayPreview:
                 kind=ReplayEffect.REFUSED, detail=f"Run {under_way.id} of the same kind is in flight: wait for it."
             )
         return ReplayPreview(
-            kind=ReplayEffect.RUNS, detail=f"Run {run.id} continues where it stopped.", note=SAFE, tokens=REQUEST_TOKENS
+            kind=ReplayEffect.RUNS, detail=f"Run {run.id} continues where it stopped.", note=SAFE, tokens=LIST_TOKENS
         )
     if batch.direction == Direction.OUTGOING:
         return _decided_again(session, batch)
     records = f"{batch.records} records go" if batch.records != 1 else "1 record goes"
     detail = f"{records} on from stage {batch.stage}." if batch.records else f"It continues from stage {batch.stage}."
-    tokens = REQUEST_TOKENS if batch.stage == "extract" else 0.0
+    tokens = LIST_TOKENS if batch.stage == "extract" else 0.0
     return ReplayPreview(kind=ReplayEffect.RUNS, detail=detail, note=SAFE, tokens=tokens)
 
 
@@ -107,7 +106,7 @@ def _preview_task(session: Session, failure: Failure) -> ReplayPreview:
             kind=ReplayEffect.RUNS,
             detail="The missing records are looked for by their ids, and those that are not there are marked as deleted.",
             note="Discard it instead if they were only out of sight.",
-            tokens=REQUEST_TOKENS,
+            tokens=LIST_TOKENS,
         )
     if failure.stage == JOB_TASK and not jobs.is_revivable(session, int(failure.record_id or 0)):
         return ReplayPreview(

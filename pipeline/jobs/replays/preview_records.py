@@ -18,12 +18,14 @@ from db import id_mapping
 from db.failure import Failure
 from db.id_mapping import Known
 from db.snapshot import read_snapshots, versions_of
+from pipeline.domain.budget import LIST_TOKENS, WRITE_TOKENS
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.fields import FieldDefinition
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity
 from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus, OutgoingWrite
+from pipeline.domain.paging import MAX_IDS
 from pipeline.domain.reasons import meaning_of
 from pipeline.errors import Rejected
 from pipeline.sync.compiled import Plan, plan_for
@@ -48,14 +50,12 @@ MEANINGS: Final[Mapping[str, str]] = {
 }
 
 
-READ_TOKENS: Final = 0.1
+READ_TOKENS: Final = LIST_TOKENS / MAX_IDS
 """A list of up to a hundred ids takes 10."""
 AS_IT_IS = "The record is read again from Pipedrive, so what it is by then counts."
 
 
 Message = dict[str, Any]
-WRITE_TOKENS: Final = 5.0
-LOOK_UP_TOKENS: Final = 10.0
 UNCHANGED: Final = frozenset({"unchanged", "no_change", "no_relevant_change"})
 """Skip reasons that mean: it is already there."""
 _ARTICLE: Final = {Entity.PERSON: "A", Entity.ORGANIZATION: "An"}
@@ -346,7 +346,7 @@ def _sent(
             detail=f"Pipedrive is asked first: {_ARTICLE[entity].lower()} {entity.value.capitalize()} is created or matched.",
             note=note or _standing_note(decision.candidate),
             changes=changes,
-            tokens=WRITE_TOKENS + LOOK_UP_TOKENS,
+            tokens=WRITE_TOKENS + LIST_TOKENS,
         )
     if preview.effect is OutgoingEffect.CREATE:
         return ReplayPreview(
@@ -354,7 +354,7 @@ def _sent(
             detail=f"{_ARTICLE[entity]} {entity.value.capitalize()}, unless the look-up before it finds one.",
             note=note or _standing_note(decision.candidate),
             changes=changes,
-            tokens=WRITE_TOKENS + LOOK_UP_TOKENS,
+            tokens=WRITE_TOKENS + LIST_TOKENS,
         )
     plural = "field" if len(changes) == 1 else "fields"
     detail = f"{len(changes)} {plural} of {entity.value.capitalize()} {decision.candidate.pipedrive_id}."

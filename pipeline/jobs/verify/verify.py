@@ -30,9 +30,10 @@ from db.id_mapping_writer import adopt, ask_for_conflicts, doubt
 from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
-from pipeline.domain.budget import Lane
+from pipeline.domain.budget import LIST_TOKENS, Lane
 from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.paging import MAX_IDS
 from pipeline.jobs.verify.comparison import Comparison, EntityReport, with_findings
 from pipeline.jobs.verify.reading import Reader
 from pipeline.settings import settings
@@ -51,8 +52,6 @@ SAMPLE: Final = 500
 """Records of each kind that a page compares: read within a minute, and enough to find what is wrong with one in a hundred."""
 NAMED: Final = 100
 """Records that are named in `verifications`; what is more is counted."""
-LIST_TOKENS: Final = 10
-IDS_TO_A_REQUEST: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +304,7 @@ def expected_tokens(session: Session, connector_key: int, sample: int | None) ->
     """Return the tokens a comparison will cost, by the size of the id map; a recheck costs 10 for 100 records beyond that."""
     definitions = LIST_TOKENS * len(ORDER)
     if sample is not None:
-        return definitions + LIST_TOKENS * len(ORDER) * (1 + -(-sample // IDS_TO_A_REQUEST))
+        return definitions + LIST_TOKENS * len(ORDER) * (1 + -(-sample // MAX_IDS))
     sizes = dict.fromkeys(ORDER, 0)
     for count in mapping_counts(session, connector_key):
         sizes[Entity(count.entity)] += count.records

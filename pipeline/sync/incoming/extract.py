@@ -34,9 +34,10 @@ from pipeline.domain.budget import Lane
 from pipeline.domain.departures import DEPARTED, MERGED
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.paging import MAX_IDS
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Retryable, Skip
-from pipeline.extract import CHUNK_OF_IDS, PageRead, PageWanted, id_of, ids_of, read_by_ids, read_members
+from pipeline.extract import PageRead, PageWanted, id_of, ids_of, read_by_ids, read_members
 from pipeline.settings import settings
 from pipeline.sync import definitions
 from pipeline.sync.compiled import Plan, plan_for, plan_of
@@ -50,7 +51,7 @@ from pipeline.transform.webhooks import complete_record, decode_webhook
 from pipeline.wiring import Wired
 
 CALLS: Final = 10
-"""Each reads CHUNK_OF_IDS, for 10 tokens."""
+"""Each reads MAX_IDS, for 10 tokens."""
 EVERY_S: Final = 60
 MOST_WAITS: Final = 3
 WEBHOOK: Final = "webhook"
@@ -271,9 +272,9 @@ def sort_ids(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids:
     if not strange:
         return found
     calls = schedule.take_share(
-        session, f"unknown ids of {batch.connector_key}", ceil(len(strange) / CHUNK_OF_IDS), most=CALLS, every_s=EVERY_S
+        session, f"unknown ids of {batch.connector_key}", ceil(len(strange) / MAX_IDS), most=CALLS, every_s=EVERY_S
     )
-    found.unknown, strange = strange[: calls * CHUNK_OF_IDS], strange[calls * CHUNK_OF_IDS :]
+    found.unknown, strange = strange[: calls * MAX_IDS], strange[calls * MAX_IDS :]
     attempts = {int(change.record_id): change.attempts for change in mine}
     found.later = [each for each in strange if attempts.get(each, 0) < MOST_WAITS]
     if found.later:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from pipeline.clients.http_transport import Exchange
-from pipeline.clients.pipedrive import MAX_IDS, PipedriveClient
-from pipeline.clients.pipedrive_calls import TOKEN_COSTS, longest_s
+from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.clients.pipedrive_calls import longest_s
+from pipeline.domain.budget import TOKEN_COSTS
 from pipeline.domain.kinds import Entity
+from pipeline.domain.paging import MAX_IDS
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 from tests.data import openapi
 from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, data, said

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clients.pipedrive_calls import TOKEN_COSTS
 from pipeline.domain.budget import (
     DAY_S,
     LIST_TOKENS,
     PAGE_S,
     ROUND_TOKENS,
     SLOWEST_PAGE_S,
+    TOKEN_COSTS,
     FetchCost,
     ends_in_s,
     fetch_cost,
