@@ -19,9 +19,9 @@ from tests.world import CONNECTOR_ID, World
 
 ENGINE = [Path(__file__).parents[3] / "pipeline" / each for each in ("tasks", "sync", "jobs")]
 ROUNDS = {
-    "resolve_hull_ids": ("tasks.control", "resolve"),
+    "resolve_hull_ids": ("sync.changes.hull_ids", "resolve"),
     "ensure_webhooks": ("sync.connectors.webhooks", "ensure_webhooks"),
-    "fill_shells": ("sync.runs.schedules", "fill"),
+    "fill_shells": ("sync.runs.schedules", "fill_shells"),
     "find_twins": ("sync.duplicates", "find"),
     "start_scheduled": ("sync.runs.schedules", "start_due"),
 }
