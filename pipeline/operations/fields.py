@@ -99,10 +99,6 @@ class SegmentsAnswer(Shape):
     accounts: list[SegmentShape]
     trouble: str
 
-    def of(self, entity: Entity) -> list[SegmentShape]:
-        """Return the segments of Users or of Accounts."""
-        return self.users if entity is Entity.PERSON else self.accounts
-
 
 class SuggestionShape(Shape):
     """A suggested mapping row. `is_usual`: most customers map it; the others are the company's own fields."""
