@@ -19,8 +19,8 @@ DEVELOPMENT = ("tests", "benchmarks", "deploy")
 OURS = {"pipeline", "db", "sandbox", "celeryconfig", *DEVELOPMENT}
 TOOLS = {"import-linter", "mypy", "pip-audit", "pytest-xdist", "ruff", "types-pyyaml", "types-requests"}
 """What the Makefile calls, and the types that mypy reads."""
-OF_FLOWER = {"tornado"}
-"""Comes with flower; a test reads its options there."""
+OF_OTHERS = {"tornado", "jinja2"}
+"""Come with flower and Flask; tests read the options and the templates there."""
 NO_PACKAGE = {"_typeshed"}
 """Known to type checkers only."""
 
@@ -68,11 +68,11 @@ def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None
 
 
 def test_what_is_declared_for_development_is_imported_by_tests_or_a_tool() -> None:
-    assert imported(DEVELOPMENT) - declared() - OF_FLOWER == declared("dev") - TOOLS
+    assert imported(DEVELOPMENT) - declared() - OF_OTHERS == declared("dev") - TOOLS
 
 
 def test_the_extra_for_embedded_servers_is_what_they_are_looked_up_by() -> None:
-    text = (PROJECT / "pipeline" / "local" / "binaries.py").read_text()
+    text = (PROJECT / "pipeline" / "local" / "embedded.py").read_text()
 
     assert {normal(name) for name in re.findall(r'_package\("(\w+)"\)', text)} == declared("embedded")
 

@@ -172,7 +172,7 @@ def test_a_wrong_id_ends_no_walk_early(world: World, wrong: Any, walk: str) -> N
 def put_at(world: World, at: int, record: dict[str, Any]) -> None:
     """Let the company list this body where the record of that id belongs."""
     with world.company.lock:
-        world.company._store.execute(
+        world.company._store.connection.execute(
             "UPDATE person SET body = ?, raw = 1 WHERE id = ?", (json.dumps(record).encode(), at)
         )
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from db import batch as batches
+from db import batch_queue, sync_event
 from db import run as run_rows
-from db import sync_event
 from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.clients.http_transport import HttpTransport
@@ -63,7 +63,7 @@ POINTS: list[tuple[Any, str, bool]] = [
     (batches, "hold", True),
     (batches, "pass_to_transform", True),
     (run_rows, "count", True),
-    (batches, "release_waiting", True),
+    (batch_queue, "release_waiting", True),
     (batches, "pass_to_load", True),
     (HullClient, "post_batches", False),
     (HullClient, "post_batches", True),

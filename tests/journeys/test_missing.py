@@ -39,7 +39,9 @@ def open_failures(world: World) -> list[failures.Failure]:
 
 def replay(world: World) -> None:
     with transaction() as session:
-        world.module("jobs.replays.start").replay(session, open_failures(world)[0], by="test", why="they were deleted")
+        world.module("jobs.replays.start").replay_failure(
+            session, open_failures(world)[0], by="test", why="they were deleted"
+        )
     world.work()
 
 
