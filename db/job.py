@@ -29,8 +29,6 @@ from pipeline.errors import LostLease
 RETENTION_DAYS = 30
 OPEN: Final = ("due", "paused")
 """States of a job that has not ended."""
-CONTINUABLE: Final = (*OPEN, "failed")
-"""States of a job that can be aborted; one that failed can also be resumed."""
 
 
 class Job(Base):
@@ -220,12 +218,13 @@ def resume(session: Session, job_id: int) -> bool:
     return True
 
 
-def abort(session: Session, job_id: int) -> bool:
-    """End a job that is due, paused or failed, as `pause` takes it from its worker; False when it has ended otherwise."""
-    row = _take_from_workers(session, job_id, CONTINUABLE, "aborted")
+def abort(session: Session, job_id: int, state: str) -> bool:
+    """End a job that is in this state: due, paused or failed. False if it is in another one by now."""
+    row = _take_from_workers(session, job_id, (state,), "aborted")
     if row is None:
         return False
     row.ended_at, row.secret = func.now(), None
+    row.reason = None
     return True
 
 
@@ -372,12 +371,17 @@ _DROP_OLD = text("""
                 OR state = 'failed' AND NOT EXISTS (
                     SELECT FROM failures f
                      WHERE f.connector_key = j.connector_key AND f.direction = 'outgoing' AND f.entity = ''
-                       AND f.record_id = j.id::text AND f.stage = 'control.job' AND f.state = 'open'))
+                       AND f.record_id = j.id::text AND f.stage = 'control.job' AND f.state = 'open')
+                AND NOT EXISTS (
+                    SELECT FROM replays r WHERE j.kind = 'replay' AND r.id::text = j.dedupe_key AND r.state = 'stopped'))
          ORDER BY id LIMIT :limit)
-    DELETE FROM jobs j USING old WHERE j.id = old.id""")
+    DELETE FROM jobs j USING old
+     WHERE j.id = old.id AND j.ended_at < now() - make_interval(days => :keep_days)""")
+"""The age is checked again for the row as it is when it is deleted: a job may be resumed in between."""
 
 
 def drop_old_jobs(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
-    """Delete at most `limit` jobs past their retention; returns how many. A failed one is kept as long as its Failure is open."""
+    """Delete at most `limit` jobs past their retention; returns how many. A failed one is kept as long as its Failure is open,
+    or its replay can be resumed."""
     scope = {"keep_days": keep_days, "limit": limit}
     return cast("CursorResult[Any]", session.execute(_DROP_OLD, scope)).rowcount

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from db import connector as connectors
 from db import failure_filter
 from db import run as run_rows
+from db.connector import Connector
 from db.run import COUNTERS, Run
 from db.session import transaction
 from pipeline.cli.calling import LocalCaller
@@ -41,6 +42,7 @@ from pipeline.domain.times import read_moment
 from pipeline.operations import workers
 from pipeline.operations.errors import OperationError
 from pipeline.operations.runs import FetchPreviewRequest, NewFetch, preview_fetch, start_fetch
+from pipeline.sync.runs import spending
 from pipeline.sync.runs.runs import RunInProgress
 
 POLL_S = 0.25
@@ -125,7 +127,7 @@ def run_fetch(
     if found.state != "active":
         raise Failed(f"{found.name} is paused", f"run: pipeline connectors resume {found.name}")
     if not since and not wants_json():
-        _print_cost(found.name, entities)
+        _print_cost(found, entities)
     started = [_start(found.name, entity, since, changed_only) for entity in entities]
     if wait:
         watch(started, shown=not wants_json())
@@ -135,22 +137,22 @@ def run_fetch(
         click.get_current_context().exit(1)
 
 
-def _print_cost(connector: str, entities: Sequence[Entity]) -> None:
+def _print_cost(found: Connector, entities: Sequence[Entity]) -> None:
     """Print what full fetches cost together before they start, and a warning if the day is too short for them."""
-    requests = [FetchPreviewRequest(connector=connector, entity=entity.value) for entity in entities]
+    requests = [FetchPreviewRequest(connector=found.name, entity=entity.value) for entity in entities]
     previews = [LocalCaller().call(preview_fetch, request) for request in requests]
     if any(each.tokens is None for each in previews):
         say(COST_UNKNOWN)
         return
     pages, tokens = sum(each.pages or 0 for each in previews), sum(each.tokens or 0 for each in previews)
-    say(f"About {pages:,} pages, {tokens:,} tokens, {duration(max(each.took_s or 0.0 for each in previews))}")
+    took_s = max(each.took_s or 0.0 for each in previews)
+    say(f"About {pages:,} pages, {tokens:,} tokens, {duration(took_s)}")
     left = previews[0].left
     if left is not None and tokens > left:
-        late = [each.ends_at for each in previews if each.waits_for_tomorrow]
-        known = [each for each in late if each is not None]
-        ends = f"it will be done about {moment(max(known))} UTC" if known else "it will be done tomorrow"
-        if len(known) < len(late):
-            ends = "no day is large enough"
+        with transaction() as session:
+            day = spending.budget_status(session, found.key)
+        ends_at = spending.ends_at(day, pages, took_s / pages)
+        ends = f"it will be done about {moment(ends_at)} UTC" if ends_at is not None else "no day is large enough"
         say(f"Warning: today has {left:,} tokens left for fetches; the rest waits, {ends}")
 
 

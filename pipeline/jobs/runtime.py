@@ -54,6 +54,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
         step=compute.step,
         event="connector.plan.error",
         on_failure=compute.stop,
+        on_resume=compute.resume,
         can_pause=True,
         on_abort=compute.abort,
     ),
@@ -61,6 +62,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
         step=advance.step,
         event="connector.replay.error",
         on_failure=advance.stop,
+        on_resume=advance.resume,
         can_pause=True,
         on_abort=advance.abort,
     ),
@@ -227,6 +229,7 @@ def pause(session: Session, job: Job) -> bool:
 
 def resume(session: Session, job: Job, *, by: str) -> bool:
     """Continue a job that was paused, or that failed; False if it is neither. Raises: NotReplayable."""
+    handler_of(job).on_resume(session, job.dedupe_key)
     failure = failure_of(session, job)
     if failure is not None:
         replay_failure(session, failure, by=by, why=f"job {job.id} was resumed")
@@ -245,7 +248,7 @@ def abort(session: Session, job: Job, *, by: str) -> bool:
     on_abort(session, job, by)
     if failure is not None:
         failure_closing.close_failure(session, failure.id, "discarded", by=by, why=f"job {job.id} was aborted")
-    return jobs.abort(session, job.id)
+    return jobs.abort(session, job.id, job.state)  # one that ended or failed since was not read with its failure
 
 
 def failure_of(session: Session, job: Job) -> Failure | None:

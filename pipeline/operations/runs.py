@@ -328,7 +328,7 @@ def estimate_fetch(session: Session, connector_key: int, entity: Entity) -> Prev
     """Return the estimate of a full fetch of one entity."""
     day = spending.budget_status(session, connector_key)
     left = day.left_for_fetches
-    known = id_mapping.count_known(session, connector_key, entity)
+    known = id_mapping.count_known(session, connector_key, entity, spending.READ_STATES)
     running = rows.running_run(session, connector_key, entity, "full")
     cost = budget.fetch_cost(known, settings().page_limit) if known else None
     pace = spending.pace_of(session, connector_key, entity) if cost else 0.0

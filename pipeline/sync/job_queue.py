@@ -64,6 +64,10 @@ class JobStep:
     state: str = "done"
 
 
+def _keep_stop(_session: Session, _key: str) -> None:
+    """Nothing else shows that the job failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
     """How jobs of one kind are run.
@@ -71,6 +75,7 @@ class Handler:
     step       does the next piece of the work
     event      event and log line of a job that failed
     on_failure writes the failure into what the job is about, in the transaction that ends the job
+    on_resume  removes the failure from what the job is about, in the transaction that resumes the job and before the job is locked
     can_pause  whether a person may pause it: one that consists of many steps
     on_abort   what a person who aborts it changes beside the job, by their name, in the same transaction and before the job is
                locked; None where it cannot be aborted, because what requested it would be lost
@@ -80,6 +85,7 @@ class Handler:
     step: Callable[[ClaimedJob], JobStep]
     event: str
     on_failure: Callable[[Session, ClaimedJob, PipelineError], None] = _keep
+    on_resume: Callable[[Session, str], None] = _keep_stop
     can_pause: bool = False
     on_abort: Callable[[Session, Job, str], None] | None = None
     is_single: bool = False

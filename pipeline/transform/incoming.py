@@ -248,7 +248,7 @@ def _read_columns(
 
 
 def _read_record_id(raw: Any) -> int:
-    found = parse_record_id(raw)
+    found = None if isinstance(raw, float) else parse_record_id(raw)  # a body is found again by its exact id
     if found is None:
         raise Rejected("no_id", f"id is {type(raw).__name__}")
     return found

@@ -23,6 +23,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("an id that is text", raw(id="abc"), "no_id"),
     ("an id of a list", raw(id=[1]), "no_id"),
     ("a fractional id", raw(id=1.5), "no_id"),
+    ("a whole number as float", raw(id=10.0), "no_id"),
     ("no time at all", raw(update_time=None, add_time=None), "no_update_time"),
     ("times that are numbers", raw(update_time=1, add_time=2), "no_update_time"),
     ("a time nobody can read", raw(update_time="yesterday", add_time="never"), "no_update_time"),

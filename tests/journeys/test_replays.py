@@ -312,6 +312,17 @@ def test_a_replay_whose_workers_all_die_says_so(world: World) -> None:
     assert outcomes(replay_id) == {"waiting": 1}
 
 
+def test_a_replay_that_is_resumed_and_paused_has_not_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(world, 10)
+    replay_id = begin(world)
+    give_up(world, monkeypatch, Rejected("refused_by_pipedrive", ""))()
+
+    assert act(world, "resume", replay_id, by="bo")
+    assert act(world, "pause", replay_id)
+
+    assert world.rows("SELECT state, reason, ended_at FROM replays") == [("running", None, None)]
+
+
 def test_a_replay_that_stopped_can_be_aborted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(world, 10)
     replay_id = begin(world)

@@ -40,7 +40,9 @@ AT_ONCE_S: Final = 1.0
 def step(job: ClaimedJob) -> JobStep:
     """Compute the next slice of a plan."""
     plan_id = int(job.dedupe_key)
-    _clear_stop(job)
+    with transaction() as session:
+        resume(session, job.dedupe_key)
+        jobs.hold(session, job)
     if compute_slice(plan_id):
         return CONTINUE
     with transaction() as session:
@@ -50,13 +52,11 @@ def step(job: ClaimedJob) -> JobStep:
     return DONE
 
 
-def _clear_stop(job: ClaimedJob) -> None:
-    """Continue a plan whose failed job was resumed. Raises: LostLease."""
-    with transaction() as session:
-        plan = plans.lock_plan(session, int(job.dedupe_key))
-        if plan is not None and plan.state == "stopped":
-            jobs.hold(session, job)
-            plan.state, plan.reason, plan.detail, plan.ended_at = "computing", None, None, None
+def resume(session: Session, key: str) -> None:
+    """Continue a plan whose job had failed; another plan stays as it is."""
+    plan = plans.lock_plan(session, int(key))
+    if plan is not None and plan.state == "stopped":
+        plan.state, plan.reason, plan.detail, plan.ended_at = "computing", None, None, None
 
 
 def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:

@@ -60,7 +60,7 @@ def step(job: ClaimedJob) -> JobStep:
         jobs.hold(session, job)
         _clear_stop(row)
         record_outcomes(session, row)
-        wait_s = _send(session, row)
+        wait_s = _send(session, row) if row.state == "running" else None
         session.flush()
         if wait_s is None:
             wait_s = _look_again_s(session, row)
@@ -68,6 +68,13 @@ def step(job: ClaimedJob) -> JobStep:
             _end(session, row)
             return DONE
         return wait(wait_s)
+
+
+def resume(session: Session, key: str) -> None:
+    """Continue a replay whose job had failed; another replay stays as it is."""
+    row = rows.lock_replay(session, int(key))
+    if row is not None:
+        _clear_stop(row)
 
 
 def _clear_stop(row: Replay) -> None:
@@ -191,14 +198,21 @@ def record_left_outcomes() -> None:
     with transaction() as session:
         found = rows.find_unwatched(session)
     for replay_id in found:
-        with transaction() as session:
-            row = rows.lock_replay(session, replay_id)
-            if row is None or row.ended_at is not None:
-                continue
-            record_outcomes(session, row)
-            session.flush()
-            if row.state == "aborted" and not rows.items_sent(session, row.id, 1):
-                _end(session, row)
+        try:
+            _record_left(replay_id)
+        except Exception as error:  # noqa: BLE001 - the other replays go on, and the next sweep tries again
+            logger().warning("replay.outcomes_not_recorded", replay_id=replay_id, error=type(error).__name__)
+
+
+def _record_left(replay_id: int) -> None:
+    with transaction() as session:
+        row = rows.lock_replay(session, replay_id)
+        if row is None or row.ended_at is not None:
+            return
+        record_outcomes(session, row)
+        session.flush()
+        if row.state == "aborted" and not rows.items_sent(session, row.id, 1):
+            _end(session, row)
 
 
 def record_outcomes(session: Session, row: Replay) -> None:

@@ -23,7 +23,7 @@ from pipeline.settings import settings
 WARN_SHARE = 0.8
 """Of the day: from here on status warns, as Pipedrive's own e-mails begin at 75 %."""
 _UNPLANNED = frozenset({Lane.LIVE, Lane.CONTROL})
-_READ = frozenset({"full", "conflict"})
+READ_STATES = frozenset({"full", "conflict"})
 """States of records that the next full fetch will list again; whether a shell will be listed is not known."""
 
 
@@ -124,7 +124,7 @@ def interval_s(session: Session, connector_key: int, wanted_s: float) -> float:
 
 def cost_of(session: Session, connector_key: int, entity: Entity) -> FetchCost | None:
     """Return the expected cost of a full fetch, by the known records; None before the first one."""
-    known = id_mapping.count_known(session, connector_key, entity, _READ)
+    known = id_mapping.count_known(session, connector_key, entity, READ_STATES)
     return budget.fetch_cost(known, settings().page_limit) if known else None
 
 

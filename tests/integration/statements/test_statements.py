@@ -141,7 +141,7 @@ def test_a_scrape_counts_neither_failures_nor_events(both: tuple[Found, Found, d
         seen.plan
         for found in both[:2]
         for (name, _), seen in found.items()
-        if name in ("figures.all_figures", "event_count.totals", "failure_count.count_open")
+        if name in ("figures.all_figures", "event_count.totals", "failure.count_open")
     ]
     assert len(plans) >= 6
     assert {table for plan in plans for table in _tables(plan)} & {"failures", "event_counts"} == set()
