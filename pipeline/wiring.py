@@ -16,17 +16,12 @@ from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN
 from db.session import transaction
 from db.token_ledger import Terms
 from pipeline.clients.alert_sinks import MailSink, Relay, Sink, WebhookSink
-from pipeline.clients.alert_sinks import NotDelivered as NotDelivered  # noqa: PLC0414 - for `tasks`
-from pipeline.clients.alert_sinks import Notice as Notice  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.downloads import Downloads
 from pipeline.clients.http_transport import Exchange
-from pipeline.clients.hull import FoundReports as FoundReports  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.hull import HullClient
-from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
-from pipeline.clients.hull_notifications import NotificationVerifier as NotificationVerifier  # noqa: PLC0414 - for `web`
+from pipeline.clients.hull_notifications import NotificationVerifier
 from pipeline.clients.limits import BurstLimiter, TokenBudget
-from pipeline.clients.oauth import BearerAuth, OAuthClient, Token
-from pipeline.clients.oauth import Grant as Grant  # noqa: PLC0414 - for `tasks`
+from pipeline.clients.oauth import BearerAuth, Grant, OAuthClient, Token
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.ssrf import Guard, check_api_domain
 from pipeline.connections import (

@@ -23,7 +23,7 @@ from pipeline.cli.output import moment
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.sync.connectors import setup
+from pipeline.sync.connectors import settings_change
 from pipeline.sync.connectors.status import sentences, waits_of
 from pipeline.sync.runs import spending
 from pipeline.sync.runs.spending import WARN_SHARE
@@ -91,7 +91,7 @@ def examine(session: Session, connector: Connector) -> list[Answer]:
 
 
 def no_data(case: Case) -> Iterator[Finding]:
-    unknown = setup.find_mistakes(case.session, case.key, case.settings)[1]
+    unknown = settings_change.find_mistakes(case.session, case.key, case.settings)[1]
     for complaint in unknown:
         yield Finding(level=BAD, text=complaint, next_step=f"pipeline settings set {case.name} FILE")
     if not unknown:

@@ -17,6 +17,7 @@ from db import sync_event as events
 from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
+from pipeline.clients.hull import FoundReports
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import coalesce_messages
@@ -24,7 +25,6 @@ from pipeline.sync.event_recorder import record
 from pipeline.sync.job_queue import CONTINUE, DONE, SEND, JobStep, order_of
 from pipeline.tasks import canvases
 from pipeline.telemetry import logger
-from pipeline.wiring import FoundReports
 
 MOST_IDS: Final = 5_000
 PER_PAGE: Final = 50

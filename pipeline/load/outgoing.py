@@ -14,7 +14,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from pipeline.clients.http_transport import Exchange as Exchange  # noqa: PLC0414 - for `tasks`
+from pipeline.clients.http_transport import Exchange
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Entity

@@ -19,7 +19,7 @@ from db import field_definition
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.sync.connectors import setup
+from pipeline.sync.connectors import settings_change, setup
 from pipeline.sync.connectors.webhooks import ensure_webhooks
 
 NAME = "demo"
@@ -86,7 +86,7 @@ def add(sandbox: dict[str, str], *, arrival_url: str) -> Connector:
         hull_secret=sandbox["hull_secret"],
         pipedrive_token=sandbox["api_token"],
     )
-    setup.change_settings(added, settings_for(added.key), AUTHOR)
+    settings_change.change_settings(added, settings_for(added.key), AUTHOR)
     ensure_webhooks(added.key)
     Remotes(sandbox).notify(f"{arrival_url}/smart-notifier")
     return added

@@ -15,9 +15,9 @@ from db.record_events import Origin, Whose
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.operations.events import ChangeShape, values_of
-from pipeline.operations.mapped_fields import ID_ATTRIBUTE, MappedField
+from pipeline.operations.mapped_fields import MappedField
 from pipeline.operations.models import Shape, Text, Value
-from pipeline.transform.hull_reports import attribute_name
+from pipeline.transform.hull_reports import ID_ATTRIBUTE, attribute_name
 
 READ_BACK: Final = "read_back"
 BESIDE: Final = timedelta(minutes=10)

@@ -26,7 +26,6 @@ from pipeline.operations import explanation_steps
 from pipeline.operations.events import ChangeShape, values_of
 from pipeline.operations.explanation_steps import StepShape, make_fact
 from pipeline.operations.mapped_fields import (
-    ABSENT,
     FieldShape,
     MappedField,
     find_field,
@@ -37,6 +36,7 @@ from pipeline.operations.mapped_fields import (
 from pipeline.operations.models import Shape, Text, Value
 from pipeline.operations.record_sides import RecordSides, read_sides
 from pipeline.sync.compiled import plan_for
+from pipeline.transform.hull_reports import ABSENT
 
 LOOKED_AT = 20
 """Events that may be about the field by their text; their values decide."""

@@ -16,9 +16,7 @@ from pipeline.errors import Rejected
 from pipeline.operations.events import labels_of, values_of
 from pipeline.operations.models import Shape
 from pipeline.sync.compiled import Plan
-from pipeline.transform.hull_reports import ABSENT as ABSENT  # noqa: PLC0414 - for those who ask
-from pipeline.transform.hull_reports import ID_ATTRIBUTE as ID_ATTRIBUTE  # noqa: PLC0414 - as above
-from pipeline.transform.hull_reports import attribute_name, find_attribute
+from pipeline.transform.hull_reports import ABSENT, ID_ATTRIBUTE, attribute_name, find_attribute
 from pipeline.transform.reading import NOT_SENT, Reader, reader_for
 
 _NAME_PARTS: Final = ("first_name", "last_name")

@@ -23,12 +23,13 @@ from pipeline.operations.events import EventShape, describe_event, labels_of
 from pipeline.operations.explanation_steps import matched_words
 from pipeline.operations.explanations import ExplanationAnswer, explain
 from pipeline.operations.failures import FailureShape
-from pipeline.operations.mapped_fields import ABSENT, FieldShape, MappedField, mapped_fields, value_in
+from pipeline.operations.mapped_fields import FieldShape, MappedField, mapped_fields, value_in
 from pipeline.operations.models import LARGEST_ID, ConnectorRequest, EntityName, Moment, RowId, Shape, Text, Value
 from pipeline.operations.record_sides import RecordSides, find_whose, read_sides
 from pipeline.operations.registry import operation
 from pipeline.operations.search import LONGEST, SEARCHED, search
 from pipeline.sync.compiled import Plan, plan_for
+from pipeline.transform.hull_reports import ABSENT
 
 PATH: Final = "/connectors/<connector>/records"
 ONE: Final = f"{PATH}/<entity>/<record>"

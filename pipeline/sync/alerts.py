@@ -25,6 +25,7 @@ from db.connector import Connector
 from db.figures import oldest_due_s
 from db.session import transaction
 from pipeline import wiring
+from pipeline.clients.alert_sinks import NotDelivered, Notice
 from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_house, unknown_rules
 from pipeline.domain.kinds import Entity
 from pipeline.error_kinds import classify
@@ -33,7 +34,6 @@ from pipeline.slow_work import REMOTE
 from pipeline.sync.runs import spending
 from pipeline.telemetry import logger
 from pipeline.transform.subscriptions import ACTIVE
-from pipeline.wiring import NotDelivered, Notice
 
 HEARTBEAT: Final = "alerts"
 CALM_S: Final = 120.0

@@ -22,6 +22,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from db import delivery
 from db.session import transaction
+from pipeline.clients.hull_notifications import NotificationRefused, NotificationVerifier
 from pipeline.domain.json_text import write_lenient
 from pipeline.errors import Retryable
 from pipeline.jobs import connector_creation
@@ -33,7 +34,6 @@ from pipeline.web.answers import RETRY_AFTER_S
 from pipeline.web.credentials_check import CredentialsCheck
 from pipeline.web.deliveries import Notifier, store_delivery
 from pipeline.web.request_body import BodyRefused, read_object, wait_for_large_body
-from pipeline.wiring import NotificationRefused, NotificationVerifier
 
 MAX_BYTES = 20 * 1024 * 1024
 KEPT_CHANNELS: Final = frozenset({"user:update", "account:update"})

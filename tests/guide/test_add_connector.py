@@ -10,9 +10,9 @@ from flask.testing import FlaskClient
 
 from db.connector import get_connector, remove_rows_of
 from db.session import transaction
+from pipeline.clients.hull_notifications import NotificationVerifier
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.wiring import NotificationVerifier
 from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app
 from tests.guide.people import add_ada
 from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World

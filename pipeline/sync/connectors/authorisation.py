@@ -33,6 +33,7 @@ from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
 from db.schedule import request_catch_up
 from db.session import transaction
 from pipeline import wiring
+from pipeline.clients.oauth import Grant
 from pipeline.domain.kinds import Direction
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.settings import settings
@@ -41,7 +42,6 @@ from pipeline.sync.connectors.setup import end_pause, wake_work
 from pipeline.sync.stage import pause_connector
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
-from pipeline.wiring import Grant
 
 STATE_BYTES = 32
 SCOPES: Final = ("base", "contacts:full", "admin")

@@ -29,9 +29,11 @@ from pipeline.errors import PipelineError
 from pipeline.settings import settings as environment
 from pipeline.sync import definitions
 from pipeline.sync.connectors.company import Company, join, read_company
-from pipeline.sync.connectors.settings_change import change_settings as change_settings  # noqa: PLC0414 - part of setting up
-from pipeline.sync.connectors.settings_change import enqueue_settings_sync, known_settings, put_in_force
-from pipeline.sync.connectors.settings_change import find_mistakes as find_mistakes  # noqa: PLC0414 - the same
+from pipeline.sync.connectors.settings_change import (
+    enqueue_settings_sync,
+    known_settings,
+    put_in_force,
+)
 from pipeline.tasks import canvases
 from pipeline.vault import Vault
 

@@ -14,11 +14,12 @@ from db import failure_closing
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change
+from pipeline.clients.http_transport import Exchange
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.outgoing import Act, Decision
-from pipeline.load.outgoing import Exchange, Sent
+from pipeline.load.outgoing import Sent
 from pipeline.sync.event_recorder import EventRecorder, say
 from pipeline.telemetry import logger
 from pipeline.transform.conflicts import unlike
