@@ -219,8 +219,9 @@ def resume(session: Session, job_id: int) -> bool:
 
 
 def abort(session: Session, job_id: int, state: str) -> bool:
-    """End a job that is in this state: due, paused or failed. False if it is in another one by now."""
-    row = _take_from_workers(session, job_id, (state,), "aborted")
+    """End a job that is in this state: due, paused or failed. False if it has ended otherwise, or is in another state by now."""
+    has_ended = state not in (*OPEN, "failed")
+    row = None if has_ended else _take_from_workers(session, job_id, (state,), "aborted")
     if row is None:
         return False
     row.ended_at, row.secret = func.now(), None

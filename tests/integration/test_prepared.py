@@ -33,7 +33,10 @@ def everything(world: World) -> dict[str, Any]:
     with engine().connect() as connection:
         sequences = connection.execute(text(SEQUENCES), {"of_people": []}).all()
     return {
-        "rows": _content([table.name for table in Base.metadata.sorted_tables]),
+        "rows": {
+            name: sorted(rows.splitlines())
+            for name, rows in _content([each.name for each in Base.metadata.sorted_tables])
+        },
         "sequences": sorted(map(str, sequences)),
         "redis": {key: redis.dump(key) for key in redis.scan_iter()},
         "users": world.users(),
