@@ -106,7 +106,9 @@ def test_a_fetch_by_hand(world: World) -> None:
 )
 def test_a_fetch_by_schedule(world: World) -> None:
     ada, acme = add_ada(world), add_acme(world)
-    world.module("sync.connectors.setup").change_settings(connector_of(world), {"incremental_minutes": 0}, "test")
+    world.module("sync.connectors.settings_change").change_settings(
+        connector_of(world), {"incremental_minutes": 0}, "test"
+    )
     world.module("tasks.control").start_scheduled()
     early = world.rows("SELECT 1 FROM runs")
     world.change_rows("UPDATE schedules SET next_run_at = now()")
@@ -123,7 +125,9 @@ def test_a_fetch_by_schedule(world: World) -> None:
     "Every few minutes what has changed in Pipedrive is fetched, so that a webhook that was lost costs minutes and nothing else.",
 )
 def test_changes_without_a_webhook(world: World) -> None:
-    world.module("sync.connectors.setup").change_settings(connector_of(world), {"full_fetch_cron": ""}, "test")
+    world.module("sync.connectors.settings_change").change_settings(
+        connector_of(world), {"full_fetch_cron": ""}, "test"
+    )
     ada = add_ada(world)
 
     world.module("tasks.control").start_scheduled()
@@ -294,7 +298,9 @@ def test_webhooks_are_made_again(world: World, trouble: dict[str, int] | None) -
     from celeryconfig import beat_schedule  # noqa: PLC0415 - it reads the settings of this test
 
     ensure_webhooks(world.connector_key)
-    world.module("sync.connectors.setup").change_settings(connector_of(world), {"incremental_minutes": 5}, "test")
+    world.module("sync.connectors.settings_change").change_settings(
+        connector_of(world), {"incremental_minutes": 5}, "test"
+    )
     subscribed = world.pipedrive.subscriptions.by_id
     ill = next(iter(subscribed))
     if trouble is None:

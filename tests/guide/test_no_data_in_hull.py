@@ -28,7 +28,7 @@ def test_a_field_that_does_not_exist_is_refused(world: World) -> None:
         connector = get_connector(session, world.connector_key)
 
     with pytest.raises(SettingsRefused, match="emial"):
-        world.module("sync.connectors.setup").change_settings(
+        world.module("sync.connectors.settings_change").change_settings(
             connector, {"user_claims": [{"hull": "email", "service": "emial"}]}, "me"
         )
 
@@ -47,7 +47,9 @@ def test_new_attributes_reach_the_records_that_are_here(world: World, service: s
     with transaction() as session:
         connector = get_connector(session, world.connector_key)
     mapped = [{"hull": "crm_value", "service": service}]
-    world.module("sync.connectors.setup").change_settings(connector, {"incoming_user_attributes": mapped}, "test")
+    world.module("sync.connectors.settings_change").change_settings(
+        connector, {"incoming_user_attributes": mapped}, "test"
+    )
     world.work()
 
     assert world.users()[ada]["crm_value"] is not None

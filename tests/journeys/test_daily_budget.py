@@ -133,7 +133,9 @@ def test_a_fetch_that_waits_goes_on_as_soon_as_the_settings_allow_it(world: Worl
     with transaction() as session:
         document = connectors.settings_in_force(session, world.connector_key).document
         connector = connectors.get_connector(session, world.connector_key)
-    world.module("sync.connectors.setup").change_settings(connector, document | {"daily_tokens": 1_000}, "test")
+    world.module("sync.connectors.settings_change").change_settings(
+        connector, document | {"daily_tokens": 1_000}, "test"
+    )
     world.work()
 
     assert world.run(run_id).state == "done"

@@ -174,7 +174,9 @@ def test_a_field_made_a_moment_ago_can_be_mapped(world: World) -> None:
         now = connectors.settings_in_force(session, world.connector_key).document
     rows: list[Any] = [*now["incoming_user_attributes"], {"hull": "shoe", "service": made.code}]
 
-    world.module("sync.connectors.setup").change_settings(connector, now | {"incoming_user_attributes": rows}, "test")
+    world.module("sync.connectors.settings_change").change_settings(
+        connector, now | {"incoming_user_attributes": rows}, "test"
+    )
 
     world.company.edit_person(1, custom_fields={made.code: 43})
     world.fetch(Entity.PERSON, changed_only=True)

@@ -17,7 +17,7 @@ def change_settings(world: World, **changes: Any) -> None:
     with transaction() as session:
         connector = connectors.get_connector(session, world.connector_key)
         now = connectors.settings_in_force(session, world.connector_key).document
-    world.module("sync.connectors.setup").change_settings(connector, now | changes, "test", confirmed=True)
+    world.module("sync.connectors.settings_change").change_settings(connector, now | changes, "test", confirmed=True)
 
 
 def with_more(name: str, *more: dict[str, str]) -> dict[str, Any]:

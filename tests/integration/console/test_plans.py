@@ -120,7 +120,7 @@ def test_settings_without_a_plan_wait_for_a_yes(hundred: World, operator: Visito
     with transaction() as session:
         connector = connectors.get_connector(session, hundred.connector_key)
     document = with_more("incoming_user_attributes", FIRST_NAME)
-    hundred.module("sync.connectors.setup").change_settings(connector, document, "test")
+    hundred.module("sync.connectors.settings_change").change_settings(connector, document, "test")
     hundred.work()
 
     [run] = hundred.rows("SELECT id, state, reason FROM runs WHERE kind = 'backfill'")
