@@ -27,6 +27,8 @@ from pipeline.local.system import StartFailed, System, running_system
 from pipeline.settings import Settings, make_data_dir, settings
 
 LOG = "demo.log"
+LOOK_AT = ("events list demo --limit 20", "mappings count demo", "records show demo 1 --entity person")
+"""Commands that show what the demo did."""
 
 
 @click.command()
@@ -85,7 +87,7 @@ def _run_demo(system: System, chosen: Settings, interrupts: Interrupts) -> demo_
             f" links, {totals['shells']:,} shells made, {totals['tokens']:,} tokens of Pipedrive's daily budget."
         )
         say("All records were processed by the Celery tasks, batch by batch. Look at the results in the database:")
-        for command in ("events demo --limit 20", "mappings count demo", "records show demo 1 --entity person"):
+        for command in LOOK_AT:
             say(f"  {own_name()} {command}")
         say(f"`{own_name()} up` starts again and keeps everything running.")
 

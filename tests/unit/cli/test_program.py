@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 
+from pipeline.cli.demo import LOOK_AT
 from pipeline.cli.program import program
 from pipeline.errors import ConfigurationError
 from pipeline.local.errors import EmbeddedError
@@ -91,3 +94,35 @@ def test_an_anticipated_error_is_explained(
     assert said.code == 1
     assert words in said.err
     assert "Traceback" not in said.err
+
+
+PROJECT = Path(__file__).parents[3]
+PLACES = ("pipeline", "sandbox", "deploy", "docs", "README.md", "CONTRIBUTING.md", "SECURITY.md")
+NAMED = re.compile(r"(?:`|[Rr]un: |[Ss]ee: |^ *\$ |own_name\(\)\} )pipeline ([a-z][a-z -]*)", re.MULTILINE)
+"""A command as a text names it: in code, or as a next step."""
+
+
+def named_commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield the file and the words of each command that a text names."""
+    for place in PLACES:
+        root = PROJECT / place
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            if path.suffix in {".py", ".md", ".html", ".service"} and "decisions" not in path.parts:
+                for words in NAMED.findall(path.read_text("utf-8")):
+                    yield str(path.relative_to(PROJECT)), words.split()
+    for words in LOOK_AT:
+        yield "demo", words.split()
+
+
+def test_every_command_that_a_text_names_exists() -> None:
+    unknown = []
+    for where, words in named_commands():
+        command: click.Command | None = program
+        for word in words:
+            if not isinstance(command, click.Group):
+                break
+            command = command.commands.get(word)
+        if command is None:
+            unknown.append((where, " ".join(words)))
+
+    assert unknown == []
