@@ -174,6 +174,7 @@ def _act(call: Call, request: RowRequest, act: Callable[[Session, Job], bool], d
         job = found[0]
         call.note(session, f"job {job.id}: {job.title or KINDS.get(job.kind, job.kind)}")
         if not act(session, job):
+            session.refresh(job)  # it may have ended or failed while the act waited for its lock
             raise _not_possible(call, job, done)
     return Done(done=done)
 

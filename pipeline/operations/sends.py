@@ -142,7 +142,10 @@ def read_ids(text: str) -> tuple[str, ...]:
         raise impossible(f"These are {len(ids):,} ids; {sends.MOST_IDS:,} go at once.", "Send a segment instead.")
     broken = [each for each in ids if len(each) > LONGEST_ID or not each.isprintable()]
     if broken:
-        raise impossible(f"{len(broken)} of them are no ids of Hull.", "An id stands at the end of a page's address.")
+        raise impossible(
+            f"{len(broken)} of them are not valid Hull ids.",
+            "Copy an id from the end of the address of its page in Hull.",
+        )
     return ids
 
 

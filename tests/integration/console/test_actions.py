@@ -271,7 +271,7 @@ def test_ids_are_read_as_people_paste_them() -> None:
     assert read_ids(" a, b;c\n\ta ") == ("a", "b", "c")
     with pytest.raises(OperationError, match="go at once"):
         read_ids(" ".join(str(n) for n in range(sends.MOST_IDS + 1)))
-    with pytest.raises(OperationError, match="no ids of Hull"):
+    with pytest.raises(OperationError, match="not valid Hull ids"):
         read_ids("a" * 101)
 
 
