@@ -23,8 +23,8 @@ import time
 from typing import Any
 
 from benchmarks import journal
-from benchmarks.hour_house import House, house
 from benchmarks.hour_records import explain
+from benchmarks.hour_system import HourSystem, processes
 from benchmarks.hour_witness import Witness
 from benchmarks.stage import FULL_HULL, stage
 from sandbox import serve
@@ -57,7 +57,7 @@ def main() -> int:
         stage(
             **sizes, hull=FULL_HULL, pipedrive=journal.FACTORY, worker_processes=1, seed=chosen.seed, environment=own
         ) as running,
-        house(running, chosen.patience_s) as home,
+        processes(running, chosen.patience_s) as home,
     ):
         result = {"persons": chosen.persons, "minutes": chosen.minutes, "speed": chosen.speed, "seed": chosen.seed}
         result |= _run(home, Witness(running), chosen)
@@ -69,7 +69,7 @@ def main() -> int:
     return 1 if result["untrue"] else 0
 
 
-def _run(home: House, witness: Witness, chosen: argparse.Namespace) -> dict[str, Any]:
+def _run(home: HourSystem, witness: Witness, chosen: argparse.Namespace) -> dict[str, Any]:
     home.support_departures()
     home.authorise()
     home.fetch_all()
@@ -112,7 +112,7 @@ def _run(home: House, witness: Witness, chosen: argparse.Namespace) -> dict[str,
     }
 
 
-def _live(home: House, chosen: argparse.Namespace) -> tuple[float, float]:
+def _live(home: HourSystem, chosen: argparse.Namespace) -> tuple[float, float]:
     """The hour itself; returns when the outage began and ended, in seconds since the epoch."""
     whole_s = 60 * chosen.minutes / chosen.speed
     outage_s = min(60 * OUTAGE_MIN / chosen.speed, whole_s / 6)
@@ -133,7 +133,7 @@ def _live(home: House, chosen: argparse.Namespace) -> tuple[float, float]:
 
 
 def _judged(
-    home: House,
+    home: HourSystem,
     witness: Witness,
     unlike: dict[str, set[int]],
     one_side: dict[str, set[int]],

@@ -13,7 +13,7 @@ import orjson
 import requests
 
 from benchmarks.stage import Stage, settings_document
-from tests.truth import Journal, joined
+from tests.oracle import Journal, joined
 
 POLL_S = 1.0
 TIMEOUT_S = 300

@@ -94,7 +94,7 @@ def main() -> int:
             burst_limit=chosen.limit,
             environment=own,
         ) as running,
-        _house(running, chosen.kills, chosen.seed) as workers,
+        _processes(running, chosen.kills, chosen.seed) as workers,
     ):
         result = _run(running, workers, chosen)
     print(json.dumps(result) if chosen.json else "\n".join(f"{name:20} {value}" for name, value in result.items()))
@@ -130,7 +130,7 @@ def _run(running: Stage, workers: Workers, chosen: argparse.Namespace) -> dict[s
 
 
 @contextmanager
-def _house(running: Stage, kills: int, seed: int) -> Iterator[Workers]:
+def _processes(running: Stage, kills: int, seed: int) -> Iterator[Workers]:
     """Web process, beat and a group of workers, instead of the stage's worker."""
     from pipeline.local import programs
     from pipeline.local.children import Children

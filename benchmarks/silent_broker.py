@@ -102,7 +102,7 @@ def main() -> int:
         persons=PERSONS, organizations=0, hull=sink.FACTORY, worker_processes=1, seed=SEED, environment=own
     ) as running:
         fetch(running)
-        door = subscribe(running)
+        hook = subscribe(running)
         company = Company(seed=SEED, persons=PERSONS, organizations=0)
         bodies = webhook_bodies(company, "silent", range(1, PERSONS // 2))
         os.killpg(running.roots["workers"], signal.SIGKILL)  # the drill brings its own
@@ -110,7 +110,7 @@ def main() -> int:
             rounds = []
             for number in range(chosen.rounds):
                 share = bodies[number :: chosen.rounds]
-                rounds.append(_round(running, proxy, door, share, chosen.patience_s))
+                rounds.append(_round(running, proxy, hook, share, chosen.patience_s))
                 if number + 1 < chosen.rounds:
                     proxy.cut()  # what is silent for good would fill the server's connections
     is_good = all(_is_good(each) for each in rounds)
@@ -134,12 +134,12 @@ def _is_good(found: dict[str, Any]) -> bool:
 
 
 def _round(
-    running: Stage, proxy: TcpProxy, door: dict[str, str], bodies: list[bytes], patience_s: float
+    running: Stage, proxy: TcpProxy, hook: dict[str, str], bodies: list[bytes], patience_s: float
 ) -> dict[str, Any]:
     """Figures of one silence, seconds from its first moment; None where nothing came back within the patience."""
-    base = door["url"].split("/webhooks/")[0]
+    base = hook["url"].split("/webhooks/")[0]
     health, ready = Watch(f"{base}/healthz", 0.1), Watch(f"{base}/readyz", 0.5)
-    sender = Sender(door["url"], {name: value for name, value in door.items() if name != "url"}, bodies)
+    sender = Sender(hook["url"], {name: value for name, value in hook.items() if name != "url"}, bodies)
     began = time.time()
     threads = [threading.Thread(target=each.run, daemon=True) for each in (health, ready, sender)]
     threads[0].start()

@@ -24,7 +24,7 @@ from sqlalchemy import text
 from benchmarks import sink
 from benchmarks.load import Outcome
 from benchmarks.stage import Stage, settings_document, stage
-from benchmarks.webhook_intake import fetch, house
+from benchmarks.webhook_intake import fetch, processes
 from sandbox import serve
 
 OTHER_COMPANY = 2
@@ -89,7 +89,7 @@ def main() -> int:
             pipedrive_threads=THREADS,
             environment=own,
         ) as running,
-        house(running),
+        processes(running),
     ):
         drill = _begin(running, chosen.stalled, chosen.edits)
         phases = {"without a stall": drill.measure("calm", drill.ids[chosen.stalled :])}

@@ -54,17 +54,17 @@ def main() -> None:
     }  # fmt: skip
     with (
         stage(**sizes, hull=sink.FACTORY, worker_processes=1, seed=SEED, environment=own) as running,
-        house(running),
+        processes(running),
     ):
-        door = subscribe(running)
+        hook = subscribe(running)
         fetch(running)
         company = Company(seed=SEED, **sizes)
         first = int(STEADY_PER_S * chosen.seconds) + 1
         steady = webhook_bodies(company, "steady", range(1, first))
         burst = webhook_bodies(company, "burst", range(first, first + chosen.burst))
         flows: dict[str, Callable[[], dict[str, Any]]] = {
-            "200/s": lambda: _take_in(running, door, steady, per_second=STEADY_PER_S),
-            "burst": lambda: _take_in(running, door, burst, per_second=None),
+            "200/s": lambda: _take_in(running, hook, steady, per_second=STEADY_PER_S),
+            "burst": lambda: _take_in(running, hook, burst, per_second=None),
             "to Hull": lambda: _to_hull(running, "quiet", chosen.seconds, meanwhile=lambda: None),
             "to Hull, with a fetch": lambda: _to_hull(running, "busy", chosen.seconds, meanwhile=_fetcher(running)),
         }
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 @contextmanager
-def house(running: Stage) -> Iterator[None]:
+def processes(running: Stage) -> Iterator[None]:
     """The processes of `make up` instead of the stage's worker."""
     from pipeline.local import programs
     from pipeline.local.children import Children
@@ -123,10 +123,10 @@ def webhook_bodies(company: Company, load_name: str, person_ids: range) -> list[
     return said
 
 
-def _take_in(running: Stage, door: dict[str, str], bodies: list[bytes], *, per_second: float | None) -> dict[str, Any]:
-    headers = {name: value for name, value in door.items() if name != "url"}
+def _take_in(running: Stage, hook: dict[str, str], bodies: list[bytes], *, per_second: float | None) -> dict[str, Any]:
+    headers = {name: value for name, value in hook.items() if name != "url"}
     cpu_before, before = running.cpu_s(), _count("SELECT count(*) FROM deliveries")
-    sent = load.post_all(door["url"], bodies, headers, per_second=per_second, connections=CONNECTIONS)
+    sent = load.post_all(hook["url"], bodies, headers, per_second=per_second, connections=CONNECTIONS)
     kept = _count("SELECT count(*) FROM deliveries") - before
     marks = {mark.decode() for body in bodies for mark in sink.MARK.findall(body)}
     began = time.monotonic()

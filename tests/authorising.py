@@ -14,17 +14,17 @@ from werkzeug.test import Client, TestResponse
 from db.connector import Connector
 from db.session import transaction
 from pipeline import settings as settings_room
-from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
+from tests.system import API_TOKEN, CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 PUBLIC_URL = "http://connector.test"
 VOUCHED = {"ship": CONNECTOR_ID, "organization": "hull.test", "secret": HULL_SECRET}
 
 
 @contextmanager
-def installed_app(world: World, **changes: Any) -> Iterator[None]:
+def installed_app(system: SyncSystem, **changes: Any) -> Iterator[None]:
     """Have the installation know the one app that the sandbox's OAuth server knows."""
     before = settings_room.settings()
-    client = world.pipedrive.grants.client
+    client = system.pipedrive.grants.client
     app = {
         "pipedrive_client_id": client.id,
         "pipedrive_client_secret": client.secret,
@@ -38,9 +38,9 @@ def installed_app(world: World, **changes: Any) -> Iterator[None]:
         settings_room.use(before)
 
 
-def replace_api_token(world: World, connector: Connector) -> None:
+def replace_api_token(system: SyncSystem, connector: Connector) -> None:
     """Have the connector connected by the sandbox's API token."""
-    setup = world.module("sync.connectors.setup")
+    setup = system.module("sync.connectors.setup")
     proven = setup.prove_credentials(connector, pipedrive_token=API_TOKEN)
     with transaction() as session:
         setup.store_credentials(session, connector.key, proven)
@@ -56,28 +56,28 @@ class Browser(FlaskClient):
 class Person:
     """Somebody who clicks in one browser."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, system: SyncSystem) -> None:
         from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-        self.world = world
+        self.system = system
         logging = structlog.get_config()  # an app sets up its own; a test that reads the lines keeps on reading
         self.web = create_app(wake=lambda: None, has_console=False)
         structlog.configure(**logging)
         self.web.test_client_class = Browser
-        self.door = self.web.test_client()
-        self.pipedrive = Client(world.pipedrive)
+        self.browser = self.web.test_client()
+        self.pipedrive = Client(system.pipedrive)
 
     def begin(self, **query: str) -> TestResponse:
         """Click on the button in Hull, or open another link of this kind."""
-        return self.door.get("/auth/pipedrive", query_string=query or VOUCHED)
+        return self.browser.get("/auth/pipedrive", query_string=query or VOUCHED)
 
     def press(self, link: str, browser: FlaskClient | None = None) -> TestResponse:
         """Open an invitation and press its button."""
-        door = browser or self.door
-        page = door.get(link)
+        client = browser or self.browser
+        page = client.get(link)
         assert page.status_code == 200, page.text
         assert "Sign in to Pipedrive" in page.text
-        return press_button(door, link)
+        return press_button(client, link)
 
     def decide(self, begun: TestResponse, decision: str = "allow") -> str:
         """Answer Pipedrive's question; returns where the browser is sent then, without the origin."""
@@ -93,7 +93,7 @@ class Person:
 
     def authorise(self, decision: str = "allow") -> TestResponse:
         """The whole trip; returns the page in the end."""
-        return self.door.get(self.decide(self.begin(), decision))
+        return self.browser.get(self.decide(self.begin(), decision))
 
 
 def press_button(browser: FlaskClient, link: str, **headers: str) -> TestResponse:

@@ -1,4 +1,4 @@
-"""What all tests share: a clean environment, servers that begin when first needed, and a world to synchronise.
+"""What all tests share: a clean environment, servers that begin when first needed, and a system to synchronise.
 
 PostgreSQL and Redis are those of TEST_DATABASE_URL and TEST_REDIS_URL where these are set, else embedded ones that live as long
 as the test run. Each pytest-xdist worker has a database and a Redis number of its own.
@@ -45,7 +45,7 @@ from tests.open_transactions import none_during_http  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.manual_clock import Clock
-    from tests.world import World
+    from tests.system import SyncSystem
 
 outside_reads.watch()
 gc.disable()  # until the tests are collected: they are all kept
@@ -301,9 +301,9 @@ def noon(database: str) -> Iterator[Clock]:
 
 
 @pytest.fixture
-def world(request: pytest.FixtureRequest, database: str) -> Iterator[World]:
+def system(request: pytest.FixtureRequest, database: str) -> Iterator[SyncSystem]:
     """A small Pipedrive company, a Hull organization and a connector between them, all in this process."""
-    from tests.world import make_world  # noqa: PLC0415
+    from tests.system import make_system  # noqa: PLC0415
 
-    with make_world(clock=request.getfixturevalue("noon") if "noon" in request.fixturenames else time.time) as made:
+    with make_system(clock=request.getfixturevalue("noon") if "noon" in request.fixturenames else time.time) as made:
         yield made

@@ -1,7 +1,7 @@
 """What knocks at the door: Pipedrive's webhooks as its sandbox writes them, and Hull's notifications.
 
-said = listen(world)          from now on every edit of the company says its webhook here
-deliver(world, *said)         the door stores them, as it does before it answers
+said = listen(system)          from now on every edit of the company says its webhook here
+deliver(system, *said)         the door stores them, as it does before it answers
 """
 
 from __future__ import annotations
@@ -15,35 +15,37 @@ from db import delivery as deliveries
 from db.session import transaction
 from sandbox.company import Event
 from sandbox.pipedrive.payload import payload
-from tests.world import World
+from tests.system import SyncSystem
 
 SUBSCRIPTION = {"id": 4_700_001, "type": "general", "version": "2.0", "owner_id": 1}
 
 
-def listen(world: World) -> list[dict[str, Any]]:
+def listen(system: SyncSystem) -> list[dict[str, Any]]:
     """A list that fills with the webhook of every later change."""
     said: list[dict[str, Any]] = []
 
     def note(event: Event) -> None:
-        said.append(json.loads(json.dumps(payload(world.company, event, SUBSCRIPTION))))
+        said.append(json.loads(json.dumps(payload(system.company, event, SUBSCRIPTION))))
 
-    world.company.listeners.append(note)
+    system.company.listeners.append(note)
     return said
 
 
-def deliver(world: World, *bodies: Any) -> None:
+def deliver(system: SyncSystem, *bodies: Any) -> None:
     """Store webhooks as received. Bytes go as they are."""
     with transaction() as session:
         for number, body in enumerate(bodies):
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-            deliveries.keep_delivery(session, world.connector_key, "pipedrive", _key(body, number), raw)
+            deliveries.keep_delivery(session, system.connector_key, "pipedrive", _key(body, number), raw)
 
 
-def notify(world: World, *messages: dict[str, Any], channel: str = "user:update", key: str = "n1", **more: Any) -> None:
+def notify(
+    system: SyncSystem, *messages: dict[str, Any], channel: str = "user:update", key: str = "n1", **more: Any
+) -> None:
     """Store a notification of Hull as received."""
     body = orjson.dumps({"channel": channel, "messages": list(messages), **more})
     with transaction() as session:
-        deliveries.keep_delivery(session, world.connector_key, "hull", key, body)
+        deliveries.keep_delivery(session, system.connector_key, "hull", key, body)
 
 
 def _key(body: Any, number: int) -> str:
@@ -54,17 +56,17 @@ def _key(body: Any, number: int) -> str:
 class HullsVoice:
     """What Hull says of every change from now on, our own deliveries to it among them, as its own notifier words it.
 
-    heard = HullsVoice(world)
-    receive(world, *heard())      the door stores the notifications of all that changed since it was last asked
+    heard = HullsVoice(system)
+    receive(system, *heard())      the door stores the notifications of all that changed since it was last asked
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, system: SyncSystem) -> None:
         self._said: list[dict[str, Any]] = []
-        self._notifier = world.hull_app.extensions["hull_notifier"]
+        self._notifier = system.hull_app.extensions["hull_notifier"]
         self._notifier.post = self._take
         self._notifier.signer = _Unsigned()
         self._notifier.register("http://connector.test/smart-notifier", "http://hull.test/key")
-        self._hull = world.hull
+        self._hull = system.hull
         self._hull.notify_on_firehose = True
 
     def __call__(self) -> list[dict[str, Any]]:
@@ -73,7 +75,7 @@ class HullsVoice:
         return said
 
     def end(self) -> None:
-        """Have the notifier notify nobody, as in a new world."""
+        """Have the notifier notify nobody, as in a new system."""
         self._notifier.target = None
         self._hull.notify_on_firehose = False
 
@@ -89,12 +91,12 @@ class _Unsigned:
         return notification_id
 
 
-def receive(world: World, *notifications: dict[str, Any]) -> None:
+def receive(system: SyncSystem, *notifications: dict[str, Any]) -> None:
     """Store notifications as received; one that comes again is known by its id."""
     with transaction() as session:
         for each in notifications:
             deliveries.keep_delivery(
-                session, world.connector_key, "hull", each["notification_id"], orjson.dumps(_kept(each))
+                session, system.connector_key, "hull", each["notification_id"], orjson.dumps(_kept(each))
             )
 
 

@@ -1,14 +1,14 @@
-"""Run an expensive set-up of a world once, and give the other tests exact copies of its result.
+"""Run an expensive set-up of a system once, and give the other tests exact copies of its result.
 
     @pytest.fixture
     @prepared
-    def known(world: World) -> World:
-        fill(world, persons=2)
-        know_everything(world)
-        return world
+    def known(system: SyncSystem) -> SyncSystem:
+        fill(system, persons=2)
+        know_everything(system)
+        return system
 
 A copy holds the rows and sequences of the database, the keys of Redis, the company, what its API counted, and all that Hull
-holds. For a test it is as if it had paused after the set-up, for KEPT_S at most. A set-up begins with a new world; it may edit
+holds. For a test it is as if it had paused after the set-up, for KEPT_S at most. A set-up begins with a new system; it may edit
 the company, change settings, fetch and work. It adds no listener, fault, subscription or operator: the test that needs them does.
 """
 
@@ -32,7 +32,7 @@ from db.base import Base
 from db.session import engine
 from pipeline import connections
 from tests.manual_clock import Clock
-from tests.world import World
+from tests.system import SyncSystem
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ SEQUENCES = """
        AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
                         WHERE d.objid = format('%I.%I', schemaname, sequencename)::regclass AND t.relname = ANY(:of_people))"""
 ONE_OF_A_KIND = (type(threading.Lock()), type(threading.RLock()), Connection)
-"""What each world has of its own."""
+"""What each system has of its own."""
 
 Content = list[tuple[str, bytes]]
 
@@ -68,43 +68,43 @@ _copies: dict[str, Copy] = {}
 
 
 def prepared(set_up: Callable[..., T]) -> Callable[..., T]:
-    """Run a set-up only where no copy of its result is kept, or where the world is not new any more.
+    """Run a set-up only where no copy of its result is kept, or where the system is not new any more.
 
-    set_up  a function of a world and of arguments with a telling repr
+    set_up  a function of a system and of arguments with a telling repr
     """
 
     @wraps(set_up)
-    def prepare(world: World, *given: Any, **named: Any) -> T:
-        if not _is_new(world):
-            return set_up(world, *given, **named)
-        clock = world.company.clock
+    def prepare(system: SyncSystem, *given: Any, **named: Any) -> T:
+        if not _is_new(system):
+            return set_up(system, *given, **named)
+        clock = system.company.clock
         start = clock.now if isinstance(clock, Clock) else None
         name = f"{set_up.__module__}.{set_up.__qualname__} {given} {sorted(named.items())} {start}"
         for old in [each for each, copy in _copies.items() if _real_seconds() - copy.made_at > KEPT_S]:
             del _copies[old]
         if name in _copies:
-            return cast("T", _restore(world, _copies[name]))
+            return cast("T", _restore(system, _copies[name]))
         people = _content(OF_PEOPLE)
-        result = set_up(world, *given, **named)
+        result = set_up(system, *given, **named)
         assert people == _content(OF_PEOPLE), "a set-up adds no operator and no audit entry"
-        assert _left_out(world) == [], "a set-up adds no fault and no subscription"
-        _copies[name] = _copy(world, result)
+        assert _left_out(system) == [], "a set-up adds no fault and no subscription"
+        _copies[name] = _copy(system, result)
         return result
 
     return prepare
 
 
-def _is_new(world: World) -> bool:
-    """Return whether nothing happened since the world was made: one transaction wrote all rows, and nobody called anything."""
-    company = world.company
+def _is_new(system: SyncSystem) -> bool:
+    """Return whether nothing happened since the system was made: one transaction wrote all rows, and nobody called anything."""
+    company = system.company
     if (
-        world.pipedrive.ledger.requests
-        or world.hull.received.count
-        or len(world.hull.users)
-        or len(world.hull.accounts)
+        system.pipedrive.ledger.requests
+        or system.hull.received.count
+        or len(system.hull.users)
+        or len(system.hull.accounts)
     ):
         return False
-    if company.count("person") or company.count("organization") or _left_out(world):
+    if company.count("person") or company.count("organization") or _left_out(system):
         return False
     with engine().connect() as connection:
         return bool(connection.scalar(_only_made()))
@@ -119,9 +119,9 @@ def _only_made() -> TextClause:
     return text("SELECT " + " AND ".join([one, *empty]))
 
 
-def _left_out(world: World) -> list[Any]:
+def _left_out(system: SyncSystem) -> list[Any]:
     """What no copy holds."""
-    pipedrive, sandbox = world.pipedrive, world.hull_app.extensions
+    pipedrive, sandbox = system.pipedrive, system.hull_app.extensions
     target = sandbox["hull_notifier"].target
     return [
         *pipedrive.faults.rules,
@@ -155,8 +155,8 @@ def _content(tables: tuple[str, ...] | list[str]) -> Content:
         connection.close()
 
 
-def _copy(world: World, result: Any) -> Copy:
-    clock = world.company.clock
+def _copy(system: SyncSystem, result: Any) -> Copy:
+    clock = system.company.clock
     redis = connections.shared_redis()
     with engine().connect() as connection:
         sequences = [(row[0], row[1]) for row in connection.execute(text(SEQUENCES), {"of_people": list(OF_PEOPLE)})]
@@ -167,15 +167,15 @@ def _copy(world: World, result: Any) -> Copy:
         sequences=sequences,
         redis=[(key, max(redis.pttl(key), 0), redis.dump(key)) for key in redis.scan_iter()],
         calls=tuple(token_ledger._owed),
-        records=world.company._store.connection.serialize(),
-        memory=_dumped(world, (result, [_state(part) for part in _parts(world)])),
+        records=system.company._store.connection.serialize(),
+        memory=_dumped(system, (result, [_state(part) for part in _parts(system)])),
     )
 
 
-def _restore(world: World, copy: Copy) -> Any:
+def _restore(system: SyncSystem, copy: Copy) -> Any:
     from pipeline.sync import compiled  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    clock = world.company.clock
+    clock = system.company.clock
     if copy.moment is not None:
         clock.move((copy.moment - clock.now).total_seconds())  # type: ignore[attr-defined]
     _restore_rows(copy)
@@ -186,9 +186,9 @@ def _restore(world: World, copy: Copy) -> Any:
         pipe.execute()
     token_ledger._owed.extend(copy.calls)
     compiled._compiled.clear()
-    world.company._store.connection.deserialize(copy.records)
-    result, states = _loaded(world, copy.memory)
-    for part, state in zip(_parts(world), states, strict=True):
+    system.company._store.connection.deserialize(copy.records)
+    result, states = _loaded(system, copy.memory)
+    for part, state in zip(_parts(system), states, strict=True):
         vars(part).update(state)
     return result
 
@@ -207,10 +207,10 @@ def _restore_rows(copy: Copy) -> None:
         connection.close()
 
 
-def _parts(world: World) -> tuple[Any, ...]:
+def _parts(system: SyncSystem) -> tuple[Any, ...]:
     """The objects whose attributes a set-up changes."""
-    company, pipedrive = world.company, world.pipedrive
-    return company, company._store, company._search, pipedrive.ledger, pipedrive.budget, pipedrive.limiter, world.hull
+    company, pipedrive = system.company, system.pipedrive
+    return company, company._store, company._search, pipedrive.ledger, pipedrive.budget, pipedrive.limiter, system.hull
 
 
 def _state(part: Any) -> dict[str, Any]:
@@ -221,20 +221,20 @@ def _is_own(value: Any) -> bool:
     return callable(value) or isinstance(value, ONE_OF_A_KIND)
 
 
-def _own(world: World) -> dict[str, Any]:
-    """What a copy refers to by name, since each world has its own."""
-    parts = {f"{number}": part for number, part in enumerate(_parts(world))} | {"world": world}
+def _own(system: SyncSystem) -> dict[str, Any]:
+    """What a copy refers to by name, since each system has its own."""
+    parts = {f"{number}": part for number, part in enumerate(_parts(system))} | {"system": system}
     inner = {
         f"{n}.{name}": value
-        for n, part in enumerate(_parts(world))
+        for n, part in enumerate(_parts(system))
         for name, value in vars(part).items()
         if _is_own(value)
     }
     return parts | inner
 
 
-def _dumped(world: World, value: Any) -> bytes:
-    names = {id(each): name for name, each in _own(world).items()}
+def _dumped(system: SyncSystem, value: Any) -> bytes:
+    names = {id(each): name for name, each in _own(system).items()}
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=5)
     pickler.persistent_id = lambda each: names.get(id(each))  # type: ignore[method-assign]
@@ -242,7 +242,7 @@ def _dumped(world: World, value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _loaded(world: World, dumped: bytes) -> Any:
+def _loaded(system: SyncSystem, dumped: bytes) -> Any:
     unpickler = pickle.Unpickler(io.BytesIO(dumped))  # noqa: S301 - we wrote it
-    unpickler.persistent_load = _own(world).__getitem__  # type: ignore[method-assign]
+    unpickler.persistent_load = _own(system).__getitem__  # type: ignore[method-assign]
     return unpickler.load()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import requests
 
 from pipeline.domain.kinds import Entity
-from tests.browser.house import House
+from tests.browser.running import RunningPipeline
 
 Answer = TypeVar("Answer")
 CONNECTOR = "demo"
@@ -29,105 +29,109 @@ BROKEN = 15
 ADMIN, OPERATOR, VIEWER = "ana@acme.example", "bo@acme.example", "cyd@acme.example"
 
 
-def live(house: House) -> None:
+def live(running: RunningPipeline) -> None:
     """Let it all happen, and return when it has."""
-    house.let_in(ADMIN, "admin")
-    house.command("fetch", "all", CONNECTOR, "--wait")
-    put_in_force(house, outgoing_user_attributes={"lead_source": "Lead source", "owner": "Owner"})
-    edit_in_pipedrive(house)
-    edit_in_hull(house)
-    fail_on_the_way_in(house)
+    running.add_operator(ADMIN, "admin")
+    running.command("fetch", "all", CONNECTOR, "--wait")
+    put_in_force(running, outgoing_user_attributes={"lead_source": "Lead source", "owner": "Owner"})
+    edit_in_pipedrive(running)
+    edit_in_hull(running)
+    fail_on_the_way_in(running)
     for number in (3, 5):
-        house.remotes.delete_record(Entity.PERSON, number)
-    leaver, corrected, *_ = wait_for(lambda: all_failures(house))
-    refuse(house)
-    house.command("failures", "discard", CONNECTOR, "--ids", str(leaver["id"]), "--why", "left the company")
-    correct(house, corrected["id"])
-    plan(house, outgoing_user_attributes={"plan": "Remarks"}, incoming_user_attributes={"pipedrive/remarks": "Remarks"})
+        running.remotes.delete_record(Entity.PERSON, number)
+    leaver, corrected, *_ = wait_for(lambda: all_failures(running))
+    refuse(running)
+    running.command("failures", "discard", CONNECTOR, "--ids", str(leaver["id"]), "--why", "left the company")
+    correct(running, corrected["id"])
+    plan(
+        running, outgoing_user_attributes={"plan": "Remarks"}, incoming_user_attributes={"pipedrive/remarks": "Remarks"}
+    )
 
 
-def edit_in_pipedrive(house: House) -> None:
+def edit_in_pipedrive(running: RunningPipeline) -> None:
     """What salespeople do of an afternoon."""
     for number, name in ((1, "Ada Lovelace"), (2, "Bo Chen"), (7, "Cyd Charisse"), (9, "Dora Maar")):
-        house.remotes.edit_record(Entity.PERSON, number, {"name": name})
-    titles = field_codes(house, Entity.PERSON)["Job title"]
+        running.remotes.edit_record(Entity.PERSON, number, {"name": name})
+    titles = field_codes(running, Entity.PERSON)["Job title"]
     for number, title in ((1, "Countess"), (11, "Head of Data"), (12, "Buyer"), (13, "Managing director")):
-        house.remotes.edit_record(Entity.PERSON, number, {"custom_fields": {titles: title}})
-    house.remotes.edit_record(Entity.ORGANIZATION, 1, {"name": "Analytical Engines"})
+        running.remotes.edit_record(Entity.PERSON, number, {"custom_fields": {titles: title}})
+    running.remotes.edit_record(Entity.ORGANIZATION, 1, {"name": "Analytical Engines"})
 
 
-def edit_in_hull(house: House) -> None:
+def edit_in_hull(running: RunningPipeline) -> None:
     """What a marketer does, and another connector: most of it travels, a label is unknown, some records are refused whole."""
-    users = known_users(house)
+    users = known_users(running)
     for number in range(1, 9):
-        tell_hull(house, users[number], job_title="Head of Growth", lead_score=10 * number)
+        tell_hull(running, users[number], job_title="Head of Growth", lead_score=10 * number)
     for number in (1, 2, 4, 6):
-        tell_hull(house, users[number], lead_source="Podcast" if number > 2 else "Referral")
-    refuse(house, *LOSING)
+        tell_hull(running, users[number], lead_source="Podcast" if number > 2 else "Referral")
+    refuse(running, *LOSING)
     for number in LOSING:
-        tell_hull(house, users[number], job_title=WRONG_TITLE)
+        tell_hull(running, users[number], job_title=WRONG_TITLE)
 
 
-def refuse(house: House, *numbers: int) -> None:
+def refuse(running: RunningPipeline, *numbers: int) -> None:
     """Have Pipedrive refuse every change of these Persons, without a word about any field; without numbers, of none."""
     body = {"success": False, "error": "An automation does not let this record be changed."}
     rule = {"kind": "status", "method": "PATCH", "status": 400, "count": None, "body": body}
     rules = [{**rule, "path": f"/persons/({'|'.join(map(str, numbers))})$"}] if numbers else []
-    requests.post(f"{house.sandbox['pipedrive_url']}/__sandbox__/faults", json=rules, timeout=20).raise_for_status()
+    requests.post(f"{running.sandbox['pipedrive_url']}/__sandbox__/faults", json=rules, timeout=20).raise_for_status()
 
 
-def fail_on_the_way_in(house: House) -> None:
+def fail_on_the_way_in(running: RunningPipeline) -> None:
     """A Person that nobody can date, found by a fetch of what changed."""
-    now, record = datetime.now(UTC), house.remotes.records(Entity.PERSON)[BROKEN]
-    house.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
-    house.command("fetch", "persons", CONNECTOR, "--since", now.isoformat())
+    now, record = datetime.now(UTC), running.remotes.records(Entity.PERSON)[BROKEN]
+    running.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
+    running.command("fetch", "persons", CONNECTOR, "--since", now.isoformat())
 
 
-def correct(house: House, failure_id: int) -> None:
+def correct(running: RunningPipeline, failure_id: int) -> None:
     """Give the User another title, and replay it."""
-    payload = json.dumps(house.command("failures", "show", CONNECTOR, str(failure_id))["payload"])
-    file = house.data_dir / "payload.json"
+    payload = json.dumps(running.command("failures", "show", CONNECTOR, str(failure_id))["payload"])
+    file = running.data_dir / "payload.json"
     file.write_text(payload.replace(WRONG_TITLE, "Account director"))
     words = (CONNECTOR, str(failure_id), "--payload-file", str(file), "--why", "the title was wrong")
-    house.command("failures", "replay-edited", *words, "--wait")
+    running.command("failures", "replay-edited", *words, "--wait")
 
 
-def put_in_force(house: House, **rows: dict[str, str]) -> None:
+def put_in_force(running: RunningPipeline, **rows: dict[str, str]) -> None:
     """Map more fields: setting → attribute → the name of the field."""
-    house.command("settings", "set", CONNECTOR, str(_settings_file(house, rows)))
+    running.command("settings", "set", CONNECTOR, str(_settings_file(running, rows)))
 
 
-def plan(house: House, **rows: dict[str, str]) -> dict[str, Any]:
+def plan(running: RunningPipeline, **rows: dict[str, str]) -> dict[str, Any]:
     """A plan of mapping these as well, computed to its end."""
-    planned: dict[str, Any] = house.command("settings", "plan", CONNECTOR, str(_settings_file(house, rows)), "--wait")
+    planned: dict[str, Any] = running.command(
+        "settings", "plan", CONNECTOR, str(_settings_file(running, rows)), "--wait"
+    )
     return planned
 
 
-def tell_hull(house: House, user: dict[str, Any], **attributes: Any) -> None:
-    house.remotes.edit_hull_record(Entity.PERSON, user["id"], attributes)
+def tell_hull(running: RunningPipeline, user: dict[str, Any], **attributes: Any) -> None:
+    running.remotes.edit_hull_record(Entity.PERSON, user["id"], attributes)
 
 
-def known_users(house: House) -> dict[int, dict[str, Any]]:
+def known_users(running: RunningPipeline) -> dict[int, dict[str, Any]]:
     """Pipedrive id → User."""
-    users = house.remotes.hull_records(Entity.PERSON)
+    users = running.remotes.hull_records(Entity.PERSON)
     return {each["pipedrive/id"]: each for each in users if each.get("pipedrive/id")}
 
 
-def open_failures(house: House, *filters: str) -> list[dict[str, Any]]:
-    listed = house.command("failures", "list", CONNECTOR, *filters)["failures"]
+def open_failures(running: RunningPipeline, *filters: str) -> list[dict[str, Any]]:
+    listed = running.command("failures", "list", CONNECTOR, *filters)["failures"]
     return [each["failure"] for each in listed]
 
 
-def all_failures(house: House) -> list[dict[str, Any]]:
+def all_failures(running: RunningPipeline) -> list[dict[str, Any]]:
     """Those on the way out that `live` brings about, once they are all there."""
-    listed = open_failures(house, "--direction", "outgoing", "--kind", "record")
+    listed = open_failures(running, "--direction", "outgoing", "--kind", "record")
     return listed if len(listed) == len(LOSING) else []
 
 
-def field_codes(house: House, entity: Entity) -> dict[str, str]:
+def field_codes(running: RunningPipeline, entity: Entity) -> dict[str, str]:
     """Name of a field → its code."""
     path = f"/api/v2/{entity.value}Fields?limit=500"
-    return {each["field_name"]: each["field_code"] for each in house.pipedrive("GET", path)}
+    return {each["field_name"]: each["field_code"] for each in running.pipedrive("GET", path)}
 
 
 def wait_for(ask: Callable[[], Answer]) -> Answer:
@@ -139,15 +143,15 @@ def wait_for(ask: Callable[[], Answer]) -> Answer:
     return answer
 
 
-def _settings_file(house: House, rows: dict[str, dict[str, str]]) -> Path:
-    document = house.command("settings", "show", CONNECTOR)["document"]
+def _settings_file(running: RunningPipeline, rows: dict[str, dict[str, str]]) -> Path:
+    document = running.command("settings", "show", CONNECTOR)["document"]
     for setting, more in rows.items():
-        document[setting] = document[setting] + list(_coded(house, setting, more))
-    file = house.data_dir / "settings.json"
+        document[setting] = document[setting] + list(_coded(running, setting, more))
+    file = running.data_dir / "settings.json"
     file.write_text(json.dumps(document))
     return file
 
 
-def _coded(house: House, setting: str, rows: dict[str, str]) -> Iterator[dict[str, str]]:
-    codes = field_codes(house, Entity.PERSON if "_user_" in setting else Entity.ORGANIZATION)
+def _coded(running: RunningPipeline, setting: str, rows: dict[str, str]) -> Iterator[dict[str, str]]:
+    codes = field_codes(running, Entity.PERSON if "_user_" in setting else Entity.ORGANIZATION)
     return ({"hull": attribute, "service": codes[name]} for attribute, name in rows.items())

@@ -17,12 +17,12 @@ from typing import Final
 
 from playwright.sync_api import Browser, Page
 
-from tests.browser import house as houses
-from tests.browser.house import House, come_in
+from tests.browser import running as browser_run
 from tests.browser.life import ADMIN, CONNECTOR, OPERATOR, VIEWER, live
 from tests.browser.places import ACTED, BASE, OPEN, find_places
+from tests.browser.running import RunningPipeline, log_in
 
-FOLDER: Final = houses.PROJECT / "docs" / "pictures"
+FOLDER: Final = browser_run.PROJECT / "docs" / "pictures"
 SIZES: Final = {"persons": 2_400, "organizations": 480, "users": 300, "accounts": 60}
 SHRINK, COLOURS = "pngquant", 64
 WIDE, NARROW = (1280, 800), (360, 740)
@@ -55,14 +55,14 @@ TITLES: Final[Mapping[str, tuple[str, ...]]] = {
         *("wizard-hull", "wizard-pipedrive", "wizard-identity", "wizard-mappings", "wizard-segments"),
         *("wizard-first-fetch", "credentials"),
     ),
-    "The house": ("workers", "connector-workers", "flower", "alerts", "operators", "audit", "account", "refused"),
+    "The running": ("workers", "connector-workers", "flower", "alerts", "operators", "audit", "account", "refused"),
 }
 """Heading of the index → its pages. A page that stands nowhere is an error: nobody would find its picture."""
 
 
 AT_HOME: Final = """folder => document.querySelectorAll('main code').forEach(
     each => { each.textContent = each.textContent.replace(folder, '.data') })"""
-"""Shows the folder that is usual, where the page names the one of this house."""
+"""Shows the folder that is usual, where the page names the one of this running."""
 PREFACE: Final = f"""# The console in pictures
 
 Taken by `make pictures` of the connector `{CONNECTOR}` and its sandbox; nobody in them is real.
@@ -82,27 +82,27 @@ LOOKS: Final = (Look("light", WIDE, "light"), Look("dark", WIDE, "dark"), Look("
 
 
 def main() -> int:
-    if not houses.CHROMIUM or not shutil.which(SHRINK):
+    if not browser_run.CHROMIUM or not shutil.which(SHRINK):
         sys.stderr.write(f"This needs Chromium and {SHRINK}. Mend it with: apt-get install chromium {SHRINK}\n")
         return 1
-    with houses.open_house(has_example=True, sizes=SIZES, ALERT_FAILURES_PER_HOUR="5") as house:
-        live(house)
-        house.let_in(OPERATOR, "operator")
-        house.let_in(VIEWER, "viewer")
+    with browser_run.run_pipeline(has_example=True, sizes=SIZES, ALERT_FAILURES_PER_HOUR="5") as running:
+        live(running)
+        running.add_operator(OPERATOR, "operator")
+        running.add_operator(VIEWER, "viewer")
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir(parents=True)
-        with houses.open_browser() as browser:
-            places = look_around(browser, house)
+        with browser_run.open_browser() as browser:
+            places = look_around(browser, running)
             for look in LOOKS:
-                take(browser, house, look, places)
+                take(browser, running, look, places)
     (FOLDER / "README.md").write_text(index())
     return weigh()
 
 
-def look_around(browser: Browser, house: House) -> dict[str, str]:
+def look_around(browser: Browser, running: RunningPipeline) -> dict[str, str]:
     """Compare once, so that there is something to see; then find every page."""
-    with window(browser, house, LOOKS[0]) as page:
-        come_in(page, house, ADMIN, "admin")
+    with window(browser, running, LOOKS[0]) as page:
+        log_in(page, running, ADMIN, "admin")
         page.goto(f"{BASE}/actions")
         page.get_by_role("button", name="Compare a sample").click()
         page.goto("/workers")
@@ -120,24 +120,24 @@ def wait_for_alert(page: Page) -> None:
         time.sleep(2)
 
 
-def take(browser: Browser, house: House, look: Look, places: Mapping[str, str]) -> None:
-    with window(browser, house, look) as page:
+def take(browser: Browser, running: RunningPipeline, look: Look, places: Mapping[str, str]) -> None:
+    with window(browser, running, look) as page:
         for name, path in OPEN.items():
-            shoot(page, house, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # bound at once
-        come_in(page, house, ADMIN, "admin")
+            shoot(page, running, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # bound at once
+        log_in(page, running, ADMIN, "admin")
         for name, path in places.items():
-            shoot(page, house, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # as above
+            shoot(page, running, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # as above
         for name, act in ACTED.items():
-            shoot(page, house, name, look, act)
+            shoot(page, running, name, look, act)
 
 
-def shoot(page: Page, house: House, name: str, look: Look, go: Callable[[Page], object]) -> None:
+def shoot(page: Page, running: RunningPipeline, name: str, look: Look, go: Callable[[Page], object]) -> None:
     if look.name == "small" and name not in SMALL:
         return
     go(page)
     # Headless, there is no scrollbar to leave room for.
     page.evaluate("document.documentElement.style.scrollbarGutter = 'auto'")
-    page.evaluate(AT_HOME, str(house.data_dir))
+    page.evaluate(AT_HOME, str(running.data_dir))
     if "workers" in name:  # asked by the first who looks, and shown to the next
         page.get_by_text("live@").first.wait_for()
     if name == "flower":
@@ -151,10 +151,10 @@ def shoot(page: Page, house: House, name: str, look: Look, go: Callable[[Page], 
 
 
 @contextmanager
-def window(browser: Browser, house: House, look: Look) -> Iterator[Page]:
+def window(browser: Browser, running: RunningPipeline, look: Look) -> Iterator[Page]:
     width, height = look.size
     context = browser.new_context(
-        base_url=house.url,
+        base_url=running.url,
         viewport={"width": width, "height": height},
         color_scheme=look.scheme,  # type: ignore[arg-type] # one of two words
     )
@@ -193,7 +193,7 @@ def weigh() -> int:
 
 
 def _shortened(folder: Path) -> str:
-    return str(folder.relative_to(houses.PROJECT))
+    return str(folder.relative_to(browser_run.PROJECT))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.house import House, come_in
 from tests.browser.life import ADMIN
 from tests.browser.places import ACTED, OPEN, find_places
+from tests.browser.running import RunningPipeline, log_in
 from tests.contract.node_packages import install
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.node]
@@ -30,20 +30,20 @@ CUT_OFF = """() => [...document.querySelectorAll('.scroll:has(> .cards), .tabs, 
 """What must be pushed sideways to be read: a table becomes cards, and the frame's links take another line."""
 
 
-def test_no_page_is_hard_to_read_for_anybody(lively_page: Page, lively: House) -> None:
+def test_no_page_is_hard_to_read_for_anybody(active_page: Page, active_connector: RunningPipeline) -> None:
     axe = (install("axe-core") / "node_modules" / "axe-core" / "axe.min.js").read_text()
     wrong: list[str] = []
     for name, path in OPEN.items():
-        lively_page.goto(path)
-        wrong += problems(lively_page, name, axe)
-    come_in(lively_page, lively, ADMIN, "admin")
-    for name, path in find_places(lively_page).items():
+        active_page.goto(path)
+        wrong += problems(active_page, name, axe)
+    log_in(active_page, active_connector, ADMIN, "admin")
+    for name, path in find_places(active_page).items():
         if name not in FOREIGN:
-            lively_page.goto(path)
-            wrong += problems(lively_page, name, axe)
+            active_page.goto(path)
+            wrong += problems(active_page, name, axe)
     for name, act in ACTED.items():
-        act(lively_page)
-        wrong += problems(lively_page, name, axe)
+        act(active_page)
+        wrong += problems(active_page, name, axe)
 
     assert wrong == []
 

@@ -8,19 +8,19 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import window
-from tests.browser.house import NAME, PASSWORD, House
+from tests.browser.running import NAME, PASSWORD, RunningPipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
 @pytest.fixture
-def page(browser: Browser, empty_house: House) -> Iterator[Page]:
-    with window(browser, empty_house) as opened:
+def page(browser: Browser, empty: RunningPipeline) -> Iterator[Page]:
+    with window(browser, empty) as opened:
         yield opened
 
 
-def test_the_first_operator_comes_in_and_out_and_in_again(page: Page, empty_house: House) -> None:
-    page.goto(empty_house.told["console_url"])
+def test_the_first_operator_comes_in_and_out_and_in_again(page: Page, empty: RunningPipeline) -> None:
+    page.goto(empty.told["console_url"])
     page.get_by_label("Name").fill(NAME)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Create and log in").click()

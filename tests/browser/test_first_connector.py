@@ -7,7 +7,7 @@ import time
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.house import House, come_in
+from tests.browser.running import RunningPipeline, log_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -16,22 +16,22 @@ NEWCOMER_S = 300
 
 
 @pytest.fixture
-def admin(page: Page, house: House) -> Page:
+def admin(page: Page, running: RunningPipeline) -> Page:
     """An admin, logged in."""
-    come_in(page, house, "newcomer", "admin")
+    log_in(page, running, "newcomer", "admin")
     return page
 
 
 def test_a_newcomer_adds_a_connector_by_oauth_sees_the_first_records_and_maps_a_field(
-    admin: Page, house: House
+    admin: Page, running: RunningPipeline
 ) -> None:
     begun = time.monotonic()
     admin.get_by_role("link", name="Add Connector").click()
     expect(admin.get_by_text("Trying it with the sandbox?")).to_be_visible()
     admin.get_by_label("Name", exact=True).fill("first")
-    admin.get_by_label("Organization").fill(house.sandbox["hull_organization"])
-    admin.locator("[name=hull_id]").fill(house.sandbox["hull_connector_id"])
-    admin.locator("[name=secret]").fill(house.sandbox["hull_secret"])
+    admin.get_by_label("Organization").fill(running.sandbox["hull_organization"])
+    admin.locator("[name=hull_id]").fill(running.sandbox["hull_connector_id"])
+    admin.locator("[name=secret]").fill(running.sandbox["hull_secret"])
     admin.get_by_role("button", name="Add Connector").click()
     admin.get_by_role("button", name="Connect with Pipedrive").click()
     admin.get_by_role("link", name="Continue to Pipedrive").click()

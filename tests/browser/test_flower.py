@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.house import House, come_in
+from tests.browser.running import RunningPipeline, log_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
-def test_a_viewer_sees_workers_and_tasks(page: Page, house: House) -> None:
-    come_in(page, house, "flower-viewer", "viewer")
+def test_a_viewer_sees_workers_and_tasks(page: Page, running: RunningPipeline) -> None:
+    log_in(page, running, "flower-viewer", "viewer")
     page.goto("/workers")
     page.get_by_role("link", name="Flower", exact=True).click()
 
@@ -34,31 +34,31 @@ def press_grow(page: Page) -> None:
     page.locator("#worker-pool-grow").click()
 
 
-def test_a_viewer_changes_no_worker_and_reads_why(page: Page, house: House) -> None:
-    come_in(page, house, "flower-viewer", "viewer")
+def test_a_viewer_changes_no_worker_and_reads_why(page: Page, running: RunningPipeline) -> None:
+    log_in(page, running, "flower-viewer", "viewer")
     press_grow(page)
 
     expect(page.get_by_text("This needs the role operator; you are viewer.")).to_be_visible()
 
 
-def test_an_operator_does(page: Page, house: House) -> None:
-    come_in(page, house, "flower-operator", "operator")
+def test_an_operator_does(page: Page, running: RunningPipeline) -> None:
+    log_in(page, running, "flower-operator", "operator")
     press_grow(page)
 
     expect(page.get_by_text("Growing")).to_be_visible()
 
 
 @pytest.fixture
-def watched(browser: Browser, house: House) -> Iterator[Page]:
+def watched(browser: Browser, running: RunningPipeline) -> Iterator[Page]:
     """A window in which the browser may complain: that is what is looked for."""
-    context = browser.new_context(base_url=house.url)
+    context = browser.new_context(base_url=running.url)
     yield context.new_page()
     context.close()
 
 
-def test_a_script_that_is_not_flowers_does_not_run(watched: Page, house: House) -> None:
+def test_a_script_that_is_not_flowers_does_not_run(watched: Page, running: RunningPipeline) -> None:
     page = watched
-    come_in(page, house, "flower-viewer", "viewer")
+    log_in(page, running, "flower-viewer", "viewer")
     page.goto("/flower/")
     policy_broken: list[str] = []
     page.on("console", lambda line: policy_broken.append(line.text))

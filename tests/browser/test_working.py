@@ -9,20 +9,20 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from pipeline.domain.kinds import Entity
-from tests.browser.house import PASSWORD, House, come_in
 from tests.browser.life import ADMIN, CONNECTOR, field_codes, known_users, open_failures, refuse, tell_hull, wait_for
 from tests.browser.places import BASE, find_places
+from tests.browser.running import PASSWORD, RunningPipeline, log_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
 @pytest.fixture
-def admin(lively_page: Page, lively: House) -> Page:
-    come_in(lively_page, lively, ADMIN, "admin")
-    return lively_page
+def admin(active_page: Page, active_connector: RunningPipeline) -> Page:
+    log_in(active_page, active_connector, ADMIN, "admin")
+    return active_page
 
 
-def test_a_custom_field_is_mapped_planned_applied_and_in_hull(admin: Page, lively: House) -> None:
+def test_a_custom_field_is_mapped_planned_applied_and_in_hull(admin: Page, active_connector: RunningPipeline) -> None:
     admin.goto(f"{BASE}/settings/users-in")
     add_row(admin, "incoming_user_attributes", "pipedrive/direct_line", "Direct line")
     admin.get_by_role("button", name="Review…").click()
@@ -36,7 +36,7 @@ def test_a_custom_field_is_mapped_planned_applied_and_in_hull(admin: Page, livel
     apply.click()
 
     expect(admin.get_by_text("Applied by")).to_be_visible(timeout=60_000)
-    wait_for(lambda: any(each.get("pipedrive/direct_line") for each in known_users(lively).values()))
+    wait_for(lambda: any(each.get("pipedrive/direct_line") for each in known_users(active_connector).values()))
 
 
 def test_a_fetch_is_started_from_actions_and_watched_to_its_end(admin: Page) -> None:
@@ -50,13 +50,13 @@ def test_a_fetch_is_started_from_actions_and_watched_to_its_end(admin: Page) -> 
     expect(admin.locator(".answer")).to_contain_text("none failed")
 
 
-def test_what_pipedrive_refused_is_corrected_and_replayed(admin: Page, lively: House) -> None:
-    code, number = field_codes(lively, Entity.PERSON)["Job title"], 30
-    user = known_users(lively)[number]
-    refuse(lively, number)
-    tell_hull(lively, user, job_title="Tresurer")
-    wait_for(lambda: any(each["record_id"] == user["id"] for each in open_failures(lively)))
-    refuse(lively)
+def test_what_pipedrive_refused_is_corrected_and_replayed(admin: Page, active_connector: RunningPipeline) -> None:
+    code, number = field_codes(active_connector, Entity.PERSON)["Job title"], 30
+    user = known_users(active_connector)[number]
+    refuse(active_connector, number)
+    tell_hull(active_connector, user, job_title="Tresurer")
+    wait_for(lambda: any(each["record_id"] == user["id"] for each in open_failures(active_connector)))
+    refuse(active_connector)
 
     admin.goto(f"{BASE}/failures?direction=outgoing")
     admin.locator("a[href*='/failures/group/']").first.click()
@@ -72,7 +72,7 @@ def test_what_pipedrive_refused_is_corrected_and_replayed(admin: Page, lively: H
 
     expect(admin.locator(".answer")).not_to_contain_text("on its way", timeout=60_000)  # it renews itself
     expect(admin.locator("tbody tr").first).to_contain_text("came through")
-    assert person(lively, number)["custom_fields"][code] == "Treasurer"
+    assert person(active_connector, number)["custom_fields"][code] == "Treasurer"
 
 
 def test_a_field_is_explained_from_its_record(admin: Page) -> None:
@@ -86,9 +86,11 @@ def test_a_field_is_explained_from_its_record(admin: Page) -> None:
     expect(admin.get_by_role("heading", name="Ada Lovelace")).to_be_visible()
 
 
-def test_the_keyboard_alone_reaches_a_record_and_comes_back(lively_page: Page, lively: House) -> None:
-    page, keyboard = lively_page, lively_page.keyboard
-    lively.let_in(ADMIN, "admin")
+def test_the_keyboard_alone_reaches_a_record_and_comes_back(
+    active_page: Page, active_connector: RunningPipeline
+) -> None:
+    page, keyboard = active_page, active_page.keyboard
+    active_connector.add_operator(ADMIN, "admin")
     page.goto("/login")
     keyboard.type(ADMIN)  # the cursor stands there already
     keyboard.press("Tab")
@@ -112,8 +114,10 @@ def test_the_keyboard_alone_reaches_a_record_and_comes_back(lively_page: Page, l
     expect(page.get_by_role("link", name="Person 1", exact=True)).to_be_visible()
 
 
-def test_everything_can_be_read_and_sent_without_javascript(plain_page: Page, lively: House) -> None:
-    come_in(plain_page, lively, ADMIN, "admin")
+def test_everything_can_be_read_and_sent_without_javascript(
+    plain_page: Page, active_connector: RunningPipeline
+) -> None:
+    log_in(plain_page, active_connector, ADMIN, "admin")
     for name, path in find_places(plain_page).items():
         if name not in ("flower", "refused"):
             answer = plain_page.goto(path)
@@ -150,5 +154,5 @@ FOCUSED = """() => {
 }"""
 
 
-def person(house: House, number: int) -> Any:
-    return house.pipedrive("GET", f"/api/v2/persons/{number}")
+def person(running: RunningPipeline, number: int) -> Any:
+    return running.pipedrive("GET", f"/api/v2/persons/{number}")

@@ -23,10 +23,10 @@ from db.failure_filter import FailureFilter
 from db.operator import Operator, Present
 from db.session import transaction
 from pipeline.accounts import operators
+from tests.journeys.hull_messages import know_everything
 from tests.journeys.planning import planned
 from tests.journeys.test_replays import broken
-from tests.journeys.told_by_hull import know_everything
-from tests.world import World, default_settings
+from tests.system import SyncSystem, default_settings
 
 EXAMPLES = 6
 """Of each operation, right and wrong, of this connector; of a connector that nobody knows half as many."""
@@ -40,18 +40,18 @@ CHECKS = [
 
 
 @pytest.fixture
-def app(world: World) -> Flask:
-    """The whole web app over a small world."""
+def app(system: SyncSystem) -> Flask:
+    """The whole web app over a small system."""
     from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when imported
 
-    assert world
+    assert system
     return create_app(wake=lambda: None)
 
 
 @pytest.fixture
-def key(world: World) -> str:
+def key(system: SyncSystem) -> str:
     """An admin's: every operation may be tried."""
-    assert world
+    assert system
     with transaction() as session:
         operator = Operator(name="fuzz", password_hash="no hash", role="admin")
         session.add(operator)
@@ -69,26 +69,26 @@ def operations(app: Flask, key: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def known(world: World, key: str) -> dict[str, int]:
+def known(system: SyncSystem, key: str) -> dict[str, int]:
     """Something of every kind to be asked about: the part of a path before `{id}` → an id that is there."""
     assert key, "the first of the keys is not this one"
-    world.company.create_organization(name="Acme")
-    world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
-    know_everything(world)
-    broken(world, 10)
+    system.company.create_organization(name="Acme")
+    system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    know_everything(system)
+    broken(system, 10)
     with transaction() as session:
-        chosen = FailureFilter(connector_key=world.connector_key)
+        chosen = FailureFilter(connector_key=system.connector_key)
         import_module("pipeline.jobs.replays.start").begin(session, chosen, by="test", why="test")
-    planned(world, default_settings())
+    planned(system, default_settings())
     tables = ("runs", "batches", "sync_events", "failures", "replays", "plans", "deliveries", "api_keys")
-    found = {table: world.rows(f"SELECT min(id) AS id FROM {table}")[0].id for table in tables}  # noqa: S608 - named above
+    found = {table: system.rows(f"SELECT min(id) AS id FROM {table}")[0].id for table in tables}  # noqa: S608 - named above
     sections = {"sync_events": "events", "api_keys": "keys"}
     return {sections.get(table, table): number for table, number in found.items() if number}
 
 
 @pytest.mark.slow
 def test_no_request_meets_anything_that_is_not_described(
-    app: Flask, key: str, world: World, known: dict[str, int]
+    app: Flask, key: str, system: SyncSystem, known: dict[str, int]
 ) -> None:
     tried = 0
     for operation in operations(app, key):
@@ -98,7 +98,7 @@ def test_no_request_meets_anything_that_is_not_described(
             mine["id"] = known[section]
         for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
             tried += 1
-            _set_right(world, key)
+            _set_right(system, key)
             if "{connector}" in operation.path:
                 _try(operation, mode, key, EXAMPLES // 2)
             _try(operation, mode, key, EXAMPLES, **mine)
@@ -107,10 +107,10 @@ def test_no_request_meets_anything_that_is_not_described(
     assert {"runs", "batches", "events", "failures", "replays", "plans", "keys"} <= known.keys()
 
 
-def _set_right(world: World, key: str) -> None:
+def _set_right(system: SyncSystem, key: str) -> None:
     """What was tried before may have renamed or paused the connector, and disabled or demoted whoever tries."""
-    world.change_rows("UPDATE connectors SET name = 'acme', state = 'active', pause_reason = NULL")
-    world.change_rows("UPDATE operators SET role = 'admin', state = 'active' WHERE name = 'fuzz'")
+    system.change_rows("UPDATE connectors SET name = 'acme', state = 'active', pause_reason = NULL")
+    system.change_rows("UPDATE operators SET role = 'admin', state = 'active' WHERE name = 'fuzz'")
     assert operators.holder_of(key)
 
 

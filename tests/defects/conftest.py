@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.guide.conftest import door
+from tests.guide.conftest import client
 
-__all__ = ["door"]
+__all__ = ["client"]

@@ -21,9 +21,9 @@ from sandbox.hull.notifier import NotificationTarget
 from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_ada, press, save_in_hull
-from tests.journeys.told_by_hull import know_everything, say, user, writes
+from tests.journeys.hull_messages import know_everything, say, user, writes
 from tests.logs import written
-from tests.world import API_TOKEN, HULL_SECRET, World
+from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
 from tests.wsgi_adapter import session_for
 
 TO_NAME = [{"hull": "label", "service": "name"}]
@@ -35,89 +35,89 @@ FOREIGN = {
 }
 
 
-def webhooks(world: World) -> dict[int, dict[str, Any]]:
+def webhooks(system: SyncSystem) -> dict[int, dict[str, Any]]:
     """What Pipedrive is subscribed to, by id."""
-    listed: dict[int, dict[str, Any]] = world.pipedrive.subscriptions.by_id
+    listed: dict[int, dict[str, Any]] = system.pipedrive.subscriptions.by_id
     return listed
 
 
-def check_webhooks(world: World) -> None:
-    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
+def check_webhooks(system: SyncSystem) -> None:
+    system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
 
 
 @pytest.mark.defect(17, "Webhooks were of the old version, and carried Hull's secret in their address.")
-def test_webhooks_are_of_version_two_and_carry_no_secret_of_hull(world: World) -> None:
-    check_webhooks(world)
+def test_webhooks_are_of_version_two_and_carry_no_secret_of_hull(system: SyncSystem) -> None:
+    check_webhooks(system)
 
-    asked = list(webhooks(world).values())
+    asked = list(webhooks(system).values())
     assert {(each["event_object"], each["version"]) for each in asked} == {("person", "2.0"), ("organization", "2.0")}
     assert [each for each in asked if HULL_SECRET in str(each) or API_TOKEN in str(each)] == []
     assert all(each["http_auth_user"] and each["http_auth_password"] for each in asked)
 
 
 @pytest.mark.defect(17, "Webhooks whose address held the organization's name were deleted, whosesoever they were.")
-def test_webhooks_of_others_are_left_alone(world: World) -> None:
-    asked = world.pipedrive.test_client().post("/api/v1/webhooks", json=FOREIGN, headers={"x-api-token": API_TOKEN})
+def test_webhooks_of_others_are_left_alone(system: SyncSystem) -> None:
+    asked = system.pipedrive.test_client().post("/api/v1/webhooks", json=FOREIGN, headers={"x-api-token": API_TOKEN})
     assert asked.json is not None
-    foreign = dict(webhooks(world))
+    foreign = dict(webhooks(system))
 
     for _ in range(2):
-        check_webhooks(world)
+        check_webhooks(system)
 
     assert len(foreign) == 1
-    assert {number: webhooks(world).get(number) for number in foreign} == foreign
-    assert len(webhooks(world)) == 3
+    assert {number: webhooks(system).get(number) for number in foreign} == foreign
+    assert len(webhooks(system)) == 3
 
 
 @pytest.mark.defect(17, "A webhook that was noted here and gone in Pipedrive was never made again.")
-def test_a_webhook_that_is_gone_is_made_again(world: World) -> None:
-    check_webhooks(world)
-    webhooks(world).clear()
+def test_a_webhook_that_is_gone_is_made_again(system: SyncSystem) -> None:
+    check_webhooks(system)
+    webhooks(system).clear()
 
-    check_webhooks(world)
+    check_webhooks(system)
 
-    assert sorted(each["event_object"] for each in webhooks(world).values()) == ["organization", "person"]
+    assert sorted(each["event_object"] for each in webhooks(system).values()) == ["organization", "person"]
 
 
 @pytest.mark.defect(17, "Before anything else webhooks were seen to, and when that failed nothing was done at all.")
-def test_work_goes_on_without_webhooks(world: World, door: FlaskClient) -> None:
-    world.pipedrive.faults.add("/webhooks", "status", status=403, count=None)
-    world.change_settings(outgoing_user_attributes=TO_NAME)
-    with pytest.raises(world.module("sync.stage").StageFailed, match="webhooks_forbidden"):
-        world.module("tasks.control").ensure_webhooks()
+def test_work_goes_on_without_webhooks(system: SyncSystem, client: FlaskClient) -> None:
+    system.pipedrive.faults.add("/webhooks", "status", status=403, count=None)
+    system.change_settings(outgoing_user_attributes=TO_NAME)
+    with pytest.raises(system.module("sync.stage").StageFailed, match="webhooks_forbidden"):
+        system.module("tasks.control").ensure_webhooks()
 
-    ada = add_ada(world)
-    know_everything(world)
-    say(world, user(world.users()[ada]["id"], label="Ada L."))
+    ada = add_ada(system)
+    know_everything(system)
+    say(system, user(system.users()[ada]["id"], label="Ada L."))
 
-    assert writes(world) == [("PATCH", ada, {"name": "Ada L."})]
-    assert press(door, "/status")["status"] == "warning"
+    assert writes(system) == [("PATCH", ada, {"name": "Ada L."})]
+    assert press(client, "/status")["status"] == "warning"
 
 
 @pytest.fixture
-def authorised(world: World) -> Iterator[World]:
-    """A world whose connector was connected by OAuth."""
-    with installed_app(world):
-        assert Person(world).authorise().status_code == 200
-        yield world
+def authorised(system: SyncSystem) -> Iterator[SyncSystem]:
+    """A system whose connector was connected by OAuth."""
+    with installed_app(system):
+        assert Person(system).authorise().status_code == 200
+        yield system
 
 
-def call(world: World) -> None:
+def call(system: SyncSystem) -> None:
     """Ask Pipedrive something."""
     with transaction() as session:
-        pipedrive = open_connector(session, world.connector_key).pipedrive
+        pipedrive = open_connector(session, system.connector_key).pipedrive
     pipedrive.me()
 
 
-def let_the_token_end_soon(world: World) -> None:
-    world.change_rows(
+def let_the_token_end_soon(system: SyncSystem) -> None:
+    system.change_rows(
         "UPDATE credentials SET expires_at = now() + interval '60 s', updated_at = now() - interval '55 min'"
         " WHERE expires_at IS NOT NULL"
     )
 
 
 @pytest.mark.defect(18, "An access token was renewed only once Pipedrive had refused it.")
-def test_a_token_is_renewed_before_it_ends(authorised: World) -> None:
+def test_a_token_is_renewed_before_it_ends(authorised: SyncSystem) -> None:
     let_the_token_end_soon(authorised)
 
     call(authorised)
@@ -127,7 +127,7 @@ def test_a_token_is_renewed_before_it_ends(authorised: World) -> None:
 
 
 @pytest.mark.defect(18, "When a token ends was kept under one name at first and under another after a renewal.")
-def test_a_renewal_moves_the_moment_at_which_the_token_ends(authorised: World) -> None:
+def test_a_renewal_moves_the_moment_at_which_the_token_ends(authorised: SyncSystem) -> None:
     let_the_token_end_soon(authorised)
 
     for _ in range(3):
@@ -141,21 +141,21 @@ def test_a_renewal_moves_the_moment_at_which_the_token_ends(authorised: World) -
 
 
 @pytest.mark.defect(18, "The company's own address was thrown away, and another host called instead.")
-def test_calls_go_to_the_address_that_came_with_the_token(world: World) -> None:
-    world.pipedrive.grants.switches.api_domain = "https://acme.pipedrive.com"
-    session = session_for({"http://pipedrive.test": world.pipedrive, "https://acme.pipedrive.com": world.pipedrive})
+def test_calls_go_to_the_address_that_came_with_the_token(system: SyncSystem) -> None:
+    system.pipedrive.grants.switches.api_domain = "https://acme.pipedrive.com"
+    session = session_for({"http://pipedrive.test": system.pipedrive, "https://acme.pipedrive.com": system.pipedrive})
     connections.use_http(lambda: session)
-    with installed_app(world, pipedrive_api_url=None):
-        assert Person(world).authorise().status_code == 200
+    with installed_app(system, pipedrive_api_url=None):
+        assert Person(system).authorise().status_code == 200
         session.adapters.pop("http://pipedrive.test")  # from here on the API has one address
 
-        call(world)
+        call(system)
 
-    assert world.pipedrive.ledger.requests["user"] == 2
+    assert system.pipedrive.ledger.requests["user"] == 2
 
 
 @pytest.mark.defect(19, "Who wrote settings wrote them all, so a renewed token and a new webhook undid one another.")
-def test_renewal_webhooks_and_a_person_do_not_undo_one_another(authorised: World) -> None:
+def test_renewal_webhooks_and_a_person_do_not_undo_one_another(authorised: SyncSystem) -> None:
     chosen = {"outgoing_user_attributes": TO_NAME, "synchronized_user_segments": ["vip"]}
     hull_said = authorised.hull.connector
     hull_said["private_settings"] = dict(chosen)
@@ -180,14 +180,14 @@ def test_renewal_webhooks_and_a_person_do_not_undo_one_another(authorised: World
 @pytest.mark.defect(
     19, "Of two who changed different settings, the later one took back what the earlier one had changed."
 )
-def test_two_who_change_different_settings_both_have_their_way(world: World) -> None:
-    save_in_hull(world, synchronized_user_segments=["vip"])
-    world.change_settings(daily_tokens=5_000)
+def test_two_who_change_different_settings_both_have_their_way(system: SyncSystem) -> None:
+    save_in_hull(system, synchronized_user_segments=["vip"])
+    system.change_settings(daily_tokens=5_000)
 
-    save_in_hull(world, synchronized_user_segments=["vip"], link_users_in_service=True)
+    save_in_hull(system, synchronized_user_segments=["vip"], link_users_in_service=True)
 
     with transaction() as session:
-        document = settings_in_force(session, world.connector_key).document
+        document = settings_in_force(session, system.connector_key).document
     names = ("synchronized_user_segments", "daily_tokens", "link_users_in_service")
     assert [document[name] for name in names] == [["vip"], 5_000, True]
 
@@ -197,40 +197,40 @@ LISTS = ["/fields-pipedrive-person-out", "/fields-pipedrive-account-out"]
 
 @pytest.mark.defect(20, "A list of fields that held one came as that field, and not as a list.")
 @pytest.mark.parametrize("route", LISTS, ids=["persons", "organizations"])
-def test_a_list_of_one_field_is_a_list(world: World, door: FlaskClient, route: str) -> None:
+def test_a_list_of_one_field_is_a_list(system: SyncSystem, client: FlaskClient, route: str) -> None:
     with transaction() as session:
         for entity in Entity:
             name = {"field_code": "name", "field_name": "Name", "field_type": "varchar"}
-            keep_fields(session, world.connector_key, entity, [name])
+            keep_fields(session, system.connector_key, entity, [name])
 
-    assert press(door, route) == {"options": [{"value": "name", "label": "Name"}]}
+    assert press(client, route) == {"options": [{"value": "name", "label": "Name"}]}
 
 
 @pytest.mark.defect(20, "The status was written to Hull twice each time it was asked for.")
-def test_the_status_is_written_once(world: World, door: FlaskClient) -> None:
-    check_webhooks(world)
+def test_the_status_is_written_once(system: SyncSystem, client: FlaskClient) -> None:
+    check_webhooks(system)
 
-    told = press(door, "/status")
+    told = press(client, "/status")
     for _ in range(2):
-        world.run_jobs()
+        system.run_jobs()
 
-    assert (world.hull.counts["status_reports"], world.hull.connector["status"]) == (1, told)
+    assert (system.hull.counts["status_reports"], system.hull.connector["status"]) == (1, told)
     assert told == {"status": "ok", "messages": ["Everything is in order."]}
 
 
 @pytest.fixture
-def hull_knocks(world: World) -> Iterator[Callable[[], list[Any]]]:
+def hull_knocks(system: SyncSystem) -> Iterator[Callable[[], list[Any]]]:
     """Have Hull send its signed notifications to the door; the call delivers what is pending, and tells (status, answer)."""
     from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    apps = {"http://pipedrive.test": world.pipedrive, "http://hull.test": world.hull_app}
-    session = session_for(apps | {"https://hull.test": world.hull_app})
+    apps = {"http://pipedrive.test": system.pipedrive, "http://hull.test": system.hull_app}
+    session = session_for(apps | {"https://hull.test": system.hull_app})
     connections.use_http(lambda: session)
     settings_room.use(
         settings_room.settings().replace(hull_key_hosts=("hull.test",), hull_key_path="/__sandbox__/public-key")
     )
     client = create_app(wake=lambda: None).test_client()
-    notifier = world.hull_app.extensions["hull_notifier"]
+    notifier = system.hull_app.extensions["hull_notifier"]
     notifier.target = NotificationTarget("/smart-notifier", "https://hull.test/__sandbox__/public-key")
 
     def post(url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
@@ -247,44 +247,44 @@ def hull_knocks(world: World) -> Iterator[Callable[[], list[Any]]]:
 
 
 @pytest.mark.defect(20, "To the news that its settings had changed the connector answered with an error.")
-def test_changed_settings_are_welcome(world: World, hull_knocks: Callable[[], list[Any]]) -> None:
-    world.hull.change_connector({"private_settings": {"incoming_user_attributes": TO_NAME}})
+def test_changed_settings_are_welcome(system: SyncSystem, hull_knocks: Callable[[], list[Any]]) -> None:
+    system.hull.change_connector({"private_settings": {"incoming_user_attributes": TO_NAME}})
 
     assert hull_knocks() == [(200, {"flow_control": {"type": "next"}})]
 
 
 @pytest.mark.defect(20, "For a minute after they were saved, webhooks and buttons went by the settings of before.")
-def test_saved_settings_are_in_force_at_once(world: World, hull_knocks: Callable[[], list[Any]]) -> None:
-    ada = add_ada(world)
-    know_everything(world)
-    said = listen(world)
+def test_saved_settings_are_in_force_at_once(system: SyncSystem, hull_knocks: Callable[[], list[Any]]) -> None:
+    ada = add_ada(system)
+    know_everything(system)
+    said = listen(system)
     mapping = [{"hull": "called", "service": "name"}]
 
-    world.hull.change_connector({"private_settings": {"incoming_user_attributes": mapping}})
+    system.hull.change_connector({"private_settings": {"incoming_user_attributes": mapping}})
     hull_knocks()
-    world.run_jobs()
-    world.company.edit_person(ada, name="Ada L.")
-    deliver(world, *said)
-    world.work()
+    system.run_jobs()
+    system.company.edit_person(ada, name="Ada L.")
+    deliver(system, *said)
+    system.work()
 
-    assert world.users()[ada]["called"] == "Ada L."
+    assert system.users()[ada]["called"] == "Ada L."
 
 
 @pytest.mark.defect(21, "That a record was left out, and why, was logged where nobody looks.")
 @pytest.mark.parametrize("way", ["outgoing", "incoming"])
-def test_what_is_left_out_is_said_at_the_usual_level(world: World, way: str) -> None:
-    ada = add_ada(world)
-    know_everything(world)
-    said = listen(world)
+def test_what_is_left_out_is_said_at_the_usual_level(system: SyncSystem, way: str) -> None:
+    ada = add_ada(system)
+    know_everything(system)
+    said = listen(system)
 
     with written("info") as lines:
         if way == "outgoing":
-            world.change_settings(synchronized_user_segments=["vip"])
-            say(world, user(world.users()[ada]["id"], segments=("others",)))
+            system.change_settings(synchronized_user_segments=["vip"])
+            say(system, user(system.users()[ada]["id"], segments=("others",)))
         else:
-            world.company.delete_person(ada)
-            deliver(world, *said)
-            world.work()
+            system.company.delete_person(ada)
+            deliver(system, *said)
+            system.work()
 
     (line,) = [each for each in lines if each["event"] == f"{way}.user.skip"]
     assert line["reason"] == {"outgoing": "not_in_segment", "incoming": "deletion_not_supported"}[way]
@@ -292,8 +292,8 @@ def test_what_is_left_out_is_said_at_the_usual_level(world: World, way: str) -> 
 
 
 @pytest.mark.defect(21, "In the settings two switches about deleted Users had one and the same description.")
-def test_every_setting_is_described_in_words_of_its_own(door: FlaskClient) -> None:
-    manifest = door.get("/manifest.json").json
+def test_every_setting_is_described_in_words_of_its_own(client: FlaskClient) -> None:
+    manifest = client.get("/manifest.json").json
     assert manifest is not None
     described = {each["name"]: each["description"] for each in manifest["private_settings"]}
 

@@ -12,8 +12,7 @@ from pipeline.clients.limits import BurstLimiter
 from pipeline.domain.kinds import Entity
 from sandbox.pipedrive.limits import BurstWindow as PipedrivesLimit
 from tests.deliveries import notify
-from tests.journeys.people import age
-from tests.journeys.told_by_hull import (
+from tests.journeys.hull_messages import (
     ACME,
     ANN,
     BEN,
@@ -33,17 +32,18 @@ from tests.journeys.told_by_hull import (
     user,
     writes,
 )
+from tests.journeys.people import age
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 TO_NAME = [{"hull": "label", "service": "name"}]
 KINDS = ["person", "organization"]
 
 
 @pytest.fixture(autouse=True)
-def mapping(world: World) -> None:
+def mapping(system: SyncSystem) -> None:
     """The attribute `label` is the name on either side's records in Pipedrive."""
-    world.change_settings(outgoing_user_attributes=TO_NAME, outgoing_account_attributes=TO_NAME)
+    system.change_settings(outgoing_user_attributes=TO_NAME, outgoing_account_attributes=TO_NAME)
 
 
 def message(kind: str, report: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -56,33 +56,33 @@ def claim(kind: str) -> dict[str, Any]:
 
 
 @prepared
-def known(world: World, kind: Any, **members: Any) -> dict[str, Any]:
+def known(system: SyncSystem, kind: Any, **members: Any) -> dict[str, Any]:
     """The report of a record that both sides know, whose name is Old in Pipedrive."""
-    world.company.create(kind, {"name": "Old", **members})
-    know_everything(world)
-    (report,) = (world.users() if kind == "person" else world.accounts()).values()
+    system.company.create(kind, {"name": "Old", **members})
+    know_everything(system)
+    (report,) = (system.users() if kind == "person" else system.accounts()).values()
     return {**report, "hull_id": report["id"]}
 
 
-def names(world: World) -> list[tuple[str, Any]]:
-    return [(method, body.get("name")) for method, _, body in writes(world)]
+def names(system: SyncSystem) -> list[tuple[str, Any]]:
+    return [(method, body.get("name")) for method, _, body in writes(system)]
 
 
 @pytest.mark.defect(3, "An Account was never looked up: its Organization was made again beside the one that was there.")
 @pytest.mark.parametrize("is_fresh", [False, True], ids=["fetched", "made a moment ago"])
-def test_an_organization_that_is_there_is_not_made_again(world: World, is_fresh: bool) -> None:
+def test_an_organization_that_is_there_is_not_made_again(system: SyncSystem, is_fresh: bool) -> None:
     if is_fresh:
-        world.fetch(Entity.ORGANIZATION)
-    acme = world.company.create_organization(name="Acme", website="https://www.acme.com/about")["id"]
+        system.fetch(Entity.ORGANIZATION)
+    acme = system.company.create_organization(name="Acme", website="https://www.acme.com/about")["id"]
     if not is_fresh:
-        age(world, Entity.ORGANIZATION)
-        world.fetch(Entity.ORGANIZATION)
-    unknown_to_hull(world)
+        age(system, Entity.ORGANIZATION)
+        system.fetch(Entity.ORGANIZATION)
+    unknown_to_hull(system)
 
-    say(world, account(ACME, domain="acme.com", label="Acme Ltd"))
+    say(system, account(ACME, domain="acme.com", label="Acme Ltd"))
 
-    assert writes(world) == [("PATCH", acme, {"name": "Acme Ltd"})]
-    assert world.company.count("organization") == 1
+    assert writes(system) == [("PATCH", acme, {"name": "Acme Ltd"})]
+    assert system.company.count("organization") == 1
 
 
 def ann_of_acme(*, account_segments: tuple[str, ...] = ("vip",)) -> dict[str, Any]:
@@ -91,191 +91,193 @@ def ann_of_acme(*, account_segments: tuple[str, ...] = ("vip",)) -> dict[str, An
 
 
 @pytest.mark.defect(4, "A Person that was sent together with its new Organization was not linked to it.")
-def test_a_person_is_linked_to_the_organization_that_was_made_for_it(world: World) -> None:
-    world.change_settings(link_users_in_service=True)
-    know_everything(world)
+def test_a_person_is_linked_to_the_organization_that_was_made_for_it(system: SyncSystem) -> None:
+    system.change_settings(link_users_in_service=True)
+    know_everything(system)
 
-    say(world, ann_of_acme())
+    say(system, ann_of_acme())
 
-    assert names(world) == [("POST", "Acme"), ("POST", "Ann")]
-    assert person(world, mapped(world, ANN))["org_id"] == mapped(world, ACME) is not None
+    assert names(system) == [("POST", "Acme"), ("POST", "Ann")]
+    assert person(system, mapped(system, ANN))["org_id"] == mapped(system, ACME) is not None
 
 
 @pytest.mark.defect(
     4, "That an Account had got its Organization later did not send its Users, so they were never linked."
 )
-def test_an_organization_that_comes_later_is_linked(world: World) -> None:
-    world.change_settings(link_users_in_service=True, synchronized_account_segments=["vip"])
-    know_everything(world)
-    say(world, ann_of_acme(account_segments=()))
-    alone = person(world, mapped(world, ANN))["org_id"]
+def test_an_organization_that_comes_later_is_linked(system: SyncSystem) -> None:
+    system.change_settings(link_users_in_service=True, synchronized_account_segments=["vip"])
+    know_everything(system)
+    say(system, ann_of_acme(account_segments=()))
+    alone = person(system, mapped(system, ANN))["org_id"]
 
-    say(world, account(ACME, domain="acme.com", label="Acme"))
+    say(system, account(ACME, domain="acme.com", label="Acme"))
 
     assert alone is None
-    assert person(world, mapped(world, ANN))["org_id"] == mapped(world, ACME) is not None
+    assert person(system, mapped(system, ANN))["org_id"] == mapped(system, ACME) is not None
 
 
 @pytest.mark.defect(5, "A record that was deleted in Pipedrive was made there again, although the settings forbade it.")
 @pytest.mark.parametrize("ignores", [True, False], ids=["left out", "wanted back"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_deleted_record_is_made_again_only_where_the_settings_let_it(world: World, kind: Any, ignores: bool) -> None:
-    world.change_settings(ignore_deleted_users=ignores, ignore_deleted_accounts=ignores)
-    report = known(world, kind)
-    world.company.delete(kind, report["pipedrive/id"])
+def test_a_deleted_record_is_made_again_only_where_the_settings_let_it(
+    system: SyncSystem, kind: Any, ignores: bool
+) -> None:
+    system.change_settings(ignore_deleted_users=ignores, ignore_deleted_accounts=ignores)
+    report = known(system, kind)
+    system.company.delete(kind, report["pipedrive/id"])
 
-    say(world, message(kind, report, label="Again"))
-    patiently(world)
+    say(system, message(kind, report, label="Again"))
+    patiently(system)
 
-    assert names(world) == ([] if ignores else [("POST", "Again")])
+    assert names(system) == ([] if ignores else [("POST", "Again")])
 
 
 @pytest.mark.defect(5, "The mark of a deletion in Hull's report was not looked at, for the same reason.")
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_is_marked_as_deleted_stays(world: World, kind: str) -> None:
-    know_everything(world)
+def test_who_is_marked_as_deleted_stays(system: SyncSystem, kind: str) -> None:
+    know_everything(system)
 
-    say(world, message(kind, claim(kind), **{"pipedrive/deleted_at": "2026-01-01T00:00:00Z"}))
+    say(system, message(kind, claim(kind), **{"pipedrive/deleted_at": "2026-01-01T00:00:00Z"}))
 
-    assert (writes(world), [reason for _, reason in told(world)]) == ([], ["deleted_in_pipedrive"])
+    assert (writes(system), [reason for _, reason in told(system)]) == ([], ["deleted_in_pipedrive"])
 
 
 @pytest.mark.defect(5, "Who had never been sent waited for a change of a mapped attribute.")
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_was_never_sent_goes_without_a_change(world: World, kind: str) -> None:
-    know_everything(world)
+def test_who_was_never_sent_goes_without_a_change(system: SyncSystem, kind: str) -> None:
+    know_everything(system)
 
-    say(world, message(kind, claim(kind), label="New", changes={"is_new": True}))
+    say(system, message(kind, claim(kind), label="New", changes={"is_new": True}))
 
-    assert names(world) == [("POST", "New")]
+    assert names(system) == [("POST", "New")]
 
 
 @pytest.mark.defect(6, "Two messages about one User in a notification made two Persons.")
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_messages_about_one_make_one(world: World, kind: Any) -> None:
-    know_everything(world)
+def test_two_messages_about_one_make_one(system: SyncSystem, kind: Any) -> None:
+    know_everything(system)
 
-    say(world, message(kind, claim(kind), label="One"), message(kind, claim(kind), label="Two"))
+    say(system, message(kind, claim(kind), label="One"), message(kind, claim(kind), label="Two"))
 
-    assert names(world) == [("POST", "Two")]
-    assert world.company.count(kind) == 1
+    assert names(system) == [("POST", "Two")]
+    assert system.company.count(kind) == 1
 
 
 @pytest.mark.defect(6, "A notification that came while another one was being carried out was dropped.")
-def test_a_message_that_comes_meanwhile_is_carried_out(world: World) -> None:
-    know_everything(world)
+def test_a_message_that_comes_meanwhile_is_carried_out(system: SyncSystem) -> None:
+    know_everything(system)
 
     def tell_more(_event: object) -> None:
-        world.company.listeners.remove(tell_more)
-        notify(world, user(email="ann@new.test", label="Two"), key="meanwhile")
+        system.company.listeners.remove(tell_more)
+        notify(system, user(email="ann@new.test", label="Two"), key="meanwhile")
 
-    world.company.listeners.append(tell_more)  # the first write is heard while its worker still waits for the answer
-    say(world, user(email="ann@new.test", label="One"))
-    patiently(world)
+    system.company.listeners.append(tell_more)  # the first write is heard while its worker still waits for the answer
+    say(system, user(email="ann@new.test", label="One"))
+    patiently(system)
 
-    assert names(world) == [("POST", "One"), ("PATCH", "Two")]
+    assert names(system) == [("POST", "One"), ("PATCH", "Two")]
 
 
 @pytest.mark.defect(
     7, "One refused record failed its notification, and those beside it were written once more with each retry."
 )
-def test_a_refused_record_stays_behind_alone(world: World) -> None:
-    know_everything(world)
-    world.pipedrive.faults.add("/persons$", "status", method="POST", status=400)
+def test_a_refused_record_stays_behind_alone(system: SyncSystem) -> None:
+    know_everything(system)
+    system.pipedrive.faults.add("/persons$", "status", method="POST", status=400)
 
-    say(world, *[user(each, email=f"{each[0]}@new.test", label=each[0]) for each in (ANN, BEN)])
-    patiently(world)
+    say(system, *[user(each, email=f"{each[0]}@new.test", label=each[0]) for each in (ANN, BEN)])
+    patiently(system)
 
-    assert names(world) == [("POST", "b")]
-    assert failures(world) == [(ANN, "refused_by_pipedrive")]
+    assert names(system) == [("POST", "b")]
+    assert failures(system) == [(ANN, "refused_by_pipedrive")]
 
 
 @pytest.mark.defect(7, "A User whose Person was deleted in Pipedrive was tried for ever, and stayed joined to it.")
-def test_a_person_that_is_gone_is_tried_no_more_and_no_longer_joined(world: World) -> None:
-    report = known(world, "person")
-    world.company.delete_person(report["pipedrive/id"])
+def test_a_person_that_is_gone_is_tried_no_more_and_no_longer_joined(system: SyncSystem) -> None:
+    report = known(system, "person")
+    system.company.delete_person(report["pipedrive/id"])
 
-    say(world, message("person", report, label="Newer"))
-    patiently(world)
+    say(system, message("person", report, label="Newer"))
+    patiently(system)
 
-    assert (is_settled(world), mapped(world, report["id"]), failures(world)) == (True, None, [])
-    assert world.pipedrive.ledger.requests["update"] == 1
+    assert (is_settled(system), mapped(system, report["id"]), failures(system)) == (True, None, [])
+    assert system.pipedrive.ledger.requests["update"] == 1
 
 
 @pytest.mark.defect(
     8, "A refusal for the rate limit was met with the next call at once; when to come again was not read."
 )
-def test_who_is_refused_for_the_rate_asks_no_more_before_the_time_given(world: World) -> None:
-    report = known(world, "person")
+def test_who_is_refused_for_the_rate_asks_no_more_before_the_time_given(system: SyncSystem) -> None:
+    report = known(system, "person")
     settings_room.use(settings_room.settings().replace(pipedrive_burst_limit=20))
-    world.pipedrive.faults.add("/persons", "429_burst", method="PATCH", headers={"retry-after": "60"})
+    system.pipedrive.faults.add("/persons", "429_burst", method="PATCH", headers={"retry-after": "60"})
 
     for number in ("1", "2"):
-        say(world, message("person", report, label=number))
-        world.later()
-        world.work()
+        say(system, message("person", report, label=number))
+        system.later()
+        system.work()
 
-    (wait,) = world.rows("SELECT extract(epoch FROM due_at - now()) AS s FROM changes WHERE batch_id IS NULL")
-    assert (world.pipedrive.ledger.statuses[429], writes(world)) == (1, [])
+    (wait,) = system.rows("SELECT extract(epoch FROM due_at - now()) AS s FROM changes WHERE batch_id IS NULL")
+    assert (system.pipedrive.ledger.statuses[429], writes(system)) == (1, [])
     assert 30 < wait.s <= 60
 
 
 @pytest.mark.defect(8, "All calls of a notification went out at once, however many Pipedrive takes.")
-def test_calls_take_their_turns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    know_everything(world)
+def test_calls_take_their_turns(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    know_everything(system)
     waits: list[float] = []
     monkeypatch.setitem(BurstLimiter.__init__.__kwdefaults__, "sleep", waits.append)
     settings_room.use(settings_room.settings().replace(pipedrive_burst_limit=2))
-    world.pipedrive.limiter = PipedrivesLimit(2, lambda: time.monotonic() + sum(waits))
+    system.pipedrive.limiter = PipedrivesLimit(2, lambda: time.monotonic() + sum(waits))
 
-    say(world, *[user(each * 24, email=f"{each}@new.test", label=each) for each in "ab"])
+    say(system, *[user(each * 24, email=f"{each}@new.test", label=each) for each in "ab"])
 
-    assert (len(writes(world)), world.pipedrive.ledger.statuses[429]) == (2, 0)
+    assert (len(writes(system)), system.pipedrive.ledger.statuses[429]) == (2, 0)
     assert waits != []
 
 
 @pytest.mark.defect(
     10, "An e-mail was looked up with its + read as a space, and the first answer taken whoever it was."
 )
-def test_the_very_email_is_looked_up(world: World) -> None:
+def test_the_very_email_is_looked_up(system: SyncSystem) -> None:
     for address in ("joann+tag@x.test", "ann tag@x.test", "ann+tag@x.test", "ann+tag@x.test.example"):
-        world.company.create_person(name=address, emails=[{"value": address, "primary": True}])
-    say(world, user(email="ann+tag@x.test", label="Ann"))
-    patiently(world)
+        system.company.create_person(name=address, emails=[{"value": address, "primary": True}])
+    say(system, user(email="ann+tag@x.test", label="Ann"))
+    patiently(system)
 
-    assert writes(world) == [("PATCH", 3, {"name": "Ann"})]
+    assert writes(system) == [("PATCH", 3, {"name": "Ann"})]
 
 
 @pytest.mark.defect(11, "Whatever identified a User, the look-up searched for its e-mail; without one, for nothing.")
 @pytest.mark.parametrize("is_fetched", [True, False], ids=["fetched", "searched"])
-def test_a_user_is_looked_up_by_what_identifies_it(world: World, is_fetched: bool) -> None:
-    number = code(world, "person", "Customer number")
-    world.change_settings(user_claims=[{"hull": "external_id", "service": number}])
-    world.company.create_person(name="Somebody else")
-    there = world.company.create_person(name="Ann", custom_fields={number: "C-17"})["id"]
-    age(world)
+def test_a_user_is_looked_up_by_what_identifies_it(system: SyncSystem, is_fetched: bool) -> None:
+    number = code(system, "person", "Customer number")
+    system.change_settings(user_claims=[{"hull": "external_id", "service": number}])
+    system.company.create_person(name="Somebody else")
+    there = system.company.create_person(name="Ann", custom_fields={number: "C-17"})["id"]
+    age(system)
     if is_fetched:
-        world.fetch(Entity.PERSON)
+        system.fetch(Entity.PERSON)
     else:
-        world.module("sync.definitions").reread_fields(world.connector_key)
-    unknown_to_hull(world)
+        system.module("sync.definitions").reread_fields(system.connector_key)
+    unknown_to_hull(system)
 
-    say(world, user(external_id="C-17", label="Ann B."))
-    patiently(world)
+    say(system, user(external_id="C-17", label="Ann B."))
+    patiently(system)
 
-    assert writes(world) == [("PATCH", there, {"name": "Ann B."})]
+    assert writes(system) == [("PATCH", there, {"name": "Ann B."})]
 
 
 @pytest.mark.defect(12, "A changed e-mail was written as a mixture of texts and objects, with doubles.")
-def test_a_changed_email_becomes_primary_and_the_others_stay(world: World) -> None:
+def test_a_changed_email_becomes_primary_and_the_others_stay(system: SyncSystem) -> None:
     old, home = ({"value": value, "label": "work"} for value in ("old@x.test", "home@x.test"))
-    report = known(world, "person", emails=[old | {"primary": True}, home | {"primary": False}])
+    report = known(system, "person", emails=[old | {"primary": True}, home | {"primary": False}])
 
     for number in ("1", "2"):
         changed = {"user": {"email": ["old@x.test", "new@x.test"]}}
-        say(world, message("person", report, email="new@x.test", label=number, changes=changed))
+        say(system, message("person", report, email="new@x.test", label=number, changes=changed))
 
-    emails = person(world, report["pipedrive/id"])["emails"]
+    emails = person(system, report["pipedrive/id"])["emails"]
     assert [(each["value"], each["primary"]) for each in emails] == [
         ("new@x.test", True),
         ("old@x.test", False),
@@ -284,15 +286,15 @@ def test_a_changed_email_becomes_primary_and_the_others_stay(world: World) -> No
 
 
 @pytest.mark.defect(13, "A mapped attribute of the Account let the User pass, and was then not found in it.")
-def test_an_attribute_of_the_account_is_written(world: World) -> None:
-    title = code(world, "person", "Job title")
-    world.change_settings(outgoing_user_attributes=[{"hull": "account.industry", "service": title}])
-    report = known(world, "person")
+def test_an_attribute_of_the_account_is_written(system: SyncSystem) -> None:
+    title = code(system, "person", "Job title")
+    system.change_settings(outgoing_user_attributes=[{"hull": "account.industry", "service": title}])
+    report = known(system, "person")
 
     changes = {"account": {"industry": [None, "Steel"]}}
-    say(world, message("person", report, account={"id": ACME, "industry": "Steel"}, changes=changes))
+    say(system, message("person", report, account={"id": ACME, "industry": "Steel"}, changes=changes))
 
-    assert writes(world) == [("PATCH", report["pipedrive/id"], {"custom_fields": {title: "Steel"}})]
+    assert writes(system) == [("PATCH", report["pipedrive/id"], {"custom_fields": {title: "Steel"}})]
 
 
 SHELLS = [
@@ -309,18 +311,18 @@ SHELLS = [
 @pytest.mark.parametrize(("moves", "sent", "written"), SHELLS, ids=["in the segment", "enters it", "by hand"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_shell_goes_when_its_record_enters_a_segment_or_is_sent_by_hand(
-    world: World, kind: str, moves: Any, sent: dict[str, Any], written: list[Any]
+    system: SyncSystem, kind: str, moves: Any, sent: dict[str, Any], written: list[Any]
 ) -> None:
-    world.change_settings(outgoing_user_attributes=[], outgoing_account_attributes=[])
-    know_everything(world)
+    system.change_settings(outgoing_user_attributes=[], outgoing_account_attributes=[])
+    know_everything(system)
     changes = {"segments" if kind == "person" else "account_segments": moves}
 
-    say(world, message(kind, claim(kind), name="New", plan="gold", changes=changes), **sent)
+    say(system, message(kind, claim(kind), name="New", plan="gold", changes=changes), **sent)
 
-    assert names(world) == written
-    assert [reason for _, reason in told(world)] == [None if written else "no_outgoing_mapping"]
+    assert names(system) == written
+    assert [reason for _, reason in told(system)] == [None if written else "no_outgoing_mapping"]
     assert [
-        words.startswith("There are no outgoing attributes") for words in details(world, "no_outgoing_mapping")
+        words.startswith("There are no outgoing attributes") for words in details(system, "no_outgoing_mapping")
     ] == ([] if written else [True])
 
 
@@ -328,13 +330,13 @@ def test_a_shell_goes_when_its_record_enters_a_segment_or_is_sent_by_hand(
     24, "An update wrote no identifier but a changed e-mail, so one that was mapped later never arrived."
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_identifier_that_is_mapped_later_reaches_known_records(world: World, kind: Any) -> None:
-    report = known(world, kind)
-    number = code(world, kind, "Customer number")
-    world.change_settings(**{f"{Entity(kind).hull}_claims": [{"hull": "external_id", "service": number}]})
+def test_an_identifier_that_is_mapped_later_reaches_known_records(system: SyncSystem, kind: Any) -> None:
+    report = known(system, kind)
+    number = code(system, kind, "Customer number")
+    system.change_settings(**{f"{Entity(kind).hull}_claims": [{"hull": "external_id", "service": number}]})
 
     for value in ("C-1", "C-2"):
-        say(world, message(kind, report, external_id=value))
+        say(system, message(kind, report, external_id=value))
 
-    written = [body for _, _, body in writes(world)]
+    written = [body for _, _, body in writes(system)]
     assert written == [{"custom_fields": {number: value}} for value in ("C-1", "C-2")]

@@ -22,7 +22,7 @@ def log() -> Iterator[list[Any]]:
 
 
 @pytest.fixture
-def door(database: str) -> Iterator[FlaskClient]:
+def client(database: str) -> Iterator[FlaskClient]:
     """The web app, as Hull and people reach it."""
     from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when it is imported
 

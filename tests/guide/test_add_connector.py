@@ -15,33 +15,33 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
 from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app
 from tests.guide.people import add_ada
-from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
+from tests.system import API_TOKEN, CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 GIVEN = {"hull_organization": "hull.test", "hull_id": CONNECTOR_ID}
 
 
 @pytest.fixture
-def fresh(world: World) -> Iterator[Person]:
+def fresh(system: SyncSystem) -> Iterator[Person]:
     """Somebody in front of a connector that was added and not authorised yet."""
-    without_connector(world)
-    made = world.module("sync.connectors.setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
-    world.connector_key = made.key
-    with installed_app(world):
-        yield Person(world)
+    without_connector(system)
+    made = system.module("sync.connectors.setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
+    system.connector_key = made.key
+    with installed_app(system):
+        yield Person(system)
 
 
-def states(world: World) -> list[tuple[str, str | None]]:
-    return [tuple(row) for row in world.rows("SELECT state, pause_reason FROM connectors")]
+def states(system: SyncSystem) -> list[tuple[str, str | None]]:
+    return [tuple(row) for row in system.rows("SELECT state, pause_reason FROM connectors")]
 
 
-def without_connector(world: World) -> None:
+def without_connector(system: SyncSystem) -> None:
     with transaction() as session:
-        remove_rows_of(session, world.connector_key)
+        remove_rows_of(session, system.connector_key)
 
 
 @pytest.mark.guide("Add a new Pipedrive Connector", "In Hull, install the connector from its manifest.")
-def test_the_manifest_offers_every_setting(door: FlaskClient) -> None:
-    offered = door.get("/manifest.json").get_json()
+def test_the_manifest_offers_every_setting(client: FlaskClient) -> None:
+    offered = client.get("/manifest.json").get_json()
 
     assert offered["readme"] == "readme.md"
     assert {row["name"] for row in offered["private_settings"]} == {*ConnectorSettings.model_fields, "oauth"}
@@ -51,10 +51,10 @@ def test_the_manifest_offers_every_setting(door: FlaskClient) -> None:
     "Add a new Pipedrive Connector",
     "Whoever runs the connector adds it with its Hull credentials: pipeline connectors add.",
 )
-def test_hulls_credentials_make_a_connector(world: World) -> None:
-    without_connector(world)
+def test_hulls_credentials_make_a_connector(system: SyncSystem) -> None:
+    without_connector(system)
 
-    made = world.module("sync.connectors.setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
+    made = system.module("sync.connectors.setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
 
     assert (made.name, made.id, made.pipedrive_company) == ("acme", CONNECTOR_ID, None)
 
@@ -64,30 +64,30 @@ def test_hulls_credentials_make_a_connector(world: World) -> None:
     "Open Credentials and authorise: the window goes to Pipedrive, asks for your consent and comes back to say which"
     " company is connected.",
 )
-def test_authorising_joins_the_connector_to_its_company(fresh: Person, door: FlaskClient) -> None:
-    (button,) = [row for row in door.get("/manifest.json").json["private_settings"] if row["name"] == "oauth"]
+def test_authorising_joins_the_connector_to_its_company(fresh: Person, client: FlaskClient) -> None:
+    (button,) = [row for row in client.get("/manifest.json").json["private_settings"] if row["name"] == "oauth"]
 
-    begun = fresh.door.get(button["url"], query_string=VOUCHED)
-    page = fresh.door.get(fresh.decide(begun))
+    begun = fresh.client.get(button["url"], query_string=VOUCHED)
+    page = fresh.client.get(fresh.decide(begun))
 
-    assert f"connected to {fresh.world.company.domain}.pipedrive.com" in page.text
-    assert states(fresh.world) == [("active", None)]
+    assert f"connected to {fresh.system.company.domain}.pipedrive.com" in page.text
+    assert states(fresh.system) == [("active", None)]
 
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector", "Until it is authorised, the status asks for it and the connector's work waits."
 )
 def test_without_authorisation_nothing_is_done_and_nothing_lost(fresh: Person) -> None:
-    add_ada(fresh.world)
-    fresh.world.start(Entity.PERSON)
-    fresh.world.work()
-    before = fresh.world.users()
-    status = fresh.door.get("/status", query_string=VOUCHED).json
+    add_ada(fresh.system)
+    fresh.system.start(Entity.PERSON)
+    fresh.system.work()
+    before = fresh.system.users()
+    status = fresh.client.get("/status", query_string=VOUCHED).json
 
     fresh.authorise()
-    fresh.world.work()
+    fresh.system.work()
 
-    assert (before, len(fresh.world.users())) == ({}, 1)
+    assert (before, len(fresh.system.users())) == ({}, 1)
     assert status["status"] == "setupRequired"
     assert "Open Credentials" in status["messages"][0]
 
@@ -97,34 +97,34 @@ def test_without_authorisation_nothing_is_done_and_nothing_lost(fresh: Person) -
     "A link from pipeline connectors authorize leads through the same steps, for ten minutes and in one browser.",
 )
 def test_a_link_does_the_same(fresh: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = fresh.world.module("sync.connectors.authorisation")
+    room = fresh.system.module("sync.connectors.authorisation")
     with transaction() as session:
-        link = room.invite(get_connector(session, fresh.world.connector_key)).removeprefix(PUBLIC_URL)
+        link = room.invite(get_connector(session, fresh.system.connector_key)).removeprefix(PUBLIC_URL)
 
-    assert fresh.door.get(fresh.decide(fresh.press(link))).status_code == 200
+    assert fresh.client.get(fresh.decide(fresh.press(link))).status_code == 200
     assert fresh.web.test_client().get(link).status_code == 400
     assert room.INVITATION_S == 600
     monkeypatch.setattr(room, "INVITATION_S", -1)
-    assert fresh.door.get(link).status_code == 401
+    assert fresh.client.get(link).status_code == 401
 
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
     "The API token of a Pipedrive administrator, given when the connector is added, does instead.",
 )
-def test_right_credentials_make_a_connector(world: World) -> None:
-    without_connector(world)
+def test_right_credentials_make_a_connector(system: SyncSystem) -> None:
+    without_connector(system)
 
-    made = world.module("sync.connectors.setup").add_connector(
+    made = system.module("sync.connectors.setup").add_connector(
         "acme", **GIVEN, hull_secret=HULL_SECRET, pipedrive_token=API_TOKEN
     )
 
     assert (made.name, made.id, made.pipedrive_company) == (
         "acme",
         CONNECTOR_ID,
-        f"https://{world.company.domain}.pipedrive.com",
+        f"https://{system.company.domain}.pipedrive.com",
     )
-    assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["active"]
+    assert [row.state for row in system.rows("SELECT state FROM connectors")] == ["active"]
 
 
 @pytest.mark.guide(
@@ -132,15 +132,15 @@ def test_right_credentials_make_a_connector(world: World) -> None:
     "Both sides are asked before anything is stored: wrong credentials are refused on the spot.",
 )
 @pytest.mark.parametrize(("secret", "token"), [("wrong", API_TOKEN), (HULL_SECRET, "wrong")])
-def test_wrong_credentials_leave_nothing_behind(world: World, secret: str, token: str) -> None:
-    without_connector(world)
-    setup = world.module("sync.connectors.setup")
+def test_wrong_credentials_leave_nothing_behind(system: SyncSystem, secret: str, token: str) -> None:
+    without_connector(system)
+    setup = system.module("sync.connectors.setup")
 
     with pytest.raises(setup.SetupRefused, match="Hull" if secret == "wrong" else "Pipedrive"):
         setup.add_connector("acme", **GIVEN, hull_secret=secret, pipedrive_token=token)
 
-    assert world.rows("SELECT 1 FROM connectors") == []
-    assert world.rows("SELECT 1 FROM credentials") == []
+    assert system.rows("SELECT 1 FROM connectors") == []
+    assert system.rows("SELECT 1 FROM credentials") == []
 
 
 @pytest.mark.guide(
@@ -148,18 +148,18 @@ def test_wrong_credentials_leave_nothing_behind(world: World, secret: str, token
     "In an organization that whoever runs the connector has listed, step 2 is not needed: Hull's first notification makes"
     " the connector, once Hull has confirmed it.",
 )
-def test_hulls_first_notification_makes_the_connector(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_connector(world)
+def test_hulls_first_notification_makes_the_connector(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_connector(system)
     monkeypatch.setattr(NotificationVerifier, "proven_id", lambda *_given: "n1")  # it has tests of its own
-    with installed_app(world, hull_organizations=("hull.test",)):
-        hull = Person(world)
+    with installed_app(system, hull_organizations=("hull.test",)):
+        hull = Person(system)
         first = notify_of_installation(hull)
-        world.run_jobs()
+        system.run_jobs()
         again = notify_of_installation(hull)
-        status = hull.door.get("/status", query_string=VOUCHED).json
+        status = hull.client.get("/status", query_string=VOUCHED).json
 
     assert (first["type"], again["type"]) == ("retry", "next")
-    assert states(world) == [("paused", "not_connected")]
+    assert states(system) == [("paused", "not_connected")]
     assert status is not None
     assert status["status"] == "setupRequired"
 
@@ -177,6 +177,6 @@ def notify_of_installation(hull: Person) -> Any:
     flag = "X-Hull-Smart-Notifier"
     headers = {flag: "true", f"{flag}-Signature-Version": "v1", f"{flag}-Signature": "s"}
     headers[f"{flag}-Signature-Public-Key-Url"] = "https://hull.test/key"
-    answer = hull.door.post("/smart-notifier", json=body | {"segments": [], "accounts_segments": []}, headers=headers)
+    answer = hull.client.post("/smart-notifier", json=body | {"segments": [], "accounts_segments": []}, headers=headers)
     assert answer.json is not None
     return answer.json["flow_control"]

@@ -9,8 +9,8 @@ from flask.testing import FlaskClient
 from tests.guide.page import ADVICE, GUIDE, promises, sections
 
 
-def test_the_guide_is_what_hull_shows(door: FlaskClient) -> None:
-    assert door.get("/readme.md").text == GUIDE.read_text()
+def test_the_guide_is_what_hull_shows(client: FlaskClient) -> None:
+    assert client.get("/readme.md").text == GUIDE.read_text()
 
 
 def test_every_promise_stands_in_the_guide_below_its_heading() -> None:

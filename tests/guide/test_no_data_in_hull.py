@@ -13,7 +13,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import SettingsRefused
 from tests.guide.people import add_acme, add_ada, fetch_all
-from tests.world import CONNECTOR_ID, HULL_SECRET, World
+from tests.system import CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 TIMELESS = {"update_time": None, "add_time": None}
 
@@ -22,13 +22,13 @@ TIMELESS = {"update_time": None, "add_time": None}
     "I didn't get any Pipedrive organization/person data in Hull",
     "a field that Pipedrive does not have is refused when it is entered, and named.",
 )
-def test_a_field_that_does_not_exist_is_refused(world: World) -> None:
-    fetch_all(world)  # the field definitions are read the first time somebody needs them
+def test_a_field_that_does_not_exist_is_refused(system: SyncSystem) -> None:
+    fetch_all(system)  # the field definitions are read the first time somebody needs them
     with transaction() as session:
-        connector = get_connector(session, world.connector_key)
+        connector = get_connector(session, system.connector_key)
 
     with pytest.raises(SettingsRefused, match="emial"):
-        world.module("sync.connectors.settings_change").change_settings(
+        system.module("sync.connectors.settings_change").change_settings(
             connector, {"user_claims": [{"hull": "email", "service": "emial"}]}, "me"
         )
 
@@ -39,30 +39,30 @@ def test_a_field_that_does_not_exist_is_refused(world: World) -> None:
     "fetch that begins by itself.",
 )
 @pytest.mark.parametrize("service", ["name", "open_deals_count"])
-def test_new_attributes_reach_the_records_that_are_here(world: World, service: str) -> None:
-    world.change_settings(incoming_user_attributes=[])
-    ada = add_ada(world)
-    world.fetch(Entity.PERSON)
+def test_new_attributes_reach_the_records_that_are_here(system: SyncSystem, service: str) -> None:
+    system.change_settings(incoming_user_attributes=[])
+    ada = add_ada(system)
+    system.fetch(Entity.PERSON)
 
     with transaction() as session:
-        connector = get_connector(session, world.connector_key)
+        connector = get_connector(session, system.connector_key)
     mapped = [{"hull": "crm_value", "service": service}]
-    world.module("sync.connectors.settings_change").change_settings(
+    system.module("sync.connectors.settings_change").change_settings(
         connector, {"incoming_user_attributes": mapped}, "test"
     )
-    world.work()
+    system.work()
 
-    assert world.users()[ada]["crm_value"] is not None
-
-
-def two_with_one_e_mail(world: World) -> None:
-    add_ada(world)
-    add_ada(world)
+    assert system.users()[ada]["crm_value"] is not None
 
 
-def two_with_one_domain(world: World) -> None:
-    add_acme(world)
-    add_acme(world)
+def two_with_one_e_mail(system: SyncSystem) -> None:
+    add_ada(system)
+    add_ada(system)
+
+
+def two_with_one_domain(system: SyncSystem) -> None:
+    add_acme(system)
+    add_acme(system)
 
 
 @pytest.mark.guide(
@@ -73,22 +73,26 @@ def two_with_one_domain(world: World) -> None:
 @pytest.mark.parametrize(
     ("event", "reason", "happens"),
     [
-        ("incoming.user.error", "no_update_time", lambda world: world.company.put_raw("person", {"id": 1, **TIMELESS})),
+        (
+            "incoming.user.error",
+            "no_update_time",
+            lambda system: system.company.put_raw("person", {"id": 1, **TIMELESS}),
+        ),
         ("incoming.user.skip", "duplicate_claim", two_with_one_e_mail),
         (
             "incoming.account.error",
             "no_update_time",
-            lambda world: world.company.put_raw("organization", {"id": 1, **TIMELESS}),
+            lambda system: system.company.put_raw("organization", {"id": 1, **TIMELESS}),
         ),
         ("incoming.account.skip", "duplicate_claim", two_with_one_domain),
     ],
 )
 def test_the_log_says_why(
-    world: World, log: list[Any], event: str, reason: str, happens: Callable[[World], object]
+    system: SyncSystem, log: list[Any], event: str, reason: str, happens: Callable[[SyncSystem], object]
 ) -> None:
-    happens(world)
+    happens(system)
 
-    fetch_all(world)
+    fetch_all(system)
 
     told = [line for line in log if line["event"] == event]
     assert {line["reason"] for line in told} == {reason}
@@ -99,21 +103,21 @@ def test_the_log_says_why(
     "I didn't get any Pipedrive organization/person data in Hull",
     "A record that cannot be read does not stop the others.",
 )
-def test_the_others_go_on(world: World) -> None:
-    world.company.put_raw("person", {"id": 1, **TIMELESS})
-    ada = add_ada(world)
+def test_the_others_go_on(system: SyncSystem) -> None:
+    system.company.put_raw("person", {"id": 1, **TIMELESS})
+    ada = add_ada(system)
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
-    assert (run.state, list(world.users())) == ("done", [ada])
+    assert (run.state, list(system.users())) == ("done", [ada])
 
 
 @pytest.mark.guide("I didn't get any Pipedrive organization/person data in Hull", "it says what is wrong in sentences.")
-def test_the_status_says_what_is_wrong(world: World, door: FlaskClient) -> None:
-    world.company.put_raw("person", {"id": 1, **TIMELESS})
-    world.fetch(Entity.PERSON)
+def test_the_status_says_what_is_wrong(system: SyncSystem, client: FlaskClient) -> None:
+    system.company.put_raw("person", {"id": 1, **TIMELESS})
+    system.fetch(Entity.PERSON)
 
-    status = door.get(f"/status?ship={CONNECTOR_ID}&organization=hull.test&secret={HULL_SECRET}").get_json()
+    status = client.get(f"/status?ship={CONNECTOR_ID}&organization=hull.test&secret={HULL_SECRET}").get_json()
 
     assert status["status"] == "warning"
     assert any("update time" in message for message in status["messages"])

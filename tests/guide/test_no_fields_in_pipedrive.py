@@ -18,8 +18,8 @@ from tests.guide.people import (
     tell_hull,
     user_changed,
 )
-from tests.journeys.told_by_hull import BEN, GLOBEX, account, as_segments, code, know_everything, say, user, writes
-from tests.world import World
+from tests.journeys.hull_messages import BEN, GLOBEX, account, as_segments, code, know_everything, say, user, writes
+from tests.system import SyncSystem
 
 
 @pytest.mark.guide(
@@ -27,20 +27,20 @@ from tests.world import World
     'Send the Users or Accounts by hand: select them in Hull and choose "Send to". They are sent whatever their'
     " segments.",
 )
-def test_send_to_needs_no_segment(world: World) -> None:
-    world.change_settings(
+def test_send_to_needs_no_segment(system: SyncSystem) -> None:
+    system.change_settings(
         synchronized_user_segments=["vip"],
         synchronized_account_segments=["vip"],
         outgoing_user_attributes=[{"hull": "full_name", "service": "name"}],
         outgoing_account_attributes=[{"hull": "label", "service": "name"}],
     )
-    ada, acme = add_ada(world), add_acme(world)
-    fetch_all(world)
+    ada, acme = add_ada(system), add_acme(system)
+    fetch_all(system)
 
-    user_changed(world, ada, segments=(), is_export=True, full_name="Ada Lovelace")
-    account_changed(world, acme, segments=(), is_export=True, label="Acme Inc.")
+    user_changed(system, ada, segments=(), is_export=True, full_name="Ada Lovelace")
+    account_changed(system, acme, segments=(), is_export=True, label="Acme Inc.")
 
-    person, organization = world.company.record("person", ada), world.company.record("organization", acme)
+    person, organization = system.company.record("person", ada), system.company.record("organization", acme)
     assert person is not None
     assert organization is not None
     assert (person["name"], organization["name"]) == ("Ada Lovelace", "Acme Inc.")
@@ -50,18 +50,18 @@ def test_send_to_needs_no_segment(world: World) -> None:
     "I don't see recently added/updated fields in Pipedrive",
     "A selection that Hull hands over as a file is sent in the same way.",
 )
-def test_a_file_needs_no_segment_either(world: World) -> None:
-    world.change_settings(
+def test_a_file_needs_no_segment_either(system: SyncSystem) -> None:
+    system.change_settings(
         synchronized_user_segments=["vip"], outgoing_user_attributes=[{"hull": "full_name", "service": "name"}]
     )
-    ada = add_ada(world)
-    fetch_all(world)
-    (user,) = in_hull(world, "user")
-    world.hull_app.test_client().post(f"/__sandbox__/users/{user['id']}", json={"full_name": "Ada Lovelace"})
+    ada = add_ada(system)
+    fetch_all(system)
+    (user,) = in_hull(system, "user")
+    system.hull_app.test_client().post(f"/__sandbox__/users/{user['id']}", json={"full_name": "Ada Lovelace"})
 
-    send_as_file(world, "http://127.0.0.1:9101/__sandbox__/export?entity=user")
+    send_as_file(system, "http://127.0.0.1:9101/__sandbox__/export?entity=user")
 
-    person = world.company.record("person", ada)
+    person = system.company.record("person", ada)
     assert person is not None
     assert person["name"] == "Ada Lovelace"
 
@@ -73,21 +73,21 @@ def test_a_file_needs_no_segment_either(world: World) -> None:
 )
 @pytest.mark.parametrize("by", ["id", "segment"])
 @pytest.mark.parametrize(("kind", "claim"), [("user", {"email": ADA}), ("account", {"domain": "acme.com"})])
-def test_they_are_sent_from_the_command_line(world: World, kind: Any, claim: dict[str, str], by: str) -> None:
+def test_they_are_sent_from_the_command_line(system: SyncSystem, kind: Any, claim: dict[str, str], by: str) -> None:
     from pipeline.cli.program import program  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    world.change_settings(synchronized_user_segments=["vip"], synchronized_account_segments=["vip"])
-    know_everything(world)
-    tell_hull(world, kind, claim, {"name": "New"})
-    (hull_id,) = (each["id"] for each in in_hull(world, kind))
-    chosen = hull_id if by == "id" else world.hull.define_segment(kind, "chosen", [hull_id]).id
+    system.change_settings(synchronized_user_segments=["vip"], synchronized_account_segments=["vip"])
+    know_everything(system)
+    tell_hull(system, kind, claim, {"name": "New"})
+    (hull_id,) = (each["id"] for each in in_hull(system, kind))
+    chosen = hull_id if by == "id" else system.hull.define_segment(kind, "chosen", [hull_id]).id
 
     said = CliRunner().invoke(program, ["send", f"{kind}s", "acme", f"--{by}", chosen])
-    world.run_jobs()
-    world.work()
+    system.run_jobs()
+    system.work()
 
     assert (said.exit_code, f"1 {kind.capitalize()}" in said.stdout) == (0, True)
-    assert [(method, body["name"]) for method, _, body in writes(world)] == [("POST", "New")]
+    assert [(method, body["name"]) for method, _, body in writes(system)] == [("POST", "New")]
 
 
 @pytest.mark.guide(
@@ -95,14 +95,14 @@ def test_they_are_sent_from_the_command_line(world: World, kind: Any, claim: dic
     "If a record is still not there, look for outgoing.user.skip, outgoing.user.error, outgoing.account.skip and"
     " outgoing.account.error in the logs.",
 )
-def test_what_was_not_sent_is_told(world: World, log: list[Any]) -> None:
-    world.change_settings(synchronized_user_segments=["vip"], synchronized_account_segments=["vip"])
-    know_everything(world)
+def test_what_was_not_sent_is_told(system: SyncSystem, log: list[Any]) -> None:
+    system.change_settings(synchronized_user_segments=["vip"], synchronized_account_segments=["vip"])
+    know_everything(system)
 
-    say(world, user(segments=("others",)))
-    say(world, account(segments=("others",)))
-    say(world, user(BEN, changes=entered("segments")))
-    say(world, account(GLOBEX, changes=entered("account_segments")))
+    say(system, user(segments=("others",)))
+    say(system, account(segments=("others",)))
+    say(system, user(BEN, changes=entered("segments")))
+    say(system, account(GLOBEX, changes=entered("account_segments")))
 
     told = [(line["event"], line["reason"]) for line in log if line["event"].endswith((".skip", ".error"))]
     assert told == [
@@ -121,23 +121,23 @@ def entered(name: str) -> dict[str, Any]:
     "I don't see recently added/updated fields in Pipedrive",
     "Each says why; a value that its field cannot take is named, and the other fields are written.",
 )
-def test_a_value_that_does_not_fit_is_named(world: World, log: list[Any]) -> None:
-    source = code(world, "person", "Lead source")
+def test_a_value_that_does_not_fit_is_named(system: SyncSystem, log: list[Any]) -> None:
+    source = code(system, "person", "Lead source")
     rows = [{"hull": "name", "service": "name"}, {"hull": "origin", "service": source}]
-    world.change_settings(outgoing_user_attributes=rows)
-    know_everything(world)
+    system.change_settings(outgoing_user_attributes=rows)
+    know_everything(system)
 
-    say(world, user(email=ADA, name="Ada", origin="from nowhere"))
+    say(system, user(email=ADA, name="Ada", origin="from nowhere"))
 
     (told,) = [line for line in log if line["event"] == "outgoing.user.error"]
     assert (told["reason"], source in told["detail"], bool(told["advice"])) == ("option_unknown", True, True)
-    assert [(method, body["name"]) for method, _, body in writes(world)] == [("POST", "Ada")]
+    assert [(method, body["name"]) for method, _, body in writes(system)] == [("POST", "Ada")]
 
 
-def send_as_file(world: World, url: str) -> None:
+def send_as_file(system: SyncSystem, url: str) -> None:
     """Hull hands a file over; what that asks for is done."""
-    exports = world.module("jobs.exports")
-    with reached_at(world, "127.0.0.1:9101"):
-        exports.enqueue(world.connector_key, exports.ExportOrder(url=url, form="json", entity="person"))
-        world.run_jobs()
-    world.work()
+    exports = system.module("jobs.exports")
+    with reached_at(system, "127.0.0.1:9101"):
+        exports.enqueue(system.connector_key, exports.ExportOrder(url=url, form="json", entity="person"))
+        system.run_jobs()
+    system.work()

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.guide.people import ADA, add_acme, add_ada, outcomes, user_changed
-from tests.journeys.told_by_hull import (
+from tests.journeys.hull_messages import (
     ACME,
     BEN,
     GLOBEX,
@@ -24,70 +24,70 @@ from tests.journeys.told_by_hull import (
     writes,
 )
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 TO_NAME = [{"hull": "full_name", "service": "name"}]
 ENTERED = {"segments": {"entered": as_segments(("vip",)), "left": []}}
 
 
 @prepared
-def ada_in(world: World, **settings: Any) -> int:
+def ada_in(system: SyncSystem, **settings: Any) -> int:
     """Ada on both sides, under these settings."""
-    world.change_settings(**{"synchronized_user_segments": ["vip"], "outgoing_user_attributes": TO_NAME, **settings})
-    ada = add_ada(world)
-    world.fetch(Entity.PERSON)
+    system.change_settings(**{"synchronized_user_segments": ["vip"], "outgoing_user_attributes": TO_NAME, **settings})
+    ada = add_ada(system)
+    system.fetch(Entity.PERSON)
     return ada
 
 
-def name_of(world: World, person_id: int) -> str:
-    record = world.company.record("person", person_id)
+def name_of(system: SyncSystem, person_id: int) -> str:
+    record = system.company.record("person", person_id)
     assert record is not None
     return str(record["name"])
 
 
 @pytest.mark.guide("Outgoing Users", "a User is sent when it enters one of these segments.")
-def test_entering_a_segment_sends(world: World) -> None:
-    ada = ada_in(world)
-    user_changed(world, ada, full_name="Ada L.", segments=("others",))
-    before = name_of(world, ada)
+def test_entering_a_segment_sends(system: SyncSystem) -> None:
+    ada = ada_in(system)
+    user_changed(system, ada, full_name="Ada L.", segments=("others",))
+    before = name_of(system, ada)
 
-    user_changed(world, ada, full_name="Ada L.", segments=("others", "vip"), note="entered")
+    user_changed(system, ada, full_name="Ada L.", segments=("others", "vip"), note="entered")
 
-    assert (before, name_of(world, ada)) == ("Ada", "Ada L.")
+    assert (before, name_of(system, ada)) == ("Ada", "Ada L.")
 
 
 @pytest.mark.guide("Outgoing Users", "A User in one of them is sent when a mapped attribute changes.")
-def test_a_mapped_attribute_that_changes_sends(world: World) -> None:
-    ada = ada_in(world)
+def test_a_mapped_attribute_that_changes_sends(system: SyncSystem) -> None:
+    ada = ada_in(system)
 
-    user_changed(world, ada, full_name="Ada L.")
-    user_changed(world, ada, full_name="Ada L.", unmapped="new", changed=["unmapped"])
+    user_changed(system, ada, full_name="Ada L.")
+    user_changed(system, ada, full_name="Ada L.", unmapped="new", changed=["unmapped"])
 
-    assert name_of(world, ada) == "Ada L."
-    assert outcomes(world) == [("outgoing.user.success", None), ("outgoing.user.skip", "no_relevant_change")]
+    assert name_of(system, ada) == "Ada L."
+    assert outcomes(system) == [("outgoing.user.success", None), ("outgoing.user.skip", "no_relevant_change")]
 
 
 @pytest.mark.guide("Outgoing Users", "A User in none of them is not sent.")
-def test_outside_the_segments_nothing_is_sent(world: World) -> None:
-    ada = ada_in(world)
+def test_outside_the_segments_nothing_is_sent(system: SyncSystem) -> None:
+    ada = ada_in(system)
 
-    user_changed(world, ada, full_name="Ada L.", segments=("others",))
+    user_changed(system, ada, full_name="Ada L.", segments=("others",))
 
-    assert name_of(world, ada) == "Ada"
-    assert outcomes(world) == [("outgoing.user.skip", "not_in_segment")]
+    assert name_of(system, ada) == "Ada"
+    assert outcomes(system) == [("outgoing.user.skip", "not_in_segment")]
 
 
 @pytest.mark.guide(
     "Outgoing Users",
     "A User in one of them that is not in Pipedrive yet is sent with the next thing Hull says of it.",
 )
-def test_who_is_not_there_yet_is_sent_without_a_change(world: World) -> None:
-    ada_in(world)
-    know_everything(world)
+def test_who_is_not_there_yet_is_sent_without_a_change(system: SyncSystem) -> None:
+    ada_in(system)
+    know_everything(system)
 
-    say(world, user(BEN, email="ben@new.test", full_name="Ben"))
+    say(system, user(BEN, email="ben@new.test", full_name="Ben"))
 
-    assert person(world, mapped(world, BEN))["name"] == "Ben"
+    assert person(system, mapped(system, BEN))["name"] == "Ben"
 
 
 @pytest.mark.guide(
@@ -95,49 +95,51 @@ def test_who_is_not_there_yet_is_sent_without_a_change(world: World) -> None:
     "A User whose Person was deleted in Pipedrive is not sent, unless ignore_deleted_users is off.",
 )
 @pytest.mark.parametrize("is_ignored", [True, False])
-def test_whose_person_was_deleted_is_not_sent(world: World, is_ignored: bool) -> None:
-    ada = ada_in(world, ignore_deleted_users=is_ignored)
-    know_everything(world)
-    world.company.delete_person(ada)
+def test_whose_person_was_deleted_is_not_sent(system: SyncSystem, is_ignored: bool) -> None:
+    ada = ada_in(system, ignore_deleted_users=is_ignored)
+    know_everything(system)
+    system.company.delete_person(ada)
 
-    user_changed(world, ada, full_name="Ada L.")
-    patiently(world)
+    user_changed(system, ada, full_name="Ada L.")
+    patiently(system)
 
-    assert [(method, body["name"]) for method, _, body in writes(world)] == ([] if is_ignored else [("POST", "Ada L.")])
+    assert [(method, body["name"]) for method, _, body in writes(system)] == (
+        [] if is_ignored else [("POST", "Ada L.")]
+    )
     if is_ignored:
-        assert outcomes(world) == [("outgoing.user.skip", "deleted_in_pipedrive")]
+        assert outcomes(system) == [("outgoing.user.skip", "deleted_in_pipedrive")]
 
 
 @pytest.mark.guide(
     "Outgoing Users",
     "Without outgoing attributes, a User that enters a segment goes as a shell: a Person with a name and its identifiers.",
 )
-def test_without_attributes_who_enters_goes_as_a_shell(world: World) -> None:
-    ada_in(world, outgoing_user_attributes=[])
-    know_everything(world)
+def test_without_attributes_who_enters_goes_as_a_shell(system: SyncSystem) -> None:
+    ada_in(system, outgoing_user_attributes=[])
+    know_everything(system)
 
-    say(world, user(BEN, email="ben@new.test", name="Ben", plan="gold", changes=ENTERED))
+    say(system, user(BEN, email="ben@new.test", name="Ben", plan="gold", changes=ENTERED))
 
-    ((method, _, body),) = writes(world)
+    ((method, _, body),) = writes(system)
     assert (method, set(body), body["name"]) == ("POST", {"name", "emails"}, "Ben")
 
 
 @pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
-def test_without_attributes_nothing_else_is_sent(world: World) -> None:
-    ada = ada_in(world, outgoing_user_attributes=[], link_users_in_service=True)
-    acme = add_acme(world)
-    know_everything(world)
+def test_without_attributes_nothing_else_is_sent(system: SyncSystem) -> None:
+    ada = ada_in(system, outgoing_user_attributes=[], link_users_in_service=True)
+    acme = add_acme(system)
+    know_everything(system)
 
-    user_changed(world, ada, full_name="Ada L.")
-    say(world, user(BEN, email="ben@new.test", name="Ben"))
-    unsent, skipped = writes(world), outcomes(world)
-    say(world, user(BEN, email="ben@new.test", name="Ben"), is_export=True)
-    linked = {"account": {"id": [None, world.accounts()[acme]["id"]]}}
-    say(world, user(world.users()[ada]["id"], account=world.accounts()[acme], changes=linked))
+    user_changed(system, ada, full_name="Ada L.")
+    say(system, user(BEN, email="ben@new.test", name="Ben"))
+    unsent, skipped = writes(system), outcomes(system)
+    say(system, user(BEN, email="ben@new.test", name="Ben"), is_export=True)
+    linked = {"account": {"id": [None, system.accounts()[acme]["id"]]}}
+    say(system, user(system.users()[ada]["id"], account=system.accounts()[acme], changes=linked))
 
     assert unsent == []
     assert skipped == [("outgoing.user.skip", "no_outgoing_mapping")] * 2
-    assert [(method, body.get("name"), body.get("org_id")) for method, _, body in writes(world)] == [
+    assert [(method, body.get("name"), body.get("org_id")) for method, _, body in writes(system)] == [
         ("POST", "Ben", None),
         ("PATCH", None, acme),
     ]
@@ -146,48 +148,48 @@ def test_without_attributes_nothing_else_is_sent(world: World) -> None:
 @pytest.mark.guide(
     "Outgoing Users", "outgoing user attributes: each attribute that is mapped here is written to its Person field."
 )
-def test_mapped_attributes_alone_are_written(world: World) -> None:
+def test_mapped_attributes_alone_are_written(system: SyncSystem) -> None:
     rows = [{"hull": "full_name", "service": "name"}, {"hull": "tel", "service": "phone"}]
-    ada = ada_in(world, outgoing_user_attributes=rows)
-    before = person(world, ada)
+    ada = ada_in(system, outgoing_user_attributes=rows)
+    before = person(system, ada)
 
-    user_changed(world, ada, full_name="Ada L.", tel="+1 555", plan="gold")
+    user_changed(system, ada, full_name="Ada L.", tel="+1 555", plan="gold")
 
-    after = person(world, ada)
+    after = person(system, ada)
     changed = {name for name in after if after[name] != before[name]} - {"update_time"}
     assert changed <= {"name", "first_name", "last_name", "phones"}
     assert (after["name"], after["phones"][0]["value"]) == ("Ada L.", "+1 555")
 
 
 @pytest.mark.guide("Outgoing Users", "Beside them, only the identifiers are written, where the Person lacks them.")
-def test_an_identifier_that_the_person_lacks_is_written(world: World) -> None:
-    ada = ada_in(world)
-    know_everything(world)
+def test_an_identifier_that_the_person_lacks_is_written(system: SyncSystem) -> None:
+    ada = ada_in(system)
+    know_everything(system)
 
-    user_changed(world, ada, email="ada@new.test", plan="gold")
-    user_changed(world, ada, email=ADA, plan="silver")
+    user_changed(system, ada, email="ada@new.test", plan="gold")
+    user_changed(system, ada, email=ADA, plan="silver")
 
-    assert [set(body) for _, _, body in writes(world)] == [{"emails"}]
-    assert [each["value"] for each in person(world, ada)["emails"]] == ["ada@new.test", ADA]
+    assert [set(body) for _, _, body in writes(system)] == [{"emails"}]
+    assert [each["value"] for each in person(system, ada)["emails"]] == ["ada@new.test", ADA]
 
 
 @pytest.mark.guide(
     "Outgoing Users", "With account. before its name, an attribute of the User's Account can be mapped as well."
 )
-def test_an_attribute_of_the_account_is_written(world: World) -> None:
-    title = code(world, "person", "Job title")
-    ada_in(world, outgoing_user_attributes=[{"hull": "account.industry", "service": title}])
-    know_everything(world)
+def test_an_attribute_of_the_account_is_written(system: SyncSystem) -> None:
+    title = code(system, "person", "Job title")
+    ada_in(system, outgoing_user_attributes=[{"hull": "account.industry", "service": title}])
+    know_everything(system)
 
-    say(world, user(BEN, email="ben@new.test", account={"id": ACME, "industry": "Steel"}))
+    say(system, user(BEN, email="ben@new.test", account={"id": ACME, "industry": "Steel"}))
 
-    assert person(world, mapped(world, BEN))["custom_fields"][title] == "Steel"
+    assert person(system, mapped(system, BEN))["custom_fields"][title] == "Steel"
 
 
 @prepared
-def linked_world(world: World, **settings: Any) -> None:
+def linked_system(system: SyncSystem, **settings: Any) -> None:
     """Users are linked, and Accounts may go."""
-    world.change_settings(
+    system.change_settings(
         **{
             "link_users_in_service": True,
             "synchronized_user_segments": ["vip"],
@@ -197,7 +199,7 @@ def linked_world(world: World, **settings: Any) -> None:
             **settings,
         }
     )
-    know_everything(world)
+    know_everything(system)
 
 
 def ben(of: str | None, *, account_segments: tuple[str, ...] = ("vip",)) -> dict[str, Any]:
@@ -207,78 +209,78 @@ def ben(of: str | None, *, account_segments: tuple[str, ...] = ("vip",)) -> dict
     return user(BEN, email="ben@new.test", full_name="Ben", **beside)
 
 
-def organization_of(world: World) -> Any:
+def organization_of(system: SyncSystem) -> Any:
     """The Organization that Ben's Person is attached to."""
-    return person(world, mapped(world, BEN))["org_id"]
+    return person(system, mapped(system, BEN))["org_id"]
 
 
 @pytest.mark.guide(
     "Outgoing Users",
     "link user to account in service: with it on, a Person is attached to the Organization of its User's Account.",
 )
-def test_a_person_is_attached(world: World) -> None:
-    linked_world(world)
-    say(world, account(ACME, name="Account c", domain="c.example"))
+def test_a_person_is_attached(system: SyncSystem) -> None:
+    linked_system(system)
+    say(system, account(ACME, name="Account c", domain="c.example"))
 
-    say(world, ben(ACME))
+    say(system, ben(ACME))
 
-    assert organization_of(world) == mapped(world, ACME) is not None
+    assert organization_of(system) == mapped(system, ACME) is not None
 
 
 @pytest.mark.guide(
     "Outgoing Users", "An Account that is not in Pipedrive yet goes there first, if its own segments let it."
 )
-def test_the_account_goes_first(world: World) -> None:
-    linked_world(world)
+def test_the_account_goes_first(system: SyncSystem) -> None:
+    linked_system(system)
 
-    say(world, ben(ACME))
+    say(system, ben(ACME))
 
-    assert [body["name"] for _, _, body in writes(world)] == ["Account c", "Ben"]
-    assert organization_of(world) == mapped(world, ACME)
+    assert [body["name"] for _, _, body in writes(system)] == ["Account c", "Ben"]
+    assert organization_of(system) == mapped(system, ACME)
 
 
 @pytest.mark.guide(
     "Outgoing Users",
     "Otherwise the Person goes alone, and is attached as soon as that Account has an Organization.",
 )
-def test_a_person_that_went_alone_is_attached_later(world: World) -> None:
-    linked_world(world)
-    say(world, ben(ACME, account_segments=("others",)))
-    alone = (writes(world, "organizations"), organization_of(world))
+def test_a_person_that_went_alone_is_attached_later(system: SyncSystem) -> None:
+    linked_system(system)
+    say(system, ben(ACME, account_segments=("others",)))
+    alone = (writes(system, "organizations"), organization_of(system))
 
-    say(world, account(ACME, name="Account c", domain="c.example"))
+    say(system, account(ACME, name="Account c", domain="c.example"))
 
     assert alone == ([], None)
-    assert organization_of(world) == mapped(world, ACME) is not None
+    assert organization_of(system) == mapped(system, ACME) is not None
 
 
 @pytest.mark.guide("Outgoing Users", "When the User moves to another Account, the Person moves as well.")
-def test_a_person_moves_with_its_user(world: World) -> None:
-    linked_world(world)
-    say(world, ben(ACME))
-    before = organization_of(world)
+def test_a_person_moves_with_its_user(system: SyncSystem) -> None:
+    linked_system(system)
+    say(system, ben(ACME))
+    before = organization_of(system)
 
-    say(world, ben(GLOBEX))
+    say(system, ben(GLOBEX))
 
-    assert organization_of(world) == mapped(world, GLOBEX) != before
+    assert organization_of(system) == mapped(system, GLOBEX) != before
 
 
 @pytest.mark.guide("Outgoing Users", "A User without an Account leaves its Person where it is.")
-def test_without_an_account_a_person_stays(world: World) -> None:
-    linked_world(world)
-    say(world, ben(ACME))
+def test_without_an_account_a_person_stays(system: SyncSystem) -> None:
+    linked_system(system)
+    say(system, ben(ACME))
 
-    say(world, ben(None))
+    say(system, ben(None))
 
-    assert organization_of(world) == mapped(world, ACME) is not None
+    assert organization_of(system) == mapped(system, ACME) is not None
 
 
 @pytest.mark.guide("Outgoing Users", "With it off, Persons stay where they are.")
-def test_with_links_off_a_person_stays(world: World) -> None:
-    linked_world(world, link_users_in_service=False)
-    acme = add_acme(world)
-    know_everything(world)
+def test_with_links_off_a_person_stays(system: SyncSystem) -> None:
+    linked_system(system, link_users_in_service=False)
+    acme = add_acme(system)
+    know_everything(system)
 
-    say(world, user(BEN, email="ben@new.test", full_name="Ben", account=world.accounts()[acme]))
+    say(system, user(BEN, email="ben@new.test", full_name="Ben", account=system.accounts()[acme]))
 
-    assert organization_of(world) is None
+    assert organization_of(system) is None

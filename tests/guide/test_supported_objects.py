@@ -6,22 +6,22 @@ import pytest
 
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_ada
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.mark.guide(
     "Supported Objects",
     "Nothing else is synchronized: a webhook about a deal, for example, is noted and left alone.",
 )
-def test_a_deal_is_left_alone(world: World) -> None:
-    said = listen(world)
-    add_ada(world)
+def test_a_deal_is_left_alone(system: SyncSystem) -> None:
+    said = listen(system)
+    add_ada(system)
     deal = said[0]
     deal["meta"]["entity"] = "deal"
 
-    deliver(world, deal)
-    world.work()
+    deliver(system, deal)
+    system.work()
 
-    kept = world.rows("SELECT state, reason FROM deliveries")
+    kept = system.rows("SELECT state, reason FROM deliveries")
     assert [tuple(row) for row in kept] == [("refused", "not_synchronised")]
-    assert world.hull.received.count == 0
+    assert system.hull.received.count == 0

@@ -21,26 +21,26 @@ from pipeline import connections, wiring
 from pipeline.errors import ConfigurationError
 from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app, press_button, replace_api_token
 from tests.logs import written
-from tests.world import CONNECTOR_ID, HULL_SECRET, World
+from tests.system import CONNECTOR_ID, HULL_SECRET, SyncSystem
 from tests.wsgi_adapter import session_for
 
 
 @pytest.fixture
-def bare(world: World) -> Iterator[World]:
+def bare(system: SyncSystem) -> Iterator[SyncSystem]:
     """A connector that nobody has connected yet, in an installation that has an app."""
-    world.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
-    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
-    with installed_app(world):
-        yield world
+    system.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
+    system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
+    with installed_app(system):
+        yield system
 
 
 @pytest.fixture
-def person(bare: World) -> Person:
+def person(bare: SyncSystem) -> Person:
     return Person(bare)
 
 
 @pytest.fixture
-def woken(bare: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def woken(bare: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The control tasks that were asked for."""
     names: list[str] = []
     monkeypatch.setattr(
@@ -49,13 +49,13 @@ def woken(bare: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def stored(world: World) -> list[str]:
-    return [row.name for row in world.rows("SELECT name FROM credentials ORDER BY name")]
+def stored(system: SyncSystem) -> list[str]:
+    return [row.name for row in system.rows("SELECT name FROM credentials ORDER BY name")]
 
 
-def connector(world: World) -> Any:
+def connector(system: SyncSystem) -> Any:
     with transaction() as session:
-        return get_connector(session, world.connector_key)
+        return get_connector(session, system.connector_key)
 
 
 CONNECTED = ["hull_secret", "pipedrive_access_token", "pipedrive_refresh_token"]
@@ -64,48 +64,48 @@ CONNECTED = ["hull_secret", "pipedrive_access_token", "pipedrive_refresh_token"]
 def test_a_person_connects_the_connector(person: Person, woken: list[str]) -> None:
     page = person.authorise()
 
-    world, user = person.world, person.world.company.users[0]
-    now = connector(world)
+    system, user = person.system, person.system.company.users[0]
+    now = connector(system)
     assert (page.status_code, page.mimetype) == (200, "text/html")
-    assert f"acme is connected to {world.company.domain}.pipedrive.com" in page.text
+    assert f"acme is connected to {system.company.domain}.pipedrive.com" in page.text
     assert f"user {user.id}" in page.text
     assert "not work yet" not in page.text
-    assert stored(world) == CONNECTED
+    assert stored(system) == CONNECTED
     assert (now.state, now.pause_reason, now.company_id, now.authorised_by, now.pipedrive_company) == (
         "active",
         None,
-        world.company.id,
+        system.company.id,
         user.id,
-        f"https://{world.company.domain}.pipedrive.com",
+        f"https://{system.company.domain}.pipedrive.com",
     )
     assert woken == ["sweep", "ensure_webhooks", "start_scheduled"]
 
 
 def test_connecting_changes_no_setting_and_has_changes_fetched_at_once(person: Person) -> None:
-    world = person.world
-    before = world.rows("SELECT version, document FROM settings_versions")
-    world.change_rows(
+    system = person.system
+    before = system.rows("SELECT version, document FROM settings_versions")
+    system.change_rows(
         "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at)"
         " VALUES (:key, 'incremental', 300, now() + interval '5 minutes')",
-        key=world.connector_key,
+        key=system.connector_key,
     )
 
     person.authorise()
 
-    assert world.rows("SELECT version, document FROM settings_versions") == before
-    assert [row.due for row in world.rows("SELECT next_run_at <= now() AS due FROM schedules")] == [True]
+    assert system.rows("SELECT version, document FROM settings_versions") == before
+    assert [row.due for row in system.rows("SELECT next_run_at <= now() AS due FROM schedules")] == [True]
 
 
 def test_the_api_token_of_before_is_forgotten(person: Person) -> None:
-    world = person.world
-    replace_api_token(world, connector(world))
-    assert stored(world) == ["hull_secret", "pipedrive_api_token"]
+    system = person.system
+    replace_api_token(system, connector(system))
+    assert stored(system) == ["hull_secret", "pipedrive_api_token"]
 
     person.authorise()
-    assert stored(world) == CONNECTED
+    assert stored(system) == CONNECTED
 
-    replace_api_token(world, connector(world))
-    assert stored(world) == ["hull_secret", "pipedrive_api_token"]
+    replace_api_token(system, connector(system))
+    assert stored(system) == ["hull_secret", "pipedrive_api_token"]
 
 
 @pytest.mark.parametrize(
@@ -122,25 +122,25 @@ def test_the_api_token_of_before_is_forgotten(person: Person) -> None:
     ],
 )
 def test_nobody_begins_without_being_vouched_for_or_invited(person: Person, query: dict[str, str]) -> None:
-    answer = person.door.get("/auth/pipedrive", query_string=query)
+    answer = person.client.get("/auth/pipedrive", query_string=query)
 
     assert (answer.status_code, "Location" in answer.headers) == (401, False)
-    assert person.world.rows("SELECT 1 FROM oauth_states") == []
+    assert person.system.rows("SELECT 1 FROM oauth_states") == []
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/auth"), ("GET", "/auth/"), ("POST", "/auth"), ("POST", "/auth/")]
 )
 def test_hulls_button_leads_here_too(person: Person, method: str, path: str) -> None:
-    begun = person.door.open(path, method=method, query_string=VOUCHED)
+    begun = person.client.open(path, method=method, query_string=VOUCHED)
 
-    assert person.door.get(person.decide(begun)).status_code == 200
+    assert person.client.get(person.decide(begun)).status_code == 200
 
 
 def invitation(person: Person) -> str:
     """A link, without the origin."""
     return str(
-        person.world.module("sync.connectors.authorisation").invite(connector(person.world)).removeprefix(PUBLIC_URL)
+        person.system.module("sync.connectors.authorisation").invite(connector(person.system)).removeprefix(PUBLIC_URL)
     )
 
 
@@ -151,22 +151,22 @@ def another_browser(person: Person) -> FlaskClient:
 def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     link = invitation(person)
 
-    assert person.door.get(person.decide(person.press(link))).status_code == 200
+    assert person.client.get(person.decide(person.press(link))).status_code == 200
     link = invitation(person)
-    monkeypatch.setattr(person.world.module("sync.connectors.authorisation"), "INVITATION_S", -1)
-    assert person.door.get(link).status_code == 401
-    assert press_button(person.door, link).status_code == 401
+    monkeypatch.setattr(person.system.module("sync.connectors.authorisation"), "INVITATION_S", -1)
+    assert person.client.get(link).status_code == 401
+    assert press_button(person.browser, link).status_code == 401
 
 
 def test_an_invitation_is_for_one_connector(person: Person) -> None:
-    world = person.world
+    system = person.system
     with transaction() as session:
-        other = type(connector(world))(id="5f00000000000000000000b0", name="globex", hull_organization="hull.test")
+        other = type(connector(system))(id="5f00000000000000000000b0", name="globex", hull_organization="hull.test")
         session.add(other)
-    link = world.module("sync.connectors.authorisation").invite(other).removeprefix(PUBLIC_URL)
+    link = system.module("sync.connectors.authorisation").invite(other).removeprefix(PUBLIC_URL)
 
-    assert person.door.get(link.replace(other.id, CONNECTOR_ID)).status_code == 401
-    assert "Connect globex" in person.door.get(link).text
+    assert person.client.get(link.replace(other.id, CONNECTOR_ID)).status_code == 401
+    assert "Connect globex" in person.client.get(link).text
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -176,23 +176,23 @@ def test_a_preview_of_the_link_uses_nothing_up(person: Person, method: str) -> N
         opened = another_browser(person).open(link, method=method)
         assert (opened.status_code, "Set-Cookie" in opened.headers) == (200, False)
 
-    assert person.world.rows("SELECT 1 FROM oauth_states") == []
-    assert person.door.get(person.decide(person.press(link))).status_code == 200
+    assert person.system.rows("SELECT 1 FROM oauth_states") == []
+    assert person.client.get(person.decide(person.press(link))).status_code == 200
 
 
 def test_a_look_at_the_address_of_hulls_button_begins_nothing(person: Person) -> None:
-    answer = person.door.head("/auth", query_string=VOUCHED)
+    answer = person.client.head("/auth", query_string=VOUCHED)
 
     assert (answer.status_code, "Location" in answer.headers) == (200, False)
-    assert person.world.rows("SELECT 1 FROM oauth_states") == []
+    assert person.system.rows("SELECT 1 FROM oauth_states") == []
 
 
 def test_a_form_of_another_site_presses_no_button(person: Person) -> None:
     link = invitation(person)
-    answer = press_button(person.door, link, **{"Sec-Fetch-Site": "cross-site"})
+    answer = press_button(person.browser, link, **{"Sec-Fetch-Site": "cross-site"})
 
     assert ("Refresh" in answer.headers, "Sign in to Pipedrive" in answer.text) == (False, True)
-    assert person.world.rows("SELECT 1 FROM oauth_states") == []
+    assert person.system.rows("SELECT 1 FROM oauth_states") == []
 
 
 @pytest.mark.parametrize("spelling", ["", "!", "%0A", "=="])
@@ -206,16 +206,16 @@ def test_an_invitation_works_in_one_browser(person: Person, spelling: str) -> No
         assert answer.status_code in (400, 401), answer.text
         assert "Location" not in answer.headers
     assert "used already" in other.get(link).text
-    assert person.door.get(back).status_code == 200
+    assert person.client.get(back).status_code == 200
 
 
 def test_an_invitation_is_over_when_the_connector_is_connected(person: Person) -> None:
     link = invitation(person)
-    assert person.door.get(person.decide(person.press(link))).status_code == 200
+    assert person.client.get(person.decide(person.press(link))).status_code == 200
 
-    assert "used already" in person.door.get(link).text
-    assert press_button(person.door, link).status_code == 400
-    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+    assert "used already" in person.client.get(link).text
+    assert press_button(person.browser, link).status_code == 400
+    assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
 
 def test_the_browser_that_used_an_invitation_may_begin_again(person: Person) -> None:
@@ -223,19 +223,19 @@ def test_the_browser_that_used_an_invitation_may_begin_again(person: Person) -> 
     earlier = person.decide(person.press(link))
     back = person.decide(person.press(link))
 
-    assert person.door.get(earlier).status_code == 400
-    assert person.door.get(back).status_code == 200
-    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+    assert person.client.get(earlier).status_code == 400
+    assert person.client.get(back).status_code == 200
+    assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
 
 def test_a_refusal_leaves_the_invitation_with_its_browser(person: Person) -> None:
     link = invitation(person)
     denied = person.decide(person.press(link), "deny")
-    assert "allow access" in person.door.get(denied).text
-    assert person.door.get(denied).status_code == 400
+    assert "allow access" in person.client.get(denied).text
+    assert person.client.get(denied).status_code == 400
 
     assert press_button(another_browser(person), link).status_code == 400
-    assert person.door.get(person.decide(person.press(link))).status_code == 200
+    assert person.client.get(person.decide(person.press(link))).status_code == 200
 
 
 def test_of_two_browsers_at_the_same_moment_one_uses_the_invitation(person: Person) -> None:
@@ -251,23 +251,23 @@ def test_of_two_browsers_at_the_same_moment_one_uses_the_invitation(person: Pers
         statuses = list(threads.map(press, browsers))
 
     assert sorted(statuses) == [200, 400, 400, 400]
-    assert len(person.world.rows("SELECT 1 FROM oauth_states")) == 1
+    assert len(person.system.rows("SELECT 1 FROM oauth_states")) == 1
 
 
 def test_a_state_that_went_while_it_was_finished_connects_nothing(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = person.decide(person.begin())
-    room = person.world.module("sync.connectors.authorisation")
+    room = person.system.module("sync.connectors.authorisation")
     real = room.read_company
 
     def read_company(me: Any) -> Any:
-        person.world.change_rows("DELETE FROM oauth_states")
+        person.system.change_rows("DELETE FROM oauth_states")
         return real(me)
 
     monkeypatch.setattr(room, "read_company", read_company)
 
-    assert "not started here" in refused(person.door.get(back), person.world)
+    assert "not started here" in refused(person.client.get(back), person.system)
 
 
 def test_another_browser_finishes_nothing_and_says_what_to_do(person: Person) -> None:
@@ -277,17 +277,17 @@ def test_another_browser_finishes_nothing_and_says_what_to_do(person: Person) ->
     assert begun.status_code == 302
 
     for browser in (other, another_browser(person)):
-        page = refused(browser.get(back), person.world)
+        page = refused(browser.get(back), person.system)
         assert "started in another browser" in page
         assert "browser in which you started" in page
         assert "start over" in page
-    assert person.world.pipedrive.grants.counts["exchanges"] == 0
-    assert person.door.get(back).status_code == 200
+    assert person.system.pipedrive.grants.counts["exchanges"] == 0
+    assert person.client.get(back).status_code == 200
 
 
 def test_what_another_browser_reads_of_a_finished_one_is_nothing(person: Person) -> None:
     back = person.decide(person.begin())
-    assert person.door.get(back).status_code == 200
+    assert person.client.get(back).status_code == 200
 
     page = another_browser(person).get(back)
     assert (page.status_code, "acme" in page.text) == (400, False)
@@ -296,14 +296,14 @@ def test_what_another_browser_reads_of_a_finished_one_is_nothing(person: Person)
 def test_two_connectors_may_be_begun_in_one_browser(person: Person) -> None:
     first, second = person.decide(person.begin()), person.decide(person.begin())
 
-    assert person.door.get(first).status_code == 200
-    assert person.door.get(second).status_code == 200
+    assert person.client.get(first).status_code == 200
+    assert person.client.get(second).status_code == 200
 
 
 @pytest.mark.parametrize("public_url", [PUBLIC_URL, PUBLIC_URL.replace("http:", "https:")])
 def test_the_cookie_is_short_lived_and_for_this_host(person: Person, public_url: str) -> None:
-    with installed_app(person.world, public_url=public_url):
-        begun = person.door.get("/auth", query_string=VOUCHED, base_url=public_url)
+    with installed_app(person.system, public_url=public_url):
+        begun = person.client.get("/auth", query_string=VOUCHED, base_url=public_url)
 
     is_secure = public_url.startswith("https")
     (cookie,) = begun.headers.getlist("Set-Cookie")
@@ -314,43 +314,43 @@ def test_the_cookie_is_short_lived_and_for_this_host(person: Person, public_url:
 
 
 def test_a_cookie_of_another_form_is_replaced(person: Person) -> None:
-    person.door.set_cookie("authorisation", "x", domain="connector.test")
+    person.client.set_cookie("authorisation", "x", domain="connector.test")
 
     assert person.authorise().status_code == 200
 
 
 def test_begun_at_another_host_it_goes_on_at_the_public_one(person: Person) -> None:
     """The cookie of the other host would not come back from Pipedrive."""
-    begun = person.door.get("/auth", query_string=VOUCHED, base_url="http://10.0.0.7:8080")
+    begun = person.client.get("/auth", query_string=VOUCHED, base_url="http://10.0.0.7:8080")
     link = begun.headers["Location"]
 
     assert (begun.status_code, HULL_SECRET in link) == (303, False)
     assert link.startswith(f"{PUBLIC_URL}/auth/pipedrive?")
-    assert person.door.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).status_code == 200
+    assert person.client.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).status_code == 200
 
 
 def test_a_callback_that_is_delivered_twice_says_the_same_twice(person: Person, woken: list[str]) -> None:
     back = person.decide(person.begin())
 
-    first, second = person.door.get(back), person.door.get(back)
+    first, second = person.client.get(back), person.client.get(back)
 
     assert (first.status_code, first.text) == (second.status_code, second.text)
     assert "acme is connected to" in first.text
-    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+    assert person.system.pipedrive.grants.counts["exchanges"] == 1
     assert woken == ["sweep", "ensure_webhooks", "start_scheduled"]
 
 
 def test_a_state_is_good_for_one_code(person: Person) -> None:
     back = person.decide(person.begin())
 
-    assert person.door.get(back).status_code == 200
-    assert person.door.get(back.replace("code=", "code=x")).status_code == 400
-    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+    assert person.client.get(back).status_code == 200
+    assert person.client.get(back.replace("code=", "code=x")).status_code == 400
+    assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
 
 def same_browser(person: Person) -> FlaskClient:
     """Another tab of it."""
-    tab, cookie = person.web.test_client(), person.door.get_cookie("authorisation", domain="connector.test")
+    tab, cookie = person.web.test_client(), person.client.get_cookie("authorisation", domain="connector.test")
     assert cookie
     tab.set_cookie("authorisation", cookie.value, domain="connector.test")
     return tab
@@ -359,7 +359,7 @@ def same_browser(person: Person) -> FlaskClient:
 def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     back = person.decide(person.begin())
     within: list[TestResponse] = []
-    room = person.world.module("sync.connectors.authorisation")
+    room = person.system.module("sync.connectors.authorisation")
     real = room.read_company
 
     def read_company(me: Any) -> Any:
@@ -369,32 +369,32 @@ def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkey
 
     monkeypatch.setattr(room, "read_company", read_company)
 
-    assert person.door.get(back).status_code == 200
+    assert person.client.get(back).status_code == 200
     assert (within[0].status_code, within[0].headers["Refresh"]) == (503, "2")
     assert "being completed" in within[0].text
-    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+    assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/api/v1/users/me"])
 def test_a_callback_goes_on_after_trouble_that_passes(person: Person, path: str) -> None:
     """A code is good once: what it was exchanged for is not asked for again."""
-    person.world.pipedrive.faults.add(path, "status", method=None, status=503)
+    person.system.pipedrive.faults.add(path, "status", method=None, status=503)
     back = person.decide(person.begin())
 
-    first = person.door.get(back)
-    kept = person.world.rows("SELECT sealed_grant, claimed_at FROM oauth_states")
-    second = person.door.get(back)
+    first = person.client.get(back)
+    kept = person.system.rows("SELECT sealed_grant, claimed_at FROM oauth_states")
+    second = person.client.get(back)
 
     assert (first.status_code, "Reload this page" in first.text, second.status_code) == (503, True, 200)
     assert (kept[0].sealed_grant is not None, kept[0].claimed_at) == ("me" in path, None)
-    assert stored(person.world) == CONNECTED
-    assert person.world.pipedrive.grants.counts["exchanges"] == 1
-    assert person.world.rows("SELECT 1 FROM oauth_states WHERE sealed_grant IS NOT NULL") == []
+    assert stored(person.system) == CONNECTED
+    assert person.system.pipedrive.grants.counts["exchanges"] == 1
+    assert person.system.rows("SELECT 1 FROM oauth_states WHERE sealed_grant IS NOT NULL") == []
 
 
 @pytest.mark.parametrize("times", [1, 2, 9])
 def test_a_deadlock_does_not_use_the_code_up(person: Person, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    room, left = person.world.module("sync.connectors.authorisation"), [None] * times
+    room, left = person.system.module("sync.connectors.authorisation"), [None] * times
     real = room.request_catch_up
 
     def request_catch_up(session: Any, connector_key: int) -> None:
@@ -406,83 +406,83 @@ def test_a_deadlock_does_not_use_the_code_up(person: Person, monkeypatch: pytest
     monkeypatch.setattr(room, "request_catch_up", request_catch_up)
     back = person.decide(person.begin())
 
-    pages = [person.door.get(back)]
+    pages = [person.client.get(back)]
     left.clear()
-    pages.append(person.door.get(back))
+    pages.append(person.client.get(back))
 
     assert [page.status_code for page in pages] == [503 if times > 2 else 200, 200]
     assert all(page.mimetype == "text/html" for page in pages)
     assert "acme is connected" in pages[-1].text
-    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+    assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
 
 def test_who_died_while_finishing_holds_nobody_up_for_long(person: Person) -> None:
     back = person.decide(person.begin())
-    world = person.world
-    world.change_rows("UPDATE oauth_states SET claimed_at = now()")
-    assert person.door.get(back).status_code == 503
-    world.change_rows("UPDATE oauth_states SET claimed_at = now() - make_interval(secs => :s)", s=CLAIM_S + 1)
+    system = person.system
+    system.change_rows("UPDATE oauth_states SET claimed_at = now()")
+    assert person.client.get(back).status_code == 503
+    system.change_rows("UPDATE oauth_states SET claimed_at = now() - make_interval(secs => :s)", s=CLAIM_S + 1)
 
-    assert person.door.get(back).status_code == 200
+    assert person.client.get(back).status_code == 200
 
 
 def test_what_was_refused_leaves_no_access_behind(person: Person) -> None:
-    person.world.pipedrive.grants.switches.scopes = "base"
+    person.system.pipedrive.grants.switches.scopes = "base"
     assert person.authorise().status_code == 400
 
-    assert person.world.rows("SELECT 1 FROM oauth_states") == []
+    assert person.system.rows("SELECT 1 FROM oauth_states") == []
 
 
 def test_a_look_at_the_address_uses_nothing_up(person: Person) -> None:
     back = person.decide(person.begin())
 
-    assert person.door.head(back).status_code == 200
-    assert person.door.get(back).status_code == 200
+    assert person.client.head(back).status_code == 200
+    assert person.client.get(back).status_code == 200
 
 
 def test_a_state_is_good_for_ten_minutes(person: Person) -> None:
     back = person.decide(person.begin())
     late = "UPDATE oauth_states SET created_at = now() - make_interval(secs => :age)"
-    person.world.change_rows(late, age=LIFETIME_S + 1)
+    person.system.change_rows(late, age=LIFETIME_S + 1)
 
-    assert person.door.get(back).status_code == 400
-    assert stored(person.world) == ["hull_secret"]
+    assert person.client.get(back).status_code == 400
+    assert stored(person.system) == ["hull_secret"]
 
 
 @pytest.mark.parametrize("state", ["", "&state=made-up", "&state=made&state=up", "&state=%00"])
 def test_a_state_that_is_not_ours_asks_pipedrive_nothing(person: Person, state: str) -> None:
-    page = person.door.get(f"/auth/callback?code=x{state}")
+    page = person.client.get(f"/auth/callback?code=x{state}")
 
     assert (page.status_code, "start over" in page.text) == (400, True)
-    assert person.world.pipedrive.grants.counts == {"exchanges": 0, "refreshes": 0, "refused": 0}
+    assert person.system.pipedrive.grants.counts == {"exchanges": 0, "refreshes": 0, "refused": 0}
 
 
 def test_only_a_digest_of_the_state_is_kept(person: Person) -> None:
     state = person.decide(person.begin()).rpartition("state=")[2]
 
-    (row,) = person.world.rows("SELECT digest FROM oauth_states")
+    (row,) = person.system.rows("SELECT digest FROM oauth_states")
     assert len(state) > 40
     assert state not in row.digest
 
 
-def refused(page: TestResponse, world: World) -> str:
+def refused(page: TestResponse, system: SyncSystem) -> str:
     """What the page says, once it is sure that nothing was stored."""
-    now = connector(world)
+    now = connector(system)
     assert page.status_code == 400
-    assert stored(world) == ["hull_secret"]
+    assert stored(system) == ["hull_secret"]
     assert (now.state, now.pause_reason, now.authorised_by) == ("paused", "not_connected", None)
     return page.text
 
 
 def test_a_person_may_say_no(person: Person) -> None:
-    assert "allow access" in refused(person.authorise("deny"), person.world)
+    assert "allow access" in refused(person.authorise("deny"), person.system)
 
 
 def test_who_is_no_administrator_is_refused(person: Person) -> None:
-    world = person.world
-    world.pipedrive.grants.switches.user_id = next(user.id for user in world.company.users if not user.admin)
+    system = person.system
+    system.pipedrive.grants.switches.user_id = next(user.id for user in system.company.users if not user.admin)
 
-    assert "as an administrator" in refused(person.authorise(), world)
+    assert "as an administrator" in refused(person.authorise(), system)
 
 
 @pytest.mark.parametrize(
@@ -494,13 +494,13 @@ def test_who_is_no_administrator_is_refused(person: Person) -> None:
     ],
 )
 def test_an_app_with_too_few_scopes_is_refused(person: Person, scopes: str, named: str) -> None:
-    person.world.pipedrive.grants.switches.scopes = scopes
+    person.system.pipedrive.grants.switches.scopes = scopes
 
-    assert f"scope_missing: {named}" in refused(person.authorise(), person.world)
+    assert f"scope_missing: {named}" in refused(person.authorise(), person.system)
 
 
 def test_base_need_not_be_listed(person: Person) -> None:
-    person.world.pipedrive.grants.switches.scopes = "contacts:full,admin"
+    person.system.pipedrive.grants.switches.scopes = "contacts:full,admin"
 
     assert person.authorise().status_code == 200
 
@@ -516,119 +516,121 @@ def test_base_need_not_be_listed(person: Person) -> None:
     ],
 )
 def test_a_host_that_is_no_company_of_pipedrive_is_refused_and_never_called(person: Person, api_domain: str) -> None:
-    person.world.pipedrive.grants.switches.api_domain = api_domain
+    person.system.pipedrive.grants.switches.api_domain = api_domain
 
-    assert "host_refused" in refused(person.authorise(), person.world)
-    assert person.world.pipedrive.ledger.requests["user"] == 0
+    assert "host_refused" in refused(person.authorise(), person.system)
+    assert person.system.pipedrive.ledger.requests["user"] == 0
 
 
 def test_the_host_of_the_grant_is_the_one_that_is_called(person: Person) -> None:
-    world = person.world
-    world.pipedrive.grants.switches.api_domain = "https://Renamed.pipedrive.com/"
-    session = session_for({"http://pipedrive.test": world.pipedrive, "https://renamed.pipedrive.com": world.pipedrive})
+    system = person.system
+    system.pipedrive.grants.switches.api_domain = "https://Renamed.pipedrive.com/"
+    session = session_for(
+        {"http://pipedrive.test": system.pipedrive, "https://renamed.pipedrive.com": system.pipedrive}
+    )
     connections.use_http(lambda: session)
-    with installed_app(world, pipedrive_api_url=None):
+    with installed_app(system, pipedrive_api_url=None):
         assert person.authorise().status_code == 200
 
-    assert connector(world).pipedrive_company == "https://renamed.pipedrive.com"
+    assert connector(system).pipedrive_company == "https://renamed.pipedrive.com"
 
 
 @pytest.mark.parametrize("by", ["number", "address"])
 def test_another_company_is_refused(person: Person, by: str) -> None:
-    world = person.world
+    system = person.system
     if by == "number":
-        world.change_rows("UPDATE connectors SET company_id = 1, pipedrive_company = 'https://other.pipedrive.com'")
+        system.change_rows("UPDATE connectors SET company_id = 1, pipedrive_company = 'https://other.pipedrive.com'")
     else:
-        world.change_rows("UPDATE connectors SET pipedrive_company = 'https://other.pipedrive.com'")
+        system.change_rows("UPDATE connectors SET pipedrive_company = 'https://other.pipedrive.com'")
 
-    said = refused(person.authorise(), world)
+    said = refused(person.authorise(), system)
 
     assert "https://other.pipedrive.com" in said
-    assert f"https://{world.company.domain}.pipedrive.com" in said
-    assert connector(world).pipedrive_company == "https://other.pipedrive.com"
+    assert f"https://{system.company.domain}.pipedrive.com" in said
+    assert connector(system).pipedrive_company == "https://other.pipedrive.com"
 
 
 def test_the_same_company_under_a_new_address_is_accepted(person: Person) -> None:
-    world = person.world
-    world.change_rows(
-        "UPDATE connectors SET company_id = :id, pipedrive_company = 'https://old.pipedrive.com'", id=world.company.id
+    system = person.system
+    system.change_rows(
+        "UPDATE connectors SET company_id = :id, pipedrive_company = 'https://old.pipedrive.com'", id=system.company.id
     )
 
     assert person.authorise().status_code == 200
-    assert connector(world).pipedrive_company == f"https://{world.company.domain}.pipedrive.com"
+    assert connector(system).pipedrive_company == f"https://{system.company.domain}.pipedrive.com"
 
 
 def test_a_code_that_pipedrive_refuses_is_told(person: Person) -> None:
     back = person.decide(person.begin())
-    person.world.pipedrive.grants.revoke_all()
+    person.system.pipedrive.grants.revoke_all()
 
-    assert "callback URL" in refused(person.door.get(back), person.world)
+    assert "callback URL" in refused(person.client.get(back), person.system)
 
 
 def test_a_pipedrive_that_is_away_is_no_refusal(person: Person) -> None:
-    person.world.pipedrive.faults.add("/oauth/token", "status", method="POST", status=503)
+    person.system.pipedrive.faults.add("/oauth/token", "status", method="POST", status=503)
     page = person.authorise()
 
     assert (page.status_code, "start over" in page.text) == (503, True)
-    assert stored(person.world) == ["hull_secret"]
+    assert stored(person.system) == ["hull_secret"]
 
 
 @pytest.mark.parametrize("change", ["pipedrive_client_secret", "pipedrive_client_id"])
 def test_an_installation_without_an_app_says_so(person: Person, change: str) -> None:
-    with installed_app(person.world, **{change: None}):
+    with installed_app(person.system, **{change: None}):
         page = person.begin()
 
     assert (page.status_code, "PIPEDRIVE_CLIENT_ID" in page.text) == (400, True)
 
 
 def test_a_pause_by_hand_stays(person: Person) -> None:
-    world = person.world
-    world.change_rows("UPDATE connectors SET pause_reason = 'connector_paused'")
+    system = person.system
+    system.change_rows("UPDATE connectors SET pause_reason = 'connector_paused'")
 
     assert "pipeline connectors resume" in person.authorise().text
-    assert (connector(world).state, connector(world).pause_reason) == ("paused", "connector_paused")
+    assert (connector(system).state, connector(system).pause_reason) == ("paused", "connector_paused")
 
 
 @pytest.mark.parametrize("reason", ["unauthorized", "uninstalled", "host_refused", "app_refused", "forbidden"])
 def test_a_pause_that_lost_access_caused_ends(person: Person, reason: str) -> None:
-    world = person.world
-    world.change_rows("UPDATE connectors SET pause_reason = :reason", reason=reason)
+    system = person.system
+    system.change_rows("UPDATE connectors SET pause_reason = :reason", reason=reason)
     person.authorise()
 
-    assert (connector(world).state, connector(world).pause_reason) == ("active", None)
+    assert (connector(system).state, connector(system).pause_reason) == ("active", None)
 
 
 @pytest.mark.parametrize("answer", [401, 403])
 def test_webhooks_that_were_refused_are_asked_for_again_at_once(person: Person, answer: int) -> None:
-    world = person.world
+    system = person.system
     person.authorise()
-    control = world.module("tasks.control")
-    world.pipedrive.faults.add("/api/v1/webhooks", "status", status=answer, count=2)  # a 401 is tried twice
-    with pytest.raises(world.module("sync.stage").StageFailed):
+    control = system.module("tasks.control")
+    system.pipedrive.faults.add("/api/v1/webhooks", "status", status=answer, count=2)  # a 401 is tried twice
+    with pytest.raises(system.module("sync.stage").StageFailed):
         control.ensure_webhooks()
-    world.pipedrive.faults.rules.clear()
+    system.pipedrive.faults.rules.clear()
 
     person.authorise()
     control.ensure_webhooks()
 
-    assert world.rows("SELECT 1 FROM failures WHERE state = 'open'") == []
-    assert [row.state for row in world.rows("SELECT state FROM webhook_subscriptions")] == ["active", "active"]
+    assert system.rows("SELECT 1 FROM failures WHERE state = 'open'") == []
+    assert [row.state for row in system.rows("SELECT state FROM webhook_subscriptions")] == ["active", "active"]
 
 
 def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureFixture) -> None:
-    world = person.world
+    system = person.system
     with written("debug") as lines:
         back = person.decide(person.begin())
-        pages = [person.door.get(back), person.door.get(back), person.authorise("deny")]
-        world.pipedrive.grants.expire_access_tokens()
+        pages = [person.client.get(back), person.client.get(back), person.authorise("deny")]
+        system.pipedrive.grants.expire_access_tokens()
         with transaction() as session:
-            wired = wiring.open_connector(session, world.connector_key)
+            wired = wiring.open_connector(session, system.connector_key)
         wired.pipedrive.me()
-    held = next(iter(world.pipedrive.grants._installations.values()))
+    held = next(iter(system.pipedrive.grants._installations.values()))
     secrets = {
         *held.access_tokens,
         held.refresh_token,
-        world.pipedrive.grants.client.secret,
+        system.pipedrive.grants.client.secret,
         *(part.partition("=")[2] for part in back.partition("?")[2].split("&")),
     }
 
@@ -641,13 +643,13 @@ def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureF
     assert [secret for secret in secrets if secret in said] == []
     assert not any(
         secret.encode() in bytes(row[0])
-        for row in world.rows("SELECT ciphertext FROM credentials")
+        for row in system.rows("SELECT ciphertext FROM credentials")
         for secret in secrets
     )
 
 
 def status(person: Person) -> tuple[int, str]:
-    answer = person.door.get("/auth/status", query_string=VOUCHED)
+    answer = person.client.get("/auth/status", query_string=VOUCHED)
     return answer.status_code, answer.json["message"]
 
 
@@ -655,11 +657,11 @@ def test_tells_hull_whether_it_is_connected(person: Person) -> None:
     assert status(person) == (400, "Please authenticate")
     person.authorise()
     assert status(person) == (200, "Connected")
-    assert person.door.get("/auth/status").status_code == 401
+    assert person.client.get("/auth/status").status_code == 401
 
 
 def told(person: Person) -> tuple[str, list[str]]:
-    answer = person.door.get("/status", query_string=VOUCHED).json
+    answer = person.client.get("/status", query_string=VOUCHED).json
     return answer["status"], answer["messages"]
 
 
@@ -674,15 +676,15 @@ def test_the_status_asks_to_connect_until_it_is(person: Person) -> None:
 
 
 def uninstall(person: Person, *, secret: str | None = None, **changes: Any) -> TestResponse:
-    client = person.world.pipedrive.grants.client
+    client = person.system.pipedrive.grants.client
     given = f"{client.id}:{secret or client.secret}"
     body = {
         "client_id": client.id,
-        "company_id": person.world.company.id,
-        "user_id": person.world.company.users[0].id,
+        "company_id": person.system.company.id,
+        "user_id": person.system.company.users[0].id,
         "timestamp": 1_700_000_000,
     }
-    return person.door.delete(
+    return person.client.delete(
         "/auth/callback",
         json=body | changes,
         headers={"Authorization": "Basic " + b64encode(given.encode()).decode()},
@@ -690,15 +692,15 @@ def uninstall(person: Person, *, secret: str | None = None, **changes: Any) -> T
 
 
 def test_pipedrives_own_notice_pauses_the_connector(person: Person) -> None:
-    world = person.world
+    system = person.system
     person.authorise()
-    world.pipedrive.session = session_for({PUBLIC_URL: person.web.wsgi_app})
+    system.pipedrive.session = session_for({PUBLIC_URL: person.web.wsgi_app})
 
     with written("error") as lines:
-        answer = world.pipedrive.test_client().post("/__sandbox__/oauth", json={"now": "uninstall"})
+        answer = system.pipedrive.test_client().post("/__sandbox__/oauth", json={"now": "uninstall"})
 
     assert answer.status_code == 200
-    assert (connector(world).state, connector(world).pause_reason) == ("paused", "uninstalled")
+    assert (connector(system).state, connector(system).pause_reason) == ("paused", "uninstalled")
     assert [(line["event"], line["reason"]) for line in lines] == [("incoming.job.error", "uninstalled")]
     level, messages = told(person)
     assert level == "error"
@@ -708,9 +710,9 @@ def test_pipedrives_own_notice_pauses_the_connector(person: Person) -> None:
 def test_a_forged_notice_is_turned_away(person: Person) -> None:
     person.authorise()
 
-    for answer in (uninstall(person, secret="wrong"), person.door.delete("/auth/callback", json={})):
+    for answer in (uninstall(person, secret="wrong"), person.client.delete("/auth/callback", json={})):
         assert (answer.status_code, answer.json) == (401, {"error": "unauthorized"})
-    assert connector(person.world).state == "active"
+    assert connector(person.system).state == "active"
 
 
 @pytest.mark.parametrize(
@@ -722,35 +724,35 @@ def test_a_notice_about_somebody_else_is_heard_and_changes_nothing(person: Perso
     answer = uninstall(person, **changes)
 
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
-    assert connector(person.world).state == "active"
+    assert connector(person.system).state == "active"
 
 
 @pytest.mark.parametrize("changes", [{}, {"user_id": None}, {"user_id": "digits"}])
 def test_ids_of_a_notice_may_be_texts_and_the_user_unknown(person: Person, changes: dict[str, Any]) -> None:
     person.authorise()
     if changes.get("user_id") == "digits":
-        changes = {"user_id": str(person.world.company.users[0].id), "company_id": str(person.world.company.id)}
+        changes = {"user_id": str(person.system.company.users[0].id), "company_id": str(person.system.company.id)}
     uninstall(person, **changes)
 
-    assert connector(person.world).pause_reason == "uninstalled"
+    assert connector(person.system).pause_reason == "uninstalled"
 
 
 def test_a_connector_with_an_api_token_does_not_mind_an_uninstall(person: Person) -> None:
-    world = person.world
-    replace_api_token(world, connector(world))
+    system = person.system
+    replace_api_token(system, connector(system))
     uninstall(person)
 
-    assert connector(world).state == "active"
+    assert connector(system).state == "active"
 
 
 def test_no_app_means_no_uninstall(person: Person) -> None:
-    with installed_app(person.world, pipedrive_client_id=None, pipedrive_client_secret=None):
-        answer = person.door.delete("/auth/callback", json={}, headers={"Authorization": "Basic Tm9uZTpOb25l"})
+    with installed_app(person.system, pipedrive_client_id=None, pipedrive_client_secret=None):
+        answer = person.client.delete("/auth/callback", json={}, headers={"Authorization": "Basic Tm9uZTpOb25l"})
 
     assert answer.status_code == 401
 
 
-def test_a_connector_that_is_not_connected_makes_no_noise(bare: World) -> None:
+def test_a_connector_that_is_not_connected_makes_no_noise(bare: SyncSystem) -> None:
     bare.change_rows(
         "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) VALUES (:key, 'incremental', 300, now())",
         key=bare.connector_key,
@@ -765,7 +767,7 @@ def test_a_connector_that_is_not_connected_makes_no_noise(bare: World) -> None:
     assert bare.rows("SELECT 1 FROM runs UNION ALL SELECT 1 FROM failures") == []
 
 
-def test_a_connector_that_is_not_connected_can_speak_to_hull_alone(bare: World) -> None:
+def test_a_connector_that_is_not_connected_can_speak_to_hull_alone(bare: SyncSystem) -> None:
     with transaction() as session:
         wired = wiring.open_connector(session, bare.connector_key)
 

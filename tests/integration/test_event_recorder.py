@@ -12,14 +12,14 @@ from pipeline.domain.reasons import describe
 from pipeline.sync import event_recorder
 from pipeline.sync.event_recorder import EventRecorder
 from tests import logs
-from tests.world import World
+from tests.system import SyncSystem
 
 REASON = "option_unknown"
 
 
-def event(world: World, number: int, name: str = "incoming.user.error") -> events.NewEvent:
+def event(system: SyncSystem, number: int, name: str = "incoming.user.error") -> events.NewEvent:
     return events.NewEvent(
-        connector_key=world.connector_key,
+        connector_key=system.connector_key,
         event=name,
         entity="person",
         cause="test",
@@ -29,9 +29,9 @@ def event(world: World, number: int, name: str = "incoming.user.error") -> event
     )
 
 
-def failure(world: World, number: int) -> NewFailure:
+def failure(system: SyncSystem, number: int) -> NewFailure:
     return NewFailure(
-        connector_key=world.connector_key,
+        connector_key=system.connector_key,
         kind="record",
         subject=record_subject("incoming", "person", str(number)),
         direction="incoming",
@@ -42,7 +42,7 @@ def failure(world: World, number: int) -> NewFailure:
     )
 
 
-def test_many_are_one_copy_and_one_statement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_are_one_copy_and_one_statement(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[int] = []
     ran: list[Statement] = []
     copy_rows, run = events.copy_rows, Statement.run
@@ -50,21 +50,21 @@ def test_many_are_one_copy_and_one_statement(world: World, monkeypatch: pytest.M
     monkeypatch.setattr(Statement, "run", lambda self, *given: (ran.append(self), run(self, *given))[1])
     recorder = EventRecorder()
     for number in range(500):
-        recorder.add(event(world, number), failure(world, number))
+        recorder.add(event(system, number), failure(system, number))
 
     with transaction() as session:
         recorder.write(session)
 
     assert (copied, len(ran)) == ([500], 1)
-    assert world.rows("SELECT count(*) AS n FROM sync_events WHERE cause = 'test'")[0].n == 500
-    assert world.rows("SELECT count(*) AS n FROM failures")[0].n == 500
+    assert system.rows("SELECT count(*) AS n FROM sync_events WHERE cause = 'test'")[0].n == 500
+    assert system.rows("SELECT count(*) AS n FROM failures")[0].n == 500
 
 
-def test_a_line_has_the_reason_with_its_advice_and_no_detail(world: World) -> None:
+def test_a_line_has_the_reason_with_its_advice_and_no_detail(system: SyncSystem) -> None:
     recorder = EventRecorder()
-    recorder.add(event(world, 7), failure(world, 7), field="label_ids")
-    recorder.add(event(world, 8, "incoming.user.skip"))
-    recorder.add(event(world, 9), level="error", detail="said on purpose")
+    recorder.add(event(system, 7), failure(system, 7), field="label_ids")
+    recorder.add(event(system, 8, "incoming.user.skip"))
+    recorder.add(event(system, 9), level="error", detail="said on purpose")
 
     with logs.written() as lines, transaction() as session:
         recorder.write(session)
@@ -77,11 +77,11 @@ def test_a_line_has_the_reason_with_its_advice_and_no_detail(world: World) -> No
     ]
 
 
-def test_a_failure_of_work_without_a_record_has_a_line_of_its_own_name(world: World) -> None:
+def test_a_failure_of_work_without_a_record_has_a_line_of_its_own_name(system: SyncSystem) -> None:
     with logs.written() as lines, transaction() as session:
-        event_recorder.record_failure(session, "control.error", failure(world, 1), control="resolve")
+        event_recorder.record_failure(session, "control.error", failure(system, 1), control="resolve")
 
     assert [(line["event"], line["log_level"], line["control"]) for line in lines] == [
         ("control.error", "error", "resolve")
     ]
-    assert world.rows("SELECT count(*) AS n FROM failures")[0].n == 1
+    assert system.rows("SELECT count(*) AS n FROM failures")[0].n == 1

@@ -10,12 +10,12 @@ from db import failure as failures
 from db import failure_closing, failure_filter
 from db.session import transaction
 from db.statement import Statement
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def failure(world: World, subject: str, **more: Any) -> failures.NewFailure:
+def failure(system: SyncSystem, subject: str, **more: Any) -> failures.NewFailure:
     given: dict[str, Any] = {
-        "connector_key": world.connector_key,
+        "connector_key": system.connector_key,
         "kind": "record",
         "subject": subject,
         "direction": "incoming",
@@ -27,67 +27,67 @@ def failure(world: World, subject: str, **more: Any) -> failures.NewFailure:
     return failures.NewFailure(**given | more)
 
 
-def test_many_failures_are_one_statement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_failures_are_one_statement(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Statement] = []
     run = Statement.run
     monkeypatch.setattr(Statement, "run", lambda self, *given: (ran.append(self), run(self, *given))[1])
 
     with transaction() as session:
-        failures.keep_failures(session, [failure(world, f"incoming:person:{n}") for n in range(500)])
+        failures.keep_failures(session, [failure(system, f"incoming:person:{n}") for n in range(500)])
 
     assert len(ran) == 1
-    assert world.rows("SELECT count(*) AS n FROM failures")[0].n == 500
+    assert system.rows("SELECT count(*) AS n FROM failures")[0].n == 500
 
 
-def test_what_a_failure_holds_comes_back_as_it_was(world: World) -> None:
+def test_what_a_failure_holds_comes_back_as_it_was(system: SyncSystem) -> None:
     held = {"payload": b"\x00\xff{", "exchange": {"status": 400, "path": "/v2"}, "traceback": None, "run_id": 2**40}
     with transaction() as session:
-        failures.keep_failures(session, [failure(world, "incoming:person:1", **held)])
+        failures.keep_failures(session, [failure(system, "incoming:person:1", **held)])
         [kept] = failure_filter.find_failures(session)
         assert failures.payload_of(kept) == held["payload"]
 
     assert (kept.exchange, kept.traceback, kept.run_id) == (held["exchange"], None, 2**40)
     assert (kept.detail, kept.attempts, kept.state) == ("50 %, 'quoted', {braces}", 1, "open")
-    assert kept.fingerprint == failure(world, "incoming:person:1").fingerprint
+    assert kept.fingerprint == failure(system, "incoming:person:1").fingerprint
 
 
-def test_one_subject_shows_once_with_its_newest_reason(world: World) -> None:
-    first, second = failure(world, "batch:1", attempts=2), failure(world, "batch:1", reason="gone", attempts=3)
+def test_one_subject_shows_once_with_its_newest_reason(system: SyncSystem) -> None:
+    first, second = failure(system, "batch:1", attempts=2), failure(system, "batch:1", reason="gone", attempts=3)
     with transaction() as session:
         failures.keep_failures(session, [first, second])
         failures.keep_failures(session, [first])
         failures.keep_failures(session, [])
 
-    rows = world.rows("SELECT reason, attempts FROM failures")
+    rows = system.rows("SELECT reason, attempts FROM failures")
     assert [tuple(row) for row in rows] == [("option_unknown", 7)]
 
 
-def test_a_run_is_looked_up_within_its_connector(world: World) -> None:
-    mine = failure(world, "incoming:person:1", run_id=7)
+def test_a_run_is_looked_up_within_its_connector(system: SyncSystem) -> None:
+    mine = failure(system, "incoming:person:1", run_id=7)
     with transaction() as session:
         failures.keep_failures(session, [mine])
         told = [
             failures.told_in_run(session, key, 7, [mine.subject])
-            for key in (world.connector_key, world.connector_key + 1)
+            for key in (system.connector_key, system.connector_key + 1)
         ]
 
     assert told == [{(mine.subject, "option_unknown")}, set()]
 
 
 @pytest.mark.parametrize("others", [0, 2, 99, 100, 250], ids="{} others are open".format)
-def test_rejected_fields_of_records_that_came_through_are_closed(world: World, others: int) -> None:
+def test_rejected_fields_of_records_that_came_through_are_closed(system: SyncSystem, others: int) -> None:
     def field_of(record_id: int, field: str, **more: Any) -> failures.NewFailure:
         subject = failures.field_subject("incoming", "person", str(record_id), field)
-        return failure(world, subject, kind="field", field=field, record_id=str(record_id), **more)
+        return failure(system, subject, kind="field", field=field, record_id=str(record_id), **more)
 
     refused, healed = field_of(7, "label"), [field_of(7, "size"), field_of(900_008, "size")]
     untouched = [field_of(1_000 + number, "size") for number in range(others)]
-    record = failure(world, "incoming:person:7", record_id="7")
+    record = failure(system, "incoming:person:7", record_id="7")
     with transaction() as session:
         failures.keep_failures(session, [refused, *healed, *untouched, record])
         ids = [str(number) for number in [*range(1, 500), 900_008]]
-        where = (world.connector_key, "incoming", "person")
+        where = (system.connector_key, "incoming", "person")
         failure_closing.close_fields(session, *where, ids, refused=[("7", "label")])
 
-    rows = world.rows("SELECT subject FROM failures WHERE state = 'replayed'")
+    rows = system.rows("SELECT subject FROM failures WHERE state = 'replayed'")
     assert {row.subject for row in rows} == {each.subject for each in healed}

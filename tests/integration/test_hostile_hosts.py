@@ -19,8 +19,8 @@ from pipeline.jobs import exports
 from pipeline.settings import settings
 from pipeline.sync.connectors import setup
 from pipeline.sync.connectors.setup import NO_ANSWER, SetupRefused
+from tests.system import SyncSystem
 from tests.unit.clients.hostile_hosts import HOSTILE_HOSTS, PRIVATE
-from tests.world import World
 
 HULL_ID = "65f000000000000000000001"
 PUBLIC = "93.184.216.34"
@@ -49,8 +49,8 @@ class Outside:
 
 
 @pytest.fixture
-def outside(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    """The world's connector, and everything else on the network; no place inside is allowed."""
+def outside(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
+    """The system's connector, and everything else on the network; no place inside is allowed."""
     connections.use_http(None)
     chosen = settings()
     settings_room.use(
@@ -101,22 +101,22 @@ def test_a_resolver_that_changes_its_mind_is_asked_once(outside: Outside) -> Non
 
 
 @pytest.mark.parametrize("host", [each for each in HOSTILE_HOSTS if "\0" not in each])
-def test_an_organization_that_is_stored_is_checked_as_well(outside: Outside, world: World, host: str) -> None:
+def test_an_organization_that_is_stored_is_checked_as_well(outside: Outside, system: SyncSystem, host: str) -> None:
     with transaction() as session:
-        connectors.get_connector(session, world.connector_key).hull_organization = host
+        connectors.get_connector(session, system.connector_key).hull_organization = host
     with transaction() as session, pytest.raises(ConfigurationError, match="host_refused"):
-        wiring.open_connector(session, world.connector_key)
+        wiring.open_connector(session, system.connector_key)
 
     assert (outside.asked, outside.called) == (0, [])
 
 
 @pytest.mark.parametrize("host", [*HOSTILE_HOSTS, "acme.pipedrive.com.evil.example", "evil.example"])
-def test_the_api_domain_of_a_token_answer_is_checked(outside: Outside, world: World, host: str) -> None:
+def test_the_api_domain_of_a_token_answer_is_checked(outside: Outside, system: SyncSystem, host: str) -> None:
     given = {"refresh_token": "r", "expires_in_s": 60.0, "scopes": None}
     grant = Grant(access_token="a", api_domain=f"https://{host}", **given)  # type: ignore[arg-type]
 
     with pytest.raises(ConfigurationError, match="host_refused"):
-        wiring.try_grant(world.connector_key, grant)
+        wiring.try_grant(system.connector_key, grant)
     with pytest.raises(ConfigurationError, match="host_refused"):
         wiring.try_token("t", lambda _call: None, f"https://{host}").me()
     assert (outside.asked, outside.called) == (0, [])
@@ -132,11 +132,13 @@ def test_a_company_of_pipedrive_that_leads_inside_is_not_called(outside: Outside
 
 
 @pytest.mark.parametrize("host", HOSTILE_HOSTS)
-def test_a_file_of_an_export_is_refused_before_it_is_written_down(outside: Outside, world: World, host: str) -> None:
+def test_a_file_of_an_export_is_refused_before_it_is_written_down(
+    outside: Outside, system: SyncSystem, host: str
+) -> None:
     order = exports.ExportOrder(url=f"https://{host}/a.json", form="json", entity="person")  # type: ignore[arg-type]
 
     with pytest.raises(Rejected, match="export_host_refused"):
-        exports.enqueue(world.connector_key, order)
+        exports.enqueue(system.connector_key, order)
     assert (outside.asked, outside.called) == (0, [])
 
 

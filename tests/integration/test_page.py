@@ -8,12 +8,12 @@ from db import id_mapping
 from db.page import Overtaken, PageContext, PageRow, write_page
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def context(world: World) -> PageContext:
+def context(system: SyncSystem) -> PageContext:
     return PageContext(
-        connector_key=world.connector_key,
+        connector_key=system.connector_key,
         entity=Entity.PERSON,
         event="incoming.user.success",
         cause="fetch",
@@ -29,9 +29,9 @@ def row(pipedrive_id: int, version: int = 10) -> PageRow:
     return PageRow(pipedrive_id, version, f"d{version}", said, b"s%d" % version, None, said, 1)
 
 
-def written(world: World) -> list[tuple[int, int, str, int, int]]:
+def written(system: SyncSystem) -> list[tuple[int, int, str, int, int]]:
     """Id, version and state of each mapping, its snapshot's version, and how many events there are."""
-    rows = world.rows(
+    rows = system.rows(
         """SELECT m.pipedrive_id, m.version, m.state, s.version AS kept, count(e.id) AS events FROM id_mappings m
              JOIN snapshots s ON s.record_id = m.pipedrive_id::text JOIN sync_events e ON e.pipedrive_id = m.pipedrive_id
             GROUP BY 1, 2, 3, 4 ORDER BY 1"""
@@ -40,52 +40,52 @@ def written(world: World) -> list[tuple[int, int, str, int, int]]:
 
 
 @pytest.mark.parametrize("known", [None, set()])
-def test_records_nobody_has_heard_of_are_written_either_way(world: World, known: set[int] | None) -> None:
+def test_records_nobody_has_heard_of_are_written_either_way(system: SyncSystem, known: set[int] | None) -> None:
     with transaction() as session:
-        assert write_page(session, context(world), [row(2), row(1)], known) == Overtaken()
+        assert write_page(session, context(system), [row(2), row(1)], known) == Overtaken()
 
-    assert written(world) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
+    assert written(system) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
 
 
-def test_a_page_of_which_somebody_else_was_first_with_one_record_is_merged(world: World) -> None:
+def test_a_page_of_which_somebody_else_was_first_with_one_record_is_merged(system: SyncSystem) -> None:
     with transaction() as session:
-        write_page(session, context(world), [row(2, 20)], set())
+        write_page(session, context(system), [row(2, 20)], set())
     with transaction() as session:
-        overtaken = write_page(session, context(world), [row(1), row(2), row(3)], set())
+        overtaken = write_page(session, context(system), [row(1), row(2), row(3)], set())
 
     assert overtaken == Overtaken(moved_on=frozenset({2}))
-    assert written(world) == [(1, 10, "full", 10, 1), (2, 20, "full", 20, 1), (3, 10, "full", 10, 1)]
+    assert written(system) == [(1, 10, "full", 10, 1), (2, 20, "full", 20, 1), (3, 10, "full", 10, 1)]
 
 
-def test_known_and_unknown_records_may_share_a_page(world: World) -> None:
+def test_known_and_unknown_records_may_share_a_page(system: SyncSystem) -> None:
     with transaction() as session:
-        write_page(session, context(world), [row(1)], set())
+        write_page(session, context(system), [row(1)], set())
     with transaction() as session:
-        assert write_page(session, context(world), [row(1, 20), row(2, 20)], {1}) == Overtaken()
+        assert write_page(session, context(system), [row(1, 20), row(2, 20)], {1}) == Overtaken()
 
-    assert written(world) == [(1, 20, "full", 20, 2), (2, 20, "full", 20, 1)]
+    assert written(system) == [(1, 20, "full", 20, 2), (2, 20, "full", 20, 1)]
 
 
 @pytest.mark.parametrize("known", [set(), {1, 2}])
-def test_what_somebody_else_told_in_the_same_state_is_logged_once(world: World, known: set[int]) -> None:
+def test_what_somebody_else_told_in_the_same_state_is_logged_once(system: SyncSystem, known: set[int]) -> None:
     with transaction() as session:
-        write_page(session, context(world), [row(2)], set())
+        write_page(session, context(system), [row(2)], set())
     with transaction() as session:
-        overtaken = write_page(session, context(world), [row(1), row(2)], known)
+        overtaken = write_page(session, context(system), [row(1), row(2)], known)
 
     assert overtaken == Overtaken(told_before=frozenset({2}))
-    assert written(world) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
+    assert written(system) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
 
 
 @pytest.mark.parametrize(
     ("read", "is_left_out"), [(("d10", 10), True), (("d10", 11), False), (("d9", 10), False), (("d1", 10), False)]
 )
 def test_what_was_delivered_is_left_out_only_of_a_record_that_is_stored_as_it_was_read(
-    world: World, read: tuple[str, int], is_left_out: bool
+    system: SyncSystem, read: tuple[str, int], is_left_out: bool
 ) -> None:
     with transaction() as session:
-        write_page(session, context(world), [row(1)], set())
-        known = id_mapping.known(session, world.connector_key, Entity.PERSON, [1, 2], unchanged=[read, ("d5", 5)])
+        write_page(session, context(system), [row(1)], set())
+        known = id_mapping.known(session, system.connector_key, Entity.PERSON, [1, 2], unchanged=[read, ("d5", 5)])
 
     assert list(known) == [1]
     assert (known[1].version, known[1].digest) == (10, "d10")

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from db.session import transaction
 from db.statement import Statement
 from pipeline.error_kinds import classify
-from tests.world import World
+from tests.system import SyncSystem
 
 
 def test_casts_percent_signs_and_values_come_through(database: str) -> None:
@@ -24,7 +24,7 @@ def test_no_row_is_none(database: str) -> None:
         assert Statement("SELECT 1 WHERE :no").row(session, {"no": False}) is None
 
 
-def test_a_refusal_is_sqlalchemys(world: World) -> None:
+def test_a_refusal_is_sqlalchemys(system: SyncSystem) -> None:
     twice = Statement(
         "INSERT INTO connectors (id, name, hull_organization) SELECT :id, n, n FROM generate_series(1, 2) n"
     )
@@ -43,7 +43,7 @@ def test_a_lost_connection_is_the_world_being_unwell_and_is_not_used_again(datab
 
 
 @pytest.mark.parametrize("by_statement", [True, False])
-def test_a_connection_to_a_demoted_server_is_not_used_again(world: World, by_statement: bool) -> None:
+def test_a_connection_to_a_demoted_server_is_not_used_again(system: SyncSystem, by_statement: bool) -> None:
     write = "UPDATE connectors SET name = 'x' WHERE false"
 
     def fail() -> None:

@@ -15,10 +15,10 @@ from db.session import transaction
 from pipeline.sync import upkeep
 from pipeline.sync.stage import StageFailed
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def test_tidying_forgets_what_was_dealt_with_long_ago_and_nothing_else(world: World) -> None:
+def test_tidying_forgets_what_was_dealt_with_long_ago_and_nothing_else(system: SyncSystem) -> None:
     with transaction() as session:
         for key, state, days in (("old", "folded", 40), ("old-new", "new", 40), ("fresh", "folded", 1)):
             session.execute(
@@ -26,7 +26,7 @@ def test_tidying_forgets_what_was_dealt_with_long_ago_and_nothing_else(world: Wo
                     "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
                     " VALUES (:c, 'hull', :key, '', :state, now() - make_interval(days => :days))"
                 ),
-                {"c": world.connector_key, "key": key, "state": state, "days": days},
+                {"c": system.connector_key, "key": key, "state": state, "days": days},
             )
         for state in ("done", "failed", "cancelled"):
             session.execute(
@@ -34,16 +34,16 @@ def test_tidying_forgets_what_was_dealt_with_long_ago_and_nothing_else(world: Wo
                     "INSERT INTO batches (connector_key, direction, entity, queue, state, created_at)"
                     " VALUES (:c, 'incoming', 'person', 'live', :state, now() - interval '40 days')"
                 ),
-                {"c": world.connector_key, "state": state},
+                {"c": system.connector_key, "state": state},
             )
 
     upkeep.tidy()
 
-    assert {row.key for row in world.rows("SELECT key FROM deliveries")} == {"old-new", "fresh"}
-    assert [row.state for row in world.rows("SELECT state FROM batches")] == ["failed"]
+    assert {row.key for row in system.rows("SELECT key FROM deliveries")} == {"old-new", "fresh"}
+    assert [row.state for row in system.rows("SELECT state FROM batches")] == ["failed"]
 
 
-def test_a_step_that_fails_keeps_no_other_from_its_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_fails_keeps_no_other_from_its_turn(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[str] = []
 
     def step(name: str) -> Callable[[], None]:
@@ -64,39 +64,39 @@ def test_a_step_that_fails_keeps_no_other_from_its_turn(world: World, monkeypatc
     assert [(line["event"], line["step"]) for line in log] == [("tidy.step_failed", "dropped")]
 
 
-def test_much_is_deleted_in_several_transactions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_much_is_deleted_in_several_transactions(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "AT_ONCE", 10)
-    world.change_rows(
+    system.change_rows(
         "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
         " SELECT :c, 'hull', n, '', 'folded', now() - interval '40 days' FROM generate_series(1, 35) n",
-        c=world.connector_key,
+        c=system.connector_key,
     )
 
     assert upkeep.STEPS["deliveries"]() == 35
-    assert world.rows("SELECT 1 FROM deliveries") == []
+    assert system.rows("SELECT 1 FROM deliveries") == []
 
 
 def test_failures_and_jobs_that_ended_long_ago_are_deleted_and_open_ones_are_kept(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "AT_ONCE", 2)
-    world.change_rows(
+    system.change_rows(
         "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint, state,"
         " updated_at) SELECT :c, 'record', n, 'incoming', 'person', 'load', 'x', '', '',"
         " CASE WHEN n % 2 = 0 THEN 'open' ELSE 'discarded' END,"
         " now() - make_interval(days => CASE WHEN n = 1 THEN 80 ELSE 100 END) FROM generate_series(1, 10) n",
-        c=world.connector_key,
+        c=system.connector_key,
     )
-    world.change_rows(
+    system.change_rows(
         "INSERT INTO jobs (connector_key, kind, dedupe_key, state, ended_at)"
         " SELECT :c, 'status', n, CASE WHEN n = 1 THEN 'due' ELSE 'done' END,"
         " CASE WHEN n > 1 THEN now() - interval '31 days' END FROM generate_series(1, 6) n",
-        c=world.connector_key,
+        c=system.connector_key,
     )
 
     upkeep.tidy()
 
-    assert [row.subject for row in world.rows("SELECT subject FROM failures ORDER BY id")] == [
+    assert [row.subject for row in system.rows("SELECT subject FROM failures ORDER BY id")] == [
         "1",
         "2",
         "4",
@@ -104,10 +104,12 @@ def test_failures_and_jobs_that_ended_long_ago_are_deleted_and_open_ones_are_kep
         "8",
         "10",
     ]
-    assert [row.state for row in world.rows("SELECT state FROM jobs")] == ["due"]
+    assert [row.state for row in system.rows("SELECT state FROM jobs")] == ["due"]
 
 
-def test_an_old_day_that_somebody_reads_is_left_alone_and_writers_wait_no_longer_than_a_second(world: World) -> None:
+def test_an_old_day_that_somebody_reads_is_left_alone_and_writers_wait_no_longer_than_a_second(
+    system: SyncSystem,
+) -> None:
     long_ago = datetime.now(UTC).date() - timedelta(days=200)
     with transaction() as session:
         sync_event.make_partitions(session, long_ago, 0)

@@ -17,17 +17,17 @@ from pipeline import wiring
 from pipeline.domain.budget import Allowance
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import fill
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def ledger(world: World) -> set[tuple[str, str, int, int]]:
-    return {tuple(row) for row in world.rows("SELECT lane, operation, calls, tokens FROM token_ledger")}
+def ledger(system: SyncSystem) -> set[tuple[str, str, int, int]]:
+    return {tuple(row) for row in system.rows("SELECT lane, operation, calls, tokens FROM token_ledger")}
 
 
-def ask(world: World, lane: str = "control") -> None:
+def ask(system: SyncSystem, lane: str = "control") -> None:
     """Call Pipedrive, and leave it to others to write that down."""
     with transaction() as session:
-        wired = wiring.open_connector(session, world.connector_key, lane=lane)
+        wired = wiring.open_connector(session, system.connector_key, lane=lane)
     wired.pipedrive.me()
 
 
@@ -50,59 +50,59 @@ def company_of(key: int) -> str:
         return token_ledger.terms(session, key).company
 
 
-def test_a_fetch_leaves_in_the_ledger_what_pipedrive_counted(world: World) -> None:
-    fill(world, persons=120, organizations=0)
-    world.fetch(Entity.PERSON)
-    written = world.rows("SELECT sum(calls) AS calls, sum(tokens) AS tokens FROM token_ledger")[0]
-    counted = world.pipedrive.ledger.stats()
+def test_a_fetch_leaves_in_the_ledger_what_pipedrive_counted(system: SyncSystem) -> None:
+    fill(system, persons=120, organizations=0)
+    system.fetch(Entity.PERSON)
+    written = system.rows("SELECT sum(calls) AS calls, sum(tokens) AS tokens FROM token_ledger")[0]
+    counted = system.pipedrive.ledger.stats()
 
     assert (written.calls, written.tokens) == (counted["requests_total"], counted["tokens_total"])
 
 
-def test_calls_add_up_by_lane_and_operation(world: World) -> None:
+def test_calls_add_up_by_lane_and_operation(system: SyncSystem) -> None:
     for lane in ("control", "control", "verify"):
-        ask(world, lane)
+        ask(system, lane)
     token_ledger.settle_rest()
 
-    assert ledger(world) == {("control", "me", 2, 4), ("verify", "me", 1, 2)}
+    assert ledger(system) == {("control", "me", 2, 4), ("verify", "me", 1, 2)}
 
 
-def test_a_refused_call_is_a_call_and_costs_nothing(world: World) -> None:
-    world.pipedrive.faults.add("/users/me", "429_burst")
+def test_a_refused_call_is_a_call_and_costs_nothing(system: SyncSystem) -> None:
+    system.pipedrive.faults.add("/users/me", "429_burst")
     with pytest.raises(Exception, match="rate_limited"):
-        ask(world)
+        ask(system)
     token_ledger.settle_rest()
 
-    assert ledger(world) == {("control", "me", 1, 0)}
+    assert ledger(system) == {("control", "me", 1, 0)}
 
 
-def test_a_transaction_that_fails_leaves_the_calls_to_the_next_one(world: World) -> None:
-    ask(world)
+def test_a_transaction_that_fails_leaves_the_calls_to_the_next_one(system: SyncSystem) -> None:
+    ask(system)
     with pytest.raises(ZeroDivisionError), transaction():
         raise ZeroDivisionError
 
-    assert ledger(world) == set()  # a transaction of its own, which wrote what was owed
-    assert ledger(world) == {("control", "me", 1, 2)}
+    assert ledger(system) == set()  # a transaction of its own, which wrote what was owed
+    assert ledger(system) == {("control", "me", 1, 2)}
 
 
-def test_a_commit_that_fails_leaves_the_calls_to_the_next_one(world: World) -> None:
-    ask(world)
+def test_a_commit_that_fails_leaves_the_calls_to_the_next_one(system: SyncSystem) -> None:
+    ask(system)
     with pytest.raises(IntegrityError):
         fail_to_commit()
     token_ledger.settle_rest()
 
-    assert ledger(world) == {("control", "me", 1, 2)}
+    assert ledger(system) == {("control", "me", 1, 2)}
 
 
-def test_a_connector_that_is_gone_stops_nobody(world: World) -> None:
+def test_a_connector_that_is_gone_stops_nobody(system: SyncSystem) -> None:
     token_ledger.owe(999, "live", "get", 1)
-    ask(world)
+    ask(system)
     token_ledger.settle_rest()
 
-    assert ledger(world) == {("control", "me", 1, 2)}
+    assert ledger(system) == {("control", "me", 1, 2)}
 
 
-def test_nothing_owed_is_nothing_written(world: World, statements: list[str]) -> None:
+def test_nothing_owed_is_nothing_written(system: SyncSystem, statements: list[str]) -> None:
     with transaction():
         pass
 
@@ -126,14 +126,14 @@ def statements(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
     event.remove(engine(), "before_cursor_execute", note)
 
 
-def test_a_stage_writes_one_statement_if_it_called_and_none_if_not(world: World, statements: list[str]) -> None:
-    fill(world, persons=120, organizations=0)
-    world.fetch(Entity.PERSON)
-    world.start(Entity.PERSON)
+def test_a_stage_writes_one_statement_if_it_called_and_none_if_not(system: SyncSystem, statements: list[str]) -> None:
+    fill(system, persons=120, organizations=0)
+    system.fetch(Entity.PERSON)
+    system.start(Entity.PERSON)
     written = []
-    while (due := world.due()) is not None:
+    while (due := system.due()) is not None:
         statements.clear()
-        world.step(*due)
+        system.step(*due)
         written.append((due[2], sum("INTO token_ledger" in each for each in statements)))
 
     first, *others = [count for stage, count in written if stage == "extract"]
@@ -141,20 +141,20 @@ def test_a_stage_writes_one_statement_if_it_called_and_none_if_not(world: World,
     assert {count for stage, count in written if stage != "extract"} == {0}
 
 
-def test_connectors_of_one_company_are_known_by_its_number_or_its_origin(world: World) -> None:
+def test_connectors_of_one_company_are_known_by_its_number_or_its_origin(system: SyncSystem) -> None:
     numbered = another_connector("numbered", company_id=77, pipedrive_company="https://acme.pipedrive.com")
     renamed = another_connector("renamed", company_id=77, pipedrive_company="https://acme2.pipedrive.com")
     older = another_connector("older", pipedrive_company="https://acme.pipedrive.com")
     other = another_connector("other", pipedrive_company="https://other.pipedrive.com")
 
     assert company_of(numbered) == company_of(renamed) == company_of(older)
-    assert len({company_of(numbered), company_of(other), company_of(world.connector_key)}) == 3
+    assert len({company_of(numbered), company_of(other), company_of(system.connector_key)}) == 3
 
 
 @pytest.mark.usefixtures("noon")
-def test_what_one_connector_spends_the_other_has_no_more(world: World) -> None:
-    world.change_rows("UPDATE connectors SET company_id = 77")
-    ask(world)
+def test_what_one_connector_spends_the_other_has_no_more(system: SyncSystem) -> None:
+    system.change_rows("UPDATE connectors SET company_id = 77")
+    ask(system)
     token_ledger.settle_rest()
     twin = another_connector("twin", company_id=77)
     with transaction() as session:
@@ -164,29 +164,29 @@ def test_what_one_connector_spends_the_other_has_no_more(world: World) -> None:
 
 
 @pytest.mark.usefixtures("noon")
-def test_yesterday_is_not_today(world: World) -> None:
-    ask(world)
+def test_yesterday_is_not_today(system: SyncSystem) -> None:
+    ask(system)
     token_ledger.settle_rest()
-    world.change_rows("UPDATE token_ledger SET day = day - 1")
+    system.change_rows("UPDATE token_ledger SET day = day - 1")
     with transaction() as session:
-        company = token_ledger.terms(session, world.connector_key).company
+        company = token_ledger.terms(session, system.connector_key).company
         assert token_ledger.spent_today(session, company) == 0
         assert [(each.calls, each.tokens) for each in token_ledger.last_days(session, company, 7)] == [(1, 2)]
         assert token_ledger.last_days(session, company, 1) == []
 
 
-def test_the_settings_in_force_say_how_large_the_day_is(world: World) -> None:
+def test_the_settings_in_force_say_how_large_the_day_is(system: SyncSystem) -> None:
     with transaction() as session:
-        assert token_ledger.terms(session, world.connector_key).allowance == Allowance()
-    world.change_settings(daily_tokens=1_000, live_reserve=0.5)
+        assert token_ledger.terms(session, system.connector_key).allowance == Allowance()
+    system.change_settings(daily_tokens=1_000, live_reserve=0.5)
     with transaction() as session:
-        assert token_ledger.terms(session, world.connector_key).allowance == Allowance(1_000, 0.5)
+        assert token_ledger.terms(session, system.connector_key).allowance == Allowance(1_000, 0.5)
 
 
-def test_a_connector_takes_its_ledger_along_when_it_goes(world: World) -> None:
-    ask(world)
+def test_a_connector_takes_its_ledger_along_when_it_goes(system: SyncSystem) -> None:
+    ask(system)
     token_ledger.settle_rest()
     with transaction() as session:
-        connectors.remove_rows_of(session, world.connector_key)
+        connectors.remove_rows_of(session, system.connector_key)
 
-    assert ledger(world) == set()
+    assert ledger(system) == set()

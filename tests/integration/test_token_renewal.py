@@ -20,41 +20,41 @@ from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.wiring import Wired
 from tests.authorising import Person, installed_app, replace_api_token
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 WORKERS = 20
 
 
 @pytest.fixture
-def joined(world: World) -> Iterator[World]:
-    """A world whose connector was connected by OAuth a moment ago."""
-    with installed_app(world):
-        assert Person(world).authorise().status_code == 200
-        yield world
+def joined(system: SyncSystem) -> Iterator[SyncSystem]:
+    """A system whose connector was connected by OAuth a moment ago."""
+    with installed_app(system):
+        assert Person(system).authorise().status_code == 200
+        yield system
 
 
-def opened(world: World) -> Wired:
+def opened(system: SyncSystem) -> Wired:
     with transaction() as session:
-        return wiring.open_connector(session, world.connector_key)
+        return wiring.open_connector(session, system.connector_key)
 
 
-def counts(world: World) -> dict[str, int]:
-    return dict(world.pipedrive.grants.counts)
+def counts(system: SyncSystem) -> dict[str, int]:
+    return dict(system.pipedrive.grants.counts)
 
 
-def held(world: World) -> Any:
+def held(system: SyncSystem) -> Any:
     """What Pipedrive knows of our authorisation."""
-    return next(iter(world.pipedrive.grants._installations.values()))
+    return next(iter(system.pipedrive.grants._installations.values()))
 
 
-def state(world: World) -> tuple[str, str | None]:
+def state(system: SyncSystem) -> tuple[str, str | None]:
     with transaction() as session:
-        row = get_connector(session, world.connector_key)
+        row = get_connector(session, system.connector_key)
     return row.state, row.pause_reason
 
 
-def let_it_end_in(world: World, seconds: int) -> None:
-    world.change_rows(
+def let_it_end_in(system: SyncSystem, seconds: int) -> None:
+    system.change_rows(
         "UPDATE credentials SET expires_at = now() + make_interval(secs => :s), updated_at = now() - interval '55 min'"
         " WHERE name = 'pipedrive_access_token'",
         s=seconds,
@@ -79,7 +79,7 @@ def all_at_once(workers: list[Wired]) -> list[str]:
 
 @pytest.mark.parametrize("rotate", [False, True])
 @pytest.mark.parametrize("ends_older", [False, True])
-def test_twenty_workers_that_are_refused_renew_once(joined: World, rotate: bool, ends_older: bool) -> None:
+def test_twenty_workers_that_are_refused_renew_once(joined: SyncSystem, rotate: bool, ends_older: bool) -> None:
     switches = joined.pipedrive.grants.switches
     switches.rotate_refresh_tokens, switches.refresh_ends_older = rotate, ends_older
     workers = [opened(joined) for _ in range(WORKERS)]
@@ -90,7 +90,7 @@ def test_twenty_workers_that_are_refused_renew_once(joined: World, rotate: bool,
     assert state(joined) == ("active", None)
 
 
-def test_twenty_workers_whose_token_is_about_to_end_renew_once(joined: World) -> None:
+def test_twenty_workers_whose_token_is_about_to_end_renew_once(joined: SyncSystem) -> None:
     let_it_end_in(joined, 240)
     workers = [opened(joined) for _ in range(WORKERS)]
 
@@ -99,7 +99,7 @@ def test_twenty_workers_whose_token_is_about_to_end_renew_once(joined: World) ->
     assert joined.pipedrive.ledger.statuses[401] == 0
 
 
-def test_twenty_workers_learn_from_one_answer_that_the_authorisation_is_over(joined: World) -> None:
+def test_twenty_workers_learn_from_one_answer_that_the_authorisation_is_over(joined: SyncSystem) -> None:
     workers = [opened(joined) for _ in range(WORKERS)]
     joined.pipedrive.grants.revoke_all()
 
@@ -108,7 +108,7 @@ def test_twenty_workers_learn_from_one_answer_that_the_authorisation_is_over(joi
     assert state(joined) == ("paused", "unauthorized")
 
 
-def test_a_token_that_is_good_for_long_is_left_alone(joined: World) -> None:
+def test_a_token_that_is_good_for_long_is_left_alone(joined: SyncSystem) -> None:
     let_it_end_in(joined, 360)
 
     opened(joined).pipedrive.me()
@@ -116,7 +116,7 @@ def test_a_token_that_is_good_for_long_is_left_alone(joined: World) -> None:
     assert counts(joined)["refreshes"] == 0
 
 
-def test_a_renewed_token_is_good_again(joined: World) -> None:
+def test_a_renewed_token_is_good_again(joined: SyncSystem) -> None:
     let_it_end_in(joined, 10)
     for _ in range(3):
         opened(joined).pipedrive.me()
@@ -127,7 +127,7 @@ def test_a_renewed_token_is_good_again(joined: World) -> None:
     assert (counts(joined)["refreshes"], left.long) == (1, True)
 
 
-def test_a_short_life_does_not_mean_a_renewal_with_every_call(joined: World) -> None:
+def test_a_short_life_does_not_mean_a_renewal_with_every_call(joined: SyncSystem) -> None:
     joined.pipedrive.grants.switches.token_lifetime_s = 120
     let_it_end_in(joined, 10)
     for _ in range(5):
@@ -136,7 +136,7 @@ def test_a_short_life_does_not_mean_a_renewal_with_every_call(joined: World) -> 
     assert counts(joined)["refreshes"] == 1
 
 
-def test_a_refresh_token_that_changes_is_kept(joined: World) -> None:
+def test_a_refresh_token_that_changes_is_kept(joined: SyncSystem) -> None:
     joined.pipedrive.grants.switches.rotate_refresh_tokens = True
     for _ in range(3):
         joined.pipedrive.grants.expire_access_tokens()
@@ -158,7 +158,7 @@ def test_a_refresh_token_that_changes_is_kept(joined: World) -> None:
         *[("status", {"status": status, "body": {"success": False, "error": "No"}}) for status in (400, 401, 403, 404)],
     ],
 )
-def test_a_token_endpoint_that_is_unwell_is_waited_for(joined: World, kind: Any, options: dict[str, Any]) -> None:
+def test_a_token_endpoint_that_is_unwell_is_waited_for(joined: SyncSystem, kind: Any, options: dict[str, Any]) -> None:
     joined.pipedrive.faults.add("/oauth/token", kind, method="POST", **options)
     joined.pipedrive.grants.expire_access_tokens()
     worker = opened(joined)
@@ -169,7 +169,7 @@ def test_a_token_endpoint_that_is_unwell_is_waited_for(joined: World, kind: Any,
     assert state(joined) == ("active", None)
 
 
-def test_a_changed_refresh_token_whose_answer_was_lost_ends_in_a_pause(joined: World) -> None:
+def test_a_changed_refresh_token_whose_answer_was_lost_ends_in_a_pause(joined: SyncSystem) -> None:
     joined.pipedrive.grants.switches.rotate_refresh_tokens = True
     joined.pipedrive.grants.expire_access_tokens()
     joined.pipedrive.faults.add("/oauth/token", "status", method="POST", status=502, late=True)
@@ -182,7 +182,7 @@ def test_a_changed_refresh_token_whose_answer_was_lost_ends_in_a_pause(joined: W
     assert state(joined) == ("paused", "unauthorized")
 
 
-def test_what_was_refused_while_another_worker_had_renewed_is_tried_with_the_new_token(joined: World) -> None:
+def test_what_was_refused_while_another_worker_had_renewed_is_tried_with_the_new_token(joined: SyncSystem) -> None:
     early, late = opened(joined), opened(joined)
     joined.pipedrive.grants.expire_access_tokens()
     early.pipedrive.me()
@@ -192,7 +192,7 @@ def test_what_was_refused_while_another_worker_had_renewed_is_tried_with_the_new
     assert counts(joined)["refreshes"] == 1
 
 
-def test_a_company_that_renamed_itself_is_called_at_its_new_address(joined: World) -> None:
+def test_a_company_that_renamed_itself_is_called_at_its_new_address(joined: SyncSystem) -> None:
     joined.pipedrive.grants.switches.api_domain = "https://renamed.pipedrive.com"
     joined.pipedrive.grants.expire_access_tokens()
     opened(joined).pipedrive.me()
@@ -201,7 +201,7 @@ def test_a_company_that_renamed_itself_is_called_at_its_new_address(joined: Worl
         assert get_connector(session, joined.connector_key).pipedrive_company == "https://renamed.pipedrive.com"
 
 
-def test_a_foreign_host_in_a_renewal_is_refused_and_nothing_kept(joined: World) -> None:
+def test_a_foreign_host_in_a_renewal_is_refused_and_nothing_kept(joined: SyncSystem) -> None:
     joined.pipedrive.grants.switches.api_domain = "https://evil.example"
     joined.pipedrive.grants.expire_access_tokens()
     before = joined.rows("SELECT name, ciphertext, expires_at FROM credentials ORDER BY name")
@@ -214,7 +214,7 @@ def test_a_foreign_host_in_a_renewal_is_refused_and_nothing_kept(joined: World) 
     assert joined.rows("SELECT name, ciphertext, expires_at FROM credentials ORDER BY name") == before
 
 
-def test_an_app_that_is_not_set_up_any_more_is_told_as_such(joined: World) -> None:
+def test_an_app_that_is_not_set_up_any_more_is_told_as_such(joined: SyncSystem) -> None:
     joined.pipedrive.grants.expire_access_tokens()
 
     with installed_app(joined, pipedrive_client_secret=None), pytest.raises(ConfigurationError) as caught:
@@ -224,7 +224,7 @@ def test_an_app_that_is_not_set_up_any_more_is_told_as_such(joined: World) -> No
     assert state(joined) == ("paused", "app_missing")
 
 
-def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corrected(joined: World) -> None:
+def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corrected(joined: SyncSystem) -> None:
     joined.company.create_person(name="Ann", emails=[{"value": "ann@example.com", "primary": True}])
     joined.pipedrive.grants.expire_access_tokens()
     with installed_app(joined, pipedrive_client_secret="wrong"):
@@ -247,7 +247,7 @@ def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corre
         assert joined.module("sync.connectors.status").sentences(session, joined.connector_key) == []
 
 
-def test_a_resumed_connector_asks_again(joined: World) -> None:
+def test_a_resumed_connector_asks_again(joined: SyncSystem) -> None:
     joined.pipedrive.grants.expire_access_tokens()
     with installed_app(joined, pipedrive_client_secret=None), pytest.raises(ConfigurationError):
         opened(joined).pipedrive.me()
@@ -257,7 +257,7 @@ def test_a_resumed_connector_asks_again(joined: World) -> None:
     assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
 
 
-def test_who_took_the_tokens_away_meanwhile_is_no_reason_to_pause(joined: World) -> None:
+def test_who_took_the_tokens_away_meanwhile_is_no_reason_to_pause(joined: SyncSystem) -> None:
     worker = opened(joined)
     joined.pipedrive.grants.expire_access_tokens()
     with transaction() as session:
@@ -271,7 +271,7 @@ def test_who_took_the_tokens_away_meanwhile_is_no_reason_to_pause(joined: World)
     assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
 
 
-def test_new_keys_open_the_inputs_of_jobs_that_wait(joined: World) -> None:
+def test_new_keys_open_the_inputs_of_jobs_that_wait(joined: SyncSystem) -> None:
     queue, environment = joined.module("sync.job_queue"), settings_room.settings()
     new, old = Fernet.generate_key().decode(), environment.secret_keys
     with transaction() as session:
@@ -287,7 +287,7 @@ def test_new_keys_open_the_inputs_of_jobs_that_wait(joined: World) -> None:
     assert queue.secret_of(claimed) == "canary"
 
 
-def test_new_keys_leave_tokens_and_their_times_as_they_are(joined: World) -> None:
+def test_new_keys_leave_tokens_and_their_times_as_they_are(joined: SyncSystem) -> None:
     times = "SELECT name, expires_at, updated_at FROM credentials ORDER BY name"
     before, environment = joined.rows(times), settings_room.settings()
     new, old = Fernet.generate_key().decode(), environment.secret_keys
@@ -302,7 +302,7 @@ def test_new_keys_leave_tokens_and_their_times_as_they_are(joined: World) -> Non
 
 
 def test_a_control_task_that_finds_the_authorisation_over_pauses_and_says_unauthorized(
-    joined: World,
+    joined: SyncSystem,
 ) -> None:
     joined.pipedrive.grants.revoke_all()
     each_connector = joined.module("sync.each_connector")

@@ -24,8 +24,8 @@ from sandbox.pipedrive.sales_team import SalesTeam
 from tests.authorising import PUBLIC_URL, Person, installed_app
 from tests.journeys.people import fill
 from tests.manual_clock import Clock, manual_clock
-from tests.truth import Journal, joined
-from tests.world import ACCOUNT_FIELDS, USER_FIELDS, World, default_settings, make_world
+from tests.oracle import Journal, joined
+from tests.system import ACCOUNT_FIELDS, USER_FIELDS, SyncSystem, default_settings, make_system
 from tests.wsgi_adapter import session_for
 
 BEGIN = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -81,7 +81,7 @@ class Claim:
 
 @dataclass(slots=True, kw_only=True)
 class Hour:
-    world: World
+    system: SyncSystem
     clock: Clock
     person: Person
     door: Door
@@ -107,26 +107,26 @@ class Hour:
     def fetch_all(self) -> None:
         """What comes every night."""
         for entity in Entity:
-            self.world.start(entity)
+            self.system.start(entity)
         self.work()
 
     def held(self) -> dict[str, dict[int, Any]]:
-        return joined(self.world._export("user"), self.world._export("account"))
+        return joined(self.system._export("user"), self.system._export("account"))
 
     def work(self) -> None:
         """Run what is due, and look at the watermarks after every stage."""
-        live = self.world.module("sync.changes.dispatch")
+        live = self.system.module("sync.changes.dispatch")
         while True:
-            due = self.world.due()
+            due = self.system.due()
             if due is not None:
-                self.world.step(*due)
+                self.system.step(*due)
                 self.watch()
             elif not live.dispatch_changes():
                 return
 
     def watch(self) -> None:
         """Hold every watermark that has moved since against what was so."""
-        for row in self.world.rows(
+        for row in self.system.rows(
             "SELECT entity, reached_at, excepted FROM watermarks WHERE complete_since IS NOT NULL AND reached_at IS NOT NULL"
         ):
             seen = [claim.moment for claim in self.claims if claim.entity == row.entity]
@@ -134,21 +134,21 @@ class Hour:
                 self.claims.append(self._judged(row.entity, row.reached_at, row.excepted))
 
     def _judged(self, entity: str, moment: datetime, count: int) -> Claim:
-        excepted = {int(row.record_id) for row in self.world.rows(EXCEPTED, entity=entity)}
+        excepted = {int(row.record_id) for row in self.system.rows(EXCEPTED, entity=entity)}
         unlike = set(self.journal.belied(entity, self.held()[entity], moment.timestamp()))
         uncounted = max(0, len(unlike & excepted) - count)
         return Claim(entity=entity, moment=moment, belied_by=sorted(unlike - excepted), uncounted=uncounted)
 
     def _tick(self) -> None:
         """What beat wakes within a minute, and now and then."""
-        self.world.pipedrive.delivery.run_due()
-        self.world.module("tasks.control").start_scheduled()
-        self.world.module("sync.runs.schedules").fill_shells(self.world.connector_key)
-        self.world.module("sync.changes.hull_ids").resolve(self.world.connector_key)
+        self.system.pipedrive.delivery.run_due()
+        self.system.module("tasks.control").start_scheduled()
+        self.system.module("sync.runs.schedules").fill_shells(self.system.connector_key)
+        self.system.module("sync.changes.hull_ids").resolve(self.system.connector_key)
         self.work()
         self.steps += 1
         if self.steps % CHECKED_EVERY == 0:
-            self.world.module("tasks.control").ensure_webhooks()
+            self.system.module("tasks.control").ensure_webhooks()
 
 
 @contextmanager
@@ -157,38 +157,38 @@ def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
     door = Door()
     with (
         manual_clock(BEGIN) as clock,
-        make_world(clock=clock, webhook_session=session_for({PUBLIC_URL: door})) as world,
-        installed_app(world),
+        make_system(clock=clock, webhook_session=session_for({PUBLIC_URL: door})) as system,
+        installed_app(system),
     ):
-        fill(world, persons=persons, organizations=organizations)
-        fields = _map_fields(world)
-        journal = _journal(world, fields)
-        world.pipedrive.delivery.schedule.threads = 0
-        person = Person(world)
+        fill(system, persons=persons, organizations=organizations)
+        fields = _map_fields(system)
+        journal = _journal(system, fields)
+        system.pipedrive.delivery.schedule.threads = 0
+        person = Person(system)
         door.web = person.web
         assert person.authorise().status_code == 200
         with transaction() as session:
-            schedule.set_schedule(session, world.connector_key, "incremental", interval_s=300, next_run_at=clock.now)
+            schedule.set_schedule(session, system.connector_key, "incremental", interval_s=300, next_run_at=clock.now)
         hour = Hour(
-            world=world,
+            system=system,
             clock=clock,
             person=person,
             door=door,
-            team=SalesTeam(world.company, seed=seed),
+            team=SalesTeam(system.company, seed=seed),
             journal=journal,
         )
         clock.move(3600)
         hour.fetch_all()
-        world.module("tasks.control").ensure_webhooks(world.connector_key)
-        world.pipedrive.delivery.trouble = Trouble(seed=seed, lost=0.1, duplicated=0.1, delayed=1.0, delay_s=60)
+        system.module("tasks.control").ensure_webhooks(system.connector_key)
+        system.pipedrive.delivery.trouble = Trouble(seed=seed, lost=0.1, duplicated=0.1, delayed=1.0, delay_s=60)
         yield hour
 
 
-def _map_fields(world: World) -> dict[str, tuple[str, ...]]:
+def _map_fields(system: SyncSystem) -> dict[str, tuple[str, ...]]:
     """Map a few custom fields too; entity → the codes that are judged."""
     custom = {
         entity.value: tuple(
-            each.code for each in world.company.custom_fields(entity.value) if each.type in CUSTOM_TYPES
+            each.code for each in system.company.custom_fields(entity.value) if each.type in CUSTOM_TYPES
         )
         for entity in Entity
     }
@@ -196,19 +196,19 @@ def _map_fields(world: World) -> dict[str, tuple[str, ...]]:
         name: [*default_settings()[name], *({"hull": f"pipedrive/{code}", "service": code} for code in custom[entity])]
         for name, entity in (("incoming_user_attributes", "person"), ("incoming_account_attributes", "organization"))
     }
-    world.change_settings(**rows, support_user_deletion=True, support_account_deletion=True)
+    system.change_settings(**rows, support_user_deletion=True, support_account_deletion=True)
     system = {"person": USER_FIELDS, "organization": ACCOUNT_FIELDS}
     return {entity: (*(code for code in system[entity] if code not in UNJUDGED), *custom[entity]) for entity in custom}
 
 
-def _journal(world: World, fields: dict[str, tuple[str, ...]]) -> Journal:
+def _journal(system: SyncSystem, fields: dict[str, tuple[str, ...]]) -> Journal:
     journal = Journal(fields=fields)
     for entity in Entity:
-        for record in map(json.loads, world.company.export(entity.value)):
-            journal.note(entity.value, record["id"], world.company.clock(), record)
+        for record in map(json.loads, system.company.export(entity.value)):
+            journal.note(entity.value, record["id"], system.company.clock(), record)
 
     def hear(event: Event) -> None:
         journal.note(event.entity, event.id, event.moment, event.after)
 
-    world.company.listeners.append(hear)
+    system.company.listeners.append(hear)
     return journal

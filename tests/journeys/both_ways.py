@@ -26,10 +26,10 @@ from sandbox.company import Event
 from sandbox.company.model import editing_as
 from sandbox.pipedrive.payload import payload
 from tests.deliveries import SUBSCRIPTION, HullsVoice, deliver, receive
+from tests.journeys.hull_messages import code, know_everything
 from tests.journeys.people import fill
-from tests.journeys.told_by_hull import code, know_everything
 from tests.manual_clock import Clock, manual_clock
-from tests.world import World, make_world
+from tests.system import SyncSystem, make_system
 
 BEGIN = datetime(2026, 3, 2, 9, tzinfo=UTC)
 STEP_S = 30
@@ -138,7 +138,7 @@ class BothWays:
     said_twice  record of every message to Hull that changed nothing there
     """
 
-    world: World
+    system: SyncSystem
     clock: Clock
     owner: Owner
     draw: random.Random
@@ -168,7 +168,7 @@ class BothWays:
         for _ in range(200):
             self.clock.move(STEP_S)
             self._tick()
-            if not len(self.mail) and not self.world.rows("SELECT 1 FROM changes"):
+            if not len(self.mail) and not self.system.rows("SELECT 1 FROM changes"):
                 break
         else:
             raise AssertionError("they never stop talking")
@@ -177,17 +177,17 @@ class BothWays:
 
     def say_everything_again(self) -> None:
         """Hull reports every record once more, Pipedrive's list is read once more: nothing has changed."""
-        notifier = self.world.hull_app.extensions["hull_notifier"]
-        with self.world.hull.lock:
-            for directory in (self.world.hull.accounts, self.world.hull.users):
+        notifier = self.system.hull_app.extensions["hull_notifier"]
+        with self.system.hull.lock:
+            for directory in (self.system.hull.accounts, self.system.hull.users):
                 for record in list(directory.by_id.values()):
                     notifier.record_changed(record, {"seen": (1, next(self.numbers))}, is_new=False)
         for entity in Entity:
-            self.world.start(entity, changed_only=True)
+            self.system.start(entity, changed_only=True)
         self.settle()
 
     def hull_holds(self) -> dict[Place, Any]:
-        held = {"person": self.world.users(), "organization": self.world.accounts()}
+        held = {"person": self.system.users(), "organization": self.system.accounts()}
         return {
             (entity, number, each.attribute): record.get(each.attribute)
             for entity, records in held.items()
@@ -199,7 +199,7 @@ class BothWays:
         return {
             (entity, record["id"], each.attribute): each.shown(record)
             for entity in self.fields
-            for record in map(json.loads, self.world.company.export(entity))  # type: ignore[arg-type]
+            for record in map(json.loads, self.system.company.export(entity))  # type: ignore[arg-type]
             for each in self.fields[entity]
         }
 
@@ -207,8 +207,8 @@ class BothWays:
         """What Hull has noticed is said, what has arrived is taken in, and everything that is due is done."""
         self._listen_to_hull()
         for sender, body in self.mail.arrived():
-            (deliver if sender == "pipedrive" else receive)(self.world, body)
-        self.world.work()
+            (deliver if sender == "pipedrive" else receive)(self.system, body)
+        self.system.work()
         self._listen_to_hull()
 
     def _listen_to_hull(self) -> None:
@@ -217,7 +217,7 @@ class BothWays:
 
     def hear_pipedrive(self, event: Event) -> None:
         """Called for every change of the company."""
-        body = json.loads(json.dumps(payload(self.world.company, event, SUBSCRIPTION)))
+        body = json.loads(json.dumps(payload(self.system.company, event, SUBSCRIPTION)))
         self.mail.post("pipedrive", body, within_s=WEBHOOK_DELAY_S)
         if event.source == "app":
             self.touched.setdefault((event.entity, event.id, "pipedrive"), []).append(event.moment)
@@ -229,7 +229,7 @@ class BothWays:
         """Called for every message to Hull, and for every edit there."""
         if self.is_edited_by_hand:
             return
-        *_, (_, claims, _) = self.world.hull.received
+        *_, (_, claims, _) = self.system.hull.received
         if claims.keys() >= {"asUser", "asAccount"}:
             self.counts["links"] += 1
             return
@@ -239,7 +239,7 @@ class BothWays:
 
     def _edit_something(self) -> None:
         entity = "person" if self.draw.random() < 0.75 else "organization"
-        known = len(self.world.users() if entity == "person" else self.world.accounts())
+        known = len(self.system.users() if entity == "person" else self.system.accounts())
         number = self.draw.randint(1, BOOKED if self.draw.random() < 0.6 else known)
         each = self.draw.choice(self.fields[entity])
         place = (entity, number, each.attribute)
@@ -276,7 +276,7 @@ class BothWays:
 
     def _is_talked_about(self, entity: str, number: int) -> bool:
         hull_id = self._hull_id(entity, number)
-        waits = self.world.rows("SELECT record_id FROM changes WHERE entity = :e", e=entity)
+        waits = self.system.rows("SELECT record_id FROM changes WHERE entity = :e", e=entity)
         if any(row.record_id in (hull_id, str(number)) for row in waits):
             return True
         return any(_is_about(body, entity, number, hull_id) for _, _, _, body in self.mail._under_way)
@@ -289,12 +289,12 @@ class BothWays:
     def _held(self, place: Place) -> tuple[Any, Any]:
         entity, number, attribute = place
         mapped = next(each for each in self.fields[entity] if each.attribute == attribute)
-        record = self.world.company.record(entity, number)  # type: ignore[arg-type]
-        shown = self.world.hull.find(self._hull_id(entity, number)).attributes.get(attribute)
+        record = self.system.company.record(entity, number)  # type: ignore[arg-type]
+        shown = self.system.hull.find(self._hull_id(entity, number)).attributes.get(attribute)
         return shown, mapped.shown(record or {})
 
     def _hull_id(self, entity: str, number: int) -> str:
-        directory = self.world.hull.users if entity == "person" else self.world.hull.accounts
+        directory = self.system.hull.users if entity == "person" else self.system.hull.accounts
         return next(each.id for each in directory.by_id.values() if f"pipedrive:{number}" in each.anonymous_ids)
 
     def _another_value(self, mapped: Mapped, exchange: Exchange, side: Side) -> Any:
@@ -317,13 +317,13 @@ class BothWays:
     def _carry_out(self, place: Place, mapped: Mapped, side: Side, value: Any) -> None:
         entity, number, attribute = place
         if side == "pipedrive":
-            with editing_as(user_id=self.draw.choice(self.world.company.users).id):
-                assert self.world.company.edit(entity, number, mapped.body(value), source="app")  # type: ignore[arg-type]
+            with editing_as(user_id=self.draw.choice(self.system.company.users).id):
+                assert self.system.company.edit(entity, number, mapped.body(value), source="app")  # type: ignore[arg-type]
             return
         self.touched.setdefault((entity, number, "hull"), []).append(self.clock())
         self.is_edited_by_hand = True
         path = f"/__sandbox__/{'users' if entity == 'person' else 'accounts'}/{self._hull_id(entity, number)}"
-        answer = self.world.hull_app.test_client().post(path, json={attribute: value})
+        answer = self.system.hull_app.test_client().post(path, json={attribute: value})
         self.is_edited_by_hand = False
         assert attribute in answer.get_json()["changes"]
         self._listen_to_hull()
@@ -343,27 +343,27 @@ def _is_about(body: Mapping[str, Any], entity: str, number: int, hull_id: str) -
 @contextmanager
 def both_ways(*, owner: Owner, seed: int, persons: int = 60, organizations: int = 15) -> Iterator[BothWays]:
     """A company that was fetched whole, whose Users and Accounts are synchronised both ways, and that has come to rest."""
-    with manual_clock(BEGIN) as clock, make_world(clock=clock) as world:
+    with manual_clock(BEGIN) as clock, make_system(clock=clock) as system:
         draw = random.Random(f"{owner}:{seed}")
-        fields = _fields(world)
-        _map_both_ways(world, fields, owner)
-        fill(world, persons=persons, organizations=organizations)
-        heard = HullsVoice(world)
-        know_everything(world)
+        fields = _fields(system)
+        _map_both_ways(system, fields, owner)
+        fill(system, persons=persons, organizations=organizations)
+        heard = HullsVoice(system)
+        know_everything(system)
         life = BothWays(
-            world=world, clock=clock, owner=owner, draw=draw, mail=Mail(clock, draw), heard=heard, fields=fields
+            system=system, clock=clock, owner=owner, draw=draw, mail=Mail(clock, draw), heard=heard, fields=fields
         )
-        world.company.listeners.append(life.hear_pipedrive)
-        _count_messages(world, life)
+        system.company.listeners.append(life.hear_pipedrive)
+        _count_messages(system, life)
         life.settle()
         life.counts.clear()
-        world.pipedrive.ledger.mutations.clear()
+        system.pipedrive.ledger.mutations.clear()
         yield life
 
 
-def _fields(world: World) -> dict[str, tuple[Mapped, ...]]:
+def _fields(system: SyncSystem) -> dict[str, tuple[Mapped, ...]]:
     def enum(entity: Any, name: str, attribute: str) -> Mapped:
-        found = next(each for each in world.company.custom_fields(entity) if each.name == name)
+        found = next(each for each in system.company.custom_fields(entity) if each.name == name)
         options = {int(each.id): each.label for each in found.options}
         return Mapped(attribute=attribute, code=found.code, kind="enum", options=options)
 
@@ -371,23 +371,23 @@ def _fields(world: World) -> dict[str, tuple[Mapped, ...]]:
         "person": (
             Mapped(attribute="nickname", code="name", kind="name"),
             Mapped(attribute="tel", code="phone", kind="phone"),
-            Mapped(attribute="role", code=code(world, "person", "Job title"), kind="text"),
+            Mapped(attribute="role", code=code(system, "person", "Job title"), kind="text"),
             enum("person", "Lead source", "source"),
         ),
         "organization": (
             Mapped(attribute="label", code="name", kind="name"),
-            Mapped(attribute="switchboard", code=code(world, "organization", "Switchboard"), kind="phone"),
-            Mapped(attribute="customer_number", code=code(world, "organization", "Customer number"), kind="text"),
+            Mapped(attribute="switchboard", code=code(system, "organization", "Switchboard"), kind="phone"),
+            Mapped(attribute="customer_number", code=code(system, "organization", "Customer number"), kind="text"),
             enum("organization", "Tier", "tier"),
         ),
     }
 
 
-def _map_both_ways(world: World, fields: Mapping[str, tuple[Mapped, ...]], owner: Owner) -> None:
+def _map_both_ways(system: SyncSystem, fields: Mapping[str, tuple[Mapped, ...]], owner: Owner) -> None:
     rows = {
         entity: [{"hull": each.attribute, "service": each.code} for each in mapped] for entity, mapped in fields.items()
     }
-    world.change_settings(
+    system.change_settings(
         incoming_user_attributes=rows["person"],
         incoming_account_attributes=rows["organization"],
         outgoing_user_attributes=[{**row, "owner": owner} for row in rows["person"]],
@@ -395,15 +395,15 @@ def _map_both_ways(world: World, fields: Mapping[str, tuple[Mapped, ...]], owner
     )
 
 
-def _count_messages(world: World, life: BothWays) -> None:
+def _count_messages(system: SyncSystem, life: BothWays) -> None:
     """Have every message to Hull noted with what it changed there."""
-    announce = world.hull.announce
+    announce = system.hull.announce
 
     def note(record: Any, changes: Any, *, is_new: bool = False) -> None:
         life.hear_hull(record, changes, is_new)
         announce(record, changes, is_new=is_new)
 
-    world.hull.announce = note
+    system.hull.announce = note
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,9 +13,9 @@ from db import plan as plans
 from db.plan import SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
+from tests.journeys.hull_messages import patiently
 from tests.journeys.planning import apply
-from tests.journeys.told_by_hull import patiently
-from tests.world import World
+from tests.system import SyncSystem
 
 Record = tuple[str, str]
 """(entity, Hull id)"""
@@ -72,35 +72,35 @@ class Outcome:
         return {record for record, act in self.planned.items() if act in acts}
 
 
-def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 500) -> Outcome:
+def plan_and_apply(system: SyncSystem, document: dict[str, Any], *, slice_of: int = 500) -> Outcome:
     """Plan these settings, apply the plan, and let everything be done."""
-    walking = world.module("jobs.plans.compute")
+    walking = system.module("jobs.plans.compute")
     before, walking.SLICE = walking.SLICE, slice_of
     try:
-        world.module("sync.connectors.settings_change").read_unknown_fields(world.connector_key, document)
+        system.module("sync.connectors.settings_change").read_unknown_fields(system.connector_key, document)
         with transaction() as session:
             plan_id = (
-                world.module("jobs.plans.create").make_plan(session, world.connector_key, document, author="ana").id
+                system.module("jobs.plans.create").make_plan(session, system.connector_key, document, author="ana").id
             )
         walking.compute_now(plan_id, float("inf"))
     finally:
         walking.SLICE = before
     with transaction() as session:
         plan = session.get_one(SettingsPlan, plan_id)
-    assert not world.rows("SELECT 1 FROM changes"), "a situation has to be settled before it is planned"
+    assert not system.rows("SELECT 1 FROM changes"), "a situation has to be settled before it is planned"
     assert plan.state == "ready", (plan.state, plan.reason, plan.detail)
     found = all_items(plan)
-    since = moment_of(world)
-    touched = sum(each.number for each in world.module("jobs.plans.apply").reaches(plan))
-    applied = apply(world, plan, confirmed=-1)
-    world.work()
-    patiently(world)
+    since = moment_of(system)
+    touched = sum(each.number for each in system.module("jobs.plans.apply").reaches(plan))
+    applied = apply(system, plan, confirmed=-1)
+    system.work()
+    patiently(system)
     return Outcome(
         plan=plan,
         planned={(item.entity, item.record_id): item.act for item in found},
         reasons={(item.entity, item.record_id): item.reason for item in found},
         fields={(item.entity, item.record_id): _after(item) for item in found},
-        seen=seen_after(world, since),
+        seen=seen_after(system, since),
         applied=applied,
         touched=touched,
     )
@@ -135,25 +135,25 @@ def _after(item: plans.PlanItem) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How the world was before something was done."""
+    """How the system was before something was done."""
 
     last_event: int
     joined: dict[Record, int]
     at: datetime
 
 
-def moment_of(world: World) -> Moment:
-    """Note how the world is now; from here on calls are counted."""
-    world.pipedrive.ledger.mutations.clear()
-    return Moment(_last_event(world), _joined(world), _now(world))
+def moment_of(system: SyncSystem) -> Moment:
+    """Note how the system is now; from here on calls are counted."""
+    system.pipedrive.ledger.mutations.clear()
+    return Moment(_last_event(system), _joined(system), _now(system))
 
 
-def seen_after(world: World, since: Moment) -> dict[Record, Seen]:
+def seen_after(system: SyncSystem, since: Moment) -> dict[Record, Seen]:
     """What the calls, the log and the id map say of each record."""
     found: dict[Record, Seen] = {}
-    now = _joined(world)
+    now = _joined(system)
     hull_id = {(entity, pipedrive_id): record for (entity, record), pipedrive_id in now.items()}
-    for note in world.pipedrive.ledger.mutations:
+    for note in system.pipedrive.ledger.mutations:
         entity = "person" if "/persons" in note.path else "organization"
         seen = found.setdefault((entity, hull_id.get((entity, note.entity_id), f"nobody's {note.entity_id}")), Seen())
         (seen.created if note.method == "POST" else seen.updated).append(json.loads(note.body))
@@ -163,7 +163,7 @@ def seen_after(world: World, since: Moment) -> dict[Record, Seen]:
     query = (
         "SELECT event, entity, hull_id, reason, field FROM sync_events WHERE id > :since AND event LIKE 'outgoing.%'"
     )
-    for row in world.rows(query, since=since.last_event):
+    for row in system.rows(query, since=since.last_event):
         seen = found.setdefault((row.entity, row.hull_id), Seen())
         if row.event.endswith("success"):
             seen.success += 1
@@ -171,33 +171,33 @@ def seen_after(world: World, since: Moment) -> dict[Record, Seen]:
             seen.errors.append(row.reason)
     query = """SELECT entity, record_id, reason FROM failures
                 WHERE state = 'open' AND direction = 'outgoing' AND updated_at >= :at"""
-    for row in world.rows(query, at=since.at):
+    for row in system.rows(query, at=since.at):
         found.setdefault((row.entity, row.record_id), Seen()).errors.append(row.reason)
     return found
 
 
-def _now(world: World) -> datetime:
-    return cast("datetime", world.rows("SELECT clock_timestamp() AS at")[0].at)
+def _now(system: SyncSystem) -> datetime:
+    return cast("datetime", system.rows("SELECT clock_timestamp() AS at")[0].at)
 
 
-def _joined(world: World) -> dict[Record, int]:
+def _joined(system: SyncSystem) -> dict[Record, int]:
     query = (
         "SELECT entity, hull_id, pipedrive_id FROM id_mappings WHERE hull_id IS NOT NULL AND pipedrive_id IS NOT NULL"
     )
-    return {(row.entity, row.hull_id): row.pipedrive_id for row in world.rows(query)}
+    return {(row.entity, row.hull_id): row.pipedrive_id for row in system.rows(query)}
 
 
-def _last_event(world: World) -> int:
-    return int(world.rows("SELECT coalesce(max(id), 0) AS id FROM sync_events")[0].id)
+def _last_event(system: SyncSystem) -> int:
+    return int(system.rows("SELECT coalesce(max(id), 0) AS id FROM sync_events")[0].id)
 
 
-def send_everything(world: World, records: Iterable[Record]) -> dict[Record, Seen]:
+def send_everything(system: SyncSystem, records: Iterable[Record]) -> dict[Record, Seen]:
     """Have these decided about once more, as Hull last reported them; what became of them."""
-    since = moment_of(world)
+    since = moment_of(system)
     for entity in Entity:
         mine = [hull_id for kind, hull_id in records if kind == entity]
         with transaction() as session:
-            change_writer.write_changes(session, world.connector_key, Direction.OUTGOING, entity, mine, cause="test")
-    world.work()
-    patiently(world)
-    return seen_after(world, since)
+            change_writer.write_changes(session, system.connector_key, Direction.OUTGOING, entity, mine, cause="test")
+    system.work()
+    patiently(system)
+    return seen_after(system, since)

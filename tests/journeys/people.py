@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from pipeline.domain.kinds import Entity
-from tests.world import World
+from tests.system import SyncSystem
 
 PAGE = 50
 """Records to a page in tests, see `tests/conftest.py`."""
@@ -14,34 +14,34 @@ PAGE = 50
 LONG_AGO = "2026-01-01T00:00:00Z"
 
 
-def fill(world: World, persons: int = 120, organizations: int = 40) -> None:
+def fill(system: SyncSystem, persons: int = 120, organizations: int = 40) -> None:
     """Numbered Persons with an e-mail each; four of five belong to an Organization."""
     for number in range(1, organizations + 1):
-        world.company.create_organization(name=f"Org {number}", website=f"https://www.org{number}.test.example.com")
+        system.company.create_organization(name=f"Org {number}", website=f"https://www.org{number}.test.example.com")
     for number in range(1, persons + 1):
-        world.company.create_person(
+        system.company.create_person(
             name=f"Person {number}",
             emails=[{"value": f"p{number}@example.com", "primary": True}],
             org_id=number % organizations + 1 if organizations and number % 5 else None,
         )
 
 
-def age(world: World, entity: Entity = Entity.PERSON) -> None:
+def age(system: SyncSystem, entity: Entity = Entity.PERSON) -> None:
     """Make all records an hour older, so that no catch-up walk sees them, and an edit has a time of its own."""
-    for body in list(world.company.export(entity.value)):
+    for body in list(system.company.export(entity.value)):
         record = json.loads(body)
         record["update_time"] = record["add_time"] = LONG_AGO
-        world.company.load(entity.value, record)
+        system.company.load(entity.value, record)
 
 
-def names(world: World) -> dict[int, Any]:
+def names(system: SyncSystem) -> dict[int, Any]:
     """Pipedrive id → name, as Hull shows it."""
-    return {pipedrive_id: user["pipedrive/name"] for pipedrive_id, user in world.users().items()}
+    return {pipedrive_id: user["pipedrive/name"] for pipedrive_id, user in system.users().items()}
 
 
-def in_pipedrive(world: World, entity: Entity = Entity.PERSON) -> dict[int, Any]:
+def in_pipedrive(system: SyncSystem, entity: Entity = Entity.PERSON) -> dict[int, Any]:
     """Pipedrive id → name, as Pipedrive has it."""
-    records = map(json.loads, world.company.export(entity.value))
+    records = map(json.loads, system.company.export(entity.value))
     return {record["id"]: record["name"] for record in records}
 
 

@@ -8,7 +8,7 @@ from db import plan as plans
 from db.plan import PlanItem, SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.world import World, default_settings
+from tests.system import SyncSystem, default_settings
 
 
 def with_more(name: str, *more: dict[str, str]) -> dict[str, Any]:
@@ -19,10 +19,10 @@ FIRST_NAME = {"hull": "pipedrive/given", "service": "first_name"}
 NICKNAME = {"hull": "nickname", "service": "name"}
 
 
-def planned(world: World, document: Any) -> SettingsPlan:
-    making, walking = world.module("jobs.plans.create"), world.module("jobs.plans.compute")
+def planned(system: SyncSystem, document: Any) -> SettingsPlan:
+    making, walking = system.module("jobs.plans.create"), system.module("jobs.plans.compute")
     with transaction() as session:
-        plan_id = making.make_plan(session, world.connector_key, document, author="ana").id
+        plan_id = making.make_plan(session, system.connector_key, document, author="ana").id
     walking.compute_now(plan_id, 60)
     with transaction() as session:
         return session.get_one(SettingsPlan, plan_id)
@@ -44,6 +44,6 @@ def changes_of(item: PlanItem) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def apply(world: World, plan: SettingsPlan, **more: Any) -> Any:
+def apply(system: SyncSystem, plan: SettingsPlan, **more: Any) -> Any:
     with transaction() as session:
-        return world.module("jobs.plans.apply").apply(session, plan.id, author="ana", **more)
+        return system.module("jobs.plans.apply").apply(session, plan.id, author="ana", **more)

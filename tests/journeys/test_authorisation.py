@@ -15,133 +15,133 @@ from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import age, fill
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 MAPPED = [{"hull": "nickname", "service": "name"}]
 SETTINGS = "SELECT version, document, author FROM settings_versions ORDER BY version"
 
 
 @pytest.fixture
-def person(world: World) -> Iterator[Person]:
+def person(system: SyncSystem) -> Iterator[Person]:
     """Somebody who has connected the connector by OAuth."""
-    world.change_settings(outgoing_user_attributes=MAPPED)
-    with installed_app(world):
-        somebody = Person(world)
+    system.change_settings(outgoing_user_attributes=MAPPED)
+    with installed_app(system):
+        somebody = Person(system)
         assert somebody.authorise().status_code == 200
         yield somebody
 
 
-def known_on_both_sides(world: World, persons: int) -> None:
-    fill(world, persons=persons, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
+def known_on_both_sides(system: SyncSystem, persons: int) -> None:
+    fill(system, persons=persons, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
 
 
-def renamed(world: World, number: int, name: str) -> dict[str, Any]:
+def renamed(system: SyncSystem, number: int, name: str) -> dict[str, Any]:
     """Hull's message that a User has another nickname."""
-    return {"user": {**world.users()[number], "nickname": name}, "segments": [], "changes": {}}
+    return {"user": {**system.users()[number], "nickname": name}, "segments": [], "changes": {}}
 
 
-def written_names(world: World) -> list[tuple[int | str | None, str]]:
-    return [(note.entity_id, json.loads(note.body)["name"]) for note in world.pipedrive.ledger.mutations]
+def written_names(system: SyncSystem) -> list[tuple[int | str | None, str]]:
+    return [(note.entity_id, json.loads(note.body)["name"]) for note in system.pipedrive.ledger.mutations]
 
 
-def sent_since(world: World, seen: int) -> Counter[str]:
+def sent_since(system: SyncSystem, seen: int) -> Counter[str]:
     """How often each User was sent to Hull."""
-    lines = (orjson.loads(line) for line in world.hull.received.lines(seen))
+    lines = (orjson.loads(line) for line in system.hull.received.lines(seen))
     return Counter(claims["asUser"]["anonymous_id"] for kind, claims, _ in lines if kind == "traits")
 
 
-def state(world: World) -> tuple[str, str | None]:
-    (row,) = world.rows("SELECT state, pause_reason FROM connectors")
+def state(system: SyncSystem) -> tuple[str, str | None]:
+    (row,) = system.rows("SELECT state, pause_reason FROM connectors")
     return row.state, row.pause_reason
 
 
 def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person) -> None:
-    world = person.world
-    known_on_both_sides(world, persons=4)
-    settings, seen = world.rows(SETTINGS), world.hull.received.count
-    said = listen(world)
+    system = person.system
+    known_on_both_sides(system, persons=4)
+    settings, seen = system.rows(SETTINGS), system.hull.received.count
+    said = listen(system)
 
-    world.pipedrive.grants.revoke_all()
-    notify(world, renamed(world, 1, "One"))
+    system.pipedrive.grants.revoke_all()
+    notify(system, renamed(system, 1, "One"))
     with written("error") as log:
-        world.work()
-    world.company.edit_person(3, name="Three")
-    world.company.edit_person(4, name="Four")
-    deliver(world, *said)
-    notify(world, renamed(world, 2, "Two"), key="n2")
-    world.work()
+        system.work()
+    system.company.edit_person(3, name="Three")
+    system.company.edit_person(4, name="Four")
+    deliver(system, *said)
+    notify(system, renamed(system, 2, "Two"), key="n2")
+    system.work()
 
-    assert state(world) == ("paused", "unauthorized")
+    assert state(system) == ("paused", "unauthorized")
     assert {(line["event"], line["error"]) for line in log} == {("outgoing.job.error", "Unauthorized")}
-    assert (written_names(world), sent_since(world, seen)) == ([], Counter())
-    assert world.rows("SELECT 1 FROM failures") == []
+    assert (written_names(system), sent_since(system, seen)) == ([], Counter())
+    assert system.rows("SELECT 1 FROM failures") == []
 
     assert person.authorise().status_code == 200
-    world.work()
+    system.work()
 
-    assert state(world) == ("active", None)
-    assert sorted(written_names(world), key=str) == [(1, "One"), (2, "Two")]
-    assert [world.users()[number]["pipedrive/name"] for number in (1, 2, 3, 4)] == ["One", "Two", "Three", "Four"]
-    assert set(sent_since(world, seen).values()) == {1}
-    assert world.rows(SETTINGS) == settings
-    assert world.rows("SELECT 1 FROM failures") == []
+    assert state(system) == ("active", None)
+    assert sorted(written_names(system), key=str) == [(1, "One"), (2, "Two")]
+    assert [system.users()[number]["pipedrive/name"] for number in (1, 2, 3, 4)] == ["One", "Two", "Three", "Four"]
+    assert set(sent_since(system, seen).values()) == {1}
+    assert system.rows(SETTINGS) == settings
+    assert system.rows("SELECT 1 FROM failures") == []
 
 
 def test_a_fetch_goes_on_from_where_it_stood(person: Person) -> None:
-    world = person.world
-    fill(world, persons=230, organizations=0)
-    age(world)
-    run_id = world.start(Entity.PERSON)
+    system = person.system
+    fill(system, persons=230, organizations=0)
+    age(system)
+    run_id = system.start(Entity.PERSON)
     for _ in range(5):
-        due = world.due()
+        due = system.due()
         assert due is not None
-        world.step(*due)
-    world.pipedrive.grants.revoke_all()
+        system.step(*due)
+    system.pipedrive.grants.revoke_all()
     with written("error") as log:
-        world.work()
-    before = len(world.users())
+        system.work()
+    before = len(system.users())
 
-    assert state(world) == ("paused", "unauthorized")
+    assert state(system) == ("paused", "unauthorized")
     assert [line["error"] for line in log if line["event"] == "incoming.job.error"][:1] == ["Unauthorized"]
     assert before < 230
 
     person.authorise()
-    world.work()
+    system.work()
 
-    assert world.run(run_id).state == "done"
-    assert len(world.users()) == 230
-    assert set(sent_since(world, 0).values()) == {1}
+    assert system.run(run_id).state == "done"
+    assert len(system.users()) == 230
+    assert set(sent_since(system, 0).values()) == {1}
 
 
 def test_an_access_token_that_ends_in_the_middle_of_work_is_not_noticed(person: Person) -> None:
-    world = person.world
-    fill(world, persons=230, organizations=0)
-    age(world)
-    world.start(Entity.PERSON)
+    system = person.system
+    fill(system, persons=230, organizations=0)
+    age(system)
+    system.start(Entity.PERSON)
     with written("warning") as log:
-        while due := world.due():
-            world.step(*due)
-            world.pipedrive.grants.expire_access_tokens()
+        while due := system.due():
+            system.step(*due)
+            system.pipedrive.grants.expire_access_tokens()
 
-    assert len(world.users()) == 230
+    assert len(system.users()) == 230
     assert log == []
-    assert state(world) == ("active", None)
+    assert state(system) == ("active", None)
 
 
 def test_an_uninstall_keeps_every_change_until_the_app_is_back(person: Person) -> None:
-    world = person.world
-    known_on_both_sides(world, persons=2)
-    world.pipedrive.grants.uninstall()
-    world.module("sync.connectors.authorisation").withdraw(world.company.id, world.company.users[0].id)
-    notify(world, renamed(world, 1, "One"))
-    world.work()
+    system = person.system
+    known_on_both_sides(system, persons=2)
+    system.pipedrive.grants.uninstall()
+    system.module("sync.connectors.authorisation").withdraw(system.company.id, system.company.users[0].id)
+    notify(system, renamed(system, 1, "One"))
+    system.work()
 
-    assert (state(world), written_names(world)) == (("paused", "uninstalled"), [])
+    assert (state(system), written_names(system)) == (("paused", "uninstalled"), [])
 
     person.authorise()
-    world.work()
+    system.work()
 
-    assert written_names(world) == [(1, "One")]
+    assert written_names(system) == [(1, "One")]

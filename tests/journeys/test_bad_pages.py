@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.extract import Extent, read_members, walk_changed
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 LIST = "/api/v2/persons$"
 
@@ -52,9 +52,9 @@ PASSING: list[tuple[str, dict[str, Any], str]] = [
 """kind of fault, its options, reason: trouble that passes."""
 
 
-def crowd(world: World) -> None:
-    fill(world, persons=3 * PAGE, organizations=0)
-    age(world)
+def crowd(system: SyncSystem) -> None:
+    fill(system, persons=3 * PAGE, organizations=0)
+    age(system)
 
 
 def retries(logs: list[Any]) -> list[Any]:
@@ -64,66 +64,66 @@ def retries(logs: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("skip", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "options", "reason"), PASSING)
 def test_trouble_that_passes_is_waited_out(
-    world: World, kind: Any, options: dict[str, Any], reason: str, skip: int, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, kind: Any, options: dict[str, Any], reason: str, skip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.sync.stage.backoff_s", lambda _attempt: 30.0)  # longer than a slow machine takes
     monkeypatch.setattr("pipeline.sync.stage.alone_s", lambda _attempt: 30.0)
-    crowd(world)
-    world.pipedrive.faults.add(LIST, kind, **options, skip=skip)
+    crowd(system)
+    system.pipedrive.faults.add(LIST, kind, **options, skip=skip)
 
     with written() as logs:
-        run = world.fetch(Entity.PERSON)
-    stood = world.run(run.id).state
-    world.later()
-    world.work()
+        run = system.fetch(Entity.PERSON)
+    stood = system.run(run.id).state
+    system.later()
+    system.work()
 
     assert stood == "running"
     assert [line["reason"] for line in retries(logs)] == [reason]
     assert reason in REASONS
-    assert world.run(run.id).state == "done"
-    assert names(world) == in_pipedrive(world)
-    assert world.rows("SELECT 1 FROM failures") == []
+    assert system.run(run.id).state == "done"
+    assert names(system) == in_pipedrive(system)
+    assert system.rows("SELECT 1 FROM failures") == []
 
 
-def test_the_remotes_wish_rules_over_the_guess(world: World) -> None:
-    crowd(world)
-    world.pipedrive.faults.add(LIST, "429_burst", headers={"retry-after": "7"})
+def test_the_remotes_wish_rules_over_the_guess(system: SyncSystem) -> None:
+    crowd(system)
+    system.pipedrive.faults.add(LIST, "429_burst", headers={"retry-after": "7"})
 
     with written() as logs:
-        world.fetch(Entity.PERSON)
+        system.fetch(Entity.PERSON)
 
     assert retries(logs)[0]["wait_s"] == 7.0
-    (wait,) = world.rows("SELECT extract(epoch FROM due_at - now()) AS s FROM batches WHERE due_at > now()")
+    (wait,) = system.rows("SELECT extract(epoch FROM due_at - now()) AS s FROM batches WHERE due_at > now()")
     assert 4 < wait.s <= 7
 
 
-def test_waiting_for_the_limit_never_counts_as_an_attempt(world: World) -> None:
-    crowd(world)
-    world.pipedrive.faults.add(LIST, "429_burst", count=30)
+def test_waiting_for_the_limit_never_counts_as_an_attempt(system: SyncSystem) -> None:
+    crowd(system)
+    system.pipedrive.faults.add(LIST, "429_burst", count=30)
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
     for _ in range(31):
-        world.later()
-        world.work()
+        system.later()
+        system.work()
 
-    assert world.run(run.id).state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run.id).state == "done"
+    assert names(system) == in_pipedrive(system)
 
 
 @pytest.mark.parametrize(("kind", "options", "reason"), [PASSING[0], PASSING[2], PASSING[5], PASSING[10]])
 def test_trouble_that_stays_stops_the_run_with_a_failure_to_replay(
-    world: World, kind: Any, options: dict[str, Any], reason: str
+    system: SyncSystem, kind: Any, options: dict[str, Any], reason: str
 ) -> None:
-    crowd(world)
-    world.pipedrive.faults.add(LIST, kind, **options, skip=2, count=None)
+    crowd(system)
+    system.pipedrive.faults.add(LIST, kind, **options, skip=2, count=None)
 
     with written() as logs:
-        run = world.fetch(Entity.PERSON)
+        run = system.fetch(Entity.PERSON)
         for _ in range(20):
-            world.later()
-            world.work()
+            system.later()
+            system.work()
 
-    stopped = world.run(run.id)
+    stopped = system.run(run.id)
     assert (stopped.state, stopped.reason) == ("stopped", reason)
     assert stopped.read == 2 * PAGE
     assert stopped.finished_at is not None
@@ -131,7 +131,7 @@ def test_trouble_that_stays_stops_the_run_with_a_failure_to_replay(
     assert [(line["run_id"], line["reason"], line["pages"]) for line in end] == [(run.id, reason, 2)]
     gave_up = [line for line in logs if line["event"] == "incoming.job.error" and line.get("stage") == "extract"]
     assert gave_up[0]["advice"]
-    (first, *_) = world.rows("SELECT kind, stage, reason, attempts, run_id FROM failures ORDER BY id")
+    (first, *_) = system.rows("SELECT kind, stage, reason, attempts, run_id FROM failures ORDER BY id")
     assert tuple(first) == ("batch", "extract", reason, 8, run.id)
 
 
@@ -144,67 +144,67 @@ def test_trouble_that_stays_stops_the_run_with_a_failure_to_replay(
     ],
 )
 def test_a_refused_page_stops_the_run_at_once_and_goes_on_from_there(
-    world: World, options: dict[str, Any], reason: str
+    system: SyncSystem, options: dict[str, Any], reason: str
 ) -> None:
-    crowd(world)
-    fault = world.pipedrive.faults.add(LIST, "status", **options, skip=2, count=None)
-    run = world.fetch(Entity.PERSON)
-    stood = world.run(run.id)
+    crowd(system)
+    fault = system.pipedrive.faults.add(LIST, "status", **options, skip=2, count=None)
+    run = system.fetch(Entity.PERSON)
+    stood = system.run(run.id)
     fault.count = 0
 
-    replay_all(world)
-    world.work()
+    replay_all(system)
+    system.work()
 
     assert (stood.state, stood.reason, stood.pages) == ("stopped", reason, 2)
-    assert world.run(run.id).state == "done"
-    assert world.run(run.id).new == 3 * PAGE
-    assert names(world) == in_pipedrive(world)
-    assert open_failures(world) == []
+    assert system.run(run.id).state == "done"
+    assert system.run(run.id).new == 3 * PAGE
+    assert names(system) == in_pipedrive(system)
+    assert open_failures(system) == []
 
 
 @pytest.mark.parametrize("path", [LIST, "/personFields$"])
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_list_that_is_not_found_for_a_moment_is_asked_for_again(world: World, path: str, status: int) -> None:
+def test_a_list_that_is_not_found_for_a_moment_is_asked_for_again(system: SyncSystem, path: str, status: int) -> None:
     """Only of one record does Pipedrive say so that it is gone."""
-    crowd(world)
-    world.pipedrive.faults.add(path, "status", status=status, body={"success": False, "error": "Not found"}, count=2)
-    run = world.start(Entity.PERSON)
+    crowd(system)
+    system.pipedrive.faults.add(path, "status", status=status, body={"success": False, "error": "Not found"}, count=2)
+    run = system.start(Entity.PERSON)
     for _ in range(3):
-        world.work()
-        world.later()
-    world.work()
+        system.work()
+        system.later()
+    system.work()
 
-    assert (world.run(run).state, world.rows("SELECT 1 FROM failures")) == ("done", [])
-    assert names(world) == in_pipedrive(world)
+    assert (system.run(run).state, system.rows("SELECT 1 FROM failures")) == ("done", [])
+    assert names(system) == in_pipedrive(system)
 
 
-def replay_all(world: World) -> None:
+def replay_all(system: SyncSystem) -> None:
     with transaction() as session:
         for failure in find_failures(session):
-            world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="it is back")
+            system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="it is back")
 
 
-def open_failures(world: World) -> list[Any]:
+def open_failures(system: SyncSystem) -> list[Any]:
     with transaction() as session:
         return find_failures(session)
 
 
 @pytest.mark.parametrize("skip", [0, 1, 2])
-def test_a_page_that_repeats_for_ever_is_stopped(world: World, skip: int) -> None:
-    fill(world, persons=6 * PAGE, organizations=0)
-    age(world)
-    world.pipedrive.faults.add(LIST, "repeat_page", skip=skip)
+def test_a_page_that_repeats_for_ever_is_stopped(system: SyncSystem, skip: int) -> None:
+    fill(system, persons=6 * PAGE, organizations=0)
+    age(system)
+    system.pipedrive.faults.add(LIST, "repeat_page", skip=skip)
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert (run.state, run.reason) == ("stopped", "page_repeats")
     assert run.pages <= 5
 
 
-def cursors(world: World, count: int, **options: Any) -> list[str]:
+def cursors(system: SyncSystem, count: int, **options: Any) -> list[str]:
     """The first cursors of a walk, as the sandbox gives them."""
     with transaction() as session:
-        pipedrive = wiring.open_connector(session, world.connector_key).pipedrive
+        pipedrive = wiring.open_connector(session, system.connector_key).pipedrive
     found: list[str] = []
     for _ in range(count):
         page = pipedrive.list_page(Entity.PERSON, cursor=found[-1] if found else None, limit=PAGE, **options)
@@ -212,56 +212,56 @@ def cursors(world: World, count: int, **options: Any) -> list[str]:
     return found
 
 
-def lead_back(world: World, cursor: str, to: str) -> Any:
+def lead_back(system: SyncSystem, cursor: str, to: str) -> Any:
     """The page of one cursor names an earlier one as the next."""
     here = f"cursor={re.escape(quote_plus(cursor))}(&|$)"
     put = f'"next_cursor":"{to}"'
-    return world.pipedrive.faults.add(
+    return system.pipedrive.faults.add(
         LIST, "rewrite", query=here, count=None, find='"next_cursor":("[^"]*"|null)', put=put
     )
 
 
 @pytest.mark.parametrize(("at", "to"), [(1, 0), (4, 0), (4, 2)])
-def test_a_walk_by_time_that_goes_in_circles_is_stopped_and_goes_on(world: World, at: int, to: int) -> None:
-    fill(world, persons=7 * PAGE, organizations=0)
+def test_a_walk_by_time_that_goes_in_circles_is_stopped_and_goes_on(system: SyncSystem, at: int, to: int) -> None:
+    fill(system, persons=7 * PAGE, organizations=0)
     since = datetime.now(UTC) - timedelta(hours=1)
-    known = cursors(world, 5, updated_since=since, sort_by="update_time")
-    lead_back(world, known[at], known[to])
+    known = cursors(system, 5, updated_since=since, sort_by="update_time")
+    lead_back(system, known[at], known[to])
 
-    run = world.fetch(Entity.PERSON, since=since)
-    world.pipedrive.faults.rules.clear()
-    replay_all(world)
-    world.work()
+    run = system.fetch(Entity.PERSON, since=since)
+    system.pipedrive.faults.rules.clear()
+    replay_all(system)
+    system.work()
 
     assert (run.state, run.reason) == ("stopped", "page_repeats")
     assert run.pages < 25
-    assert world.run(run.id).state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run.id).state == "done"
+    assert names(system) == in_pipedrive(system)
 
 
 @pytest.mark.parametrize("since", [None, timedelta(hours=1)], ids=["by id", "by time"])
 def test_pages_without_records_that_never_end_stop_the_walk(
-    world: World, since: timedelta | None, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, since: timedelta | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(world, persons=2 * PAGE, organizations=0)
-    age(world)
+    fill(system, persons=2 * PAGE, organizations=0)
+    age(system)
     numbers = itertools.count()
 
     def empty(*_args: Any, **_options: Any) -> Page:
         return Page(body=b'{"data":[]}', ids=[], next_cursor=f"c{next(numbers)}")
 
     monkeypatch.setattr(PipedriveClient, "list_page", empty)
-    run = world.fetch(Entity.PERSON, since=datetime.now(UTC) - since if since else None)
+    run = system.fetch(Entity.PERSON, since=datetime.now(UTC) - since if since else None)
 
     assert (run.state, run.reason) == ("stopped", "page_repeats")
     assert run.pages <= 2 * MOST_EMPTY
 
 
-def test_every_other_list_ends_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_other_list_ends_as_well(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh, two = (f"c{n}" for n in itertools.count()), itertools.cycle(["a", "b"])
     now = datetime.now(UTC)
     with transaction() as session:
-        pipedrive = wiring.open_connector(session, world.connector_key).pipedrive
+        pipedrive = wiring.open_connector(session, system.connector_key).pipedrive
     for cursors, ids in ((fresh, []), (two, [1])):
 
         def page(*_args: Any, cursors: Iterator[str] = cursors, ids: list[int] = ids, **_options: Any) -> Page:
@@ -279,22 +279,22 @@ def test_every_other_list_ends_as_well(world: World, monkeypatch: pytest.MonkeyP
                 walk()
 
 
-def test_a_walk_by_time_that_repeats_is_stopped_and_goes_on_from_its_last_good_page(world: World) -> None:
-    fill(world, persons=3 * PAGE, organizations=0)
-    fault = world.pipedrive.faults.add(LIST, "repeat_page")
+def test_a_walk_by_time_that_repeats_is_stopped_and_goes_on_from_its_last_good_page(system: SyncSystem) -> None:
+    fill(system, persons=3 * PAGE, organizations=0)
+    fault = system.pipedrive.faults.add(LIST, "repeat_page")
 
-    run = world.fetch(Entity.PERSON, since=datetime.now(UTC) - timedelta(hours=1))
+    run = system.fetch(Entity.PERSON, since=datetime.now(UTC) - timedelta(hours=1))
     fault.count = 0
-    replay_all(world)
-    world.work()
+    replay_all(system)
+    system.work()
 
     assert (run.state, run.reason, run.pages) == ("stopped", "page_repeats", 1)
-    assert (world.run(run.id).state, world.run(run.id).new) == ("done", 3 * PAGE)
-    assert names(world) == in_pipedrive(world)
+    assert (system.run(run.id).state, system.run(run.id).new) == ("done", 3 * PAGE)
+    assert names(system) == in_pipedrive(system)
 
 
-def test_a_connection_that_breaks_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    crowd(world)
+def test_a_connection_that_breaks_is_tried_again(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd(system)
     real, broken = requests.Session.send, []
 
     def send(self: Any, request: Any, **options: Any) -> Any:
@@ -305,94 +305,94 @@ def test_a_connection_that_breaks_is_tried_again(world: World, monkeypatch: pyte
 
     monkeypatch.setattr(requests.Session, "send", send)
     with written() as logs:
-        run = world.fetch(Entity.PERSON)
-    world.later()
-    world.work()
+        run = system.fetch(Entity.PERSON)
+    system.later()
+    system.work()
 
     assert len(retries(logs)) <= 1
-    assert world.run(run.id).state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run.id).state == "done"
+    assert names(system) == in_pipedrive(system)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (402, "payment_required"), (403, "forbidden")])
-def test_what_only_a_person_can_mend_pauses_the_connector(world: World, status: int, reason: str) -> None:
-    crowd(world)
-    fault = world.pipedrive.faults.add(LIST, "status", status=status, skip=1, count=None)
+def test_what_only_a_person_can_mend_pauses_the_connector(system: SyncSystem, status: int, reason: str) -> None:
+    crowd(system)
+    fault = system.pipedrive.faults.add(LIST, "status", status=status, skip=1, count=None)
 
     with written() as logs:
-        run = world.fetch(Entity.PERSON)
-    (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
-    stood = world.run(run.id).state
+        run = system.fetch(Entity.PERSON)
+    (connector,) = system.rows("SELECT state, pause_reason FROM connectors")
+    stood = system.run(run.id).state
     fault.count = 0
-    world.work()
-    still = world.run(run.id).state
-    world.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
-    world.work()
+    system.work()
+    still = system.run(run.id).state
+    system.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
+    system.work()
 
     assert (connector.state, connector.pause_reason) == ("paused", reason)
     errors = [line for line in logs if line["event"] == "incoming.job.error"]
     assert [line["reason"] for line in errors] == [reason]
     assert errors[0]["error"] == ("Unauthorized" if status == 401 else reason)
     assert (stood, still) == ("running", "running")
-    assert world.run(run.id).state == "done"
-    assert names(world) == in_pipedrive(world)
-    assert world.rows("SELECT 1 FROM failures") == []
+    assert system.run(run.id).state == "done"
+    assert names(system) == in_pipedrive(system)
+    assert system.rows("SELECT 1 FROM failures") == []
 
 
-def test_a_paused_connector_is_left_alone_by_every_stage(world: World) -> None:
-    crowd(world)
-    world.start(Entity.PERSON)
-    due = world.due()
+def test_a_paused_connector_is_left_alone_by_every_stage(system: SyncSystem) -> None:
+    crowd(system)
+    system.start(Entity.PERSON)
+    due = system.due()
     assert due is not None
-    world.change_rows("UPDATE connectors SET state = 'paused'")
-    asked = dict(world.pipedrive.ledger.requests)
+    system.change_rows("UPDATE connectors SET state = 'paused'")
+    asked = dict(system.pipedrive.ledger.requests)
 
-    world.step(*due)
+    system.step(*due)
 
-    assert dict(world.pipedrive.ledger.requests) == asked
-    assert world.rows("SELECT attempts FROM batches WHERE id = :id", id=due[0])[0].attempts == 0
+    assert dict(system.pipedrive.ledger.requests) == asked
+    assert system.rows("SELECT attempts FROM batches WHERE id = :id", id=due[0])[0].attempts == 0
 
 
-def test_hull_away_is_waited_out_and_nothing_is_sent_twice_to_the_id_map(world: World) -> None:
-    crowd(world)
-    world.hull_app.extensions["hull_faults"].replace(
+def test_hull_away_is_waited_out_and_nothing_is_sent_twice_to_the_id_map(system: SyncSystem) -> None:
+    crowd(system)
+    system.hull_app.extensions["hull_faults"].replace(
         [{"path": "firehose", "kind": "status", "status": 503, "count": 3}]
     )
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
     for _ in range(4):
-        world.later()
-        world.work()
+        system.later()
+        system.work()
 
-    assert world.run(run.id).state == "done"
-    assert world.run(run.id).new == 3 * PAGE
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run.id).state == "done"
+    assert system.run(run.id).new == 3 * PAGE
+    assert names(system) == in_pipedrive(system)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_hull_refusing_the_secret_pauses_the_connector(world: World, status: int) -> None:
-    crowd(world)
-    faults = world.hull_app.extensions["hull_faults"]
+def test_hull_refusing_the_secret_pauses_the_connector(system: SyncSystem, status: int) -> None:
+    crowd(system)
+    faults = system.hull_app.extensions["hull_faults"]
     faults.replace([{"path": "firehose", "kind": "status", "status": status, "count": None}])
 
-    run = world.fetch(Entity.PERSON)
-    (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
+    run = system.fetch(Entity.PERSON)
+    (connector,) = system.rows("SELECT state, pause_reason FROM connectors")
     faults.replace([])
-    world.change_rows("UPDATE connectors SET state = 'active'")
-    world.work()
+    system.change_rows("UPDATE connectors SET state = 'active'")
+    system.work()
 
     assert (connector.state, connector.pause_reason) == ("paused", "hull_refused")
-    assert world.run(run.id).state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run.id).state == "done"
+    assert names(system) == in_pipedrive(system)
 
 
 @pytest.mark.parametrize(
     ("name", "reason"), [("hull_secret", "credential_missing"), ("pipedrive_api_token", "not_connected")]
 )
-def test_a_missing_credential_pauses_the_connector_with_a_reason(world: World, name: str, reason: str) -> None:
-    world.change_rows("DELETE FROM credentials WHERE name = :name", name=name)
+def test_a_missing_credential_pauses_the_connector_with_a_reason(system: SyncSystem, name: str, reason: str) -> None:
+    system.change_rows("DELETE FROM credentials WHERE name = :name", name=name)
 
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
 
-    (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
+    (connector,) = system.rows("SELECT state, pause_reason FROM connectors")
     assert (connector.state, connector.pause_reason) == ("paused", reason)

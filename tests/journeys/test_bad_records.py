@@ -11,7 +11,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from tests.journeys.people import LEFT_OUT, PAGE, age, fill, raw
 from tests.logs import written
-from tests.world import API_TOKEN, World
+from tests.system import API_TOKEN, SyncSystem
 
 EXTERNAL_ID = [{"hull": "email", "service": "email"}, {"hull": "external_id", "service": "name"}]
 
@@ -61,211 +61,211 @@ def by_name(case: Any) -> str | None:
     return case if isinstance(case, str) else None
 
 
-def neighbours(world: World) -> None:
-    fill(world, persons=5, organizations=0)
-    age(world)
+def neighbours(system: SyncSystem) -> None:
+    fill(system, persons=5, organizations=0)
+    age(system)
 
 
 @pytest.mark.parametrize(("what", "record", "reason"), REFUSED, ids=by_name)
 def test_a_record_that_cannot_be_read_is_kept_whole(
-    world: World, what: str, record: dict[str, Any], reason: str
+    system: SyncSystem, what: str, record: dict[str, Any], reason: str
 ) -> None:
-    neighbours(world)
-    world.company.put_raw("person", record)
+    neighbours(system)
+    system.company.put_raw("person", record)
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert run.state == "done"
-    assert sorted(world.users()) == [1, 2, 3, 4, 5]
-    told = {event[:2] for event in world.events() if event[1] is not None}
+    assert sorted(system.users()) == [1, 2, 3, 4, 5]
+    told = {event[:2] for event in system.events() if event[1] is not None}
     assert told == {("incoming.user.error", reason)}
-    failures = world.rows("SELECT reason, kind, stage, state FROM failures")
+    failures = system.rows("SELECT reason, kind, stage, state FROM failures")
     assert [tuple(failure) for failure in failures] == [(reason, "record", "transform", "open")]
     assert REASONS[reason].advice
 
 
 @pytest.mark.parametrize(("what", "record", "reason", "lost"), GOES_WITHOUT, ids=by_name)
 def test_a_value_that_cannot_be_read_stays_behind_alone(
-    world: World, what: str, record: dict[str, Any], reason: str, lost: str
+    system: SyncSystem, what: str, record: dict[str, Any], reason: str, lost: str
 ) -> None:
-    neighbours(world)
-    world.company.put_raw("person", record)
+    neighbours(system)
+    system.company.put_raw("person", record)
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert run.state == "done"
-    assert sorted(world.users()) == [1, 2, 3, 4, 5, 10]
-    assert world.users()[10].get(lost) is None
-    told = [event for event in world.events() if event[1] is not None]
+    assert sorted(system.users()) == [1, 2, 3, 4, 5, 10]
+    assert system.users()[10].get(lost) is None
+    told = [event for event in system.events() if event[1] is not None]
     assert set(told) == {("incoming.user.error", reason, 10)}
-    assert world.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
+    assert system.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
 
 
 @pytest.mark.parametrize(("what", "record"), GOES_WHOLE, ids=by_name)
-def test_what_is_only_unusual_arrives(world: World, what: str, record: dict[str, Any]) -> None:
-    neighbours(world)
-    world.company.put_raw("person", record)
+def test_what_is_only_unusual_arrives(system: SyncSystem, what: str, record: dict[str, Any]) -> None:
+    neighbours(system)
+    system.company.put_raw("person", record)
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert (run.state, run.failed, run.new) == ("done", 0, 6)
-    assert world.users()[10].get("pipedrive/name") == record["name"]
-    assert [event for event in world.events() if event[1] is not None] == []
+    assert system.users()[10].get("pipedrive/name") == record["name"]
+    assert [event for event in system.events() if event[1] is not None] == []
 
 
 @pytest.mark.parametrize("bad", ["Od\x00d", "Od\ud800d", "x" * 300, ["a"], {"b": 1}, True])
-def test_a_claim_that_cannot_be_one_stays_behind(world: World, bad: Any) -> None:
-    world.change_settings(user_claims=EXTERNAL_ID, incoming_user_attributes=[])
-    neighbours(world)
-    world.company.put_raw("person", raw(name=bad))
+def test_a_claim_that_cannot_be_one_stays_behind(system: SyncSystem, bad: Any) -> None:
+    system.change_settings(user_claims=EXTERNAL_ID, incoming_user_attributes=[])
+    neighbours(system)
+    system.company.put_raw("person", raw(name=bad))
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert run.state == "done"
-    assert sorted(world.users()) == [1, 2, 3, 4, 5, 10]
-    assert world.users()[10].get("external_id") is None
-    assert world.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
+    assert sorted(system.users()) == [1, 2, 3, 4, 5, 10]
+    assert system.users()[10].get("external_id") is None
+    assert system.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
 
 
-def test_one_record_may_be_wrong_in_many_ways(world: World) -> None:
-    neighbours(world)
-    world.company.put_raw("person", raw(name=["x"], owner_id=[], add_time="?", emails=7, label_ids="x"))
+def test_one_record_may_be_wrong_in_many_ways(system: SyncSystem) -> None:
+    neighbours(system)
+    system.company.put_raw("person", raw(name=["x"], owner_id=[], add_time="?", emails=7, label_ids="x"))
 
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
 
-    assert sorted(world.users()) == [1, 2, 3, 4, 5, 10]
+    assert sorted(system.users()) == [1, 2, 3, 4, 5, 10]
     details = {
-        row.detail.split(":")[0] for row in world.rows("SELECT detail FROM sync_events WHERE reason = 'wrong_type'")
+        row.detail.split(":")[0] for row in system.rows("SELECT detail FROM sync_events WHERE reason = 'wrong_type'")
     }
     assert {"name", "owner_id", "add_time", "email"} <= details
 
 
-def test_duplicate_e_mails_make_two_users_and_one_claim(world: World) -> None:
+def test_duplicate_e_mails_make_two_users_and_one_claim(system: SyncSystem) -> None:
     for name in ("Ada", "Ada again"):
-        world.company.create_person(name=name, emails=[{"value": "ada@example.com", "primary": True}])
+        system.company.create_person(name=name, emails=[{"value": "ada@example.com", "primary": True}])
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
-    users = world.users()
+    users = system.users()
     assert (run.new, run.failed) == (2, 0)
     assert [users[1].get("email"), users[2].get("email")] == ["ada@example.com", None]
-    told = world.rows("SELECT event, pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
+    told = system.rows("SELECT event, pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
     assert [tuple(row) for row in told] == [("incoming.user.skip", 2, "email: held by person 1")]
 
 
 @pytest.mark.parametrize("walk", ["ascending", "descending"])
 @pytest.mark.parametrize("wrong", [True, -1, 0, "abc", None])
-def test_a_wrong_id_ends_no_walk_early(world: World, wrong: Any, walk: str) -> None:
+def test_a_wrong_id_ends_no_walk_early(system: SyncSystem, wrong: Any, walk: str) -> None:
     """The walks meet by ids: one record with a wrong id must not make them believe that they have met."""
-    fill(world, persons=4 * PAGE, organizations=0)
-    age(world)
-    record = world.company.record("person", 2 if walk == "ascending" else 4 * PAGE - 2)
+    fill(system, persons=4 * PAGE, organizations=0)
+    age(system)
+    record = system.company.record("person", 2 if walk == "ascending" else 4 * PAGE - 2)
     assert record is not None
     at = record["id"]
-    put_at(world, at, {**record, "id": wrong})
+    put_at(system, at, {**record, "id": wrong})
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert run.state == "done"
-    assert sorted(world.users()) == [number for number in range(1, 4 * PAGE + 1) if number != at]
+    assert sorted(system.users()) == [number for number in range(1, 4 * PAGE + 1) if number != at]
 
 
-def put_at(world: World, at: int, record: dict[str, Any]) -> None:
+def put_at(system: SyncSystem, at: int, record: dict[str, Any]) -> None:
     """Let the company list this body where the record of that id belongs."""
-    with world.company.lock:
-        world.company._store.connection.execute(
+    with system.company.lock:
+        system.company._store.connection.execute(
             "UPDATE person SET body = ?, raw = 1 WHERE id = ?", (json.dumps(record).encode(), at)
         )
 
 
-def missing(world: World) -> list[tuple[str, int | None, str]]:
-    rows = world.rows("SELECT event, pipedrive_id, detail FROM sync_events WHERE reason = 'field_missing' ORDER BY id")
+def missing(system: SyncSystem) -> list[tuple[str, int | None, str]]:
+    rows = system.rows("SELECT event, pipedrive_id, detail FROM sync_events WHERE reason = 'field_missing' ORDER BY id")
     return [(row.event, row.pipedrive_id, row.detail.partition(":")[0]) for row in rows]
 
 
-def test_a_field_the_company_does_not_have_stops_only_itself_and_is_told_once(world: World) -> None:
+def test_a_field_the_company_does_not_have_stops_only_itself_and_is_told_once(system: SyncSystem) -> None:
     gone = "a" * 40
-    world.change_settings(
+    system.change_settings(
         incoming_user_attributes=[{"hull": "name", "service": "name"}, {"hull": "old", "service": gone}]
     )
-    fill(world, persons=3 * PAGE, organizations=0)
+    fill(system, persons=3 * PAGE, organizations=0)
 
     with written() as lines:
-        run = world.fetch(Entity.PERSON)
+        run = system.fetch(Entity.PERSON)
 
     assert (run.state, run.new) == ("done", 3 * PAGE)
-    assert world.users()[7]["name"] == "Person 7"
-    assert missing(world) == [("incoming.user.error", None, gone)]
+    assert system.users()[7]["name"] == "Person 7"
+    assert missing(system) == [("incoming.user.error", None, gone)]
     told = [line for line in lines if line.get("reason") == "field_missing"]
     assert [(line["event"], line["field"]) for line in told] == [("incoming.user.error", gone)]
     assert "mapping" in told[0]["advice"]
 
 
-def test_a_field_deleted_in_pipedrive_is_told_once_and_keeps_its_value_in_hull(world: World) -> None:
-    code = next(field.code for field in world.company.custom_fields("person") if field.name == "Customer number")
-    world.change_settings(
+def test_a_field_deleted_in_pipedrive_is_told_once_and_keeps_its_value_in_hull(system: SyncSystem) -> None:
+    code = next(field.code for field in system.company.custom_fields("person") if field.name == "Customer number")
+    system.change_settings(
         incoming_user_attributes=[{"hull": "name", "service": "name"}, {"hull": "number", "service": code}]
     )
     for number in range(1, 6):
-        world.company.create_person(name=f"Person {number}", custom_fields={code: f"C-{number}"})
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.change_rows("UPDATE field_definitions SET fetched_at = now() - interval '1 h'")
+        system.company.create_person(name=f"Person {number}", custom_fields={code: f"C-{number}"})
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.change_rows("UPDATE field_definitions SET fetched_at = now() - interval '1 h'")
 
-    world.pipedrive.test_client().delete(f"/api/v2/personFields/{code}", headers={"x-api-token": API_TOKEN})
+    system.pipedrive.test_client().delete(f"/api/v2/personFields/{code}", headers={"x-api-token": API_TOKEN})
     for number in range(1, 6):
-        world.company.edit_person(number, name=f"Edited {number}")
-    run = world.fetch(Entity.PERSON, changed_only=True)
+        system.company.edit_person(number, name=f"Edited {number}")
+    run = system.fetch(Entity.PERSON, changed_only=True)
 
     assert run.changed == 5
-    assert missing(world) == [("incoming.user.error", None, code)]
-    assert {user["name"]: user["number"] for user in world.users().values()} == {
+    assert missing(system) == [("incoming.user.error", None, code)]
+    assert {user["name"]: user["number"] for user in system.users().values()} == {
         f"Edited {number}": f"C-{number}" for number in range(1, 6)
     }
 
 
-def test_an_option_added_a_moment_ago_is_looked_up_before_it_is_called_unknown(world: World) -> None:
+def test_an_option_added_a_moment_ago_is_looked_up_before_it_is_called_unknown(system: SyncSystem) -> None:
     """However young the field definitions are: an id that they do not know is newer than they are."""
-    code = next(field.code for field in world.company.custom_fields("person") if field.name == "Lead source")
-    world.change_settings(incoming_user_attributes=[{"hull": "source", "service": code}])
-    neighbours(world)
-    world.fetch(Entity.PERSON)
+    code = next(field.code for field in system.company.custom_fields("person") if field.name == "Lead source")
+    system.change_settings(incoming_user_attributes=[{"hull": "source", "service": code}])
+    neighbours(system)
+    system.fetch(Entity.PERSON)
     headers = {"x-api-token": API_TOKEN}
-    door = world.pipedrive.test_client()
-    added = door.post(f"/api/v2/personFields/{code}/options", json=[{"label": "Fair"}], headers=headers).get_json()
-    world.company.edit_person(3, custom_fields={code: added["data"][0]["id"]})
-    run = world.fetch(Entity.PERSON, changed_only=True)
+    client = system.pipedrive.test_client()
+    added = client.post(f"/api/v2/personFields/{code}/options", json=[{"label": "Fair"}], headers=headers).get_json()
+    system.company.edit_person(3, custom_fields={code: added["data"][0]["id"]})
+    run = system.fetch(Entity.PERSON, changed_only=True)
 
     assert (run.state, run.failed, run.rejected_fields) == ("done", 0, 0)
-    assert world.users()[3].get("source") == "Fair"
+    assert system.users()[3].get("source") == "Fair"
 
 
-def test_records_without_custom_fields_lose_none_and_make_no_errors(world: World) -> None:
-    codes = [field.code for field in world.company.custom_fields("person")][:8]
-    world.change_settings(
+def test_records_without_custom_fields_lose_none_and_make_no_errors(system: SyncSystem) -> None:
+    codes = [field.code for field in system.company.custom_fields("person")][:8]
+    system.change_settings(
         incoming_user_attributes=[{"hull": f"x/{at}", "service": each} for at, each in enumerate(codes)]
     )
-    world.company.create_person(name="Ada", custom_fields={codes[0]: "Countess"})
-    age(world)
-    world.fetch(Entity.PERSON)
-    field = world.users()[1]["x/0"]
-    whole = dict(world.company.record("person", 1) or {})
+    system.company.create_person(name="Ada", custom_fields={codes[0]: "Countess"})
+    age(system)
+    system.fetch(Entity.PERSON)
+    field = system.users()[1]["x/0"]
+    whole = dict(system.company.record("person", 1) or {})
     for nothing in (None, LEFT_OUT):
         changed = {**whole, "update_time": "2026-11-01T10:00:00Z", "custom_fields": nothing}
-        world.company.put_raw("person", {key: value for key, value in changed.items() if value is not LEFT_OUT})
-        world.fetch(Entity.PERSON)
+        system.company.put_raw("person", {key: value for key, value in changed.items() if value is not LEFT_OUT})
+        system.fetch(Entity.PERSON)
 
-    assert (field, world.users()[1]["x/0"]) == ("Countess", "Countess")
-    assert [event for event in world.events() if event[0].endswith("error")] == []
+    assert (field, system.users()[1]["x/0"]) == ("Countess", "Countess")
+    assert [event for event in system.events() if event[0].endswith("error")] == []
 
 
-def test_what_several_fields_lack_for_one_cause_is_told_once_for_the_record(world: World) -> None:
-    codes = [field.code for field in world.company.custom_fields("person")][:8]
-    world.change_settings(
+def test_what_several_fields_lack_for_one_cause_is_told_once_for_the_record(system: SyncSystem) -> None:
+    codes = [field.code for field in system.company.custom_fields("person")][:8]
+    system.change_settings(
         incoming_user_attributes=[{"hull": f"x/{at}", "service": each} for at, each in enumerate(codes)]
     )
-    world.company.put_raw("person", raw(custom_fields={codes[0]: "Countess"}))
-    world.fetch(Entity.PERSON)
+    system.company.put_raw("person", raw(custom_fields={codes[0]: "Countess"}))
+    system.fetch(Entity.PERSON)
 
-    (detail,) = [row.detail for row in world.rows("SELECT detail FROM sync_events WHERE reason = 'field_missing'")]
+    (detail,) = [row.detail for row in system.rows("SELECT detail FROM sync_events WHERE reason = 'field_missing'")]
     assert detail == f"{', '.join(codes[1:])}: not part of the record"

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.domain.settings import Owner
 from tests.journeys.both_ways import BothWays, Judgement, both_ways, judge
-from tests.journeys.told_by_hull import failures, writes
+from tests.journeys.hull_messages import failures, writes
 from tests.logs import written
 
 OWNERS: list[Owner] = ["hull", "pipedrive", "latest"]
@@ -34,13 +34,13 @@ def test_ten_minutes_of_edits_on_both_sides(database: str, owner: Owner, seed: i
         assert {place: (value, pipedrive[place]) for place, value in hull.items() if value != pipedrive[place]} == {}
         assert found.lost == []
         assert found.misjudged == []
-        assert life.counts["writes that changed Pipedrive"] == len(writes(life.world))
+        assert life.counts["writes that changed Pipedrive"] == len(writes(life.system))
         assert echoes(life, found) == set()
-        assert failures(life.world) == []
+        assert failures(life.system) == []
 
-        before = len(writes(life.world)), life.world.hull.received.count
+        before = len(writes(life.system)), life.system.hull.received.count
         life.say_everything_again()
-        assert (len(writes(life.world)), life.world.hull.received.count) == before
+        assert (len(writes(life.system)), life.system.hull.received.count) == before
 
 
 def echoes(life: BothWays, found: Judgement) -> set[tuple[str, int]]:
@@ -54,7 +54,7 @@ def echoes(life: BothWays, found: Judgement) -> set[tuple[str, int]]:
 def tell(life: BothWays, found: Judgement, seed: int) -> None:
     """What happened, for whoever runs this with `-s`."""
     sys.stdout.write(
-        f"owner {life.owner}, seed {seed}: {dict(life.counts)}, {len(writes(life.world))} writes to Pipedrive;"
+        f"owner {life.owner}, seed {seed}: {dict(life.counts)}, {len(writes(life.system))} writes to Pipedrive;"
         f" {found.one_sided} exchanges of one side, {found.two_sided} of both ({found.either} undecided by time);"
         f" {len(found.lost)} lost, {len(found.misjudged)} misjudged; {len(life.said_twice)} told again after a conflict\n"
     )

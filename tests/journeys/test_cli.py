@@ -126,47 +126,47 @@ def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]
 def test_everything_runs_until_it_is_told_to_stop(
     up: tuple[subprocess.Popen[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    process, house = up
-    login = Path(house["flower_login_file"])
+    process, running = up
+    login = Path(running["flower_login_file"])
 
-    assert requests.get(f"{house['web_url']}/healthz", timeout=10).status_code == 200
-    assert until_flower_answers(house["flower_url"]) == 401
-    assert requests.get(house["flower_url"], auth=tuple(login.read_text().strip().split(":")), timeout=10).ok
+    assert requests.get(f"{running['web_url']}/healthz", timeout=10).status_code == 200
+    assert until_flower_answers(running["flower_url"]) == 401
+    assert requests.get(running["flower_url"], auth=tuple(login.read_text().strip().split(":")), timeout=10).ok
     assert login.stat().st_mode & 0o077 == 0
-    assert set(house["pids"]) == {"sandbox", "intake", "web", "live", "control", "bulk", "beat", "flower"}
+    assert set(running["pids"]) == {"sandbox", "intake", "web", "live", "control", "bulk", "beat", "flower"}
 
     compared = subprocess.run(
         [sys.executable, "-m", "pipeline", "verify", "demo", "--json"],
         cwd=tmp_path,
-        env={**os.environ, "DATA_DIR": house["data_dir"]},
+        env={**os.environ, "DATA_DIR": running["data_dir"]},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert json.loads(compared.stdout)["tokens"] > 0, compared.stderr  # it asks the sandbox, as the workers do
-    second = pipeline("up", "--json", cwd=tmp_path, DATA_DIR=house["data_dir"])
+    second = pipeline("up", "--json", cwd=tmp_path, DATA_DIR=running["data_dir"])
     assert second.returncode == 1
-    assert f"pipeline up (process {process.pid}) already runs with DATA_DIR={house['data_dir']}" in second.stderr
-    assert requests.get(f"{house['web_url']}/healthz", timeout=10).status_code == 200
+    assert f"pipeline up (process {process.pid}) already runs with DATA_DIR={running['data_dir']}" in second.stderr
+    assert requests.get(f"{running['web_url']}/healthz", timeout=10).status_code == 200
 
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(timeout=60) == 0
-    assert [pid for pid in house["pids"].values() if Path(f"/proc/{pid}").exists()] == []
-    assert servers.status(Settings.from_env({"DATA_DIR": house["data_dir"]})) is None
+    assert [pid for pid in running["pids"].values() if Path(f"/proc/{pid}").exists()] == []
+    assert servers.status(Settings.from_env({"DATA_DIR": running["data_dir"]})) is None
 
 
 @pytest.mark.slow
 def test_whoever_kills_the_supervisor_leaves_nobody_behind(up: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
-    process, house = up
-    status = servers.status(Settings.from_env({"DATA_DIR": house["data_dir"]}))
+    process, running = up
+    status = servers.status(Settings.from_env({"DATA_DIR": running["data_dir"]}))
     assert status is not None
     assert status.ready == {"postgres", "valkey"}
     process.kill()
     process.wait(timeout=60)
 
-    for pid in (*house["pids"].values(), *status.pids.values()):
+    for pid in (*running["pids"].values(), *status.pids.values()):
         wait_for_end(pid)
 
 

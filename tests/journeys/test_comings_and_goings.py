@@ -10,82 +10,82 @@ import pytest
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
+from tests.journeys.hull_messages import patiently
 from tests.journeys.people import age, fill, in_pipedrive
 from tests.journeys.test_departures import resolve, settled, states, user
-from tests.journeys.told_by_hull import patiently
-from tests.world import World
+from tests.system import SyncSystem
 
 PERSONS = 16
 ACTIONS = 60
 
 
-def act(world: World, draw: Random, number: int) -> None:
+def act(system: SyncSystem, draw: Random, number: int) -> None:
     """One thing a salesperson may do to a Person that is there, or to one that was."""
-    living = sorted(in_pipedrive(world))
+    living = sorted(in_pipedrive(system))
     gone = sorted(set(range(1, PERSONS + 1)) - set(living))
     choice = draw.random()
     if choice < 0.3 and gone:
-        world.company.undelete("person", draw.choice(gone))
+        system.company.undelete("person", draw.choice(gone))
     elif choice < 0.6 or len(living) < 4:
         phones = draw.choice(([], [{"value": f"+1 {number}", "primary": True}]))
-        world.company.edit_person(draw.choice(living), name=f"Name {number}", phones=phones)
+        system.company.edit_person(draw.choice(living), name=f"Name {number}", phones=phones)
     elif choice < 0.85:
-        world.company.delete_person(draw.choice(living))
+        system.company.delete_person(draw.choice(living))
     else:
         loser, survivor = draw.sample(living, 2)
-        world.company.merge("person", loser, survivor)
+        system.company.merge("person", loser, survivor)
 
 
 TRIES = 3
 """Rounds of waiting: a record whose newest webhook is of the same second, or newer, is read up to six times."""
 
 
-def phones(world: World) -> dict[int, Any]:
+def phones(system: SyncSystem) -> dict[int, Any]:
     """Pipedrive id → the first phone, as Pipedrive has it."""
-    held = {number: (world.company.record("person", number) or {}).get("phones") for number in in_pipedrive(world)}
+    held = {number: (system.company.record("person", number) or {}).get("phones") for number in in_pipedrive(system)}
     return {number: each[0]["value"] if each else None for number, each in held.items()}
 
 
-def spread(world: World, draw: Random, said: list[dict[str, Any]]) -> None:
+def spread(system: SyncSystem, draw: Random, said: list[dict[str, Any]]) -> None:
     """Deliver some of what was said: a part is lost, a part comes twice, and none of it in order."""
     arriving = [webhook for webhook in said for _ in range(draw.choice((0, 1, 1, 1, 2)))]
     said.clear()
     draw.shuffle(arriving)
     for webhook in arriving:
-        deliver(world, {**webhook, "meta": {**webhook["meta"], "id": f"{draw.random()}"}})
+        deliver(system, {**webhook, "meta": {**webhook["meta"], "id": f"{draw.random()}"}})
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
-def test_both_sides_agree_in_the_end(world: World, seed: int) -> None:
-    world.change_settings(support_user_deletion=True)
-    fill(world, persons=PERSONS, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    draw, said = Random(seed), listen(world)
+def test_both_sides_agree_in_the_end(system: SyncSystem, seed: int) -> None:
+    system.change_settings(support_user_deletion=True)
+    fill(system, persons=PERSONS, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    draw, said = Random(seed), listen(system)
     for number in range(ACTIONS):
-        act(world, draw, number)
+        act(system, draw, number)
         if draw.random() < 0.3:
-            spread(world, draw, said)
-            world.work()
+            spread(system, draw, said)
+            system.work()
         if draw.random() < 0.1:
-            resolve(world)
-    world.later()
-    world.work()
+            resolve(system)
+    system.later()
+    system.work()
 
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
     for _ in range(TRIES):
-        patiently(world)
-    resolve(world)
+        patiently(system)
+    resolve(system)
 
-    living, known = in_pipedrive(world), states(world)
-    shown = {number: user(world, number) for number in range(1, PERSONS + 1)}
+    living, known = in_pipedrive(system), states(system)
+    shown = {number: user(system, number) for number in range(1, PERSONS + 1)}
     assert {number for number, state in known.items() if state not in DEPARTED} == set(living)
     assert {number: shown[number]["pipedrive/name"] for number in living} == living
-    assert {number: shown[number].get("pipedrive/phone") for number in living} == phones(world)
+    assert {number: shown[number].get("pipedrive/phone") for number in living} == phones(system)
     assert {number: shown[number].get("pipedrive/id") for number in living} == {number: number for number in living}
     assert {number: shown[number].get("pipedrive/deleted_at") for number in living} == dict.fromkeys(living)
     theirs = {shown[number]["id"] for number in living}
     left = [shown[number] for number in known if number not in living and shown[number]["id"] not in theirs]
     assert [each.get("pipedrive/id") for each in left] == [None] * len(left)
     assert all(each.get("pipedrive/deleted_at") for each in left)
-    assert settled(world)
+    assert settled(system)

@@ -19,7 +19,7 @@ from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
-from tests.world import World
+from tests.system import SyncSystem
 
 PERSONS = 3 * PAGE
 
@@ -43,13 +43,13 @@ def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, turn: int = 0
     monkeypatch.setattr(owner, name, wrapped)
 
 
-def survive(world: World) -> int:
+def survive(system: SyncSystem) -> int:
     """Work until nothing is left; whoever dies is replaced. Returns how many died."""
     for deaths in range(50):
         try:
-            world.work()
+            system.work()
         except Killed:
-            world.lose_workers()
+            system.lose_workers()
         else:
             return deaths
     raise AssertionError("they never stop dying")
@@ -77,48 +77,48 @@ POINTS: list[tuple[Any, str, bool]] = [
 @pytest.mark.parametrize("turn", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("owner", "name", "after"), POINTS)
 def test_a_fetch_resumes_from_every_point(
-    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool, turn: int
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool, turn: int
 ) -> None:
-    fill(world, persons=PERSONS, organizations=6)
-    age(world)
-    run_id = world.start(Entity.PERSON)
+    fill(system, persons=PERSONS, organizations=6)
+    age(system)
+    run_id = system.start(Entity.PERSON)
     die(monkeypatch, owner, name, turn=turn, after=after)
 
-    deaths = survive(world)
+    deaths = survive(system)
 
-    run = world.run(run_id)
+    run = system.run(run_id)
     assert deaths == (0 if (name, turn > 0) == ("fields", True) else 1)
     assert run.state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert names(system) == in_pipedrive(system)
     assert (run.new, run.changed, run.same, run.failed, run.shells) == (PERSONS, 0, 0, 0, 6)
     assert run.read in {PERSONS, PERSONS + PAGE}  # a page that was on its way when the walks met is read all the same
-    logged = [event for event in world.events() if event[0] == "incoming.user.success"]
+    logged = [event for event in system.events() if event[0] == "incoming.user.success"]
     assert len(logged) == PERSONS
-    assert world.rows("SELECT 1 FROM failures") == []
-    assert world.rows("SELECT 1 FROM batches WHERE state NOT IN ('done')") == []
+    assert system.rows("SELECT 1 FROM failures") == []
+    assert system.rows("SELECT 1 FROM batches WHERE state NOT IN ('done')") == []
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "after"), [point for point in POINTS if point[1] not in {"fields", "count", "release_waiting"}]
 )
 def test_a_live_batch_resumes_from_every_point(
-    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool
 ) -> None:
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
     for number in (2, 4):
-        world.company.edit_person(number, name=f"Edited {number}")
+        system.company.edit_person(number, name=f"Edited {number}")
     said[1]["data"]["update_time"] = "2020-01-01T00:00:00Z"  # too old to be used: this one is read again
-    deliver(world, *said)
+    deliver(system, *said)
     die(monkeypatch, owner, name, after=after)
 
-    survive(world)
+    survive(system)
 
-    assert names(world) == in_pipedrive(world)
-    assert world.rows("SELECT 1 FROM changes") == []
-    logged = [event for event in world.events() if event[0] == "incoming.user.success"]
+    assert names(system) == in_pipedrive(system)
+    assert system.rows("SELECT 1 FROM changes") == []
+    logged = [event for event in system.events() if event[0] == "incoming.user.success"]
     assert len(logged) == 5 + 2
 
 
@@ -133,50 +133,52 @@ def always(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, when: Callabl
     monkeypatch.setattr(owner, name, wrapped)
 
 
-def test_a_stage_that_kills_its_worker_every_time_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(world, persons=PERSONS, organizations=0)
-    age(world)
-    run_id = world.start(Entity.PERSON)
-    poison = world.due()
+def test_a_stage_that_kills_its_worker_every_time_is_given_up(
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(system, persons=PERSONS, organizations=0)
+    age(system)
+    run_id = system.start(Entity.PERSON)
+    poison = system.due()
     assert poison is not None
-    world.step(*poison)
+    system.step(*poison)
     always(monkeypatch, batches, "pass_to_load", lambda session, batch_id, staged: batch_id == poison[0])
 
-    deaths = survive(world)
+    deaths = survive(system)
 
     assert deaths == 8
-    failures = world.rows("SELECT reason, stage, batch_id, attempts FROM failures")
+    failures = system.rows("SELECT reason, stage, batch_id, attempts FROM failures")
     assert [tuple(row) for row in failures] == [("worker_lost", "transform", poison[0], 9)]
-    assert world.run(run_id).state == "done"
-    assert len(world.users()) == PERSONS - PAGE  # its page waits for a replay; nobody else's suffered
+    assert system.run(run_id).state == "done"
+    assert len(system.users()) == PERSONS - PAGE  # its page waits for a replay; nobody else's suffered
 
 
 def test_what_killed_every_worker_comes_through_once_its_cause_is_gone(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(world, persons=5, organizations=0)
-    world.start(Entity.PERSON)
+    fill(system, persons=5, organizations=0)
+    system.start(Entity.PERSON)
     with monkeypatch.context() as patch:
         always(patch, HullClient, "post_batches", lambda *_args, **_options: True)
-        survive(world)
+        survive(system)
     with transaction() as session:
         for failure in find_failures(session):
-            world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="more memory")
-    world.work()
+            system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="more memory")
+    system.work()
 
-    assert names(world) == in_pipedrive(world)
+    assert names(system) == in_pipedrive(system)
 
 
 def test_a_worker_that_dies_while_it_settles_an_error_loses_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(world, persons=PERSONS, organizations=0)
-    age(world)
-    world.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
-    run_id = world.start(Entity.PERSON)
+    fill(system, persons=PERSONS, organizations=0)
+    age(system)
+    system.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
+    run_id = system.start(Entity.PERSON)
     die(monkeypatch, batches, "put_off", after=True)
 
-    survive(world)
+    survive(system)
 
-    assert world.run(run_id).state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run_id).state == "done"
+    assert names(system) == in_pipedrive(system)

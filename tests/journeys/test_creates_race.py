@@ -20,9 +20,9 @@ from db.batch import Batch
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.settings import settings
-from tests.journeys.told_by_hull import is_settled, know_everything, user
+from tests.journeys.hull_messages import is_settled, know_everything, user
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 TASKS = 50
 EMAILS = 5
@@ -35,19 +35,19 @@ class Killed(BaseException):
 
 
 @prepared
-def everything_sent(world: World) -> None:
-    world.change_settings(
+def everything_sent(system: SyncSystem) -> None:
+    system.change_settings(
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
     )
-    know_everything(world)
+    know_everything(system)
 
 
 @pytest.fixture(autouse=True)
-def ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def ready(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that were killed take no slots from the others, or all kills would hit the same few batches."""
-    stage = world.module("sync.stage")
+    stage = system.module("sync.stage")
     monkeypatch.setattr(stage, "settings", lambda: settings().replace(live_at_once=TASKS))
-    everything_sent(world)
+    everything_sent(system)
 
 
 class Fate:
@@ -85,11 +85,11 @@ STEPS = {
 
 
 @contextmanager
-def deadly(world: World, fate: Fate) -> Iterator[None]:
+def deadly(system: SyncSystem, fate: Fate) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for step, (place, name) in STEPS.items():
             *inside, seam = name.split(".")
-            target = reduce(getattr, inside, world.module(place))
+            target = reduce(getattr, inside, system.module(place))
             patch.setattr(target, seam, fate.around(step, getattr(target, seam)))
         yield
 
@@ -105,18 +105,18 @@ def crowd(seed: int) -> list[dict[str, Any]]:
     return messages
 
 
-def batch_of(world: World, message: dict[str, Any], number: int) -> int | None:
+def batch_of(system: SyncSystem, message: dict[str, Any], number: int) -> int | None:
     """A batch for one message alone, as when fifty are told at the same moment; None while its User is in another one."""
     hull_id = message["user"]["id"]
     with transaction() as session:
-        world.module("sync.changes.outgoing_changes").coalesce_messages(
-            session, world.connector_key, Entity.PERSON, [message], cause="test", is_export=False, rank=number
+        system.module("sync.changes.outgoing_changes").coalesce_messages(
+            session, system.connector_key, Entity.PERSON, [message], cause="test", is_export=False, rank=number
         )
         free = text("SELECT id FROM changes WHERE record_id = :id AND batch_id IS NULL FOR UPDATE SKIP LOCKED")
         if session.execute(free, {"id": hull_id}).one_or_none() is None:
             return None
         batch = Batch(
-            connector_key=world.connector_key,
+            connector_key=system.connector_key,
             direction=Direction.OUTGOING,
             entity=Entity.PERSON,
             queue="live",
@@ -129,62 +129,64 @@ def batch_of(world: World, message: dict[str, Any], number: int) -> int | None:
         return batch.id
 
 
-def run_to_the_end(world: World, batch_id: int) -> None:
+def run_to_the_end(system: SyncSystem, batch_id: int) -> None:
     for stage in ("extract", "transform", "load"):
         try:
-            world.step(batch_id, "outgoing", stage)
+            system.step(batch_id, "outgoing", stage)
         except Killed:
             return
 
 
 @pytest.mark.parametrize("seed", [0, *SLOW_SEEDS])
-def test_fifty_at_once_make_one_person_for_each_email(world: World, seed: int) -> None:
+def test_fifty_at_once_make_one_person_for_each_email(system: SyncSystem, seed: int) -> None:
     fate = Fate(seed)
-    batches = [found for number, each in enumerate(crowd(seed)) if (found := batch_of(world, each, number)) is not None]
-    with deadly(world, fate):
+    batches = [
+        found for number, each in enumerate(crowd(seed)) if (found := batch_of(system, each, number)) is not None
+    ]
+    with deadly(system, fate):
         with ThreadPoolExecutor(8) as workers:
-            list(workers.map(lambda batch_id: run_to_the_end(world, batch_id), batches))
+            list(workers.map(lambda batch_id: run_to_the_end(system, batch_id), batches))
         for _ in range(KILLS * 2):
-            world.lose_workers()
-            world.later()
-            patiently_killed(world)
+            system.lose_workers()
+            system.later()
+            patiently_killed(system)
     for _ in range(12):
-        world.lose_workers()
-        world.later()
-        world.work()
+        system.lose_workers()
+        system.later()
+        system.work()
 
-    doubles = {email: count for email, count in persons_by_email(world).items() if count != 1}
+    doubles = {email: count for email, count in persons_by_email(system).items() if count != 1}
     assert doubles == {}
     assert fate.kills.total() == KILLS
-    assert joined_once(world)
-    assert is_settled(world)
+    assert joined_once(system)
+    assert is_settled(system)
 
 
-def patiently_killed(world: World) -> None:
+def patiently_killed(system: SyncSystem) -> None:
     """What is due, by workers who may be killed."""
     for _ in range(200):
-        due = world.due()
+        due = system.due()
         if due is None:
-            if not world.module("sync.changes.dispatch").dispatch_changes():
+            if not system.module("sync.changes.dispatch").dispatch_changes():
                 return
             continue
         try:
-            world.step(*due)
+            system.step(*due)
         except Killed:
-            world.lose_workers()
+            system.lose_workers()
 
 
-def persons_by_email(world: World) -> Counter[str]:
+def persons_by_email(system: SyncSystem) -> Counter[str]:
     found: Counter[str] = Counter()
-    for body in world.company.export("person"):
+    for body in system.company.export("person"):
         found.update(each["value"] for each in json.loads(body)["emails"] if each["value"].endswith("@crowd.test"))
     return found
 
 
-def joined_once(world: World) -> bool:
+def joined_once(system: SyncSystem) -> bool:
     """Every Person that was made is joined to one User, and every other User of its e-mail waits for a person's word."""
-    joined = {row.hull_id for row in world.rows("SELECT hull_id FROM id_mappings WHERE pipedrive_id IS NOT NULL")}
-    held = {row.record_id for row in world.rows("SELECT record_id FROM failures WHERE state = 'open'")}
+    joined = {row.hull_id for row in system.rows("SELECT hull_id FROM id_mappings WHERE pipedrive_id IS NOT NULL")}
+    held = {row.record_id for row in system.rows("SELECT record_id FROM failures WHERE state = 'open'")}
     asked = {f"{number:024x}" for number in range(TASKS * 2 // 3)}
-    told = {row.hull_id for row in world.rows("SELECT DISTINCT hull_id FROM sync_events WHERE hull_id IS NOT NULL")}
+    told = {row.hull_id for row in system.rows("SELECT DISTINCT hull_id FROM sync_events WHERE hull_id IS NOT NULL")}
     return (told & asked) <= joined | held

@@ -13,7 +13,7 @@ from pipeline.errors import Retryable
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill, in_pipedrive, names
 from tests.manual_clock import Clock
-from tests.world import World
+from tests.system import SyncSystem
 
 pytestmark = pytest.mark.usefixtures("noon")
 
@@ -22,25 +22,25 @@ DAY = 100
 RESERVE = 0.3
 
 
-def begin(world: World, *, ours: int = DAY, theirs: int | None = DAY, reserve: float = RESERVE) -> int:
+def begin(system: SyncSystem, *, ours: int = DAY, theirs: int | None = DAY, reserve: float = RESERVE) -> int:
     """Start the fetch, and work until it can go no further today; `ours` is what the settings say of the day."""
-    fill(world, persons=400, organizations=0)
-    age(world)
-    world.pipedrive.budget.limit = theirs
-    world.change_settings(daily_tokens=ours, live_reserve=reserve)
-    run_id = world.start(Entity.PERSON)
-    world.work()
+    fill(system, persons=400, organizations=0)
+    age(system)
+    system.pipedrive.budget.limit = theirs
+    system.change_settings(daily_tokens=ours, live_reserve=reserve)
+    run_id = system.start(Entity.PERSON)
+    system.work()
     return run_id
 
 
-def edit_unseen(world: World, person: int, name: str) -> None:
+def edit_unseen(system: SyncSystem, person: int, name: str) -> None:
     """A change whose webhook says no more than that there was one: it must be read."""
-    world.company.edit_person(person, name=name)
+    system.company.edit_person(person, name=name)
     with transaction() as session:
         change_writer.write_changes(
-            session, world.connector_key, Direction.INCOMING, Entity.PERSON, [str(person)], cause="webhook"
+            session, system.connector_key, Direction.INCOMING, Entity.PERSON, [str(person)], cause="webhook"
         )
-    world.work()
+    system.work()
 
 
 def tomorrow(clock: Clock) -> None:
@@ -48,102 +48,102 @@ def tomorrow(clock: Clock) -> None:
     clock.move(13 * 3_600)
 
 
-def refusals(world: World) -> int:
-    return world.pipedrive.ledger.statuses[429]
+def refusals(system: SyncSystem) -> int:
+    return system.pipedrive.ledger.statuses[429]
 
 
-def waits(world: World) -> list[tuple[str, int, float]]:
+def waits(system: SyncSystem) -> list[tuple[str, int, float]]:
     """(queue, attempts, seconds from midnight UTC) of the batches that wait."""
     query = """SELECT queue, attempts, abs(extract(epoch FROM due_at) - ceil(extract(epoch FROM now()) / 86400) * 86400) AS off
                  FROM batches WHERE state = 'ready'"""
-    return [(row.queue, row.attempts, float(row.off)) for row in world.rows(query)]
+    return [(row.queue, row.attempts, float(row.off)) for row in system.rows(query)]
 
 
-def spent(world: World) -> dict[str, int]:
+def spent(system: SyncSystem) -> dict[str, int]:
     return {
-        row.lane: row.tokens for row in world.rows("SELECT lane, sum(tokens) AS tokens FROM token_ledger GROUP BY 1")
+        row.lane: row.tokens for row in system.rows("SELECT lane, sum(tokens) AS tokens FROM token_ledger GROUP BY 1")
     }
 
 
-def test_the_fetch_waits_for_midnight_and_counts_no_attempt(world: World) -> None:
-    run_id = begin(world)
+def test_the_fetch_waits_for_midnight_and_counts_no_attempt(system: SyncSystem) -> None:
+    run_id = begin(system)
 
-    assert world.run(run_id).state == "running"
-    assert spent(world) == {"bulk": 70}
-    assert {(queue, attempts) for queue, attempts, _ in waits(world)} == {("bulk", 0)}
-    assert max(off for *_, off in waits(world)) < 60
-    assert refusals(world) == 0
-
-
-def test_webhooks_still_arrive_when_the_fetch_has_taken_its_share(world: World) -> None:
-    begin(world)
-    said = listen(world)
-    world.company.edit_person(7, name="Told whole")
-    deliver(world, *said)
-    edit_unseen(world, 8, "Read again")
-
-    assert (names(world)[7], names(world)[8]) == ("Told whole", "Read again")
-    assert spent(world) == {"bulk": 70, "live": 10}
-    assert refusals(world) == 0
+    assert system.run(run_id).state == "running"
+    assert spent(system) == {"bulk": 70}
+    assert {(queue, attempts) for queue, attempts, _ in waits(system)} == {("bulk", 0)}
+    assert max(off for *_, off in waits(system)) < 60
+    assert refusals(system) == 0
 
 
-def test_on_the_next_day_the_fetch_ends_by_itself(world: World, noon: Clock) -> None:
-    run_id = begin(world)
+def test_webhooks_still_arrive_when_the_fetch_has_taken_its_share(system: SyncSystem) -> None:
+    begin(system)
+    said = listen(system)
+    system.company.edit_person(7, name="Told whole")
+    deliver(system, *said)
+    edit_unseen(system, 8, "Read again")
+
+    assert (names(system)[7], names(system)[8]) == ("Told whole", "Read again")
+    assert spent(system) == {"bulk": 70, "live": 10}
+    assert refusals(system) == 0
+
+
+def test_on_the_next_day_the_fetch_ends_by_itself(system: SyncSystem, noon: Clock) -> None:
+    run_id = begin(system)
     tomorrow(noon)
-    world.work()
+    system.work()
 
-    assert world.run(run_id).state == "done"
-    assert names(world) == in_pipedrive(world)
-    assert refusals(world) == 0
+    assert system.run(run_id).state == "done"
+    assert names(system) == in_pipedrive(system)
+    assert refusals(system) == 0
 
 
-def test_without_a_reserve_live_work_would_have_been_refused(world: World, noon: Clock) -> None:
+def test_without_a_reserve_live_work_would_have_been_refused(system: SyncSystem, noon: Clock) -> None:
     """The negative control: the same day, with nothing kept."""
-    begin(world, reserve=0.0)
-    edit_unseen(world, 8, "Read again")
+    begin(system, reserve=0.0)
+    edit_unseen(system, 8, "Read again")
 
-    assert names(world)[8] != "Read again"
-    assert refusals(world) == 1
-    assert len(world.rows("SELECT 1 FROM changes WHERE record_id = '8'")) == 1
+    assert names(system)[8] != "Read again"
+    assert refusals(system) == 1
+    assert len(system.rows("SELECT 1 FROM changes WHERE record_id = '8'")) == 1
 
     tomorrow(noon)
-    world.work()
-    assert names(world)[8] == "Read again"
+    system.work()
+    assert names(system)[8] == "Read again"
 
 
-def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(world: World, noon: Clock) -> None:
+def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(system: SyncSystem, noon: Clock) -> None:
     """Our own count says that there is plenty left; Pipedrive knows better."""
-    world.pipedrive.budget.limit, world.pipedrive.budget.spent = DAY, DAY
-    begin(world, ours=30_000)
+    system.pipedrive.budget.limit, system.pipedrive.budget.spent = DAY, DAY
+    begin(system, ours=30_000)
     for person in (8, 9, 10):
-        edit_unseen(world, person, "Waits")
+        edit_unseen(system, person, "Waits")
 
-    assert refusals(world) == 1
-    assert {queue for queue, *_ in waits(world)} == {"bulk", "live"}
-    assert world.rows("SELECT 1 FROM failures") == []
+    assert refusals(system) == 1
+    assert {queue for queue, *_ in waits(system)} == {"bulk", "live"}
+    assert system.rows("SELECT 1 FROM failures") == []
 
     tomorrow(noon)
-    world.pipedrive.budget.limit = None
-    world.work()
-    assert names(world) == in_pipedrive(world)
+    system.pipedrive.budget.limit = None
+    system.work()
+    assert names(system) == in_pipedrive(system)
 
 
-def test_a_fetch_that_waits_goes_on_as_soon_as_the_settings_allow_it(world: World) -> None:
-    run_id = begin(world, theirs=None)
+def test_a_fetch_that_waits_goes_on_as_soon_as_the_settings_allow_it(system: SyncSystem) -> None:
+    run_id = begin(system, theirs=None)
     with transaction() as session:
-        document = connectors.settings_in_force(session, world.connector_key).document
-        connector = connectors.get_connector(session, world.connector_key)
-    world.module("sync.connectors.settings_change").change_settings(
+        document = connectors.settings_in_force(session, system.connector_key).document
+        connector = connectors.get_connector(session, system.connector_key)
+    system.module("sync.connectors.settings_change").change_settings(
         connector, document | {"daily_tokens": 1_000}, "test"
     )
-    world.work()
+    system.work()
 
-    assert world.run(run_id).state == "done"
+    assert system.run(run_id).state == "done"
 
 
-def test_a_connector_of_the_same_company_finds_the_day_spent(world: World) -> None:
-    world.change_rows("UPDATE connectors SET company_id = 77")
-    begin(world)
+def test_a_connector_of_the_same_company_finds_the_day_spent(system: SyncSystem) -> None:
+    system.change_rows("UPDATE connectors SET company_id = 77")
+    begin(system)
     with transaction() as session:
         twin = connectors.Connector(id="twin", name="twin", hull_organization="hull.test", company_id=77)
         session.add(twin)

@@ -10,11 +10,11 @@ import pytest
 
 from pipeline.domain.settings import Owner
 from tests.deliveries import HullsVoice, deliver, listen, receive
+from tests.journeys.hull_messages import details, failures, know_everything, person, told, writes
 from tests.journeys.people import fill
-from tests.journeys.told_by_hull import details, failures, know_everything, person, told, writes
 from tests.manual_clock import Clock, manual_clock
 from tests.prepared import prepared
-from tests.world import World, make_world
+from tests.system import SyncSystem, make_system
 
 PAIRS = {"nickname": "name", "tel": "phone"}
 """Attribute → field, the same in both directions."""
@@ -23,41 +23,41 @@ PAIRS = {"nickname": "name", "tel": "phone"}
 class Desk:
     """One Person and its User, edited on either side; what the two systems say waits here until it is passed on."""
 
-    def __init__(self, world: World, clock: Clock) -> None:
-        self.world, self.clock = world, clock
-        self.webhooks = listen(world)
-        self.heard = HullsVoice(world)
+    def __init__(self, system: SyncSystem, clock: Clock) -> None:
+        self.system, self.clock = system, clock
+        self.webhooks = listen(system)
+        self.heard = HullsVoice(system)
         self.heard()
 
     def leave(self) -> None:
         """Let nobody listen any more."""
-        self.world.company.listeners.pop()
+        self.system.company.listeners.pop()
         self.heard.end()
 
     def in_hull(self, number: int = 2, **attributes: Any) -> None:
         """Another source writes attributes of the User, a moment later and in the same second."""
         self.clock.move(0.01)
-        path = f"/__sandbox__/users/{self.world.users()[number]['id']}"
-        assert self.world.hull_app.test_client().post(path, json=attributes).status_code == 200
+        path = f"/__sandbox__/users/{self.system.users()[number]['id']}"
+        assert self.system.hull_app.test_client().post(path, json=attributes).status_code == 200
 
     def in_pipedrive(self, number: int = 2, **fields: Any) -> None:
         """A salesperson changes fields of the Person, a moment later and in the same second."""
         self.clock.move(0.01)
-        self.world.company.edit_person(number, **fields)
+        self.system.company.edit_person(number, **fields)
 
     def pass_on_from_hull(self) -> int:
         """Bring what Hull has said, and do what is due; how much it was."""
         said = self.heard()
-        receive(self.world, *said)
-        self.world.work()
+        receive(self.system, *said)
+        self.system.work()
         return len(said)
 
     def pass_on_from_pipedrive(self) -> int:
         """Bring what Pipedrive has said, and do what is due; how much it was."""
         said = list(self.webhooks)
         self.webhooks.clear()
-        deliver(self.world, *said)
-        self.world.work()
+        deliver(self.system, *said)
+        self.system.work()
         return len(said)
 
     def settle(self) -> None:
@@ -70,11 +70,11 @@ class Desk:
 
     def sent(self) -> tuple[int, int]:
         """How much was sent to Hull and to Pipedrive so far."""
-        return self.world.hull.received.count, len(writes(self.world))
+        return self.system.hull.received.count, len(writes(self.system))
 
     def held(self, number: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:
         """What Hull and what Pipedrive hold of the mapped fields, in Hull's words."""
-        user, record = self.world.users()[number], person(self.world, number)
+        user, record = self.system.users()[number], person(self.system, number)
         phone = next((each["value"] for each in record["phones"]), None)
         return (
             {name: user.get(name) for name in PAIRS},
@@ -85,80 +85,80 @@ class Desk:
 @pytest.fixture
 def desk(database: str) -> Iterator[Desk]:
     """Four Persons that are Users and agree; everything that led there has been said and heard."""
-    with manual_clock(datetime(2026, 3, 2, 9, tzinfo=UTC)) as clock, make_world(clock=clock) as world:
-        in_step(world)
-        yield Desk(world, clock)
+    with manual_clock(datetime(2026, 3, 2, 9, tzinfo=UTC)) as clock, make_system(clock=clock) as system:
+        in_step(system)
+        yield Desk(system, clock)
 
 
 @prepared
-def in_step(world: World) -> None:
-    own_the_fields(world, "hull")
-    fill(world, persons=4, organizations=0)
-    desk = Desk(world, world.company.clock)
-    know_everything(world)
+def in_step(system: SyncSystem) -> None:
+    own_the_fields(system, "hull")
+    fill(system, persons=4, organizations=0)
+    desk = Desk(system, system.company.clock)
+    know_everything(system)
     desk.settle()
     desk.leave()
-    world.pipedrive.ledger.mutations.clear()
+    system.pipedrive.ledger.mutations.clear()
 
 
-def own_the_fields(world: World, owner: Owner) -> None:
+def own_the_fields(system: SyncSystem, owner: Owner) -> None:
     rows = [{"hull": hull, "service": service} for hull, service in PAIRS.items()]
-    world.change_settings(
+    system.change_settings(
         incoming_user_attributes=rows, outgoing_user_attributes=[{**row, "owner": owner} for row in rows]
     )
 
 
 def test_the_fixture_has_come_to_rest(desk: Desk) -> None:
     assert desk.held()[0] == desk.held()[1] == {"nickname": "Person 2", "tel": None}
-    assert writes(desk.world) == []
+    assert writes(desk.system) == []
 
 
 def test_our_write_coming_back_by_webhook_sends_nothing(desk: Desk) -> None:
     desk.in_hull(nickname="Anna")
     desk.pass_on_from_hull()
-    assert writes(desk.world) == [("PATCH", 2, {"name": "Anna"})]
-    sent, asked = desk.sent(), desk.world.pipedrive.ledger.requests.total()
+    assert writes(desk.system) == [("PATCH", 2, {"name": "Anna"})]
+    sent, asked = desk.sent(), desk.system.pipedrive.ledger.requests.total()
 
     assert desk.pass_on_from_pipedrive() == 1
 
     assert desk.sent() == sent
-    assert desk.world.pipedrive.ledger.requests.total() == asked
+    assert desk.system.pipedrive.ledger.requests.total() == asked
 
 
 def test_our_write_coming_back_before_we_have_written_it_down_sends_nothing(desk: Desk) -> None:
     """Pipedrive's webhook may be faster than its answer: then it is the read-back that finds nothing new."""
     desk.in_hull(nickname="Anna")
-    receive(desk.world, *desk.heard())
+    receive(desk.system, *desk.heard())
     while not desk.webhooks:
-        due = desk.world.due()
+        due = desk.system.due()
         if due is not None:
-            desk.world.step(*due)
+            desk.system.step(*due)
         else:
-            desk.world.module("sync.changes.dispatch").dispatch_changes()
-    deliver(desk.world, *desk.webhooks)
+            desk.system.module("sync.changes.dispatch").dispatch_changes()
+    deliver(desk.system, *desk.webhooks)
     desk.webhooks.clear()
-    desk.world.work()
+    desk.system.work()
     sent = desk.sent()
     desk.settle()
 
     assert desk.sent() == sent
-    assert writes(desk.world) == [("PATCH", 2, {"name": "Anna"})]
+    assert writes(desk.system) == [("PATCH", 2, {"name": "Anna"})]
 
 
 def test_our_read_back_coming_back_by_notification_sends_nothing(desk: Desk) -> None:
     """Mapped to an attribute of its own as well, the read-back changes something in Hull, and Hull says so."""
     rows = [{"hull": hull, "service": service} for hull, service in PAIRS.items()]
-    desk.world.change_settings(incoming_user_attributes=[*rows, {"hull": "pipedrive/name", "service": "name"}])
+    desk.system.change_settings(incoming_user_attributes=[*rows, {"hull": "pipedrive/name", "service": "name"}])
     desk.settle()
     desk.in_hull(nickname="Anna")
     desk.pass_on_from_hull()
-    assert desk.world.users()[2]["pipedrive/name"] == "Anna"
+    assert desk.system.users()[2]["pipedrive/name"] == "Anna"
     sent = desk.sent()
 
     assert desk.pass_on_from_hull() == 1
 
     assert desk.sent() == sent
-    assert told(desk.world)[-1][0] == "outgoing.user.skip"
+    assert told(desk.system)[-1][0] == "outgoing.user.skip"
 
 
 def test_an_edit_in_pipedrive_is_told_to_hull_and_ends_there(desk: Desk) -> None:
@@ -170,7 +170,7 @@ def test_an_edit_in_pipedrive_is_told_to_hull_and_ends_there(desk: Desk) -> None
     assert desk.pass_on_from_hull() == 1
 
     assert desk.sent() == sent
-    assert writes(desk.world) == []
+    assert writes(desk.system) == []
 
 
 @pytest.mark.parametrize("is_before", [True, False], ids=["before our write", "after our write"])
@@ -185,7 +185,7 @@ def test_an_edit_of_another_field_in_the_second_of_our_write_is_not_lost(desk: D
     desk.settle()
 
     assert desk.held() == ({"nickname": "Anna", "tel": "+372 5550001"},) * 2
-    assert [body for _, _, body in writes(desk.world)] == [{"name": "Anna"}]
+    assert [body for _, _, body in writes(desk.system)] == [{"name": "Anna"}]
 
 
 @pytest.mark.parametrize("first", ["echo", "edit", "edit alone"])
@@ -201,7 +201,7 @@ def test_an_edit_of_the_same_field_in_the_second_of_our_write_is_not_lost(desk: 
     desk.settle()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
-    assert writes(desk.world) == [("PATCH", 2, {"name": "Anna"})]
+    assert writes(desk.system) == [("PATCH", 2, {"name": "Anna"})]
 
 
 def test_an_edit_that_sets_back_what_we_wrote_is_not_taken_for_an_echo(desk: Desk) -> None:
@@ -211,13 +211,13 @@ def test_an_edit_that_sets_back_what_we_wrote_is_not_taken_for_an_echo(desk: Des
     desk.settle()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Person 2"
-    assert len(writes(desk.world)) == 1
+    assert len(writes(desk.system)) == 1
 
 
 @pytest.mark.parametrize("owner", ["hull", "pipedrive", "latest"])
 def test_a_report_older_than_our_last_delivery_undoes_nothing(desk: Desk, owner: Owner) -> None:
     """Hull had not heard of the edit when it said this; of the field it says what was agreed before."""
-    own_the_fields(desk.world, owner)
+    own_the_fields(desk.system, owner)
     desk.settle()
     desk.in_hull(plan="free")
     late = desk.heard()
@@ -226,8 +226,8 @@ def test_a_report_older_than_our_last_delivery_undoes_nothing(desk: Desk, owner:
     desk.pass_on_from_pipedrive()
     sent = desk.sent()
 
-    receive(desk.world, *late)
-    desk.world.work()
+    receive(desk.system, *late)
+    desk.system.work()
 
     assert desk.sent() == sent
     desk.settle()
@@ -241,12 +241,12 @@ def test_a_report_older_than_one_that_was_sent_undoes_nothing(desk: Desk) -> Non
     desk.clock.move(2)
     desk.in_hull(nickname="Hanna")
     desk.pass_on_from_hull()
-    receive(desk.world, *late)
-    desk.world.work()
+    receive(desk.system, *late)
+    desk.system.work()
     desk.settle()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
-    assert [body for _, _, body in writes(desk.world)] == [{"name": "Hanna"}]
+    assert [body for _, _, body in writes(desk.system)] == [{"name": "Hanna"}]
 
 
 def test_a_report_of_what_we_told_hull_before_our_last_write_undoes_nothing(desk: Desk) -> None:
@@ -258,16 +258,16 @@ def test_a_report_of_what_we_told_hull_before_our_last_write_undoes_nothing(desk
     desk.pass_on_from_pipedrive()
     late = desk.heard()
     desk.clock.move(1)
-    receive(desk.world, *edit)
-    desk.world.work()
+    receive(desk.system, *edit)
+    desk.system.work()
     assert desk.held()[1]["nickname"] == "Anna"
     desk.clock.move(1)
-    receive(desk.world, *late)
-    desk.world.work()
+    receive(desk.system, *late)
+    desk.system.work()
     desk.settle()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Anna"
-    assert [body for _, _, body in writes(desk.world)] == [{"name": "Anna"}]
+    assert [body for _, _, body in writes(desk.system)] == [{"name": "Anna"}]
 
 
 def test_an_edit_in_hull_outlives_what_hull_is_told_of_another_field(desk: Desk) -> None:
@@ -277,8 +277,8 @@ def test_an_edit_in_hull_outlives_what_hull_is_told_of_another_field(desk: Desk)
     desk.clock.move(1)
     desk.in_pipedrive(phones=[{"value": "+372 5550001", "primary": True}])
     desk.pass_on_from_pipedrive()
-    receive(desk.world, *edit, *desk.heard())
-    desk.world.work()
+    receive(desk.system, *edit, *desk.heard())
+    desk.system.work()
     desk.settle()
 
     assert desk.held() == ({"nickname": "Anna", "tel": "+372 5550001"},) * 2
@@ -290,27 +290,27 @@ def test_our_answer_does_not_undo_a_newer_edit_in_hull(desk: Desk) -> None:
     edit = desk.heard()
     desk.clock.move(1)
     desk.in_hull(nickname="Hanna")
-    receive(desk.world, *edit)
-    desk.world.work()
+    receive(desk.system, *edit)
+    desk.system.work()
     assert desk.held()[0]["nickname"] == "Hanna"
     desk.settle()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
-    assert [body for _, _, body in writes(desk.world)] == [{"name": "Anna"}, {"name": "Hanna"}]
+    assert [body for _, _, body in writes(desk.system)] == [{"name": "Anna"}, {"name": "Hanna"}]
 
 
 @pytest.mark.parametrize(("owner", "winner"), [("hull", "Anna"), ("pipedrive", "Bea"), ("latest", "Bea")])
 def test_an_edit_over_which_hull_was_told_our_value_still_counts(desk: Desk, owner: Owner, winner: str) -> None:
     """Hull's two reports, of the edit and of what we told it, arrive together: the newer one says but our own word."""
-    own_the_fields(desk.world, owner)
+    own_the_fields(desk.system, owner)
     desk.settle()
     desk.in_hull(nickname="Anna")
     edit = desk.heard()
     desk.clock.move(1)
     desk.in_pipedrive(name="Bea")
     desk.pass_on_from_pipedrive()
-    receive(desk.world, *edit, *desk.heard())
-    desk.world.work()
+    receive(desk.system, *edit, *desk.heard())
+    desk.system.work()
     desk.settle()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == winner
@@ -319,7 +319,7 @@ def test_an_edit_over_which_hull_was_told_our_value_still_counts(desk: Desk, own
 @pytest.mark.parametrize("owner", ["hull", "pipedrive", "latest"])
 def test_two_edits_in_pipedrive_of_which_hull_reports_one_by_one(desk: Desk, owner: Owner) -> None:
     """By the time of Hull's word of the first one Pipedrive is further, and nobody in Hull has done anything."""
-    own_the_fields(desk.world, owner)
+    own_the_fields(desk.system, owner)
     desk.settle()
     desk.in_pipedrive(name="Bea")
     desk.pass_on_from_pipedrive()
@@ -327,16 +327,16 @@ def test_two_edits_in_pipedrive_of_which_hull_reports_one_by_one(desk: Desk, own
     desk.clock.move(1)
     desk.in_pipedrive(name="Beate")
     desk.pass_on_from_pipedrive()
-    receive(desk.world, *first)
-    desk.world.work()
+    receive(desk.system, *first)
+    desk.system.work()
     desk.settle()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Beate"
-    assert writes(desk.world) == []
+    assert writes(desk.system) == []
 
 
 def test_the_first_value_of_a_field_that_was_empty_on_both_sides_is_no_conflict(desk: Desk) -> None:
-    own_the_fields(desk.world, "pipedrive")
+    own_the_fields(desk.system, "pipedrive")
     desk.settle()
     desk.in_hull(tel="+372 5550001")
     desk.settle()
@@ -345,7 +345,7 @@ def test_the_first_value_of_a_field_that_was_empty_on_both_sides_is_no_conflict(
 
 
 def test_a_field_that_pipedrive_owns_and_has_emptied_is_emptied_in_hull(desk: Desk) -> None:
-    own_the_fields(desk.world, "pipedrive")
+    own_the_fields(desk.system, "pipedrive")
     desk.in_pipedrive(phones=[{"value": "+372 5550001", "primary": True}])
     desk.settle()
     desk.in_pipedrive(phones=[])
@@ -361,7 +361,7 @@ def test_a_field_that_pipedrive_owns_and_has_emptied_is_emptied_in_hull(desk: De
 def test_who_has_the_last_word_where_both_sides_were_edited(
     desk: Desk, owner: Owner, winner: str, webhook_first: bool
 ) -> None:
-    own_the_fields(desk.world, owner)
+    own_the_fields(desk.system, owner)
     desk.settle()
     desk.in_hull(nickname="Anna")
     desk.clock.move(1)
@@ -369,8 +369,8 @@ def test_who_has_the_last_word_where_both_sides_were_edited(
     said = desk.heard()
     if webhook_first:
         desk.pass_on_from_pipedrive()
-    receive(desk.world, *said)
-    desk.world.work()
+    receive(desk.system, *said)
+    desk.system.work()
     desk.settle()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == winner
@@ -389,10 +389,10 @@ def test_two_rules_that_fight_are_stopped_within_two_rounds_and_named(desk: Desk
     """One rule of Hull's writes a name that the other one does not like."""
     fight(desk, ["ANNA", "Anna"])
 
-    assert [body["name"] for _, _, body in writes(desk.world)] == ["ANNA", "Anna"] * 2
-    assert ("outgoing.user.error", "rules_fight") in told(desk.world)
-    assert failures(desk.world) == [(desk.world.users()[2]["id"], "rules_fight")]
-    assert "nickname → name" in details(desk.world, "rules_fight")[0]
+    assert [body["name"] for _, _, body in writes(desk.system)] == ["ANNA", "Anna"] * 2
+    assert ("outgoing.user.error", "rules_fight") in told(desk.system)
+    assert failures(desk.system) == [(desk.system.users()[2]["id"], "rules_fight")]
+    assert "nickname → name" in details(desk.system, "rules_fight")[0]
 
 
 def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk: Desk) -> None:
@@ -404,8 +404,8 @@ def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk
         desk.in_pipedrive(name="Anna")
         desk.settle()
 
-    assert [body["name"] for _, _, body in writes(desk.world)] == ["ANNA"] * 2
-    assert failures(desk.world) == [(desk.world.users()[2]["id"], "rules_fight")]
+    assert [body["name"] for _, _, body in writes(desk.system)] == ["ANNA"] * 2
+    assert failures(desk.system) == [(desk.system.users()[2]["id"], "rules_fight")]
 
 
 def test_the_other_fields_of_a_record_whose_rules_fight_still_go(desk: Desk) -> None:
@@ -414,8 +414,8 @@ def test_the_other_fields_of_a_record_whose_rules_fight_still_go(desk: Desk) -> 
     desk.settle()
 
     assert desk.held()[1]["tel"] == "+372 5550001"
-    assert len([body for _, _, body in writes(desk.world) if "name" in body]) == 4
-    assert failures(desk.world) == [(desk.world.users()[2]["id"], "rules_fight")]
+    assert len([body for _, _, body in writes(desk.system) if "name" in body]) == 4
+    assert failures(desk.system) == [(desk.system.users()[2]["id"], "rules_fight")]
 
 
 def test_a_change_of_mind_is_no_fight(desk: Desk) -> None:
@@ -425,4 +425,4 @@ def test_a_change_of_mind_is_no_fight(desk: Desk) -> None:
         desk.settle()
 
     assert desk.held()[1]["nickname"] == "Anne"
-    assert failures(desk.world) == []
+    assert failures(desk.system) == []

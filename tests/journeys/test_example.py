@@ -7,7 +7,7 @@ import pytest
 from db import connector as connectors
 from db.session import transaction
 from pipeline.local import example
-from tests.world import CONNECTOR_ID, World
+from tests.system import CONNECTOR_ID, SyncSystem
 
 SANDBOX = {
     "hull_connector_id": CONNECTOR_ID,
@@ -25,8 +25,8 @@ def _names() -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "hull_id"), [("acme", CONNECTOR_ID), (example.NAME, "another")])
-def test_a_connector_that_a_person_set_up_is_kept(world: World, name: str, hull_id: str) -> None:
-    world.change_rows(f"UPDATE connectors SET name = '{name}'")  # noqa: S608 - a name of this test
+def test_a_connector_that_a_person_set_up_is_kept(system: SyncSystem, name: str, hull_id: str) -> None:
+    system.change_rows(f"UPDATE connectors SET name = '{name}'")  # noqa: S608 - a name of this test
 
     with pytest.raises(example.ExampleNotAdded, match=f"pipeline connectors remove {name}"):
         example.add(SANDBOX | {"hull_connector_id": hull_id}, arrival_url="http://here.test")
@@ -34,10 +34,10 @@ def test_a_connector_that_a_person_set_up_is_kept(world: World, name: str, hull_
     assert _names() == [name]
 
 
-def test_the_example_of_an_earlier_sandbox_is_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_an_earlier_sandbox_is_made_anew(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     with transaction() as session:
-        now = connectors.settings_in_force(session, world.connector_key).document
-        connectors.add_settings(session, world.connector_key, now, author=example.AUTHOR)
+        now = connectors.settings_in_force(session, system.connector_key).document
+        connectors.add_settings(session, system.connector_key, now, author=example.AUTHOR)
 
     def reached(*_given: object, **_named: object) -> None:
         raise InterruptedError

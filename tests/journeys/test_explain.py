@@ -16,31 +16,31 @@ from pipeline.operations.explanations import ExplanationAnswer, explain
 from pipeline.operations.record_sides import find_whose
 from tests.deliveries import deliver, listen
 from tests.journeys.both_ways import BothWays, Place, both_ways
+from tests.journeys.hull_messages import ANN, know_everything, person, say, user
 from tests.journeys.people import age, fill
-from tests.journeys.told_by_hull import ANN, know_everything, person, say, user
 from tests.logs import written
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 OWNERS: list[Owner] = ["hull", "pipedrive", "latest"]
 
 
-def whose(world: World, entity: str, pipedrive_id: int) -> Whose:
+def whose(system: SyncSystem, entity: str, pipedrive_id: int) -> Whose:
     with transaction() as session:
-        found = find_whose(session, world.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
+        found = find_whose(session, system.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
     assert found is not None
     return found
 
 
-def why(world: World, entity: str, pipedrive_id: int, name: str, at: datetime | None = None) -> ExplanationAnswer:
+def why(system: SyncSystem, entity: str, pipedrive_id: int, name: str, at: datetime | None = None) -> ExplanationAnswer:
     with transaction() as session:
-        found = find_whose(session, world.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
+        found = find_whose(session, system.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
         assert found is not None
         return explain(session, found, name, at)
 
 
 def chains(life: BothWays, at: datetime | None = None) -> dict[Place, ExplanationAnswer]:
-    return {place: why(life.world, *place, at) for place in life.pipedrive_holds()}
+    return {place: why(life.system, *place, at) for place in life.pipedrive_holds()}
 
 
 @pytest.mark.parametrize("owner", [OWNERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in OWNERS[1:])])
@@ -74,90 +74,92 @@ def test_the_chain_of_every_field_leads_to_the_value_that_stands_on_either_side(
 
 
 @prepared
-def four_persons(world: World) -> None:
-    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    fill(world, persons=4, organizations=0)
-    know_everything(world)
-    age(world)
+def four_persons(system: SyncSystem) -> None:
+    system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    fill(system, persons=4, organizations=0)
+    know_everything(system)
+    age(system)
 
 
 @pytest.fixture
-def told(world: World) -> list[dict[str, Any]]:
+def told(system: SyncSystem) -> list[dict[str, Any]]:
     """Four Persons on both sides; the list fills with the webhook of every later edit."""
-    four_persons(world)
-    return listen(world)
+    four_persons(system)
+    return listen(system)
 
 
-def test_an_incoming_change_names_the_webhook_that_told_of_it(world: World, told: list[dict[str, Any]]) -> None:
+def test_an_incoming_change_names_the_webhook_that_told_of_it(system: SyncSystem, told: list[dict[str, Any]]) -> None:
     """Also that of a record nobody had heard of, which is written by another way; each has its own."""
-    new = world.company.create_person(name="New")["id"]
-    world.company.edit_person(2, name="Edited")
-    deliver(world, *told)
-    world.work()
-    events = world.rows(
+    new = system.company.create_person(name="New")["id"]
+    system.company.edit_person(2, name="Edited")
+    deliver(system, *told)
+    system.work()
+    events = system.rows(
         "SELECT pipedrive_id, cause, delivery_id FROM sync_events WHERE delivery_id IS NOT NULL ORDER BY 1"
     )
 
     assert [tuple(row) for row in events] == [(2, "webhook", 2), (new, "webhook", 1)]
-    origin = why(world, "person", 2, "pipedrive/name").steps[0]
+    origin = why(system, "person", 2, "pipedrive/name").steps[0]
     assert [fact.value for fact in origin.facts if fact.name == "Delivery"] == [2]
 
 
-def test_records_of_one_batch_keep_the_cause_of_each(world: World, told: list[dict[str, Any]]) -> None:
-    world.company.edit_person(2, name="Edited")
-    world.company.edit_person(3, name="Edited too")
-    deliver(world, told[0])
+def test_records_of_one_batch_keep_the_cause_of_each(system: SyncSystem, told: list[dict[str, Any]]) -> None:
+    system.company.edit_person(2, name="Edited")
+    system.company.edit_person(3, name="Edited too")
+    deliver(system, told[0])
     with transaction() as session:
-        world.module("sync.changes.dispatch").coalesce_deliveries(session)
-        write_changes(session, world.connector_key, "incoming", "person", ["3"], cause="replay")
-    world.work()
-    causes = world.rows("SELECT pipedrive_id, cause FROM sync_events WHERE cause IN ('webhook', 'replay') ORDER BY 1")
+        system.module("sync.changes.dispatch").coalesce_deliveries(session)
+        write_changes(session, system.connector_key, "incoming", "person", ["3"], cause="replay")
+    system.work()
+    causes = system.rows("SELECT pipedrive_id, cause FROM sync_events WHERE cause IN ('webhook', 'replay') ORDER BY 1")
 
     assert [tuple(row) for row in causes] == [(2, "webhook"), (3, "replay")]
 
 
-def test_a_refused_write_keeps_its_call(world: World, told: list[dict[str, Any]]) -> None:
-    hull_id = str(world.users()[2]["id"])
-    say(world, user(hull_id, **{"pipedrive/id": 2}, nickname="x" * 300))
-    events = world.rows("SELECT reason, exchange FROM sync_events WHERE event = 'outgoing.user.error'")
+def test_a_refused_write_keeps_its_call(system: SyncSystem, told: list[dict[str, Any]]) -> None:
+    hull_id = str(system.users()[2]["id"])
+    say(system, user(hull_id, **{"pipedrive/id": 2}, nickname="x" * 300))
+    events = system.rows("SELECT reason, exchange FROM sync_events WHERE event = 'outgoing.user.error'")
 
     assert len(events) >= 1
     assert all(row.exchange is None or '"method": "PATCH"' in row.exchange for row in events)
 
 
 def test_a_write_is_found_from_its_read_back_after_their_batches_are_forgotten(
-    world: World, told: list[dict[str, Any]]
+    system: SyncSystem, told: list[dict[str, Any]]
 ) -> None:
-    hull_id = str(world.users()[2]["id"])
-    say(world, user(hull_id, **{"pipedrive/id": 2}, nickname="Anna"))
-    before = [step.kind for step in why(world, "person", 2, "pipedrive/name").steps]
-    world.change_rows("DELETE FROM batches")
-    after = why(world, "person", 2, "pipedrive/name")
+    hull_id = str(system.users()[2]["id"])
+    say(system, user(hull_id, **{"pipedrive/id": 2}, nickname="Anna"))
+    before = [step.kind for step in why(system, "person", 2, "pipedrive/name").steps]
+    system.change_rows("DELETE FROM batches")
+    after = why(system, "person", 2, "pipedrive/name")
 
     assert before == ["origin", "identity", "rule", "call", "read_back", "value"]
     assert [step.kind for step in after.steps] == before
-    assert after.value == person(world, 2)["name"] == "Anna"
+    assert after.value == person(system, 2)["name"] == "Anna"
 
 
-def test_a_field_that_is_not_mapped_any_more_is_explained_by_what_was(world: World, told: list[dict[str, Any]]) -> None:
-    world.change_settings(incoming_user_attributes=[])
-    found = why(world, "person", 2, "pipedrive/name")
+def test_a_field_that_is_not_mapped_any_more_is_explained_by_what_was(
+    system: SyncSystem, told: list[dict[str, Any]]
+) -> None:
+    system.change_settings(incoming_user_attributes=[])
+    found = why(system, "person", 2, "pipedrive/name")
 
     assert (found.value, found.direction) == ("Person 2", "incoming")
     assert "pipedrive/name" in found.sentence
 
 
-def test_a_field_nobody_has_heard_of_says_so(world: World, told: list[dict[str, Any]]) -> None:
-    found = why(world, "person", 2, "shoe size")
+def test_a_field_nobody_has_heard_of_says_so(system: SyncSystem, told: list[dict[str, Any]]) -> None:
+    found = why(system, "person", 2, "shoe size")
 
     assert (found.value, found.direction) == (None, None)
     assert found.sentence == "Nothing that is kept tells how shoe size came to be as it is."
 
 
-def test_a_user_that_is_made_is_told_by_the_claim(world: World, told: list[dict[str, Any]]) -> None:
-    say(world, user(ANN, email="ann@acme.com", nickname="Ann"))
-    (row,) = world.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h", h=ANN)
-    found = why(world, "person", row.pipedrive_id, "nickname")
+def test_a_user_that_is_made_is_told_by_the_claim(system: SyncSystem, told: list[dict[str, Any]]) -> None:
+    say(system, user(ANN, email="ann@acme.com", nickname="Ann"))
+    (row,) = system.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h", h=ANN)
+    found = why(system, "person", row.pipedrive_id, "nickname")
 
     assert found.value == "Ann"
     identity, call = (next(step for step in found.steps if step.kind == kind) for kind in ("identity", "call"))

@@ -20,149 +20,149 @@ from tests.integration.engine.tables import differences, everything
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.journeys.test_bad_records import raw
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def opened(world: World) -> list[Failure]:
+def opened(system: SyncSystem) -> list[Failure]:
     with transaction() as session:
         return failure_filter.find_failures(session)
 
 
-def the_failure(world: World) -> Failure:
-    (failure,) = opened(world)
+def the_failure(system: SyncSystem) -> Failure:
+    (failure,) = opened(system)
     return failure
 
 
-def replay(world: World, failure: Failure, **more: Any) -> None:
+def replay(system: SyncSystem, failure: Failure, **more: Any) -> None:
     with transaction() as session:
-        world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="mended", **more)
+        system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="mended", **more)
 
 
 @pytest.fixture
 @prepared
-def broken(world: World) -> Failure:
+def broken(system: SyncSystem) -> Failure:
     """Five good Persons, and one without a time."""
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.company.put_raw("person", raw(update_time=None, add_time=None))
-    world.fetch(Entity.PERSON)
-    return the_failure(world)
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.company.put_raw("person", raw(update_time=None, add_time=None))
+    system.fetch(Entity.PERSON)
+    return the_failure(system)
 
 
-def test_a_record_is_kept_as_it_came(world: World, broken: Failure) -> None:
+def test_a_record_is_kept_as_it_came(system: SyncSystem, broken: Failure) -> None:
     assert (broken.kind, broken.subject, broken.record_id) == ("record", "incoming:person:10", "10")
     assert (broken.direction, broken.entity, broken.stage) == ("incoming", "person", "transform")
     assert orjson.loads(failures.payload_of(broken) or b"") == raw(update_time=None, add_time=None)
-    assert broken.run_id == world.rows("SELECT id FROM runs")[0].id
+    assert broken.run_id == system.rows("SELECT id FROM runs")[0].id
 
 
-def test_a_record_without_an_id_is_kept_once(world: World) -> None:
-    world.company.put_raw("person", {"name": "Nobody"})
+def test_a_record_without_an_id_is_kept_once(system: SyncSystem) -> None:
+    system.company.put_raw("person", {"name": "Nobody"})
 
     for _ in range(3):
-        world.fetch(Entity.PERSON)
+        system.fetch(Entity.PERSON)
 
-    failure = the_failure(world)
+    failure = the_failure(system)
     assert failure.record_id is None
     assert failure.attempts >= 3
     assert orjson.loads(failures.payload_of(failure) or b"") == {"name": "Nobody"}
 
 
-def test_what_fails_again_is_the_same_failure(world: World, broken: Failure) -> None:
-    world.fetch(Entity.PERSON)
+def test_what_fails_again_is_the_same_failure(system: SyncSystem, broken: Failure) -> None:
+    system.fetch(Entity.PERSON)
 
-    again = the_failure(world)
+    again = the_failure(system)
     assert again.id == broken.id
     assert again.attempts > broken.attempts
 
 
-def test_a_failure_closes_by_itself_when_its_record_comes_through(world: World, broken: Failure) -> None:
-    world.company.put_raw("person", raw())
-    world.fetch(Entity.PERSON, changed_only=True)
+def test_a_failure_closes_by_itself_when_its_record_comes_through(system: SyncSystem, broken: Failure) -> None:
+    system.company.put_raw("person", raw())
+    system.fetch(Entity.PERSON, changed_only=True)
 
-    assert opened(world) == []
-    (closed,) = world.rows("SELECT state, closed_by, closed_why FROM failures")
+    assert opened(system) == []
+    (closed,) = system.rows("SELECT state, closed_by, closed_why FROM failures")
     assert tuple(closed) == ("replayed", "pipeline", "came through later")
-    assert world.users()[10]["pipedrive/name"] == "Odd"
+    assert system.users()[10]["pipedrive/name"] == "Odd"
 
 
-def test_a_failure_that_was_not_mended_stays(world: World, broken: Failure) -> None:
-    world.company.edit_person(3, name="Somebody else")
-    world.fetch(Entity.PERSON, changed_only=True)
+def test_a_failure_that_was_not_mended_stays(system: SyncSystem, broken: Failure) -> None:
+    system.company.edit_person(3, name="Somebody else")
+    system.fetch(Entity.PERSON, changed_only=True)
 
-    assert the_failure(world).id == broken.id
+    assert the_failure(system).id == broken.id
 
 
-def test_a_replayed_record_is_read_again(world: World, broken: Failure) -> None:
-    world.company.put_raw("person", raw())
+def test_a_replayed_record_is_read_again(system: SyncSystem, broken: Failure) -> None:
+    system.company.put_raw("person", raw())
 
-    replay(world, broken)
-    world.work()
+    replay(system, broken)
+    system.work()
 
-    assert world.users()[10]["pipedrive/name"] == "Odd"
-    (closed,) = world.rows("SELECT state, closed_by, closed_why FROM failures")
+    assert system.users()[10]["pipedrive/name"] == "Odd"
+    (closed,) = system.rows("SELECT state, closed_by, closed_why FROM failures")
     assert tuple(closed) == ("replayed", "ada", "mended")
-    assert world.rows("SELECT cause FROM sync_events ORDER BY id DESC LIMIT 1")[0].cause == "replay"
+    assert system.rows("SELECT cause FROM sync_events ORDER BY id DESC LIMIT 1")[0].cause == "replay"
 
 
-def test_a_record_replayed_in_vain_fails_anew(world: World, broken: Failure) -> None:
-    replay(world, broken)
-    world.work()
+def test_a_record_replayed_in_vain_fails_anew(system: SyncSystem, broken: Failure) -> None:
+    replay(system, broken)
+    system.work()
 
-    again = the_failure(world)
+    again = the_failure(system)
     assert (again.id != broken.id, again.reason, again.subject) == (True, broken.reason, broken.subject)
 
 
-def test_a_record_that_is_gone_meanwhile_is_told(world: World, broken: Failure) -> None:
-    world.company.delete_person(10)
+def test_a_record_that_is_gone_meanwhile_is_told(system: SyncSystem, broken: Failure) -> None:
+    system.company.delete_person(10)
 
-    replay(world, broken)
-    world.work()
-    world.later()
-    world.work()
+    replay(system, broken)
+    system.work()
+    system.later()
+    system.work()
 
-    assert opened(world) == []
-    assert world.events()[-1] == ("incoming.user.skip", "gone", 10)
+    assert opened(system) == []
+    assert system.events()[-1] == ("incoming.user.skip", "gone", 10)
 
 
-def test_a_failure_is_replayed_once(world: World, broken: Failure) -> None:
-    replay(world, broken)
+def test_a_failure_is_replayed_once(system: SyncSystem, broken: Failure) -> None:
+    replay(system, broken)
     before = everything()
 
-    with pytest.raises(world.module("jobs.replays.start").NotReplayable, match="closed already"):
-        replay(world, broken)
+    with pytest.raises(system.module("jobs.replays.start").NotReplayable, match="closed already"):
+        replay(system, broken)
 
     assert differences(before, everything()) == {}
 
 
-def test_a_record_without_an_id_cannot_be_replayed_and_stays_open(world: World) -> None:
-    world.company.put_raw("person", {"name": "Nobody"})
-    world.fetch(Entity.PERSON)
+def test_a_record_without_an_id_cannot_be_replayed_and_stays_open(system: SyncSystem) -> None:
+    system.company.put_raw("person", {"name": "Nobody"})
+    system.fetch(Entity.PERSON)
 
-    with pytest.raises(world.module("jobs.replays.start").NotReplayable, match="no id"):
-        replay(world, the_failure(world))
+    with pytest.raises(system.module("jobs.replays.start").NotReplayable, match="no id"):
+        replay(system, the_failure(system))
 
-    assert len(opened(world)) == 1
+    assert len(opened(system)) == 1
 
 
-def test_a_discarded_failure_is_gone_for_good(world: World, broken: Failure) -> None:
+def test_a_discarded_failure_is_gone_for_good(system: SyncSystem, broken: Failure) -> None:
     with transaction() as session:
         first = failure_closing.close_failure(session, broken.id, "discarded", by="ada", why="a test record")
     with transaction() as session:
         second = failure_closing.close_failure(session, broken.id, "discarded", by="bo", why="me too")
 
-    assert (first, second, opened(world)) == (True, False, [])
-    (closed,) = world.rows("SELECT state, closed_by FROM failures")
+    assert (first, second, opened(system)) == (True, False, [])
+    (closed,) = system.rows("SELECT state, closed_by FROM failures")
     assert tuple(closed) == ("discarded", "ada")
-    with pytest.raises(world.module("jobs.replays.start").NotReplayable):
-        replay(world, broken)
+    with pytest.raises(system.module("jobs.replays.start").NotReplayable):
+        replay(system, broken)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
 def break_stage(
-    world: World,
+    system: SyncSystem,
     monkeypatch: pytest.MonkeyPatch,
     direction: str,
     stage: str,
@@ -170,7 +170,7 @@ def break_stage(
     error: Exception | None = None,
 ) -> Callable[[], None]:
     """Let a stage fail with `error`, by default for a defect; call the answer to repair it."""
-    module = world.module(f"tasks.{direction}")
+    module = system.module(f"tasks.{direction}")
     real, mended = getattr(module, f"{stage}_batch"), []
 
     def broken_stage(batch: Any) -> None:
@@ -184,271 +184,273 @@ def break_stage(
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
 def test_a_batch_is_replayed_from_the_stage_that_failed(
-    world: World, stage: str, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(world, persons=3 * PAGE, organizations=0)
-    age(world)
-    run_id = world.start(Entity.PERSON)
-    first = world.due()
+    fill(system, persons=3 * PAGE, organizations=0)
+    age(system)
+    run_id = system.start(Entity.PERSON)
+    first = system.due()
     assert first is not None
-    mend = break_stage(world, monkeypatch, "incoming", stage, lambda batch: batch.id == first[0])
-    world.work()
-    failure = the_failure(world)
-    missing = 3 * PAGE - len(world.users())
+    mend = break_stage(system, monkeypatch, "incoming", stage, lambda batch: batch.id == first[0])
+    system.work()
+    failure = the_failure(system)
+    missing = 3 * PAGE - len(system.users())
     mend()
 
-    replay(world, failure)
-    revived = world.rows("SELECT stage, state FROM batches WHERE id = :id", id=first[0])
-    world.work()
+    replay(system, failure)
+    revived = system.rows("SELECT stage, state FROM batches WHERE id = :id", id=first[0])
+    system.work()
 
     assert (failure.kind, failure.stage, failure.reason) == ("batch", stage, "internal_error")
     assert failure.task_id == f"test-{first[0]}-{stage}"
     assert "a defect" in (failure.traceback or "")
     assert missing >= PAGE
     assert tuple(revived[0]) == (stage, "ready")
-    assert names(world) == in_pipedrive(world)
-    assert (opened(world), world.run(run_id).state) == ([], "done")
+    assert names(system) == in_pipedrive(system)
+    assert (opened(system), system.run(run_id).state) == ([], "done")
 
 
-def test_a_batch_replayed_in_vain_fails_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(world, persons=5, organizations=0)
-    break_stage(world, monkeypatch, "incoming", "load")
-    world.fetch(Entity.PERSON)
-    failed = {failure.id for failure in opened(world)}
+def test_a_batch_replayed_in_vain_fails_anew(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(system, persons=5, organizations=0)
+    break_stage(system, monkeypatch, "incoming", "load")
+    system.fetch(Entity.PERSON)
+    failed = {failure.id for failure in opened(system)}
 
-    for failure in opened(world):
-        replay(world, failure)
-    world.work()
+    for failure in opened(system):
+        replay(system, failure)
+    system.work()
 
-    assert {failure.id for failure in opened(world)}.isdisjoint(failed)
-    assert len(opened(world)) == len(failed)
+    assert {failure.id for failure in opened(system)}.isdisjoint(failed)
+    assert len(opened(system)) == len(failed)
 
 
-def test_replaying_everything_that_failed_heals_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(world, persons=3 * PAGE, organizations=4)
-    mend = break_stage(world, monkeypatch, "incoming", "transform")
+def test_replaying_everything_that_failed_heals_everything(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(system, persons=3 * PAGE, organizations=4)
+    mend = break_stage(system, monkeypatch, "incoming", "transform")
     for entity in Entity:
-        world.fetch(entity)
-    nothing = (world.users(), world.accounts())
+        system.fetch(entity)
+    nothing = (system.users(), system.accounts())
     mend()
 
-    for failure in opened(world):
-        replay(world, failure)
-    world.work()
+    for failure in opened(system):
+        replay(system, failure)
+    system.work()
 
     assert nothing == ({}, {})
-    assert opened(world) == []
-    assert names(world) == in_pipedrive(world)
-    assert len(world.accounts()) == 4
+    assert opened(system) == []
+    assert names(system) == in_pipedrive(system)
+    assert len(system.accounts()) == 4
 
 
-def test_a_live_batch_is_replayed_with_what_was_staged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
+def test_a_live_batch_is_replayed_with_what_was_staged(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
     for number in (2, 3):
-        world.company.edit_person(number, name=f"Edited {number}")
-    deliver(world, *said)
-    mend = break_stage(world, monkeypatch, "incoming", "load")
-    world.work()
+        system.company.edit_person(number, name=f"Edited {number}")
+    deliver(system, *said)
+    mend = break_stage(system, monkeypatch, "incoming", "load")
+    system.work()
     mend()
 
-    replay(world, the_failure(world))
-    world.work()
+    replay(system, the_failure(system))
+    system.work()
 
-    assert names(world) == in_pipedrive(world)
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert names(system) == in_pipedrive(system)
+    assert system.rows("SELECT 1 FROM changes") == []
 
 
 def test_an_old_live_batch_replayed_late_does_not_bring_back_the_past(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
-    world.company.edit_person(3, name="First")
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
+    system.company.edit_person(3, name="First")
     said[0]["data"]["update_time"] = "2026-06-01T00:00:00Z"
-    deliver(world, *said)
-    mend = break_stage(world, monkeypatch, "incoming", "load")
-    world.work()
+    deliver(system, *said)
+    mend = break_stage(system, monkeypatch, "incoming", "load")
+    system.work()
     mend()
-    world.company.edit_person(3, name="Second")
-    deliver(world, said[1])
-    world.work()
+    system.company.edit_person(3, name="Second")
+    deliver(system, said[1])
+    system.work()
 
-    replay(world, the_failure(world))
-    world.work()
+    replay(system, the_failure(system))
+    system.work()
 
-    assert names(world)[3] == "Second"
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert names(system)[3] == "Second"
+    assert system.rows("SELECT 1 FROM changes") == []
 
 
 STAGES = ["extract", "transform", "load"]
 
 
-def send_name(world: World, name: str, key: str) -> None:
+def send_name(system: SyncSystem, name: str, key: str) -> None:
     """Hull reports that User 1 is now called so."""
-    notify(world, {"user": {**world.users()[1], "nickname": name}, "segments": []}, key=key)
+    notify(system, {"user": {**system.users()[1], "nickname": name}, "segments": []}, key=key)
 
 
 @pytest.fixture
 @prepared
-def outgoing(world: World) -> None:
+def outgoing(system: SyncSystem) -> None:
     """Two Users whose nickname is the name of their Persons."""
-    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    fill(world, persons=2, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
+    system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    fill(system, persons=2, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
 
 
 @pytest.mark.usefixtures("outgoing")
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("reason", ["internal_error", "worker_lost"])
 def test_a_replayed_outgoing_batch_never_writes_older_values(
-    world: World, stage: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, stage: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repair = break_stage(world, monkeypatch, "outgoing", stage, error=PipelineError(reason))
-    send_name(world, "Older", "n1")
-    world.work()
-    failure = the_failure(world)
+    repair = break_stage(system, monkeypatch, "outgoing", stage, error=PipelineError(reason))
+    send_name(system, "Older", "n1")
+    system.work()
+    failure = the_failure(system)
     repair()
-    send_name(world, "Newer", "n2")
-    world.work()
-    sent = in_pipedrive(world)[1]
+    send_name(system, "Newer", "n2")
+    system.work()
+    sent = in_pipedrive(system)[1]
 
-    with suppress(world.module("jobs.replays.start").NotReplayable):
-        replay(world, failure)
-    world.work()
+    with suppress(system.module("jobs.replays.start").NotReplayable):
+        replay(system, failure)
+    system.work()
 
-    assert (failure.reason, sent, in_pipedrive(world)[1]) == (reason, "Newer", "Newer")
-    assert opened(world) == []
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert (failure.reason, sent, in_pipedrive(system)[1]) == (reason, "Newer", "Newer")
+    assert opened(system) == []
+    assert system.rows("SELECT 1 FROM changes") == []
 
 
 @pytest.mark.usefixtures("outgoing")
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_outgoing_batch_that_failed_is_decided_again(
-    world: World, stage: str, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send_name(world, "Ann", "n1")
-    mend = break_stage(world, monkeypatch, "outgoing", stage)
-    world.work()
-    failure = the_failure(world)
+    send_name(system, "Ann", "n1")
+    mend = break_stage(system, monkeypatch, "outgoing", stage)
+    system.work()
+    failure = the_failure(system)
     mend()
 
-    replay(world, failure)
-    world.work()
+    replay(system, failure)
+    system.work()
 
     assert (failure.direction, failure.stage) == ("outgoing", stage)
-    assert in_pipedrive(world)[1] == "Ann"
-    assert names(world)[1] == "Ann"
-    assert opened(world) == []
+    assert in_pipedrive(system)[1] == "Ann"
+    assert names(system)[1] == "Ann"
+    assert opened(system) == []
 
 
 @pytest.mark.usefixtures("outgoing")
 def test_an_outgoing_batch_failure_closes_when_newer_reports_were_sent(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send_name(world, "Older", "n1")
-    repair = break_stage(world, monkeypatch, "outgoing", "load")
-    world.work()
+    send_name(system, "Older", "n1")
+    repair = break_stage(system, monkeypatch, "outgoing", "load")
+    system.work()
     repair()
 
-    send_name(world, "Newer", "n2")
-    world.work()
+    send_name(system, "Newer", "n2")
+    system.work()
 
-    assert opened(world) == []
-    assert world.rows("SELECT state, closed_by FROM failures")[0] == ("replayed", "pipeline")
-    assert world.rows("SELECT 1 FROM batches WHERE state = 'failed'") == []
+    assert opened(system) == []
+    assert system.rows("SELECT state, closed_by FROM failures")[0] == ("replayed", "pipeline")
+    assert system.rows("SELECT 1 FROM batches WHERE state = 'failed'") == []
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
 def test_an_incoming_batch_failure_closes_when_a_full_fetch_has_read_its_records(
-    world: World, stage: str, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(world, persons=5, organizations=0)
-    age(world)
-    repair = break_stage(world, monkeypatch, "incoming", stage)
-    world.fetch(Entity.PERSON)
-    failed = len(opened(world))
+    fill(system, persons=5, organizations=0)
+    age(system)
+    repair = break_stage(system, monkeypatch, "incoming", stage)
+    system.fetch(Entity.PERSON)
+    failed = len(opened(system))
     repair()
 
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
 
     assert failed > 0
-    assert opened(world) == []
-    assert names(world) == in_pipedrive(world)
-    assert world.rows("SELECT 1 FROM batches WHERE state = 'failed'") == []
+    assert opened(system) == []
+    assert names(system) == in_pipedrive(system)
+    assert system.rows("SELECT 1 FROM batches WHERE state = 'failed'") == []
 
 
-def test_a_live_batch_that_failed_after_a_fetch_began_stays_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
-    run_id = world.start(Entity.PERSON)
-    world.company.edit_person(2, name="Edited")
-    deliver(world, *said)
-    break_stage(world, monkeypatch, "incoming", "load", lambda batch: batch.run_id is None)
+def test_a_live_batch_that_failed_after_a_fetch_began_stays_open(
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
+    run_id = system.start(Entity.PERSON)
+    system.company.edit_person(2, name="Edited")
+    deliver(system, *said)
+    break_stage(system, monkeypatch, "incoming", "load", lambda batch: batch.run_id is None)
 
-    world.work()
+    system.work()
 
-    assert world.run(run_id).state == "done"
-    assert the_failure(world).kind == "batch"
+    assert system.run(run_id).state == "done"
+    assert the_failure(system).kind == "batch"
 
 
 # --- control tasks ---------------------------------------------------------------------------------------------------
 
 
 def test_a_control_task_that_gives_up_is_kept_and_can_be_asked_for_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(world, persons=2, organizations=0)
-    world.fetch(Entity.PERSON)
-    control = world.module("tasks.control")
+    fill(system, persons=2, organizations=0)
+    system.fetch(Entity.PERSON)
+    control = system.module("tasks.control")
     asked: list[str] = []
     monkeypatch.setattr(
-        world.module("tasks.canvases"), "wake_control", lambda name, countdown_s=None: asked.append(name)
+        system.module("tasks.canvases"), "wake_control", lambda name, countdown_s=None: asked.append(name)
     )
     with monkeypatch.context() as patch:
         patch.setattr(control.hull_ids, "resolve", lambda _key: 1 / 0)
-        with pytest.raises(world.module("sync.stage").StageFailed):
+        with pytest.raises(system.module("sync.stage").StageFailed):
             control.resolve_hull_ids()
-    failure = the_failure(world)
+    failure = the_failure(system)
 
-    replay(world, failure)
+    replay(system, failure)
 
     assert (failure.kind, failure.stage, failure.reason) == ("control", "resolve_hull_ids", "internal_error")
     assert "ZeroDivisionError" in (failure.traceback or "")
     assert asked == ["resolve_hull_ids"]
-    assert opened(world) == []
+    assert opened(system) == []
 
 
-def test_a_control_task_that_may_succeed_later_is_no_failure(world: World) -> None:
-    fill(world, persons=2, organizations=0)
-    world.fetch(Entity.PERSON)
-    world.hull_app.extensions["hull_faults"].replace(
+def test_a_control_task_that_may_succeed_later_is_no_failure(system: SyncSystem) -> None:
+    fill(system, persons=2, organizations=0)
+    system.fetch(Entity.PERSON)
+    system.hull_app.extensions["hull_faults"].replace(
         [{"path": "search", "kind": "status", "status": 503, "count": None}]
     )
 
-    world.module("tasks.control").resolve_hull_ids()
+    system.module("tasks.control").resolve_hull_ids()
 
-    assert opened(world) == []
-    assert world.rows("SELECT state FROM connectors")[0].state == "active"
+    assert opened(system) == []
+    assert system.rows("SELECT state FROM connectors")[0].state == "active"
 
 
-def test_a_control_task_that_is_refused_pauses_the_connector(world: World) -> None:
-    fill(world, persons=2, organizations=0)
-    world.fetch(Entity.PERSON)
-    world.hull_app.extensions["hull_faults"].replace(
+def test_a_control_task_that_is_refused_pauses_the_connector(system: SyncSystem) -> None:
+    fill(system, persons=2, organizations=0)
+    system.fetch(Entity.PERSON)
+    system.hull_app.extensions["hull_faults"].replace(
         [{"path": "search", "kind": "status", "status": 401, "count": None}]
     )
 
-    with pytest.raises(world.module("sync.stage").StageFailed, match="hull_refused"):
-        world.module("tasks.control").resolve_hull_ids()
+    with pytest.raises(system.module("sync.stage").StageFailed, match="hull_refused"):
+        system.module("tasks.control").resolve_hull_ids()
 
-    assert the_failure(world).reason == "hull_refused"
-    assert world.rows("SELECT state FROM connectors")[0].state == "paused"
+    assert the_failure(system).reason == "hull_refused"
+    assert system.rows("SELECT state FROM connectors")[0].state == "paused"

@@ -13,7 +13,7 @@ from db.session import transaction
 from pipeline.errors import Rejected
 from pipeline.sync.connectors.webhooks import UNHEARD, subscription_health
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 FOREIGN = {
     "subscription_url": "https://other.test/hook",
@@ -24,48 +24,48 @@ FOREIGN = {
 
 
 @pytest.fixture
-def heard(world: World) -> World:
-    """A world whose Pipedrive tells of Persons and Organizations."""
-    check(world)
-    return world
+def heard(system: SyncSystem) -> SyncSystem:
+    """A system whose Pipedrive tells of Persons and Organizations."""
+    check(system)
+    return system
 
 
-def check(world: World) -> list[str]:
-    made: list[str] = world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
+def check(system: SyncSystem) -> list[str]:
+    made: list[str] = system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
     return made
 
 
-def listed(world: World) -> dict[str, dict[str, Any]]:
+def listed(system: SyncSystem) -> dict[str, dict[str, Any]]:
     """Entity → what Pipedrive holds for it, of ours."""
-    rows = world.pipedrive.subscriptions.by_id.values()
+    rows = system.pipedrive.subscriptions.by_id.values()
     return {row["event_object"]: row for row in rows if row["name"] != FOREIGN["name"]}
 
 
-def kept(world: World) -> dict[str, tuple[str, int | None, int]]:
-    rows = world.rows("SELECT entity, state, webhook_id, healed FROM webhook_subscriptions")
+def kept(system: SyncSystem) -> dict[str, tuple[str, int | None, int]]:
+    rows = system.rows("SELECT entity, state, webhook_id, healed FROM webhook_subscriptions")
     return {row.entity: (row.state, row.webhook_id, row.healed) for row in rows}
 
 
-def lose(world: World) -> None:
-    del world.pipedrive.subscriptions.by_id[listed(world)["person"]["id"]]
+def lose(system: SyncSystem) -> None:
+    del system.pipedrive.subscriptions.by_id[listed(system)["person"]["id"]]
 
 
-def pause(world: World) -> None:
-    listed(world)["person"]["is_active"] = 0
+def pause(system: SyncSystem) -> None:
+    listed(system)["person"]["is_active"] = 0
 
 
-def fail(world: World) -> None:
-    listed(world)["person"]["last_http_status"] = 503
+def fail(system: SyncSystem) -> None:
+    listed(system)["person"]["last_http_status"] = 503
 
 
-def move(world: World) -> None:
-    row = listed(world)["person"]
+def move(system: SyncSystem) -> None:
+    row = listed(system)["person"]
     row["subscription_url"] = "https://moved.test/" + row["subscription_url"].rsplit("/", 1)[1]
 
 
-def silence(world: World) -> None:
+def silence(system: SyncSystem) -> None:
     with transaction() as session:
-        subscriptions.note_silence(session, world.connector_key, "person")
+        subscriptions.note_silence(session, system.connector_key, "person")
 
 
 ILLS = [
@@ -77,16 +77,16 @@ ILLS = [
 ]
 
 
-def test_the_first_check_registers_and_makes_no_fuss(world: World) -> None:
-    made = check(world)
+def test_the_first_check_registers_and_makes_no_fuss(system: SyncSystem) -> None:
+    made = check(system)
 
-    rows = listed(world)
+    rows = listed(system)
     assert sorted(made) == ["organization", "person"]
-    assert kept(world) == {entity: ("active", rows[entity]["id"], 0) for entity in ("person", "organization")}
-    assert world.events() == []
+    assert kept(system) == {entity: ("active", rows[entity]["id"], 0) for entity in ("person", "organization")}
+    assert system.events() == []
 
 
-def test_a_check_that_finds_all_well_changes_nothing(heard: World) -> None:
+def test_a_check_that_finds_all_well_changes_nothing(heard: SyncSystem) -> None:
     before = kept(heard)
 
     assert check(heard) == []
@@ -94,7 +94,7 @@ def test_a_check_that_finds_all_well_changes_nothing(heard: World) -> None:
 
 
 @pytest.mark.parametrize(("harm", "reason"), ILLS)
-def test_what_ails_is_healed_and_told(heard: World, harm: Any, reason: str) -> None:
+def test_what_ails_is_healed_and_told(heard: SyncSystem, harm: Any, reason: str) -> None:
     before = listed(heard)
     harm(heard)
 
@@ -116,7 +116,7 @@ def test_what_ails_is_healed_and_told(heard: World, harm: Any, reason: str) -> N
     ]
 
 
-def test_the_log_names_the_time_in_doubt(heard: World) -> None:
+def test_the_log_names_the_time_in_doubt(heard: SyncSystem) -> None:
     heard.change_rows("UPDATE webhook_subscriptions SET sound_at = '2026-03-01 10:00:00Z'")
     lose(heard)
 
@@ -130,7 +130,7 @@ def test_the_log_names_the_time_in_doubt(heard: World) -> None:
     assert row.fresh
 
 
-def test_what_was_missed_is_fetched_with_the_next_tick(heard: World) -> None:
+def test_what_was_missed_is_fetched_with_the_next_tick(heard: SyncSystem) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     with transaction() as session:
         set_schedule(session, heard.connector_key, "incremental", interval_s=3600, next_run_at=later)
@@ -142,7 +142,7 @@ def test_what_was_missed_is_fetched_with_the_next_tick(heard: World) -> None:
     assert row.is_due
 
 
-def test_webhooks_of_others_are_never_touched(heard: World) -> None:
+def test_webhooks_of_others_are_never_touched(heard: SyncSystem) -> None:
     client = heard.pipedrive.test_client()
     answer = client.post("/api/v1/webhooks", json=FOREIGN, headers={"x-api-token": "canary-pipedrive-token"})
     foreign_id = answer.json["data"]["id"]  # type: ignore[index]
@@ -157,7 +157,7 @@ def test_webhooks_of_others_are_never_touched(heard: World) -> None:
     assert heard.pipedrive.subscriptions.by_id == {foreign_id: copy}
 
 
-def test_of_two_that_serve_one_is_kept(heard: World) -> None:
+def test_of_two_that_serve_one_is_kept(heard: SyncSystem) -> None:
     row = listed(heard)["person"]
     heard.pipedrive.subscriptions.by_id[99] = {**row, "id": 99}
 
@@ -166,7 +166,7 @@ def test_of_two_that_serve_one_is_kept(heard: World) -> None:
     assert heard.events() == []
 
 
-def test_a_healing_that_pipedrive_refuses_is_told_once_and_made_up_for_later(heard: World) -> None:
+def test_a_healing_that_pipedrive_refuses_is_told_once_and_made_up_for_later(heard: SyncSystem) -> None:
     since = heard.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'")
     lose(heard)
     heard.pipedrive.faults.add("/api/v1/webhooks$", "status", status=422, count=None, method="POST")
@@ -184,7 +184,7 @@ def test_a_healing_that_pipedrive_refuses_is_told_once_and_made_up_for_later(hea
 
 
 def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
-    heard: World, monkeypatch: pytest.MonkeyPatch
+    heard: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose(heard)
     webhooks = heard.module("sync.connectors.webhooks")
@@ -205,63 +205,63 @@ def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
     assert kept(heard)["person"][::2] == ("active", 1)
 
 
-def test_a_user_who_may_not_manage_webhooks_does_not_stop_the_rest(world: World) -> None:
-    world.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
+def test_a_user_who_may_not_manage_webhooks_does_not_stop_the_rest(system: SyncSystem) -> None:
+    system.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
 
-    with pytest.raises(world.module("sync.stage").StageFailed, match="webhooks_forbidden"):
-        world.module("tasks.control").ensure_webhooks()
+    with pytest.raises(system.module("sync.stage").StageFailed, match="webhooks_forbidden"):
+        system.module("tasks.control").ensure_webhooks()
 
-    assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["active"]
-    assert [row.reason for row in world.rows("SELECT reason FROM failures WHERE state = 'open'")] == [
+    assert [row.state for row in system.rows("SELECT state FROM connectors")] == ["active"]
+    assert [row.reason for row in system.rows("SELECT reason FROM failures WHERE state = 'open'")] == [
         "webhooks_forbidden"
     ]
 
 
-def test_the_tick_rests_after_a_refusal_and_closes_the_failure_once_it_is_through(world: World) -> None:
-    world.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
-    control = world.module("tasks.control")
-    with pytest.raises(world.module("sync.stage").StageFailed):
+def test_the_tick_rests_after_a_refusal_and_closes_the_failure_once_it_is_through(system: SyncSystem) -> None:
+    system.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
+    control = system.module("tasks.control")
+    with pytest.raises(system.module("sync.stage").StageFailed):
         control.ensure_webhooks()
-    world.pipedrive.faults.rules.clear()
+    system.pipedrive.faults.rules.clear()
 
     control.ensure_webhooks()
-    resting = kept(world)
-    world.change_rows("UPDATE failures SET updated_at = now() - interval '2 hours'")
+    resting = kept(system)
+    system.change_rows("UPDATE failures SET updated_at = now() - interval '2 hours'")
     control.ensure_webhooks()
 
     assert resting == {}
-    assert {state for state, _, _ in kept(world).values()} == {"active"}
-    assert world.rows("SELECT 1 FROM failures WHERE state = 'open'") == []
+    assert {state for state, _, _ in kept(system).values()} == {"active"}
+    assert system.rows("SELECT 1 FROM failures WHERE state = 'open'") == []
 
 
-def test_the_tick_leaves_out_who_is_paused_or_has_no_credentials(world: World) -> None:
-    world.change_rows("UPDATE connectors SET state = 'paused'")
-    world.module("tasks.control").ensure_webhooks()
-    world.change_rows("UPDATE connectors SET state = 'active'")
-    world.change_rows("DELETE FROM credentials WHERE name LIKE 'pipedrive%'")
-    world.module("tasks.control").ensure_webhooks()
+def test_the_tick_leaves_out_who_is_paused_or_has_no_credentials(system: SyncSystem) -> None:
+    system.change_rows("UPDATE connectors SET state = 'paused'")
+    system.module("tasks.control").ensure_webhooks()
+    system.change_rows("UPDATE connectors SET state = 'active'")
+    system.change_rows("DELETE FROM credentials WHERE name LIKE 'pipedrive%'")
+    system.module("tasks.control").ensure_webhooks()
 
-    assert kept(world) == {}
-    assert world.rows("SELECT 1 FROM failures") == []
-
-
-def test_a_connector_may_be_checked_by_itself(world: World) -> None:
-    world.module("tasks.control").ensure_webhooks(world.connector_key)
-
-    assert sorted(kept(world)) == ["organization", "person"]
+    assert kept(system) == {}
+    assert system.rows("SELECT 1 FROM failures") == []
 
 
-def test_people_are_told_how_it_stands(world: World) -> None:
+def test_a_connector_may_be_checked_by_itself(system: SyncSystem) -> None:
+    system.module("tasks.control").ensure_webhooks(system.connector_key)
+
+    assert sorted(kept(system)) == ["organization", "person"]
+
+
+def test_people_are_told_how_it_stands(system: SyncSystem) -> None:
     def sentence() -> str:
         with transaction() as session:
-            return subscription_health(session, world.connector_key).sentence
+            return subscription_health(session, system.connector_key).sentence
 
     said = [sentence()]
-    check(world)
+    check(system)
     said.append(sentence())
-    silence(world)
+    silence(system)
     said.append(sentence())
-    check(world)
+    check(system)
     said.append(sentence())
 
     assert said[0] == UNHEARD

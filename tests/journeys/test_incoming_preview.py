@@ -15,7 +15,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
 from tests.journeys.people import age, fill
-from tests.world import World
+from tests.system import SyncSystem
 
 Record = dict[str, Any]
 UNSENT = (IncomingEffect.SAME, IncomingEffect.OLDER)
@@ -50,51 +50,51 @@ OF_ORGANIZATIONS: list[Callable[[Record], Any]] = [
 ]
 
 
-def edit(world: World, entity: Entity, seed: int) -> dict[int, Record]:
+def edit(system: SyncSystem, entity: Entity, seed: int) -> dict[int, Record]:
     """Edit all records at random, and add one; return them as Pipedrive has them now."""
     chance = random.Random(seed)
     edits = EDITS + (OF_PERSONS if entity is Entity.PERSON else OF_ORGANIZATIONS)
-    records = [json.loads(body) for body in world.company.export(entity.value)]
+    records = [json.loads(body) for body in system.company.export(entity.value)]
     new = {**records[0], "id": 900, "name": "Somebody new", "emails": [], "website": None, "update_time": LATER}
-    world.company.load(entity.value, new)
+    system.company.load(entity.value, new)
     for record in records:
         record["update_time"] = LATER
         for change in chance.sample(edits, k=chance.randint(1, 2)):
             change(record)
-        world.company.load(entity.value, record)
+        system.company.load(entity.value, record)
     return {record["id"]: record for record in [*records, new]}
 
 
-def previews_of(world: World, entity: Entity, records: dict[int, Record]) -> dict[int, IncomingPreview]:
+def previews_of(system: SyncSystem, entity: Entity, records: dict[int, Record]) -> dict[int, IncomingPreview]:
     with transaction() as session:
-        plan = plan_for(session, world.connector_key, entity)
-        known = id_mapping.known(session, world.connector_key, entity, list(records))
+        plan = plan_for(session, system.connector_key, entity)
+        known = id_mapping.known(session, system.connector_key, entity, list(records))
         return {each: incoming_preview(body, plan, entity, known.get(each)) for each, body in records.items()}
 
 
 @pytest.mark.parametrize("entity", Entity)
 @pytest.mark.parametrize("seed", range(4))
-def test_a_preview_is_what_the_stages_do(world: World, entity: Entity, seed: int) -> None:
-    fill(world, persons=25, organizations=25)
-    age(world, entity)
-    world.fetch(entity)
-    records = edit(world, entity, seed)
-    previews = previews_of(world, entity, records)
+def test_a_preview_is_what_the_stages_do(system: SyncSystem, entity: Entity, seed: int) -> None:
+    fill(system, persons=25, organizations=25)
+    age(system, entity)
+    system.fetch(entity)
+    records = edit(system, entity, seed)
+    previews = previews_of(system, entity, records)
 
-    run_id = world.start(entity)
-    world.work()
+    run_id = system.start(entity)
+    system.work()
 
-    seen = {each: (None, frozenset[Any]()) for each in records} | what_was_done(world, run_id)
+    seen = {each: (None, frozenset[Any]()) for each in records} | what_was_done(system, run_id)
     assert seen == {each: (expected(preview), problems_of(preview)) for each, preview in previews.items()}
     assert {IncomingEffect.UPDATE, IncomingEffect.CREATE} <= {each.effect for each in previews.values()}
     assert any(problems for _, problems in seen.values())
 
 
-def what_was_done(world: World, run_id: int) -> dict[int, tuple[Any, frozenset[Any]]]:
+def what_was_done(system: SyncSystem, run_id: int) -> dict[int, tuple[Any, frozenset[Any]]]:
     """Record → (outcome, reason, values before, values after) by its event, and the fields that were left out."""
     done: dict[int, Any] = {}
     left_out: dict[int, set[tuple[str, str]]] = {}
-    for row in world.rows("SELECT * FROM sync_events WHERE run_id = :r ORDER BY id", r=run_id):
+    for row in system.rows("SELECT * FROM sync_events WHERE run_id = :r ORDER BY id", r=run_id):
         if row.field is not None:
             left_out.setdefault(row.pipedrive_id, set()).update((row.reason, each) for each in row.field.split(", "))
         elif row.reason not in OF_CLAIMS:

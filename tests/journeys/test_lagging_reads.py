@@ -11,55 +11,55 @@ from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @prepared
-def five_persons(world: World) -> None:
-    world.change_settings(support_user_deletion=True)
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
+def five_persons(system: SyncSystem) -> None:
+    system.change_settings(support_user_deletion=True)
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
 
 
 @pytest.fixture
-def told(world: World) -> list[dict[str, Any]]:
+def told(system: SyncSystem) -> list[dict[str, Any]]:
     """Five Persons that Hull knows, deletions wanted there, and a list that fills with what Pipedrive says from here on."""
-    five_persons(world)
-    return listen(world)
+    five_persons(system)
+    return listen(system)
 
 
-def lag(world: World, shown: str, instead: str, *, reads: int) -> None:
+def lag(system: SyncSystem, shown: str, instead: str, *, reads: int) -> None:
     """So many readings by id show something older."""
-    world.pipedrive.faults.add("/persons$", "rewrite", query="ids=", count=reads, find=shown, put=instead)
+    system.pipedrive.faults.add("/persons$", "rewrite", query="ids=", count=reads, find=shown, put=instead)
 
 
-def work(world: World, rounds: int = 1) -> None:
+def work(system: SyncSystem, rounds: int = 1) -> None:
     for _ in range(rounds):
-        world.work()
-        world.later()
-    world.work()
+        system.work()
+        system.later()
+    system.work()
 
 
-def name(world: World, pipedrive_id: int = 3) -> Any:
-    return world.users()[pipedrive_id]["pipedrive/name"]
+def name(system: SyncSystem, pipedrive_id: int = 3) -> Any:
+    return system.users()[pipedrive_id]["pipedrive/name"]
 
 
-def state(world: World, pipedrive_id: int = 3) -> str:
-    return str(world.rows("SELECT state FROM id_mappings WHERE pipedrive_id = :id", id=pipedrive_id)[0].state)
+def state(system: SyncSystem, pipedrive_id: int = 3) -> str:
+    return str(system.rows("SELECT state FROM id_mappings WHERE pipedrive_id = :id", id=pipedrive_id)[0].state)
 
 
-def settled(world: World) -> bool:
-    return not world.rows("SELECT 1 FROM changes WHERE cause <> 'same_second'")
+def settled(system: SyncSystem) -> bool:
+    return not system.rows("SELECT 1 FROM changes WHERE cause <> 'same_second'")
 
 
-def of_one_second(world: World, told: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def of_one_second(system: SyncSystem, told: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two edits of Person 3 in one second, the later one by some milliseconds."""
     at = "2026-02-01T09:30:00"
     for edit in ("Older", "Newer"):
-        world.company.edit_person(3, name=edit)
-    record = world.company.record("person", 3) or {}
-    world.company.load("person", {**record, "update_time": f"{at}Z"})
+        system.company.edit_person(3, name=edit)
+    record = system.company.record("person", 3) or {}
+    system.company.load("person", {**record, "update_time": f"{at}Z"})
     for webhook, ms in zip(told, (100, 800), strict=True):
         webhook["data"]["update_time"] = f"{at}Z"
         webhook["meta"]["timestamp"] = f"{at}.{ms}Z"
@@ -68,138 +68,140 @@ def of_one_second(world: World, told: list[dict[str, Any]]) -> tuple[dict[str, A
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "out of order"])
 def test_two_edits_of_one_second_end_in_the_later_one_though_a_read_lags(
-    world: World, told: list[Any], order: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, told: list[Any], order: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        world.module("sync.incoming.stale_reads"), "SETTLED_S", 10**10
+        system.module("sync.incoming.stale_reads"), "SETTLED_S", 10**10
     )  # the edits are of some time ago
-    pair = of_one_second(world, told)
-    lag(world, '"Newer"', '"Older"', reads=2)
+    pair = of_one_second(system, told)
+    lag(system, '"Newer"', '"Older"', reads=2)
 
     for index in order:
-        deliver(world, pair[index])
-        world.work()
-    work(world, rounds=3)
+        deliver(system, pair[index])
+        system.work()
+    work(system, rounds=3)
 
-    assert (name(world), settled(world)) == ("Newer", True)
+    assert (name(system), settled(system)) == ("Newer", True)
 
 
-def test_within_one_second_a_reading_that_stays_other_is_believed_in_the_end(world: World, told: list[Any]) -> None:
+def test_within_one_second_a_reading_that_stays_other_is_believed_in_the_end(
+    system: SyncSystem, told: list[Any]
+) -> None:
     """The webhook of a third edit may be lost. These edits are long ago, so their readings no longer lag."""
-    first, second = of_one_second(world, told)
-    lag(world, '"Newer"', '"Newest"', reads=9)
+    first, second = of_one_second(system, told)
+    lag(system, '"Newer"', '"Newest"', reads=9)
 
     for webhook in (first, second):
-        deliver(world, webhook)
-        world.work()
+        deliver(system, webhook)
+        system.work()
 
-    assert (name(world), settled(world)) == ("Newest", True)
+    assert (name(system), settled(system)) == ("Newest", True)
 
 
 @pytest.mark.parametrize("is_first", ["change", "delete"])
 @pytest.mark.parametrize("together", [True, False])
 def test_a_change_and_a_delete_of_one_millisecond_end_in_the_deletion(
-    world: World, told: list[Any], is_first: str, together: bool
+    system: SyncSystem, told: list[Any], is_first: str, together: bool
 ) -> None:
-    world.company.edit_person(3, name="Edited")
-    world.company.delete_person(3)
+    system.company.edit_person(3, name="Edited")
+    system.company.delete_person(3)
     change, delete = told
     change["meta"]["timestamp"] = delete["meta"]["timestamp"]
     both = [change, delete] if is_first == "change" else [delete, change]
 
     for webhook in both:
-        deliver(world, webhook)
+        deliver(system, webhook)
         if not together:
-            world.work()
-    work(world)
+            system.work()
+    work(system)
 
-    assert (state(world), settled(world)) == ("deleted", True)
+    assert (state(system), settled(system)) == ("deleted", True)
 
 
-def test_two_changes_of_one_millisecond_are_read(world: World, told: list[Any]) -> None:
-    world.company.edit_person(3, name="One")
+def test_two_changes_of_one_millisecond_are_read(system: SyncSystem, told: list[Any]) -> None:
+    system.company.edit_person(3, name="One")
     other = copy.deepcopy(told[0])
     other["meta"]["id"] = "another event"
     other["data"]["name"] = "Two"
-    reads = world.pipedrive.ledger.requests["list"]
+    reads = system.pipedrive.ledger.requests["list"]
 
-    deliver(world, told[0], other)
-    world.work()
+    deliver(system, told[0], other)
+    system.work()
 
-    assert (name(world), world.pipedrive.ledger.requests["list"] > reads) == ("One", True)
+    assert (name(system), system.pipedrive.ledger.requests["list"] > reads) == ("One", True)
 
 
-def test_a_read_that_is_older_than_its_webhook_is_asked_for_again(world: World, told: list[Any]) -> None:
-    before = world.company.record("person", 3) or {}
-    world.company.edit_person(3, name="Edited")
-    now = world.company.record("person", 3) or {}
+def test_a_read_that_is_older_than_its_webhook_is_asked_for_again(system: SyncSystem, told: list[Any]) -> None:
+    before = system.company.record("person", 3) or {}
+    system.company.edit_person(3, name="Edited")
+    now = system.company.record("person", 3) or {}
     told[0]["data"]["id"] = 999  # so that it is a hint alone
-    lag(world, f'"update_time":"{now["update_time"]}"', f'"update_time":"{before["update_time"]}"', reads=3)
+    lag(system, f'"update_time":"{now["update_time"]}"', f'"update_time":"{before["update_time"]}"', reads=3)
 
-    deliver(world, told[0])
-    world.work()
-    first = name(world)
-    work(world, rounds=3)
+    deliver(system, told[0])
+    system.work()
+    first = name(system)
+    work(system, rounds=3)
 
-    assert (first, name(world), settled(world)) == (before["name"], "Edited", True)
+    assert (first, name(system), settled(system)) == (before["name"], "Edited", True)
 
 
-def test_a_read_that_stays_older_is_taken_in_the_end(world: World, told: list[Any]) -> None:
-    world.company.edit_person(3, name="Edited")
+def test_a_read_that_stays_older_is_taken_in_the_end(system: SyncSystem, told: list[Any]) -> None:
+    system.company.edit_person(3, name="Edited")
     told[0]["data"]["id"] = 999
-    lag(world, '"update_time":"20[^"]*"', '"update_time":"2026-01-20T00:00:00Z"', reads=99)
+    lag(system, '"update_time":"20[^"]*"', '"update_time":"2026-01-20T00:00:00Z"', reads=99)
 
-    deliver(world, told[0])
-    work(world, rounds=7)
+    deliver(system, told[0])
+    work(system, rounds=7)
 
-    assert (name(world), settled(world)) == ("Edited", True)
+    assert (name(system), settled(system)) == ("Edited", True)
 
 
-def test_a_record_that_lists_show_late_is_not_given_up(world: World, told: list[Any]) -> None:
-    world.company.create_person(name="Late")
+def test_a_record_that_lists_show_late_is_not_given_up(system: SyncSystem, told: list[Any]) -> None:
+    system.company.create_person(name="Late")
     del told[0]["data"]["phones"]  # so that only a read can tell the rest
-    lag(world, r'"data":\[.*\],"add', '"data":[],"add', reads=4)
+    lag(system, r'"data":\[.*\],"add', '"data":[],"add', reads=4)
 
-    deliver(world, told[0])
-    work(world, rounds=5)
+    deliver(system, told[0])
+    work(system, rounds=5)
 
-    assert (name(world, 6), settled(world)) == ("Late", True)
-    assert "gone" not in {reason for _, reason, _ in world.events()}
+    assert (name(system, 6), settled(system)) == ("Late", True)
+    assert "gone" not in {reason for _, reason, _ in system.events()}
 
 
-def test_a_record_that_is_never_shown_is_given_up_in_the_end(world: World, told: list[Any]) -> None:
-    world.company.create_person(name="Never")
+def test_a_record_that_is_never_shown_is_given_up_in_the_end(system: SyncSystem, told: list[Any]) -> None:
+    system.company.create_person(name="Never")
     del told[0]["data"]["phones"]
-    lag(world, r'"data":\[.*\],"add', '"data":[],"add', reads=99)
+    lag(system, r'"data":\[.*\],"add', '"data":[],"add', reads=99)
 
-    deliver(world, told[0])
-    work(world, rounds=8)
+    deliver(system, told[0])
+    work(system, rounds=8)
 
-    assert (6 in world.users(), settled(world)) == (False, True)
-    assert ("incoming.user.skip", "gone", 6) in world.events()
-
-
-def test_a_read_that_still_shows_a_deleted_record_is_asked_for_again(world: World, told: list[Any]) -> None:
-    world.company.behaviour.list_deleted = True
-    world.company.edit_person(3, name="Edited")
-    world.company.delete_person(3)
-    lag(world, '"is_deleted":true', '"is_deleted":false', reads=2)
-
-    deliver(world, told[1])
-    work(world, rounds=3)
-
-    assert (state(world), settled(world)) == ("deleted", True)
+    assert (6 in system.users(), settled(system)) == (False, True)
+    assert ("incoming.user.skip", "gone", 6) in system.events()
 
 
-def test_a_restored_record_that_is_shown_late_comes_back(world: World, told: list[Any]) -> None:
-    world.company.delete_person(3)
-    deliver(world, told[0])
-    world.work()
-    assert state(world) == "deleted"
-    world.company.undelete("person", 3)
-    lag(world, r'"data":\[.*\],"add', '"data":[],"add', reads=2)
+def test_a_read_that_still_shows_a_deleted_record_is_asked_for_again(system: SyncSystem, told: list[Any]) -> None:
+    system.company.behaviour.list_deleted = True
+    system.company.edit_person(3, name="Edited")
+    system.company.delete_person(3)
+    lag(system, '"is_deleted":true', '"is_deleted":false', reads=2)
 
-    deliver(world, told[1])
-    work(world, rounds=3)
+    deliver(system, told[1])
+    work(system, rounds=3)
 
-    assert (state(world), settled(world)) == ("full", True)
+    assert (state(system), settled(system)) == ("deleted", True)
+
+
+def test_a_restored_record_that_is_shown_late_comes_back(system: SyncSystem, told: list[Any]) -> None:
+    system.company.delete_person(3)
+    deliver(system, told[0])
+    system.work()
+    assert state(system) == "deleted"
+    system.company.undelete("person", 3)
+    lag(system, r'"data":\[.*\],"add', '"data":[],"add', reads=2)
+
+    deliver(system, told[1])
+    work(system, rounds=3)
+
+    assert (state(system), settled(system)) == ("full", True)

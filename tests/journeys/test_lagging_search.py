@@ -16,10 +16,10 @@ from pipeline import wiring
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
+from tests.journeys.hull_messages import is_settled, know_everything, patiently, told, user, writes
 from tests.journeys.people import age
-from tests.journeys.told_by_hull import is_settled, know_everything, patiently, told, user, writes
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 LAG_S = 3600.0
 KNOWN, FRESH, NEW = 4, 8, 3
@@ -28,17 +28,17 @@ KNOWN, FRESH, NEW = 4, 8, 3
 
 @pytest.fixture(autouse=True)
 @prepared
-def lagging(world: World) -> None:
+def lagging(system: SyncSystem) -> None:
     """The index knows what there was when it was made, and takes in nothing for an hour."""
-    world.change_settings(
+    system.change_settings(
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
     )
-    make(world, emails("known", KNOWN))
-    age(world)
-    know_everything(world)
-    find(client(world), emails("known", KNOWN))
-    world.company.behaviour.search_delay_s = LAG_S
-    make(world, emails("fresh", FRESH))
+    make(system, emails("known", KNOWN))
+    age(system)
+    know_everything(system)
+    find(client(system), emails("known", KNOWN))
+    system.company.behaviour.search_delay_s = LAG_S
+    make(system, emails("fresh", FRESH))
 
 
 def emails(kind: str, number: int) -> list[str]:
@@ -48,15 +48,15 @@ def emails(kind: str, number: int) -> list[str]:
 EVERYBODY = [*emails("known", KNOWN), *emails("fresh", FRESH), *emails("new", NEW)]
 
 
-def make(world: World, addresses: Iterable[str]) -> None:
+def make(system: SyncSystem, addresses: Iterable[str]) -> None:
     """Persons that a salesperson enters."""
     for address in addresses:
-        world.company.create_person(name=address.partition("@")[0], emails=[{"value": address, "primary": True}])
+        system.company.create_person(name=address.partition("@")[0], emails=[{"value": address, "primary": True}])
 
 
-def client(world: World) -> PipedriveClient:
+def client(system: SyncSystem) -> PipedriveClient:
     with transaction() as session:
-        return wiring.open_connector(session, world.connector_key, lane="live").pipedrive
+        return wiring.open_connector(session, system.connector_key, lane="live").pipedrive
 
 
 def find(pipedrive: PipedriveClient, addresses: Iterable[str]) -> set[str]:
@@ -64,46 +64,46 @@ def find(pipedrive: PipedriveClient, addresses: Iterable[str]) -> set[str]:
     return {each for each in addresses if pipedrive.search(Entity.PERSON, each, fields="email")}
 
 
-def by_email(world: World) -> Counter[str]:
+def by_email(system: SyncSystem) -> Counter[str]:
     """E-mail → how many Persons have it."""
-    people = map(json.loads, world.company.export("person"))
+    people = map(json.loads, system.company.export("person"))
     return Counter(each["value"] for person in people for each in person["emails"])
 
 
-def spent(world: World) -> Counter[str]:
+def spent(system: SyncSystem) -> Counter[str]:
     """Tokens by call, writes left out: they cost the same for everybody."""
-    tokens = world.pipedrive.ledger.tokens
+    tokens = system.pipedrive.ledger.tokens
     return Counter({call: tokens[call] for call in ("list", "get", "search") if tokens[call]})
 
 
-def test_the_list_makes_no_double_where_the_search_would(world: World) -> None:
-    before = spent(world)
-    found = find(client(world), EVERYBODY)
-    doubles = [each for each in EVERYBODY if each not in found and by_email(world)[each]]
-    cost_of_search = spent(world) - before
+def test_the_list_makes_no_double_where_the_search_would(system: SyncSystem) -> None:
+    before = spent(system)
+    found = find(client(system), EVERYBODY)
+    doubles = [each for each in EVERYBODY if each not in found and by_email(system)[each]]
+    cost_of_search = spent(system) - before
 
     assert doubles == emails("fresh", FRESH)
     assert cost_of_search == {"search": 20 * len(EVERYBODY)}
 
-    before = spent(world)
-    hull_ids = {each["email"]: each["id"] for each in world.users().values()}
+    before = spent(system)
+    hull_ids = {each["email"]: each["id"] for each in system.users().values()}
     everybody = enumerate(EVERYBODY, 1)
-    notify(world, *[user(hull_ids.get(each, f"{n:024x}"), email=each, nickname=f"N{n}") for n, each in everybody])
-    world.work()
+    notify(system, *[user(hull_ids.get(each, f"{n:024x}"), email=each, nickname=f"N{n}") for n, each in everybody])
+    system.work()
 
-    assert by_email(world) == dict.fromkeys(EVERYBODY, 1)
-    assert spent(world) - before == {"list": 20}
-    assert Counter(method for method, _, _ in writes(world)) == {"PATCH": KNOWN + FRESH, "POST": NEW}
-    assert {event for event, _ in told(world)} == {"outgoing.user.success"}
-    patiently(world)  # what was made and written within one second is read once more
-    assert is_settled(world)
-    assert by_email(world) == dict.fromkeys(EVERYBODY, 1)
+    assert by_email(system) == dict.fromkeys(EVERYBODY, 1)
+    assert spent(system) - before == {"list": 20}
+    assert Counter(method for method, _, _ in writes(system)) == {"PATCH": KNOWN + FRESH, "POST": NEW}
+    assert {event for event, _ in told(system)} == {"outgoing.user.success"}
+    patiently(system)  # what was made and written within one second is read once more
+    assert is_settled(system)
+    assert by_email(system) == dict.fromkeys(EVERYBODY, 1)
 
 
-def test_one_user_alone_costs_no_more_than_a_search(world: World) -> None:
-    before = spent(world)
-    notify(world, user(email=emails("fresh", 1)[0], nickname="Anna"))
-    world.work()
+def test_one_user_alone_costs_no_more_than_a_search(system: SyncSystem) -> None:
+    before = spent(system)
+    notify(system, user(email=emails("fresh", 1)[0], nickname="Anna"))
+    system.work()
 
-    assert [method for method, _, _ in writes(world)] == ["PATCH"]
-    assert spent(world) - before == {"list": 20}
+    assert [method for method, _, _ in writes(system)] == ["PATCH"]
+    assert spent(system) - before == {"list": 20}

@@ -13,39 +13,39 @@ from pipeline.domain.kinds import Entity
 from tests.journeys.people import age, fill
 from tests.journeys.test_departures import mapping, settled, since_then, states, user
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture
 @prepared
-def known(world: World) -> World:
+def known(system: SyncSystem) -> SyncSystem:
     """Hull knows 120 Persons, and wants to hear of deletions."""
-    world.change_settings(support_user_deletion=True)
-    fill(world, persons=120, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    return world
+    system.change_settings(support_user_deletion=True)
+    fill(system, persons=120, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    return system
 
 
-def verified_at(world: World) -> Any:
-    (row,) = world.rows("SELECT deletes_verified_at FROM watermarks WHERE entity = 'person'")
+def verified_at(system: SyncSystem) -> Any:
+    (row,) = system.rows("SELECT deletes_verified_at FROM watermarks WHERE entity = 'person'")
     return row.deletes_verified_at
 
 
-def open_failures(world: World) -> list[failures.Failure]:
+def open_failures(system: SyncSystem) -> list[failures.Failure]:
     with transaction() as session:
         return failure_filter.find_failures(session)
 
 
-def replay(world: World) -> None:
+def replay(system: SyncSystem) -> None:
     with transaction() as session:
-        world.module("jobs.replays.start").replay_failure(
-            session, open_failures(world)[0], by="test", why="they were deleted"
+        system.module("jobs.replays.start").replay_failure(
+            session, open_failures(system)[0], by="test", why="they were deleted"
         )
-    world.work()
+    system.work()
 
 
-def test_a_full_fetch_marks_what_nobody_told_was_deleted(known: World) -> None:
+def test_a_full_fetch_marks_what_nobody_told_was_deleted(known: SyncSystem) -> None:
     for number in (1, 60, 120):
         known.company.delete_person(number)
 
@@ -59,16 +59,16 @@ def test_a_full_fetch_marks_what_nobody_told_was_deleted(known: World) -> None:
     assert settled(known)
 
 
-def test_a_first_fetch_misses_nobody(world: World) -> None:
-    fill(world, persons=60, organizations=0)
+def test_a_first_fetch_misses_nobody(system: SyncSystem) -> None:
+    fill(system, persons=60, organizations=0)
 
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
 
-    assert set(states(world).values()) == {"full"}
-    assert since_then(world) == []
+    assert set(states(system).values()) == {"full"}
+    assert since_then(system) == []
 
 
-def test_what_was_not_listed_and_is_there_lives(known: World) -> None:
+def test_what_was_not_listed_and_is_there_lives(known: SyncSystem) -> None:
     """Each is looked for by its id first: lists may leave out what moved while they were read."""
     run_id = known.start(Entity.PERSON, changed_only=True)
     for _ in range(3):
@@ -82,7 +82,7 @@ def test_what_was_not_listed_and_is_there_lives(known: World) -> None:
     assert settled(known)
 
 
-def test_who_comes_while_the_fetch_runs_is_not_missing(known: World) -> None:
+def test_who_comes_while_the_fetch_runs_is_not_missing(known: SyncSystem) -> None:
     run_id = known.start(Entity.PERSON)
     known.change_rows(
         "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by, first_seen_at)"
@@ -95,7 +95,7 @@ def test_who_comes_while_the_fetch_runs_is_not_missing(known: World) -> None:
     assert (mapping(known, 999).state, since_then(known)) == ("full", [])
 
 
-def test_a_fetch_that_is_not_complete_proves_nothing(known: World) -> None:
+def test_a_fetch_that_is_not_complete_proves_nothing(known: SyncSystem) -> None:
     verified = verified_at(known)
     known.company.delete_person(60)
     run_id = known.start(Entity.PERSON)
@@ -106,7 +106,7 @@ def test_a_fetch_that_is_not_complete_proves_nothing(known: World) -> None:
     assert (mapping(known, 60).state, verified_at(known)) == ("full", verified)
 
 
-def test_an_incremental_fetch_leaves_no_ids_behind_and_misses_nobody(known: World) -> None:
+def test_an_incremental_fetch_leaves_no_ids_behind_and_misses_nobody(known: SyncSystem) -> None:
     known.company.delete_person(60)
 
     known.fetch(Entity.PERSON, since=known.run(1).started_at)
@@ -114,7 +114,7 @@ def test_an_incremental_fetch_leaves_no_ids_behind_and_misses_nobody(known: Worl
     assert (mapping(known, 60).state, known.rows("SELECT 1 FROM page_ids")) == ("full", [])
 
 
-def test_pages_whose_ids_were_not_kept_prove_nothing(known: World) -> None:
+def test_pages_whose_ids_were_not_kept_prove_nothing(known: SyncSystem) -> None:
     known.company.delete_person(60)
     known.start(Entity.PERSON)
     known.step(*(known.due() or pytest.fail("nothing is due")))
@@ -124,7 +124,7 @@ def test_pages_whose_ids_were_not_kept_prove_nothing(known: World) -> None:
     assert mapping(known, 60).state == "full"
 
 
-def test_too_many_missing_stop_before_anything_is_marked(known: World) -> None:
+def test_too_many_missing_stop_before_anything_is_marked(known: SyncSystem) -> None:
     """A permission that was taken away looks just like a deletion."""
     verified = verified_at(known)
     for number in range(1, 41):
@@ -139,7 +139,7 @@ def test_too_many_missing_stop_before_anything_is_marked(known: World) -> None:
     assert (run.state, verified_at(known)) == ("done", verified)
 
 
-def test_a_person_may_say_that_so_many_were_deleted(known: World) -> None:
+def test_a_person_may_say_that_so_many_were_deleted(known: SyncSystem) -> None:
     for number in range(1, 41):
         known.company.delete_person(number)
     run = known.fetch(Entity.PERSON)
@@ -151,7 +151,7 @@ def test_a_person_may_say_that_so_many_were_deleted(known: World) -> None:
     assert settled(known)
 
 
-def test_a_stop_is_lifted_when_the_records_are_listed_again(known: World) -> None:
+def test_a_stop_is_lifted_when_the_records_are_listed_again(known: SyncSystem) -> None:
     for number in range(1, 41):
         known.company.delete_person(number)
     known.fetch(Entity.PERSON)
@@ -165,7 +165,7 @@ def test_a_stop_is_lifted_when_the_records_are_listed_again(known: World) -> Non
     assert verified_at(known) == run.started_at
 
 
-def test_how_many_are_too_many_is_a_setting(known: World) -> None:
+def test_how_many_are_too_many_is_a_setting(known: SyncSystem) -> None:
     known.change_settings(support_user_deletion=True, deletion_stop_share=0.5)
     for number in range(1, 41):
         known.company.delete_person(number)
@@ -175,13 +175,13 @@ def test_how_many_are_too_many_is_a_setting(known: World) -> None:
     assert len([state for state in states(known).values() if state == "deleted"]) == 40
 
 
-def test_a_few_may_always_be_missing(world: World) -> None:
-    fill(world, persons=10, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
+def test_a_few_may_always_be_missing(system: SyncSystem) -> None:
+    fill(system, persons=10, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
     for number in range(1, 9):
-        world.company.delete_person(number)
+        system.company.delete_person(number)
 
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
 
-    assert len([state for state in states(world).values() if state == "deleted"]) == 8
+    assert len([state for state in states(system).values() if state == "deleted"]) == 8

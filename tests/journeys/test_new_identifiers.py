@@ -9,44 +9,44 @@ import pytest
 from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from tests.journeys.hull_messages import code, know_everything, say, user, writes
 from tests.journeys.people import age, fill
-from tests.journeys.told_by_hull import code, know_everything, say, user, writes
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 MAPPED = [{"hull": "nickname", "service": "name"}]
 
 
 @pytest.fixture
 @prepared
-def numbered(world: World) -> World:
+def numbered(system: SyncSystem) -> SyncSystem:
     """Four Persons with customer numbers, fetched while only their e-mails identified them; Hull knows none of them."""
-    world.change_settings(outgoing_user_attributes=MAPPED)
-    fill(world, persons=4, organizations=0)
+    system.change_settings(outgoing_user_attributes=MAPPED)
+    fill(system, persons=4, organizations=0)
     for number in range(1, 5):
-        world.company.edit_person(number, custom_fields={code(world, "person", "Customer number"): f"C{number}"})
-    age(world)
-    know_everything(world)
-    world.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
-    return world
+        system.company.edit_person(number, custom_fields={code(system, "person", "Customer number"): f"C{number}"})
+    age(system)
+    know_everything(system)
+    system.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
+    return system
 
 
-def change(world: World, **changes: Any) -> None:
+def change(system: SyncSystem, **changes: Any) -> None:
     """Put settings in force as a person does; what they call for is begun, and no worker has come to it yet."""
     with transaction() as session:
-        connector = connectors.get_connector(session, world.connector_key)
-        document = connectors.settings_in_force(session, world.connector_key).document | changes
-    world.module("sync.connectors.settings_change").change_settings(connector, document, "ana")
-    world.change_rows(
+        connector = connectors.get_connector(session, system.connector_key)
+        document = connectors.settings_in_force(session, system.connector_key).document | changes
+    system.module("sync.connectors.settings_change").change_settings(connector, document, "ana")
+    system.change_rows(
         "UPDATE batches SET due_at = now() + interval '1 hour' WHERE direction = 'incoming' AND state = 'ready'"
     )
 
 
-def by_number(world: World) -> dict[str, Any]:
-    return {"user_claims": [{"hull": "external_id", "service": code(world, "person", "Customer number")}]}
+def by_number(system: SyncSystem) -> dict[str, Any]:
+    return {"user_claims": [{"hull": "external_id", "service": code(system, "person", "Customer number")}]}
 
 
-def test_a_user_is_searched_for_while_the_backfill_runs(numbered: World) -> None:
+def test_a_user_is_searched_for_while_the_backfill_runs(numbered: SyncSystem) -> None:
     change(numbered, **by_number(numbered))
 
     say(numbered, user("a" * 24, nickname="Ann", external_id="C3"), user("b" * 24, nickname="Ben", external_id="C9"))
@@ -54,7 +54,7 @@ def test_a_user_is_searched_for_while_the_backfill_runs(numbered: World) -> None
     assert [(method, key) for method, key, _ in writes(numbered)] == [("PATCH", 3), ("POST", 5)]
 
 
-def test_it_is_known_once_the_backfill_is_done(numbered: World) -> None:
+def test_it_is_known_once_the_backfill_is_done(numbered: SyncSystem) -> None:
     hull_id = numbered.users()[3]["id"]
     change(numbered, **by_number(numbered))
     numbered.later()
@@ -66,7 +66,7 @@ def test_it_is_known_once_the_backfill_is_done(numbered: World) -> None:
     assert [(method, key) for method, key, _ in writes(numbered)] == [("PATCH", 3)]
 
 
-def test_a_key_of_our_own_is_known_after_a_backfill_that_tells_hull_nothing(numbered: World) -> None:
+def test_a_key_of_our_own_is_known_after_a_backfill_that_tells_hull_nothing(numbered: SyncSystem) -> None:
     key, hull_id = code(numbered, "person", "Customer number"), numbered.users()[2]["id"]
     numbered.company.edit_person(2, custom_fields={key: hull_id})
     age(numbered)
@@ -84,7 +84,7 @@ def test_a_key_of_our_own_is_known_after_a_backfill_that_tells_hull_nothing(numb
     )
 
 
-def test_whoever_waits_goes_on_when_the_backfill_ends(numbered: World) -> None:
+def test_whoever_waits_goes_on_when_the_backfill_ends(numbered: SyncSystem) -> None:
     field = code(numbered, "person", "Office hours")
     change(numbered, user_claims=[{"hull": "external_id", "service": field}])
 

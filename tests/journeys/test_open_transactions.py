@@ -8,12 +8,12 @@ from sqlalchemy import text
 from db.session import transaction
 from pipeline import connections
 from tests.open_transactions import none_during_http
-from tests.world import World
+from tests.system import SyncSystem
 
 URL = "http://pipedrive.test/api/v1/users/me"
 
 
-def test_a_call_inside_a_transaction_is_noticed(world: World) -> None:
+def test_a_call_inside_a_transaction_is_noticed(system: SyncSystem) -> None:
     def call() -> None:
         with none_during_http(), transaction() as session:
             session.execute(text("SELECT 1"))
@@ -23,7 +23,7 @@ def test_a_call_inside_a_transaction_is_noticed(world: World) -> None:
         call()
 
 
-def test_a_call_after_a_transaction_is_none_of_its_business(world: World) -> None:
+def test_a_call_after_a_transaction_is_none_of_its_business(system: SyncSystem) -> None:
     with none_during_http():
         with transaction() as session:
             session.execute(text("SELECT 1"))

@@ -18,76 +18,76 @@ from pipeline.domain.reasons import REASONS
 from tests.deliveries import notify
 from tests.journeys.people import age, fill
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 MAPPED = [{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "phone"}]
 
 
 @pytest.fixture(autouse=True)
 @prepared
-def joined(world: World) -> None:
+def joined(system: SyncSystem) -> None:
     """Four Persons that are Users, joined by the ids Hull gave."""
-    world.change_settings(outgoing_user_attributes=MAPPED)
-    fill(world, persons=4, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
+    system.change_settings(outgoing_user_attributes=MAPPED)
+    fill(system, persons=4, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
 
 
-def message(world: World, number: int, **attributes: Any) -> dict[str, Any]:
-    return {"user": {**world.users()[number], **attributes}, "segments": [], "changes": {}}
+def message(system: SyncSystem, number: int, **attributes: Any) -> dict[str, Any]:
+    return {"user": {**system.users()[number], **attributes}, "segments": [], "changes": {}}
 
 
-def writes(world: World) -> list[tuple[str, int, Any]]:
-    return [(note.method, note.entity_id, json.loads(note.body)) for note in world.pipedrive.ledger.mutations]
+def writes(system: SyncSystem) -> list[tuple[str, int, Any]]:
+    return [(note.method, note.entity_id, json.loads(note.body)) for note in system.pipedrive.ledger.mutations]
 
 
-def outgoing(world: World) -> list[Any]:
+def outgoing(system: SyncSystem) -> list[Any]:
     query = "SELECT event, reason, pipedrive_id FROM sync_events WHERE event LIKE 'outgoing.%' ORDER BY id"
-    return [tuple(row) for row in world.rows(query)]
+    return [tuple(row) for row in system.rows(query)]
 
 
-def test_only_what_differs_is_written(world: World) -> None:
-    notify(world, message(world, 2, nickname="Anna", tel=None))
-    world.work()
+def test_only_what_differs_is_written(system: SyncSystem) -> None:
+    notify(system, message(system, 2, nickname="Anna", tel=None))
+    system.work()
 
-    assert writes(world) == [("PATCH", 2, {"name": "Anna"})]
-    assert outgoing(world) == [("outgoing.user.success", None, 2)]
-    (event,) = world.rows("SELECT before, after, hull_id FROM sync_events WHERE event = 'outgoing.user.success'")
+    assert writes(system) == [("PATCH", 2, {"name": "Anna"})]
+    assert outgoing(system) == [("outgoing.user.success", None, 2)]
+    (event,) = system.rows("SELECT before, after, hull_id FROM sync_events WHERE event = 'outgoing.user.success'")
     assert orjson.loads(bytes(event.before)) == {"name": "Person 2"}
     assert orjson.loads(bytes(event.after)) == {"name": "Anna"}
-    assert event.hull_id == world.users()[2]["id"]
+    assert event.hull_id == system.users()[2]["id"]
 
 
-def test_what_pipedrive_then_holds_is_read_back(world: World) -> None:
-    asked = world.pipedrive.ledger.requests["list"]
-    notify(world, message(world, 2, nickname="Anna"))
-    world.work()
+def test_what_pipedrive_then_holds_is_read_back(system: SyncSystem) -> None:
+    asked = system.pipedrive.ledger.requests["list"]
+    notify(system, message(system, 2, nickname="Anna"))
+    system.work()
 
-    assert world.users()[2]["pipedrive/name"] == "Anna"
-    batches = world.rows("SELECT direction, state, read_back_id FROM batches WHERE queue = 'live' ORDER BY id")
+    assert system.users()[2]["pipedrive/name"] == "Anna"
+    batches = system.rows("SELECT direction, state, read_back_id FROM batches WHERE queue = 'live' ORDER BY id")
     assert [(row.direction, row.state) for row in batches] == [("outgoing", "done"), ("incoming", "done")]
     assert (
-        world.rows("SELECT cause FROM sync_events WHERE event = 'incoming.user.success' ORDER BY id DESC LIMIT 1")[
+        system.rows("SELECT cause FROM sync_events WHERE event = 'incoming.user.success' ORDER BY id DESC LIMIT 1")[
             0
         ].cause
         == "read_back"
     )
-    assert world.pipedrive.ledger.requests["get"] == 0
-    assert world.pipedrive.ledger.requests["list"] == asked
+    assert system.pipedrive.ledger.requests["get"] == 0
+    assert system.pipedrive.ledger.requests["list"] == asked
 
 
-def test_the_echo_of_a_write_is_no_change(world: World) -> None:
-    notify(world, message(world, 2, nickname="Anna"))
-    world.work()
-    sent, written = world.hull.received.count, len(writes(world))
+def test_the_echo_of_a_write_is_no_change(system: SyncSystem) -> None:
+    notify(system, message(system, 2, nickname="Anna"))
+    system.work()
+    sent, written = system.hull.received.count, len(writes(system))
 
-    world.fetch(Entity.PERSON, changed_only=True)
-    notify(world, message(world, 2, nickname="Anna"), key="n2")
-    world.work()
+    system.fetch(Entity.PERSON, changed_only=True)
+    notify(system, message(system, 2, nickname="Anna"), key="n2")
+    system.work()
 
-    assert (world.hull.received.count, len(writes(world))) == (sent, written)
-    assert outgoing(world)[-1] == ("outgoing.user.skip", "no_change", 2)
+    assert (system.hull.received.count, len(writes(system))) == (sent, written)
+    assert outgoing(system)[-1] == ("outgoing.user.skip", "no_change", 2)
 
 
 @pytest.mark.parametrize(
@@ -99,42 +99,44 @@ def test_the_echo_of_a_write_is_no_change(world: World) -> None:
         ({"outgoing_user_attributes": []}, {"nickname": "Anna"}, "no_outgoing_mapping"),
     ],
 )
-def test_what_is_not_sent_says_why(world: World, settings: dict[str, Any], more: dict[str, Any], reason: str) -> None:
-    world.change_settings(**settings)
-    notify(world, message(world, 1, **more))
-    world.work()
+def test_what_is_not_sent_says_why(
+    system: SyncSystem, settings: dict[str, Any], more: dict[str, Any], reason: str
+) -> None:
+    system.change_settings(**settings)
+    notify(system, message(system, 1, **more))
+    system.work()
 
-    assert writes(world) == []
-    assert [(event, why) for event, why, _ in outgoing(world)] == [("outgoing.user.skip", reason)]
+    assert writes(system) == []
+    assert [(event, why) for event, why, _ in outgoing(system)] == [("outgoing.user.skip", reason)]
     assert REASONS[reason].advice
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert system.rows("SELECT 1 FROM changes") == []
 
 
-def test_sent_by_hand_goes_whatever_its_segment(world: World) -> None:
-    world.change_settings(synchronized_user_segments=["somebody-else"])
-    notify(world, message(world, 1, nickname="Anna"), is_export=True)
-    world.work()
+def test_sent_by_hand_goes_whatever_its_segment(system: SyncSystem) -> None:
+    system.change_settings(synchronized_user_segments=["somebody-else"])
+    notify(system, message(system, 1, nickname="Anna"), is_export=True)
+    system.work()
 
-    assert [entity_id for _, entity_id, _ in writes(world)] == [1]
-
-
-def test_a_user_known_by_its_report_alone_is_found(world: World) -> None:
-    world.change_rows("UPDATE id_mappings SET hull_id = NULL")
-    notify(world, message(world, 3, nickname="Anna"))
-    world.work()
-
-    assert [entity_id for _, entity_id, _ in writes(world)] == [3]
+    assert [entity_id for _, entity_id, _ in writes(system)] == [1]
 
 
-def test_a_refused_record_is_kept_with_pipedrives_words_and_its_neighbours_go(world: World) -> None:
-    world.pipedrive.faults.add(
+def test_a_user_known_by_its_report_alone_is_found(system: SyncSystem) -> None:
+    system.change_rows("UPDATE id_mappings SET hull_id = NULL")
+    notify(system, message(system, 3, nickname="Anna"))
+    system.work()
+
+    assert [entity_id for _, entity_id, _ in writes(system)] == [3]
+
+
+def test_a_refused_record_is_kept_with_pipedrives_words_and_its_neighbours_go(system: SyncSystem) -> None:
+    system.pipedrive.faults.add(
         "/persons/2$", "status", method="PATCH", status=400, body={"success": False, "error": "The value is not valid"}
     )
-    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
-    world.work()
+    notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2, 3)])
+    system.work()
 
-    assert [entity_id for _, entity_id, _ in writes(world)] == [1, 3]
-    assert sorted(outgoing(world), key=lambda event: event[2]) == [
+    assert [entity_id for _, entity_id, _ in writes(system)] == [1, 3]
+    assert sorted(outgoing(system), key=lambda event: event[2]) == [
         ("outgoing.user.success", None, 1),
         ("outgoing.user.error", "refused_by_pipedrive", 2),
         ("outgoing.user.success", None, 3),
@@ -146,152 +148,152 @@ def test_a_refused_record_is_kept_with_pipedrives_words_and_its_neighbours_go(wo
     assert json.loads(payload_of(failure) or b"")["user"]["nickname"] == "New 2"
 
 
-def test_a_refused_record_may_be_corrected_and_replayed(world: World) -> None:
-    world.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=400)
-    notify(world, message(world, 2, nickname="Wrong"))
-    world.work()
-    corrected = json.dumps({**message(world, 2, nickname="Right"), "is_export": True}).encode()
+def test_a_refused_record_may_be_corrected_and_replayed(system: SyncSystem) -> None:
+    system.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=400)
+    notify(system, message(system, 2, nickname="Wrong"))
+    system.work()
+    corrected = json.dumps({**message(system, 2, nickname="Right"), "is_export": True}).encode()
 
     with transaction() as session:
         (failure,) = find_failures(session)
-        world.module("jobs.replays.start").replay_failure(
+        system.module("jobs.replays.start").replay_failure(
             session, failure, by="ada", why="corrected", payload=corrected
         )
-    world.work()
+    system.work()
 
-    assert writes(world) == [("PATCH", 2, {"name": "Right"})]
+    assert writes(system) == [("PATCH", 2, {"name": "Right"})]
     with transaction() as session:
         assert find_failures(session) == []
 
 
 @pytest.mark.parametrize("payload", [b"not json", b"[]", b"{}", b'{"user": {"id": "somebody else"}}', b'{"user": 7}'])
-def test_a_correction_that_is_no_longer_that_record_is_refused(world: World, payload: bytes) -> None:
-    world.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=400)
-    notify(world, message(world, 2, nickname="Wrong"))
-    world.work()
+def test_a_correction_that_is_no_longer_that_record_is_refused(system: SyncSystem, payload: bytes) -> None:
+    system.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=400)
+    notify(system, message(system, 2, nickname="Wrong"))
+    system.work()
 
     with transaction() as session:
         (failure,) = find_failures(session)
     with (
-        pytest.raises(world.module("jobs.replays.start").NotReplayable, match="not a message about"),
+        pytest.raises(system.module("jobs.replays.start").NotReplayable, match="not a message about"),
         transaction() as session,
     ):
-        world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="corrected", payload=payload)
+        system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="corrected", payload=payload)
 
     with transaction() as session:
         assert len(find_failures(session)) == 1
 
 
-def test_a_record_that_is_gone_in_pipedrive_is_looked_for_and_then_left_alone(world: World) -> None:
-    world.company.delete_person(2)
-    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
-    world.work()
-    world.later()
-    world.work()
+def test_a_record_that_is_gone_in_pipedrive_is_looked_for_and_then_left_alone(system: SyncSystem) -> None:
+    system.company.delete_person(2)
+    notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2, 3)])
+    system.work()
+    system.later()
+    system.work()
 
-    assert [entity_id for method, entity_id, _ in writes(world) if method == "PATCH"] == [1, 3]
-    assert [(event, why) for event, why, pipedrive_id in outgoing(world) if pipedrive_id in (2, None)] == [
+    assert [entity_id for method, entity_id, _ in writes(system) if method == "PATCH"] == [1, 3]
+    assert [(event, why) for event, why, pipedrive_id in outgoing(system) if pipedrive_id in (2, None)] == [
         ("outgoing.user.skip", "deleted_in_pipedrive")
     ]
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert system.rows("SELECT 1 FROM changes") == []
     with transaction() as session:
         assert find_failures(session) == []
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_trouble_in_the_middle_holds_up_only_the_rest(world: World, status: int) -> None:
-    world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=status, skip=1)
-    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
-    world.work()
-    first = [entity_id for _, entity_id, _ in writes(world)]
-    waiting = sorted(int(row.n) for row in world.rows("SELECT count(*) AS n FROM changes WHERE batch_id IS NULL"))
-    world.later()
-    world.work()
+def test_trouble_in_the_middle_holds_up_only_the_rest(system: SyncSystem, status: int) -> None:
+    system.pipedrive.faults.add("/persons/", "status", method="PATCH", status=status, skip=1)
+    notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2, 3)])
+    system.work()
+    first = [entity_id for _, entity_id, _ in writes(system)]
+    waiting = sorted(int(row.n) for row in system.rows("SELECT count(*) AS n FROM changes WHERE batch_id IS NULL"))
+    system.later()
+    system.work()
 
     assert (len(first), waiting) == (1, [2])
-    assert sorted(entity_id for _, entity_id, _ in writes(world)) == [1, 2, 3]
-    assert {number: world.users()[number]["pipedrive/name"] for number in (1, 2, 3)} == {
+    assert sorted(entity_id for _, entity_id, _ in writes(system)) == [1, 2, 3]
+    assert {number: system.users()[number]["pipedrive/name"] for number in (1, 2, 3)} == {
         number: f"New {number}" for number in (1, 2, 3)
     }
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert system.rows("SELECT 1 FROM changes") == []
 
 
-def test_trouble_that_stays_is_given_up_after_some_attempts(world: World) -> None:
+def test_trouble_that_stays_is_given_up_after_some_attempts(system: SyncSystem) -> None:
     """Nothing may be tried for ever: the record ends as a failure that a person can replay."""
-    fault = world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
-    notify(world, message(world, 1, nickname="Anna"))
+    fault = system.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
+    notify(system, message(system, 1, nickname="Anna"))
     for _ in range(20):
-        world.work()
-        world.later()
+        system.work()
+        system.later()
 
     assert fault.done <= 8
-    assert world.rows("SELECT 1 FROM changes WHERE batch_id IS NULL") == []
+    assert system.rows("SELECT 1 FROM changes WHERE batch_id IS NULL") == []
     with transaction() as session:
         (failure,) = find_failures(session)
         fault.count = 0
-        world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="it is back")
-    world.work()
+        system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="it is back")
+    system.work()
 
     assert failure.reason == "remote_unavailable"
-    assert writes(world) == [("PATCH", 1, {"name": "Anna"})]
+    assert writes(system) == [("PATCH", 1, {"name": "Anna"})]
 
 
-def test_pauses_between_attempts_grow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_between_attempts_grow(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(world.module("sync.stage"), "alone_s", lambda attempt: asked.append(attempt) or 1.0)
-    world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
-    notify(world, message(world, 1, nickname="Anna"))
+    monkeypatch.setattr(system.module("sync.stage"), "alone_s", lambda attempt: asked.append(attempt) or 1.0)
+    system.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
+    notify(system, message(system, 1, nickname="Anna"))
     for _ in range(4):
-        world.work()
-        world.later()
+        system.work()
+        system.later()
 
     assert asked == [1, 2, 3, 4]
 
 
-def test_one_record_that_never_goes_does_not_take_others_with_it(world: World) -> None:
+def test_one_record_that_never_goes_does_not_take_others_with_it(system: SyncSystem) -> None:
     """Those behind it in the batch were never tried, so nothing counts against them."""
-    world.pipedrive.faults.add("/persons/1$", "status", method="PATCH", status=503, count=None)
-    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
+    system.pipedrive.faults.add("/persons/1$", "status", method="PATCH", status=503, count=None)
+    notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2, 3)])
     for _ in range(12):
-        world.work()
-        world.later()
+        system.work()
+        system.later()
 
-    assert sorted(entity_id for _, entity_id, _ in writes(world)) == [2, 3]
+    assert sorted(entity_id for _, entity_id, _ in writes(system)) == [2, 3]
     with transaction() as session:
         (failure,) = find_failures(session)
-    assert (failure.record_id, failure.attempts) == (world.users()[1]["id"], 8)
+    assert (failure.record_id, failure.attempts) == (system.users()[1]["id"], 8)
 
 
-def test_waiting_for_the_limit_is_no_attempt(world: World) -> None:
-    world.pipedrive.faults.add("/persons/", "429_burst", method="PATCH", count=30)
-    notify(world, message(world, 1, nickname="Anna"))
+def test_waiting_for_the_limit_is_no_attempt(system: SyncSystem) -> None:
+    system.pipedrive.faults.add("/persons/", "429_burst", method="PATCH", count=30)
+    notify(system, message(system, 1, nickname="Anna"))
     for _ in range(32):
-        world.work()
-        world.later()
+        system.work()
+        system.later()
 
-    assert writes(world) == [("PATCH", 1, {"name": "Anna"})]
+    assert writes(system) == [("PATCH", 1, {"name": "Anna"})]
 
 
-def test_what_only_a_person_can_mend_pauses_and_then_goes_on(world: World) -> None:
-    fault = world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=401, skip=1, count=None)
-    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2)])
-    world.work()
-    (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
+def test_what_only_a_person_can_mend_pauses_and_then_goes_on(system: SyncSystem) -> None:
+    fault = system.pipedrive.faults.add("/persons/", "status", method="PATCH", status=401, skip=1, count=None)
+    notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2)])
+    system.work()
+    (connector,) = system.rows("SELECT state, pause_reason FROM connectors")
     fault.count = 0
-    world.change_rows("UPDATE connectors SET state = 'active'")
-    world.work()
+    system.change_rows("UPDATE connectors SET state = 'active'")
+    system.work()
 
     assert (connector.state, connector.pause_reason) == ("paused", "unauthorized")
-    assert {entity_id for _, entity_id, _ in writes(world)} == {1, 2}
-    assert {number: world.users()[number]["pipedrive/name"] for number in (1, 2)} == {1: "New 1", 2: "New 2"}
+    assert {entity_id for _, entity_id, _ in writes(system)} == {1, 2}
+    assert {number: system.users()[number]["pipedrive/name"] for number in (1, 2)} == {1: "New 1", 2: "New 2"}
 
 
-def test_several_notifications_of_one_user_are_one_write(world: World) -> None:
+def test_several_notifications_of_one_user_are_one_write(system: SyncSystem) -> None:
     for number, name in enumerate(("One", "Two", "Three")):
-        notify(world, message(world, 1, nickname=name), key=f"n{number}")
-    world.work()
+        notify(system, message(system, 1, nickname=name), key=f"n{number}")
+    system.work()
 
-    assert writes(world) == [("PATCH", 1, {"name": "Three"})]
+    assert writes(system) == [("PATCH", 1, {"name": "Three"})]
 
 
 BAD_MESSAGES: list[Any] = [
@@ -307,66 +309,66 @@ BAD_MESSAGES: list[Any] = [
 
 
 @pytest.mark.parametrize("bad", BAD_MESSAGES, ids=str)
-def test_one_malformed_message_does_not_take_the_notification_with_it(world: World, bad: Any) -> None:
-    notify(world, message(world, 1, nickname="New 1"), bad, message(world, 3, nickname="New 3"))
-    world.work()
+def test_one_malformed_message_does_not_take_the_notification_with_it(system: SyncSystem, bad: Any) -> None:
+    notify(system, message(system, 1, nickname="New 1"), bad, message(system, 3, nickname="New 3"))
+    system.work()
 
-    assert sorted(entity_id for _, entity_id, _ in writes(world)) == [1, 3]
-    (delivery,) = world.rows("SELECT state, reason FROM deliveries")
+    assert sorted(entity_id for _, entity_id, _ in writes(system)) == [1, 3]
+    (delivery,) = system.rows("SELECT state, reason FROM deliveries")
     assert delivery.reason == "no_hull_id"
 
 
 @pytest.mark.parametrize("value", ["Od\ud800d", "Od\x00d", ["a"], {"b": 1}, "x" * 100_000])
-def test_a_value_that_cannot_be_written_stays_behind_alone(world: World, value: Any) -> None:
+def test_a_value_that_cannot_be_written_stays_behind_alone(system: SyncSystem, value: Any) -> None:
     body = {
         "channel": "user:update",
-        "messages": [message(world, 1, nickname="New 1", tel=value), message(world, 2, nickname="New 2")],
+        "messages": [message(system, 1, nickname="New 1", tel=value), message(system, 2, nickname="New 2")],
     }
     with transaction() as session:
-        deliveries.keep_delivery(session, world.connector_key, "hull", "odd", json.dumps(body).encode())
-    world.work()
+        deliveries.keep_delivery(session, system.connector_key, "hull", "odd", json.dumps(body).encode())
+    system.work()
 
-    sent = {entity_id: body["name"] for _, entity_id, body in writes(world) if "name" in body}
+    sent = {entity_id: body["name"] for _, entity_id, body in writes(system) if "name" in body}
     assert sent == {1: "New 1", 2: "New 2"}
-    assert world.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
+    assert system.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
 
 
-def test_an_account_is_sent_as_well(world: World) -> None:
-    world.change_settings(outgoing_account_attributes=[{"hull": "label", "service": "name"}])
-    world.company.create_organization(name="Acme")
-    world.fetch(Entity.ORGANIZATION)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
+def test_an_account_is_sent_as_well(system: SyncSystem) -> None:
+    system.change_settings(outgoing_account_attributes=[{"hull": "label", "service": "name"}])
+    system.company.create_organization(name="Acme")
+    system.fetch(Entity.ORGANIZATION)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
 
-    account = {**world.accounts()[1], "label": "Acme Ltd"}
-    notify(world, {"account": account, "account_segments": []}, channel="account:update")
-    world.work()
+    account = {**system.accounts()[1], "label": "Acme Ltd"}
+    notify(system, {"account": account, "account_segments": []}, channel="account:update")
+    system.work()
 
-    assert writes(world)[-1] == ("PATCH", 1, {"name": "Acme Ltd"})
-    assert world.accounts()[1]["pipedrive/name"] == "Acme Ltd"
+    assert writes(system)[-1] == ("PATCH", 1, {"name": "Acme Ltd"})
+    assert system.accounts()[1]["pipedrive/name"] == "Acme Ltd"
 
 
-def test_writes_that_find_no_slot_wait_with_what_is_decided_and_ask_nothing(world: World) -> None:
-    world.change_rows(
+def test_writes_that_find_no_slot_wait_with_what_is_decided_and_ask_nothing(system: SyncSystem) -> None:
+    system.change_rows(
         "INSERT INTO heartbeats (name) SELECT 'live process live@host ' || n FROM generate_series(1, 2) AS n"
     )
-    world.change_rows(
+    system.change_rows(
         "INSERT INTO batches (connector_key, direction, entity, queue, state, lease_until, slot, slot_at)"
         " VALUES (:c, 'incoming', 'person', 'live', 'running', now() + interval '30 s', 'pipedrive', now() - interval '5 s')",
-        c=world.connector_key,
+        c=system.connector_key,
     )
-    asked = dict(world.pipedrive.ledger.requests)
+    asked = dict(system.pipedrive.ledger.requests)
     new = {"id": "5f0000000000000000000001", "email": "new@fresh.example", "nickname": "New"}
-    notify(world, {"user": new, "segments": [], "changes": {}})
-    world.work()
+    notify(system, {"user": new, "segments": [], "changes": {}})
+    system.work()
 
-    (waiting,) = world.rows(
+    (waiting,) = system.rows(
         "SELECT state, stage, waits_for, attempts, transformed FROM batches WHERE direction = 'outgoing'"
     )
     assert (waiting.state, waiting.stage, waiting.waits_for, waiting.attempts) == ("ready", "load", "turn", 0)
     assert waiting.transformed is not None
-    assert world.pipedrive.ledger.requests == asked, "neither the look-up nor the write was begun"
+    assert system.pipedrive.ledger.requests == asked, "neither the look-up nor the write was begun"
 
-    world.change_rows("DELETE FROM batches WHERE slot IS NOT NULL")
-    world.later()
-    world.work()
-    assert [method for method, _, _ in writes(world)] == ["POST"]
+    system.change_rows("DELETE FROM batches WHERE slot IS NOT NULL")
+    system.later()
+    system.work()
+    assert [method for method, _, _ in writes(system)] == ["POST"]

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
+from tests.journeys.hull_messages import account, code, know_everything, say, user
 from tests.journeys.outgoing_effects import Outcome, plan_and_apply, send_everything
 from tests.journeys.people import fill
 from tests.journeys.planning import NICKNAME
-from tests.journeys.told_by_hull import account, code, know_everything, say, user
 from tests.prepared import prepared
-from tests.world import World, default_settings
+from tests.system import SyncSystem, default_settings
 
 Document = dict[str, Any]
 NAME_OF_ACCOUNT = {"hull": "name", "service": "name"}
@@ -34,89 +34,91 @@ def key(number: int) -> str:
 
 @pytest.fixture
 @prepared
-def known(world: World) -> World:
+def known(system: SyncSystem) -> SyncSystem:
     """Twelve Persons and five Organizations, known on both sides, under settings that send those of one segment."""
-    world.change_settings(**BASE)
-    fill(world, persons=12, organizations=5)
-    know_everything(world)
-    return world
+    system.change_settings(**BASE)
+    fill(system, persons=12, organizations=5)
+    know_everything(system)
+    return system
 
 
-def joined(world: World, entity: Entity = Entity.PERSON) -> dict[int, str]:
-    rows = world.rows("SELECT pipedrive_id, hull_id FROM id_mappings WHERE entity = :e ORDER BY 1", e=entity)
+def joined(system: SyncSystem, entity: Entity = Entity.PERSON) -> dict[int, str]:
+    rows = system.rows("SELECT pipedrive_id, hull_id FROM id_mappings WHERE entity = :e ORDER BY 1", e=entity)
     return {row.pipedrive_id: row.hull_id for row in rows}
 
 
-def unknown_in_hull(world: World, *pipedrive_ids: int) -> None:
+def unknown_in_hull(system: SyncSystem, *pipedrive_ids: int) -> None:
     """These Persons, or all, are joined to no User, as if they had never been brought to Hull."""
     chosen = list(pipedrive_ids or range(1, 100))
-    world.change_rows(
+    system.change_rows(
         "UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL WHERE entity = 'person' AND pipedrive_id = ANY(:ids)",
         ids=chosen,
     )
 
 
-def some_reported(world: World, segments: tuple[str, ...] = ("lead",)) -> None:
+def some_reported(system: SyncSystem, segments: tuple[str, ...] = ("lead",)) -> None:
     """Hull reports most Users: known ones, new ones, ones that nothing identifies, and Accounts of each kind."""
-    ids = joined(world)
-    say(world, *(user(ids[n], segments=segments, nickname=f"Nick {n}", email=f"p{n}@example.com") for n in range(1, 6)))
-    say(world, *(user(ids[n], segments=segments, nickname=f"Person {n}") for n in (6, 7)))
-    say(world, *(user(key(n), segments=segments, nickname=f"New {n}", email=f"new{n}@new.test") for n in range(1, 6)))
-    say(world, user(key(6), segments=segments, nickname="No E-mail"))
-    say(world, user(key(7), segments=segments))
-    accounts = joined(world, Entity.ORGANIZATION)
-    say(world, *(account(accounts[n], segments=segments, name=f"Renamed {n}") for n in (1, 2)))
-    say(world, *(account(key(n), segments=segments, name=f"Co {n}", domain=f"co{n}.example") for n in (21, 22)))
+    ids = joined(system)
+    say(
+        system, *(user(ids[n], segments=segments, nickname=f"Nick {n}", email=f"p{n}@example.com") for n in range(1, 6))
+    )
+    say(system, *(user(ids[n], segments=segments, nickname=f"Person {n}") for n in (6, 7)))
+    say(system, *(user(key(n), segments=segments, nickname=f"New {n}", email=f"new{n}@new.test") for n in range(1, 6)))
+    say(system, user(key(6), segments=segments, nickname="No E-mail"))
+    say(system, user(key(7), segments=segments))
+    accounts = joined(system, Entity.ORGANIZATION)
+    say(system, *(account(accounts[n], segments=segments, name=f"Renamed {n}") for n in (1, 2)))
+    say(system, *(account(key(n), segments=segments, name=f"Co {n}", domain=f"co{n}.example") for n in (21, 22)))
 
 
 # Each makes a situation, and returns the settings that are planned then.
 
 
-def segment_added(world: World) -> Document:
-    some_reported(world)
+def segment_added(system: SyncSystem) -> Document:
+    some_reported(system)
     return BASE | {"synchronized_user_segments": ["vip", "lead"], "synchronized_account_segments": ["vip", "lead"]}
 
 
-def segment_removed(world: World) -> Document:
-    some_reported(world, ("vip",))
+def segment_removed(system: SyncSystem) -> Document:
+    some_reported(system, ("vip",))
     return BASE | {"synchronized_user_segments": ["other"]}
 
 
-def mapping_added(world: World) -> Document:
-    ids, score = joined(world), code(world, "person", "Lead score")
-    say(world, *(user(ids[n], nickname=f"Person {n}", points=n) for n in range(1, 6)))
-    say(world, *(user(ids[n], nickname=f"Person {n}") for n in (6, 7)))
+def mapping_added(system: SyncSystem) -> Document:
+    ids, score = joined(system), code(system, "person", "Lead score")
+    say(system, *(user(ids[n], nickname=f"Person {n}", points=n) for n in range(1, 6)))
+    say(system, *(user(ids[n], nickname=f"Person {n}") for n in (6, 7)))
     return BASE | {"outgoing_user_attributes": [NICKNAME, {"hull": "points", "service": score}]}
 
 
-def mapping_removed(world: World) -> Document:
-    some_reported(world, ("vip",))
+def mapping_removed(system: SyncSystem) -> Document:
+    some_reported(system, ("vip",))
     return BASE | {"outgoing_user_attributes": []}
 
 
-def null_policy_changed(world: World) -> Document:
-    ids, score = joined(world), code(world, "person", "Lead score")
+def null_policy_changed(system: SyncSystem) -> Document:
+    ids, score = joined(system), code(system, "person", "Lead score")
     row = {"hull": "points", "service": score}
-    world.change_settings(outgoing_user_attributes=[NICKNAME, row | {"on_null": "ignore"}])
-    say(world, *(user(ids[n], nickname=f"Person {n}", points=n) for n in range(1, 6)))
-    say(world, *(user(ids[n], nickname=f"Person {n}", points=None) for n in range(1, 4)))
+    system.change_settings(outgoing_user_attributes=[NICKNAME, row | {"on_null": "ignore"}])
+    say(system, *(user(ids[n], nickname=f"Person {n}", points=n) for n in range(1, 6)))
+    say(system, *(user(ids[n], nickname=f"Person {n}", points=None) for n in range(1, 4)))
     return BASE | {"outgoing_user_attributes": [NICKNAME, row]}
 
 
-def owner_changed(world: World) -> Document:
-    ids = joined(world)
+def owner_changed(system: SyncSystem) -> Document:
+    ids = joined(system)
     row = {"hull": "pipedrive/name", "service": "name"}
-    world.change_settings(outgoing_user_attributes=[row | {"owner": "pipedrive"}])
-    say(world, *(user(ids[n], **{"pipedrive/name": f"Hull's {n}"}) for n in range(1, 5)))
+    system.change_settings(outgoing_user_attributes=[row | {"owner": "pipedrive"}])
+    say(system, *(user(ids[n], **{"pipedrive/name": f"Hull's {n}"}) for n in range(1, 5)))
     return BASE | {"outgoing_user_attributes": [row]}
 
 
-def direction_added(world: World) -> Document:
-    ids, score = joined(world), code(world, "person", "Lead score")
+def direction_added(system: SyncSystem) -> Document:
+    ids, score = joined(system), code(system, "person", "Lead score")
     for n in range(1, 4):
-        world.company.edit_person(n, custom_fields={score: n})
-    world.fetch(Entity.PERSON)
-    say(world, *(user(ids[n], nickname=f"Person {n}", points=10 * n) for n in range(1, 6)))
+        system.company.edit_person(n, custom_fields={score: n})
+    system.fetch(Entity.PERSON)
+    say(system, *(user(ids[n], nickname=f"Person {n}", points=10 * n) for n in range(1, 6)))
     row = {"hull": "points", "service": score}
     return BASE | {
         "outgoing_user_attributes": [NICKNAME, row],
@@ -124,13 +126,13 @@ def direction_added(world: World) -> Document:
     }
 
 
-def custom_fields(world: World) -> Document:
-    ids = joined(world)
+def custom_fields(system: SyncSystem) -> Document:
+    ids = joined(system)
     found = {
-        name: code(world, "person", name) for name in ("Customer since", "Lead source", "Interests", "Credit limit")
+        name: code(system, "person", name) for name in ("Customer since", "Lead source", "Interests", "Credit limit")
     }
     say(
-        world,
+        system,
         *(
             user(
                 ids[n],
@@ -149,32 +151,33 @@ def custom_fields(world: World) -> Document:
     }
 
 
-def only_unknown_options(world: World) -> Document:
-    ids, source = joined(world), code(world, "person", "Lead source")
-    say(world, *(user(ids[n], nickname=f"Person {n}", source="Nowhere") for n in range(1, 5)))
+def only_unknown_options(system: SyncSystem) -> Document:
+    ids, source = joined(system), code(system, "person", "Lead source")
+    say(system, *(user(ids[n], nickname=f"Person {n}", source="Nowhere") for n in range(1, 5)))
     return BASE | {"outgoing_user_attributes": [NICKNAME, {"hull": "source", "service": source}]}
 
 
-def links_switched_on(world: World) -> Document:
-    ids = joined(world)
-    accounts = joined(world, Entity.ORGANIZATION)
+def links_switched_on(system: SyncSystem) -> Document:
+    ids = joined(system)
+    accounts = joined(system, Entity.ORGANIZATION)
     beside = {"account_segments": [{"id": "vip", "name": "vip"}]}
     acme = {"id": key(31), "name": "Acme", "domain": "acme.example"}
     org4 = {"id": key(32), "name": "Org 4", "domain": "org4.test.example.com"}
     org1 = {"id": accounts[1], "name": "Org 1"}
-    say(world, *(user(ids[n], nickname=f"Person {n}", account=acme, **beside) for n in (1, 2)))
-    say(world, *(user(ids[n], nickname=f"Person {n}", account=org1, **beside) for n in (3, 4)))
-    say(world, user(ids[5], nickname="Person 5", account=org4, **beside))
-    say(world, user(ids[6], nickname="Changed", account={"id": key(33), "name": "Left"}, account_segments=[]))
-    say(world, user(ids[7], nickname="Person 7"))
+    say(system, *(user(ids[n], nickname=f"Person {n}", account=acme, **beside) for n in (1, 2)))
+    say(system, *(user(ids[n], nickname=f"Person {n}", account=org1, **beside) for n in (3, 4)))
+    say(system, user(ids[5], nickname="Person 5", account=org4, **beside))
+    say(system, user(ids[6], nickname="Changed", account={"id": key(33), "name": "Left"}, account_segments=[]))
+    say(system, user(ids[7], nickname="Person 7"))
     return BASE | {"link_users_in_service": True}
 
 
-def links_of_new_users(world: World) -> Document:
+def links_of_new_users(system: SyncSystem) -> Document:
     beside = {"account_segments": [{"id": "lead", "name": "lead"}], "segments": ("lead",)}
     acme = {"id": key(31), "name": "Acme", "domain": "acme.example"}
     say(
-        world, *(user(key(n), nickname=f"New {n}", email=f"n{n}@new.test", account=acme, **beside) for n in range(1, 6))
+        system,
+        *(user(key(n), nickname=f"New {n}", email=f"n{n}@new.test", account=acme, **beside) for n in range(1, 6)),
     )
     return BASE | {
         "link_users_in_service": True,
@@ -183,91 +186,91 @@ def links_of_new_users(world: World) -> Document:
     }
 
 
-def one_claim_twice(world: World) -> Document:
+def one_claim_twice(system: SyncSystem) -> Document:
     lead = {"segments": ("lead",)}
-    say(world, *(user(key(n), nickname=f"New {n}", email="same@new.test", **lead) for n in (1, 2, 3)))
-    say(world, *(user(key(n), nickname=f"New {n}", email=f"n{n}@new.test", **lead) for n in (4, 5)))
-    say(world, *(account(key(n), name=f"Co {n}", domain="co.example", **lead) for n in (21, 22)))
+    say(system, *(user(key(n), nickname=f"New {n}", email="same@new.test", **lead) for n in (1, 2, 3)))
+    say(system, *(user(key(n), nickname=f"New {n}", email=f"n{n}@new.test", **lead) for n in (4, 5)))
+    say(system, *(account(key(n), name=f"Co {n}", domain="co.example", **lead) for n in (21, 22)))
     return BASE | {"synchronized_user_segments": ["lead"], "synchronized_account_segments": ["lead"]}
 
 
-def one_record_for_two(world: World) -> Document:
+def one_record_for_two(system: SyncSystem) -> Document:
     lead = {"segments": ("lead",)}
-    say(world, *(user(key(n), nickname=f"New {n}", email="p1@example.com", **lead) for n in (1, 2, 3)))
-    say(world, *(user(key(n), nickname=f"Person {n}", email=f"p{n}@example.com", **lead) for n in (4, 5)))
-    say(world, user(key(6), nickname="Other", email="p6@example.com", **lead))
-    unknown_in_hull(world)
+    say(system, *(user(key(n), nickname=f"New {n}", email="p1@example.com", **lead) for n in (1, 2, 3)))
+    say(system, *(user(key(n), nickname=f"Person {n}", email=f"p{n}@example.com", **lead) for n in (4, 5)))
+    say(system, user(key(6), nickname="Other", email="p6@example.com", **lead))
+    unknown_in_hull(system)
     return BASE | {"synchronized_user_segments": ["lead"]}
 
 
-def in_conflict(world: World) -> Document:
-    ids = joined(world)
+def in_conflict(system: SyncSystem) -> Document:
+    ids = joined(system)
     lead = {"segments": ("lead",)}
-    say(world, user(ids[1], nickname="Two", anonymous_ids=["pipedrive:1", "pipedrive:2"], **lead))
-    say(world, user(key(1), nickname="Taken", email="p3@example.com", **lead))
-    say(world, user(ids[4], nickname="Fine", **lead))
+    say(system, user(ids[1], nickname="Two", anonymous_ids=["pipedrive:1", "pipedrive:2"], **lead))
+    say(system, user(key(1), nickname="Taken", email="p3@example.com", **lead))
+    say(system, user(ids[4], nickname="Fine", **lead))
     return BASE | {"synchronized_user_segments": ["lead"]}
 
 
-def deleted_persons(world: World) -> Document:
-    ids = joined(world)
+def deleted_persons(system: SyncSystem) -> Document:
+    ids = joined(system)
     lead = {"segments": ("lead",)}
-    say(world, *(user(ids[n], nickname=f"Back {n}", email=f"p{n}@example.com", **lead) for n in (1, 2, 3)))
+    say(system, *(user(ids[n], nickname=f"Back {n}", email=f"p{n}@example.com", **lead) for n in (1, 2, 3)))
     for n in (1, 2):
-        world.company.delete_person(n)
-    know_everything(world)
+        system.company.delete_person(n)
+    know_everything(system)
     return BASE | {"synchronized_user_segments": ["lead"], "ignore_deleted_users": False}
 
 
-def deleted_persons_ignored(world: World) -> Document:
-    return deleted_persons(world) | {"ignore_deleted_users": True}
+def deleted_persons_ignored(system: SyncSystem) -> Document:
+    return deleted_persons(system) | {"ignore_deleted_users": True}
 
 
-def shared_hosts(world: World) -> Document:
+def shared_hosts(system: SyncSystem) -> Document:
     lead = {"segments": ("lead",)}
-    say(world, *(account(key(n), name=f"Site {n}", domain="facebook.com", **lead) for n in (21, 22)))
-    say(world, account(key(23), name="Shop", domain="shop.myshopify.com", **lead))
-    say(world, account(key(24), name="Org 1", domain="org1.test.example.com", **lead))
+    say(system, *(account(key(n), name=f"Site {n}", domain="facebook.com", **lead) for n in (21, 22)))
+    say(system, account(key(23), name="Shop", domain="shop.myshopify.com", **lead))
+    say(system, account(key(24), name="Org 1", domain="org1.test.example.com", **lead))
     return BASE | {"synchronized_account_segments": ["lead"]}
 
 
-def claims_in_two_records(world: World) -> Document:
+def claims_in_two_records(system: SyncSystem) -> Document:
     """Two Persons give one e-mail; a third User would be given the e-mail of another's Person."""
-    ids = joined(world)
-    world.company.create_person(name="Double", emails=[{"value": "p8@example.com", "primary": True}])
-    know_everything(world)
+    ids = joined(system)
+    system.company.create_person(name="Double", emails=[{"value": "p8@example.com", "primary": True}])
+    know_everything(system)
     lead = {"segments": ("lead",)}
-    say(world, user(key(1), nickname="Which", email="p8@example.com", **lead))
-    say(world, user(ids[2], nickname="Person 2", email="p3@example.com", **lead))
-    say(world, user(ids[4], nickname="Moves", email="p5@example.com", **lead))
-    unknown_in_hull(world, 8, 13)
+    say(system, user(key(1), nickname="Which", email="p8@example.com", **lead))
+    say(system, user(ids[2], nickname="Person 2", email="p3@example.com", **lead))
+    say(system, user(ids[4], nickname="Moves", email="p5@example.com", **lead))
+    unknown_in_hull(system, 8, 13)
     return BASE | {"synchronized_user_segments": ["lead"]}
 
 
-def match_key_changed(world: World) -> Document:
-    number = code(world, "person", "Customer number")
+def match_key_changed(system: SyncSystem) -> Document:
+    number = code(system, "person", "Customer number")
     for n in range(1, 5):
-        world.company.edit_person(n, custom_fields={number: f"C{n}"})
-    world.fetch(Entity.PERSON)
-    lead, ids = {"segments": ("lead",)}, joined(world)
-    say(world, *(user(ids[n], nickname=f"New {n}", external_id=f"C{n}", **lead) for n in range(1, 5)))
-    say(world, *(user(key(n), nickname=f"New {n}", external_id=f"C{n}", **lead) for n in (5, 6)))
-    unknown_in_hull(world)
+        system.company.edit_person(n, custom_fields={number: f"C{n}"})
+    system.fetch(Entity.PERSON)
+    lead, ids = {"segments": ("lead",)}, joined(system)
+    say(system, *(user(ids[n], nickname=f"New {n}", external_id=f"C{n}", **lead) for n in range(1, 5)))
+    say(system, *(user(key(n), nickname=f"New {n}", external_id=f"C{n}", **lead) for n in (5, 6)))
+    unknown_in_hull(system)
     return BASE | {
         "user_claims": [{"hull": "external_id", "service": number}],
         "synchronized_user_segments": ["lead"],
     }
 
 
-def sync_key_added(world: World) -> Document:
-    some_reported(world)
+def sync_key_added(system: SyncSystem) -> Document:
+    some_reported(system)
     return BASE | {
-        "user_sync_key": code(world, "person", "Customer number"),
+        "user_sync_key": code(system, "person", "Customer number"),
         "synchronized_user_segments": ["lead"],
     }
 
 
-SITUATIONS: list[Callable[[World], Document]] = [
+SITUATIONS: list[Callable[[SyncSystem], Document]] = [
     segment_added,
     segment_removed,
     mapping_added,
@@ -293,7 +296,9 @@ SITUATIONS: list[Callable[[World], Document]] = [
 
 @pytest.mark.parametrize("slice_of", [500, 2])
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.__name__)
-def test_every_record_goes_as_planned(known: World, situation: Callable[[World], Document], slice_of: int) -> None:
+def test_every_record_goes_as_planned(
+    known: SyncSystem, situation: Callable[[SyncSystem], Document], slice_of: int
+) -> None:
     document = situation(known)
     outcome = plan_and_apply(known, document, slice_of=slice_of)
     agree(outcome)

@@ -9,23 +9,23 @@ import pytest
 from db.plan import SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from tests.journeys.hull_messages import code, know_everything, mapped, person, say, user, writes
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, NICKNAME, apply, changes_of, items, planned, with_more
-from tests.journeys.told_by_hull import code, know_everything, mapped, person, say, user, writes
 from tests.prepared import prepared
-from tests.world import World, default_settings
+from tests.system import SyncSystem, default_settings
 
 
 @pytest.fixture
 @prepared
-def known(world: World) -> World:
+def known(system: SyncSystem) -> SyncSystem:
     """Six Persons and two Organizations, known on both sides."""
-    fill(world, persons=6, organizations=2)
-    know_everything(world)
-    return world
+    fill(system, persons=6, organizations=2)
+    know_everything(system)
+    return system
 
 
-def test_what_hull_is_told_is_what_was_planned_field_by_field(known: World) -> None:
+def test_what_hull_is_told_is_what_was_planned_field_by_field(known: SyncSystem) -> None:
     before = known.users()
     tokens = known.pipedrive.ledger.stats()["requests_total"]
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
@@ -48,7 +48,7 @@ def test_what_hull_is_told_is_what_was_planned_field_by_field(known: World) -> N
     assert known.pipedrive.ledger.stats()["requests_total"] == tokens
 
 
-def test_what_pipedrive_is_sent_is_what_was_planned_field_by_field(known: World) -> None:
+def test_what_pipedrive_is_sent_is_what_was_planned_field_by_field(known: SyncSystem) -> None:
     ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
     say(known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()), user("f" * 24, nickname="New"))
     known.pipedrive.ledger.mutations.clear()
@@ -69,7 +69,7 @@ def test_what_pipedrive_is_sent_is_what_was_planned_field_by_field(known: World)
 
 
 @pytest.fixture
-def reported(known: World) -> dict[int, str]:
+def reported(known: SyncSystem) -> dict[int, str]:
     """Hull has reported all six Users, each with a nickname of its own. Pipedrive id → Hull id."""
     ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
     say(known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()))
@@ -80,7 +80,7 @@ def reported(known: World) -> dict[int, str]:
 WITH_NAMES = default_settings() | {"outgoing_user_attributes": [NICKNAME]}
 
 
-def test_whoever_a_segment_would_send_is_known_although_nobody_was_sent_before(known: World) -> None:
+def test_whoever_a_segment_would_send_is_known_although_nobody_was_sent_before(known: SyncSystem) -> None:
     known.change_settings(synchronized_user_segments=["other"], outgoing_user_attributes=[NICKNAME])
     say(known, user("e" * 24, nickname="Eve", email="eve@acme.test"))
 
@@ -92,14 +92,14 @@ def test_whoever_a_segment_would_send_is_known_although_nobody_was_sent_before(k
     assert writes(known) == []
 
 
-def test_users_that_hull_never_reported_are_unknown_and_not_none(known: World) -> None:
+def test_users_that_hull_never_reported_are_unknown_and_not_none(known: SyncSystem) -> None:
     plan = planned(known, WITH_NAMES)
 
     assert plan.counts["outgoing.person.act.unknown"] == 6
     assert plan.counts["outgoing.person.reason.unknown.never_seen"] == 6
 
 
-def test_creates_need_a_look_up_while_the_index_is_old(known: World) -> None:
+def test_creates_need_a_look_up_while_the_index_is_old(known: SyncSystem) -> None:
     known.change_settings(synchronized_user_segments=["other"], outgoing_user_attributes=[NICKNAME])
     say(
         known,
@@ -123,7 +123,7 @@ def test_creates_need_a_look_up_while_the_index_is_old(known: World) -> None:
     assert mapped(known, "f" * 24) == made["id"]
 
 
-def test_a_field_that_has_to_be_asked_for_is_unknown(known: World) -> None:
+def test_a_field_that_has_to_be_asked_for_is_unknown(known: SyncSystem) -> None:
     picture = {"hull": "pipedrive/last", "service": "last_activity_id"}
     plan = planned(known, with_more("incoming_user_attributes", picture))
 
@@ -131,7 +131,7 @@ def test_a_field_that_has_to_be_asked_for_is_unknown(known: World) -> None:
     assert plan.tokens > 0
 
 
-def test_claims_are_planned_with_those_that_somebody_else_holds(known: World) -> None:
+def test_claims_are_planned_with_those_that_somebody_else_holds(known: SyncSystem) -> None:
     plan = planned(known, default_settings() | {"user_claims": [{"hull": "external_id", "service": "name"}]})
     expected = {item.pipedrive_id: changes_of(item)["claim external_id"][1] for item in items(plan, "update")}
     apply(known, plan)
@@ -141,18 +141,18 @@ def test_claims_are_planned_with_those_that_somebody_else_holds(known: World) ->
     assert expected == {row.pipedrive_id: row.value for row in held}
 
 
-def carried_over(world: World, since: int) -> int:
+def carried_over(system: SyncSystem, since: int) -> int:
     """How many records events say were sent to Hull since."""
     query = "SELECT count(*) AS n FROM sync_events WHERE id > :since AND event = 'incoming.user.success'"
-    return int(world.rows(query, since=since)[0].n)
+    return int(system.rows(query, since=since)[0].n)
 
 
-def last_event(world: World) -> int:
-    return int(world.rows("SELECT coalesce(max(id), 0) AS id FROM sync_events")[0].id)
+def last_event(system: SyncSystem) -> int:
+    return int(system.rows("SELECT coalesce(max(id), 0) AS id FROM sync_events")[0].id)
 
 
 @pytest.mark.parametrize("unset", [0, 4])
-def test_plan_confirmation_run_and_events_agree_to_the_record(known: World, unset: int) -> None:
+def test_plan_confirmation_run_and_events_agree_to_the_record(known: SyncSystem, unset: int) -> None:
     field = code(known, "person", "Customer since")
     for key in range(1, 7):
         value = None if key <= unset else "2026-05-01"
@@ -171,7 +171,7 @@ def test_plan_confirmation_run_and_events_agree_to_the_record(known: World, unse
     assert (touched, run.changed, run.new, carried_over(known, since)) == (6, 6, 0, 6)
 
 
-def test_new_links_are_counted_alike_by_plan_run_and_events(known: World) -> None:
+def test_new_links_are_counted_alike_by_plan_run_and_events(known: SyncSystem) -> None:
     known.change_settings(link_users_in_hull=False)
     plan = planned(known, default_settings() | {"link_users_in_hull": True})
     links = plan.counts["incoming.person.act.link"]
@@ -186,7 +186,7 @@ def test_new_links_are_counted_alike_by_plan_run_and_events(known: World) -> Non
     assert sum(each.touched for each in known.module("jobs.plans.apply").reaches(plan)) == links
 
 
-def test_links_are_planned(known: World) -> None:
+def test_links_are_planned(known: SyncSystem) -> None:
     known.change_settings(link_users_in_hull=False)
     linked = sorted(
         row.pipedrive_id for row in known.rows("SELECT pipedrive_id FROM id_mappings WHERE entity = 'person'")
@@ -205,7 +205,7 @@ BOTH_MAPPED = {
 }
 
 
-def test_accounts_that_only_their_users_speak_of_are_planned_before_them(known: World) -> None:
+def test_accounts_that_only_their_users_speak_of_are_planned_before_them(known: SyncSystem) -> None:
     acme = {"id": "c" * 24, "name": "Acme Ltd", "domain": "acme.example"}
     ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
     say(known, user(ids[1], account=acme, account_segments=[{"id": "vip"}]))
@@ -221,7 +221,7 @@ def test_accounts_that_only_their_users_speak_of_are_planned_before_them(known: 
     assert [(key, body) for _, key, body in writes(known, "persons")] == [(1, {"org_id": made[0][1]})]
 
 
-def test_a_record_that_moved_is_left_out_and_planned_anew(known: World) -> None:
+def test_a_record_that_moved_is_left_out_and_planned_anew(known: SyncSystem) -> None:
     fill(known, persons=30, organizations=0)
     known.fetch(Entity.PERSON)
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
@@ -247,13 +247,13 @@ def test_a_record_that_moved_is_left_out_and_planned_anew(known: World) -> None:
     assert known.users()[3]["pipedrive/given"] == "Moved"
 
 
-def refusal(world: World, plan: SettingsPlan) -> str:
+def refusal(system: SyncSystem, plan: SettingsPlan) -> str:
     with pytest.raises(Exception, match="plan again") as refused:
-        apply(world, plan)
+        apply(system, plan)
     return str(refused.value.reason)  # type: ignore[attr-defined]
 
 
-def test_it_is_refused_when_too_much_has_moved(known: World) -> None:
+def test_it_is_refused_when_too_much_has_moved(known: SyncSystem) -> None:
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.company.edit_person(3, name="Moved Away")
     known.fetch(Entity.PERSON)
@@ -262,14 +262,14 @@ def test_it_is_refused_when_too_much_has_moved(known: World) -> None:
     assert known.rows("SELECT 1 FROM plan_items WHERE act = 'moved'") == []
 
 
-def test_it_is_refused_when_the_settings_moved(known: World) -> None:
+def test_it_is_refused_when_the_settings_moved(known: SyncSystem) -> None:
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.change_settings(incremental_minutes=7)
 
     assert refusal(known, plan) == "settings_moved"
 
 
-def test_it_is_refused_when_the_fields_moved_and_not_when_they_were_only_read_again(known: World) -> None:
+def test_it_is_refused_when_the_fields_moved_and_not_when_they_were_only_read_again(known: SyncSystem) -> None:
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.change_rows(
         """UPDATE field_definitions SET rows = rows || '[{"field_code": "new"}]' WHERE entity = 'person'"""
@@ -281,7 +281,7 @@ def test_it_is_refused_when_the_fields_moved_and_not_when_they_were_only_read_ag
 
 
 def test_whoever_is_killed_in_the_middle_goes_on_where_the_last_slice_ended(
-    known: World, reported: dict[int, str], monkeypatch: pytest.MonkeyPatch
+    known: SyncSystem, reported: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert reported
     walk = known.module("jobs.plans.compute")
@@ -310,7 +310,7 @@ def test_whoever_is_killed_in_the_middle_goes_on_where_the_last_slice_ended(
     assert (broken.state, broken.counts, broken.examined) == ("ready", whole.counts, whole.examined)
 
 
-def test_a_job_computes_what_the_request_left(known: World) -> None:
+def test_a_job_computes_what_the_request_left(known: SyncSystem) -> None:
     with transaction() as session:
         made = known.module("jobs.plans.create").make_plan(session, known.connector_key, WITH_NAMES, author="ana")
     known.run_jobs()
@@ -321,13 +321,13 @@ def test_a_job_computes_what_the_request_left(known: World) -> None:
 
 @pytest.fixture
 @prepared
-def hundred(world: World) -> World:
-    fill(world, persons=101, organizations=0)
-    know_everything(world)
-    return world
+def hundred(system: SyncSystem) -> SyncSystem:
+    fill(system, persons=101, organizations=0)
+    know_everything(system)
+    return system
 
 
-def test_more_than_the_set_share_is_asked_for_by_its_number(hundred: World) -> None:
+def test_more_than_the_set_share_is_asked_for_by_its_number(hundred: SyncSystem) -> None:
     ask_first = hundred.module("sync.runs.backfill").AskFirst
     plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
 
@@ -340,14 +340,14 @@ def test_more_than_the_set_share_is_asked_for_by_its_number(hundred: World) -> N
     assert apply(hundred, plan, confirmed=101).settings_version == 2
 
 
-def test_nobody_is_asked_before_the_first_full_fetch_is_done(hundred: World) -> None:
+def test_nobody_is_asked_before_the_first_full_fetch_is_done(hundred: SyncSystem) -> None:
     hundred.change_rows("UPDATE watermarks SET complete_since = NULL")
     plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
 
     assert apply(hundred, plan).settings_version == 2
 
 
-def test_what_old_plans_say_of_records_is_forgotten(known: World) -> None:
+def test_what_old_plans_say_of_records_is_forgotten(known: SyncSystem) -> None:
     planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.module("sync.upkeep").tidy()
     assert known.rows("SELECT 1 FROM plan_items") != []

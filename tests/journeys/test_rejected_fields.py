@@ -14,128 +14,130 @@ from pipeline.jobs.replays.preview import preview_failures
 from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations.events import describe_event
 from pipeline.operations.failures import groups_of
+from tests.journeys.hull_messages import ANN, code, know_everything, person, say, user, writes
 from tests.journeys.people import PAGE, age, fill, raw
-from tests.journeys.told_by_hull import ANN, code, know_everything, person, say, user, writes
-from tests.world import World
+from tests.system import SyncSystem
 
 NAME = {"hull": "name", "service": "name"}
 
 
-def rows(world: World, state: str = "open") -> list[tuple[Any, ...]]:
-    found = world.rows(
+def rows(system: SyncSystem, state: str = "open") -> list[tuple[Any, ...]]:
+    found = system.rows(
         "SELECT direction, record_id, field, reason, attempts FROM failures WHERE kind = 'field' AND state = :s ORDER BY id",
         s=state,
     )
     return [tuple(row) for row in found]
 
 
-def replay(world: World, **chosen: Any) -> Any:
+def replay(system: SyncSystem, **chosen: Any) -> Any:
     from pipeline.jobs.replays import start  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     with transaction() as session:
-        wanted = FailureFilter(connector_key=world.connector_key, **chosen)
+        wanted = FailureFilter(connector_key=system.connector_key, **chosen)
         made = start.begin(session, wanted, by="test", why="the option is there now")
     for _ in range(3):
-        world.run_jobs()
-        world.work()
-        world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
-    return world.rows("SELECT state FROM replay_items WHERE replay_id = :r ORDER BY id", r=made.id)
+        system.run_jobs()
+        system.work()
+        system.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+    return system.rows("SELECT state FROM replay_items WHERE replay_id = :r ORDER BY id", r=made.id)
 
 
-def test_a_run_counts_fields_that_stayed_behind_beside_records_that_went(world: World) -> None:
-    fill(world, persons=0, organizations=0)
+def test_a_run_counts_fields_that_stayed_behind_beside_records_that_went(system: SyncSystem) -> None:
+    fill(system, persons=0, organizations=0)
     for number in range(1, PAGE + 3):
-        world.company.put_raw("person", raw(id=number, emails=[], label_ids=[987_654], owner_id=[1]))
-    age(world)
+        system.company.put_raw("person", raw(id=number, emails=[], label_ids=[987_654], owner_id=[1]))
+    age(system)
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert (run.state, run.new, run.failed, run.rejected_fields) == ("done", PAGE + 2, 0, 2 * (PAGE + 2))
-    assert len(rows(world)) == 2 * (PAGE + 2)
-    assert {each[:4] for each in rows(world) if each[1] == "1"} == {
+    assert len(rows(system)) == 2 * (PAGE + 2)
+    assert {each[:4] for each in rows(system) if each[1] == "1"} == {
         ("incoming", "1", "label_ids", "option_unknown"),
         ("incoming", "1", "owner_id", "wrong_type"),
     }
     with transaction() as session:
-        groups = groups_of(session, FailureFilter(connector_key=world.connector_key, kind="field"))
+        groups = groups_of(session, FailureFilter(connector_key=system.connector_key, kind="field"))
     assert {(each.field, each.reason, each.count) for each in groups} == {
         ("label_ids", "option_unknown", PAGE + 2),
         ("owner_id", "wrong_type", PAGE + 2),
     }
 
 
-def test_an_event_of_a_field_says_that_the_record_was_carried_over(world: World) -> None:
-    fill(world, persons=0, organizations=0)
-    world.company.put_raw("person", raw(id=7, label_ids=[987_654]))
-    age(world)
-    world.fetch(Entity.PERSON)
+def test_an_event_of_a_field_says_that_the_record_was_carried_over(system: SyncSystem) -> None:
+    fill(system, persons=0, organizations=0)
+    system.company.put_raw("person", raw(id=7, label_ids=[987_654]))
+    age(system)
+    system.fetch(Entity.PERSON)
 
     with transaction() as session:
-        rows = event_log.page_of_events(session, world.connector_key, EventFilter(entity=Entity.PERSON))
+        rows = event_log.page_of_events(session, system.connector_key, EventFilter(entity=Entity.PERSON))
     assert [(each.outcome, each.field, each.words) for each in map(describe_event, rows)] == [
         ("error", "label_ids", "synchronized without this field"),
         ("success", None, "synchronized"),
     ]
 
 
-def test_a_rejected_field_closes_by_itself_when_it_goes_through_and_its_neighbour_stays_open(world: World) -> None:
-    fill(world, persons=0, organizations=0)
-    world.company.put_raw("person", raw(id=7, label_ids=[987_654], owner_id=[1]))
-    age(world)
-    world.fetch(Entity.PERSON)
-    first = rows(world)
+def test_a_rejected_field_closes_by_itself_when_it_goes_through_and_its_neighbour_stays_open(
+    system: SyncSystem,
+) -> None:
+    fill(system, persons=0, organizations=0)
+    system.company.put_raw("person", raw(id=7, label_ids=[987_654], owner_id=[1]))
+    age(system)
+    system.fetch(Entity.PERSON)
+    first = rows(system)
 
-    world.company.put_raw("person", raw(id=7, label_ids=[], owner_id=[1], update_time="2026-03-05T08:00:00Z"))
-    world.fetch(Entity.PERSON, changed_only=True)
+    system.company.put_raw("person", raw(id=7, label_ids=[], owner_id=[1], update_time="2026-03-05T08:00:00Z"))
+    system.fetch(Entity.PERSON, changed_only=True)
 
     assert {each[2] for each in first} == {"label_ids", "owner_id"}
-    assert [(field, attempts) for _, _, field, _, attempts in rows(world)] == [("owner_id", 2)]
-    assert [each[2] for each in rows(world, "replayed")] == ["label_ids"]
+    assert [(field, attempts) for _, _, field, _, attempts in rows(system)] == [("owner_id", 2)]
+    assert [each[2] for each in rows(system, "replayed")] == ["label_ids"]
 
 
-def test_what_stayed_behind_before_this_was_kept_is_kept_by_the_next_full_fetch(world: World) -> None:
-    fill(world, persons=0, organizations=0)
-    world.company.put_raw("person", raw(id=7, label_ids=[987_654]))
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.change_rows("DELETE FROM failures")
+def test_what_stayed_behind_before_this_was_kept_is_kept_by_the_next_full_fetch(system: SyncSystem) -> None:
+    fill(system, persons=0, organizations=0)
+    system.company.put_raw("person", raw(id=7, label_ids=[987_654]))
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.change_rows("DELETE FROM failures")
 
-    run = world.fetch(Entity.PERSON, changed_only=True)
+    run = system.fetch(Entity.PERSON, changed_only=True)
 
     assert (run.same, run.failed, run.rejected_fields) == (1, 0, 1)
-    assert [each[2] for each in rows(world)] == ["label_ids"]
+    assert [each[2] for each in rows(system)] == ["label_ids"]
 
 
-def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(world: World) -> None:
-    fill(world, persons=1, organizations=1)
-    score, title = code(world, "person", "Lead score"), code(world, "person", "Job title")
-    world.change_settings(
+def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(system: SyncSystem) -> None:
+    fill(system, persons=1, organizations=1)
+    score, title = code(system, "person", "Lead score"), code(system, "person", "Job title")
+    system.change_settings(
         outgoing_user_attributes=[NAME, {"hull": "score", "service": score}, {"hull": "job", "service": title}]
     )
-    know_everything(world)
-    say(world, user(ANN, name="Ann", score="many", job="Countess"))
-    ((_, made, body),) = writes(world)
+    know_everything(system)
+    say(system, user(ANN, name="Ann", score="many", job="Countess"))
+    ((_, made, body),) = writes(system)
     assert body == {"name": "Ann", "custom_fields": {title: "Countess"}}
-    assert rows(world) == [("outgoing", ANN, score, "wrong_type", 1)]
+    assert rows(system) == [("outgoing", ANN, score, "wrong_type", 1)]
     with transaction() as session:
-        (open_one,) = find_failures(session, connector_key=world.connector_key)
+        (open_one,) = find_failures(session, connector_key=system.connector_key)
         assert preview_failures(session, [open_one])[open_one.id].kind is ReplayEffect.FAILS_AGAIN
 
-    assert [each.state for each in replay(world, field=score)] == ["failed_again"]
-    assert [each[:4] for each in rows(world)] == [("outgoing", ANN, score, "wrong_type")]
-    world.change_settings(
+    assert [each.state for each in replay(system, field=score)] == ["failed_again"]
+    assert [each[:4] for each in rows(system)] == [("outgoing", ANN, score, "wrong_type")]
+    system.change_settings(
         outgoing_user_attributes=[NAME, {"hull": "score_2", "service": score}, {"hull": "job", "service": title}]
     )
-    say(world, user(ANN, name="Ann", score_2="12", job="Countess", plan="x"))
-    assert person(world, made)["custom_fields"][score] == 12
-    assert rows(world) == []
+    say(system, user(ANN, name="Ann", score_2="12", job="Countess", plan="x"))
+    assert person(system, made)["custom_fields"][score] == 12
+    assert rows(system) == []
 
 
-def test_a_run_that_meets_a_record_again_while_it_catches_up_counts_its_fields_once(world: World) -> None:
-    fill(world, persons=0, organizations=0)
+def test_a_run_that_meets_a_record_again_while_it_catches_up_counts_its_fields_once(system: SyncSystem) -> None:
+    fill(system, persons=0, organizations=0)
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    world.company.put_raw("person", raw(id=7, label_ids=[987_654], update_time=now))
+    system.company.put_raw("person", raw(id=7, label_ids=[987_654], update_time=now))
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert (run.state, run.phase, run.read, run.rejected_fields) == ("done", "catch_up", 1, 1)

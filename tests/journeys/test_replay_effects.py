@@ -14,11 +14,11 @@ from db.failure import NewFailure
 from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline.domain.kinds import Direction, Entity
+from tests.journeys.hull_messages import patiently
 from tests.journeys.outgoing_effects import Record, Seen, moment_of, seen_after
 from tests.journeys.test_plan_effects import SITUATIONS, Document, known
 from tests.journeys.test_replays import advance, begin
-from tests.journeys.told_by_hull import patiently
-from tests.world import World
+from tests.system import SyncSystem
 
 __all__ = ["known"]
 
@@ -35,22 +35,22 @@ ACTS: dict[str, set[str]] = {
 """Forecast → what may become of the record."""
 
 
-def break_all(world: World) -> dict[int, Record]:
+def break_all(system: SyncSystem) -> dict[int, Record]:
     """Every report that is kept failed for a reason of ours. Returns failure → record."""
     with transaction() as session:
         for entity in Entity:
             ids = [
                 row.record_id
-                for row in world.rows(
+                for row in system.rows(
                     "SELECT record_id FROM snapshots WHERE side = 'hull' AND entity = :e ORDER BY 1", e=entity
                 )
             ]
-            kept = read_snapshots(session, world.connector_key, entity, "hull", ids)
+            kept = read_snapshots(session, system.connector_key, entity, "hull", ids)
             failures.keep_failures(
                 session,
                 [
                     NewFailure(
-                        connector_key=world.connector_key,
+                        connector_key=system.connector_key,
                         kind="record",
                         subject=failures.record_subject(Direction.OUTGOING, entity, hull_id),
                         direction=Direction.OUTGOING,
@@ -66,18 +66,18 @@ def break_all(world: World) -> dict[int, Record]:
                     for hull_id in ids
                 ],
             )
-    rows = world.rows("SELECT id, entity, record_id FROM failures WHERE state = 'open' AND kind = 'record'")
+    rows = system.rows("SELECT id, entity, record_id FROM failures WHERE state = 'open' AND kind = 'record'")
     return {row.id: (row.entity, row.record_id) for row in rows}
 
 
-def foreseen(world: World, ids: list[int]) -> dict[int, Any]:
+def foreseen(system: SyncSystem, ids: list[int]) -> dict[int, Any]:
     with transaction() as session:
         found = failure_filter.find_failures(session, ids=ids, state=None, limit=None)
-        return dict(world.module("jobs.replays.preview").preview_failures(session, found))
+        return dict(system.module("jobs.replays.preview").preview_failures(session, found))
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.__name__)
-def test_every_record_goes_as_forecast(known: World, situation: Callable[[World], Document]) -> None:
+def test_every_record_goes_as_forecast(known: SyncSystem, situation: Callable[[SyncSystem], Document]) -> None:
     document = situation(known)
     with transaction() as session:
         connector = connectors.get_connector(session, known.connector_key)

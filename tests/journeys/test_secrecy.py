@@ -14,7 +14,7 @@ from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import age
 from tests.journeys.test_bad_records import raw
 from tests.logs import written
-from tests.world import API_TOKEN, HULL_SECRET, World
+from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
 
 EMAIL = "canary.lovelace@example.com"
 NAME = "Canary Lovelace"
@@ -27,9 +27,9 @@ WORDS: list[str] = []
 
 
 @pytest.fixture
-def watched(world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> World:
-    """A world with a canary in it, where every StageFailed is written down."""
-    stage = world.module("sync.stage")
+def watched(system: SyncSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> SyncSystem:
+    """A system with a canary in it, where every StageFailed is written down."""
+    stage = system.module("sync.stage")
     WORDS.clear()
 
     class Overheard(stage.StageFailed):  # type: ignore[misc]
@@ -42,17 +42,17 @@ def watched(world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
     emails = [{"value": EMAIL, "primary": True}]
     phones = [{"value": PHONE, "primary": True}]
     for _ in range(2):  # the second one wants the first one's claim
-        world.company.create_person(name=NAME, emails=emails, phones=phones)
-    age(world)
-    return world
+        system.company.create_person(name=NAME, emails=emails, phones=phones)
+    age(system)
+    return system
 
 
-def all_fetched(world: World) -> None:
+def all_fetched(system: SyncSystem) -> None:
     for entity in Entity:
-        world.fetch(entity)
+        system.fetch(entity)
 
 
-def bad_records(world: World) -> None:
+def bad_records(system: SyncSystem) -> None:
     canary = {"name": NAME, "emails": [{"value": EMAIL, "primary": True}]}
     for number, members in enumerate(
         (
@@ -67,50 +67,50 @@ def bad_records(world: World) -> None:
             {"id": NAME},
         )
     ):
-        world.company.put_raw("person", raw(**canary | {"id": 10 + number} | members))
-    world.fetch(Entity.PERSON)
+        system.company.put_raw("person", raw(**canary | {"id": 10 + number} | members))
+    system.fetch(Entity.PERSON)
 
 
-def refusals_in_pipedrives_words(world: World) -> None:
+def refusals_in_pipedrives_words(system: SyncSystem) -> None:
     body = {"success": False, "error": f'"{NAME}" is not allowed: {EMAIL}, {PHONE}', "error_info": f"token {API_TOKEN}"}
-    fault = world.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body=body, count=2)
-    world.fetch(Entity.PERSON)
+    fault = system.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body=body, count=2)
+    system.fetch(Entity.PERSON)
     fault.count = 0
 
 
-def refusals_without_quotes(world: World) -> None:
+def refusals_without_quotes(system: SyncSystem) -> None:
     body = {
         "success": False,
         "error": f"Person {NAME} ({NAME.upper()}) is not allowed",
         "errors": {NAME: [f"is {NAME.lower()}, {PHONE}"]},
     }
-    world.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body=body, count=2)
-    world.fetch(Entity.PERSON)
+    system.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body=body, count=2)
+    system.fetch(Entity.PERSON)
 
 
-def broken_pages(world: World) -> None:
+def broken_pages(system: SyncSystem) -> None:
     for kind, options in (
         ("truncated", {}),
         ("html", {}),
         ("not_json", {}),
         ("status", {"status": 503, "body": {"error": NAME}}),
     ):
-        world.pipedrive.faults.add("/api/v2/persons$", kind, **options)  # type: ignore[arg-type]
-        world.fetch(Entity.PERSON)
+        system.pipedrive.faults.add("/api/v2/persons$", kind, **options)  # type: ignore[arg-type]
+        system.fetch(Entity.PERSON)
         for _ in range(3):
-            world.later()
-            world.work()
+            system.later()
+            system.work()
 
 
-def hull_refusing(world: World) -> None:
-    world.hull_app.extensions["hull_faults"].replace(
+def hull_refusing(system: SyncSystem) -> None:
+    system.hull_app.extensions["hull_faults"].replace(
         [{"path": "firehose", "kind": "status", "status": 400, "count": None}]
     )
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
 
 
-def defects(world: World) -> None:
-    incoming = world.module("tasks.incoming")
+def defects(system: SyncSystem) -> None:
+    incoming = system.module("tasks.incoming")
     real = incoming.transform_batch
 
     def break_down(_batch: Any) -> None:
@@ -118,50 +118,50 @@ def defects(world: World) -> None:
 
     incoming.transform_batch = break_down
     try:
-        world.fetch(Entity.PERSON)
+        system.fetch(Entity.PERSON)
     finally:
         incoming.transform_batch = real
 
 
-def a_database_that_refuses(world: World) -> None:
-    world.change_rows("ALTER TABLE identifiers ADD CONSTRAINT no_canaries CHECK (value NOT LIKE 'canary%')")
+def a_database_that_refuses(system: SyncSystem) -> None:
+    system.change_rows("ALTER TABLE identifiers ADD CONSTRAINT no_canaries CHECK (value NOT LIKE 'canary%')")
     try:
-        world.fetch(Entity.PERSON)
+        system.fetch(Entity.PERSON)
     finally:
-        world.change_rows("ALTER TABLE identifiers DROP CONSTRAINT no_canaries")
+        system.change_rows("ALTER TABLE identifiers DROP CONSTRAINT no_canaries")
 
 
-def webhooks(world: World) -> None:
-    world.fetch(Entity.PERSON)
-    said = listen(world)
-    world.company.edit_person(1, name=f"{NAME} II", phones=[])
-    deliver(world, *said, {"meta": {"entity": "person", "action": NAME, "entity_id": EMAIL}}, f'{{"{NAME}": '.encode())
-    world.work()
+def webhooks(system: SyncSystem) -> None:
+    system.fetch(Entity.PERSON)
+    said = listen(system)
+    system.company.edit_person(1, name=f"{NAME} II", phones=[])
+    deliver(system, *said, {"meta": {"entity": "person", "action": NAME, "entity_id": EMAIL}}, f'{{"{NAME}": '.encode())
+    system.work()
 
 
-def outgoing(world: World) -> None:
-    world.change_settings(
+def outgoing(system: SyncSystem) -> None:
+    system.change_settings(
         outgoing_user_attributes=[{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "phone"}]
     )
-    world.fetch(Entity.PERSON)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
+    system.fetch(Entity.PERSON)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
     body = {"success": False, "error": f"name '{NAME} III' is taken by {EMAIL}"}
-    world.pipedrive.faults.add("/persons/1$", "status", method="PATCH", status=400, body=body)
-    world.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=503, body=body)
+    system.pipedrive.faults.add("/persons/1$", "status", method="PATCH", status=400, body=body)
+    system.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=503, body=body)
     for number in (1, 2):
-        user = world.users()[number]
+        user = system.users()[number]
         notify(
-            world, {"user": {**user, "nickname": f"{NAME} III", "tel": {"x": PHONE}}, "segments": []}, key=f"n{number}"
+            system, {"user": {**user, "nickname": f"{NAME} III", "tel": {"x": PHONE}}, "segments": []}, key=f"n{number}"
         )
-    world.work()
+    system.work()
 
 
-def credentials_gone(world: World) -> None:
-    world.change_rows("UPDATE credentials SET ciphertext = 'x' WHERE name = 'hull_secret'")
-    world.fetch(Entity.PERSON)
+def credentials_gone(system: SyncSystem) -> None:
+    system.change_rows("UPDATE credentials SET ciphertext = 'x' WHERE name = 'hull_secret'")
+    system.fetch(Entity.PERSON)
 
 
-TROUBLE: list[Callable[[World], None]] = [
+TROUBLE: list[Callable[[SyncSystem], None]] = [
     all_fetched,
     bad_records,
     refusals_in_pipedrives_words,
@@ -178,8 +178,8 @@ TROUBLE: list[Callable[[World], None]] = [
 
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_nothing_is_given_away(
-    watched: World,
-    trouble: Callable[[World], None],
+    watched: SyncSystem,
+    trouble: Callable[[SyncSystem], None],
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -206,7 +206,7 @@ def canaries_in(text: str) -> set[str]:
     return {canary for canary in (*SECRETS, *VALUES) if re.search(re.escape(canary), text, re.IGNORECASE)}
 
 
-def test_the_canaries_would_be_seen(watched: World) -> None:
+def test_the_canaries_would_be_seen(watched: SyncSystem) -> None:
     """The negative control: where values may stand, they are found."""
     bad_records(watched)
 
@@ -215,7 +215,7 @@ def test_the_canaries_would_be_seen(watched: World) -> None:
     assert canaries_in(f"x {NAME.upper()} y") >= {NAME}
 
 
-def test_credentials_are_sealed_in_the_database(watched: World) -> None:
+def test_credentials_are_sealed_in_the_database(watched: SyncSystem) -> None:
     rows = watched.rows("SELECT name, ciphertext FROM credentials")
 
     assert len(rows) == 2

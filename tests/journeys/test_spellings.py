@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
+from tests.journeys.hull_messages import ANN, BEN, mapped, say, told, user, writes
 from tests.journeys.people import age
-from tests.journeys.told_by_hull import ANN, BEN, mapped, say, told, user, writes
-from tests.world import World
+from tests.system import SyncSystem
 
 NAME = {"hull": "nickname", "service": "name"}
 
@@ -19,20 +19,20 @@ def of(email: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def settled(world: World) -> None:
-    world.change_settings(outgoing_user_attributes=[NAME])
+def settled(system: SyncSystem) -> None:
+    system.change_settings(outgoing_user_attributes=[NAME])
 
 
 SPELLINGS = ["ada\u200b@example.com", "\ufeffAda@example.com", "a\u00adda@example.com", "\uff41da\uff20example.com"]
 
 
-def test_persons_of_one_address_make_one_user_by_it(world: World) -> None:
+def test_persons_of_one_address_make_one_user_by_it(system: SyncSystem) -> None:
     for number, email in enumerate(["ada@example.com", *SPELLINGS], start=1):
-        world.company.create_person(name=f"Ada {number}", emails=of(email))
+        system.company.create_person(name=f"Ada {number}", emails=of(email))
 
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
 
-    emails = [each.get("email") for each in world.users().values()]
+    emails = [each.get("email") for each in system.users().values()]
     assert sorted(map(str, emails)) == ["None", "None", "None", "None", "ada@example.com"]
 
 
@@ -45,46 +45,46 @@ def test_persons_of_one_address_make_one_user_by_it(world: World) -> None:
         ("ada@xn--mnchen-3ya.de", "ADA@M\u00dcNCHEN.DE"),
     ],
 )
-def test_a_user_meets_the_person_of_another_spelling(world: World, kept: str, said: str) -> None:
-    world.company.create_person(name="Ada", emails=of(kept))
+def test_a_user_meets_the_person_of_another_spelling(system: SyncSystem, kept: str, said: str) -> None:
+    system.company.create_person(name="Ada", emails=of(kept))
     for entity in Entity:
-        age(world, entity)
-        world.fetch(entity)
-    world.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
-    world.pipedrive.ledger.mutations.clear()
+        age(system, entity)
+        system.fetch(entity)
+    system.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
+    system.pipedrive.ledger.mutations.clear()
 
-    say(world, user(ANN, email=said, nickname="Ada"))
+    say(system, user(ANN, email=said, nickname="Ada"))
 
-    assert mapped(world, ANN) == 1
-    assert writes(world) == []
-    assert told(world) == [("outgoing.user.skip", "no_change")]
-
-
-def test_before_the_first_fetch_the_search_asks_for_both_spellings_of_a_host(world: World) -> None:
-    world.company.create_person(name="Ada", emails=of("ada@m\u00fcnchen.de"))
-
-    say(world, user(ANN, email="ada@xn--mnchen-3ya.de", nickname="Ada"))
-
-    assert mapped(world, ANN) == 1
-    assert [method for method, _, _ in writes(world)] == []
+    assert mapped(system, ANN) == 1
+    assert writes(system) == []
+    assert told(system) == [("outgoing.user.skip", "no_change")]
 
 
-def test_two_users_of_one_address_make_one_person(world: World) -> None:
+def test_before_the_first_fetch_the_search_asks_for_both_spellings_of_a_host(system: SyncSystem) -> None:
+    system.company.create_person(name="Ada", emails=of("ada@m\u00fcnchen.de"))
+
+    say(system, user(ANN, email="ada@xn--mnchen-3ya.de", nickname="Ada"))
+
+    assert mapped(system, ANN) == 1
+    assert [method for method, _, _ in writes(system)] == []
+
+
+def test_two_users_of_one_address_make_one_person(system: SyncSystem) -> None:
     for entity in Entity:
-        world.fetch(entity)
+        system.fetch(entity)
 
-    say(world, user(ANN, email="ada@example.com", nickname="Ada"))
-    say(world, user(BEN, email="ada\u200b@example.com", nickname="Ada"))
+    say(system, user(ANN, email="ada@example.com", nickname="Ada"))
+    say(system, user(BEN, email="ada\u200b@example.com", nickname="Ada"))
 
-    assert [method for method, _, _ in writes(world)] == ["POST"]
+    assert [method for method, _, _ in writes(system)] == ["POST"]
 
 
-def test_an_address_is_written_without_what_nobody_sees(world: World) -> None:
-    world.change_settings(outgoing_user_attributes=[NAME, {"hull": "mail", "service": "email"}])
+def test_an_address_is_written_without_what_nobody_sees(system: SyncSystem) -> None:
+    system.change_settings(outgoing_user_attributes=[NAME, {"hull": "mail", "service": "email"}])
     for entity in Entity:
-        world.fetch(entity)
+        system.fetch(entity)
 
-    say(world, user(ANN, mail="\ufeffada\u200b@example.com", nickname="Ada"))
+    say(system, user(ANN, mail="\ufeffada\u200b@example.com", nickname="Ada"))
 
-    ((_, _, body),) = writes(world)
+    ((_, _, body),) = writes(system)
     assert [each["value"] for each in body["emails"]] == ["ada@example.com"]

@@ -24,7 +24,7 @@ from pipeline.vault import Vault
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
 from tests.prepared import prepared
-from tests.world import API_TOKEN, World, default_settings
+from tests.system import API_TOKEN, SyncSystem, default_settings
 from tests.wsgi_adapter import session_for
 
 PROCESSES = 4
@@ -49,24 +49,24 @@ class Stall:
 
 
 @prepared
-def thirty_persons(world: World) -> None:
-    fill(world, persons=30, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.change_rows(
+def thirty_persons(system: SyncSystem) -> None:
+    fill(system, persons=30, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.change_rows(
         "INSERT INTO heartbeats (name) SELECT 'live process live@host ' || n FROM generate_series(1, :n) AS n",
         n=PROCESSES,
     )
-    world.change_rows("UPDATE connectors SET company_id = :company", company=world.company.id)
+    system.change_rows("UPDATE connectors SET company_id = :company", company=system.company.id)
 
 
 @pytest.fixture
-def stall(world: World) -> Iterator[Stall]:
+def stall(system: SyncSystem) -> Iterator[Stall]:
     """Persons that Hull knows, four live processes, and a Pipedrive that is about to stall."""
-    thirty_persons(world)
-    stall = Stall(world.pipedrive.wsgi_app)
+    thirty_persons(system)
+    stall = Stall(system.pipedrive.wsgi_app)
     connections.use_http(
-        lambda: session_for({"http://pipedrive.test": stall, "http://hull.test": world.hull_app.wsgi_app})
+        lambda: session_for({"http://pipedrive.test": stall, "http://hull.test": system.hull_app.wsgi_app})
     )
     yield stall
     stall.over.set()
@@ -102,17 +102,17 @@ def _read(connector_key: int, person_id: int) -> None:
 
 
 @contextmanager
-def _processes(world: World, stall: Stall) -> Iterator[None]:
+def _processes(system: SyncSystem, stall: Stall) -> Iterator[None]:
     """So many live processes carry out what is due."""
     ended = Event()
 
     def work() -> None:
         while not ended.is_set():
-            due = world.due()
+            due = system.due()
             if due is None:
                 ended.wait(0.02)
             else:
-                world.step(*due)
+                system.step(*due)
 
     with ThreadPoolExecutor(PROCESSES) as pool:
         done = [pool.submit(work) for _ in range(PROCESSES)]
@@ -134,50 +134,50 @@ def _until(is_so: Callable[[], bool]) -> bool:
     return True
 
 
-def _stalls(world: World, *connector_keys: int) -> None:
+def _stalls(system: SyncSystem, *connector_keys: int) -> None:
     """Have every stalled Person read for one of these connectors in turn."""
     for number in STALLED:
         _read(connector_keys[number % len(connector_keys)], number)
 
 
-def test_a_whole_webhook_of_another_record_passes_reads_that_stall(world: World, stall: Stall) -> None:
-    second = _connector("b", company=world.company.id, host="b.test")
-    said = listen(world)
-    with _processes(world, stall):
-        _stalls(world, world.connector_key, second)
-        assert _until(lambda: world.rows("SELECT 1 FROM batches WHERE state = 'running' OFFSET 2") != [])
-        world.company.edit_person(FINE, name="Edited meanwhile")
-        deliver(world, *said)
-        world.module("sync.changes.dispatch").dispatch_changes()
+def test_a_whole_webhook_of_another_record_passes_reads_that_stall(system: SyncSystem, stall: Stall) -> None:
+    second = _connector("b", company=system.company.id, host="b.test")
+    said = listen(system)
+    with _processes(system, stall):
+        _stalls(system, system.connector_key, second)
+        assert _until(lambda: system.rows("SELECT 1 FROM batches WHERE state = 'running' OFFSET 2") != [])
+        system.company.edit_person(FINE, name="Edited meanwhile")
+        deliver(system, *said)
+        system.module("sync.changes.dispatch").dispatch_changes()
 
-        assert _until(lambda: world.users()[FINE]["pipedrive/name"] == "Edited meanwhile")
+        assert _until(lambda: system.users()[FINE]["pipedrive/name"] == "Edited meanwhile")
         assert not stall.over.is_set()
 
 
-def test_a_read_for_another_company_passes_reads_that_stall(world: World, stall: Stall) -> None:
+def test_a_read_for_another_company_passes_reads_that_stall(system: SyncSystem, stall: Stall) -> None:
     first, second = _connector("a", company=2, host="a.test"), _connector("b", company=2, host="b.test")
-    with _processes(world, stall):
-        _stalls(world, first, second)
-        assert _until(lambda: world.rows("SELECT 1 FROM batches WHERE state = 'running' OFFSET 2") != [])
-        world.company.edit_person(FINE, name="Edited meanwhile")
-        _read(world.connector_key, FINE)
+    with _processes(system, stall):
+        _stalls(system, first, second)
+        assert _until(lambda: system.rows("SELECT 1 FROM batches WHERE state = 'running' OFFSET 2") != [])
+        system.company.edit_person(FINE, name="Edited meanwhile")
+        _read(system.connector_key, FINE)
 
-        assert _until(lambda: world.users()[FINE]["pipedrive/name"] == "Edited meanwhile")
+        assert _until(lambda: system.users()[FINE]["pipedrive/name"] == "Edited meanwhile")
         assert not stall.over.is_set()
 
 
-def test_what_stalled_is_carried_over_once_the_stall_is_over(world: World, stall: Stall) -> None:
-    world.company.edit_person(1, name="Edited and stalled")
-    with _processes(world, stall):
-        _stalls(world, world.connector_key)
-        assert _until(lambda: world.rows("SELECT 1 FROM batches WHERE waits_for = 'turn'") != [])
+def test_what_stalled_is_carried_over_once_the_stall_is_over(system: SyncSystem, stall: Stall) -> None:
+    system.company.edit_person(1, name="Edited and stalled")
+    with _processes(system, stall):
+        _stalls(system, system.connector_key)
+        assert _until(lambda: system.rows("SELECT 1 FROM batches WHERE waits_for = 'turn'") != [])
         stall.over.set()
 
         def is_done() -> bool:
-            world.later()
-            return not world.rows("SELECT 1 FROM batches WHERE state IN ('ready', 'running')")
+            system.later()
+            return not system.rows("SELECT 1 FROM batches WHERE state IN ('ready', 'running')")
 
         assert _until(is_done)
-    assert world.users()[1]["pipedrive/name"] == "Edited and stalled"
-    assert world.rows("SELECT 1 FROM failures") == []
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert system.users()[1]["pipedrive/name"] == "Edited and stalled"
+    assert system.rows("SELECT 1 FROM failures") == []
+    assert system.rows("SELECT 1 FROM changes") == []

@@ -14,17 +14,17 @@ from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture
 @prepared
-def known(world: World) -> World:
+def known(system: SyncSystem) -> SyncSystem:
     """Five Persons that Hull knows."""
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    return world
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    return system
 
 
 def hint(pipedrive_id: int, number: int = 0) -> dict[str, Any]:
@@ -36,21 +36,21 @@ def hint(pipedrive_id: int, number: int = 0) -> dict[str, Any]:
     return {"meta": meta, "data": {"id": pipedrive_id}, "previous": {}}
 
 
-def tokens(world: World) -> int:
-    return sum(world.pipedrive.ledger.tokens.values())
+def tokens(system: SyncSystem) -> int:
+    return sum(system.pipedrive.ledger.tokens.values())
 
 
-def a_minute_later(world: World) -> None:
-    world.change_rows("UPDATE heartbeats SET at = at - interval '61 seconds'")
-    world.change_rows("UPDATE changes SET due_at = now() WHERE due_at > now()")
+def a_minute_later(system: SyncSystem) -> None:
+    system.change_rows("UPDATE heartbeats SET at = at - interval '61 seconds'")
+    system.change_rows("UPDATE changes SET due_at = now() WHERE due_at > now()")
 
 
-def is_catching_up(world: World) -> bool:
-    return bool(world.rows("SELECT 1 FROM schedules WHERE kind = 'incremental' AND next_run_at <= now()"))
+def is_catching_up(system: SyncSystem) -> bool:
+    return bool(system.rows("SELECT 1 FROM schedules WHERE kind = 'incremental' AND next_run_at <= now()"))
 
 
 @pytest.fixture
-def scheduled(known: World) -> World:
+def scheduled(known: SyncSystem) -> SyncSystem:
     """The same, and the next incremental fetch is an hour away."""
     with transaction() as session:
         later = datetime.now(UTC) + timedelta(hours=1)
@@ -58,7 +58,7 @@ def scheduled(known: World) -> World:
     return known
 
 
-def test_thousands_of_unknown_ids_cost_a_bounded_number_of_tokens(scheduled: World) -> None:
+def test_thousands_of_unknown_ids_cost_a_bounded_number_of_tokens(scheduled: SyncSystem) -> None:
     before = tokens(scheduled)
 
     for number in range(10_000, 14_000, 100):
@@ -73,7 +73,7 @@ def test_thousands_of_unknown_ids_cost_a_bounded_number_of_tokens(scheduled: Wor
     assert is_catching_up(scheduled)
 
 
-def test_known_records_are_read_beside_them_without_waiting(scheduled: World) -> None:
+def test_known_records_are_read_beside_them_without_waiting(scheduled: SyncSystem) -> None:
     said = listen(scheduled)
     scheduled.company.edit_person(3, name="Edited")
     cut_off = json.dumps(said[0]).encode()[:-20]  # its id can be found, and the rest has to be read
@@ -84,7 +84,7 @@ def test_known_records_are_read_beside_them_without_waiting(scheduled: World) ->
     assert scheduled.users()[3]["pipedrive/name"] == "Edited"
 
 
-def test_a_record_that_is_new_arrives_with_the_first_read(scheduled: World) -> None:
+def test_a_record_that_is_new_arrives_with_the_first_read(scheduled: SyncSystem) -> None:
     scheduled.company.create_person(name="New", emails=[{"value": "new@example.com", "primary": True}])
 
     deliver(scheduled, hint(6))
@@ -94,7 +94,7 @@ def test_a_record_that_is_new_arrives_with_the_first_read(scheduled: World) -> N
     assert not is_catching_up(scheduled)
 
 
-def test_webhooks_about_one_unknown_id_are_one_read(scheduled: World) -> None:
+def test_webhooks_about_one_unknown_id_are_one_read(scheduled: SyncSystem) -> None:
     before = tokens(scheduled)
 
     deliver(scheduled, *[hint(10_000, number) for number in range(500)])
@@ -104,7 +104,7 @@ def test_webhooks_about_one_unknown_id_are_one_read(scheduled: World) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{" + b"x" * 5_000, b"no json at all"])
-def test_a_body_without_any_id_starts_the_fetch_of_changes(scheduled: World, body: bytes) -> None:
+def test_a_body_without_any_id_starts_the_fetch_of_changes(scheduled: SyncSystem, body: bytes) -> None:
     deliver(scheduled, body)
     scheduled.work()
 
@@ -112,7 +112,7 @@ def test_a_body_without_any_id_starts_the_fetch_of_changes(scheduled: World, bod
     assert [row.reason for row in scheduled.rows("SELECT reason FROM deliveries")] == ["webhook_nameless"]
 
 
-def test_such_bodies_start_no_more_fetches_than_one_in_two_minutes(scheduled: World) -> None:
+def test_such_bodies_start_no_more_fetches_than_one_in_two_minutes(scheduled: SyncSystem) -> None:
     scheduled.change_rows("UPDATE schedules SET last_run_at = now() - interval '60 seconds'")
 
     deliver(scheduled, b"no json at all")

@@ -1,4 +1,4 @@
-"""Verify: whatever was changed behind our back is found, exactly, and repaired; an honest world has nothing to find."""
+"""Verify: whatever was changed behind our back is found, exactly, and repaired; an honest system has nothing to find."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.journeys.people import age, fill
 from tests.journeys.test_bad_records import GOES_WHOLE, GOES_WITHOUT, REFUSED, raw
 from tests.logs import written
 from tests.prepared import prepared
-from tests.world import World, default_settings
+from tests.system import SyncSystem, default_settings
 
 SOME_TIME_AGO = "2026-02-01T00:00:00Z"
 """Later than what was fetched, and long enough ago that its event must have come."""
@@ -26,41 +26,41 @@ SOME_TIME_AGO = "2026-02-01T00:00:00Z"
 Seen = tuple[str, str, int]
 
 
-def settle(world: World) -> None:
+def settle(system: SyncSystem) -> None:
     """Fetch everything, learn Hull's ids, and let an hour pass."""
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
-        world.fetch(entity)
-    go_on(world)
+        system.fetch(entity)
+    go_on(system)
 
 
-def go_on(world: World) -> None:
+def go_on(system: SyncSystem) -> None:
     """Carry over what waits, learn Hull's ids, and let an hour pass."""
-    world.later()
-    world.work()
-    world.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE resolve_at IS NOT NULL")
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
-    world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
+    system.later()
+    system.work()
+    system.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE resolve_at IS NOT NULL")
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
+    system.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
 
 
-def compare(world: World, **options: Any) -> Any:
-    verify = world.module("jobs.verify.verify")
+def compare(system: SyncSystem, **options: Any) -> Any:
+    verify = system.module("jobs.verify.verify")
     order = verify.VerifyOrder(sample=options.get("sample"), requested_by="ana")
     with transaction() as session:
-        job_id = verify.enqueue(session, world.connector_key, order)
-    world.run_jobs()
+        job_id = verify.enqueue(session, system.connector_key, order)
+    system.run_jobs()
     with transaction() as session:
         job = jobs.get_job(session, job_id)
         assert job.state == "done", job.reason
         return verify.report_of(session, job)
 
 
-def repair(world: World, report: Any) -> Counter[str]:
+def repair(system: SyncSystem, report: Any) -> Counter[str]:
     """Repair what a comparison found, as its job does."""
-    module = world.module("jobs.verify.verify")
+    module = system.module("jobs.verify.verify")
     done: Counter[str] = Counter()
     for piece in module.pieces_of(report.entities):
         with transaction() as session:
-            done += module.repair(session, world.connector_key, piece)
+            done += module.repair(session, system.connector_key, piece)
     return done
 
 
@@ -77,39 +77,39 @@ def part_of(report: Any, entity: Entity = Entity.PERSON) -> Any:
     return next(part for part in report.entities if part.entity is entity)
 
 
-def user(world: World, pipedrive_id: int) -> Any:
-    return world.hull.users.by_anonymous[f"pipedrive:{pipedrive_id}"]
+def user(system: SyncSystem, pipedrive_id: int) -> Any:
+    return system.hull.users.by_anonymous[f"pipedrive:{pipedrive_id}"]
 
 
-def account(world: World, pipedrive_id: int) -> Any:
-    return world.hull.accounts.by_anonymous[f"pipedrive:{pipedrive_id}"]
+def account(system: SyncSystem, pipedrive_id: int) -> Any:
+    return system.hull.accounts.by_anonymous[f"pipedrive:{pipedrive_id}"]
 
 
-def write(world: World, entity: Any, **values: Any) -> None:
+def write(system: SyncSystem, entity: Any, **values: Any) -> None:
     """Write in Hull, as a person or another connector would."""
     named = {name.replace("__", "/"): value for name, value in values.items()}
-    assert world.hull.write(entity, named, now=world.hull.clock(), problems=[])
+    assert system.hull.write(entity, named, now=system.hull.clock(), problems=[])
 
 
-def swallow(world: World, entity: Entity, pipedrive_id: int, **members: Any) -> None:
+def swallow(system: SyncSystem, entity: Entity, pipedrive_id: int, **members: Any) -> None:
     """Change a record in Pipedrive some time ago, without anybody hearing of it."""
-    record = world.company.record(entity.value, pipedrive_id)
+    record = system.company.record(entity.value, pipedrive_id)
     assert record is not None
-    world.company.load(entity.value, {**record, "update_time": SOME_TIME_AGO, **members})
+    system.company.load(entity.value, {**record, "update_time": SOME_TIME_AGO, **members})
 
 
 @pytest.fixture
 @prepared
-def peace(world: World) -> World:
+def peace(system: SyncSystem) -> SyncSystem:
     """120 Persons and 40 Organizations, in step everywhere."""
-    fill(world)
-    age(world)
-    age(world, Entity.ORGANIZATION)
-    settle(world)
-    return world
+    fill(system)
+    age(system)
+    age(system, Entity.ORGANIZATION)
+    settle(system)
+    return system
 
 
-def test_nothing_is_found_where_nothing_is_wrong(peace: World) -> None:
+def test_nothing_is_found_where_nothing_is_wrong(peace: SyncSystem) -> None:
     report = compare(peace)
 
     assert seen(report) == []
@@ -119,20 +119,20 @@ def test_nothing_is_found_where_nothing_is_wrong(peace: World) -> None:
     assert report.tokens == 10 * 2 + 10 * (1 + 3)
 
 
-def plant(world: World) -> list[Seen]:
+def plant(system: SyncSystem) -> list[Seen]:
     """Twelve records that are each wrong in a way of their own."""
-    write(world, user(world, 3), pipedrive__name="Somebody else")
-    world.hull.incinerate(user(world, 8))
-    world.hull.link(user(world, 11), account(world, 1), world.hull.clock())
-    world.hull.unlink(user(world, 12))
-    world.change_rows("DELETE FROM id_mappings WHERE entity = 'person' AND pipedrive_id = 16")
-    swap_hull_ids(world, 21, 22)
-    swallow(world, Entity.PERSON, 26, name="Edited unheard")
-    swallow(world, Entity.PERSON, 31, emails=[])
-    write(world, user(world, 36), pipedrive__owner_id=None)
-    world.company.load("person", {**(world.company.record("person", 41) or {}), "id": 900, "emails": []})
-    world.company.delete_person(46)
-    write(world, account(world, 4), pipedrive__website="https://elsewhere.example.com")
+    write(system, user(system, 3), pipedrive__name="Somebody else")
+    system.hull.incinerate(user(system, 8))
+    system.hull.link(user(system, 11), account(system, 1), system.hull.clock())
+    system.hull.unlink(user(system, 12))
+    system.change_rows("DELETE FROM id_mappings WHERE entity = 'person' AND pipedrive_id = 16")
+    swap_hull_ids(system, 21, 22)
+    swallow(system, Entity.PERSON, 26, name="Edited unheard")
+    swallow(system, Entity.PERSON, 31, emails=[])
+    write(system, user(system, 36), pipedrive__owner_id=None)
+    system.company.load("person", {**(system.company.record("person", 41) or {}), "id": 900, "emails": []})
+    system.company.delete_person(46)
+    write(system, account(system, 4), pipedrive__website="https://elsewhere.example.com")
     person = Entity.PERSON.value
     return sorted(
         [
@@ -153,17 +153,17 @@ def plant(world: World) -> list[Seen]:
     )
 
 
-def swap_hull_ids(world: World, one: int, other: int) -> None:
-    ids = {pipedrive_id: user(world, pipedrive_id).id for pipedrive_id in (one, other)}
+def swap_hull_ids(system: SyncSystem, one: int, other: int) -> None:
+    ids = {pipedrive_id: user(system, pipedrive_id).id for pipedrive_id in (one, other)}
     for pipedrive_id, hull_id in ((one, None), (other, ids[one]), (one, ids[other])):
-        world.change_rows(
+        system.change_rows(
             "UPDATE id_mappings SET hull_id = :hull WHERE entity = 'person' AND pipedrive_id = :id",
             hull=hull_id,
             id=pipedrive_id,
         )
 
 
-def test_finds_what_was_planted_and_nothing_else(peace: World) -> None:
+def test_finds_what_was_planted_and_nothing_else(peace: SyncSystem) -> None:
     planted = plant(peace)
 
     report = compare(peace)
@@ -178,7 +178,7 @@ def test_finds_what_was_planted_and_nothing_else(peace: World) -> None:
     ]
 
 
-def test_a_repair_leaves_nothing_to_find(peace: World) -> None:
+def test_a_repair_leaves_nothing_to_find(peace: SyncSystem) -> None:
     planted = plant(peace)
     report = compare(peace)
 
@@ -197,7 +197,7 @@ def test_a_repair_leaves_nothing_to_find(peace: World) -> None:
     assert peace.users()[8]["pipedrive/name"] == "Person 8"
 
 
-def test_what_pipedrive_does_not_have_is_handed_over_as_missing(peace: World) -> None:
+def test_what_pipedrive_does_not_have_is_handed_over_as_missing(peace: SyncSystem) -> None:
     peace.company.delete_person(46)
 
     repair(peace, compare(peace))
@@ -207,7 +207,7 @@ def test_what_pipedrive_does_not_have_is_handed_over_as_missing(peace: World) ->
     ]
 
 
-def test_no_value_of_a_record_is_logged(peace: World) -> None:
+def test_no_value_of_a_record_is_logged(peace: SyncSystem) -> None:
     plant(peace)
 
     with written() as lines:
@@ -217,37 +217,37 @@ def test_no_value_of_a_record_is_logged(peace: World) -> None:
     assert "example.com" not in str(lines)
 
 
-def test_records_that_failed_or_went_without_a_value_are_no_drift(world: World) -> None:
-    fill(world, persons=30, organizations=5)
+def test_records_that_failed_or_went_without_a_value_are_no_drift(system: SyncSystem) -> None:
+    fill(system, persons=30, organizations=5)
     strange = [case[1] for case in (*GOES_WHOLE, *GOES_WITHOUT, *REFUSED)]
     for number, record in enumerate(strange, 100):
         is_numbered = type(record.get("id")) is int
         mail = [{"value": f"odd{number}@example.com", "primary": True}]
         own = {"id": number, **({"emails": mail} if record.get("emails") == raw()["emails"] else {})}
-        world.company.put_raw("person", record | own if is_numbered and record["id"] == 10 else record)
-    settle(world)
+        system.company.put_raw("person", record | own if is_numbered and record["id"] == 10 else record)
+    settle(system)
 
-    report = compare(world)
+    report = compare(system)
 
     assert seen(report) == []
     assert {reason for reason, count in part_of(report).failed.items() if count} == {"no_id", "no_update_time"}
 
 
-def test_two_with_one_e_mail_shells_and_deleted_ones_are_no_drift(world: World) -> None:
-    fill(world, persons=10, organizations=3)
+def test_two_with_one_e_mail_shells_and_deleted_ones_are_no_drift(system: SyncSystem) -> None:
+    fill(system, persons=10, organizations=3)
     for _ in range(2):
-        world.company.create_person(name="Twin", emails=[{"value": "twin@example.com", "primary": True}])
-    world.company.put_raw("person", raw(id=70, org_id=999))
-    world.company.put_raw("person", raw(id=71, is_deleted=True, emails=[]))
-    settle(world)
+        system.company.create_person(name="Twin", emails=[{"value": "twin@example.com", "primary": True}])
+    system.company.put_raw("person", raw(id=70, org_id=999))
+    system.company.put_raw("person", raw(id=71, is_deleted=True, emails=[]))
+    settle(system)
 
-    report = compare(world)
+    report = compare(system)
 
     assert seen(report) == []
     assert part_of(report, Entity.ORGANIZATION).id_map == {"full": 3, "shell": 1}
 
 
-def test_what_is_known_to_have_departed_is_not_extra(peace: World) -> None:
+def test_what_is_known_to_have_departed_is_not_extra(peace: SyncSystem) -> None:
     for pipedrive_id, state in ((46, "deleted"), (47, "gone"), (48, "merged")):
         peace.company.delete_person(pipedrive_id)
         peace.change_rows(
@@ -262,7 +262,7 @@ def test_what_is_known_to_have_departed_is_not_extra(peace: World) -> None:
 
 
 @pytest.mark.parametrize("entity", list(Entity))
-def test_a_departed_one_that_hull_still_shows_is_found_and_marked(peace: World, entity: Entity) -> None:
+def test_a_departed_one_that_hull_still_shows_is_found_and_marked(peace: SyncSystem, entity: Entity) -> None:
     peace.change_settings(support_user_deletion=True, support_account_deletion=True)
     settle(peace)
     held = (user if entity is Entity.PERSON else account)(peace, 3)
@@ -283,7 +283,9 @@ def test_a_departed_one_that_hull_still_shows_is_found_and_marked(peace: World, 
     assert seen(compare(peace)) == []
 
 
-def test_a_merged_one_that_hull_did_not_join_is_found_and_joined(peace: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merged_one_that_hull_did_not_join_is_found_and_joined(
+    peace: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Hull lost the message: nothing answers an alias."""
     peace.change_settings(support_user_deletion=True)
     settle(peace)
@@ -304,7 +306,7 @@ def test_a_merged_one_that_hull_did_not_join_is_found_and_joined(peace: World, m
     assert seen(compare(peace)) == []
 
 
-def test_where_deletions_are_not_wanted_hull_shows_the_id_by_right(peace: World) -> None:
+def test_where_deletions_are_not_wanted_hull_shows_the_id_by_right(peace: SyncSystem) -> None:
     peace.company.delete("person", 3)
     peace.fetch(Entity.PERSON)
     go_on(peace)
@@ -313,13 +315,13 @@ def test_where_deletions_are_not_wanted_hull_shows_the_id_by_right(peace: World)
     assert seen(compare(peace)) == []
 
 
-def test_a_record_that_came_back_is_unmapped(peace: World) -> None:
+def test_a_record_that_came_back_is_unmapped(peace: SyncSystem) -> None:
     peace.change_rows("UPDATE id_mappings SET state = 'deleted' WHERE entity = 'person' AND pipedrive_id = 46")
 
     assert seen(compare(peace)) == [("unmapped", "person", 46)]
 
 
-def test_what_changed_just_now_is_not_drift(peace: World) -> None:
+def test_what_changed_just_now_is_not_drift(peace: SyncSystem) -> None:
     peace.company.edit_person(5, name="Changed just now")
 
     report = compare(peace)
@@ -328,7 +330,7 @@ def test_what_changed_just_now_is_not_drift(peace: World) -> None:
     assert part_of(report).pending == {"an edit of the last ten minutes": 1}
 
 
-def test_what_was_delivered_just_now_may_not_be_in_the_search_yet(peace: World) -> None:
+def test_what_was_delivered_just_now_may_not_be_in_the_search_yet(peace: SyncSystem) -> None:
     write(peace, user(peace, 5), pipedrive__name="Older")
     peace.change_rows("UPDATE id_mappings SET updated_at = now() WHERE entity = 'person' AND pipedrive_id = 5")
 
@@ -337,7 +339,7 @@ def test_what_was_delivered_just_now_may_not_be_in_the_search_yet(peace: World) 
     assert (seen(report), part_of(report).pending) == ([], {"a delivery of the last minute": 1})
 
 
-def test_while_a_fetch_is_under_way_nothing_is_drift(peace: World) -> None:
+def test_while_a_fetch_is_under_way_nothing_is_drift(peace: SyncSystem) -> None:
     write(peace, user(peace, 5), pipedrive__name="Older")
     peace.start(Entity.PERSON)
 
@@ -346,7 +348,7 @@ def test_while_a_fetch_is_under_way_nothing_is_drift(peace: World) -> None:
     assert (seen(report), part_of(report).pending) == ([], {"a fetch in flight": 1})
 
 
-def test_a_fetch_of_what_changed_lately_excuses_no_other_record(peace: World) -> None:
+def test_a_fetch_of_what_changed_lately_excuses_no_other_record(peace: SyncSystem) -> None:
     write(peace, user(peace, 5), pipedrive__name="Older")
     peace.start(Entity.PERSON)
     peace.change_rows(
@@ -356,7 +358,7 @@ def test_a_fetch_of_what_changed_lately_excuses_no_other_record(peace: World) ->
     assert seen(compare(peace)) == [("different", "person", 5)]
 
 
-def test_a_change_of_the_user_that_waits_to_go_out_is_not_drift(peace: World) -> None:
+def test_a_change_of_the_user_that_waits_to_go_out_is_not_drift(peace: SyncSystem) -> None:
     write(peace, user(peace, 5), pipedrive__name="Newer")
     peace.change_rows(
         "INSERT INTO changes (connector_key, direction, entity, record_id, cause)"
@@ -368,7 +370,7 @@ def test_a_change_of_the_user_that_waits_to_go_out_is_not_drift(peace: World) ->
     assert seen(compare(peace)) == []
 
 
-def test_an_open_failure_is_told_apart_from_drift(peace: World) -> None:
+def test_an_open_failure_is_told_apart_from_drift(peace: SyncSystem) -> None:
     swallow(peace, Entity.PERSON, 5, name="Never came through")
     peace.change_rows(
         "INSERT INTO failures (connector_key, kind, subject, direction, entity, record_id, stage, reason, detail, fingerprint)"
@@ -381,7 +383,7 @@ def test_an_open_failure_is_told_apart_from_drift(peace: World) -> None:
     assert (seen(report), part_of(report).failed) == ([], {"internal_error": 1})
 
 
-def test_two_that_hull_has_merged_are_told_by_their_reason(peace: World) -> None:
+def test_two_that_hull_has_merged_are_told_by_their_reason(peace: SyncSystem) -> None:
     peace.hull.identify("user", claims_of(peace, 5, 6), create=False, now=peace.hull.clock())
     peace.change_rows(
         "UPDATE id_mappings SET state = 'conflict', hull_id = NULL WHERE entity = 'person' AND pipedrive_id = 6"
@@ -393,7 +395,7 @@ def test_two_that_hull_has_merged_are_told_by_their_reason(peace: World) -> None
     assert set(part_of(report).failed) == {"two_records_one_hull_id"}
 
 
-def test_a_conflict_that_is_over_is_told_and_repaired(peace: World) -> None:
+def test_a_conflict_that_is_over_is_told_and_repaired(peace: SyncSystem) -> None:
     peace.change_rows(
         "UPDATE id_mappings SET state = 'conflict', hull_id = NULL, resolve_at = now() + interval '1 hour'"
         " WHERE entity = 'person' AND pipedrive_id = 6"
@@ -408,23 +410,23 @@ def test_a_conflict_that_is_over_is_told_and_repaired(peace: World) -> None:
     assert tuple(row) == ("full", user(peace, 6).id)
 
 
-def claims_of(world: World, one: int, other: int) -> Any:
+def claims_of(system: SyncSystem, one: int, other: int) -> Any:
     """What makes Hull merge two Users: the e-mail of one, said with the anonymous id of the other."""
     from sandbox.hull.identity import Claims  # noqa: PLC0415 - only this test merges
 
-    return Claims(None, None, user(world, one).natural, f"pipedrive:{other}")
+    return Claims(None, None, user(system, one).natural, f"pipedrive:{other}")
 
 
-def stranger(world: World, number: int) -> Any:
+def stranger(system: SyncSystem, number: int) -> Any:
     """A User whom somebody else gave a Pipedrive id."""
     from sandbox.hull.identity import Claims  # noqa: PLC0415 - as above
 
-    found = world.hull.identify("user", Claims(None, f"s{number}", None, None), create=True, now=world.hull.clock())
-    write(world, found.entity, pipedrive__id=number)
+    found = system.hull.identify("user", Claims(None, f"s{number}", None, None), create=True, now=system.hull.clock())
+    write(system, found.entity, pipedrive__id=number)
     return found.entity
 
 
-def test_strangers_in_hull_are_found_by_counting_and_left_alone(peace: World) -> None:
+def test_strangers_in_hull_are_found_by_counting_and_left_alone(peace: SyncSystem) -> None:
     numbers = [50_000, *range(1_000, 1_450), 2**40]
     for number in numbers:
         stranger(peace, number)
@@ -441,13 +443,13 @@ def test_strangers_in_hull_are_found_by_counting_and_left_alone(peace: World) ->
     assert peace.rows("SELECT 1 FROM changes") == []
 
 
-def test_what_another_source_wrote_is_not_compared(peace: World) -> None:
+def test_what_another_source_wrote_is_not_compared(peace: SyncSystem) -> None:
     write(peace, user(peace, 5), plan="pro", pipedrive__note="ours to nobody", pipedrive__phone="+1 555 0100")
 
     assert seen(compare(peace)) == []
 
 
-def test_users_need_no_account_where_links_are_off(peace: World) -> None:
+def test_users_need_no_account_where_links_are_off(peace: SyncSystem) -> None:
     peace.hull.unlink(user(peace, 12))
     peace.change_settings(link_users_in_hull=False)
 
@@ -457,7 +459,7 @@ def test_users_need_no_account_where_links_are_off(peace: World) -> None:
     assert part_of(report).outdated == 120
 
 
-def test_an_attribute_mapped_since_the_last_fetch_differs(peace: World) -> None:
+def test_an_attribute_mapped_since_the_last_fetch_differs(peace: SyncSystem) -> None:
     rows = [*default_settings()["incoming_user_attributes"], {"hull": "called", "service": "name"}]
     peace.change_settings(incoming_user_attributes=rows)
 
@@ -467,7 +469,7 @@ def test_an_attribute_mapped_since_the_last_fetch_differs(peace: World) -> None:
     assert {each.differences[0].attribute for each in part_of(report).findings} == {"called"}
 
 
-def test_a_sample_looks_at_no_more_than_was_asked(peace: World) -> None:
+def test_a_sample_looks_at_no_more_than_was_asked(peace: SyncSystem) -> None:
     write(peace, user(peace, 3), pipedrive__name="Somebody else")
 
     whole = compare(peace, sample=400)
@@ -481,7 +483,7 @@ def test_a_sample_looks_at_no_more_than_was_asked(peace: World) -> None:
 @pytest.mark.parametrize("line", ["_compare_page", "_find_strangers", "_recheck", "write", "_keep"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_comparison_whose_worker_is_killed_goes_on_and_finds_the_same(
-    peace: World, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
+    peace: SyncSystem, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
 ) -> None:
     plant(peace)
     whole = compare(peace)
@@ -520,7 +522,7 @@ def test_a_comparison_whose_worker_is_killed_goes_on_and_finds_the_same(
 
 
 def test_waiting_for_the_limit_or_the_budget_is_no_attempt_and_loses_nothing(
-    peace: World, monkeypatch: pytest.MonkeyPatch
+    peace: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(peace)
     whole = compare(peace)
@@ -563,7 +565,7 @@ def test_waiting_for_the_limit_or_the_budget_is_no_attempt_and_loses_nothing(
     assert peace.rows("SELECT 1 FROM failures") == []
 
 
-def test_one_that_is_requested_while_it_runs_is_joined(peace: World) -> None:
+def test_one_that_is_requested_while_it_runs_is_joined(peace: SyncSystem) -> None:
     verify = peace.module("jobs.verify.verify")
     order = verify.VerifyOrder(sample=None, requested_by="ana")
     with transaction() as session:
@@ -575,7 +577,7 @@ def test_one_that_is_requested_while_it_runs_is_joined(peace: World) -> None:
     assert len(peace.rows("SELECT 1 FROM verifications")) == 1
 
 
-def test_what_was_found_is_deleted_a_day_after_the_end(peace: World) -> None:
+def test_what_was_found_is_deleted_a_day_after_the_end(peace: SyncSystem) -> None:
     plant(peace)
     compare(peace)
     peace.change_rows("UPDATE jobs SET ended_at = now() - interval '25 hours'")
@@ -589,7 +591,7 @@ def test_what_was_found_is_deleted_a_day_after_the_end(peace: World) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_repair_whose_worker_is_killed_goes_on_and_repairs_everything(
-    peace: World, monkeypatch: pytest.MonkeyPatch, *, after: bool
+    peace: SyncSystem, monkeypatch: pytest.MonkeyPatch, *, after: bool
 ) -> None:
     planted = plant(peace)
     verify = peace.module("jobs.verify.verify")

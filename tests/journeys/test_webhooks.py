@@ -14,223 +14,223 @@ from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill, in_pipedrive, names
 from tests.logs import written
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @prepared
-def five_persons(world: World) -> None:
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
+def five_persons(system: SyncSystem) -> None:
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
 
 
 @pytest.fixture
-def told(world: World) -> list[dict[str, Any]]:
+def told(system: SyncSystem) -> list[dict[str, Any]]:
     """Five Persons that Hull knows, and a list that fills with what Pipedrive says from here on."""
-    five_persons(world)
-    return listen(world)
+    five_persons(system)
+    return listen(system)
 
 
-def requests(world: World) -> dict[str, int]:
-    return {name: count for name, count in world.pipedrive.ledger.requests.items() if count}
+def requests(system: SyncSystem) -> dict[str, int]:
+    return {name: count for name, count in system.pipedrive.ledger.requests.items() if count}
 
 
-def custom(world: World, name: str) -> str:
-    return next(field.code for field in world.company.custom_fields("person") if field.name == name)
+def custom(system: SyncSystem, name: str) -> str:
+    return next(field.code for field in system.company.custom_fields("person") if field.name == name)
 
 
-def since_then(world: World) -> list[Any]:
+def since_then(system: SyncSystem) -> list[Any]:
     query = "SELECT event, reason, cause, pipedrive_id FROM sync_events WHERE cause <> 'fetch' ORDER BY id"
-    return [tuple(row) for row in world.rows(query)]
+    return [tuple(row) for row in system.rows(query)]
 
 
-def test_a_new_person_in_pipedrive_becomes_a_user_in_hull(world: World) -> None:
-    world.fetch(Entity.PERSON)
-    said = listen(world)
-    world.company.create_organization(name="Acme")
-    world.company.create_person(name="Ada", emails=[{"value": "Ada@Example.com", "primary": True}], org_id=1)
+def test_a_new_person_in_pipedrive_becomes_a_user_in_hull(system: SyncSystem) -> None:
+    system.fetch(Entity.PERSON)
+    said = listen(system)
+    system.company.create_organization(name="Acme")
+    system.company.create_person(name="Ada", emails=[{"value": "Ada@Example.com", "primary": True}], org_id=1)
 
-    deliver(world, *said)
-    world.work()
+    deliver(system, *said)
+    system.work()
 
-    user, account = world.users()[1], world.accounts()[1]
+    user, account = system.users()[1], system.accounts()[1]
     assert (user["email"], user["pipedrive/name"]) == ("ada@example.com", "Ada")
     assert (account["pipedrive/name"], user["account_id"]) == ("Acme", account["id"])
-    assert [tuple(row) for row in world.rows("SELECT state, reason FROM deliveries")] == [("folded", None)] * 2
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert [tuple(row) for row in system.rows("SELECT state, reason FROM deliveries")] == [("folded", None)] * 2
+    assert system.rows("SELECT 1 FROM changes") == []
 
 
-def test_a_whole_payload_costs_no_request(world: World, told: list[Any]) -> None:
-    before = requests(world)
-    world.company.edit_person(3, name="Edited", emails=[{"value": "new@example.com", "primary": True}])
+def test_a_whole_payload_costs_no_request(system: SyncSystem, told: list[Any]) -> None:
+    before = requests(system)
+    system.company.edit_person(3, name="Edited", emails=[{"value": "new@example.com", "primary": True}])
 
-    deliver(world, *told)
+    deliver(system, *told)
     with written("info") as lines:
-        world.work()
+        system.work()
 
-    assert requests(world) == before
-    assert (world.users()[3]["pipedrive/name"], world.users()[3]["email"]) == ("Edited", "new@example.com")
-    assert since_then(world) == [("incoming.user.success", None, "webhook", 3)]
+    assert requests(system) == before
+    assert (system.users()[3]["pipedrive/name"], system.users()[3]["email"]) == ("Edited", "new@example.com")
+    assert since_then(system) == [("incoming.user.success", None, "webhook", 3)]
     mine = [line for line in lines if line["event"] == "incoming.user.success"]
     assert [(line["pipedrive_id"], line["effect"]) for line in mine] == [(3, "changed")]
 
 
-def test_repeated_deliveries_fold_into_one_change(world: World, told: list[Any]) -> None:
+def test_repeated_deliveries_fold_into_one_change(system: SyncSystem, told: list[Any]) -> None:
     for name in ("One", "Two", "Three"):
-        world.company.edit_person(3, name=name)
-    said = world.hull.received.count
+        system.company.edit_person(3, name=name)
+    said = system.hull.received.count
 
-    deliver(world, *told, *told)
-    world.work()
+    deliver(system, *told, *told)
+    system.work()
 
-    assert len(world.rows("SELECT 1 FROM deliveries")) == 3
-    assert names(world)[3] == "Three"
-    assert world.hull.received.count == said + 1
+    assert len(system.rows("SELECT 1 FROM deliveries")) == 3
+    assert names(system)[3] == "Three"
+    assert system.hull.received.count == said + 1
 
 
-def test_the_same_change_told_twice_is_sent_once(world: World, told: list[Any]) -> None:
-    world.company.edit_person(3, name="Edited")
-    deliver(world, *told)
-    world.work()
-    said, logged = world.hull.received.count, len(world.events())
+def test_the_same_change_told_twice_is_sent_once(system: SyncSystem, told: list[Any]) -> None:
+    system.company.edit_person(3, name="Edited")
+    deliver(system, *told)
+    system.work()
+    said, logged = system.hull.received.count, len(system.events())
 
     told[0]["meta"]["id"] = "another delivery of the same"
-    deliver(world, *told)
-    world.work()
+    deliver(system, *told)
+    system.work()
 
-    assert (world.hull.received.count, len(world.events())) == (said, logged)
+    assert (system.hull.received.count, len(system.events())) == (said, logged)
 
 
-def test_a_custom_field_the_webhook_leaves_open_is_read_again(world: World) -> None:
+def test_a_custom_field_the_webhook_leaves_open_is_read_again(system: SyncSystem) -> None:
     """Webhooks leave out custom fields that are unset: whether one was emptied, only a read can tell."""
-    code = custom(world, "Customer number")
-    world.change_settings(incoming_user_attributes=[{"hull": "number", "service": code}])
-    world.company.create_person(name="Ada", custom_fields={code: "C-1"})
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
-    world.company.edit_person(1, name="Ada L.")
+    code = custom(system, "Customer number")
+    system.change_settings(incoming_user_attributes=[{"hull": "number", "service": code}])
+    system.company.create_person(name="Ada", custom_fields={code: "C-1"})
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
+    system.company.edit_person(1, name="Ada L.")
     del said[0]["data"]["custom_fields"][code]
-    before = requests(world)["list"]
+    before = requests(system)["list"]
 
-    deliver(world, *said)
-    world.work()
+    deliver(system, *said)
+    system.work()
 
-    assert requests(world)["list"] == before + 1
-    assert world.users()[1]["number"] == "C-1"
+    assert requests(system)["list"] == before + 1
+    assert system.users()[1]["number"] == "C-1"
 
 
-def test_a_custom_field_that_was_emptied_is_cleared_in_hull(world: World) -> None:
-    code = custom(world, "Customer number")
-    world.change_settings(incoming_user_attributes=[{"hull": "number", "service": code}])
-    world.company.create_person(name="Ada", custom_fields={code: "C-1"})
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
-    before = requests(world)["list"]
-    world.company.edit_person(1, custom_fields={code: None})
+def test_a_custom_field_that_was_emptied_is_cleared_in_hull(system: SyncSystem) -> None:
+    code = custom(system, "Customer number")
+    system.change_settings(incoming_user_attributes=[{"hull": "number", "service": code}])
+    system.company.create_person(name="Ada", custom_fields={code: "C-1"})
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
+    before = requests(system)["list"]
+    system.company.edit_person(1, custom_fields={code: None})
 
-    deliver(world, *said)
-    world.work()
+    deliver(system, *said)
+    system.work()
 
-    assert world.users()[1].get("number") is None
-    assert requests(world)["list"] == before
+    assert system.users()[1].get("number") is None
+    assert requests(system)["list"] == before
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_a_field_webhooks_never_carry_is_not_lost(world: World, snapshot: bool) -> None:
+def test_a_field_webhooks_never_carry_is_not_lost(system: SyncSystem, snapshot: bool) -> None:
     """`open_deals_count` comes only when it is asked for, and never with a webhook."""
-    world.change_settings(
+    system.change_settings(
         incoming_user_attributes=[
             {"hull": "name", "service": "name"},
             {"hull": "deals", "service": "open_deals_count"},
         ]
     )
-    said = listen(world)
-    world.company.create_person(name="Ada")
+    said = listen(system)
+    system.company.create_person(name="Ada")
     if snapshot:
-        world.fetch(Entity.PERSON)
-    fetched = world.company.edit_person(1, name="Ada L.")
+        system.fetch(Entity.PERSON)
+    fetched = system.company.edit_person(1, name="Ada L.")
     assert fetched is not None
 
-    deliver(world, *said)
-    world.work()
-    by_webhook = dict(world.users()[1])
-    world.fetch(Entity.PERSON)
+    deliver(system, *said)
+    system.work()
+    by_webhook = dict(system.users()[1])
+    system.fetch(Entity.PERSON)
 
     assert by_webhook["name"] == "Ada L."
     assert by_webhook.get("deals") is not None
-    assert by_webhook["deals"] == world.users()[1]["deals"]
-    assert [event for event in world.events() if event[1] is not None] == []
+    assert by_webhook["deals"] == system.users()[1]["deals"]
+    assert [event for event in system.events() if event[1] is not None] == []
 
 
-def test_a_reading_by_id_and_a_fetch_of_one_state_are_the_same(world: World) -> None:
+def test_a_reading_by_id_and_a_fetch_of_one_state_are_the_same(system: SyncSystem) -> None:
     """Otherwise every re-read would be undone by the next fetch, and the other way round."""
     rows = [{"hull": name, "service": name} for name in ("name", "open_deals_count", "smart_bcc_email", "add_time")]
-    world.change_settings(incoming_user_attributes=rows)
-    fill(world, persons=3, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
-    world.company.edit_person(2, name="Edited")
+    system.change_settings(incoming_user_attributes=rows)
+    fill(system, persons=3, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
+    system.company.edit_person(2, name="Edited")
     said[0]["data"]["update_time"] = "2020-01-01T00:00:00Z"
-    deliver(world, *said)
-    world.work()
-    sent = world.hull.received.count
+    deliver(system, *said)
+    system.work()
+    sent = system.hull.received.count
 
-    run = world.fetch(Entity.PERSON, changed_only=True)
+    run = system.fetch(Entity.PERSON, changed_only=True)
 
     assert (run.changed, run.new) == (0, 0)
-    assert world.hull.received.count == sent
+    assert system.hull.received.count == sent
 
 
-def test_a_webhook_and_a_fetch_of_one_state_are_the_same(world: World) -> None:
-    rows = [{"hull": field.code, "service": field.code} for field in world.company.custom_fields("person")]
-    world.change_settings(incoming_user_attributes=[*rows, {"hull": "name", "service": "name"}])
+def test_a_webhook_and_a_fetch_of_one_state_are_the_same(system: SyncSystem) -> None:
+    rows = [{"hull": field.code, "service": field.code} for field in system.company.custom_fields("person")]
+    system.change_settings(incoming_user_attributes=[*rows, {"hull": "name", "service": "name"}])
     from sandbox.company import Company  # noqa: PLC0415
 
     filled = Company(seed=11, persons=20, organizations=5)
     for body in filled.export("person"):
-        world.company.load("person", json.loads(body))
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
-    for number in in_pipedrive(world):
-        world.company.edit_person(number, name=f"Edited {number}")
-    before = requests(world)["list"]
-    deliver(world, *said)
-    world.work()
-    sent, listed = world.hull.received.count, requests(world)["list"]
+        system.company.load("person", json.loads(body))
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
+    for number in in_pipedrive(system):
+        system.company.edit_person(number, name=f"Edited {number}")
+    before = requests(system)["list"]
+    deliver(system, *said)
+    system.work()
+    sent, listed = system.hull.received.count, requests(system)["list"]
 
-    run = world.fetch(Entity.PERSON, changed_only=True)
+    run = system.fetch(Entity.PERSON, changed_only=True)
 
     assert run.changed == 0
-    assert world.hull.received.count == sent
+    assert system.hull.received.count == sent
     assert listed <= before + 1
 
 
-def test_a_record_that_is_gone_is_told_and_not_retried(world: World, told: list[Any]) -> None:
-    world.company.edit_person(3, name="Edited")
-    world.company.delete_person(3)
+def test_a_record_that_is_gone_is_told_and_not_retried(system: SyncSystem, told: list[Any]) -> None:
+    system.company.edit_person(3, name="Edited")
+    system.company.delete_person(3)
 
-    deliver(world, *told)
-    world.work()
+    deliver(system, *told)
+    system.work()
 
-    assert since_then(world) == [("incoming.user.skip", "deletion_not_supported", "webhook", 3)]
-    assert world.rows("SELECT 1 FROM changes") == []
-    assert world.rows("SELECT 1 FROM failures") == []
+    assert since_then(system) == [("incoming.user.skip", "deletion_not_supported", "webhook", 3)]
+    assert system.rows("SELECT 1 FROM changes") == []
+    assert system.rows("SELECT 1 FROM failures") == []
 
 
-def test_what_is_not_synchronised_is_refused_by_name(world: World) -> None:
+def test_what_is_not_synchronised_is_refused_by_name(system: SyncSystem) -> None:
     deal = {"meta": {"entity": "deal", "action": "change", "entity_id": "5", "timestamp": "2026-01-01T00:00:00.000Z"}}
 
-    deliver(world, deal)
-    world.work()
+    deliver(system, deal)
+    system.work()
 
-    assert [tuple(row) for row in world.rows("SELECT state, reason FROM deliveries")] == [
+    assert [tuple(row) for row in system.rows("SELECT state, reason FROM deliveries")] == [
         ("refused", "not_synchronised")
     ]
-    assert world.events() == [("incoming.job.skip", "not_synchronised", None)]
+    assert system.events() == [("incoming.job.skip", "not_synchronised", None)]
 
 
 MALFORMED: list[Any] = [
@@ -251,16 +251,16 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize("body", MALFORMED, ids=lambda body: str(body)[:40])
-def test_a_malformed_delivery_holds_up_nobody(world: World, told: list[Any], body: Any) -> None:
-    world.company.edit_person(3, name="Edited")
+def test_a_malformed_delivery_holds_up_nobody(system: SyncSystem, told: list[Any], body: Any) -> None:
+    system.company.edit_person(3, name="Edited")
 
-    deliver(world, body, *told)
-    world.work()
+    deliver(system, body, *told)
+    system.work()
 
-    assert names(world)[3] == "Edited"
-    states = [row.state for row in world.rows("SELECT state FROM deliveries ORDER BY id")]
+    assert names(system)[3] == "Edited"
+    states = [row.state for row in system.rows("SELECT state FROM deliveries ORDER BY id")]
     assert states == ["refused", "folded"]
-    (told,) = world.rows(
+    (told,) = system.rows(
         "SELECT event, reason, detail FROM sync_events WHERE reason IN ('webhook_malformed', 'webhook_nameless')"
     )
     assert told.event == "incoming.job.error"
@@ -292,218 +292,218 @@ HALF: list[Any] = [
 @pytest.mark.parametrize(
     "body", HALF, ids=["no data", "null", "list", "other id", "previous text", "custom text", "no time", "odd values"]
 )
-def test_a_payload_that_cannot_be_used_is_only_a_hint(world: World, told: list[Any], body: Any) -> None:
+def test_a_payload_that_cannot_be_used_is_only_a_hint(system: SyncSystem, told: list[Any], body: Any) -> None:
     """Its head names a record: that is read again, and the others of its batch go on."""
-    world.company.edit_person(2, name="Neighbour")
-    world.company.edit_person(3, name="Edited")
+    system.company.edit_person(2, name="Neighbour")
+    system.company.edit_person(3, name="Edited")
 
-    deliver(world, told[0], body)
-    world.work()
+    deliver(system, told[0], body)
+    system.work()
 
-    assert names(world) == in_pipedrive(world)
-    assert world.rows("SELECT 1 FROM failures") == []
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert names(system) == in_pipedrive(system)
+    assert system.rows("SELECT 1 FROM failures") == []
+    assert system.rows("SELECT 1 FROM changes") == []
 
 
-def test_a_malformed_record_in_a_webhook_leaves_the_others_alone(world: World, told: list[Any]) -> None:
+def test_a_malformed_record_in_a_webhook_leaves_the_others_alone(system: SyncSystem, told: list[Any]) -> None:
     for number in (2, 3, 4):
-        world.company.edit_person(number, name=f"Edited {number}")
+        system.company.edit_person(number, name=f"Edited {number}")
     told[1]["data"]["name"] = "Od\ud800d"
 
-    deliver(world, *told)
-    world.work()
+    deliver(system, *told)
+    system.work()
 
-    assert (names(world)[2], names(world)[4]) == ("Edited 2", "Edited 4")
-    assert [event for event in since_then(world) if event[1]] == [
+    assert (names(system)[2], names(system)[4]) == ("Edited 2", "Edited 4")
+    assert [event for event in since_then(system) if event[1]] == [
         ("incoming.user.error", "unusable_text", "webhook", 3)
     ]
 
 
 def test_a_newer_delivery_while_the_batch_is_at_work_is_not_lost(
-    world: World, told: list[Any], monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, told: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.company.edit_person(3, name="First")
-    deliver(world, told[0])
+    system.company.edit_person(3, name="First")
+    deliver(system, told[0])
     real, once = HullClient.post_batches, []
 
     def tell_more(self: Any, *args: Any, **options: Any) -> Any:
         if not once:
             once.append(1)
-            world.company.edit_person(3, name="Second")
+            system.company.edit_person(3, name="Second")
             told[1]["data"]["update_time"] = soon()
-            deliver(world, told[1])
-            world.module("sync.changes.dispatch").dispatch_changes()
+            deliver(system, told[1])
+            system.module("sync.changes.dispatch").dispatch_changes()
         return real(self, *args, **options)
 
     monkeypatch.setattr(HullClient, "post_batches", tell_more)
-    world.work()
+    system.work()
 
-    assert names(world)[3] == "Second"
-    assert world.rows("SELECT 1 FROM changes") == []
-    assert len(world.rows("SELECT 1 FROM batches WHERE queue = 'live'")) == 2
+    assert names(system)[3] == "Second"
+    assert system.rows("SELECT 1 FROM changes") == []
+    assert len(system.rows("SELECT 1 FROM batches WHERE queue = 'live'")) == 2
 
 
-def test_one_record_is_never_in_two_batches_at_once(world: World, told: list[Any]) -> None:
-    world.company.edit_person(3, name="First")
-    deliver(world, told[0])
-    world.module("sync.changes.dispatch").dispatch_changes()
-    world.company.edit_person(3, name="Second")
-    deliver(world, told[1])
+def test_one_record_is_never_in_two_batches_at_once(system: SyncSystem, told: list[Any]) -> None:
+    system.company.edit_person(3, name="First")
+    deliver(system, told[0])
+    system.module("sync.changes.dispatch").dispatch_changes()
+    system.company.edit_person(3, name="Second")
+    deliver(system, told[1])
 
-    made = world.module("sync.changes.dispatch").dispatch_changes()
+    made = system.module("sync.changes.dispatch").dispatch_changes()
 
     assert made == 0
-    assert [tuple(row) for row in world.rows("SELECT revision, claimed_revision FROM changes")] == [(2, 1)]
+    assert [tuple(row) for row in system.rows("SELECT revision, claimed_revision FROM changes")] == [(2, 1)]
 
 
 def test_a_failed_batch_does_not_block_a_later_delivery(
-    world: World, told: list[Any], monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, told: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.company.edit_person(3, name="First")
-    deliver(world, told[0])
+    system.company.edit_person(3, name="First")
+    deliver(system, told[0])
     with monkeypatch.context() as patch:
-        patch.setattr(world.module("tasks.incoming"), "transform_batch", lambda _batch: 1 / 0)
-        world.work()
-    world.company.edit_person(3, name="Second")
+        patch.setattr(system.module("tasks.incoming"), "transform_batch", lambda _batch: 1 / 0)
+        system.work()
+    system.company.edit_person(3, name="Second")
 
-    deliver(world, told[1])
-    world.work()
+    deliver(system, told[1])
+    system.work()
 
-    assert names(world)[3] == "Second"
-    (failure,) = world.rows("SELECT reason, stage FROM failures WHERE state = 'open'")
+    assert names(system)[3] == "Second"
+    (failure,) = system.rows("SELECT reason, stage FROM failures WHERE state = 'open'")
     assert tuple(failure) == ("internal_error", "transform")
 
 
-def test_a_webhook_before_any_fetch_says_what_a_fetch_would(world: World) -> None:
+def test_a_webhook_before_any_fetch_says_what_a_fetch_would(system: SyncSystem) -> None:
     """Without the field definitions an option would arrive as its number, and the next fetch would change it."""
-    code = custom(world, "Lead source")
-    options = next(field for field in world.company.custom_fields("person") if field.code == code).options
-    world.change_settings(incoming_user_attributes=[{"hull": "source", "service": code}])
-    said = listen(world)
-    world.company.create_person(name="Ada", custom_fields={code: options[0].id})
+    code = custom(system, "Lead source")
+    options = next(field for field in system.company.custom_fields("person") if field.code == code).options
+    system.change_settings(incoming_user_attributes=[{"hull": "source", "service": code}])
+    said = listen(system)
+    system.company.create_person(name="Ada", custom_fields={code: options[0].id})
 
-    deliver(world, *said)
-    world.work()
-    by_webhook = world.users()[1].get("source")
-    run = world.fetch(Entity.PERSON, changed_only=True)
+    deliver(system, *said)
+    system.work()
+    by_webhook = system.users()[1].get("source")
+    run = system.fetch(Entity.PERSON, changed_only=True)
 
     assert by_webhook == options[0].label
-    assert (run.changed, world.users()[1]["source"]) == (0, options[0].label)
+    assert (run.changed, system.users()[1]["source"]) == (0, options[0].label)
 
 
-def test_half_a_surrogate_pair_in_an_unmapped_field_stops_nothing(world: World) -> None:
-    fill(world, persons=2, organizations=0)
-    record = world.company.record("person", 1)
+def test_half_a_surrogate_pair_in_an_unmapped_field_stops_nothing(system: SyncSystem) -> None:
+    fill(system, persons=2, organizations=0)
+    record = system.company.record("person", 1)
     assert record is not None
-    world.company.put_raw("person", {**record, "nickname": "Od\ud800d"})
-    age_others = world.fetch(Entity.PERSON)
-    said = listen(world)
+    system.company.put_raw("person", {**record, "nickname": "Od\ud800d"})
+    age_others = system.fetch(Entity.PERSON)
+    said = listen(system)
     for number in (1, 2):
-        world.company.edit_person(number, name=f"Edited {number}")
+        system.company.edit_person(number, name=f"Edited {number}")
         said[-1]["data"]["update_time"] = soon()
 
-    deliver(world, *said)
-    world.work()
+    deliver(system, *said)
+    system.work()
 
     assert age_others.state == "done"
-    assert names(world) == {1: "Edited 1", 2: "Edited 2"}
+    assert names(system) == {1: "Edited 1", 2: "Edited 2"}
 
 
-def test_many_changes_are_read_a_hundred_to_a_request(world: World) -> None:
-    fill(world, persons=230, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
+def test_many_changes_are_read_a_hundred_to_a_request(system: SyncSystem) -> None:
+    fill(system, persons=230, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
     for number in range(1, 231):
-        world.company.edit_person(number, name=f"Edited {number}")
+        system.company.edit_person(number, name=f"Edited {number}")
     for webhook in said:
         webhook["data"]["update_time"] = "2020-01-01T00:00:00Z"
-    before = requests(world)["list"]
+    before = requests(system)["list"]
 
-    deliver(world, *said)
-    world.work()
+    deliver(system, *said)
+    system.work()
 
-    assert requests(world)["list"] - before == 3
-    assert names(world) == in_pipedrive(world)
-
-
-def test_organizations_are_carried_over_before_persons(world: World) -> None:
-    said = listen(world)
-    world.company.create_person(name="Ada")
-    world.company.create_organization(name="Acme")
-
-    deliver(world, *said)
-    world.module("sync.changes.dispatch").dispatch_changes()
-
-    assert [row.entity for row in world.rows("SELECT entity FROM batches ORDER BY id")] == ["organization", "person"]
+    assert requests(system)["list"] - before == 3
+    assert names(system) == in_pipedrive(system)
 
 
-def test_a_webhook_that_says_what_is_known_costs_no_request(world: World, told: list[Any]) -> None:
+def test_organizations_are_carried_over_before_persons(system: SyncSystem) -> None:
+    said = listen(system)
+    system.company.create_person(name="Ada")
+    system.company.create_organization(name="Acme")
+
+    deliver(system, *said)
+    system.module("sync.changes.dispatch").dispatch_changes()
+
+    assert [row.entity for row in system.rows("SELECT entity FROM batches ORDER BY id")] == ["organization", "person"]
+
+
+def test_a_webhook_that_says_what_is_known_costs_no_request(system: SyncSystem, told: list[Any]) -> None:
     """The echo of a write of ours has the very second of the answer that was carried over."""
-    world.company.edit_person(3, name="Edited")
-    deliver(world, told[0])
-    world.work()
-    before, sent = requests(world), world.hull.received.count
+    system.company.edit_person(3, name="Edited")
+    deliver(system, told[0])
+    system.work()
+    before, sent = requests(system), system.hull.received.count
 
     told[0]["meta"]["id"] = "the same once more"
-    deliver(world, told[0])
-    world.work()
+    deliver(system, told[0])
+    system.work()
 
-    assert requests(world) == before
-    assert world.hull.received.count == sent
+    assert requests(system) == before
+    assert system.hull.received.count == sent
 
 
-def test_another_content_of_the_same_second_is_read_again(world: World, told: list[Any]) -> None:
-    world.company.edit_person(3, name="Edited")
-    deliver(world, told[0])
-    world.work()
-    before = requests(world)["list"]
+def test_another_content_of_the_same_second_is_read_again(system: SyncSystem, told: list[Any]) -> None:
+    system.company.edit_person(3, name="Edited")
+    deliver(system, told[0])
+    system.work()
+    before = requests(system)["list"]
 
     told[0]["meta"]["id"] = "another"
     told[0]["data"]["name"] = "Never there"
-    deliver(world, told[0])
-    world.work()
+    deliver(system, told[0])
+    system.work()
 
-    assert requests(world)["list"] == before + 1
-    assert names(world)[3] == "Edited"
+    assert requests(system)["list"] == before + 1
+    assert names(system)[3] == "Edited"
 
 
-def test_a_user_that_a_webhook_created_says_so(world: World, told: list[Any]) -> None:
+def test_a_user_that_a_webhook_created_says_so(system: SyncSystem, told: list[Any]) -> None:
     """Created and edited before anybody looked: still created by webhook. Others, and Accounts, never say it."""
-    ada = world.company.create_person(name="Ada")["id"]
-    world.company.edit_person(ada, name="Ada Lovelace")
-    acme = world.company.create_organization(name="Acme")["id"]
-    world.company.edit_person(3, name="Edited")
+    ada = system.company.create_person(name="Ada")["id"]
+    system.company.edit_person(ada, name="Ada Lovelace")
+    acme = system.company.create_organization(name="Acme")["id"]
+    system.company.edit_person(3, name="Edited")
 
-    deliver(world, *told)
-    world.work()
+    deliver(system, *told)
+    system.work()
 
-    marked = {number for number, user in world.users().items() if user.get("pipedrive/created_by_webhook") is True}
-    assert (marked, names(world)[ada]) == ({ada}, "Ada Lovelace")
-    assert "pipedrive/created_by_webhook" not in world.accounts()[acme]
+    marked = {number for number, user in system.users().items() if user.get("pipedrive/created_by_webhook") is True}
+    assert (marked, names(system)[ada]) == ({ada}, "Ada Lovelace")
+    assert "pipedrive/created_by_webhook" not in system.accounts()[acme]
 
 
-def test_a_fetch_leaves_the_mark_of_the_webhook_as_it_is(world: World, told: list[Any]) -> None:
-    ada = world.company.create_person(name="Ada")["id"]
-    deliver(world, *told)
-    world.work()
+def test_a_fetch_leaves_the_mark_of_the_webhook_as_it_is(system: SyncSystem, told: list[Any]) -> None:
+    ada = system.company.create_person(name="Ada")["id"]
+    deliver(system, *told)
+    system.work()
 
-    run = world.fetch(Entity.PERSON, changed_only=True)
-    world.company.edit_person(ada, name="Ada Lovelace")
-    world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON, changed_only=True)
+    system.company.edit_person(ada, name="Ada Lovelace")
+    system.fetch(Entity.PERSON)
 
     assert run.changed == 0
-    assert world.users()[ada]["pipedrive/created_by_webhook"] is True
+    assert system.users()[ada]["pipedrive/created_by_webhook"] is True
 
 
-def test_a_person_that_a_fetch_brought_first_was_not_created_by_webhook(world: World, told: list[Any]) -> None:
-    ada = world.company.create_person(name="Ada")["id"]
-    world.fetch(Entity.PERSON)
+def test_a_person_that_a_fetch_brought_first_was_not_created_by_webhook(system: SyncSystem, told: list[Any]) -> None:
+    ada = system.company.create_person(name="Ada")["id"]
+    system.fetch(Entity.PERSON)
 
     told[0]["data"]["update_time"] = soon()
     told[0]["data"]["name"] = "Ada Lovelace"
-    deliver(world, *told)
-    world.work()
+    deliver(system, *told)
+    system.work()
 
-    assert world.users()[ada]["pipedrive/name"] == "Ada Lovelace"
-    assert "pipedrive/created_by_webhook" not in world.users()[ada]
+    assert system.users()[ada]["pipedrive/name"] == "Ada Lovelace"
+    assert "pipedrive/created_by_webhook" not in system.users()[ada]

@@ -18,7 +18,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
-from tests.world import World, make_world
+from tests.system import SyncSystem, make_system
 
 PATIENCE_S = 30.0
 PREFIX = f"test-{uuid4().hex}:"
@@ -28,8 +28,8 @@ PREFIX = f"test-{uuid4().hex}:"
 class Office:
     """What was published for the worker, what failed there, and a bell that rings after each of its tasks."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, system: SyncSystem) -> None:
+        self.system = system
         self.published: list[tuple[str, Any]] = []
         self.failed: list[str] = []
         self.bell = Event()
@@ -49,15 +49,15 @@ class Office:
             self.bell.clear()
 
     def is_idle(self) -> bool:
-        return not self.world.rows("SELECT 1 FROM batches WHERE state IN ('ready', 'running')")
+        return not self.system.rows("SELECT 1 FROM batches WHERE state IN ('ready', 'running')")
 
 
 @pytest.fixture
 def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     """A worker in a thread. The sweeper finds nothing, so that only messages move work."""
     monkeypatch.setattr(batch_queue, "sweep", lambda _session, **_options: [])
-    with make_world(with_broker=True) as world:
-        app, office = world.module("tasks.app").app, Office(world)
+    with make_system(with_broker=True) as system:
+        app, office = system.module("tasks.app").app, Office(system)
         before = {name: app.conf[name] for name in ("broker_url", "broker_transport_options")}
         apart = {**app.conf.broker_transport_options, "global_keyprefix": PREFIX}
         app.conf.update(broker_url=settings().broker_url, broker_transport_options=apart)
@@ -73,72 +73,72 @@ def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
             before_task_publish.disconnect(office.note)
             task_failure.disconnect(office.note_failure)
             task_postrun.disconnect(office.ring)
-            world.module("tasks.app").end_heartbeats()
+            system.module("tasks.app").end_heartbeats()
             app.conf.update(before)
             app._after_fork()
             telemetry.configure("error")
 
 
-def ended(world: World, run_id: int) -> Callable[[], bool]:
-    return lambda: world.run(run_id).state != "running"
+def ended(system: SyncSystem, run_id: int) -> Callable[[], bool]:
+    return lambda: system.run(run_id).state != "running"
 
 
 def test_a_fetch_moves_by_messages_alone(office: Office) -> None:
-    world = office.world
-    fill(world, persons=3 * PAGE, organizations=10)
-    age(world)
+    system = office.system
+    fill(system, persons=3 * PAGE, organizations=10)
+    age(system)
 
-    run_id = world.start(Entity.PERSON)
-    office.wait_until(ended(world, run_id))
+    run_id = system.start(Entity.PERSON)
+    office.wait_until(ended(system, run_id))
 
-    assert world.run(run_id).state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run_id).state == "done"
+    assert names(system) == in_pipedrive(system)
     assert office.failed == []
-    attempts = world.rows("SELECT max(attempts) AS most FROM batches")
+    attempts = system.rows("SELECT max(attempts) AS most FROM batches")
     assert attempts[0].most == 1
 
 
 def test_a_webhook_and_a_notification_travel_by_messages(office: Office) -> None:
-    world = office.world
-    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    fill(world, persons=3, organizations=0)
-    age(world)
-    office.wait_until(ended(world, world.start(Entity.PERSON)))
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
-    said = listen(world)
-    world.company.edit_person(1, name="By webhook")
-    deliver(world, *said)
-    notify(world, {"user": {**world.users()[2], "nickname": "By notification"}, "segments": []})
+    system = office.system
+    system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    fill(system, persons=3, organizations=0)
+    age(system)
+    office.wait_until(ended(system, system.start(Entity.PERSON)))
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
+    said = listen(system)
+    system.company.edit_person(1, name="By webhook")
+    deliver(system, *said)
+    notify(system, {"user": {**system.users()[2], "nickname": "By notification"}, "segments": []})
 
-    world.module("tasks.canvases").wake_control("dispatch")
-    office.wait_until(lambda: names(world) == {1: "By webhook", 2: "By notification", 3: "Person 3"})
+    system.module("tasks.canvases").wake_control("dispatch")
+    office.wait_until(lambda: names(system) == {1: "By webhook", 2: "By notification", 3: "Person 3"})
     office.wait_until(office.is_idle)
 
-    assert in_pipedrive(world)[2] == "By notification"
+    assert in_pipedrive(system)[2] == "By notification"
     assert office.failed == []
-    assert world.rows("SELECT 1 FROM changes") == []
+    assert system.rows("SELECT 1 FROM changes") == []
 
 
 def test_a_stage_that_fails_ends_its_chain_with_a_short_word(office: Office) -> None:
-    world = office.world
-    fill(world, persons=1, organizations=0)
-    world.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body={"error": "canary-words"}, count=None)
+    system = office.system
+    fill(system, persons=1, organizations=0)
+    system.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body={"error": "canary-words"}, count=None)
 
-    run_id = world.start(Entity.PERSON)
-    office.wait_until(ended(world, run_id))
+    run_id = system.start(Entity.PERSON)
+    office.wait_until(ended(system, run_id))
     office.wait_until(lambda: len(office.failed) == 2)
 
     assert sorted(office.failed) == ["bad_request: batch 1, extract", "bad_request: batch 2, extract"]
-    assert world.rows("SELECT 1 FROM batches WHERE stage <> 'extract'") == []
+    assert system.rows("SELECT 1 FROM batches WHERE stage <> 'extract'") == []
 
 
 def test_messages_carry_ids_and_nothing_else(office: Office) -> None:
-    world = office.world
+    system = office.system
     emails = [{"value": "canary@example.com", "primary": True}]
-    world.company.create_person(name="Canary Lovelace", emails=emails)
-    world.company.put_raw("person", {"id": 2, "name": "Canary Broken"})
+    system.company.create_person(name="Canary Lovelace", emails=emails)
+    system.company.put_raw("person", {"id": 2, "name": "Canary Broken"})
 
-    office.wait_until(ended(world, world.start(Entity.PERSON)))
+    office.wait_until(ended(system, system.start(Entity.PERSON)))
     office.wait_until(office.is_idle)
 
     text = json.dumps(office.published, default=str)
@@ -153,6 +153,6 @@ def test_a_process_that_carries_out_live_batches_gives_heartbeats(office: Office
     noted = "SELECT 1 FROM heartbeats WHERE name LIKE 'live process %' AND at > now() - interval '20 s'"
     turns = iter(range(round(PATIENCE_S / 0.05)))
 
-    while not office.world.rows(noted):
+    while not office.system.rows(noted):
         assert next(turns, None) is not None, "no heartbeat"
         Event().wait(0.05)

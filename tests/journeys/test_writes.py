@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.told_by_hull import (
+from tests.journeys.hull_messages import (
     ACME,
     ANN,
     BEN,
@@ -31,7 +31,7 @@ from tests.journeys.told_by_hull import (
     writes,
 )
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 NAME = {"hull": "nickname", "service": "name"}
 WORK: dict[str, Any] = {"value": "ada@work.test", "primary": True, "label": "work"}
@@ -40,69 +40,69 @@ HOME: dict[str, Any] = {"value": "ada@home.test", "primary": False, "label": "ho
 
 @pytest.fixture(autouse=True)
 @prepared
-def joined(world: World) -> None:
+def joined(system: SyncSystem) -> None:
     """Ada is Person 1 and a User, Acme is Organization 1 and an Account."""
-    world.company.create_person(name="Ada Lovelace", emails=[WORK, HOME])
-    world.company.create_organization(name="Acme", website="https://www.acme.com/about")
-    world.change_settings(
+    system.company.create_person(name="Ada Lovelace", emails=[WORK, HOME])
+    system.company.create_organization(name="Acme", website="https://www.acme.com/about")
+    system.change_settings(
         outgoing_user_attributes=[NAME], outgoing_account_attributes=[{"hull": "label", "service": "name"}]
     )
-    know_everything(world)
+    know_everything(system)
 
 
-def ada(world: World, **attributes: Any) -> dict[str, Any]:
+def ada(system: SyncSystem, **attributes: Any) -> dict[str, Any]:
     """A message about Ada: her report as Hull has it, with these on top."""
-    return user(**{**world.users()[1], "hull_id": world.users()[1]["id"], **attributes})
+    return user(**{**system.users()[1], "hull_id": system.users()[1]["id"], **attributes})
 
 
-def acme(world: World, **attributes: Any) -> dict[str, Any]:
-    return account(**{**world.accounts()[1], "hull_id": world.accounts()[1]["id"], **attributes})
+def acme(system: SyncSystem, **attributes: Any) -> dict[str, Any]:
+    return account(**{**system.accounts()[1], "hull_id": system.accounts()[1]["id"], **attributes})
 
 
-def map_users(world: World, **fields: str) -> dict[str, str]:
+def map_users(system: SyncSystem, **fields: str) -> dict[str, str]:
     """Map each attribute to the custom Person field of this name; gives their codes by attribute."""
-    codes = {attribute: code(world, "person", name) for attribute, name in fields.items()}
+    codes = {attribute: code(system, "person", name) for attribute, name in fields.items()}
     rows = [{"hull": attribute, "service": service} for attribute, service in codes.items()]
-    world.change_settings(outgoing_user_attributes=[NAME, *rows])
+    system.change_settings(outgoing_user_attributes=[NAME, *rows])
     return codes
 
 
-def emails(world: World) -> list[tuple[str, bool, str | None]]:
-    return [(each["value"], each["primary"], each.get("label")) for each in person(world, 1)["emails"]]
+def emails(system: SyncSystem) -> list[tuple[str, bool, str | None]]:
+    return [(each["value"], each["primary"], each.get("label")) for each in person(system, 1)["emails"]]
 
 
-def problems(world: World) -> list[tuple[str, str | None]]:
+def problems(system: SyncSystem) -> list[tuple[str, str | None]]:
     """(event, reason) of everything that was told beside successes."""
-    return [each for each in told(world) if each[1] is not None]
+    return [each for each in told(system) if each[1] is not None]
 
 
-def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(world: World) -> None:
-    say(world, ada(world, email="ada@new.test"))
-    say(world, ada(world, email="ADA@new.test "))
+def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(system: SyncSystem) -> None:
+    say(system, ada(system, email="ada@new.test"))
+    say(system, ada(system, email="ADA@new.test "))
 
-    assert emails(world) == [
+    assert emails(system) == [
         ("ada@new.test", True, "work"),
         ("ada@work.test", False, "work"),
         ("ada@home.test", False, "home"),
     ]
-    assert len(writes(world)) == 1
+    assert len(writes(system)) == 1
 
 
-def test_another_of_its_emails_becomes_primary_only_where_emails_are_mapped(world: World) -> None:
-    say(world, ada(world, email="ada@home.test"))
-    unmapped = writes(world)
+def test_another_of_its_emails_becomes_primary_only_where_emails_are_mapped(system: SyncSystem) -> None:
+    say(system, ada(system, email="ada@home.test"))
+    unmapped = writes(system)
 
-    world.change_settings(outgoing_user_attributes=[{"hull": "email", "service": "email"}])
-    say(world, ada(world, email="Ada@Home.test"))
+    system.change_settings(outgoing_user_attributes=[{"hull": "email", "service": "email"}])
+    say(system, ada(system, email="Ada@Home.test"))
 
     assert unmapped == []
-    assert emails(world) == [("ada@home.test", True, "home"), ("ada@work.test", False, "work")]
+    assert emails(system) == [("ada@home.test", True, "home"), ("ada@work.test", False, "work")]
 
 
-def test_a_user_without_an_email_takes_none_away(world: World) -> None:
-    say(world, ada(world, email=None, nickname="Ada King"))
+def test_a_user_without_an_email_takes_none_away(system: SyncSystem) -> None:
+    say(system, ada(system, email=None, nickname="Ada King"))
 
-    assert writes(world) == [("PATCH", 1, {"name": "Ada King"})]
+    assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
 
 
 @pytest.mark.parametrize(
@@ -115,43 +115,45 @@ def test_a_user_without_an_email_takes_none_away(world: World) -> None:
         ({"external_id": "17"}, "17"),
     ],
 )
-def test_a_new_person_is_called_by_the_best_that_hull_has(world: World, report: dict[str, str], name: str) -> None:
-    say(world, user(ANN, **report))
+def test_a_new_person_is_called_by_the_best_that_hull_has(
+    system: SyncSystem, report: dict[str, str], name: str
+) -> None:
+    say(system, user(ANN, **report))
 
-    assert person(world, mapped(world, ANN))["name"] == name
-
-
-def test_a_user_without_any_name_is_kept_for_a_person_and_its_neighbour_goes(world: World) -> None:
-    say(world, user(ANN, phone="+1 555"), user(BEN, nickname="Ben"))
-
-    assert [body["name"] for _, _, body in writes(world)] == ["Ben"]
-    assert failures(world) == [(ANN, "name_missing")]
+    assert person(system, mapped(system, ANN))["name"] == name
 
 
-def test_no_name_is_emptied(world: World) -> None:
-    codes = map_users(world, job="Job title")
-    say(world, ada(world, nickname=None, job="Countess"))
-    say(world, ada(world, nickname="Ada King", job="Countess"))
-    say(world, ada(world, nickname="", job="Programmer"))
+def test_a_user_without_any_name_is_kept_for_a_person_and_its_neighbour_goes(system: SyncSystem) -> None:
+    say(system, user(ANN, phone="+1 555"), user(BEN, nickname="Ben"))
 
-    assert person(world, 1)["name"] == "Ada King"
-    assert person(world, 1)["custom_fields"][codes["job"]] == "Programmer"
-    assert ("outgoing.user.error", "name_missing") in told(world)
+    assert [body["name"] for _, _, body in writes(system)] == ["Ben"]
+    assert failures(system) == [(ANN, "name_missing")]
 
 
-def test_an_organization_that_was_named_by_its_domain_keeps_the_name_that_people_give_it(world: World) -> None:
-    world.change_settings(outgoing_account_attributes=[])
+def test_no_name_is_emptied(system: SyncSystem) -> None:
+    codes = map_users(system, job="Job title")
+    say(system, ada(system, nickname=None, job="Countess"))
+    say(system, ada(system, nickname="Ada King", job="Countess"))
+    say(system, ada(system, nickname="", job="Programmer"))
+
+    assert person(system, 1)["name"] == "Ada King"
+    assert person(system, 1)["custom_fields"][codes["job"]] == "Programmer"
+    assert ("outgoing.user.error", "name_missing") in told(system)
+
+
+def test_an_organization_that_was_named_by_its_domain_keeps_the_name_that_people_give_it(system: SyncSystem) -> None:
+    system.change_settings(outgoing_account_attributes=[])
     entered = {"account_segments": {"entered": as_segments(("vip",)), "left": []}}
-    say(world, account(ACME, domain="new.test", changes=entered))
-    made = mapped(world, ACME) or 0
-    before = organization(world, made)["name"]
-    world.company.edit_organization(made, name="New Ltd")
-    world.fetch(Entity.ORGANIZATION, changed_only=True)
+    say(system, account(ACME, domain="new.test", changes=entered))
+    made = mapped(system, ACME) or 0
+    before = organization(system, made)["name"]
+    system.company.edit_organization(made, name="New Ltd")
+    system.fetch(Entity.ORGANIZATION, changed_only=True)
 
-    say(world, account(ACME, domain="new.test", changes=entered))
-    say(world, account(ACME, domain="newer.test"), is_export=True)
+    say(system, account(ACME, domain="new.test", changes=entered))
+    say(system, account(ACME, domain="newer.test"), is_export=True)
 
-    after = organization(world, made)
+    after = organization(system, made)
     assert (before, after["name"], after["website"]) == ("new.test", "New Ltd", "new.test")
 
 
@@ -177,28 +179,28 @@ VALUES: list[tuple[str, Any, Any]] = [
 
 @pytest.mark.parametrize(("field", "said", "held"), VALUES, ids=[f"{field}: {said}" for field, said, _ in VALUES])
 def test_every_kind_of_field_takes_its_value_once_and_is_emptied_by_null(
-    world: World, field: str, said: Any, held: Any
+    system: SyncSystem, field: str, said: Any, held: Any
 ) -> None:
-    service = map_users(world, value=field)["value"]
-    say(world, ada(world, value=said))
-    first = _labelled(world, service)
-    say(world, ada(world, value=said))
-    again = len(writes(world))
-    say(world, ada(world, value=None))
+    service = map_users(system, value=field)["value"]
+    say(system, ada(system, value=said))
+    first = _labelled(system, service)
+    say(system, ada(system, value=said))
+    again = len(writes(system))
+    say(system, ada(system, value=None))
 
     assert (first, again) == (held, 1)
-    assert person(world, 1)["custom_fields"][service] is None
-    assert told(world) == [
+    assert person(system, 1)["custom_fields"][service] is None
+    assert told(system) == [
         ("outgoing.user.success", None),
         ("outgoing.user.skip", "no_change"),
         ("outgoing.user.success", None),
     ]
 
 
-def _labelled(world: World, service: str) -> Any:
+def _labelled(system: SyncSystem, service: str) -> Any:
     """A custom field of Ada's as Pipedrive holds it, options by their labels."""
-    held = person(world, 1)["custom_fields"][service]
-    field = next(each for each in world.company.custom_fields("person") if each.code == service)
+    held = person(system, 1)["custom_fields"][service]
+    field = next(each for each in system.company.custom_fields("person") if each.code == service)
     labels = {option.id: option.label for option in field.options}
     if isinstance(held, list):
         return [labels[each] for each in held]
@@ -222,103 +224,103 @@ COMPOSED: list[tuple[str, dict[str, Any], Any]] = [
 
 @pytest.mark.parametrize(("field", "said", "held"), COMPOSED, ids=[field for field, _, _ in COMPOSED])
 def test_a_value_of_several_parts_takes_them_from_the_attributes_beside_it(
-    world: World, field: str, said: dict[str, Any], held: Any
+    system: SyncSystem, field: str, said: dict[str, Any], held: Any
 ) -> None:
-    service = map_users(world, value=field)["value"]
-    say(world, ada(world, **said))
-    say(world, ada(world, **said))
+    service = map_users(system, value=field)["value"]
+    say(system, ada(system, **said))
+    say(system, ada(system, **said))
 
-    assert person(world, 1)["custom_fields"][service] == held
-    assert len(writes(world)) == 1
-
-
-def test_an_amount_without_a_currency_takes_the_default_of_the_account(world: World) -> None:
-    service = map_users(world, value="Credit limit")["value"]
-    say(world, ada(world, value=500))
-    say(world, ada(world, value=600))
-
-    assert person(world, 1)["custom_fields"][service] == {"value": 600, "currency": "EUR"}
-    assert problems(world) == []
-    assert world.pipedrive.ledger.requests["user"] == 1
+    assert person(system, 1)["custom_fields"][service] == held
+    assert len(writes(system)) == 1
 
 
-def test_an_amount_waits_as_a_rejected_field_while_the_currency_cannot_be_read(world: World) -> None:
-    service = map_users(world, value="Credit limit")["value"]
-    world.pipedrive.faults.add("/users/me", "status", status=500, count=None)
-    say(world, ada(world, nickname="Ada King", value=500))
+def test_an_amount_without_a_currency_takes_the_default_of_the_account(system: SyncSystem) -> None:
+    service = map_users(system, value="Credit limit")["value"]
+    say(system, ada(system, value=500))
+    say(system, ada(system, value=600))
 
-    assert writes(world) == [("PATCH", 1, {"name": "Ada King"})]
-    assert field_failures(world) == [("field", service, "currency_unknown")]
+    assert person(system, 1)["custom_fields"][service] == {"value": 600, "currency": "EUR"}
+    assert problems(system) == []
+    assert system.pipedrive.ledger.requests["user"] == 1
+
+
+def test_an_amount_waits_as_a_rejected_field_while_the_currency_cannot_be_read(system: SyncSystem) -> None:
+    service = map_users(system, value="Credit limit")["value"]
+    system.pipedrive.faults.add("/users/me", "status", status=500, count=None)
+    say(system, ada(system, nickname="Ada King", value=500))
+
+    assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
+    assert field_failures(system) == [("field", service, "currency_unknown")]
 
 
 @pytest.mark.parametrize(("field", "said", "_held"), COMPOSED[1:], ids=[field for field, _, _ in COMPOSED[1:]])
 def test_a_value_whose_other_part_is_missing_stays_behind_alone(
-    world: World, field: str, said: dict[str, Any], _held: Any
+    system: SyncSystem, field: str, said: dict[str, Any], _held: Any
 ) -> None:
-    service = map_users(world, value=field)["value"]
-    say(world, ada(world, nickname="Ada King", value=said["value"]))
+    service = map_users(system, value=field)["value"]
+    say(system, ada(system, nickname="Ada King", value=said["value"]))
 
-    assert writes(world) == [("PATCH", 1, {"name": "Ada King"})]
-    assert problems(world) == [("outgoing.user.error", "part_missing")]
-    assert service in details(world, "part_missing")[0]
+    assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
+    assert problems(system) == [("outgoing.user.error", "part_missing")]
+    assert service in details(system, "part_missing")[0]
 
 
-def test_an_address_takes_its_text_and_its_mapped_parts(world: World) -> None:
-    service = code(world, "person", "Delivery address")
+def test_an_address_takes_its_text_and_its_mapped_parts(system: SyncSystem) -> None:
+    service = code(system, "person", "Delivery address")
     row = {"hull": "home", "service": service, "parts": ["country", "locality"]}
-    world.change_settings(outgoing_user_attributes=[row])
-    say(world, ada(world, home="12 St James's Square, London", home_country="UK", home_locality="London"))
+    system.change_settings(outgoing_user_attributes=[row])
+    say(system, ada(system, home="12 St James's Square, London", home_country="UK", home_locality="London"))
 
-    held = person(world, 1)["custom_fields"][service]
+    held = person(system, 1)["custom_fields"][service]
     assert (held["value"], held["country"], held["locality"]) == ("12 St James's Square, London", "UK", "London")
 
 
-def test_an_empty_attribute_empties_nothing_where_the_mapping_says_so(world: World) -> None:
-    service = code(world, "person", "Job title")
-    world.change_settings(outgoing_user_attributes=[{"hull": "job", "service": service, "on_null": "ignore"}])
-    say(world, ada(world, job="Countess"))
-    say(world, ada(world, job=None))
+def test_an_empty_attribute_empties_nothing_where_the_mapping_says_so(system: SyncSystem) -> None:
+    service = code(system, "person", "Job title")
+    system.change_settings(outgoing_user_attributes=[{"hull": "job", "service": service, "on_null": "ignore"}])
+    say(system, ada(system, job="Countess"))
+    say(system, ada(system, job=None))
 
-    assert person(world, 1)["custom_fields"][service] == "Countess"
+    assert person(system, 1)["custom_fields"][service] == "Countess"
 
 
-def test_what_hull_never_spoke_of_is_not_emptied(world: World) -> None:
-    codes = map_users(world, job="Job title", remarks="Remarks")
-    world.company.edit_person(1, custom_fields={codes["job"]: "Countess"})
-    world.fetch(Entity.PERSON, changed_only=True)
-    say(world, ada(world, remarks="hello"))
+def test_what_hull_never_spoke_of_is_not_emptied(system: SyncSystem) -> None:
+    codes = map_users(system, job="Job title", remarks="Remarks")
+    system.company.edit_person(1, custom_fields={codes["job"]: "Countess"})
+    system.fetch(Entity.PERSON, changed_only=True)
+    say(system, ada(system, remarks="hello"))
 
-    held = person(world, 1)["custom_fields"]
+    held = person(system, 1)["custom_fields"]
     assert (held[codes["job"]], held[codes["remarks"]]) == ("Countess", "hello")
 
 
 @pytest.mark.parametrize("is_export", [False, True])
-def test_a_first_null_erases_nothing_that_came_from_elsewhere(world: World, is_export: bool) -> None:
-    codes = map_users(world, job="Job title", home="Delivery address")
+def test_a_first_null_erases_nothing_that_came_from_elsewhere(system: SyncSystem, is_export: bool) -> None:
+    codes = map_users(system, job="Job title", home="Delivery address")
     held = {codes["job"]: "Countess", codes["home"]: {"value": "St James's Square", "country": "UK"}}
-    world.company.edit_person(1, custom_fields=held)
-    world.fetch(Entity.PERSON, changed_only=True)
-    say(world, ada(world, job=None, home=None), is_export=is_export)
-    say(world, ada(world, job=None, home="", nickname="Ada King"), is_export=is_export)
-    kept = dict(person(world, 1)["custom_fields"])
-    say(world, ada(world, job="Programmer"))
-    say(world, ada(world, job=None))
+    system.company.edit_person(1, custom_fields=held)
+    system.fetch(Entity.PERSON, changed_only=True)
+    say(system, ada(system, job=None, home=None), is_export=is_export)
+    say(system, ada(system, job=None, home="", nickname="Ada King"), is_export=is_export)
+    kept = dict(person(system, 1)["custom_fields"])
+    say(system, ada(system, job="Programmer"))
+    say(system, ada(system, job=None))
 
     assert (kept[codes["job"]], kept[codes["home"]]["country"]) == ("Countess", "UK")
-    assert person(world, 1)["custom_fields"][codes["job"]] is None
+    assert person(system, 1)["custom_fields"][codes["job"]] is None
 
 
-def test_a_value_that_hull_was_told_and_that_is_cleared_there_is_cleared_in_pipedrive(world: World) -> None:
-    service = code(world, "person", "Job title")
+def test_a_value_that_hull_was_told_and_that_is_cleared_there_is_cleared_in_pipedrive(system: SyncSystem) -> None:
+    service = code(system, "person", "Job title")
     row = {"hull": "job", "service": service}
-    world.change_settings(incoming_user_attributes=[row], outgoing_user_attributes=[row])
-    world.company.edit_person(1, custom_fields={service: "Countess"})
-    world.fetch(Entity.PERSON, changed_only=True)
-    say(world, ada(world, job=None, changes={"user": {"job": ["Baroness", None]}}))
-    older = person(world, 1)["custom_fields"][service]
-    say(world, ada(world, job=None, changes={"user": {"job": ["Countess", None]}}))
+    system.change_settings(incoming_user_attributes=[row], outgoing_user_attributes=[row])
+    system.company.edit_person(1, custom_fields={service: "Countess"})
+    system.fetch(Entity.PERSON, changed_only=True)
+    say(system, ada(system, job=None, changes={"user": {"job": ["Baroness", None]}}))
+    older = person(system, 1)["custom_fields"][service]
+    say(system, ada(system, job=None, changes={"user": {"job": ["Countess", None]}}))
 
-    assert (older, person(world, 1)["custom_fields"][service]) == ("Countess", None)
+    assert (older, person(system, 1)["custom_fields"][service]) == ("Countess", None)
 
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -340,19 +342,19 @@ WRONG: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("field", "said", "reason"), WRONG, ids=[f"{field}: {said}"[:40] for field, said, _ in WRONG])
 def test_a_value_that_does_not_fit_is_named_and_the_others_are_written(
-    world: World, field: str, said: Any, reason: str
+    system: SyncSystem, field: str, said: Any, reason: str
 ) -> None:
-    service = map_users(world, value=field)["value"]
-    say(world, ada(world, nickname="Ada King", value=said))
+    service = map_users(system, value=field)["value"]
+    say(system, ada(system, nickname="Ada King", value=said))
 
-    assert writes(world) == [("PATCH", 1, {"name": "Ada King"})]
-    assert problems(world) == [("outgoing.user.error", reason)]
-    (detail,) = details(world, reason)
+    assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
+    assert problems(system) == [("outgoing.user.error", reason)]
+    (detail,) = details(system, reason)
     assert detail.startswith(f"{service}: ")
     assert "nowhere" not in detail
 
 
-def refuse(world: World, *fields: str, method: str = "PATCH") -> None:
+def refuse(system: SyncSystem, *fields: str, method: str = "PATCH") -> None:
     """Pipedrive refuses one write to a Person for each of these fields, and names it as its validation does."""
     for field in fields:
         body = {
@@ -360,166 +362,166 @@ def refuse(world: World, *fields: str, method: str = "PATCH") -> None:
             "error": f"Validation failed: {field}: is not allowed",
             "code": "ERR_SCHEMA_VALIDATION_FAILED",
         }
-        world.pipedrive.faults.add("/persons", "status", status=400, body=body, method=method)
+        system.pipedrive.faults.add("/persons", "status", status=400, body=body, method=method)
 
 
-def field_failures(world: World) -> list[tuple[str, str, str]]:
+def field_failures(system: SyncSystem) -> list[tuple[str, str, str]]:
     query = "SELECT kind, field, reason FROM failures WHERE state = 'open' ORDER BY field"
-    return [(row.kind, row.field, row.reason) for row in world.rows(query)]
+    return [(row.kind, row.field, row.reason) for row in system.rows(query)]
 
 
 @pytest.mark.parametrize("is_new", [False, True])
-def test_a_field_that_pipedrive_refuses_stays_behind_and_the_rest_is_written(world: World, is_new: bool) -> None:
-    job = code(world, "person", "Job title")
+def test_a_field_that_pipedrive_refuses_stays_behind_and_the_rest_is_written(system: SyncSystem, is_new: bool) -> None:
+    job = code(system, "person", "Job title")
     rows = [{"hull": "owner", "service": "owner_id"}, {"hull": "job", "service": job}]
-    world.change_settings(outgoing_user_attributes=[NAME, *rows])
-    hull_id = ANN if is_new else world.users()[1]["id"]
+    system.change_settings(outgoing_user_attributes=[NAME, *rows])
+    hull_id = ANN if is_new else system.users()[1]["id"]
 
     def report(owner: int) -> dict[str, Any]:
         said = {"nickname": "Ada King", "job": "Countess", "owner": owner}
-        return user(ANN, **said) if is_new else ada(world, **said)
+        return user(ANN, **said) if is_new else ada(system, **said)
 
-    say(world, report(987_654))
-    written = dict(person(world, mapped(world, hull_id)))
-    found = field_failures(world)
-    say(world, report(USER))
+    say(system, report(987_654))
+    written = dict(person(system, mapped(system, hull_id)))
+    found = field_failures(system)
+    say(system, report(USER))
 
     assert (written["name"], written["custom_fields"][job]) == ("Ada King", "Countess")
     assert written["owner_id"] != 987_654
     assert found == [("field", "owner_id", "field_refused")]
-    assert details(world, "field_refused") == [
+    assert details(system, "field_refused") == [
         "owner_id: HTTP 400: Validation failed: owner_id: user … was not found; " + TAIL
     ]
-    assert person(world, mapped(world, hull_id))["owner_id"] == USER
-    assert field_failures(world) == []
+    assert person(system, mapped(system, hull_id))["owner_id"] == USER
+    assert field_failures(system) == []
 
 
 TAIL = "ERR_SCHEMA_VALIDATION_FAILED; Please check …"
 
 
-def test_every_field_that_is_refused_in_turn_stays_behind(world: World) -> None:
-    codes = map_users(world, job="Job title", remarks="Remarks", score="Lead score")
-    refuse(world, f"custom_fields.{codes['job']}", f"custom_fields.{codes['score']}.value", "name")
-    say(world, ada(world, nickname="Ada King", job="Countess", remarks="hello", score=7))
+def test_every_field_that_is_refused_in_turn_stays_behind(system: SyncSystem) -> None:
+    codes = map_users(system, job="Job title", remarks="Remarks", score="Lead score")
+    refuse(system, f"custom_fields.{codes['job']}", f"custom_fields.{codes['score']}.value", "name")
+    say(system, ada(system, nickname="Ada King", job="Countess", remarks="hello", score=7))
 
-    held = person(world, 1)["custom_fields"]
+    held = person(system, 1)["custom_fields"]
     assert (held[codes["remarks"]], held.get(codes["job"]), held.get(codes["score"])) == ("hello", None, None)
-    assert {field for _, field, _ in field_failures(world)} == {codes["job"], codes["score"], "name"}
-    assert failures(world) != []
+    assert {field for _, field, _ in field_failures(system)} == {codes["job"], codes["score"], "name"}
+    assert failures(system) != []
 
 
-def test_an_update_of_which_nothing_is_left_is_no_failed_record(world: World) -> None:
-    refuse(world, "name")
-    say(world, ada(world, nickname="Ada King"))
+def test_an_update_of_which_nothing_is_left_is_no_failed_record(system: SyncSystem) -> None:
+    refuse(system, "name")
+    say(system, ada(system, nickname="Ada King"))
 
-    assert field_failures(world) == [("field", "name", "field_refused")]
-    assert told(world) == [("outgoing.user.skip", "field_refused"), ("outgoing.user.error", "field_refused")]
-
-
-def test_a_record_that_cannot_be_made_without_what_is_refused_is_kept(world: World) -> None:
-    refuse(world, "name", method="POST")
-    say(world, user(ANN, nickname="Ann"))
-
-    assert failures(world) == [(ANN, "refused_by_pipedrive")]
+    assert field_failures(system) == [("field", "name", "field_refused")]
+    assert told(system) == [("outgoing.user.skip", "field_refused"), ("outgoing.user.error", "field_refused")]
 
 
-def test_a_value_that_still_does_not_fit_is_told_once(world: World) -> None:
-    map_users(world, value="Lead source")
+def test_a_record_that_cannot_be_made_without_what_is_refused_is_kept(system: SyncSystem) -> None:
+    refuse(system, "name", method="POST")
+    say(system, user(ANN, nickname="Ann"))
+
+    assert failures(system) == [(ANN, "refused_by_pipedrive")]
+
+
+def test_a_value_that_still_does_not_fit_is_told_once(system: SyncSystem) -> None:
+    map_users(system, value="Lead source")
     for plan in ("a", "b", "c"):
-        say(world, ada(world, value="from nowhere", plan=plan))
+        say(system, ada(system, value="from nowhere", plan=plan))
 
-    assert told(world) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "option_unknown")]
+    assert told(system) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "option_unknown")]
 
 
-def test_mappings_that_cannot_be_written_are_named_and_the_others_go(world: World) -> None:
-    gone = code(world, "person", "Job title")
+def test_mappings_that_cannot_be_written_are_named_and_the_others_go(system: SyncSystem) -> None:
+    gone = code(system, "person", "Job title")
     rows = [{"hull": "job", "service": gone}, {"hull": "since", "service": "add_time"}]
-    world.change_settings(outgoing_user_attributes=[NAME, *rows])
-    world.company.remove_field("person", gone)
-    let_definitions_grow_old(world)
+    system.change_settings(outgoing_user_attributes=[NAME, *rows])
+    system.company.remove_field("person", gone)
+    let_definitions_grow_old(system)
     say(
-        world,
-        ada(world, nickname="Ada King", job="Countess", since="2026-01-01"),
+        system,
+        ada(system, nickname="Ada King", job="Countess", since="2026-01-01"),
         user(BEN, nickname="Ben", job="Baron"),
     )
 
-    patiently(world)
+    patiently(system)
 
-    assert failures(world) == []
-    assert sorted((method, body["name"]) for method, _, body in writes(world)) == [
+    assert failures(system) == []
+    assert sorted((method, body["name"]) for method, _, body in writes(system)) == [
         ("PATCH", "Ada King"),
         ("POST", "Ben"),
     ]
-    assert sorted(problems(world)) == [
+    assert sorted(problems(system)) == [
         ("outgoing.user.error", "field_missing"),
         ("outgoing.user.error", "not_writable"),
     ]
-    assert details(world, "not_writable")[0].startswith("add_time: ")
-    assert any(each.startswith(f"{gone}: ") for each in details(world, "field_missing"))
+    assert details(system, "not_writable")[0].startswith("add_time: ")
+    assert any(each.startswith(f"{gone}: ") for each in details(system, "field_missing"))
 
 
-def let_definitions_grow_old(world: World) -> None:
+def let_definitions_grow_old(system: SyncSystem) -> None:
     """What Pipedrive said of its fields was read some time ago."""
-    world.change_rows("UPDATE field_definitions SET fetched_at = fetched_at - interval '6 minutes', asked_at = NULL")
+    system.change_rows("UPDATE field_definitions SET fetched_at = fetched_at - interval '6 minutes', asked_at = NULL")
 
 
-def test_an_option_that_is_new_in_pipedrive_is_known_as_soon_as_it_is_needed(world: World) -> None:
-    service = map_users(world, value="Lead source")["value"]
-    field = next(each for each in world.company.custom_fields("person") if each.code == service)
-    world.company.add_options("person", field, ["Podcast"])
-    let_definitions_grow_old(world)
-    say(world, ada(world, value="Podcast"))
+def test_an_option_that_is_new_in_pipedrive_is_known_as_soon_as_it_is_needed(system: SyncSystem) -> None:
+    service = map_users(system, value="Lead source")["value"]
+    field = next(each for each in system.company.custom_fields("person") if each.code == service)
+    system.company.add_options("person", field, ["Podcast"])
+    let_definitions_grow_old(system)
+    say(system, ada(system, value="Podcast"))
 
-    assert _labelled(world, service) == "Podcast"
-    assert told(world) == [("outgoing.user.success", None)]
+    assert _labelled(system, service) == "Podcast"
+    assert told(system) == [("outgoing.user.success", None)]
 
 
-def test_a_mapping_that_cannot_be_written_is_no_reason_to_speak_again(world: World) -> None:
-    world.change_settings(outgoing_user_attributes=[NAME, {"hull": "since", "service": "add_time"}])
+def test_a_mapping_that_cannot_be_written_is_no_reason_to_speak_again(system: SyncSystem) -> None:
+    system.change_settings(outgoing_user_attributes=[NAME, {"hull": "since", "service": "add_time"}])
     for plan in ("a", "b", "c"):
-        say(world, ada(world, plan=plan))
+        say(system, ada(system, plan=plan))
 
-    assert told(world) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "not_writable")]
+    assert told(system) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "not_writable")]
 
 
-def test_attributes_of_the_account_are_written_to_the_person(world: World) -> None:
-    service = code(world, "person", "Job title")
-    world.change_settings(outgoing_user_attributes=[NAME, {"hull": "account.industry", "service": service}])
-    say(world, ada(world, account={"id": ACME, "industry": "Steel"}))
-    with_account = person(world, 1)["custom_fields"][service]
-    say(world, ada(world, nickname="Ada King", account=None))
+def test_attributes_of_the_account_are_written_to_the_person(system: SyncSystem) -> None:
+    service = code(system, "person", "Job title")
+    system.change_settings(outgoing_user_attributes=[NAME, {"hull": "account.industry", "service": service}])
+    say(system, ada(system, account={"id": ACME, "industry": "Steel"}))
+    with_account = person(system, 1)["custom_fields"][service]
+    say(system, ada(system, nickname="Ada King", account=None))
 
     assert with_account == "Steel"
-    assert person(world, 1)["custom_fields"][service] is None  # the User has left the Account
-    assert person(world, 1)["name"] == "Ada King"
+    assert person(system, 1)["custom_fields"][service] is None  # the User has left the Account
+    assert person(system, 1)["name"] == "Ada King"
 
 
-def test_a_report_of_a_merged_person_reaches_the_one_that_is_left(world: World) -> None:
-    heard = listen(world)
-    other = world.company.create_person(name="Countess", emails=[{"value": "countess@new.test", "primary": True}])
-    message = ada(world, nickname="Ada King")
-    world.company.merge("person", 1, other["id"])
-    deliver(world, *heard)
-    world.work()
-    say(world, message)
-    patiently(world)
+def test_a_report_of_a_merged_person_reaches_the_one_that_is_left(system: SyncSystem) -> None:
+    heard = listen(system)
+    other = system.company.create_person(name="Countess", emails=[{"value": "countess@new.test", "primary": True}])
+    message = ada(system, nickname="Ada King")
+    system.company.merge("person", 1, other["id"])
+    deliver(system, *heard)
+    system.work()
+    say(system, message)
+    patiently(system)
 
-    assert [(method, each) for method, each, _ in writes(world)] == [("PATCH", other["id"])]
-    assert person(world, other["id"])["name"] == "Ada King"
-    assert failures(world) == []
-
-
-def test_what_pipedrive_makes_something_else_of_is_told_and_not_written_for_ever(world: World) -> None:
-    world.pipedrive.faults.add("/persons/1$", "rewrite", method="PATCH", find='"Ada King"', put='"Ada K."')
-    say(world, ada(world, nickname="Ada King"))
-    say(world, ada(world, nickname="Ada King", plan="gold"))
-
-    assert len(writes(world)) == 1
-    assert told(world)[:2] == [("outgoing.user.success", None), ("outgoing.user.skip", "changed_by_pipedrive")]
-    assert details(world, "changed_by_pipedrive")[0].startswith("name: ")
+    assert [(method, each) for method, each, _ in writes(system)] == [("PATCH", other["id"])]
+    assert person(system, other["id"])["name"] == "Ada King"
+    assert failures(system) == []
 
 
-def test_every_kind_of_field_of_an_organization_is_written_as_well(world: World) -> None:
+def test_what_pipedrive_makes_something_else_of_is_told_and_not_written_for_ever(system: SyncSystem) -> None:
+    system.pipedrive.faults.add("/persons/1$", "rewrite", method="PATCH", find='"Ada King"', put='"Ada K."')
+    say(system, ada(system, nickname="Ada King"))
+    say(system, ada(system, nickname="Ada King", plan="gold"))
+
+    assert len(writes(system)) == 1
+    assert told(system)[:2] == [("outgoing.user.success", None), ("outgoing.user.skip", "changed_by_pipedrive")]
+    assert details(system, "changed_by_pipedrive")[0].startswith("name: ")
+
+
+def test_every_kind_of_field_of_an_organization_is_written_as_well(system: SyncSystem) -> None:
     said = {
         "Domains": "acme.com",
         "Health score": 7,
@@ -530,56 +532,57 @@ def test_every_kind_of_field_of_an_organization_is_written_as_well(world: World)
         "Main contact": 1,
         "Success manager": USER,
     }
-    rows = [{"hull": name, "service": code(world, "organization", name)} for name in said]
-    world.change_settings(outgoing_account_attributes=rows)
-    say(world, acme(world, **said))
-    say(world, acme(world, **said))
+    rows = [{"hull": name, "service": code(system, "organization", name)} for name in said]
+    system.change_settings(outgoing_account_attributes=rows)
+    say(system, acme(system, **said))
+    say(system, acme(system, **said))
 
-    held = organization(world, 1)["custom_fields"]
+    held = organization(system, 1)["custom_fields"]
     assert all(held[row["service"]] not in (None, []) for row in rows)
-    assert len(writes(world)) == 1
-    assert problems(world) == [("outgoing.account.skip", "no_change")]
+    assert len(writes(system)) == 1
+    assert problems(system) == [("outgoing.account.skip", "no_change")]
 
 
-def test_a_write_knows_what_changed_in_fields_that_do_not_come_to_hull(world: World) -> None:
+def test_a_write_knows_what_changed_in_fields_that_do_not_come_to_hull(system: SyncSystem) -> None:
     """Neither the further e-mails nor the job title are told to Hull, and still no write may go by what was there before."""
-    service = map_users(world, job="Job title")["job"]
+    service = map_users(system, job="Job title")["job"]
     added = {"value": "ada@club.test", "primary": False, "label": "other"}
-    world.company.edit_person(1, emails=[WORK, HOME, added], custom_fields={service: "Countess"})
-    seen = world.hull.received.count
-    world.fetch(Entity.PERSON, changed_only=True)
-    told_to_hull = world.hull.received.count - seen
+    system.company.edit_person(1, emails=[WORK, HOME, added], custom_fields={service: "Countess"})
+    seen = system.hull.received.count
+    system.fetch(Entity.PERSON, changed_only=True)
+    told_to_hull = system.hull.received.count - seen
 
-    say(world, ada(world, email="ada@new.test", job="Countess"))
+    say(system, ada(system, email="ada@new.test", job="Countess"))
 
     assert told_to_hull == 0
-    assert [set(body) for _, _, body in writes(world)] == [{"emails"}]
-    assert [each[0] for each in emails(world)] == ["ada@new.test", "ada@work.test", "ada@home.test", "ada@club.test"]
+    assert [set(body) for _, _, body in writes(system)] == [{"emails"}]
+    assert [each[0] for each in emails(system)] == ["ada@new.test", "ada@work.test", "ada@home.test", "ada@club.test"]
 
 
-def test_a_further_email_is_known_by_as_long_as_the_person_has_it(world: World) -> None:
+def test_a_further_email_is_known_by_as_long_as_the_person_has_it(system: SyncSystem) -> None:
     added = {"value": "ada@club.test", "primary": False, "label": "other"}
     known = []
     for addresses in ([WORK, HOME, added], [WORK, HOME]):
-        world.company.edit_person(1, emails=addresses)
-        world.fetch(Entity.PERSON, changed_only=True)
-        known.append({row.value for row in world.rows("SELECT value FROM identifiers WHERE role = 'alias'")})
+        system.company.edit_person(1, emails=addresses)
+        system.fetch(Entity.PERSON, changed_only=True)
+        known.append({row.value for row in system.rows("SELECT value FROM identifiers WHERE role = 'alias'")})
 
     assert known == [{"ada@home.test", "ada@club.test"}, {"ada@home.test"}]
     assert [
-        row.value for row in world.rows("SELECT value FROM identifiers WHERE role = 'holder' AND kind = 'email'")
+        row.value for row in system.rows("SELECT value FROM identifiers WHERE role = 'holder' AND kind = 'email'")
     ] == ["ada@work.test"]
 
 
-def test_a_record_that_says_nothing_new_is_kept_without_an_event(world: World) -> None:
-    service = code(world, "person", "Remarks")
-    world.company.edit_person(1, custom_fields={service: "hello"})
-    before = world.events()
-    world.fetch(Entity.PERSON, changed_only=True)
-    version = world.rows("SELECT version FROM id_mappings WHERE entity = 'person'")[0].version
+def test_a_record_that_says_nothing_new_is_kept_without_an_event(system: SyncSystem) -> None:
+    service = code(system, "person", "Remarks")
+    system.company.edit_person(1, custom_fields={service: "hello"})
+    before = system.events()
+    system.fetch(Entity.PERSON, changed_only=True)
+    version = system.rows("SELECT version FROM id_mappings WHERE entity = 'person'")[0].version
 
-    assert world.events() == before
+    assert system.events() == before
     assert (
-        world.rows("SELECT version FROM snapshots WHERE entity = 'person' AND side = 'pipedrive'")[0].version == version
+        system.rows("SELECT version FROM snapshots WHERE entity = 'person' AND side = 'pipedrive'")[0].version
+        == version
     )
     assert version > 1_780_000_000

@@ -26,7 +26,7 @@ class OutsideProcessError(AssertionError):
 
 @pytest.fixture(scope="session")
 def servers() -> None:
-    """Refuse the fixtures that need PostgreSQL or Valkey: `database`, `world` and those that use them."""
+    """Refuse the fixtures that need PostgreSQL or Valkey: `database`, `system` and those that use them."""
     pytest.fail("a unit test may not use a server: move it to tests/integration")
 
 

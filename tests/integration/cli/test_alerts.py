@@ -5,25 +5,25 @@ from __future__ import annotations
 from pipeline import settings as settings_room
 from pipeline.settings import settings
 from tests.command_line import Run
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def test_nothing_is_wrong(world: World, run: Run) -> None:
+def test_nothing_is_wrong(system: SyncSystem, run: Run) -> None:
     assert "No alert is open." in run("alerts", "list").out
     assert run("alerts", "list", "--json").json == {"alerts": []}
 
 
-def test_lists_what_is_wrong_and_what_to_do(world: World, run: Run) -> None:
-    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
-    world.module("sync.alerts").judge_all()
+def test_lists_what_is_wrong_and_what_to_do(system: SyncSystem, run: Run) -> None:
+    system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
+    system.module("sync.alerts").judge_all()
 
     (alert,) = run("alerts", "list", "--json").json["alerts"]
     assert (alert["connector"], alert["rule"], alert["state"]) == ("acme", "auth_lost", "open")
     assert "Paused automatically: unauthorized." in run("alerts", "list").out
 
 
-def test_lists_what_was_when_asked(world: World, run: Run) -> None:
-    world.change_rows(
+def test_lists_what_was_when_asked(system: SyncSystem, run: Run) -> None:
+    system.change_rows(
         "INSERT INTO alerts (rule, state, sentence, resolved_at) VALUES ('no_ticks', 'resolved', 'x', now())"
     )
 
@@ -31,7 +31,7 @@ def test_lists_what_was_when_asked(world: World, run: Run) -> None:
     assert [each["rule"] for each in run("alerts", "past", "--json").json["alerts"]] == ["no_ticks"]
 
 
-def test_a_test_that_fails_is_told_by_the_exit_code_and_without_the_address(world: World, run: Run) -> None:
+def test_a_test_that_fails_is_told_by_the_exit_code_and_without_the_address(system: SyncSystem, run: Run) -> None:
     assert run("alerts", "test").code == 0
 
     settings_room.use(settings().replace(alert_webhook_url="https://hooks.test/canary-hook"))

@@ -10,19 +10,19 @@ import pytest
 
 from tests.authorising import PUBLIC_URL, Person, installed_app
 from tests.command_line import Run
-from tests.world import CONNECTOR_ID, HULL_SECRET, World
+from tests.system import CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 
 @pytest.fixture
-def bare(world: World, run: Run) -> Iterator[World]:
-    """The world before anybody has added its connector, in an installation that has an app."""
+def bare(system: SyncSystem, run: Run) -> Iterator[SyncSystem]:
+    """The system before anybody has added its connector, in an installation that has an app."""
     assert run("connectors", "remove", "acme", "--yes").code == 0
-    with installed_app(world):
-        yield world
+    with installed_app(system):
+        yield system
 
 
 @pytest.fixture
-def added(bare: World, run: Run, tmp_path: Path) -> Any:
+def added(bare: SyncSystem, run: Run, tmp_path: Path) -> Any:
     """What adding a connector without an API token says."""
     (tmp_path / "hull").write_text(HULL_SECRET)
     return run(
@@ -31,7 +31,7 @@ def added(bare: World, run: Run, tmp_path: Path) -> Any:
     ).json  # fmt: skip
 
 
-def test_a_connector_is_added_without_a_token_and_waits(added: Any, bare: World, run: Run) -> None:
+def test_a_connector_is_added_without_a_token_and_waits(added: Any, bare: SyncSystem, run: Run) -> None:
     assert (added["connector"]["state"], added["connector"]["pause_reason"], added["webhooks"]) == (
         "paused",
         "not_connected",
@@ -45,7 +45,7 @@ def test_a_connector_is_added_without_a_token_and_waits(added: Any, bare: World,
     }  # fmt: skip
 
 
-def test_adding_says_what_comes_next(bare: World, run: Run, tmp_path: Path) -> None:
+def test_adding_says_what_comes_next(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     (tmp_path / "hull").write_text(HULL_SECRET)
     said = run(
         "connectors", "add", "acme", "--hull-organization", "hull.test", "--hull-id", CONNECTOR_ID,
@@ -55,7 +55,7 @@ def test_adding_says_what_comes_next(bare: World, run: Run, tmp_path: Path) -> N
     assert (said.code, "pipeline connectors authorize acme" in said.out) == (0, True)
 
 
-def test_a_connector_that_is_not_connected_is_not_resumed(added: Any, bare: World, run: Run) -> None:
+def test_a_connector_that_is_not_connected_is_not_resumed(added: Any, bare: SyncSystem, run: Run) -> None:
     said = run("connectors", "resume", "acme")
 
     assert said.code == 1
@@ -63,11 +63,11 @@ def test_a_connector_that_is_not_connected_is_not_resumed(added: Any, bare: Worl
     assert [row.state for row in bare.rows("SELECT state FROM connectors")] == ["paused"]
 
 
-def test_the_link_leads_a_person_through(added: Any, bare: World, run: Run) -> None:
+def test_the_link_leads_a_person_through(added: Any, bare: SyncSystem, run: Run) -> None:
     given = run("connectors", "authorize", "acme", "--json").json
     person = Person(bare)
 
-    page = person.door.get(person.decide(person.press(given["link"].removeprefix(PUBLIC_URL))))
+    page = person.client.get(person.decide(person.press(given["link"].removeprefix(PUBLIC_URL))))
 
     assert page.status_code == 200
     assert given["callback_url"] == f"{PUBLIC_URL}/auth/callback"
@@ -87,18 +87,18 @@ def test_the_link_is_printed_alone_on_its_line(added: Any, run: Run) -> None:
     assert " " not in lines[0]
 
 
-def test_without_an_app_there_is_no_link(world: World, run: Run) -> None:
+def test_without_an_app_there_is_no_link(system: SyncSystem, run: Run) -> None:
     said = run("connectors", "authorize", "acme")
 
     assert said.code == 1
     assert "PIPEDRIVE_CLIENT_ID" in said.err
 
 
-def test_an_api_token_is_told_as_such(world: World, run: Run) -> None:
+def test_an_api_token_is_told_as_such(system: SyncSystem, run: Run) -> None:
     assert run("connectors", "show", "acme", "--json").json["connection"]["how"] == "api_token"
 
 
-def test_no_token_is_ever_shown(added: Any, bare: World, run: Run) -> None:
+def test_no_token_is_ever_shown(added: Any, bare: SyncSystem, run: Run) -> None:
     Person(bare).authorise()
     shown = run("connectors", "show", "acme", "--json").out + run("connectors", "list", "--json").out
     held = next(iter(bare.pipedrive.grants._installations.values()))

@@ -16,15 +16,15 @@ from pipeline.domain.kinds import Entity
 from tests.command_line import Run
 from tests.journeys.people import age, fill
 from tests.manual_clock import Clock
-from tests.world import World
+from tests.system import SyncSystem
 
 pytestmark = pytest.mark.usefixtures("noon")
 
 
-def spend(world: World, tokens: int, *, lane: str = "bulk", operation: str = "list", days_ago: int = 0) -> None:
-    world.change_rows(
+def spend(system: SyncSystem, tokens: int, *, lane: str = "bulk", operation: str = "list", days_ago: int = 0) -> None:
+    system.change_rows(
         "INSERT INTO token_ledger VALUES (:key, (now() AT TIME ZONE 'UTC')::date - :ago, :lane, :operation, :calls, :tokens)",
-        key=world.connector_key,
+        key=system.connector_key,
         ago=days_ago,
         lane=lane,
         operation=operation,
@@ -33,10 +33,10 @@ def spend(world: World, tokens: int, *, lane: str = "bulk", operation: str = "li
     )
 
 
-def test_tells_what_is_spent_left_and_kept(world: World, run: Run) -> None:
-    world.change_settings(daily_tokens=1_000)
-    spend(world, 300)
-    spend(world, 40, lane="live", operation="update")
+def test_tells_what_is_spent_left_and_kept(system: SyncSystem, run: Run) -> None:
+    system.change_settings(daily_tokens=1_000)
+    spend(system, 300)
+    spend(system, 40, lane="live", operation="update")
     said = run("budget", "acme", "--json").json
 
     assert (said["spent"], said["limit"], said["left"]) == (340, 1_000, 660)
@@ -47,28 +47,28 @@ def test_tells_what_is_spent_left_and_kept(world: World, run: Run) -> None:
     ]
 
 
-def test_a_day_without_limit_has_no_reserve(world: World, run: Run) -> None:
-    world.change_settings(daily_tokens=0)
+def test_a_day_without_limit_has_no_reserve(system: SyncSystem, run: Run) -> None:
+    system.change_settings(daily_tokens=0)
     said = run("budget", "acme", "--json").json
 
     assert (said["limit"], said["left"], said["reserve"], said["left_for_fetches"]) == (None, None, None, None)
     assert said["fits"]
 
 
-def test_the_last_week_is_listed_day_by_day(world: World, run: Run) -> None:
+def test_the_last_week_is_listed_day_by_day(system: SyncSystem, run: Run) -> None:
     for ago in range(9):
-        spend(world, 10 * (ago + 1), days_ago=ago)
+        spend(system, 10 * (ago + 1), days_ago=ago)
     said = run("budget", "acme", "--json").json
 
     assert [day["tokens"] for day in said["days"]] == [70, 60, 50, 40, 30, 20, 10]
 
 
-def test_the_forecast_counts_schedules_and_what_goes_on_as_today(world: World, run: Run) -> None:
-    world.change_rows(
+def test_the_forecast_counts_schedules_and_what_goes_on_as_today(system: SyncSystem, run: Run) -> None:
+    system.change_rows(
         "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) VALUES (:key, 'incremental', 300, now())",
-        key=world.connector_key,
+        key=system.connector_key,
     )
-    spend(world, 100, lane="live")
+    spend(system, 100, lane="live")
     with transaction() as session:
         gone_s = 86_400 - (_midnight(token_ledger.moment(session)) - token_ledger.moment(session)).total_seconds()
     told = run("budget", "acme", "--json").json
@@ -83,13 +83,13 @@ def _midnight(now: datetime) -> datetime:
     return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
 
-def test_a_fetch_under_way_is_shown_with_its_end(world: World, run: Run) -> None:
-    fill(world, persons=500, organizations=0)
-    run_id = world.start(Entity.PERSON)
+def test_a_fetch_under_way_is_shown_with_its_end(system: SyncSystem, run: Run) -> None:
+    fill(system, persons=500, organizations=0)
+    run_id = system.start(Entity.PERSON)
     for _ in range(4):
-        due = world.due()
+        due = system.due()
         assert due is not None
-        world.step(*due)
+        system.step(*due)
     [found] = run("budget", "acme", "--json").json["runs"]
 
     assert (found["run_id"], found["entity"]) == (run_id, "person")
@@ -97,19 +97,19 @@ def test_a_fetch_under_way_is_shown_with_its_end(world: World, run: Run) -> None
     assert f"run {run_id} (persons)" in run("budget", "acme").out
 
 
-def test_a_fetch_that_has_just_begun_is_judged_by_the_records_that_are_known(world: World, run: Run) -> None:
-    fill(world, persons=320, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.start(Entity.PERSON)
+def test_a_fetch_that_has_just_begun_is_judged_by_the_records_that_are_known(system: SyncSystem, run: Run) -> None:
+    fill(system, persons=320, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.start(Entity.PERSON)
     [found] = run("budget", "acme", "--json").json["runs"]
 
     assert (found["pages_left"], found["ends_at"] is not None) == (9, True)
 
 
-def test_a_person_reads_sentences_and_a_program_none(world: World, run: Run) -> None:
-    world.change_settings(daily_tokens=1_000)
-    spend(world, 300)
+def test_a_person_reads_sentences_and_a_program_none(system: SyncSystem, run: Run) -> None:
+    system.change_settings(daily_tokens=1_000)
+    spend(system, 300)
     said = run("budget", "acme").out
 
     assert "acme: 300 tokens spent today of 1,000; 700 left" in said
@@ -117,62 +117,62 @@ def test_a_person_reads_sentences_and_a_program_none(world: World, run: Run) -> 
     assert "━" not in said
 
 
-def test_a_terminal_gets_a_bar(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_bar(system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering_connectors, "console", lambda: Console(force_terminal=True, width=100))
-    world.change_settings(daily_tokens=1_000)
-    spend(world, 300)
+    system.change_settings(daily_tokens=1_000)
+    spend(system, 300)
 
     assert "━" in run("budget", "acme").out
 
 
-def test_a_day_that_pipedrive_closed_is_told(world: World, run: Run) -> None:
+def test_a_day_that_pipedrive_closed_is_told(system: SyncSystem, run: Run) -> None:
     with transaction() as session:
-        wiring.open_budget(session, world.connector_key)._ask("close", 1_800)
+        wiring.open_budget(session, system.connector_key)._ask("close", 1_800)
     said = run("budget", "acme")
 
     assert "Pipedrive refuses calls: the budget is spent. Next call in 30 min" in said.out
     assert run("budget", "acme", "--json").json["left_for_fetches"] == 0
 
 
-def test_a_first_fetch_says_that_nobody_knows_how_large_it_is(world: World, run: Run) -> None:
+def test_a_first_fetch_says_that_nobody_knows_how_large_it_is(system: SyncSystem, run: Run) -> None:
     assert "not known before the first full fetch" in run("fetch", "persons", "acme").out
 
 
-def test_a_fetch_says_what_it_will_take_and_takes_it(world: World, run: Run, noon: Clock) -> None:
-    fill(world, persons=320, organizations=60)
-    age(world, Entity.PERSON)
-    age(world, Entity.ORGANIZATION)
+def test_a_fetch_says_what_it_will_take_and_takes_it(system: SyncSystem, run: Run, noon: Clock) -> None:
+    fill(system, persons=320, organizations=60)
+    age(system, Entity.PERSON)
+    age(system, Entity.ORGANIZATION)
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
-        world.fetch(entity)
+        system.fetch(entity)
     noon.move(3_600)
-    before = world.pipedrive.ledger.stats()["tokens_total"]
+    before = system.pipedrive.ledger.stats()["tokens_total"]
     said = run("fetch", "all", "acme").out
-    world.work()
+    system.work()
 
-    spent = world.pipedrive.ledger.stats()["tokens_total"] - before
+    spent = system.pipedrive.ledger.stats()["tokens_total"] - before
     assert f"{spent} tokens" in said
     assert "Warning" not in said
 
 
-def test_a_fetch_that_does_not_fit_today_warns_and_says_when_it_ends(world: World, run: Run) -> None:
-    fill(world, persons=320, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.change_settings(daily_tokens=200)
+def test_a_fetch_that_does_not_fit_today_warns_and_says_when_it_ends(system: SyncSystem, run: Run) -> None:
+    fill(system, persons=320, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.change_settings(daily_tokens=200)
     said = run("fetch", "persons", "acme").out
 
     assert "Warning: today has 60 tokens left for fetches; the rest waits, it will be done about" in said
 
 
-def test_a_forecast_does_not_stand_in_the_way_of_programs(world: World, run: Run) -> None:
+def test_a_forecast_does_not_stand_in_the_way_of_programs(system: SyncSystem, run: Run) -> None:
     assert run("fetch", "persons", "acme", "--json").json[0]["entity"] == "person"
 
 
 def test_what_a_command_asked_of_pipedrive_at_last_is_in_the_ledger(
-    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        rendering_connectors, "table", lambda *_, **__: token_ledger.owe(world.connector_key, "control", "me", 2)
+        rendering_connectors, "table", lambda *_, **__: token_ledger.owe(system.connector_key, "control", "me", 2)
     )
     run("budget", "acme")
 

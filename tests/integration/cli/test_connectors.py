@@ -10,14 +10,14 @@ from werkzeug.test import Client
 
 from pipeline.errors import Rejected
 from tests.command_line import Run, Said
-from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
+from tests.system import API_TOKEN, CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 
 @pytest.fixture
-def bare(world: World, run: Run) -> World:
-    """The world before anybody has added its connector."""
+def bare(system: SyncSystem, run: Run) -> SyncSystem:
+    """The system before anybody has added its connector."""
     assert run("connectors", "remove", "acme", "--yes").code == 0
-    return world
+    return system
 
 
 def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: str = API_TOKEN) -> Said:
@@ -29,7 +29,7 @@ def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: st
     )  # fmt: skip
 
 
-def test_adds_a_connector_whose_credentials_work(bare: World, run: Run, tmp_path: Path) -> None:
+def test_adds_a_connector_whose_credentials_work(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     said = add(run, tmp_path)
 
     assert (said.code, said.json["connector"]["name"], said.json["connector"]["state"]) == (0, "globex", "active")
@@ -43,14 +43,14 @@ def test_adds_a_connector_whose_credentials_work(bare: World, run: Run, tmp_path
     ]
 
 
-def test_pipedrive_is_asked_to_send_its_changes(bare: World, run: Run, tmp_path: Path) -> None:
+def test_pipedrive_is_asked_to_send_its_changes(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     add(run, tmp_path)
 
     assert subscribed(bare) == ["organization", "person"]
 
 
 def test_a_pipedrive_that_cannot_reach_us_does_not_hinder(
-    bare: World, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare: SyncSystem, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_connector_key: int) -> list[str]:
         raise Rejected("bad_request", "invalid or non-reachable URL")
@@ -64,13 +64,13 @@ def test_a_pipedrive_that_cannot_reach_us_does_not_hinder(
     assert subscribed(bare) == ["organization", "person"]
 
 
-def test_a_new_connector_links_users_by_default(bare: World, run: Run, tmp_path: Path) -> None:
+def test_a_new_connector_links_users_by_default(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     add(run, tmp_path)
 
     assert run("settings", "show", "globex").json["link_users_in_hull"] is True
 
 
-def test_settings_that_hull_holds_are_taken_over(bare: World, run: Run, tmp_path: Path) -> None:
+def test_settings_that_hull_holds_are_taken_over(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     bare.hull.change_connector(
         {
             "private_settings": {
@@ -90,20 +90,20 @@ def test_settings_that_hull_holds_are_taken_over(bare: World, run: Run, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("secrets", "system"),
+    ("secrets", "remote"),
     [({"secret": "wrong"}, "Hull: hull_refused"), ({"token": "wrong"}, "Pipedrive: unauthorized")],
 )
 def test_refused_credentials_leave_nothing_behind(
-    secrets: dict[str, str], system: str, bare: World, run: Run, tmp_path: Path
+    secrets: dict[str, str], remote: str, bare: SyncSystem, run: Run, tmp_path: Path
 ) -> None:
     said = add(run, tmp_path, **secrets)
 
     assert said.code == 1
-    assert system in said.err
+    assert remote in said.err
     assert bare.rows("SELECT 1 FROM connectors UNION ALL SELECT 1 FROM credentials") == []
 
 
-def test_settings_with_mistakes_leave_nothing_behind(bare: World, run: Run, tmp_path: Path) -> None:
+def test_settings_with_mistakes_leave_nothing_behind(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"incoming_user_attributes": [{"hull": "a", "service": "nmae"}]}')
     said = add(run, tmp_path, "--settings-file", str(tmp_path / "settings.json"))
 
@@ -112,18 +112,18 @@ def test_settings_with_mistakes_leave_nothing_behind(bare: World, run: Run, tmp_
     assert bare.rows("SELECT 1 FROM connectors") == []
 
 
-def test_the_same_connector_twice_is_refused(world: World, run: Run, tmp_path: Path) -> None:
+def test_the_same_connector_twice_is_refused(system: SyncSystem, run: Run, tmp_path: Path) -> None:
     said = add(run, tmp_path)
 
     assert said.code == 1
     assert "already" in said.err
 
 
-def test_an_empty_secret_file_is_bad_usage(bare: World, run: Run, tmp_path: Path) -> None:
+def test_an_empty_secret_file_is_bad_usage(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     assert add(run, tmp_path, secret="").code == 2
 
 
-def test_a_connector_is_named_by_id_or_name(world: World, run: Run) -> None:
+def test_a_connector_is_named_by_id_or_name(system: SyncSystem, run: Run) -> None:
     by_name, by_id = (
         run("connectors", "show", "acme", "--json").json,
         run("connectors", "show", CONNECTOR_ID, "--json").json,
@@ -132,21 +132,21 @@ def test_a_connector_is_named_by_id_or_name(world: World, run: Run) -> None:
     assert (by_name["id"], by_name["name"]) == (by_id["id"], by_id["name"]) == (CONNECTOR_ID, "acme")
 
 
-def test_an_unknown_connector_ends_with_2_and_names_those_there_are(world: World, run: Run) -> None:
+def test_an_unknown_connector_ends_with_2_and_names_those_there_are(system: SyncSystem, run: Run) -> None:
     said = run("connectors", "show", "acne")
 
     assert said.code == 2
     assert "Choose one of: acme" in said.err
 
 
-def test_no_secret_is_ever_shown(world: World, run: Run) -> None:
+def test_no_secret_is_ever_shown(system: SyncSystem, run: Run) -> None:
     shown = run("connectors", "list", "--json").out + run("connectors", "show", "acme", "--json").out
 
     assert HULL_SECRET not in shown
     assert API_TOKEN not in shown
 
 
-def test_pauses_and_resumes(world: World, run: Run) -> None:
+def test_pauses_and_resumes(system: SyncSystem, run: Run) -> None:
     def state() -> Any:
         (found,) = run("connectors", "list", "--json").json["connectors"]
         return found["connector"]["state"], found["connector"]["pause_reason"]
@@ -158,25 +158,25 @@ def test_pauses_and_resumes(world: World, run: Run) -> None:
     assert state() == ("active", None)
 
 
-def test_removing_asks_first(world: World, run: Run) -> None:
+def test_removing_asks_first(system: SyncSystem, run: Run) -> None:
     assert run("connectors", "remove", "acme", text="n\n").code == 1
     assert len(run("connectors", "list", "--json").json["connectors"]) == 1
 
 
-def test_removing_forgets_everything(world: World, run: Run) -> None:
-    world.company.create_person(name="Ada")
+def test_removing_forgets_everything(system: SyncSystem, run: Run) -> None:
+    system.company.create_person(name="Ada")
     run("fetch", "persons", "acme")
-    world.work()
+    system.work()
     run("connectors", "remove", "acme", "--yes")
 
-    kept = world.rows("SELECT 1 FROM id_mappings UNION ALL SELECT 1 FROM runs UNION ALL SELECT 1 FROM sync_events")
+    kept = system.rows("SELECT 1 FROM id_mappings UNION ALL SELECT 1 FROM runs UNION ALL SELECT 1 FROM sync_events")
     assert kept == []
 
 
-def test_new_credentials_wake_a_connector_that_lost_its_old_ones(world: World, run: Run, tmp_path: Path) -> None:
-    world.rows(
+def test_new_credentials_wake_a_connector_that_lost_its_old_ones(system: SyncSystem, run: Run, tmp_path: Path) -> None:
+    system.rows(
         "UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized', pipedrive_company = :url RETURNING id",
-        url=company_url(world),
+        url=company_url(system),
     )
     (tmp_path / "token").write_text(API_TOKEN)
     said = run("credentials", "replace-api-token", "acme", "--secret-file", str(tmp_path / "token"))
@@ -185,8 +185,8 @@ def test_new_credentials_wake_a_connector_that_lost_its_old_ones(world: World, r
     assert run("connectors", "show", "acme", "--json").json["state"] == "active"
 
 
-def test_a_token_of_another_company_is_refused(world: World, run: Run, tmp_path: Path) -> None:
-    world.rows("UPDATE connectors SET pipedrive_company = 'https://another.pipedrive.com' RETURNING id")
+def test_a_token_of_another_company_is_refused(system: SyncSystem, run: Run, tmp_path: Path) -> None:
+    system.rows("UPDATE connectors SET pipedrive_company = 'https://another.pipedrive.com' RETURNING id")
     (tmp_path / "token").write_text(API_TOKEN)
     said = run("credentials", "replace-api-token", "acme", "--secret-file", str(tmp_path / "token"))
 
@@ -194,17 +194,17 @@ def test_a_token_of_another_company_is_refused(world: World, run: Run, tmp_path:
     assert "another.pipedrive.com" in said.err
 
 
-def subscribed(world: World) -> list[str]:
-    answer = Client(world.pipedrive.wsgi_app).get("/api/v1/webhooks", headers={"x-api-token": API_TOKEN})
+def subscribed(system: SyncSystem) -> list[str]:
+    answer = Client(system.pipedrive.wsgi_app).get("/api/v1/webhooks", headers={"x-api-token": API_TOKEN})
     return sorted(row["event_object"] for row in answer.json["data"])
 
 
-def company_url(world: World) -> str:
-    answer = Client(world.pipedrive.wsgi_app).get("/api/v1/users/me", headers={"x-api-token": API_TOKEN})
+def company_url(system: SyncSystem) -> str:
+    answer = Client(system.pipedrive.wsgi_app).get("/api/v1/users/me", headers={"x-api-token": API_TOKEN})
     return f"https://{answer.json['data']['company_domain']}.pipedrive.com"
 
 
-def test_the_webhooks_of_a_connector_are_shown(world: World, run: Run) -> None:
+def test_the_webhooks_of_a_connector_are_shown(system: SyncSystem, run: Run) -> None:
     said = run("connectors", "webhooks", "acme", "--json").json
 
     assert [(row["entity"], row["state"], row["healed"]) for row in said["subscriptions"]] == [
@@ -214,21 +214,21 @@ def test_the_webhooks_of_a_connector_are_shown(world: World, run: Run) -> None:
     assert "Webhooks are healthy" in run("connectors", "show", "acme").out
 
 
-def test_removing_takes_our_webhooks_away_in_pipedrive(world: World, run: Run) -> None:
+def test_removing_takes_our_webhooks_away_in_pipedrive(system: SyncSystem, run: Run) -> None:
     run("connectors", "webhooks", "acme")
-    before = subscribed(world)
+    before = subscribed(system)
 
     said = run("connectors", "remove", "acme", "--yes", "--json").json
 
-    assert (before, subscribed(world), said["left"]) == (["organization", "person"], [], "")
+    assert (before, subscribed(system), said["left"]) == (["organization", "person"], [], "")
 
 
-def test_removing_goes_on_when_pipedrive_does_not_answer_and_says_so(world: World, run: Run) -> None:
+def test_removing_goes_on_when_pipedrive_does_not_answer_and_says_so(system: SyncSystem, run: Run) -> None:
     run("connectors", "webhooks", "acme")
-    world.pipedrive.faults.add("/api/v1/webhooks", "status", status=401, count=None)
+    system.pipedrive.faults.add("/api/v1/webhooks", "status", status=401, count=None)
 
     said = run("connectors", "remove", "acme", "--yes")
 
     assert said.code == 0
     assert "could not be deleted in Pipedrive: unauthorized" in said.out
-    assert world.rows("SELECT 1 FROM connectors") == []
+    assert system.rows("SELECT 1 FROM connectors") == []

@@ -13,7 +13,7 @@ from pipeline.operations import workers
 from pipeline.operations.workers import WorkerNodes
 from tests.command_line import Run
 from tests.read_only import demoted_database
-from tests.world import World
+from tests.system import SyncSystem
 
 WORKING = WorkerNodes(
     broker="ok",
@@ -37,34 +37,34 @@ def bad(found: list[dict[str, Any]]) -> list[str]:
     return [f"{each['text']} → {each['next']}" for each in found if each["level"] == "bad"]
 
 
-def test_answers_every_heading(world: World, run: Run, at_work: None) -> None:
+def test_answers_every_heading(system: SyncSystem, run: Run, at_work: None) -> None:
     said = run("doctor", "acme").out
 
     assert all(heading in said for heading in HEADINGS)
 
 
-def test_nothing_fetched_is_named_with_the_command_that_fetches(world: World, run: Run, at_work: None) -> None:
+def test_nothing_fetched_is_named_with_the_command_that_fetches(system: SyncSystem, run: Run, at_work: None) -> None:
     said = run("doctor", "acme")
 
     assert said.code == 1
     assert re.search(r"persons were never fully fetched\n.*pipeline fetch persons acme --wait", said.out)
 
 
-def test_all_is_well_after_a_fetch(world: World, run: Run, at_work: None) -> None:
-    world.company.create_person(name="Ada")
+def test_all_is_well_after_a_fetch(system: SyncSystem, run: Run, at_work: None) -> None:
+    system.company.create_person(name="Ada")
     run("fetch", "all", "acme")
-    world.work()
+    system.work()
 
     assert run("doctor", "acme").code == 0
 
 
-def test_shells_are_counted_and_old_ones_are_bad(world: World, run: Run, at_work: None) -> None:
-    acme = world.company.create_organization(name="Acme")["id"]
-    world.company.create_person(name="Ada", org_id=acme)
+def test_shells_are_counted_and_old_ones_are_bad(system: SyncSystem, run: Run, at_work: None) -> None:
+    acme = system.company.create_organization(name="Acme")["id"]
+    system.company.create_person(name="Ada", org_id=acme)
     run("fetch", "persons", "acme")
-    world.work()
+    system.work()
     young = findings(run, "empty Accounts")
-    world.rows("UPDATE id_mappings SET first_seen_at = now() - interval '2 hours' WHERE state = 'shell' RETURNING id")
+    system.rows("UPDATE id_mappings SET first_seen_at = now() - interval '2 hours' WHERE state = 'shell' RETURNING id")
 
     assert bad(young) == []
     assert "1 Accounts are empty" in young[-1]["text"]
@@ -74,49 +74,51 @@ def test_shells_are_counted_and_old_ones_are_bad(world: World, run: Run, at_work
     ]
 
 
-def test_a_mapping_made_after_the_fetch_asks_for_another(world: World, run: Run, at_work: None) -> None:
+def test_a_mapping_made_after_the_fetch_asks_for_another(system: SyncSystem, run: Run, at_work: None) -> None:
     run("fetch", "all", "acme")
-    world.work()
-    world.change_settings(incoming_user_attributes=[{"hull": "a", "service": "name"}])
+    system.work()
+    system.change_settings(incoming_user_attributes=[{"hull": "a", "service": "name"}])
 
     said = [each["text"] for each in findings(run, "any Pipedrive organization")]
     assert any(each.endswith("(version 1 → 2): mapped since then: a") for each in said)
     assert any(each.endswith("(version 1 → 2), no attribute was mapped") for each in said)
 
 
-def test_empty_attributes_and_unknown_fields_are_bad(world: World, run: Run, at_work: None) -> None:
+def test_empty_attributes_and_unknown_fields_are_bad(system: SyncSystem, run: Run, at_work: None) -> None:
     run("fetch", "all", "acme")
-    world.work()
-    world.change_settings(incoming_account_attributes=[], incoming_user_attributes=[{"hull": "a", "service": "e" * 40}])
+    system.work()
+    system.change_settings(
+        incoming_account_attributes=[], incoming_user_attributes=[{"hull": "a", "service": "e" * 40}]
+    )
     found = bad(findings(run, "any Pipedrive organization"))
 
     assert any("incoming_account_attributes is empty" in each for each in found)
     assert any(f"no Person field '{'e' * 40}'" in each for each in found)
 
 
-def test_a_paused_connector_says_what_to_do(world: World, run: Run, at_work: None) -> None:
-    world.rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized' RETURNING id")
+def test_a_paused_connector_says_what_to_do(system: SyncSystem, run: Run, at_work: None) -> None:
+    system.rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized' RETURNING id")
     found = bad(findings(run, "any updates"))
 
     assert "pipeline connectors resume acme" in found[0]
 
 
-def test_open_failures_come_with_their_replay(world: World, run: Run, at_work: None) -> None:
-    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+def test_open_failures_come_with_their_replay(system: SyncSystem, run: Run, at_work: None) -> None:
+    system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
     run("fetch", "persons", "acme")
-    world.work()
+    system.work()
     found = bad(findings(run, "any updates"))
 
     assert "1 failures are open, no_update_time" in found[0]
     assert "pipeline failures replay acme --reason no_update_time" in found[0]
 
 
-def test_only_what_was_left_out_lately_is_counted(world: World, run: Run, at_work: None) -> None:
-    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+def test_only_what_was_left_out_lately_is_counted(system: SyncSystem, run: Run, at_work: None) -> None:
+    system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
     run("fetch", "persons", "acme")
-    world.work()
+    system.work()
     lately = findings(run, "any Pipedrive organization")
-    world.change_rows("UPDATE sync_events SET at = now() - interval '30 hours'")
+    system.change_rows("UPDATE sync_events SET at = now() - interval '30 hours'")
     later = findings(run, "any Pipedrive organization")
 
     told = [[each["text"] for each in found if "no_update_time" in each["text"]] for found in (lately, later)]
@@ -124,7 +126,7 @@ def test_only_what_was_left_out_lately_is_counted(world: World, run: Run, at_wor
     assert re.match(r"incoming.user.error \d+ times in 24 h, no_update_time: The record carries no", told[0][0])
 
 
-def test_a_fetch_under_way_is_named(world: World, run: Run, at_work: None) -> None:
+def test_a_fetch_under_way_is_named(system: SyncSystem, run: Run, at_work: None) -> None:
     run("fetch", "persons", "acme")
 
     for heading in ("any Pipedrive organization", "any updates"):
@@ -132,11 +134,11 @@ def test_a_fetch_under_way_is_named(world: World, run: Run, at_work: None) -> No
         assert [each["next"] for each in said] == ["pipeline runs show acme 1"]
 
 
-def test_a_webhook_that_is_missing_is_named(world: World, run: Run, at_work: None) -> None:
-    world.change_rows(
+def test_a_webhook_that_is_missing_is_named(system: SyncSystem, run: Run, at_work: None) -> None:
+    system.change_rows(
         "INSERT INTO webhook_subscriptions (connector_key, entity, state, healed)"
         " VALUES (:c, 'person', 'missing', 0), (:c, 'organization', 'active', 2)",
-        c=world.connector_key,
+        c=system.connector_key,
     )
     said = [each["text"] for each in findings(run, "any updates") if "webhook of" in each["text"]]
 
@@ -146,12 +148,12 @@ def test_a_webhook_that_is_missing_is_named(world: World, run: Run, at_work: Non
     ]
 
 
-def test_says_up_to_when_hull_is_in_step(world: World, run: Run, at_work: None) -> None:
-    world.change_rows(
+def test_says_up_to_when_hull_is_in_step(system: SyncSystem, run: Run, at_work: None) -> None:
+    system.change_rows(
         "INSERT INTO watermarks (connector_key, entity, reached_at, complete_since, excepted)"
         " VALUES (:c, 'person', now() - interval '5 minutes', now() - interval '1 day', 3),"
         " (:c, 'organization', now() - interval '5 hours', now() - interval '1 day', 0)",
-        c=world.connector_key,
+        c=system.connector_key,
     )
     found = {each["text"]: each for each in findings(run, "any updates")}
 
@@ -160,12 +162,12 @@ def test_says_up_to_when_hull_is_in_step(world: World, run: Run, at_work: None) 
     assert behind["next"].startswith("pipeline fetch organizations acme --since 20")
 
 
-def test_a_spent_day_is_named(world: World, run: Run, at_work: None) -> None:
-    world.change_settings(daily_tokens=100, live_reserve=0.2)
-    world.change_rows(
+def test_a_spent_day_is_named(system: SyncSystem, run: Run, at_work: None) -> None:
+    system.change_settings(daily_tokens=100, live_reserve=0.2)
+    system.change_rows(
         "INSERT INTO token_ledger (connector_key, day, lane, operation, calls, tokens)"
         " VALUES (:c, (now() AT TIME ZONE 'UTC')::date, 'bulk', 'list', 9, 90)",
-        c=world.connector_key,
+        c=system.connector_key,
     )
 
     said = [each for each in findings(run, "any updates") if "daily budget" in each["text"]]
@@ -175,10 +177,12 @@ def test_a_spent_day_is_named(world: World, run: Run, at_work: None) -> None:
     )
 
 
-def test_organizations_that_could_not_be_read_stand_under_empty_accounts(world: World, run: Run, at_work: None) -> None:
-    world.company.put_raw("organization", {"id": 77, "name": "Nobody knows when"})
+def test_organizations_that_could_not_be_read_stand_under_empty_accounts(
+    system: SyncSystem, run: Run, at_work: None
+) -> None:
+    system.company.put_raw("organization", {"id": 77, "name": "Nobody knows when"})
     run("fetch", "organizations", "acme")
-    world.work()
+    system.work()
 
     assert any("incoming.account.error" in each["text"] for each in findings(run, "empty Accounts"))
 
@@ -208,9 +212,9 @@ def test_says_who_is_missing(
     assert words in said.out
 
 
-def test_work_that_nobody_takes_is_noticed(world: World, run: Run, at_work: None) -> None:
+def test_work_that_nobody_takes_is_noticed(system: SyncSystem, run: Run, at_work: None) -> None:
     run("fetch", "persons", "acme")
-    world.rows("UPDATE batches SET due_at = now() - interval '5 minutes' RETURNING id")
+    system.rows("UPDATE batches SET due_at = now() - interval '5 minutes' RETURNING id")
 
     assert "has been due for 5 min" in run("doctor").out
 
@@ -231,7 +235,7 @@ def test_beat_alone_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not workers.any_worker_answers()
 
 
-def test_a_database_that_takes_no_writes_is_bad(world: World, run: Run, at_work: None) -> None:
+def test_a_database_that_takes_no_writes_is_bad(system: SyncSystem, run: Run, at_work: None) -> None:
     with demoted_database():
         said = run("doctor", "acme")
 

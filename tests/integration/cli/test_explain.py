@@ -6,24 +6,24 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.command_line import Run
-from tests.journeys.told_by_hull import ANN, BEN, say, user
+from tests.journeys.hull_messages import ANN, BEN, say, user
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture
 @prepared
-def ada(world: World) -> int:
+def ada(system: SyncSystem) -> int:
     """Ada came by a fetch, and Hull gave her another name; Ann is in no segment that is sent."""
-    world.change_settings(
+    system.change_settings(
         outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}], synchronized_user_segments=["vip"]
     )
-    ada = int(world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])["id"])
-    world.fetch(Entity.PERSON)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
+    ada = int(system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])["id"])
+    system.fetch(Entity.PERSON)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
     known = {"pipedrive/id": ada}
-    say(world, user(str(world.users()[ada]["id"]), **known, **{"pipedrive/name": "Ada Lovelace"}))
-    say(world, user(ANN, segments=("other",), name="Ann"))
+    say(system, user(str(system.users()[ada]["id"]), **known, **{"pipedrive/name": "Ada Lovelace"}))
+    say(system, user(ANN, segments=("other",), name="Ann"))
     return ada
 
 
@@ -54,8 +54,8 @@ def test_the_chain_of_a_field_is_told_in_order(ada: int, run: Run) -> None:
     assert "PATCH" in run("explain", "acme", str(ada), "--field", "name").out
 
 
-def test_a_field_is_told_as_it_was(world: World, ada: int, run: Run) -> None:
-    world.change_rows(
+def test_a_field_is_told_as_it_was(system: SyncSystem, ada: int, run: Run) -> None:
+    system.change_rows(
         "UPDATE sync_events SET at = at - interval '1 day' WHERE event = 'incoming.user.success' AND run_id = 1"
     )
     told = run("explain", "acme", str(ada), "--field", "pipedrive/name", "--at", "2h", "--json").json

@@ -12,7 +12,7 @@ from freezegun import freeze_time
 from pipeline.cli import fetch
 from pipeline.cli.fetch import Moment
 from tests.command_line import Run
-from tests.world import World
+from tests.system import SyncSystem
 
 
 class Clock:
@@ -42,27 +42,27 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch.workers, "any_worker_answers", lambda: False)
 
 
-def people(world: World, count: int) -> None:
+def people(system: SyncSystem, count: int) -> None:
     for number in range(count):
-        world.company.create_person(name=f"Person {number}")
+        system.company.create_person(name=f"Person {number}")
 
 
-def test_waits_until_everything_is_in_hull(world: World, run: Run, while_watched: Callable[..., None]) -> None:
-    people(world, 120)
-    while_watched(world.work)
+def test_waits_until_everything_is_in_hull(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
+    people(system, 120)
+    while_watched(system.work)
     said = run("fetch", "persons", "acme", "--wait", "--json")
     found = said.json[0]
 
     assert said.code == 0
     assert (found["state"], found["new"], found["open_failures"]) == ("done", 120, 0)
-    assert len(world.users()) == 120
+    assert len(system.users()) == 120
 
 
 def test_progress_goes_line_by_line_where_there_is_no_terminal(
-    world: World, run: Run, while_watched: Callable[..., None]
+    system: SyncSystem, run: Run, while_watched: Callable[..., None]
 ) -> None:
-    people(world, 3)
-    while_watched(world.work)
+    people(system, 3)
+    while_watched(system.work)
     said = run("fetch", "all", "acme", "--wait")
 
     assert "persons: " in said.out
@@ -70,21 +70,21 @@ def test_progress_goes_line_by_line_where_there_is_no_terminal(
     assert "3 new, 0 changed" in said.out
 
 
-def test_without_wait_it_only_starts(world: World, run: Run) -> None:
-    people(world, 1)
+def test_without_wait_it_only_starts(system: SyncSystem, run: Run) -> None:
+    people(system, 1)
     found = run("fetch", "all", "acme", "--json").json
 
     assert [(each["entity"], each["state"]) for each in found] == [("organization", "running"), ("person", "running")]
-    assert world.users() == {}
+    assert system.users() == {}
 
 
-def test_since_fetches_what_changed(world: World, run: Run) -> None:
+def test_since_fetches_what_changed(system: SyncSystem, run: Run) -> None:
     found = run("fetch", "persons", "acme", "--since", "2026-08-31T12:00:00Z", "--json").json[0]
 
     assert (found["kind"], found["since"], found["changed_only"]) == ("incremental", "2026-08-31T12:00:00+00:00", True)
 
 
-def test_two_at_once_are_refused(world: World, run: Run) -> None:
+def test_two_at_once_are_refused(system: SyncSystem, run: Run) -> None:
     first = run("fetch", "persons", "acme", "--json").json[0]["id"]
     said = run("fetch", "persons", "acme")
 
@@ -92,24 +92,24 @@ def test_two_at_once_are_refused(world: World, run: Run) -> None:
     assert f"pipeline runs cancel acme {first}" in said.err
 
 
-def test_a_record_that_gave_up_makes_it_fail(world: World, run: Run, while_watched: Callable[..., None]) -> None:
-    people(world, 2)
-    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
-    while_watched(world.work)
+def test_a_record_that_gave_up_makes_it_fail(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
+    people(system, 2)
+    system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+    while_watched(system.work)
     said = run("fetch", "persons", "acme", "--wait")
 
     assert said.code == 1
     assert "pipeline failures list acme" in said.out
 
 
-def test_a_cancelled_run_makes_it_fail(world: World, run: Run, while_watched: Callable[..., None]) -> None:
+def test_a_cancelled_run_makes_it_fail(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
     while_watched(lambda: run("runs", "cancel", "acme", "1"))
 
     assert run("fetch", "persons", "acme", "--wait").code == 1
 
 
 def test_says_how_to_start_a_worker_when_nobody_works(
-    world: World, run: Run, while_watched: Callable[..., None], nobody: None
+    system: SyncSystem, run: Run, while_watched: Callable[..., None], nobody: None
 ) -> None:
     while_watched(lambda: None)
     said = run("fetch", "persons", "acme", "--wait")
@@ -119,7 +119,7 @@ def test_says_how_to_start_a_worker_when_nobody_works(
     assert run("runs", "show", "acme", "1", "--json").json["run"]["state"] == "running"
 
 
-def test_interrupting_leaves_the_fetch_going(world: World, run: Run, while_watched: Callable[..., None]) -> None:
+def test_interrupting_leaves_the_fetch_going(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 

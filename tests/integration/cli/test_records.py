@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from tests.command_line import Run
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture
-def fetched(world: World, run: Run) -> World:
+def fetched(system: SyncSystem, run: Run) -> SyncSystem:
     """Ada of Acme is in Hull, whose Organization is only a shell; Person 77 could not be read."""
-    acme = world.company.create_organization(name="Acme")["id"]
-    world.company.create_person(name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}])
-    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+    acme = system.company.create_organization(name="Acme")["id"]
+    system.company.create_person(name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}])
+    system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
     run("fetch", "persons", "acme")
-    world.work()
-    return world
+    system.work()
+    return system
 
 
 def failures(run: Run, *more: str) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def values_of(event: dict[str, Any]) -> dict[str, Any]:
     return {each["name"]: each["after"] for each in event["changes"]}
 
 
-def test_runs_are_listed_newest_first(fetched: World, run: Run) -> None:
+def test_runs_are_listed_newest_first(fetched: SyncSystem, run: Run) -> None:
     run("fetch", "persons", "acme")
     listed = run("runs", "list", "acme", "--json").json["runs"]
 
@@ -43,7 +43,7 @@ def test_runs_are_listed_newest_first(fetched: World, run: Run) -> None:
     assert run("runs", "list", "acme").code == 0
 
 
-def test_a_run_shows_its_walks(fetched: World, run: Run) -> None:
+def test_a_run_shows_its_walks(fetched: SyncSystem, run: Run) -> None:
     shown = run("runs", "show", "acme", "1", "--json").json
     failed = shown["run"]["counts"]["failed"]
 
@@ -53,7 +53,7 @@ def test_a_run_shows_its_walks(fetched: World, run: Run) -> None:
     assert f"{failed} failed" in run("runs", "status", "acme", "1").out
 
 
-def test_runs_are_filtered_as_in_the_console(fetched: World, run: Run) -> None:
+def test_runs_are_filtered_as_in_the_console(fetched: SyncSystem, run: Run) -> None:
     run("fetch", "organizations", "acme")
 
     def listed(*flags: str) -> list[int]:
@@ -65,7 +65,7 @@ def test_runs_are_filtered_as_in_the_console(fetched: World, run: Run) -> None:
     assert listed("--before", "2") == [1]
 
 
-def test_a_run_shows_its_batches_and_what_failed_in_it(fetched: World, run: Run) -> None:
+def test_a_run_shows_its_batches_and_what_failed_in_it(fetched: SyncSystem, run: Run) -> None:
     shown = run("runs", "show", "acme", "1", "--json").json
     (failure,) = shown["failures"]
     said = run("runs", "show", "acme", "1").out
@@ -75,7 +75,7 @@ def test_a_run_shows_its_batches_and_what_failed_in_it(fetched: World, run: Run)
     assert f"failure {failure['id']}: person 77 at transform, no_update_time." in said
 
 
-def test_a_batch_is_shown(fetched: World, run: Run) -> None:
+def test_a_batch_is_shown(fetched: SyncSystem, run: Run) -> None:
     (number,) = {row.batch_id for row in fetched.rows("SELECT batch_id FROM failures")}
     shown = run("runs", "batch", "acme", str(number), "--json").json
 
@@ -85,25 +85,25 @@ def test_a_batch_is_shown(fetched: World, run: Run) -> None:
     assert run("runs", "batch", "acme", "9999").code == 2
 
 
-def test_a_run_can_be_cancelled_once(fetched: World, run: Run) -> None:
+def test_a_run_can_be_cancelled_once(fetched: SyncSystem, run: Run) -> None:
     run("fetch", "organizations", "acme")
 
     assert run("runs", "cancel", "acme", "2", "--json").json == {"done": "cancelled"}
     assert run("runs", "cancel", "acme", "2").code == 1
 
 
-def test_a_run_that_does_not_exist_ends_with_2(world: World, run: Run) -> None:
+def test_a_run_that_does_not_exist_ends_with_2(system: SyncSystem, run: Run) -> None:
     assert [run("runs", verb, "acme", "9").code for verb in ("show", "cancel")] == [2, 2]
 
 
-def test_mappings_are_counted_with_and_without_hull_id(fetched: World, run: Run) -> None:
+def test_mappings_are_counted_with_and_without_hull_id(fetched: SyncSystem, run: Run) -> None:
     assert run("mappings", "count", "acme", "--json").json["counts"] == [
         {"entity": "organization", "state": "shell", "records": 1, "with_hull_id": 0, "without_hull_id": 1},
         {"entity": "person", "state": "full", "records": 1, "with_hull_id": 0, "without_hull_id": 1},
     ]
 
 
-def test_a_mapping_shows_what_was_delivered(fetched: World, run: Run) -> None:
+def test_a_mapping_shows_what_was_delivered(fetched: SyncSystem, run: Run) -> None:
     ada = min(fetched.users())
     shown = run("mappings", "show", "acme", str(ada), "--json").json["mappings"]
 
@@ -111,14 +111,14 @@ def test_a_mapping_shows_what_was_delivered(fetched: World, run: Run) -> None:
     assert 'pipedrive/name: "Ada"' in run("mappings", "show", "acme", str(ada)).out
 
 
-def test_a_record_nobody_knows_fails_with_the_next_step(fetched: World, run: Run) -> None:
+def test_a_record_nobody_knows_fails_with_the_next_step(fetched: SyncSystem, run: Run) -> None:
     said = run("mappings", "show", "acme", "4711")
 
     assert said.code == 2
     assert "pipeline fetch all acme" in said.err
 
 
-def test_what_was_sent_by_hand_is_listed(fetched: World, run: Run) -> None:
+def test_what_was_sent_by_hand_is_listed(fetched: SyncSystem, run: Run) -> None:
     (user,) = [each["id"] for each in fetched.users().values()]
 
     counted = run("sends", "count", "acme", "person", "--id", user)
@@ -132,7 +132,7 @@ def test_what_was_sent_by_hand_is_listed(fetched: World, run: Run) -> None:
     assert run("send", "users", "acme").code == 1
 
 
-def test_events_are_found_by_record_and_by_name(fetched: World, run: Run) -> None:
+def test_events_are_found_by_record_and_by_name(fetched: SyncSystem, run: Run) -> None:
     ada = min(fetched.users())
     of_ada = run("events", "list", "acme", "--record", str(ada), "--event", "incoming.user.*", "--json").json["events"]
     errors = run("events", "list", "acme", "--event", "incoming.*.error", "--json").json["events"]
@@ -141,14 +141,14 @@ def test_events_are_found_by_record_and_by_name(fetched: World, run: Run) -> Non
     assert {(each["pipedrive_id"], each["reason"]) for each in errors} == {(77, "no_update_time")}
 
 
-def test_events_say_why(fetched: World, run: Run) -> None:
+def test_events_say_why(fetched: SyncSystem, run: Run) -> None:
     said = run("events", "list", "acme")
 
     assert "no_update_time: The record carries no readable update time" in said.out
     assert 'pipedrive/name null → "Ada"' in said.out
 
 
-def test_following_goes_on_from_the_last_event(fetched: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_goes_on_from_the_last_event(fetched: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = min(fetched.users())
 
     def meanwhile(_seconds: float) -> None:
@@ -165,7 +165,7 @@ def test_following_goes_on_from_the_last_event(fetched: World, run: Run, monkeyp
     assert [values_of(json.loads(line))["pipedrive/name"] for line in said.out.splitlines()] == ["Ada", "Ada Lovelace"]
 
 
-def test_events_are_exported_as_in_the_console(fetched: World, run: Run, tmp_path: Path) -> None:
+def test_events_are_exported_as_in_the_console(fetched: SyncSystem, run: Run, tmp_path: Path) -> None:
     fetched.change_rows("UPDATE sync_events SET detail = '=1+1' WHERE pipedrive_id = 77")
 
     def exported(*options: str) -> list[dict[str, str]]:
@@ -186,7 +186,7 @@ def test_events_are_exported_as_in_the_console(fetched: World, run: Run, tmp_pat
     assert older == rows[1:]
 
 
-def test_an_export_is_downloaded_once_a_worker_has_written_it(fetched: World, run: Run) -> None:
+def test_an_export_is_downloaded_once_a_worker_has_written_it(fetched: SyncSystem, run: Run) -> None:
     begun = run("events", "export", "acme", "--format", "jsonl", "--json").json["export"]
     number = str(begun["id"])
 
@@ -197,7 +197,7 @@ def test_an_export_is_downloaded_once_a_worker_has_written_it(fetched: World, ru
     assert len(lines) == run("events", "export-status", "acme", number, "--json").json["export"]["events"] > 1
 
 
-def test_an_event_is_shown_with_what_else_its_batch_did(fetched: World, run: Run) -> None:
+def test_an_event_is_shown_with_what_else_its_batch_did(fetched: SyncSystem, run: Run) -> None:
     (refused,) = run("events", "list", "acme", "--outcome", "error", "--json").json["events"]
     shown = run("events", "show", "acme", str(refused["id"]))
 
@@ -206,7 +206,7 @@ def test_an_event_is_shown_with_what_else_its_batch_did(fetched: World, run: Run
     assert run("events", "show", "acme", "99999").code == 2
 
 
-def test_events_after_an_id_are_listed_in_their_order(fetched: World, run: Run) -> None:
+def test_events_after_an_id_are_listed_in_their_order(fetched: SyncSystem, run: Run) -> None:
     newest_first = [each["id"] for each in run("events", "list", "acme", "--json").json["events"]]
     after = run("events", "list", "acme", "--after", "0", "--limit", "1", "--json").json
 
@@ -216,7 +216,7 @@ def test_events_after_an_id_are_listed_in_their_order(fetched: World, run: Run) 
     assert ([each["id"] for each in rest["events"]], rest["more"]) == (newest_first[-2::-1], None)
 
 
-def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: World, run: Run) -> None:
+def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: SyncSystem, run: Run) -> None:
     (first,) = failures(run)
     run("failures", "replay", "acme", "--ids", str(first["id"]))
     fetched.work()
@@ -230,7 +230,7 @@ def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: World, r
     assert run("failures", "show", "acme", str(again["id"]), "--json").json["earlier"][0]["id"] == first["id"]
 
 
-def test_a_failure_is_shown_whole(fetched: World, run: Run) -> None:
+def test_a_failure_is_shown_whole(fetched: SyncSystem, run: Run) -> None:
     found = failures(run)
     shown = run("failures", "show", "acme", str(found[0]["id"]), "--json").json
 
@@ -239,18 +239,18 @@ def test_a_failure_is_shown_whole(fetched: World, run: Run) -> None:
     assert "Save the record once in Pipedrive" in run("failures", "show", "acme", str(found[0]["id"])).out
 
 
-def test_failures_are_filtered(fetched: World, run: Run) -> None:
+def test_failures_are_filtered(fetched: SyncSystem, run: Run) -> None:
     assert failures(run, "--reason", "too_long") == []
     assert len(failures(run, "--entity", "person", "--since", "1h")) == 1
     assert failures(run, "--entity", "organization") == []
 
 
-def test_a_preview_changes_nothing(fetched: World, run: Run) -> None:
+def test_a_preview_changes_nothing(fetched: SyncSystem, run: Run) -> None:
     assert run("failures", "preview", "acme", "--json").json["kinds"] == {"fails_again": 1}
     assert len(failures(run)) == 1
 
 
-def test_a_corrected_record_is_replayed(fetched: World, run: Run) -> None:
+def test_a_corrected_record_is_replayed(fetched: SyncSystem, run: Run) -> None:
     fetched.company.put_raw(
         "person",
         {
@@ -276,14 +276,14 @@ def test_a_corrected_record_is_replayed(fetched: World, run: Run) -> None:
     assert failures(run) == []
 
 
-def test_what_fails_again_is_a_failure_again(fetched: World, run: Run) -> None:
+def test_what_fails_again_is_a_failure_again(fetched: SyncSystem, run: Run) -> None:
     run("failures", "replay", "acme")
     fetched.work()
 
     assert [each["record_id"] for each in failures(run)] == ["77"]
 
 
-def test_discarding_needs_a_reason_and_keeps_it(fetched: World, run: Run) -> None:
+def test_discarding_needs_a_reason_and_keeps_it(fetched: SyncSystem, run: Run) -> None:
     assert run("failures", "discard", "acme").code == 2
     run("failures", "discard", "acme", "--why", "deleted by sales")
     closed = failures(run, "--state", "all")[0]
@@ -291,7 +291,7 @@ def test_discarding_needs_a_reason_and_keeps_it(fetched: World, run: Run) -> Non
     assert (closed["state"], closed["closed_why"]) == ("discarded", "deleted by sales")
 
 
-def test_closed_failures_are_not_replayed(fetched: World, run: Run) -> None:
+def test_closed_failures_are_not_replayed(fetched: SyncSystem, run: Run) -> None:
     run("failures", "discard", "acme", "--why", "x")
 
     assert run("failures", "replay", "acme").code == 1
@@ -307,11 +307,11 @@ def test_closed_failures_are_not_replayed(fetched: World, run: Run) -> None:
         ("list", "acme", "--since", "long ago"),
     ],
 )
-def test_failures_must_be_named(wrong: tuple[str, ...], world: World, run: Run) -> None:
+def test_failures_must_be_named(wrong: tuple[str, ...], system: SyncSystem, run: Run) -> None:
     assert run("failures", *wrong).code == 2
 
 
-def test_no_more_are_discarded_than_were_counted(fetched: World, run: Run) -> None:
+def test_no_more_are_discarded_than_were_counted(fetched: SyncSystem, run: Run) -> None:
     fetched.company.put_raw("person", {"id": 78, "name": "Nor when this one"})
     run("fetch", "persons", "acme")
     fetched.work()
@@ -320,11 +320,11 @@ def test_no_more_are_discarded_than_were_counted(fetched: World, run: Run) -> No
     assert len(failures(run)) == 2
 
 
-def test_secrets_can_be_sealed_anew(world: World, run: Run) -> None:
-    before = world.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
+def test_secrets_can_be_sealed_anew(system: SyncSystem, run: Run) -> None:
+    before = system.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
 
     assert run("rotate-keys", "--json").json == {"renewed": 2, "keys_no_longer_needed": 0}
-    after = world.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
+    after = system.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
     assert [row.name for row in before] == [row.name for row in after]
     assert all(bytes(old.ciphertext) != bytes(new.ciphertext) for old, new in zip(before, after, strict=True))
     assert run("fetch", "persons", "acme").code == 0

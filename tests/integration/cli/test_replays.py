@@ -10,13 +10,13 @@ import pytest
 from pipeline.errors import Rejected
 from tests.command_line import Run
 from tests.integration.console.test_failures import refused
+from tests.journeys.hull_messages import person
 from tests.journeys.test_replays import advance, broken, give_up, mended
-from tests.journeys.told_by_hull import person
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def test_failures_stand_by_cause_with_what_a_replay_would_do(world: World, run: Run) -> None:
-    broken(world, 10, 11)
+def test_failures_stand_by_cause_with_what_a_replay_would_do(system: SyncSystem, run: Run) -> None:
+    broken(system, 10, 11)
 
     (group,) = run("failures", "groups", "acme", "--json").json["groups"]
     said = run("failures", "groups", "acme")
@@ -28,17 +28,17 @@ def test_failures_stand_by_cause_with_what_a_replay_would_do(world: World, run: 
     assert run("failures", "list", "acme", "--direction", "outgoing", "--json").json == {"failures": []}
 
 
-def test_an_empty_list_says_whether_a_filter_made_it_so(world: World, run: Run) -> None:
+def test_an_empty_list_says_whether_a_filter_made_it_so(system: SyncSystem, run: Run) -> None:
     assert run("failures", "list", "acme").out.startswith("No failures: everything was synchronized.")
 
-    broken(world, 10)
+    broken(system, 10)
 
     assert run("failures", "list", "acme", "--reason", "wrong_typ").out.startswith("No failure matches")
     assert run("failures", "groups", "acme", "--reason", "wrong_typ").out.startswith("No failure matches")
 
 
-def test_what_a_replay_would_do_is_said_before(world: World, run: Run) -> None:
-    broken(world, 10)
+def test_what_a_replay_would_do_is_said_before(system: SyncSystem, run: Run) -> None:
+    broken(system, 10)
 
     listed = run("failures", "list", "acme", "--json").json["failures"]
     preview = run("failures", "preview", "acme")
@@ -47,13 +47,13 @@ def test_what_a_replay_would_do_is_said_before(world: World, run: Run) -> None:
     assert preview.out == "1 open. If replayed now: 1 would fail again; about 10 tokens\n"
     assert "would fail again" in run("failures", "show", "acme", "1").out
     assert "would fail again" in run("failures", "list", "acme").out
-    assert world.rows("SELECT 1 FROM replays") == []
+    assert system.rows("SELECT 1 FROM replays") == []
 
 
-def test_a_replay_is_followed_to_its_end(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken(world, 10, 11)
-    mended(world, 10)
-    monkeypatch.setattr("pipeline.cli.rendering_failures.time.sleep", lambda _seconds: advance(world))
+def test_a_replay_is_followed_to_its_end(system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(system, 10, 11)
+    mended(system, 10)
+    monkeypatch.setattr("pipeline.cli.rendering_failures.time.sleep", lambda _seconds: advance(system))
 
     said = run("failures", "replay", "acme", "--per-second", "100", "--wait", "--json")
 
@@ -66,8 +66,8 @@ def test_a_replay_is_followed_to_its_end(world: World, run: Run, monkeypatch: py
     assert "2 items: 1 came through, 1 failed again." in run("failures", "replays", "list", "acme").out
 
 
-def test_a_replay_is_paused_resumed_and_aborted(world: World, run: Run) -> None:
-    broken(world, 10, 11, 12)
+def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, run: Run) -> None:
+    broken(system, 10, 11, 12)
     begun = run("failures", "replay", "acme", "--per-second", "1", "--json").json
 
     done = [run("failures", "replays", act, "acme", "1").out for act in ("pause", "resume", "abort")]
@@ -76,21 +76,23 @@ def test_a_replay_is_paused_resumed_and_aborted(world: World, run: Run) -> None:
     assert done == [f"Replay 1 is {state}.\n" for state in ("paused", "resumed", "aborted")]
     assert run("failures", "replays", "pause", "acme", "1").code == 1
     assert run("failures", "replays", "pause", "acme", "9").code == 2
-    acts = [row.action for row in world.rows("SELECT action FROM audit_log ORDER BY id")]
+    acts = [row.action for row in system.rows("SELECT action FROM audit_log ORDER BY id")]
     assert acts == ["failures.replay", "replay.pause", "replay.resume", "replay.abort"]
 
 
-def test_a_replay_that_stopped_says_why_and_is_resumed(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken(world, 10)
-    mended(world, 10)
-    mend = give_up(world, monkeypatch, Rejected("refused_by_pipedrive", "said no"))
+def test_a_replay_that_stopped_says_why_and_is_resumed(
+    system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(system, 10)
+    mended(system, 10)
+    mend = give_up(system, monkeypatch, Rejected("refused_by_pipedrive", "said no"))
 
     begun = run("failures", "replay", "acme", "--wait", "--json")
     told = run("failures", "replays", "show", "acme", "1")
     mend()
     assert run("failures", "replays", "resume", "acme", "1", "--json").json == {"done": "resumed"}
     resumed = run("failures", "replays", "show", "acme", "1", "--json").json
-    advance(world)
+    advance(system)
 
     assert (begun.code, begun.json["reason"]) == (1, "refused_by_pipedrive")
     assert "refused_by_pipedrive: Pipedrive refused the write. said no" in told.out
@@ -100,8 +102,8 @@ def test_a_replay_that_stopped_says_why_and_is_resumed(world: World, run: Run, m
     assert (replay["state"], replay["reason"], replay["counts"]) == ("done", None, {"came_through": 1})
 
 
-def test_a_correction_is_checked(world: World, run: Run, tmp_path: Path) -> None:
-    broken(world, 10)
+def test_a_correction_is_checked(system: SyncSystem, run: Run, tmp_path: Path) -> None:
+    broken(system, 10)
     (tmp_path / "payload.json").write_text(json.dumps({"id": 10}))
     file = ("--payload-file", str(tmp_path / "payload.json"))
 
@@ -110,11 +112,11 @@ def test_a_correction_is_checked(world: World, run: Run, tmp_path: Path) -> None
 
     assert (tried.code, said.code) == (1, 1)
     assert "Only open failures of records on their way to Pipedrive can be corrected here." in said.err
-    assert world.rows("SELECT 1 FROM replays") == []
+    assert system.rows("SELECT 1 FROM replays") == []
 
 
-def test_a_payload_is_corrected_and_sent(world: World, run: Run, tmp_path: Path) -> None:
-    failure_id = str(refused(world, name="Wrong"))
+def test_a_payload_is_corrected_and_sent(system: SyncSystem, run: Run, tmp_path: Path) -> None:
+    failure_id = str(refused(system, name="Wrong"))
     payload = run("failures", "show", "acme", failure_id, "--json").json["payload"]
     payload["user"]["nickname"] = "Right"
     (tmp_path / "payload.json").write_text(json.dumps(payload))
@@ -122,17 +124,17 @@ def test_a_payload_is_corrected_and_sent(world: World, run: Run, tmp_path: Path)
 
     tried = run("failures", "try-payload", "acme", failure_id, *file)
     sent = run("failures", "replay-edited", "acme", failure_id, *file, "--why", "a typo")
-    advance(world)
+    advance(system)
 
     assert "user.nickname" in tried.out
     assert "Right" in tried.out
     assert "If replayed now, would change" in tried.out
     assert sent.code == 0
-    assert person(world, 1)["name"] == "Right"
+    assert person(system, 1)["name"] == "Right"
 
 
-def test_a_field_that_a_payload_has_twice_is_a_mistake(world: World, run: Run, tmp_path: Path) -> None:
-    failure_id = str(refused(world))
+def test_a_field_that_a_payload_has_twice_is_a_mistake(system: SyncSystem, run: Run, tmp_path: Path) -> None:
+    failure_id = str(refused(system))
     (tmp_path / "payload.json").write_text('{"user": {"id": "a", "id": "b"}}')
 
     said = run("failures", "try-payload", "acme", failure_id, "--payload-file", str(tmp_path / "payload.json"))
@@ -141,10 +143,10 @@ def test_a_field_that_a_payload_has_twice_is_a_mistake(world: World, run: Run, t
     assert "'id' is given twice" in said.err
 
 
-def test_discarding_is_written_down(world: World, run: Run) -> None:
-    broken(world, 10)
+def test_discarding_is_written_down(system: SyncSystem, run: Run) -> None:
+    broken(system, 10)
     done = run("failures", "discard", "acme", "--entity", "person", "--why", "x", "--json").json
 
     assert done == {"done": "discarded", "count": 1}
-    (entry,) = world.rows("SELECT subject, why, detail FROM audit_log")
+    (entry,) = system.rows("SELECT subject, why, detail FROM audit_log")
     assert tuple(entry) == ("entity person", "x", {"failures": 1})

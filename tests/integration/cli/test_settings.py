@@ -10,19 +10,19 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.command_line import Run, Said
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture
-def fields(world: World, run: Run) -> World:
-    """The world once its field definitions were read."""
+def fields(system: SyncSystem, run: Run) -> SyncSystem:
+    """The system once its field definitions were read."""
     run("fetch", "all", "acme")
-    world.work()
-    return world
+    system.work()
+    return system
 
 
-def code_of(world: World, name: str) -> str:
-    rows = world.rows("SELECT rows FROM field_definitions WHERE entity = 'person'")[0].rows
+def code_of(system: SyncSystem, name: str) -> str:
+    rows = system.rows("SELECT rows FROM field_definitions WHERE entity = 'person'")[0].rows
     return next(str(row["field_code"]) for row in rows if row["field_name"] == name)
 
 
@@ -30,17 +30,17 @@ def put(run: Run, document: object, *more: str) -> Said:
     return run("settings", "set", "acme", "-", *more, text=json.dumps(document))
 
 
-def test_what_is_shown_can_be_set_and_unchanged_makes_no_version(world: World, run: Run) -> None:
+def test_what_is_shown_can_be_set_and_unchanged_makes_no_version(system: SyncSystem, run: Run) -> None:
     shown = run("settings", "show", "acme").out
 
     said = run("settings", "set", "acme", "-", text=shown)
 
     assert (said.code, said.out) == (0, "Nothing differs from version 1, which stays in force.\n")
-    assert [row.version for row in world.rows("SELECT version FROM settings_versions")] == [1]
-    assert world.rows("SELECT 1 FROM jobs") == []
+    assert [row.version for row in system.rows("SELECT version FROM settings_versions")] == [1]
+    assert system.rows("SELECT 1 FROM jobs") == []
 
 
-def test_every_mistake_is_named_at_once(fields: World, run: Run) -> None:
+def test_every_mistake_is_named_at_once(fields: SyncSystem, run: Run) -> None:
     said = put(
         run,
         {
@@ -57,7 +57,7 @@ def test_every_mistake_is_named_at_once(fields: World, run: Run) -> None:
     assert "account_claims.0: Pipedrive has no Organization field 'web-site'; did you mean website?" in said.err
 
 
-def test_a_shape_that_is_wrong_is_refused(world: World, run: Run) -> None:
+def test_a_shape_that_is_wrong_is_refused(system: SyncSystem, run: Run) -> None:
     said = put(
         run, {"user_claims": [{"hull": "domain", "service": "x"}], "colour": "red", "link_users_in_hull": "maybe"}
     )
@@ -66,7 +66,7 @@ def test_a_shape_that_is_wrong_is_refused(world: World, run: Run) -> None:
     assert all(name in said.err for name in ("colour", "link_users_in_hull"))
 
 
-def test_force_takes_over_a_field_that_is_not_there_yet(fields: World, run: Run) -> None:
+def test_force_takes_over_a_field_that_is_not_there_yet(fields: SyncSystem, run: Run) -> None:
     document = {"incoming_user_attributes": [{"hull": "a", "service": "f" * 40}]}
 
     assert put(run, document).code == 1
@@ -74,11 +74,11 @@ def test_force_takes_over_a_field_that_is_not_there_yet(fields: World, run: Run)
 
 
 @pytest.mark.parametrize("file", ["missing.json", "-"])
-def test_what_is_no_json_object_is_bad_usage(file: str, world: World, run: Run) -> None:
+def test_what_is_no_json_object_is_bad_usage(file: str, system: SyncSystem, run: Run) -> None:
     assert run("settings", "set", "acme", file, text="[1]").code == 2
 
 
-def test_equal_settings_make_no_version(world: World, run: Run) -> None:
+def test_equal_settings_make_no_version(system: SyncSystem, run: Run) -> None:
     first = put(run, {"link_users_in_hull": False}, "--json").json
     again = put(run, {"link_users_in_hull": False}, "--json").json
 
@@ -86,7 +86,7 @@ def test_equal_settings_make_no_version(world: World, run: Run) -> None:
     assert (again["version"], again["changed"]) == (2, False)
 
 
-def test_history_says_who_changed_what(world: World, run: Run) -> None:
+def test_history_says_who_changed_what(system: SyncSystem, run: Run) -> None:
     put(run, {**run("settings", "show", "acme").json, "support_user_deletion": True})
     newest = run("settings", "history", "acme", "--json").json["versions"][0]
 
@@ -95,7 +95,7 @@ def test_history_says_who_changed_what(world: World, run: Run) -> None:
     assert "support_user_deletion" in run("settings", "history", "acme").out
 
 
-def test_a_review_shows_what_a_file_would_change(world: World, run: Run, tmp_path: Path) -> None:
+def test_a_review_shows_what_a_file_would_change(system: SyncSystem, run: Run, tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text(
         json.dumps({**run("settings", "show", "acme").json, "link_users_in_hull": False})
     )
@@ -108,7 +108,7 @@ def test_a_review_shows_what_a_file_would_change(world: World, run: Run, tmp_pat
     assert run("settings", "history", "acme", "--json").json["versions"][0]["version"] == 1
 
 
-def test_versions_are_compared_and_an_earlier_one_is_put_in_force_again(world: World, run: Run) -> None:
+def test_versions_are_compared_and_an_earlier_one_is_put_in_force_again(system: SyncSystem, run: Run) -> None:
     before = run("settings", "show", "acme").json
     put(run, {**before, "link_users_in_hull": False})
 
@@ -121,7 +121,7 @@ def test_versions_are_compared_and_an_earlier_one_is_put_in_force_again(world: W
     assert run("settings", "roll-back", "acme", "9").code == 2
 
 
-def test_a_save_on_an_older_version_is_refused(world: World, run: Run) -> None:
+def test_a_save_on_an_older_version_is_refused(system: SyncSystem, run: Run) -> None:
     put(run, {"link_users_in_hull": False})
     late = put(run, {}, "--base-version", "1")
 
@@ -129,7 +129,7 @@ def test_a_save_on_an_older_version_is_refused(world: World, run: Run) -> None:
     assert "is in force now" in late.err
 
 
-def test_what_follows_is_said_and_begins_at_once_with_yes(fields: World, run: Run) -> None:
+def test_what_follows_is_said_and_begins_at_once_with_yes(fields: SyncSystem, run: Run) -> None:
     fields.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
     fields.fetch(Entity.PERSON)
     document = run("settings", "show", "acme").json
@@ -140,7 +140,7 @@ def test_what_follows_is_said_and_begins_at_once_with_yes(fields: World, run: Ru
     assert "1 Persons get what is new from what is stored, for no tokens" in said.out
 
 
-def test_a_mapping_and_a_schedule_are_tried(fields: World, run: Run, tmp_path: Path) -> None:
+def test_a_mapping_and_a_schedule_are_tried(fields: SyncSystem, run: Run, tmp_path: Path) -> None:
     fields.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
     fields.fetch(Entity.PERSON)
     (tmp_path / "rows.json").write_text(json.dumps([{"hull": "pipedrive/name", "service": "name"}]))
@@ -153,14 +153,14 @@ def test_a_mapping_and_a_schedule_are_tried(fields: World, run: Run, tmp_path: P
     assert run("settings", "try", "acme", "daily_tokens").code == 2
 
 
-def test_what_settings_are_made_of_is_listed(fields: World, run: Run) -> None:
+def test_what_settings_are_made_of_is_listed(fields: SyncSystem, run: Run) -> None:
     fields.hull.define_segment("user", "Trial users", [])
 
     assert "Job title" in run("fields", "list", "acme", "person").out
     assert run("segments", "list", "acme", "--json").json["trouble"] == ""
 
 
-def test_earlier_versions_stay(world: World, run: Run) -> None:
+def test_earlier_versions_stay(system: SyncSystem, run: Run) -> None:
     before = run("settings", "show", "acme").json
     put(run, {})
 
@@ -173,7 +173,7 @@ def schedules(run: Run, kind: str) -> list[dict[str, Any]]:
     return [each for each in listed if each["kind"] == kind]
 
 
-def test_a_cron_plans_the_next_full_fetch_and_an_empty_one_ends_it(world: World, run: Run) -> None:
+def test_a_cron_plans_the_next_full_fetch_and_an_empty_one_ends_it(system: SyncSystem, run: Run) -> None:
     put(run, {"full_fetch_cron": "15 2 * * *"})
     (planned,) = schedules(run, "full_fetch")
     put(run, {"full_fetch_cron": ""})
@@ -184,7 +184,7 @@ def test_a_cron_plans_the_next_full_fetch_and_an_empty_one_ends_it(world: World,
 
 @pytest.mark.parametrize("more", [(), ("--force",)])
 def test_rows_that_cannot_both_be_carried_out_are_refused_by_name(
-    world: World, run: Run, more: tuple[str, ...]
+    system: SyncSystem, run: Run, more: tuple[str, ...]
 ) -> None:
     rows = [{"hull": "nickname", "service": "name"}, {"hull": "given", "service": "first_name"}]
     said = put(run, {"outgoing_user_attributes": rows}, *more)

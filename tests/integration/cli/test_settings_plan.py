@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import Run
+from tests.journeys.hull_messages import know_everything
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, with_more
-from tests.journeys.told_by_hull import know_everything
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture
 @prepared
-def known(world: World) -> World:
+def known(system: SyncSystem) -> SyncSystem:
     """Six Persons and two Organizations, known on both sides."""
-    fill(world, persons=6, organizations=2)
-    know_everything(world)
-    return world
+    fill(system, persons=6, organizations=2)
+    know_everything(system)
+    return system
 
 
-def test_the_command_line_plans_and_applies(known: World, run: Run, tmp_path: Path) -> None:
+def test_the_command_line_plans_and_applies(known: SyncSystem, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
 
@@ -37,7 +37,7 @@ def test_the_command_line_plans_and_applies(known: World, run: Run, tmp_path: Pa
     assert known.users()[1]["pipedrive/given"] == "Person"
 
 
-def test_a_plan_is_looked_through_and_made_again(known: World, run: Run, tmp_path: Path) -> None:
+def test_a_plan_is_looked_through_and_made_again(known: SyncSystem, run: Run, tmp_path: Path) -> None:
     assert known
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
@@ -57,7 +57,7 @@ def test_a_plan_is_looked_through_and_made_again(known: World, run: Run, tmp_pat
     assert run("settings", "plan", "acme").code == 2
 
 
-def test_mappings_are_suggested(known: World, run: Run) -> None:
+def test_mappings_are_suggested(known: SyncSystem, run: Run) -> None:
     assert known
     found = run("settings", "suggest", "acme", "--json").json["suggestions"]
 
@@ -66,7 +66,7 @@ def test_mappings_are_suggested(known: World, run: Run) -> None:
     assert "phone" in run("settings", "suggest", "acme").out
 
 
-def test_a_plan_is_discarded_once(known: World, run: Run, tmp_path: Path) -> None:
+def test_a_plan_is_discarded_once(known: SyncSystem, run: Run, tmp_path: Path) -> None:
     assert known
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
@@ -79,14 +79,14 @@ def test_a_plan_is_discarded_once(known: World, run: Run, tmp_path: Path) -> Non
 
 @pytest.fixture
 @prepared
-def hundred(world: World) -> World:
+def hundred(system: SyncSystem) -> SyncSystem:
     """So many Persons that settings which touch all of them have to be confirmed."""
-    fill(world, persons=101, organizations=0)
-    know_everything(world)
-    return world
+    fill(system, persons=101, organizations=0)
+    know_everything(system)
+    return system
 
 
-def test_the_number_of_records_is_asked_for(hundred: World, run: Run, tmp_path: Path) -> None:
+def test_the_number_of_records_is_asked_for(hundred: SyncSystem, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
     plan = run("settings", "plan", "acme", str(file), "--wait", "--json").json
@@ -101,7 +101,7 @@ def test_the_number_of_records_is_asked_for(hundred: World, run: Run, tmp_path: 
     assert hundred.rows("SELECT state FROM plans")[0].state == "applied"
 
 
-def test_a_run_that_waits_is_confirmed_by_its_number(hundred: World, run: Run, tmp_path: Path) -> None:
+def test_a_run_that_waits_is_confirmed_by_its_number(hundred: SyncSystem, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
     said = run("settings", "set", "acme", str(file))

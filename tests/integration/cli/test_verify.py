@@ -10,30 +10,30 @@ from db import connector as connectors
 from db.session import transaction
 from pipeline.errors import Retryable
 from tests.command_line import Run
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture
-def drifted(world: World, run: Run) -> World:
+def drifted(system: SyncSystem, run: Run) -> SyncSystem:
     """Ada is called Eve in Hull, and Bo is not there any more."""
     for name in ("Ada", "Bo", "Cyd"):
-        record = world.company.create_person(name=name)
-        world.company.load("person", {**record, "update_time": "2026-02-01T00:00:00Z"})
+        record = system.company.create_person(name=name)
+        system.company.load("person", {**record, "update_time": "2026-02-01T00:00:00Z"})
     run("fetch", "all", "acme")
-    world.work()
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
-    users = world.hull.users.by_anonymous
-    world.hull.write(users["pipedrive:1"], {"pipedrive/name": "Eve[/]"}, now=0, problems=[])
-    world.hull.incinerate(users["pipedrive:2"])
-    hour_later(world)
-    return world
+    system.work()
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
+    users = system.hull.users.by_anonymous
+    system.hull.write(users["pipedrive:1"], {"pipedrive/name": "Eve[/]"}, now=0, problems=[])
+    system.hull.incinerate(users["pipedrive:2"])
+    hour_later(system)
+    return system
 
 
-def hour_later(world: World) -> None:
-    world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
+def hour_later(system: SyncSystem) -> None:
+    system.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
 
 
-def test_says_the_cost_first_and_shows_what_differs(drifted: World, run: Run) -> None:
+def test_says_the_cost_first_and_shows_what_differs(drifted: SyncSystem, run: Run) -> None:
     said = run("verify", "acme")
     lines = said.out.splitlines()
 
@@ -45,7 +45,7 @@ def test_says_the_cost_first_and_shows_what_differs(drifted: World, run: Run) ->
     assert lines[-1] == "Next: pipeline comparisons repair acme 1 --count 2"
 
 
-def test_json_has_one_shape_whatever_is_found(drifted: World, run: Run) -> None:
+def test_json_has_one_shape_whatever_is_found(drifted: SyncSystem, run: Run) -> None:
     said = run("verify", "acme", "--json")
     person = said.json["entities"]["person"]
 
@@ -68,7 +68,7 @@ def test_json_has_one_shape_whatever_is_found(drifted: World, run: Run) -> None:
     ]
 
 
-def test_after_the_repair_there_is_nothing_left_to_say(drifted: World, run: Run) -> None:
+def test_after_the_repair_there_is_nothing_left_to_say(drifted: SyncSystem, run: Run) -> None:
     repaired = run("verify", "acme", "--repair")
     drifted.work()
     drifted.module("sync.changes.hull_ids").resolve(drifted.connector_key)
@@ -83,7 +83,7 @@ def test_after_the_repair_there_is_nothing_left_to_say(drifted: World, run: Run)
 
 
 def test_the_repair_is_asked_for_on_a_terminal_after_its_size(
-    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+    drifted: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.cli import verify  # noqa: PLC0415 - Celery reads its settings when it is imported
 
@@ -99,7 +99,7 @@ def test_the_repair_is_asked_for_on_a_terminal_after_its_size(
 
 
 def test_ctrl_c_and_a_kill_leave_the_entry_of_the_comparison(
-    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+    drifted: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The entry is written in the transaction that writes the job."""
 
@@ -115,7 +115,7 @@ def test_ctrl_c_and_a_kill_leave_the_entry_of_the_comparison(
     assert len(drifted.rows("SELECT 1 FROM jobs WHERE kind = 'verify'")) == 1
 
 
-def test_a_paused_comparison_is_said_with_the_command_that_resumes_it(drifted: World, run: Run) -> None:
+def test_a_paused_comparison_is_said_with_the_command_that_resumes_it(drifted: SyncSystem, run: Run) -> None:
     run("comparisons", "start", "acme", "--everything")
     run("jobs", "pause", "acme", "1")
 
@@ -124,14 +124,14 @@ def test_a_paused_comparison_is_said_with_the_command_that_resumes_it(drifted: W
     assert (said.code, "pipeline jobs resume acme 1" in said.err) == (1, True)
 
 
-def test_a_paused_connector_says_what_the_repair_waits_for(drifted: World, run: Run) -> None:
+def test_a_paused_connector_says_what_the_repair_waits_for(drifted: SyncSystem, run: Run) -> None:
     drifted.change_rows("UPDATE connectors SET state = 'paused'")
 
     assert "pipeline connectors resume acme" in run("verify", "acme", "--repair").out
 
 
 def test_on_a_terminal_a_large_share_of_the_day_is_asked_for(
-    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+    drifted: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.cli import verify  # noqa: PLC0415 - Celery reads its settings when it is imported
 
@@ -159,7 +159,7 @@ class Terminal:
 
 
 def test_a_spent_budget_is_said_with_the_time_to_wait(
-    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+    drifted: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spent(*_: Any, **__: Any) -> None:
         raise Retryable("daily_budget_spent", retry_after_s=7200.0)
@@ -173,7 +173,7 @@ def test_a_spent_budget_is_said_with_the_time_to_wait(
 
 
 def test_ctrl_c_leaves_it_running_and_the_command_follows_it_again(
-    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+    drifted: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = drifted.module("jobs.verify.reading").Reader
     real = reader.page
@@ -195,7 +195,7 @@ def test_ctrl_c_leaves_it_running_and_the_command_follows_it_again(
     assert any(line.startswith("2 differences: ") for line in again.out.splitlines())
 
 
-def test_leaves_the_reserve_of_the_day_alone(drifted: World, run: Run) -> None:
+def test_leaves_the_reserve_of_the_day_alone(drifted: SyncSystem, run: Run) -> None:
     drifted.change_settings(daily_tokens=30, live_reserve=0.5)
     asked = len(drifted.rows("SELECT 1 FROM token_ledger WHERE lane = 'verify'"))
 
@@ -206,18 +206,18 @@ def test_leaves_the_reserve_of_the_day_alone(drifted: World, run: Run) -> None:
     assert asked == len(drifted.rows("SELECT 1 FROM token_ledger WHERE lane = 'verify'")) == 0
 
 
-def test_what_it_spends_stands_in_a_lane_of_its_own(drifted: World, run: Run) -> None:
+def test_what_it_spends_stands_in_a_lane_of_its_own(drifted: SyncSystem, run: Run) -> None:
     run("verify", "acme")
 
     spent = drifted.rows("SELECT operation, tokens FROM token_ledger WHERE lane = 'verify' ORDER BY operation")
     assert [tuple(row) for row in spent] == [("fields", 20), ("list", 30)]
 
 
-def test_bad_usage_ends_with_2(drifted: World, run: Run) -> None:
+def test_bad_usage_ends_with_2(drifted: SyncSystem, run: Run) -> None:
     assert [run("verify", *words).code for words in (("nobody",), ("acme", "--sample", "0"))] == [2, 2]
 
 
-def test_before_the_first_fetch_nobody_pretends_to_know_the_cost(world: World, run: Run) -> None:
-    world.company.create_person(name="Ada")
+def test_before_the_first_fetch_nobody_pretends_to_know_the_cost(system: SyncSystem, run: Run) -> None:
+    system.company.create_person(name="Ada")
 
     assert "not known before the first full fetch" in run("verify", "acme").out

@@ -1,4 +1,4 @@
-"""A visitor of the console, over a real PostgreSQL and a small world to look at."""
+"""A visitor of the console, over a real PostgreSQL and a small system to look at."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def script(operator: Visitor, anybody: Visitor) -> Call:
 
 
 @pytest.fixture
-def boss(admin: Visitor, anybody: Visitor) -> Call:
+def admin_script(admin: Visitor, anybody: Visitor) -> Call:
     """The same with an admin's."""
     return caller(admin, anybody)
 
@@ -126,7 +126,7 @@ def by_session(admin: Visitor) -> Call:
 
 
 @pytest.fixture
-def looker(viewer: Visitor, anybody: Visitor) -> Call:
+def viewer_script(viewer: Visitor, anybody: Visitor) -> Call:
     """The same with a viewer's."""
     return caller(viewer, anybody)
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from werkzeug.test import TestResponse
 
 from tests.integration.console.conftest import Call, Visitor
-from tests.world import World
+from tests.system import SyncSystem
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 FORMATS = {CSV: "csv", NDJSON: "jsonl"}
@@ -19,24 +19,24 @@ def begin(browser: Visitor, kind: str, query: str = "", connector: str = "acme")
     return browser.post(f"/c/{connector}/logs/export", format=FORMATS.get(kind, kind), **dict(parse_qsl(query)))
 
 
-def exported(world: World, browser: Visitor, kind: str, query: str = "", connector: str = "acme") -> TestResponse:
+def exported(system: SyncSystem, browser: Visitor, kind: str, query: str = "", connector: str = "acme") -> TestResponse:
     """The file."""
     begun = begin(browser, kind, query, connector)
     assert begun.status_code == 303, begun.text
-    world.run_jobs()
+    system.run_jobs()
     page = browser.text(begun.headers["Location"])
     assert "Download" in page
     return browser.get(f"{begun.headers['Location']}/file")
 
 
 def exported_by_script(
-    world: World, browser: Visitor, call: Call, form: str, connector: str = "acme", **wanted: Any
+    system: SyncSystem, browser: Visitor, call: Call, form: str, connector: str = "acme", **wanted: Any
 ) -> str:
     """The same by the API."""
     path = f"/api/v1/connectors/{connector}/events/exports"
     status, begun = call("POST", path, format=form, **wanted)
     assert (status, begun["export"]["state"]) == (200, "writing"), begun
-    world.run_jobs()
+    system.run_jobs()
     status, ended = call("GET", f"{path}/{begun['export']['id']}")
     assert (status, ended["export"]["state"]) == (200, "done")
     return browser.text(f"{path}/{begun['export']['id']}/file")

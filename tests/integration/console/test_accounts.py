@@ -392,7 +392,7 @@ def test_a_login_that_began_before_a_change_opens_no_session_after_it(
     ana: int, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The old password is being compared while the change is made."""
-    accounts.add("boss", None, Role.ADMIN)
+    accounts.add("admin_script", None, Role.ADMIN)
     verify = logins.passwords.verify
 
     def slow(known: str, given: str) -> bool:
@@ -519,7 +519,7 @@ def test_a_key_loses_what_its_owner_loses(browser: Visitor) -> None:
 
     accounts.change(NAME, role=Role.VIEWER)
     lowered = operators.holder_of(key)
-    accounts.add("boss", None, Role.ADMIN)
+    accounts.add("admin_script", None, Role.ADMIN)
     accounts.change(NAME, state="disabled")
     accounts.change(NAME, state="active")
 
@@ -529,15 +529,15 @@ def test_a_key_loses_what_its_owner_loses(browser: Visitor) -> None:
 
 
 @pytest.mark.parametrize("way", ["console", "api"])
-def test_an_admin_sees_and_revokes_every_key(browser: Visitor, admin: Visitor, boss: Call, way: str) -> None:
+def test_an_admin_sees_and_revokes_every_key(browser: Visitor, admin: Visitor, admin_script: Call, way: str) -> None:
     me = operators.who_is(browser.token)
     assert me
     key = operators.make_key(me, "nightly")
 
-    (theirs,) = [each for each in boss("GET", "/api/v1/operators/keys")[1]["keys"] if each["owner"] == NAME]
+    (theirs,) = [each for each in admin_script("GET", "/api/v1/operators/keys")[1]["keys"] if each["owner"] == NAME]
     assert "nightly" in admin.text("/operators")
     if way == "api":
-        assert boss("POST", f"/api/v1/operators/keys/{theirs['id']}/revoke") == (200, {"done": "revoked"})
+        assert admin_script("POST", f"/api/v1/operators/keys/{theirs['id']}/revoke") == (200, {"done": "revoked"})
     else:
         assert admin.post(f"/operators/keys/{theirs['id']}/revoke").status_code == 303
 
@@ -545,31 +545,33 @@ def test_an_admin_sees_and_revokes_every_key(browser: Visitor, admin: Visitor, b
     assert audited("key.revoke") == [("admin@acme.test", "nightly", {"key": theirs["id"]})]
 
 
-def test_acts_of_a_key_name_it_and_the_address(ana: int, boss: Call) -> None:
-    boss("POST", f"/api/v1/operators/{ana}/unlock")
+def test_acts_of_a_key_name_it_and_the_address(ana: int, admin_script: Call) -> None:
+    admin_script("POST", f"/api/v1/operators/{ana}/unlock")
 
-    entries = boss("GET", "/api/v1/audit")[1]["entries"]
+    entries = admin_script("GET", "/api/v1/audit")[1]["entries"]
     assert [each["origin"] for each in entries if each["action"] == "operator.unlock"] == ["127.0.0.1, key test"]
 
 
 # --- who may change who can log in ------------------------------------------------------------------------------------
 
 
-def test_a_key_cannot_change_who_can_log_in(ana: int, boss: Call) -> None:
+def test_a_key_cannot_change_who_can_log_in(ana: int, admin_script: Call) -> None:
     theirs = f"/api/v1/operators/{ana}"
     tried = [
-        boss("POST", "/api/v1/operators", name="eve", role="admin", password="another long one"),
+        admin_script("POST", "/api/v1/operators", name="eve", role="admin", password="another long one"),
         *(
-            boss("POST", theirs, **each)
+            admin_script("POST", theirs, **each)
             for each in ({"role": "admin"}, {"password": "another long one"}, {"state": "active"})
         ),
-        boss("POST", theirs, connectors="all"),
-        boss("POST", f"{theirs}/second-factor/off"),
+        admin_script("POST", theirs, connectors="all"),
+        admin_script("POST", f"{theirs}/second-factor/off"),
     ]
 
     assert [status for status, _ in tried] == [403] * 6
     assert "pipeline operators" in tried[0][1]["next_step"]
-    assert boss("POST", theirs, state="disabled") == (200, {"done": "changed"}), "an emergency waits for no password"
+    assert admin_script("POST", theirs, state="disabled") == (200, {"done": "changed"}), (
+        "an emergency waits for no password"
+    )
 
 
 def test_a_session_of_long_ago_confirms_the_password_first(browser: Visitor, ana: int) -> None:
@@ -843,7 +845,7 @@ def test_the_header_counts_from_the_proxy_alone(sso: None, ana: int, anybody: Vi
 
 @pytest.mark.parametrize("state", ["unknown", "disabled"])
 def test_single_sign_on_lets_in_active_operators_alone(sso: None, ana: int, anybody: Visitor, state: str) -> None:
-    accounts.add("boss", None, Role.ADMIN)
+    accounts.add("admin_script", None, Role.ADMIN)
     if state == "disabled":
         accounts.change(NAME, state="disabled")
 

@@ -12,20 +12,20 @@ from db import connector as connectors
 from db.session import transaction
 from tests.authorising import PUBLIC_URL, Person, installed_app
 from tests.integration.console.conftest import Visitor
-from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
+from tests.system import API_TOKEN, CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 FORM = {"name": "globex", "organization": "hull.test", "hull_id": CONNECTOR_ID, "secret": HULL_SECRET}
 AT = "/c/globex/set-up"
 
 
 @pytest.fixture
-def empty(world: World) -> World:
+def empty(system: SyncSystem) -> SyncSystem:
     """The remote systems with a few records, and no connector yet."""
     with transaction() as session:
-        connectors.remove_rows_of(session, world.connector_key)
-    world.company.create_organization(name="Globex", website="https://www.globex.test")
-    world.company.create_person(name="Ada Lovelace", emails=[{"value": "ada@globex.test", "primary": True}])
-    return world
+        connectors.remove_rows_of(session, system.connector_key)
+    system.company.create_organization(name="Globex", website="https://www.globex.test")
+    system.company.create_person(name="Ada Lovelace", emails=[{"value": "ada@globex.test", "primary": True}])
+    return system
 
 
 def key_of(name: str) -> int:
@@ -46,7 +46,7 @@ def checked(page: str, name: str) -> list[str]:
     return [html.unescape(each) for each in boxes]
 
 
-def to_the_first_fetch(admin: Visitor, world: World) -> None:
+def to_the_first_fetch(admin: Visitor, system: SyncSystem) -> None:
     mappings = admin.text(f"{AT}/mappings")
     chosen = {name: checked(mappings, name) for name in ("incoming_user_attributes", "incoming_account_attributes")}
     assert admin.post(f"{AT}/mappings", **chosen).headers["Location"] == f"{AT}/segments"
@@ -56,10 +56,10 @@ def to_the_first_fetch(admin: Visitor, world: World) -> None:
     assert "10 tokens" in warning
     assert admin.post(f"{AT}/first-fetch", what=["persons", "organizations"]).status_code == 303
     assert "Fetching" in admin.text(f"{AT}/first-fetch")
-    world.work()
+    system.work()
 
 
-def test_a_newcomer_comes_to_the_first_record_with_a_token(admin: Visitor, empty: World) -> None:
+def test_a_newcomer_comes_to_the_first_record_with_a_token(admin: Visitor, empty: SyncSystem) -> None:
     assert "Add Connector" in admin.text("/connectors/new")
 
     made = admin.post("/connectors/new", **FORM)
@@ -79,14 +79,14 @@ def test_a_newcomer_comes_to_the_first_record_with_a_token(admin: Visitor, empty
     assert document()["synchronized_user_segments"] == []
 
 
-def test_a_newcomer_comes_to_the_first_record_by_oauth(admin: Visitor, empty: World) -> None:
+def test_a_newcomer_comes_to_the_first_record_by_oauth(admin: Visitor, empty: SyncSystem) -> None:
     with installed_app(empty):
         admin.post("/connectors/new", **FORM)
         page = admin.post(f"{AT}/pipedrive/connect").text
         assert "connector_secret" not in page
         link = html.unescape(re.findall(r'href="([^"]*/auth/pipedrive[^"]*)"', page)[0])
         person = Person(empty)
-        back = person.door.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).text
+        back = person.client.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).text
         assert f'href="{AT}"' in back
         assert admin.get(AT).headers["Location"] == f"{AT}/identity"
         admin.post(f"{AT}/identity", user_email="email", account_domain="website")
@@ -107,7 +107,7 @@ def test_a_newcomer_comes_to_the_first_record_by_oauth(admin: Visitor, empty: Wo
     ],
 )
 def test_what_is_wrong_is_said_and_what_was_typed_stays(
-    admin: Visitor, empty: World, wrong: dict[str, str], said: str
+    admin: Visitor, empty: SyncSystem, wrong: dict[str, str], said: str
 ) -> None:
     answer = admin.post("/connectors/new", **FORM | wrong)
 
@@ -119,14 +119,14 @@ def test_what_is_wrong_is_said_and_what_was_typed_stays(
     assert empty.rows("SELECT 1 FROM connectors") == []
 
 
-def test_a_name_or_an_id_that_is_taken_is_said(admin: Visitor, world: World) -> None:
+def test_a_name_or_an_id_that_is_taken_is_said(admin: Visitor, system: SyncSystem) -> None:
     answer = admin.post("/connectors/new", **FORM)
 
     assert answer.status_code == 400
     assert "already" in answer.text
 
 
-def test_a_wrong_token_leaves_the_step_where_it_was(admin: Visitor, empty: World) -> None:
+def test_a_wrong_token_leaves_the_step_where_it_was(admin: Visitor, empty: SyncSystem) -> None:
     admin.post("/connectors/new", **FORM)
 
     answer = admin.post(f"{AT}/pipedrive", token="canary-wrong")
@@ -139,7 +139,7 @@ def test_a_wrong_token_leaves_the_step_where_it_was(admin: Visitor, empty: World
     assert "not connected yet" in admin.text(f"{AT}/mappings")
 
 
-def test_steps_are_resumable_and_may_be_taken_again(admin: Visitor, empty: World) -> None:
+def test_steps_are_resumable_and_may_be_taken_again(admin: Visitor, empty: SyncSystem) -> None:
     admin.post("/connectors/new", **FORM)
     admin.post(f"{AT}/pipedrive", token=API_TOKEN)
 
@@ -156,7 +156,7 @@ def test_steps_are_resumable_and_may_be_taken_again(admin: Visitor, empty: World
     assert admin.get(f"{AT}/nothing").status_code == 404
 
 
-def test_rows_point_to_the_side_that_gets_the_value(admin: Visitor, world: World) -> None:
+def test_rows_point_to_the_side_that_gets_the_value(admin: Visitor, system: SyncSystem) -> None:
     page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", admin.text("/c/acme/set-up/mappings")))
 
     incoming, outgoing = page.partition("User ← Person")[2].split("User → Person")
@@ -166,7 +166,7 @@ def test_rows_point_to_the_side_that_gets_the_value(admin: Visitor, world: World
     assert "←" not in outgoing
 
 
-def test_only_admins_add_connectors(viewer: Visitor, operator: Visitor, world: World) -> None:
+def test_only_admins_add_connectors(viewer: Visitor, operator: Visitor, system: SyncSystem) -> None:
     for visitor in (viewer, operator):
         assert visitor.get("/connectors/new").status_code == 403
         assert visitor.post("/connectors/new", **FORM).status_code == 403

@@ -20,7 +20,7 @@ from pipeline.domain.alerts import RULES
 from pipeline.settings import settings
 from tests.integration.console.conftest import Visitor
 from tests.manual_clock import Clock
-from tests.world import World
+from tests.system import SyncSystem
 from tests.wsgi_adapter import session_for
 
 HOOK = "https://hooks.test/services/canary-hook"
@@ -49,7 +49,7 @@ def nothing_is_remembered() -> None:
 
 
 @pytest.fixture
-def hook(world: World) -> Iterator[Hook]:
+def hook(system: SyncSystem) -> Iterator[Hook]:
     hook = Hook()
     settings_room.use(
         settings().replace(
@@ -62,41 +62,41 @@ def hook(world: World) -> Iterator[Hook]:
     return hook
 
 
-def watch(world: World) -> None:
-    world.module("sync.alerts").watch()
+def watch(system: SyncSystem) -> None:
+    system.module("sync.alerts").watch()
 
 
-def pause(world: World, reason: str = "unauthorized") -> None:
-    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = :reason", reason=reason)
+def pause(system: SyncSystem, reason: str = "unauthorized") -> None:
+    system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = :reason", reason=reason)
 
 
-def resume(world: World) -> None:
+def resume(system: SyncSystem) -> None:
     """The connector works again, and has for a while."""
-    world.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
-    world.change_rows("UPDATE alerts SET seen_at = seen_at - interval '5 minutes'")
+    system.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
+    system.change_rows("UPDATE alerts SET seen_at = seen_at - interval '5 minutes'")
 
 
 def events(hook: Hook) -> list[tuple[str, str]]:
     return [(each["event"], each["rule"]) for each in hook.told]
 
 
-def test_a_change_of_state_is_told_once_each_way(world: World, hook: Hook) -> None:
-    pause(world)
-    watch(world)
-    watch(world)
+def test_a_change_of_state_is_told_once_each_way(system: SyncSystem, hook: Hook) -> None:
+    pause(system)
+    watch(system)
+    watch(system)
     assert events(hook) == [("alert.raised", "auth_lost")]
 
-    resume(world)
-    watch(world)
-    watch(world)
+    resume(system)
+    watch(system)
+    watch(system)
 
     assert events(hook) == [("alert.raised", "auth_lost"), ("alert.resolved", "auth_lost")]
-    assert world.rows("SELECT state, settled FROM alerts") == [("resolved", "resolved")]
+    assert system.rows("SELECT state, settled FROM alerts") == [("resolved", "resolved")]
 
 
-def test_what_is_told_leads_to_the_page_and_says_what_to_do(world: World, hook: Hook) -> None:
-    pause(world)
-    watch(world)
+def test_what_is_told_leads_to_the_page_and_says_what_to_do(system: SyncSystem, hook: Hook) -> None:
+    pause(system)
+    watch(system)
 
     (told,) = hook.told
     assert told["url"] == "http://pipeline.test/c/acme/credentials"
@@ -105,40 +105,40 @@ def test_what_is_told_leads_to_the_page_and_says_what_to_do(world: World, hook: 
     assert RULES["auth_lost"].advice in told["text"]
 
 
-def test_the_log_is_told_too_and_holds_no_address(world: World, hook: Hook) -> None:
-    pause(world)
+def test_the_log_is_told_too_and_holds_no_address(system: SyncSystem, hook: Hook) -> None:
+    pause(system)
     hook.status = 500
     with capture_logs() as lines:
-        watch(world)
+        watch(system)
 
     assert [line["event"] for line in lines if line["event"] == "alert.raised"] == ["alert.raised"]
     assert "canary-hook" not in str(lines)
 
 
-def test_nobody_heard_so_it_is_told_again_and_not_every_minute(world: World, hook: Hook) -> None:
+def test_nobody_heard_so_it_is_told_again_and_not_every_minute(system: SyncSystem, hook: Hook) -> None:
     hook.status = 503
-    pause(world)
-    watch(world)
-    watch(world)
+    pause(system)
+    watch(system)
+    watch(system)
     assert len(hook.told) == 1
-    assert world.rows("SELECT told ? 'webhook', settled, last_error FROM alerts") == [
+    assert system.rows("SELECT told ? 'webhook', settled, last_error FROM alerts") == [
         (False, None, "webhook: status 503")
     ]
 
     hook.status = 200
-    world.change_rows("UPDATE alerts SET next_try_at = now()")
+    system.change_rows("UPDATE alerts SET next_try_at = now()")
     with capture_logs() as lines:
-        watch(world)
+        watch(system)
 
     assert len(hook.told) == 2
     assert [line for line in lines if line["event"] == "alert.raised"] == []  # the log had been told
-    assert world.rows("SELECT told, settled, last_error FROM alerts") == [
+    assert system.rows("SELECT told, settled, last_error FROM alerts") == [
         ({"log": "open", "webhook": "open"}, "open", None)
     ]
 
 
 def test_whoever_is_killed_while_telling_has_it_told_again(
-    world: World, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         """As SIGKILL would."""
@@ -146,166 +146,166 @@ def test_whoever_is_killed_while_telling_has_it_told_again(
     def die(*_arguments: Any, **_options: Any) -> None:
         raise Killed
 
-    pause(world)
+    pause(system)
     with monkeypatch.context() as patch:
-        patch.setattr(world.module("sync.alerts").alerts, "note_told", die)
+        patch.setattr(system.module("sync.alerts").alerts, "note_told", die)
         with pytest.raises(Killed):
-            watch(world)
-    watch(world)
+            watch(system)
+    watch(system)
     assert len(hook.told) == 1
 
-    world.change_rows("UPDATE alerts SET next_try_at = now()")
-    watch(world)
+    system.change_rows("UPDATE alerts SET next_try_at = now()")
+    watch(system)
 
     assert events(hook) == [("alert.raised", "auth_lost")] * 2
 
 
-def test_what_was_over_before_anybody_heard_is_told_in_one(world: World, hook: Hook) -> None:
+def test_what_was_over_before_anybody_heard_is_told_in_one(system: SyncSystem, hook: Hook) -> None:
     hook.status = 500
-    pause(world)
-    watch(world)
-    resume(world)
+    pause(system)
+    watch(system)
+    resume(system)
     hook.status = 200
     hook.told.clear()
-    watch(world)
+    watch(system)
 
     assert events(hook) == [("alert.resolved", "auth_lost")]
     assert ", until " in hook.told[0]["text"]
 
 
-def test_after_a_day_nobody_tries_any_more(world: World, hook: Hook) -> None:
+def test_after_a_day_nobody_tries_any_more(system: SyncSystem, hook: Hook) -> None:
     hook.status = 500
-    pause(world)
-    watch(world)
-    world.change_rows("UPDATE alerts SET next_try_at = now(), raised_at = now() - interval '25 hours'")
-    watch(world)
+    pause(system)
+    watch(system)
+    system.change_rows("UPDATE alerts SET next_try_at = now(), raised_at = now() - interval '25 hours'")
+    watch(system)
 
-    assert world.rows("SELECT settled, last_error FROM alerts") == [("open", "webhook: status 500")]
+    assert system.rows("SELECT settled, last_error FROM alerts") == [("open", "webhook: status 500")]
 
 
-def test_nobody_is_followed_elsewhere(world: World, hook: Hook) -> None:
+def test_nobody_is_followed_elsewhere(system: SyncSystem, hook: Hook) -> None:
     hook.status = 302
-    pause(world)
-    watch(world)
+    pause(system)
+    watch(system)
 
-    assert world.rows("SELECT last_error FROM alerts") == [("webhook: status 302",)]
+    assert system.rows("SELECT last_error FROM alerts") == [("webhook: status 302",)]
 
 
-def test_what_comes_and_goes_is_one_alert(world: World, hook: Hook) -> None:
-    pause(world)
-    watch(world)
-    world.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
-    watch(world)
-    pause(world)
-    watch(world)
+def test_what_comes_and_goes_is_one_alert(system: SyncSystem, hook: Hook) -> None:
+    pause(system)
+    watch(system)
+    system.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
+    watch(system)
+    pause(system)
+    watch(system)
 
     assert events(hook) == [("alert.raised", "auth_lost")]
 
 
-def test_a_pause_leaves_open_what_cannot_be_judged_meanwhile(world: World, hook: Hook) -> None:
-    world.change_rows(
+def test_a_pause_leaves_open_what_cannot_be_judged_meanwhile(system: SyncSystem, hook: Hook) -> None:
+    system.change_rows(
         "INSERT INTO alerts (connector_key, rule, sentence, seen_at)"
         " VALUES (:key, 'failures', '30 failures', now() - interval '1 hour')",
-        key=world.connector_key,
+        key=system.connector_key,
     )
-    pause(world)
-    watch(world)
+    pause(system)
+    watch(system)
 
-    assert sorted(world.rows("SELECT rule, state FROM alerts")) == [("auth_lost", "open"), ("failures", "open")]
+    assert sorted(system.rows("SELECT rule, state FROM alerts")) == [("auth_lost", "open"), ("failures", "open")]
 
 
-def test_only_one_judges_at_a_time(world: World, hook: Hook) -> None:
+def test_only_one_judges_at_a_time(system: SyncSystem, hook: Hook) -> None:
     from db.alert import only_one_judges  # noqa: PLC0415 - beside what it proves
     from db.session import transaction  # noqa: PLC0415
 
-    pause(world)
+    pause(system)
     with transaction() as session:
         assert only_one_judges(session)
-        watch(world)
+        watch(system)
 
-    assert world.rows("SELECT id FROM alerts") == []
+    assert system.rows("SELECT id FROM alerts") == []
 
 
-def test_work_that_nobody_takes_is_of_no_connector(world: World, hook: Hook) -> None:
+def test_work_that_nobody_takes_is_of_no_connector(system: SyncSystem, hook: Hook) -> None:
     from pipeline.domain.kinds import Entity  # noqa: PLC0415 - beside what it proves
 
-    world.start(Entity.PERSON)
-    world.change_rows("UPDATE batches SET state = 'ready', due_at = now() - interval '10 minutes'")
-    watch(world)
+    system.start(Entity.PERSON)
+    system.change_rows("UPDATE batches SET state = 'ready', due_at = now() - interval '10 minutes'")
+    watch(system)
 
-    assert world.rows("SELECT connector_key, rule, sentence FROM alerts") == [
+    assert system.rows("SELECT connector_key, rule, sentence FROM alerts") == [
         (None, "work_overdue", "The oldest due work has waited for 10 min.")
     ]
     assert hook.told[0]["url"] == "http://pipeline.test/workers"
 
 
-def test_many_failures_are_told_as_a_number(world: World, hook: Hook) -> None:
+def test_many_failures_are_told_as_a_number(system: SyncSystem, hook: Hook) -> None:
     settings_room.use(settings().replace(alert_failures_per_hour=2))
     for position in range(2):
-        world.change_rows(
+        system.change_rows(
             "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint)"
             " VALUES (:key, 'record', :subject, 'incoming', 'person', 'load', 'too_long', 'canary value', 'f')",
-            key=world.connector_key,
+            key=system.connector_key,
             subject=f"incoming:person:{position}",
         )
-    watch(world)
+    watch(system)
 
-    assert world.rows("SELECT rule, sentence FROM alerts") == [("failures", "2 failures within the last hour.")]
+    assert system.rows("SELECT rule, sentence FROM alerts") == [("failures", "2 failures within the last hour.")]
     assert "canary value" not in json.dumps(hook.told)
 
 
 @pytest.mark.usefixtures("noon")
-def test_each_hour_is_counted_once_and_without_full_fetches(world: World) -> None:
+def test_each_hour_is_counted_once_and_without_full_fetches(system: SyncSystem) -> None:
     from pipeline.domain.kinds import Entity  # noqa: PLC0415 - beside what it proves
 
-    run_id = world.start(Entity.PERSON)
-    world.change_rows("UPDATE connectors SET created_at = date_trunc('hour', now()) - interval '2 hours'")
+    run_id = system.start(Entity.PERSON)
+    system.change_rows("UPDATE connectors SET created_at = date_trunc('hour', now()) - interval '2 hours'")
     for run in (None, None, run_id):
-        world.change_rows(
+        system.change_rows(
             "INSERT INTO sync_events (connector_key, event, entity, cause, run_id, at)"
             " VALUES (:key, 'incoming.user.success', 'person', 'x', :run, date_trunc('hour', now()) - interval '30 min')",
-            key=world.connector_key,
+            key=system.connector_key,
             run=run,
         )
     for _ in range(4):
-        watch(world)
+        watch(system)
 
-    assert [row.events for row in world.rows("SELECT events FROM hourly_counts ORDER BY hour DESC")] == [2, 0]
+    assert [row.events for row in system.rows("SELECT events FROM hourly_counts ORDER BY hour DESC")] == [2, 0]
 
 
-def quiet_hour_after_two_weeks(world: World) -> None:
+def quiet_hour_after_two_weeks(system: SyncSystem) -> None:
     """Two weeks with 200 events an hour, and an hour without any."""
-    world.change_rows("UPDATE connectors SET created_at = now() - interval '30 days'")
-    world.change_rows(
+    system.change_rows("UPDATE connectors SET created_at = now() - interval '30 days'")
+    system.change_rows(
         "INSERT INTO hourly_counts (connector_key, hour, events)"
         " SELECT :key, date_trunc('hour', now()) - interval '1 hour' - make_interval(hours => h),"
         "        CASE WHEN h = 0 THEN 0 ELSE 200 END FROM generate_series(0, 335) h",
-        key=world.connector_key,
+        key=system.connector_key,
     )
 
 
-def volumes(world: World) -> list[str]:
-    return [row.sentence for row in world.rows("SELECT rule, sentence FROM alerts") if row.rule == "volume_unusual"]
+def volumes(system: SyncSystem) -> list[str]:
+    return [row.sentence for row in system.rows("SELECT rule, sentence FROM alerts") if row.rule == "volume_unusual"]
 
 
 @pytest.mark.usefixtures("noon")
-def test_an_hour_that_brings_nothing_is_told(world: World, hook: Hook) -> None:
-    quiet_hour_after_two_weeks(world)
-    watch(world)
+def test_an_hour_that_brings_nothing_is_told(system: SyncSystem, hook: Hook) -> None:
+    quiet_hour_after_two_weeks(system)
+    watch(system)
 
-    assert volumes(world) == ["0 events in the last full hour; usually about 200 in the same hour."]
+    assert volumes(system) == ["0 events in the last full hour; usually about 200 in the same hour."]
 
 
-def test_two_weekends_are_too_few_to_judge_an_hour(world: World, hook: Hook, noon: Clock) -> None:
+def test_two_weekends_are_too_few_to_judge_an_hour(system: SyncSystem, hook: Hook, noon: Clock) -> None:
     noon.move(3 * 86_400)  # from a Wednesday to a Saturday
-    quiet_hour_after_two_weeks(world)
-    watch(world)
+    quiet_hour_after_two_weeks(system)
+    watch(system)
 
-    assert volumes(world) == []
+    assert volumes(system) == []
 
 
 def test_mail_goes_over_tls_with_its_password_and_one_line_of_subject(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Any] = []
 
@@ -333,9 +333,9 @@ def test_mail_goes_over_tls_with_its_password_and_one_line_of_subject(
         "smtp_password": "canary",
     }
     settings_room.use(settings().replace(**mail_settings))
-    world.change_rows("UPDATE connectors SET name = :name", name="acme\nBcc: eve@evil.test")
-    pause(world)
-    watch(world)
+    system.change_rows("UPDATE connectors SET name = :name", name="acme\nBcc: eve@evil.test")
+    pause(system)
+    watch(system)
 
     place, login, mail = sent
     assert (place, login) == (("mail.test", 465, True), ("bot", "canary"))
@@ -343,28 +343,28 @@ def test_mail_goes_over_tls_with_its_password_and_one_line_of_subject(
     assert (mail["To"], mail["Bcc"]) == ("ana@acme.test", None)
 
 
-def test_a_mail_server_that_is_away_is_tried_again(world: World) -> None:
+def test_a_mail_server_that_is_away_is_tried_again(system: SyncSystem) -> None:
     settings_room.use(settings().replace(alert_email_to=("ana@acme.test",), smtp_url="smtp+plain://127.0.0.1:1"))
-    pause(world)
-    watch(world)
+    pause(system)
+    watch(system)
 
-    assert world.rows("SELECT last_error FROM alerts") == [("email: ConnectionRefusedError",)]
+    assert system.rows("SELECT last_error FROM alerts") == [("email: ConnectionRefusedError",)]
 
 
-def test_a_hook_that_is_away_is_tried_again(world: World, hook: Hook) -> None:
+def test_a_hook_that_is_away_is_tried_again(system: SyncSystem, hook: Hook) -> None:
     connections.use_http(requests.Session)
     settings_room.use(settings().replace(alert_webhook_url="http://127.0.0.1:1/canary-hook"))
-    pause(world)
-    watch(world)
+    pause(system)
+    watch(system)
 
-    assert world.rows("SELECT last_error FROM alerts") == [("webhook: ConnectionError",)]
+    assert system.rows("SELECT last_error FROM alerts") == [("webhook: ConnectionError",)]
 
 
 def test_scripts_read_alerts_and_admins_try_the_sinks(
-    world: World, hook: Hook, viewer: Visitor, admin: Visitor
+    system: SyncSystem, hook: Hook, viewer: Visitor, admin: Visitor
 ) -> None:
-    pause(world)
-    watch(world)
+    pause(system)
+    watch(system)
 
     (alert,) = viewer.get("/api/v1/alerts").get_json()["alerts"]
     assert (alert["rule"], alert["connector"], alert["told"]) == ("auth_lost", "acme", ["log", "webhook"])
@@ -375,23 +375,23 @@ def test_scripts_read_alerts_and_admins_try_the_sinks(
     assert answer.get_json() == {"sinks": {"log": "ok", "webhook": "ok"}}
 
 
-def test_when_no_worker_judges_the_web_process_does(world: World, hook: Hook) -> None:
+def test_when_no_worker_judges_the_web_process_does(system: SyncSystem, hook: Hook) -> None:
     from pipeline.web import monitoring  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    pause(world)
+    pause(system)
     assert monitoring.evaluate_if_overdue()
     assert events(hook) == [("alert.raised", "auth_lost")]
 
     assert not monitoring.evaluate_if_overdue()
-    world.change_rows("UPDATE heartbeats SET at = now() - interval '4 minutes'")
+    system.change_rows("UPDATE heartbeats SET at = now() - interval '4 minutes'")
     assert monitoring.evaluate_if_overdue()
 
 
-def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook: Hook, viewer: Visitor) -> None:
+def test_the_page_says_what_is_wrong_and_what_each_rule_means(system: SyncSystem, hook: Hook, viewer: Visitor) -> None:
     assert "No alert is open" in viewer.text("/alerts")
 
-    pause(world)
-    watch(world)
+    pause(system)
+    watch(system)
     page = viewer.text("/alerts")
 
     assert "1 alert is open" in page
@@ -401,14 +401,16 @@ def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook
     assert "canary-hook" not in page
     assert "1 alert is open" in viewer.text("/")
 
-    resume(world)
-    watch(world)
+    resume(system)
+    watch(system)
     page = viewer.text("/alerts")
     assert "No alert is open" in page
     assert "Paused automatically: unauthorized." in page  # it stands in the history
 
 
-def test_admins_try_the_sinks_and_it_is_written_down(world: World, hook: Hook, admin: Visitor, viewer: Visitor) -> None:
+def test_admins_try_the_sinks_and_it_is_written_down(
+    system: SyncSystem, hook: Hook, admin: Visitor, viewer: Visitor
+) -> None:
     assert viewer.post("/alerts/test").status_code == 403
     assert "/alerts/test" not in viewer.text("/alerts")
 
@@ -419,27 +421,27 @@ def test_admins_try_the_sinks_and_it_is_written_down(world: World, hook: Hook, a
     assert "webhook: status 500" in admin.text("/alerts")
 
     assert [each["event"] for each in hook.told] == ["alert.test"] * 2
-    assert world.rows("SELECT operator FROM audit_log WHERE action = 'alerts.test'") == [("admin@acme.test",)] * 2
+    assert system.rows("SELECT operator FROM audit_log WHERE action = 'alerts.test'") == [("admin@acme.test",)] * 2
 
 
-def test_open_alerts_are_counted_for_prometheus(world: World, hook: Hook, anybody: Visitor) -> None:
-    pause(world)
-    watch(world)
+def test_open_alerts_are_counted_for_prometheus(system: SyncSystem, hook: Hook, anybody: Visitor) -> None:
+    pause(system)
+    watch(system)
 
     assert 'pipeline_alerts{connector="5f0c0ffee5f0c0ffee5f0c0f",rule="auth_lost"} 1.0' in anybody.text("/metrics")
 
 
 @pytest.mark.usefixtures("noon")
-def test_a_spent_day_is_not_over_because_nobody_can_be_asked(world: World, hook: Hook) -> None:
+def test_a_spent_day_is_not_over_because_nobody_can_be_asked(system: SyncSystem, hook: Hook) -> None:
     """Redis alone knows that Pipedrive has called the day spent."""
     with transaction() as session:
-        wiring.open_budget(session, world.connector_key)._ask("close", 1_800.0)
-    watch(world)
-    world.change_rows("UPDATE alerts SET seen_at = seen_at - interval '5 minutes'")
+        wiring.open_budget(session, system.connector_key)._ask("close", 1_800.0)
+    watch(system)
+    system.change_rows("UPDATE alerts SET seen_at = seen_at - interval '5 minutes'")
     as_they_are = settings()
     settings_room.use(as_they_are.replace(redis_url="redis://127.0.0.1:1/0"))
 
-    watch(world)
+    watch(system)
 
     settings_room.use(as_they_are)
     assert events(hook) == [("alert.raised", "budget_short")]

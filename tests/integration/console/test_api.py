@@ -15,7 +15,7 @@ from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity, Role
 from tests.integration.console.conftest import Visitor
-from tests.world import World
+from tests.system import SyncSystem
 
 BASE = "/api/v1/connectors/acme"
 PROJECT = Path(__file__).parents[3]
@@ -50,8 +50,8 @@ def test_a_key_is_its_owner(script: Any) -> None:
     assert script("GET", "/api/v1/me") == (200, {"name": "operator@acme.test", "role": "operator"})
 
 
-def test_the_session_of_a_browser_reads_and_with_its_token_acts(operator: Visitor, world: World) -> None:
-    assert world
+def test_the_session_of_a_browser_reads_and_with_its_token_acts(operator: Visitor, system: SyncSystem) -> None:
+    assert system
     path = f"{BASE}/pause"
 
     assert operator.get("/api/v1/me").status_code == 200
@@ -67,8 +67,8 @@ def test_a_disabled_operators_key_opens_nothing(script: Any) -> None:
     assert script("GET", "/api/v1/me")[0] == 401
 
 
-def test_roles_hold(script: Any, world: World) -> None:
-    assert world
+def test_roles_hold(script: Any, system: SyncSystem) -> None:
+    assert system
     status, problem = script("PUT", f"{BASE}/settings", document={}, base_version=1)
 
     assert (status, problem["error"]) == (403, "role")
@@ -76,8 +76,8 @@ def test_roles_hold(script: Any, world: World) -> None:
     assert script("GET", "/api/v1/audit")[0] == 403
 
 
-def test_connectors_and_how_they_are(script: Any, world: World) -> None:
-    assert world
+def test_connectors_and_how_they_are(script: Any, system: SyncSystem) -> None:
+    assert system
     status, told = script("GET", "/api/v1/connectors")
 
     assert status == 200
@@ -88,10 +88,10 @@ def test_connectors_and_how_they_are(script: Any, world: World) -> None:
     assert script("GET", "/api/v1/connectors/%00")[0] == 404
 
 
-def test_a_fetch_from_beginning_to_end(script: Any, world: World) -> None:
+def test_a_fetch_from_beginning_to_end(script: Any, system: SyncSystem) -> None:
     status, run = script("POST", f"{BASE}/runs", entity="person")
     again, problem = script("POST", f"{BASE}/runs", entity="person")
-    world.work()
+    system.work()
 
     assert (status, run["state"], run["cause"]) == (200, "running", "operator@acme.test")
     assert (again, problem["error"]) == (409, "run_in_progress")
@@ -101,16 +101,16 @@ def test_a_fetch_from_beginning_to_end(script: Any, world: World) -> None:
     assert script("POST", f"{BASE}/runs/{run['id']}/cancel")[0] == 409
 
 
-def test_a_run_is_cancelled_and_that_is_kept(script: Any, boss: Any, world: World) -> None:
-    run_id = world.start(Entity.PERSON)
+def test_a_run_is_cancelled_and_that_is_kept(script: Any, admin_script: Any, system: SyncSystem) -> None:
+    run_id = system.start(Entity.PERSON)
 
     assert script("POST", f"{BASE}/runs/{run_id}/cancel") == (200, {"done": "cancelled"})
-    entries = boss("GET", "/api/v1/audit")[1]["entries"]
+    entries = admin_script("GET", "/api/v1/audit")[1]["entries"]
     assert ("run.cancel", f"run {run_id}") in [(each["action"], each["subject"]) for each in entries]
 
 
-def test_the_run_of_another_connector_is_not_there(script: Any, world: World) -> None:
-    run_id = world.start(Entity.PERSON)
+def test_the_run_of_another_connector_is_not_there(script: Any, system: SyncSystem) -> None:
+    run_id = system.start(Entity.PERSON)
     with transaction() as session:
         session.execute(
             text("INSERT INTO connectors (id, name, hull_organization) VALUES ('f' , 'globex', 'globex.test')")
@@ -127,35 +127,35 @@ def test_the_run_of_another_connector_is_not_there(script: Any, world: World) ->
         ({"entity": "person", "since": "2026-01-01T00:00:00"}, "since"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(script: Any, world: World, body: dict[str, Any], place: str) -> None:
-    assert world
+def test_a_mistake_is_named_with_its_place(script: Any, system: SyncSystem, body: dict[str, Any], place: str) -> None:
+    assert system
     status, problem = script("POST", f"{BASE}/runs", **body)
 
     assert (status, problem["error"]) == (422, "malformed")
     assert any(mistake.startswith(place) for mistake in problem["mistakes"])
 
 
-def test_settings_are_put_in_force_unless_somebody_was_faster(boss: Any, world: World) -> None:
-    now = boss("GET", f"{BASE}/settings")[1]
+def test_settings_are_put_in_force_unless_somebody_was_faster(admin_script: Any, system: SyncSystem) -> None:
+    now = admin_script("GET", f"{BASE}/settings")[1]
     changed = now["document"] | {"link_users_in_hull": False}
 
-    status, made = boss("PUT", f"{BASE}/settings", document=changed, base_version=now["version"], force=True)
-    late, problem = boss("PUT", f"{BASE}/settings", document=changed, base_version=now["version"], force=True)
-    refused, mistakes = boss("PUT", f"{BASE}/settings", document={"x": 1}, base_version=made["version"])
+    status, made = admin_script("PUT", f"{BASE}/settings", document=changed, base_version=now["version"], force=True)
+    late, problem = admin_script("PUT", f"{BASE}/settings", document=changed, base_version=now["version"], force=True)
+    refused, mistakes = admin_script("PUT", f"{BASE}/settings", document={"x": 1}, base_version=made["version"])
 
     assert (status, made["version"], made["author"]) == (200, now["version"] + 1, "admin@acme.test")
     assert (late, problem["error"]) == (409, "settings_moved")
     assert (refused, mistakes["error"]) == (400, "settings_refused")
     assert mistakes["mistakes"]
-    history = boss("GET", f"{BASE}/settings/history")[1]["versions"]
+    history = admin_script("GET", f"{BASE}/settings/history")[1]["versions"]
     assert [each["version"] for each in history] == [made["version"], now["version"]]
-    assert world.rows("SELECT version FROM settings_versions ORDER BY version DESC LIMIT 1")[0][0] == made["version"]
+    assert system.rows("SELECT version FROM settings_versions ORDER BY version DESC LIMIT 1")[0][0] == made["version"]
 
 
-def test_who_is_sent_by_hand_is_named(script: Any, world: World) -> None:
-    world.company.create_person(name="Ada")
-    world.fetch(Entity.PERSON)
-    (known,) = world.users().values()
+def test_who_is_sent_by_hand_is_named(script: Any, system: SyncSystem) -> None:
+    system.company.create_person(name="Ada")
+    system.fetch(Entity.PERSON)
+    (known,) = system.users().values()
 
     assert script("POST", f"{BASE}/sends", entity="person", ids=[known["id"]]) == (
         200,
@@ -216,8 +216,8 @@ def _plain(path: str) -> str:
     return re.sub(r"\{\w+\}", lambda found: named[found[0]], path.removeprefix("/api/v1"))
 
 
-def test_what_is_too_large_is_refused(script: Any, world: World) -> None:
-    assert world
+def test_what_is_too_large_is_refused(script: Any, system: SyncSystem) -> None:
+    assert system
     status, problem = script("POST", f"{BASE}/plans", document={"x": "y" * 3_000_000})
 
     assert (status, problem["error"]) == (413, "too_large")

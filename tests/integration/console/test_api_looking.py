@@ -11,26 +11,26 @@ from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Call
+from tests.journeys.hull_messages import know_everything, say, user
 from tests.journeys.test_replays import broken
-from tests.journeys.told_by_hull import know_everything, say, user
 from tests.prepared import prepared
-from tests.world import API_TOKEN, HULL_SECRET, World
+from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
 
 BASE = "/api/v1/connectors/acme"
 
 
 @pytest.fixture
 @prepared
-def ada(world: World) -> World:
+def ada(system: SyncSystem) -> SyncSystem:
     """Ada of Acme is known on both sides, and Hull has given her another name."""
-    world.change_settings(outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}])
-    acme = world.company.create_organization(name="Acme")["id"]
-    world.company.create_person(name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}])
+    system.change_settings(outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}])
+    acme = system.company.create_organization(name="Acme")["id"]
+    system.company.create_person(name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}])
     for entity in (Entity.PERSON, Entity.ORGANIZATION):
-        world.fetch(entity)
-    know_everything(world)
-    say(world, user(str(world.users()[1]["id"]), **{"pipedrive/name": "Ada Lovelace", "pipedrive/id": 1}))
-    return world
+        system.fetch(entity)
+    know_everything(system)
+    say(system, user(str(system.users()[1]["id"]), **{"pipedrive/name": "Ada Lovelace", "pipedrive/id": 1}))
+    return system
 
 
 def foreign() -> None:
@@ -42,11 +42,11 @@ def foreign() -> None:
         connectors.add_settings(session, other.key, {}, author="test")
 
 
-def test_a_record_is_found_and_shown_with_both_sides(ada: World, looker: Call) -> None:
+def test_a_record_is_found_and_shown_with_both_sides(ada: SyncSystem, viewer_script: Call) -> None:
     hull_id = str(ada.users()[1]["id"])
-    found = looker("GET", f"{BASE}/records?q=ada@acme.com")[1]["records"]
-    status, record = looker("GET", f"{BASE}/records/person/1")
-    by_hull = looker("GET", f"{BASE}/records/person/{hull_id}?by=hull")[1]
+    found = viewer_script("GET", f"{BASE}/records?q=ada@acme.com")[1]["records"]
+    status, record = viewer_script("GET", f"{BASE}/records/person/1")
+    by_hull = viewer_script("GET", f"{BASE}/records/person/{hull_id}?by=hull")[1]
 
     assert [(each["pipedrive_id"], each["hull_id"]) for each in found] == [(1, hull_id)]
     assert (status, record["title"], record["state"]) == (200, "Ada Lovelace", "full")
@@ -54,52 +54,52 @@ def test_a_record_is_found_and_shown_with_both_sides(ada: World, looker: Call) -
     assert (name["pipedrive"], name["hull"], name["differs"]) == ("Ada Lovelace", "Ada Lovelace", False)
     assert record["organization"] == {"pipedrive_id": 1, "is_known": True}
     assert by_hull["pipedrive_id"] == 1
-    assert looker("GET", f"{BASE}/records/person/99")[0] == 404
-    assert looker("GET", f"{BASE}/records/person/{'9' * 30}")[0] == 404
-    assert looker("GET", f"{BASE}/records/deal/1")[0] == 422
+    assert viewer_script("GET", f"{BASE}/records/person/99")[0] == 404
+    assert viewer_script("GET", f"{BASE}/records/person/{'9' * 30}")[0] == 404
+    assert viewer_script("GET", f"{BASE}/records/deal/1")[0] == 422
 
 
-def test_its_history_and_the_story_of_a_field(ada: World, looker: Call) -> None:
+def test_its_history_and_the_story_of_a_field(ada: SyncSystem, viewer_script: Call) -> None:
     assert ada
-    events = looker("GET", f"{BASE}/records/person/1/history")[1]["events"]
-    told = looker("GET", f"{BASE}/records/person/1/explain?field=pipedrive/name")[1]
+    events = viewer_script("GET", f"{BASE}/records/person/1/history")[1]["events"]
+    told = viewer_script("GET", f"{BASE}/records/person/1/explain?field=pipedrive/name")[1]
 
     assert "outgoing.user.success" in [each["event"] for each in events]
     assert told["value"] == "Ada Lovelace"
     assert [each["kind"] for each in told["steps"]] == ["origin", "identity", "rule", "call", "read_back", "value"]
-    assert looker("GET", f"{BASE}/records/person/1/history?before={events[-1]['id']}")[1] == {
+    assert viewer_script("GET", f"{BASE}/records/person/1/history?before={events[-1]['id']}")[1] == {
         "events": [],
         "more": None,
     }
-    assert looker("GET", f"{BASE}/records/person/1/explain?field=name&at=yesterday")[0] == 422
-    assert looker("GET", f"{BASE}/records/person/1/explain?field=name&at=999999d")[0] == 422
-    assert looker("GET", f"{BASE}/records/person/1/explain")[0] == 422
+    assert viewer_script("GET", f"{BASE}/records/person/1/explain?field=name&at=yesterday")[0] == 422
+    assert viewer_script("GET", f"{BASE}/records/person/1/explain?field=name&at=999999d")[0] == 422
+    assert viewer_script("GET", f"{BASE}/records/person/1/explain")[0] == 422
 
 
-def test_events_by_filter_and_page_by_page(ada: World, looker: Call) -> None:
+def test_events_by_filter_and_page_by_page(ada: SyncSystem, viewer_script: Call) -> None:
     assert ada
-    outgoing = looker("GET", f"{BASE}/events?direction=outgoing&outcome=success&since=2h&record=ada@acme.com")[1]
-    first = looker("GET", f"{BASE}/events?limit=1")[1]
-    second = looker("GET", f"{BASE}/events?limit=1&before={first['more']}")[1]
+    outgoing = viewer_script("GET", f"{BASE}/events?direction=outgoing&outcome=success&since=2h&record=ada@acme.com")[1]
+    first = viewer_script("GET", f"{BASE}/events?limit=1")[1]
+    second = viewer_script("GET", f"{BASE}/events?limit=1&before={first['more']}")[1]
     (event,) = outgoing["events"]
-    one = looker("GET", f"{BASE}/events/{event['id']}")[1]
+    one = viewer_script("GET", f"{BASE}/events/{event['id']}")[1]
 
     assert [(each["before"], each["after"]) for each in event["changes"]] == [("Ada", "Ada Lovelace")]
     assert first["events"][0]["id"] > second["events"][0]["id"]
     assert one["event"] == event
-    assert [each["event"] for each in looker("GET", f"{BASE}/events?event=outgoing.*.success")[1]["events"]] == [
+    assert [each["event"] for each in viewer_script("GET", f"{BASE}/events?event=outgoing.*.success")[1]["events"]] == [
         "outgoing.user.success"
     ]
     for strange in ("outgoing.%25", "outgoing_user_success", "outgoing.*\\"):
-        assert looker("GET", f"{BASE}/events?event={strange}")[1]["events"] == [], strange
-    assert looker("GET", f"{BASE}/events?outcome=splendid")[0] == 422
-    assert looker("GET", f"{BASE}/events?sinse=2h")[0] == 422
+        assert viewer_script("GET", f"{BASE}/events?event={strange}")[1]["events"] == [], strange
+    assert viewer_script("GET", f"{BASE}/events?outcome=splendid")[0] == 422
+    assert viewer_script("GET", f"{BASE}/events?sinse=2h")[0] == 422
 
 
-def test_what_belongs_to_another_connector_is_not_there(world: World, script: Call) -> None:
-    broken(world, 10)
+def test_what_belongs_to_another_connector_is_not_there(system: SyncSystem, script: Call) -> None:
+    broken(system, 10)
     run, batch, event, failure = (
-        world.rows(f"SELECT min(id) AS id FROM {table}")[0].id  # noqa: S608 - tables of ours
+        system.rows(f"SELECT min(id) AS id FROM {table}")[0].id  # noqa: S608 - tables of ours
         for table in ("runs", "batches", "sync_events", "failures")
     )
     script("POST", f"{BASE}/replays", failures={}, count=1, why="x")
@@ -120,26 +120,26 @@ def test_what_belongs_to_another_connector_is_not_there(world: World, script: Ca
     assert script("GET", f"{BASE}/failures/{failure}")[0] == 200
 
 
-def test_failures_by_cause_one_by_one_and_whole(world: World, looker: Call, script: Call) -> None:
-    broken(world, 10, 11)
-    (group,) = looker("GET", f"{BASE}/failures/groups")[1]["groups"]
-    found = looker("GET", f"{BASE}/failures?reason=no_update_time&limit=1")[1]["failures"]
+def test_failures_by_cause_one_by_one_and_whole(system: SyncSystem, viewer_script: Call, script: Call) -> None:
+    broken(system, 10, 11)
+    (group,) = viewer_script("GET", f"{BASE}/failures/groups")[1]["groups"]
+    found = viewer_script("GET", f"{BASE}/failures?reason=no_update_time&limit=1")[1]["failures"]
     whole = script("GET", f"{BASE}/failures/{found[0]['failure']['id']}")[1]
-    total = looker("GET", f"{BASE}/failures/verdict?fingerprint={group['fingerprint']}")[1]
+    total = viewer_script("GET", f"{BASE}/failures/verdict?fingerprint={group['fingerprint']}")[1]
 
     assert (group["reason"], group["count"], len(group["daily"])) == ("no_update_time", 2, 14)
     assert [each["verdict"]["kind"] for each in found] == ["fails_again"]
     assert (whole["payload"]["id"], whole["failure"]["record_id"]) == (11, "11")
     assert (total["total"], total["kinds"]) == (2, {"fails_again": 2})
-    assert looker("GET", f"{BASE}/failures?state=discarded")[1] == {"failures": []}
-    assert len(looker("GET", f"{BASE}/failures?ids=1&ids=2")[1]["failures"]) == 2
+    assert viewer_script("GET", f"{BASE}/failures?state=discarded")[1] == {"failures": []}
+    assert len(viewer_script("GET", f"{BASE}/failures?ids=1&ids=2")[1]["failures"]) == 2
 
 
-def test_how_a_connector_stands(ada: World, looker: Call) -> None:
+def test_how_a_connector_stands(ada: SyncSystem, viewer_script: Call) -> None:
     assert ada
-    seen = looker("GET", f"{BASE}/overview?by=minute")[1]
-    budget = looker("GET", f"{BASE}/budget")[1]
-    counts = looker("GET", f"{BASE}/mappings")[1]["counts"]
+    seen = viewer_script("GET", f"{BASE}/overview?by=minute")[1]
+    budget = viewer_script("GET", f"{BASE}/budget")[1]
+    counts = viewer_script("GET", f"{BASE}/mappings")[1]["counts"]
 
     assert "Everything changed in Pipedrive up to" in seen["in_step"]["text"]
     assert len(seen["traffic"]["times"]) == 60
@@ -149,18 +149,18 @@ def test_how_a_connector_stands(ada: World, looker: Call) -> None:
         ("organization", "full"): 1,
         ("person", "full"): 1,
     }
-    assert looker("GET", f"{BASE}/shells")[1]["shells"] == 0
-    assert looker("GET", f"{BASE}/schedules")[0] == 200
-    assert looker("GET", f"{BASE}/fetch-preview?entity=person")[1]["known"] == 1
-    assert looker("GET", f"{BASE}/workers")[1]["level"] in ("ok", "warning", "error")
-    assert looker("GET", f"{BASE}/verify")[1]["last"] is None
-    assert "name" in [each["code"] for each in looker("GET", f"{BASE}/fields?entity=person")[1]["fields"]]
+    assert viewer_script("GET", f"{BASE}/shells")[1]["shells"] == 0
+    assert viewer_script("GET", f"{BASE}/schedules")[0] == 200
+    assert viewer_script("GET", f"{BASE}/fetch-preview?entity=person")[1]["known"] == 1
+    assert viewer_script("GET", f"{BASE}/workers")[1]["level"] in ("ok", "warning", "error")
+    assert viewer_script("GET", f"{BASE}/verify")[1]["last"] is None
+    assert "name" in [each["code"] for each in viewer_script("GET", f"{BASE}/fields?entity=person")[1]["fields"]]
 
 
-def test_a_run_and_its_batches(ada: World, looker: Call) -> None:
-    _, run = looker("GET", f"{BASE}/runs?entity=person&kind=full&state=done")[1]["runs"]
-    story = looker("GET", f"{BASE}/runs/{run['id']}/story")[1]
-    batch = looker("GET", f"{BASE}/batches/{story['batches'][0]['id']}")[1]
+def test_a_run_and_its_batches(ada: SyncSystem, viewer_script: Call) -> None:
+    _, run = viewer_script("GET", f"{BASE}/runs?entity=person&kind=full&state=done")[1]["runs"]
+    story = viewer_script("GET", f"{BASE}/runs/{run['id']}/story")[1]
+    batch = viewer_script("GET", f"{BASE}/batches/{story['batches'][0]['id']}")[1]
 
     assert story["run"]["counts"]["read"] == run["read"]
     assert [each["state"] for each in story["walks"]] == ["done"] * len(story["walks"])
@@ -168,29 +168,29 @@ def test_a_run_and_its_batches(ada: World, looker: Call) -> None:
     assert batch["run_id"] == run["id"] == ada.rows("SELECT id FROM runs WHERE entity = 'person' ORDER BY id")[0].id
 
 
-def test_credentials_are_told_of_and_never_told(world: World, looker: Call, boss: Call) -> None:
-    assert world
-    known = looker("GET", f"{BASE}/credentials")[1]
-    checks = boss("POST", f"{BASE}/credentials/check")[1]["checks"]
+def test_credentials_are_told_of_and_never_told(system: SyncSystem, viewer_script: Call, admin_script: Call) -> None:
+    assert system
+    known = viewer_script("GET", f"{BASE}/credentials")[1]
+    checks = admin_script("POST", f"{BASE}/credentials/check")[1]["checks"]
 
     assert known["connection"]["how"] == "api_token"
     assert {"hull_secret", "pipedrive_api_token"} <= known["kept"].keys()
     assert [each["trouble"] for each in checks] == ["", ""]
     assert API_TOKEN not in f"{known}{checks}"
     assert HULL_SECRET not in f"{known}{checks}"
-    assert looker("POST", f"{BASE}/credentials/check")[0] == 403
+    assert viewer_script("POST", f"{BASE}/credentials/check")[0] == 403
 
 
-def test_the_body_of_a_delivery_is_for_operators(ada: World, looker: Call, script: Call) -> None:
+def test_the_body_of_a_delivery_is_for_operators(ada: SyncSystem, viewer_script: Call, script: Call) -> None:
     delivery = ada.rows("SELECT id FROM deliveries WHERE source = 'hull' LIMIT 1")[0].id
 
-    assert looker("GET", f"{BASE}/deliveries/{delivery}")[0] == 403
+    assert viewer_script("GET", f"{BASE}/deliveries/{delivery}")[0] == 403
     status, told = script("GET", f"{BASE}/deliveries/{delivery}")
     assert (status, told["delivery"]["id"]) == (200, delivery)
     assert told["document"]
 
 
-def test_half_a_character_and_endless_nesting_are_told_all_the_same(world: World, script: Call) -> None:
+def test_half_a_character_and_endless_nesting_are_told_all_the_same(system: SyncSystem, script: Call) -> None:
     hostile: dict[str, Any] = {"id": 7, "name": "<script>\ud800{{7*7}}\u202e"}
     deep: Any = 1
     for _ in range(500):
@@ -200,29 +200,29 @@ def test_half_a_character_and_endless_nesting_are_told_all_the_same(world: World
 
     for number, payload in enumerate((hostile, {"id": 7, "deep": deep})):
         new = failures.NewFailure(
-            connector_key=world.connector_key, kind="record", subject=f"outgoing:person:{number}", direction="outgoing",
+            connector_key=system.connector_key, kind="record", subject=f"outgoing:person:{number}", direction="outgoing",
             entity="person", stage="load", reason="refused_by_pipedrive", detail="400", record_id=str(number),
             payload=write_lenient(payload),
         )  # fmt: skip
         with transaction() as session:
             failures.keep_failures(session, [new])
-    (first, second) = world.rows("SELECT id FROM failures ORDER BY id")
+    (first, second) = system.rows("SELECT id FROM failures ORDER BY id")
 
     assert script("GET", f"{BASE}/failures/{first.id}")[1]["payload"]["name"] == "<script>\\ud800{{7*7}}\u202e"
     assert "nested" in script("GET", f"{BASE}/failures/{second.id}")[1]["payload"]
 
 
 def test_a_filter_that_finds_nothing_soon_is_refused_in_time(
-    world: World, looker: Call, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, viewer_script: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from db import event_log  # noqa: PLC0415 - needed here alone
 
     def slow(*_: Any, **__: Any) -> None:
         raise event_log.TooMuch
 
-    assert world
+    assert system
     monkeypatch.setattr("db.event_log.page_of_events", slow)
-    status, problem = looker("GET", f"{BASE}/events?reason=nothing")
+    status, problem = viewer_script("GET", f"{BASE}/events?reason=nothing")
 
     assert (status, problem["error"]) == (400, "too_much")
     with transaction() as session:

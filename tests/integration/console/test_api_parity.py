@@ -11,7 +11,7 @@ from tests.integration.console.conftest import Call, Visitor
 from tests.integration.console.exporting import CSV, NDJSON, exported, exported_by_script
 from tests.integration.console.test_api_acting import done
 from tests.integration.console.test_api_looking import ada, foreign
-from tests.world import World
+from tests.system import SyncSystem
 
 __all__ = ["ada"]
 
@@ -21,9 +21,9 @@ BASE = "/api/v1/connectors/acme"
 # --- the log as a file ------------------------------------------------------------------------------------------------
 
 
-def test_the_log_is_taken_away_as_the_console_has_it(ada: World, viewer: Visitor, looker: Call) -> None:
+def test_the_log_is_taken_away_as_the_console_has_it(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
     for form, kind in (("csv", CSV), ("jsonl", NDJSON)):
-        mine = exported_by_script(ada, viewer, looker, form, direction="incoming")
+        mine = exported_by_script(ada, viewer, viewer_script, form, direction="incoming")
         theirs = exported(ada, viewer, kind, "direction=incoming")
 
         assert mine == theirs.text
@@ -36,19 +36,21 @@ def test_the_log_is_taken_away_as_the_console_has_it(ada: World, viewer: Visitor
     ]
 
 
-def test_no_spreadsheet_takes_an_export_for_formulas(ada: World, viewer: Visitor, looker: Call) -> None:
+def test_no_spreadsheet_takes_an_export_for_formulas(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
     ada.change_rows("UPDATE sync_events SET detail = '=1+1', cause = '@SUM(A1)'")
 
-    rows = list(csv.DictReader(io.StringIO(exported_by_script(ada, viewer, looker, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(exported_by_script(ada, viewer, viewer_script, "csv"))))
 
     assert {(row["detail"], row["cause"]) for row in rows} == {("'=1+1", "'@SUM(A1)")}
 
 
-def test_an_export_goes_by_the_filter_of_the_list_and_on_with_before(ada: World, viewer: Visitor, looker: Call) -> None:
-    listed = [each["id"] for each in looker("GET", f"{BASE}/events?record=ada@acme.com")[1]["events"]]
+def test_an_export_goes_by_the_filter_of_the_list_and_on_with_before(
+    ada: SyncSystem, viewer: Visitor, viewer_script: Call
+) -> None:
+    listed = [each["id"] for each in viewer_script("GET", f"{BASE}/events?record=ada@acme.com")[1]["events"]]
 
     files = [
-        exported_by_script(ada, viewer, looker, "jsonl", record="ada@acme.com", **more)
+        exported_by_script(ada, viewer, viewer_script, "jsonl", record="ada@acme.com", **more)
         for more in ({}, {"before": listed[0]})
     ]
 
@@ -57,43 +59,43 @@ def test_an_export_goes_by_the_filter_of_the_list_and_on_with_before(ada: World,
     assert len(listed) > 1
 
 
-def test_an_export_of_what_is_not_there(ada: World, looker: Call) -> None:
+def test_an_export_of_what_is_not_there(ada: SyncSystem, viewer_script: Call) -> None:
     foreign()
     exports = f"{BASE}/events/exports"
 
-    assert looker("POST", exports, format="csv", nobody=1)[0] == 422
-    assert looker("POST", exports, format="csv", limit=1)[0] == 422, "a file has no pages"
-    assert looker("POST", exports, format="xlsx")[0] == 422
-    assert looker("POST", "/api/v1/connectors/nobody/events/exports", format="csv")[0] == 404
-    assert [looker("GET", f"{exports}/{path}")[0] for path in ("99", "99/file")] == [404, 404]
+    assert viewer_script("POST", exports, format="csv", nobody=1)[0] == 422
+    assert viewer_script("POST", exports, format="csv", limit=1)[0] == 422, "a file has no pages"
+    assert viewer_script("POST", exports, format="xlsx")[0] == 422
+    assert viewer_script("POST", "/api/v1/connectors/nobody/events/exports", format="csv")[0] == 404
+    assert [viewer_script("GET", f"{exports}/{path}")[0] for path in ("99", "99/file")] == [404, 404]
     assert done(ada, "logs.export") == [], "nothing was begun"
 
 
-def test_a_file_that_is_not_written_yet_says_so(ada: World, looker: Call) -> None:
-    _, begun = looker("POST", f"{BASE}/events/exports", format="csv")
+def test_a_file_that_is_not_written_yet_says_so(ada: SyncSystem, viewer_script: Call) -> None:
+    _, begun = viewer_script("POST", f"{BASE}/events/exports", format="csv")
 
-    status, problem = looker("GET", f"{BASE}/events/exports/{begun['export']['id']}/file")
+    status, problem = viewer_script("GET", f"{BASE}/events/exports/{begun['export']['id']}/file")
 
     assert (status, problem["error"]) == (409, "not_ready")
 
 
-def test_another_connectors_export_is_its_own(ada: World, viewer: Visitor, looker: Call) -> None:
+def test_another_connectors_export_is_its_own(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
     foreign()
 
-    assert exported_by_script(ada, viewer, looker, "jsonl", connector="globex") == ""
+    assert exported_by_script(ada, viewer, viewer_script, "jsonl", connector="globex") == ""
 
 
 # --- settings before they are saved -----------------------------------------------------------------------------------
 
 
-def test_mappings_are_suggested_and_what_is_mapped_is_not(world: World, looker: Call) -> None:
-    world.fetch(Entity.PERSON)
-    custom = {each.code for each in world.company.custom_fields("person")}
+def test_mappings_are_suggested_and_what_is_mapped_is_not(system: SyncSystem, viewer_script: Call) -> None:
+    system.fetch(Entity.PERSON)
+    custom = {each.code for each in system.company.custom_fields("person")}
 
-    before = looker("GET", f"{BASE}/suggestions")[1]["suggestions"]
+    before = viewer_script("GET", f"{BASE}/suggestions")[1]["suggestions"]
     first = before["outgoing_user_attributes"][0]
-    world.change_settings(outgoing_user_attributes=[{"hull": first["hull"], "service": first["service"]}])
-    after = looker("GET", f"{BASE}/suggestions")[1]["suggestions"]
+    system.change_settings(outgoing_user_attributes=[{"hull": first["hull"], "service": first["service"]}])
+    after = viewer_script("GET", f"{BASE}/suggestions")[1]["suggestions"]
 
     assert set(before) == {
         f"{way}_{kind}_attributes" for way in ("incoming", "outgoing") for kind in ("user", "account")
@@ -104,10 +106,10 @@ def test_mappings_are_suggested_and_what_is_mapped_is_not(world: World, looker: 
     assert own <= custom
 
 
-def test_the_steps_of_a_new_connector(world: World, looker: Call) -> None:
-    fresh = looker("GET", f"{BASE}/first-steps")[1]
-    world.fetch(Entity.PERSON)
-    fetched = looker("GET", f"{BASE}/first-steps")[1]
+def test_the_steps_of_a_new_connector(system: SyncSystem, viewer_script: Call) -> None:
+    fresh = viewer_script("GET", f"{BASE}/first-steps")[1]
+    system.fetch(Entity.PERSON)
+    fetched = viewer_script("GET", f"{BASE}/first-steps")[1]
 
     assert fresh["steps"] == ["hull", "pipedrive", "identity", "mappings", "segments", "first-fetch"]
     assert "first-fetch" not in fresh["done"]
@@ -116,7 +118,7 @@ def test_the_steps_of_a_new_connector(world: World, looker: Call) -> None:
     assert fetched["first_fetch"]["tokens_known"] > 0
 
 
-def test_rows_of_a_mapping_are_tried_on_a_real_record(ada: World, boss: Call, looker: Call) -> None:
+def test_rows_of_a_mapping_are_tried_on_a_real_record(ada: SyncSystem, admin_script: Call, viewer_script: Call) -> None:
     rows = [
         {"hull": "pipedrive/name", "service": "name"},
         {"hull": "", "service": ""},
@@ -124,9 +126,13 @@ def test_rows_of_a_mapping_are_tried_on_a_real_record(ada: World, boss: Call, lo
     ]
 
     versions = len(ada.rows("SELECT 1 FROM settings_versions"))
-    status, told = boss("POST", f"{BASE}/settings/try", setting="outgoing_user_attributes", rows=rows, record="1")
-    in_force = looker("GET", f"{BASE}/settings/try?setting=outgoing_user_attributes")[1]
-    nobody = boss("POST", f"{BASE}/settings/try", setting="incoming_user_attributes", rows=rows, record="999")[1]
+    status, told = admin_script(
+        "POST", f"{BASE}/settings/try", setting="outgoing_user_attributes", rows=rows, record="1"
+    )
+    in_force = viewer_script("GET", f"{BASE}/settings/try?setting=outgoing_user_attributes")[1]
+    nobody = admin_script("POST", f"{BASE}/settings/try", setting="incoming_user_attributes", rows=rows, record="999")[
+        1
+    ]
 
     assert (status, told["sample"]["pipedrive_id"]) == (200, 1)
     name, unwritten, unknown = told["rows"]
@@ -136,58 +142,60 @@ def test_rows_of_a_mapping_are_tried_on_a_real_record(ada: World, boss: Call, lo
     assert [each["row"]["service"] for each in in_force["rows"]] == ["name"]
     assert "email" in told["attributes"]
     assert (nobody["sample"], nobody["rows"][0]["conversion"]) == (None, None)
-    assert looker("GET", f"{BASE}/settings/try?setting=daily_tokens")[0] == 422
-    assert looker("POST", f"{BASE}/settings/try", setting="outgoing_user_attributes", rows=rows)[0] == 403
+    assert viewer_script("GET", f"{BASE}/settings/try?setting=daily_tokens")[0] == 422
+    assert viewer_script("POST", f"{BASE}/settings/try", setting="outgoing_user_attributes", rows=rows)[0] == 403
     assert len(ada.rows("SELECT 1 FROM settings_versions")) == versions, "nothing is saved"
 
 
-def test_a_schedule_is_tried(world: World, looker: Call) -> None:
-    assert world
-    told = looker("GET", f"{BASE}/schedules/try?cron=0 6 * * 1")[1]
+def test_a_schedule_is_tried(system: SyncSystem, viewer_script: Call) -> None:
+    assert system
+    told = viewer_script("GET", f"{BASE}/schedules/try?cron=0 6 * * 1")[1]
 
     assert told["words"] == "Mondays at 06:00 UTC"
     assert [each[11:16] for each in told["next_at"]] == ["06:00"] * 3
-    assert looker("GET", f"{BASE}/schedules/try?cron=soon") == (200, {"words": "", "next_at": []})
+    assert viewer_script("GET", f"{BASE}/schedules/try?cron=soon") == (200, {"words": "", "next_at": []})
 
 
-def test_settings_with_their_defaults_and_on_top_of_what_was_saved_meanwhile(world: World, boss: Call) -> None:
-    world.module("sync.runs.runs")
-    now = boss("GET", f"{BASE}/settings")[1]
-    whole = boss("GET", f"{BASE}/settings?defaults=true")[1]
+def test_settings_with_their_defaults_and_on_top_of_what_was_saved_meanwhile(
+    system: SyncSystem, admin_script: Call
+) -> None:
+    system.module("sync.runs.runs")
+    now = admin_script("GET", f"{BASE}/settings")[1]
+    whole = admin_script("GET", f"{BASE}/settings?defaults=true")[1]
     base = now["version"]
     theirs, mine = now["document"] | {"daily_tokens": 77_000}, now["document"] | {"incremental_minutes": 17}
-    boss("PUT", f"{BASE}/settings", document=theirs, base_version=base, force=True)
+    admin_script("PUT", f"{BASE}/settings", document=theirs, base_version=base, force=True)
 
-    status, rebased = boss("POST", f"{BASE}/settings/rebase", document=mine, base_version=base)
+    status, rebased = admin_script("POST", f"{BASE}/settings/rebase", document=mine, base_version=base)
 
     assert "live_reserve" in whole["document"]
     assert "live_reserve" not in now["document"]
     assert (status, rebased["base_version"]) == (200, base + 1)
     assert (rebased["document"]["daily_tokens"], rebased["document"]["incremental_minutes"]) == (77_000, 17)
-    assert boss("GET", f"{BASE}/settings")[1]["version"] == base + 1, "nothing is saved"
-    assert boss("POST", f"{BASE}/settings/rebase", document=mine, base_version=99)[0] == 404
+    assert admin_script("GET", f"{BASE}/settings")[1]["version"] == base + 1, "nothing is saved"
+    assert admin_script("POST", f"{BASE}/settings/rebase", document=mine, base_version=99)[0] == 404
 
 
 # --- sends, webhooks, alerts, keys --------------------------------------------------------------------------------------
 
 
-def test_a_send_is_counted_before_it_is_ordered(world: World, script: Call) -> None:
+def test_a_send_is_counted_before_it_is_ordered(system: SyncSystem, script: Call) -> None:
     for name in ("Ada", "Ben"):
-        world.company.create_person(name=name)
-    world.fetch(Entity.PERSON)
-    ids = [known["id"] for known in world.users().values()]
+        system.company.create_person(name=name)
+    system.fetch(Entity.PERSON)
+    ids = [known["id"] for known in system.users().values()]
 
     status, size = script("POST", f"{BASE}/sends/count", entity="person", ids=[*ids, "f" * 24])
 
     assert (status, size) == (200, {"count": 2, "most_tokens": 10})
     assert script("POST", f"{BASE}/sends/count", entity="person")[0] == 400
     assert script("GET", f"{BASE}/sends")[1]["sends"] == []
-    assert done(world, "send") == []
+    assert done(system, "send") == []
 
 
-def test_webhooks_tell_what_came_of_late_from_either_side(ada: World, looker: Call) -> None:
+def test_webhooks_tell_what_came_of_late_from_either_side(ada: SyncSystem, viewer_script: Call) -> None:
     ada.change_rows("UPDATE deliveries SET received_at = now()")
-    told = {source: looker("GET", f"{BASE}/webhooks?source={source}")[1] for source in ("pipedrive", "hull")}
+    told = {source: viewer_script("GET", f"{BASE}/webhooks?source={source}")[1] for source in ("pipedrive", "hull")}
 
     assert {source: sum(each["deliveries"] for each in found["counts"]) for source, found in told.items()} == {
         "pipedrive": len(ada.rows("SELECT 1 FROM deliveries WHERE source = 'pipedrive'")),
@@ -195,30 +203,30 @@ def test_webhooks_tell_what_came_of_late_from_either_side(ada: World, looker: Ca
     }
     assert told["hull"]["counts"]
     assert told["pipedrive"]["failure"] is None
-    assert looker("GET", f"{BASE}/webhooks?source=mars")[0] == 422
+    assert viewer_script("GET", f"{BASE}/webhooks?source=mars")[0] == 422
 
 
-def test_the_rules_of_alerts_and_who_is_told(looker: Call) -> None:
-    told = looker("GET", "/api/v1/alerts/rules")[1]
+def test_the_rules_of_alerts_and_who_is_told(viewer_script: Call) -> None:
+    told = viewer_script("GET", "/api/v1/alerts/rules")[1]
 
     assert {"auth_lost", "watermark_late"} <= {each["name"] for each in told["rules"]}
     assert all(each["meaning"] and each["advice"] for each in told["rules"])
     assert "log" in told["sinks"]
 
 
-def test_ones_own_keys_are_listed_and_dropped(world: World, looker: Call, script: Call) -> None:
-    assert world
-    (mine,) = looker("GET", "/api/v1/me/keys")[1]["keys"]
+def test_ones_own_keys_are_listed_and_dropped(system: SyncSystem, viewer_script: Call, script: Call) -> None:
+    assert system
+    (mine,) = viewer_script("GET", "/api/v1/me/keys")[1]["keys"]
     (other,) = script("GET", "/api/v1/me/keys")[1]["keys"]
 
     assert set(mine) == {"id", "name", "role", "created_at", "expires_at", "used_at"}
-    assert looker("POST", f"/api/v1/me/keys/{other['id']}/revoke")[0] == 404, "somebody else's"
-    assert looker("POST", f"/api/v1/me/keys/{mine['id']}/revoke") == (200, {"done": "revoked"})
-    assert looker("GET", "/api/v1/me")[0] == 401
+    assert viewer_script("POST", f"/api/v1/me/keys/{other['id']}/revoke")[0] == 404, "somebody else's"
+    assert viewer_script("POST", f"/api/v1/me/keys/{mine['id']}/revoke") == (200, {"done": "revoked"})
+    assert viewer_script("GET", "/api/v1/me")[0] == 401
     assert script("GET", "/api/v1/me")[0] == 200
-    assert [each.operator for each in done(world, "key.revoke")] == ["viewer@acme.test"]
+    assert [each.operator for each in done(system, "key.revoke")] == ["viewer@acme.test"]
 
 
-def test_why_a_connector_was_paused_is_kept(world: World, script: Call) -> None:
+def test_why_a_connector_was_paused_is_kept(system: SyncSystem, script: Call) -> None:
     assert script("POST", f"{BASE}/pause?why=they are moving house") == (200, {"done": "paused"})
-    assert [each.why for each in done(world, "connector.pause")] == ["they are moving house"]
+    assert [each.why for each in done(system, "connector.pause")] == ["they are moving house"]

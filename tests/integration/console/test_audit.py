@@ -20,7 +20,7 @@ from pipeline.cli.program import program
 from pipeline.domain.kinds import Role
 from tests import accounts
 from tests.integration.console.conftest import Call, Visitor
-from tests.world import World
+from tests.system import SyncSystem
 
 READS = {
     *("alerts list", "connectors list", "doctor"),
@@ -54,9 +54,9 @@ def test_every_command_that_changes_something_is_audited() -> None:
 
 
 def test_a_command_writes_one_entry_of_its_own_or_the_general_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert world
+    assert system
     for command in (["connectors", "pause", "acme"], ["connectors", "authorize", "acme"]):
         done = CliRunner().invoke(program, command)
         assert done.exit_code in (0, 1), done.output
@@ -78,22 +78,22 @@ def test_an_account_without_a_name_is_named_by_its_number(monkeypatch: pytest.Mo
     assert operator_name() == f"user {os.getuid()} (command line)"
 
 
-def test_a_fetch_that_began_is_audited_even_if_the_command_fails_after_it(world: World) -> None:
+def test_a_fetch_that_began_is_audited_even_if_the_command_fails_after_it(system: SyncSystem) -> None:
     """The second fetch begins with Organizations, and finds that Persons are being fetched."""
-    assert world
+    assert system
     codes = [CliRunner().invoke(program, ["fetch", which, "acme"]).exit_code for which in ("persons", "all")]
 
     assert codes == [0, 1]
     assert [each for each, *_ in entries() if each == "fetch.start"] == ["fetch.start"] * 2
 
 
-def test_a_page_that_calls_an_operation_leaves_its_entry(app: Flask, world: World, admin: Visitor) -> None:
+def test_a_page_that_calls_an_operation_leaves_its_entry(app: Flask, system: SyncSystem, admin: Visitor) -> None:
     assert admin.post("/c/acme/settings/read-fields", section="").status_code == 303
 
     assert entries()[0] == ("fields.read", "acme", "127.0.0.1")
 
 
-def test_an_act_with_an_entry_of_its_own_gets_no_second(world: World, operator: Visitor) -> None:
+def test_an_act_with_an_entry_of_its_own_gets_no_second(system: SyncSystem, operator: Visitor) -> None:
     before = len(entries())
 
     assert operator.post("/c/acme/actions/pause", why="").status_code == 303
@@ -101,17 +101,19 @@ def test_an_act_with_an_entry_of_its_own_gets_no_second(world: World, operator: 
     assert [action for action, *_ in entries()[: len(entries()) - before]] == ["connector.pause"]
 
 
-def test_what_was_refused_and_what_only_computes_is_no_act(world: World, operator: Visitor, boss: Call) -> None:
+def test_what_was_refused_and_what_only_computes_is_no_act(
+    system: SyncSystem, operator: Visitor, admin_script: Call
+) -> None:
     before = entries()
 
     operator.post("/operators", name="eve", password="", role="admin")
-    boss("POST", "/api/v1/connectors/acme/sends/count", entity="person", ids=["nobody"])
+    admin_script("POST", "/api/v1/connectors/acme/sends/count", entity="person", ids=["nobody"])
 
     assert entries() == before
 
 
-def test_the_entry_of_the_api_names_the_key(world: World, boss: Call) -> None:
-    status, _ = boss("POST", "/api/v1/connectors/acme/fields/read")
+def test_the_entry_of_the_api_names_the_key(system: SyncSystem, admin_script: Call) -> None:
+    status, _ = admin_script("POST", "/api/v1/connectors/acme/fields/read")
 
     assert status == 200
     assert entries()[0] == ("fields.read", "acme", "127.0.0.1, key test")

@@ -15,7 +15,7 @@ from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
 from pipeline.sync import upkeep
 from tests.integration.console.conftest import Visitor
-from tests.world import CONNECTOR_ID, World
+from tests.system import CONNECTOR_ID, SyncSystem
 
 SUCCESS, SKIP = "incoming.user.success", "outgoing.user.skip"
 NOW = datetime.now(UTC)
@@ -24,52 +24,52 @@ _ADD = """
     SELECT CAST(:at AS timestamptz), :c, :event, 'person', :reason, 'test' FROM generate_series(1, :n)"""
 
 
-def add(world: World, event: str, at: datetime, n: int = 1, reason: str | None = None) -> None:
-    world.change_rows(_ADD, at=at, c=world.connector_key, event=event, reason=reason, n=n)
+def add(system: SyncSystem, event: str, at: datetime, n: int = 1, reason: str | None = None) -> None:
+    system.change_rows(_ADD, at=at, c=system.connector_key, event=event, reason=reason, n=n)
 
 
-def counted(world: World, unit: str = "hour", since: datetime = NOW - timedelta(days=200)) -> dict[str, int]:
+def counted(system: SyncSystem, unit: str = "hour", since: datetime = NOW - timedelta(days=200)) -> dict[str, int]:
     with transaction() as session:
-        found = event_count.counts_since(session, world.connector_key, since, unit)
+        found = event_count.counts_since(session, system.connector_key, since, unit)
     totals: dict[str, int] = {}
     for each in found:
         totals[each.event] = totals.get(each.event, 0) + each.n
     return totals
 
 
-def stored(world: World) -> int:
-    return int(world.rows("SELECT coalesce(sum(n), 0) AS n FROM event_counts")[0].n)
+def stored(system: SyncSystem) -> int:
+    return int(system.rows("SELECT coalesce(sum(n), 0) AS n FROM event_counts")[0].n)
 
 
-def test_every_event_is_counted_once_however_often_the_tick_comes(world: World) -> None:
-    add(world, SUCCESS, NOW - timedelta(hours=30), 3)
-    add(world, SUCCESS, NOW - timedelta(minutes=5), 4)
-    add(world, SKIP, NOW - timedelta(minutes=5), 2, reason="not_in_segment")
+def test_every_event_is_counted_once_however_often_the_tick_comes(system: SyncSystem) -> None:
+    add(system, SUCCESS, NOW - timedelta(hours=30), 3)
+    add(system, SUCCESS, NOW - timedelta(minutes=5), 4)
+    add(system, SKIP, NOW - timedelta(minutes=5), 2, reason="not_in_segment")
 
     for _ in range(3):
         upkeep.count_events()
 
-    assert counted(world) == {SUCCESS: 7, SKIP: 2}
-    assert stored(world) == 9
+    assert counted(system) == {SUCCESS: 7, SKIP: 2}
+    assert stored(system) == 9
 
 
-def test_what_the_tick_has_not_seen_yet_is_counted_where_it_stands(world: World) -> None:
+def test_what_the_tick_has_not_seen_yet_is_counted_where_it_stands(system: SyncSystem) -> None:
     upkeep.count_events()
-    before = counted(world)
-    add(world, SUCCESS, datetime.now(UTC), 5)
+    before = counted(system)
+    add(system, SUCCESS, datetime.now(UTC), 5)
 
-    assert counted(world).get(SUCCESS, 0) - before.get(SUCCESS, 0) == 5
-    assert stored(world) == 0
+    assert counted(system).get(SUCCESS, 0) - before.get(SUCCESS, 0) == 5
+    assert stored(system) == 0
 
 
-def test_a_transaction_that_commits_late_is_counted_all_the_same(world: World) -> None:
+def test_a_transaction_that_commits_late_is_counted_all_the_same(system: SyncSystem) -> None:
     upkeep.count_events()
     late = engine().connect()
     late.execute(text("SELECT 1"))  # its events will bear this moment
     late.execute(text(_ADD.replace("CAST(:at AS timestamptz)", "now()")), {
-        "c": world.connector_key, "event": SUCCESS, "reason": None, "n": 2,
+        "c": system.connector_key, "event": SUCCESS, "reason": None, "n": 2,
     })  # fmt: skip
-    add(world, SKIP, datetime.now(UTC))
+    add(system, SKIP, datetime.now(UTC))
     upkeep.count_events()
     mark_while_open = _mark()
     late.commit()
@@ -77,7 +77,7 @@ def test_a_transaction_that_commits_late_is_counted_all_the_same(world: World) -
     late.close()
 
     assert mark_while_open <= started
-    assert counted(world) == {SUCCESS: 2, SKIP: 1}
+    assert counted(system) == {SUCCESS: 2, SKIP: 1}
 
 
 def _mark() -> datetime:
@@ -87,61 +87,61 @@ def _mark() -> datetime:
     return found
 
 
-def test_where_reading_begins_follows_the_mark_and_never_passes_it(world: World) -> None:
+def test_where_reading_begins_follows_the_mark_and_never_passes_it(system: SyncSystem) -> None:
     for _ in range(3):
-        add(world, SUCCESS, datetime.now(UTC))
+        add(system, SUCCESS, datetime.now(UTC))
         upkeep.count_events()
-    world.change_rows("UPDATE event_count_mark SET counted_to = counted_to - interval '3 s'")
-    (row,) = world.rows("""
+    system.change_rows("UPDATE event_count_mark SET counted_to = counted_to - interval '3 s'")
+    (row,) = system.rows("""
         SELECT m.above_id, (SELECT min(id) FROM sync_events WHERE at >= m.counted_to + interval '3 s') AS first
           FROM event_count_mark m""")
 
     assert row.first is None or row.above_id < row.first
 
 
-def test_minutes_become_hours_and_hours_a_sum_and_no_total_shrinks(world: World) -> None:
+def test_minutes_become_hours_and_hours_a_sum_and_no_total_shrinks(system: SyncSystem) -> None:
     for age in (timedelta(minutes=10), timedelta(hours=8), timedelta(hours=8, minutes=7), timedelta(days=100)):
-        world.change_rows(
+        system.change_rows(
             "INSERT INTO event_counts VALUES (:c, date_trunc('minute', CAST(:at AS timestamptz)), :e, '', 5)",
-            c=world.connector_key, at=NOW - age, e=SUCCESS,
+            c=system.connector_key, at=NOW - age, e=SUCCESS,
         )  # fmt: skip
 
     for _ in range(2):
         upkeep.tidy()
 
-    ages = [row.at for row in world.rows("SELECT at FROM event_counts ORDER BY at")]
+    ages = [row.at for row in system.rows("SELECT at FROM event_counts ORDER BY at")]
     assert ages[0] == datetime(1970, 1, 1, tzinfo=UTC)
     assert all(at.minute == 0 for at in ages[:-1])
-    assert stored(world) == 20
+    assert stored(system) == 20
 
 
-def test_counts_that_stand_still_are_not_made_up_for_by_counting_everything(world: World) -> None:
+def test_counts_that_stand_still_are_not_made_up_for_by_counting_everything(system: SyncSystem) -> None:
     """Without workers nobody ticks: the page says since when its figures stand, instead of counting hours of events."""
-    world.change_rows(
+    system.change_rows(
         "INSERT INTO event_count_mark VALUES (1, now() - interval '10 minutes', 0, now() - interval '10 minutes', 0)"
     )
-    add(world, SUCCESS, NOW - timedelta(minutes=5))
+    add(system, SUCCESS, NOW - timedelta(minutes=5))
 
-    assert counted(world) == {}
+    assert counted(system) == {}
 
 
 @pytest.mark.parametrize("unit", ["minute", "hour"])
-def test_counts_come_by_the_minute_or_the_hour(world: World, unit: str) -> None:
+def test_counts_come_by_the_minute_or_the_hour(system: SyncSystem, unit: str) -> None:
     at = (NOW - timedelta(minutes=30)).replace(second=30, microsecond=0)
-    add(world, SUCCESS, at, 2)
+    add(system, SUCCESS, at, 2)
     upkeep.count_events()
     with transaction() as session:
-        (found,) = event_count.counts_since(session, world.connector_key, NOW - timedelta(hours=2), unit)
+        (found,) = event_count.counts_since(session, system.connector_key, NOW - timedelta(hours=2), unit)
 
     assert found.n == 2
     assert found.at == (at.replace(second=0) if unit == "minute" else at.replace(minute=0, second=0))
 
 
-def test_prometheus_is_told_of_every_event_and_of_what_runs(world: World, viewer: Visitor) -> None:
-    add(world, SUCCESS, NOW - timedelta(days=2), 4)
+def test_prometheus_is_told_of_every_event_and_of_what_runs(system: SyncSystem, viewer: Visitor) -> None:
+    add(system, SUCCESS, NOW - timedelta(days=2), 4)
     upkeep.count_events()
-    run_id = world.start(Entity.PERSON)
-    world.change_rows("UPDATE runs SET read = 12 WHERE id = :id", id=run_id)
+    run_id = system.start(Entity.PERSON)
+    system.change_rows("UPDATE runs SET read = 12 WHERE id = :id", id=run_id)
 
     told = viewer.text("/metrics")
 
@@ -153,17 +153,17 @@ def test_prometheus_is_told_of_every_event_and_of_what_runs(world: World, viewer
 KINDS = "connector_key, kind, direction, entity, reason"
 
 
-def recounted(world: World) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+def recounted(system: SyncSystem) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """Open failures by kind, as they are kept and as they are counted."""
     kept = "SELECT KINDS, sum(n) FROM failure_counts GROUP BY KINDS HAVING sum(n) <> 0 ORDER BY KINDS"
     counted = "SELECT KINDS, count(*) FROM failures WHERE state = 'open' GROUP BY KINDS ORDER BY KINDS"
-    found = [world.rows(query.replace("KINDS", KINDS)) for query in (kept, counted)]
+    found = [system.rows(query.replace("KINDS", KINDS)) for query in (kept, counted)]
     return [tuple(row) for row in found[0]], [tuple(row) for row in found[1]]
 
 
-def failed(world: World, number: int, reason: str = "option_unknown") -> failure.NewFailure:
+def failed(system: SyncSystem, number: int, reason: str = "option_unknown") -> failure.NewFailure:
     return failure.NewFailure(
-        connector_key=world.connector_key,
+        connector_key=system.connector_key,
         kind="record",
         subject=f"incoming:person:{number}",
         direction="incoming",
@@ -175,72 +175,72 @@ def failed(world: World, number: int, reason: str = "option_unknown") -> failure
     )
 
 
-def test_the_number_of_open_failures_is_that_of_a_recount(world: World) -> None:
+def test_the_number_of_open_failures_is_that_of_a_recount(system: SyncSystem) -> None:
     """Whether they are opened, renewed under another reason, closed, discarded, deleted or rolled back; merged or not."""
     with transaction() as session:
-        failure.keep_failures(session, [failed(world, number) for number in range(40)])
+        failure.keep_failures(session, [failed(system, number) for number in range(40)])
     with transaction() as session:
-        failure.keep_failures(session, [failed(world, number, "wrong_type") for number in range(10, 50)])
+        failure.keep_failures(session, [failed(system, number, "wrong_type") for number in range(10, 50)])
     upkeep.count_events()
     with transaction() as session:
         failure_closing.close_healed(
-            session, world.connector_key, "incoming", "person", [str(number) for number in range(5)]
+            session, system.connector_key, "incoming", "person", [str(number) for number in range(5)]
         )
-        failure_closing.close_subject(session, world.connector_key, "incoming:person:20")
+        failure_closing.close_subject(session, system.connector_key, "incoming:person:20")
         (open_one,) = failure_filter.find_failures(session, limit=1)
         failure_closing.close_failure(session, open_one.id, "discarded", by="a", why="b")
-    world.change_rows("DELETE FROM failures WHERE record_id = '30'")
+    system.change_rows("DELETE FROM failures WHERE record_id = '30'")
     with transaction() as session, session.begin_nested() as undone:
-        failure.keep_failures(session, [failed(world, 99)])
+        failure.keep_failures(session, [failed(system, 99)])
         undone.rollback()
 
-    kept, counted = recounted(world)
+    kept, counted = recounted(system)
     upkeep.count_events()
 
     assert [row[-1] for row in kept] == [5, 37]
-    assert kept == counted == recounted(world)[0]
+    assert kept == counted == recounted(system)[0]
     with transaction() as session:
-        assert failure.count_open(session, world.connector_key) == {
+        assert failure.count_open(session, system.connector_key) == {
             ("person", "option_unknown"): 5,
             ("person", "wrong_type"): 37,
         }
 
 
-def test_writers_side_by_side_and_a_tick_between_lose_no_failure(world: World) -> None:
+def test_writers_side_by_side_and_a_tick_between_lose_no_failure(system: SyncSystem) -> None:
     def write(worker: int) -> None:
         for step in range(15):
             with transaction() as session:
-                failure.keep_failures(session, [failed(world, 1_000 * worker + step), failed(world, step)])
+                failure.keep_failures(session, [failed(system, 1_000 * worker + step), failed(system, step)])
             with transaction() as session:
                 failure_closing.close_subject(
-                    session, world.connector_key, f"incoming:person:{1_000 * worker + step - 1}"
+                    session, system.connector_key, f"incoming:person:{1_000 * worker + step - 1}"
                 )
             upkeep.count_events()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(1, 5)))
 
-    kept, counted = recounted(world)
+    kept, counted = recounted(system)
     assert kept == counted
     assert [row[-1] for row in kept] == [15 + 4]
 
 
-def test_totals_are_those_of_a_recount(world: World) -> None:
-    add(world, SUCCESS, NOW - timedelta(days=2), 4)
-    add(world, SKIP, NOW - timedelta(minutes=9), 3, reason="not_in_segment")
+def test_totals_are_those_of_a_recount(system: SyncSystem) -> None:
+    add(system, SUCCESS, NOW - timedelta(days=2), 4)
+    add(system, SKIP, NOW - timedelta(minutes=9), 3, reason="not_in_segment")
     for _ in range(2):
         upkeep.count_events()
         upkeep.tidy()
 
-    kept = world.rows("SELECT event, n FROM event_totals ORDER BY event")
-    counted = world.rows("SELECT event, count(*) AS n FROM sync_events GROUP BY event ORDER BY event")
+    kept = system.rows("SELECT event, n FROM event_totals ORDER BY event")
+    counted = system.rows("SELECT event, count(*) AS n FROM sync_events GROUP BY event ORDER BY event")
     assert [tuple(row) for row in kept] == [tuple(row) for row in counted] == [(SUCCESS, 4), (SKIP, 3)]
 
 
-def test_a_connector_that_is_removed_leaves_no_number(world: World) -> None:
+def test_a_connector_that_is_removed_leaves_no_number(system: SyncSystem) -> None:
     with transaction() as session:
-        failure.keep_failures(session, [failed(world, 1)])
+        failure.keep_failures(session, [failed(system, 1)])
     with transaction() as session:
-        remove_rows_of(session, world.connector_key)
+        remove_rows_of(session, system.connector_key)
 
-    assert world.rows("SELECT 1 FROM failure_counts") == []
+    assert system.rows("SELECT 1 FROM failure_counts") == []

@@ -14,14 +14,14 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.authorising import PUBLIC_URL, Person, installed_app
 from tests.integration.console.conftest import Visitor
-from tests.world import API_TOKEN, HULL_SECRET, World
+from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
 
 AT = "/c/acme/credentials"
 
 
-def connector(world: World) -> Any:
+def connector(system: SyncSystem) -> Any:
     with transaction() as session:
-        return connectors.get_connector(session, world.connector_key)
+        return connectors.get_connector(session, system.connector_key)
 
 
 def acts() -> list[tuple[str, str]]:
@@ -30,22 +30,22 @@ def acts() -> list[tuple[str, str]]:
 
 
 def test_it_is_shown_how_the_connector_is_connected_and_never_a_secret(
-    viewer: Visitor, admin: Visitor, world: World
+    viewer: Visitor, admin: Visitor, system: SyncSystem
 ) -> None:
     page = viewer.text(AT)
 
     assert "an API token" in page
     assert "hull.test" in page
-    assert connector(world).id in page
+    assert connector(system).id in page
     assert "<form" not in page.partition("<main")[2]
     for text in (page, admin.text(AT)):
         assert API_TOKEN not in text
         assert HULL_SECRET not in text
 
 
-def test_credentials_are_checked_now(admin: Visitor, world: World) -> None:
+def test_credentials_are_checked_now(admin: Visitor, system: SyncSystem) -> None:
     good = html.unescape(admin.post(f"{AT}/check").text)
-    world.hull.connector["secret"] = "another"
+    system.hull.connector["secret"] = "another"
     bad = html.unescape(admin.post(f"{AT}/check").text)
 
     assert "Pipedrive accepts the credentials of user" in good
@@ -53,7 +53,7 @@ def test_credentials_are_checked_now(admin: Visitor, world: World) -> None:
     assert "▲" in bad
 
 
-def test_a_secret_is_tried_before_it_is_kept(admin: Visitor, world: World) -> None:
+def test_a_secret_is_tried_before_it_is_kept(admin: Visitor, system: SyncSystem) -> None:
     refused = admin.post(f"{AT}/replace-hull-secret", secret="canary-wrong")
     empty = admin.post(f"{AT}/replace-hull-secret", secret=" ")
     done = admin.post(f"{AT}/replace-hull-secret", secret=HULL_SECRET)
@@ -63,25 +63,25 @@ def test_a_secret_is_tried_before_it_is_kept(admin: Visitor, world: World) -> No
     assert acts() == [("credentials.hull", "acme")]
 
 
-def test_a_token_is_replaced_and_a_pause_it_caused_ends(admin: Visitor, world: World) -> None:
-    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
+def test_a_token_is_replaced_and_a_pause_it_caused_ends(admin: Visitor, system: SyncSystem) -> None:
+    system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
 
     refused = admin.post(f"{AT}/replace-api-token", token="canary-wrong")
-    still = connector(world).state
+    still = connector(system).state
     done = admin.post(f"{AT}/replace-api-token", token=API_TOKEN)
 
     assert (refused.status_code, still, done.status_code) == (400, "paused", 303)
-    assert connector(world).state == "active"
-    assert world.rows("SELECT count(*) AS n FROM field_definitions")[0].n == 2
+    assert connector(system).state == "active"
+    assert system.rows("SELECT count(*) AS n FROM field_definitions")[0].n == 2
     assert ("credentials.pipedrive_token", "acme") in acts()
 
 
-def test_the_way_to_pipedrive_is_a_link_and_ends_connected(admin: Visitor, world: World) -> None:
-    with installed_app(world):
+def test_the_way_to_pipedrive_is_a_link_and_ends_connected(admin: Visitor, system: SyncSystem) -> None:
+    with installed_app(system):
         page = admin.post(f"{AT}/connect").text
         link = html.unescape(re.findall(r'href="([^"]*/auth/pipedrive[^"]*)"', page)[0])
-        person = Person(world)
-        back = person.door.get(person.decide(person.press(link.removeprefix(PUBLIC_URL))))
+        person = Person(system)
+        back = person.client.get(person.decide(person.press(link.removeprefix(PUBLIC_URL))))
 
         assert "is connected to" in back.text
         assert 'href="/c/acme/set-up"' in back.text
@@ -89,41 +89,41 @@ def test_the_way_to_pipedrive_is_a_link_and_ends_connected(admin: Visitor, world
     assert ("credentials.invite", "acme") in acts()
 
 
-def test_without_an_app_it_is_said_what_is_missing(admin: Visitor, world: World) -> None:
+def test_without_an_app_it_is_said_what_is_missing(admin: Visitor, system: SyncSystem) -> None:
     assert "PIPEDRIVE_CLIENT_ID" in admin.text(AT)
     assert admin.post(f"{AT}/connect").status_code == 400
 
 
-def test_a_connector_is_paused_and_resumed(admin: Visitor, world: World) -> None:
+def test_a_connector_is_paused_and_resumed(admin: Visitor, system: SyncSystem) -> None:
     admin.post(f"{AT}/pause", why="we move")
-    paused = connector(world)
+    paused = connector(system)
     page = admin.text(AT)
     admin.post(f"{AT}/resume")
 
     assert (paused.state, paused.pause_reason) == ("paused", "connector_paused")
     assert "Resume acme" in page
-    assert connector(world).state == "active"
+    assert connector(system).state == "active"
     assert acts()[:2] == [("connector.resume", "acme"), ("connector.pause", "acme")]
 
 
-def test_what_is_not_connected_is_not_resumed(admin: Visitor, world: World) -> None:
-    world.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
-    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
+def test_what_is_not_connected_is_not_resumed(admin: Visitor, system: SyncSystem) -> None:
+    system.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
+    system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
 
     assert admin.post(f"{AT}/resume").status_code == 400
     assert "is not connected to Pipedrive" in admin.text(AT)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "<script>", "x" * 64])
-def test_a_name_that_is_none_is_refused(admin: Visitor, world: World, name: str) -> None:
+def test_a_name_that_is_none_is_refused(admin: Visitor, system: SyncSystem, name: str) -> None:
     answer = admin.post(f"{AT}/rename", wanted=name)
 
     assert answer.status_code == 400
     assert "<script>" not in answer.text.replace("<script src", "")
-    assert connector(world).name == "acme"
+    assert connector(system).name == "acme"
 
 
-def test_a_connector_is_renamed(admin: Visitor, world: World) -> None:
+def test_a_connector_is_renamed(admin: Visitor, system: SyncSystem) -> None:
     answer = admin.post(f"{AT}/rename", wanted="acme-emea")
 
     assert answer.headers["Location"] == "/c/acme-emea/credentials"
@@ -131,21 +131,21 @@ def test_a_connector_is_renamed(admin: Visitor, world: World) -> None:
     assert admin.get(AT).status_code == 404
 
 
-def test_a_connector_is_removed_by_typing_its_name(admin: Visitor, world: World) -> None:
-    world.company.create_person(name="Ada")
-    world.fetch(Entity.PERSON)
+def test_a_connector_is_removed_by_typing_its_name(admin: Visitor, system: SyncSystem) -> None:
+    system.company.create_person(name="Ada")
+    system.fetch(Entity.PERSON)
 
     refused = admin.post(f"{AT}/remove", confirm="acm")
     done = admin.post(f"{AT}/remove", confirm="acme", why="moved")
 
     assert (refused.status_code, done.headers["Location"]) == (400, "/")
-    assert world.rows("SELECT 1 FROM connectors") == []
-    assert world.rows("SELECT 1 FROM id_mappings") == []
+    assert system.rows("SELECT 1 FROM connectors") == []
+    assert system.rows("SELECT 1 FROM id_mappings") == []
     assert acts()[0] == ("connector.remove", "acme")
 
 
-def test_only_admins_do_any_of_this(viewer: Visitor, operator: Visitor, world: World) -> None:
+def test_only_admins_do_any_of_this(viewer: Visitor, operator: Visitor, system: SyncSystem) -> None:
     paths = ("replace-hull-secret", "replace-api-token", "connect", "check", "pause", "resume", "rename", "remove")
     for visitor in (viewer, operator):
         assert {visitor.post(f"{AT}/{path}", confirm="acme", wanted="x").status_code for path in paths} == {403}
-    assert connector(world).state == "active"
+    assert connector(system).state == "active"

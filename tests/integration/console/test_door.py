@@ -23,7 +23,7 @@ from pipeline.domain.kinds import Role
 from pipeline.web import auth
 from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Visitor
-from tests.world import World
+from tests.system import SyncSystem
 
 
 def ana(role: Role = Role.ADMIN) -> None:
@@ -64,7 +64,7 @@ def test_a_preview_after_the_session_ended_leaves_the_page_with_the_edits_alone(
     assert (answer.status_code, "HX-Redirect" in answer.headers) == (401, False)
 
 
-def test_a_form_whose_session_has_ended_waits_for_the_login(world: World, admin: Visitor) -> None:
+def test_a_form_whose_session_has_ended_waits_for_the_login(system: SyncSystem, admin: Visitor) -> None:
     """The edits, the reason and the page to return to are kept; nothing is saved before the person sends it again."""
     ana()
     operators.log_out(admin.token)
@@ -85,13 +85,13 @@ def test_a_form_whose_session_has_ended_waits_for_the_login(world: World, admin:
     assert f'name="next" value="{page}"' in asked.text
     assert "canary" not in asked.text + entered.text
     assert "<b>holiday" not in entered.text
-    assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["active"]
+    assert [row.state for row in system.rows("SELECT state FROM connectors")] == ["active"]
     fields = re.findall('<input type="hidden" name="([^"]*)" value="([^"]*)">', entered.text.partition("<main")[2])
     data = MultiDict((name, html.unescape(value)) for name, value in fields)
     sent = admin.client.post("/c/acme/actions/pause", data=data)
     assert [html.unescape(value) for name, value in fields if name in ("why", "ids")] == ["<b>holiday</b>", "1", "2"]
     assert sent.status_code == 303
-    assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["paused"]
+    assert [row.state for row in system.rows("SELECT state FROM connectors")] == ["paused"]
 
 
 def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:

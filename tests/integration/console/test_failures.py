@@ -20,12 +20,12 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
 from tests.integration.console.conftest import Visitor
+from tests.journeys.hull_messages import failures as failed
+from tests.journeys.hull_messages import know_everything, person, say, user
 from tests.journeys.people import fill
 from tests.journeys.test_bad_records import raw
 from tests.journeys.test_replays import advance, broken, give_up, mended
-from tests.journeys.told_by_hull import failures as failed
-from tests.journeys.told_by_hull import know_everything, person, say, user
-from tests.world import World
+from tests.system import SyncSystem
 
 HOSTILE = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
 
@@ -40,10 +40,10 @@ def nothing_is_shared(app: Flask) -> None:
     replays._progress.forget()
 
 
-def keep(world: World, **more: Any) -> int:
+def keep(system: SyncSystem, **more: Any) -> int:
     """A failure out of nowhere; returns its id."""
     given: dict[str, Any] = {
-        "connector_key": world.connector_key,
+        "connector_key": system.connector_key,
         "kind": "record",
         "subject": f"outgoing:person:{more.get('record_id', 'x')}",
         "direction": "outgoing",
@@ -54,10 +54,10 @@ def keep(world: World, **more: Any) -> int:
     }
     with transaction() as session:
         failures.keep_failures(session, [NewFailure(**(given | more))])
-    return int(world.rows("SELECT max(id) AS id FROM failures")[0].id)
+    return int(system.rows("SELECT max(id) AS id FROM failures")[0].id)
 
 
-def foreign(world: World) -> int:
+def foreign(system: SyncSystem) -> int:
     """A failure of another connector."""
     with transaction() as session:
         from db.connector import Connector  # noqa: PLC0415 - needed here alone
@@ -66,21 +66,21 @@ def foreign(world: World) -> int:
         session.add(other)
         session.flush()
         key = other.key
-    return keep(world, connector_key=key, record_id="z")
+    return keep(system, connector_key=key, record_id="z")
 
 
-def refused(world: World, number: int = 1, name: str = "Ann King") -> int:
+def refused(system: SyncSystem, number: int = 1, name: str = "Ann King") -> int:
     """Pipedrive refuses what Hull says of this Person; returns the failure."""
-    if not world.users():
-        fill(world, persons=3, organizations=0)
-        world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-        know_everything(world)
-    faults = world.pipedrive.faults
+    if not system.users():
+        fill(system, persons=3, organizations=0)
+        system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+        know_everything(system)
+    faults = system.pipedrive.faults
     faults.replace([{"path": "persons", "method": "PATCH", "kind": "status", "status": 400, "count": None}])
-    report = {**world.users()[number], "hull_id": world.users()[number]["id"], "nickname": name}
-    say(world, user(**report))
+    report = {**system.users()[number], "hull_id": system.users()[number]["id"], "nickname": name}
+    say(system, user(**report))
     faults.replace([])
-    return int(world.rows("SELECT max(id) AS id FROM failures")[0].id)
+    return int(system.rows("SELECT max(id) AS id FROM failures")[0].id)
 
 
 def words(page: str) -> str:
@@ -95,7 +95,7 @@ def follow(visitor: Visitor, answer: Any) -> str:
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_failed_is_said_and_teaches(world: World, viewer: Visitor) -> None:
+def test_nothing_failed_is_said_and_teaches(system: SyncSystem, viewer: Visitor) -> None:
     page = words(viewer.text("/c/acme/failures"))
 
     assert "No open failure." in page
@@ -103,9 +103,9 @@ def test_nothing_failed_is_said_and_teaches(world: World, viewer: Visitor) -> No
 
 
 @pytest.mark.usefixtures("noon")
-def test_failures_stand_by_cause_with_what_to_do(world: World, viewer: Visitor) -> None:
-    broken(world, 10, 11)
-    keep(world, record_id="h1")
+def test_failures_stand_by_cause_with_what_to_do(system: SyncSystem, viewer: Visitor) -> None:
+    broken(system, 10, 11)
+    keep(system, record_id="h1")
 
     page = words(viewer.text("/c/acme/failures"))
 
@@ -122,40 +122,44 @@ def count_on_the_tab(page: str) -> str:
     return words(found[1]).strip()
 
 
-def test_every_page_of_a_connector_says_how_many_failures_are_open(world: World, viewer: Visitor) -> None:
+def test_every_page_of_a_connector_says_how_many_failures_are_open(system: SyncSystem, viewer: Visitor) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == ""
 
-    keep(world, record_id="h1")
-    done = keep(world, record_id="h2")
-    keep(world, record_id="h3")
-    foreign(world)
-    world.change_rows("UPDATE failures SET state = 'discarded' WHERE id = :id", id=done)
+    keep(system, record_id="h1")
+    done = keep(system, record_id="h2")
+    keep(system, record_id="h3")
+    foreign(system)
+    system.change_rows("UPDATE failures SET state = 'discarded' WHERE id = :id", id=done)
     layout.forget_open()
 
     for path in ("/c/acme/", "/c/acme/runs", "/c/acme/settings", "/c/acme/failures"):
         assert count_on_the_tab(viewer.text(path)) == "2 open"
 
 
-def test_the_count_on_the_tab_ends_somewhere(world: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_count_on_the_tab_ends_somewhere(
+    system: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     monkeypatch.setattr(layout, "MOST_COUNTED", 2)
     for number in range(2):
-        keep(world, record_id=f"h{number}")
+        keep(system, record_id=f"h{number}")
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == "2 open"
 
     for number in range(2, 5):
-        keep(world, record_id=f"h{number}")
+        keep(system, record_id=f"h{number}")
     layout.forget_open()
 
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == "2+ open"
     with transaction() as session:
-        assert failure_filter.count_open_up_to(session, world.connector_key, 3) == 3
+        assert failure_filter.count_open_up_to(session, system.connector_key, 3) == 3
 
 
-def test_viewers_share_the_count_on_the_tab(world: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_viewers_share_the_count_on_the_tab(
+    system: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     asked: list[int] = []
@@ -165,7 +169,7 @@ def test_viewers_share_the_count_on_the_tab(world: World, viewer: Visitor, monke
     for _ in range(3):
         assert count_on_the_tab(viewer.text("/c/acme/runs")) == "7 open"
 
-    assert asked == [world.connector_key]
+    assert asked == [system.connector_key]
 
 
 @pytest.mark.parametrize(
@@ -182,9 +186,9 @@ def test_viewers_share_the_count_on_the_tab(world: World, viewer: Visitor, monke
         ("state=all&kind=record", ["no_update_time", "refused_by_pipedrive"]),
     ],
 )
-def test_filters_stand_in_the_address(world: World, viewer: Visitor, query: str, shown: list[str]) -> None:
-    broken(world, 10)
-    keep(world, record_id="h1", field="tier")
+def test_filters_stand_in_the_address(system: SyncSystem, viewer: Visitor, query: str, shown: list[str]) -> None:
+    broken(system, 10)
+    keep(system, record_id="h1", field="tier")
 
     page = viewer.text(f"/c/acme/failures?{query}").partition("<details")[0]
 
@@ -192,16 +196,16 @@ def test_filters_stand_in_the_address(world: World, viewer: Visitor, query: str,
 
 
 @pytest.mark.parametrize("query", ["direction=up", "since=yesterday", "settings_version=x", "id=x"])
-def test_a_filter_that_makes_no_sense_is_said(world: World, viewer: Visitor, query: str) -> None:
+def test_a_filter_that_makes_no_sense_is_said(system: SyncSystem, viewer: Visitor, query: str) -> None:
     answer = viewer.get(f"/c/acme/failures?{query}")
 
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
 
 
-def test_a_cause_lists_its_failures_with_their_verdicts(world: World, viewer: Visitor) -> None:
-    broken(world, 10, 11)
-    fingerprint = world.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
+def test_a_cause_lists_its_failures_with_their_verdicts(system: SyncSystem, viewer: Visitor) -> None:
+    broken(system, 10, 11)
+    fingerprint = system.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
 
     page = words(viewer.text(f"/c/acme/failures/group/{fingerprint}"))
 
@@ -211,10 +215,10 @@ def test_a_cause_lists_its_failures_with_their_verdicts(world: World, viewer: Vi
     assert viewer.get("/c/acme/failures/group/nobody").status_code == 404
 
 
-def test_a_cause_is_paged_by_key(world: World, viewer: Visitor) -> None:
+def test_a_cause_is_paged_by_key(system: SyncSystem, viewer: Visitor) -> None:
     for number in range(55):
-        keep(world, record_id=f"h{number:02}")
-    fingerprint = world.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
+        keep(system, record_id=f"h{number:02}")
+    fingerprint = system.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
 
     first = viewer.text(f"/c/acme/failures/group/{fingerprint}")
     older = re.search(r'rel="next" href="([^"]+)"', first)
@@ -224,9 +228,9 @@ def test_a_cause_is_paged_by_key(world: World, viewer: Visitor) -> None:
     assert ("User h54" in first, "User h00" in first, "User h00" in second) == (True, False, True)
 
 
-def test_one_failure_is_shown_whole(world: World, operator: Visitor) -> None:
+def test_one_failure_is_shown_whole(system: SyncSystem, operator: Visitor) -> None:
     failure_id = keep(
-        world,
+        system,
         record_id="h1",
         payload=b'{"user": {"id": "h1", "tier": "platinum"}}',
         traceback="Traceback: here",
@@ -249,9 +253,9 @@ def test_one_failure_is_shown_whole(world: World, operator: Visitor) -> None:
     assert "3, first" in words(page)
 
 
-def test_hostile_values_are_shown_harmlessly(world: World, viewer: Visitor) -> None:
+def test_hostile_values_are_shown_harmlessly(system: SyncSystem, viewer: Visitor) -> None:
     failure_id = keep(
-        world,
+        system,
         record_id=HOSTILE,
         detail=HOSTILE,
         field=HOSTILE,
@@ -259,7 +263,7 @@ def test_hostile_values_are_shown_harmlessly(world: World, viewer: Visitor) -> N
         traceback=HOSTILE,
         payload=json.dumps({"user": {"id": HOSTILE, HOSTILE: HOSTILE * 50_000}}).encode(),
     )
-    fingerprint = world.rows("SELECT fingerprint FROM failures")[0].fingerprint
+    fingerprint = system.rows("SELECT fingerprint FROM failures")[0].fingerprint
 
     for path in ("failures", f"failures/{failure_id}", f"failures/group/{fingerprint}", f"failures?field={HOSTILE}"):
         page = viewer.text(f"/c/acme/{path}")
@@ -267,8 +271,8 @@ def test_hostile_values_are_shown_harmlessly(world: World, viewer: Visitor) -> N
         assert "49" not in words(page).partition("payload")[0] or "{{7*7}}" in page
 
 
-def test_a_failure_of_another_connector_is_not_there(world: World, operator: Visitor) -> None:
-    other = foreign(world)
+def test_a_failure_of_another_connector_is_not_there(system: SyncSystem, operator: Visitor) -> None:
+    other = foreign(system)
 
     assert operator.get(f"/c/acme/failures/{other}").status_code == 404
     assert operator.get(f"/c/acme/failures/{other}/edit").status_code == 404
@@ -279,9 +283,9 @@ def test_a_failure_of_another_connector_is_not_there(world: World, operator: Vis
         assert session.get_one(Failure, other).state == "open"
 
 
-def test_viewers_look_and_do_nothing(world: World, viewer: Visitor) -> None:
-    broken(world, 10)
-    failure_id = failed_id(world)
+def test_viewers_look_and_do_nothing(system: SyncSystem, viewer: Visitor) -> None:
+    broken(system, 10)
+    failure_id = failed_id(system)
 
     page = viewer.text(f"/c/acme/failures/{failure_id}")
 
@@ -289,28 +293,28 @@ def test_viewers_look_and_do_nothing(world: World, viewer: Visitor) -> None:
     for path in ("failures/replay", "failures/discard", f"failures/{failure_id}/edit", "replays/1/pause"):
         assert viewer.post(f"/c/acme/{path}", id=failure_id, why="x", count=1).status_code == 403, path
     assert viewer.get(f"/c/acme/failures/replay?id={failure_id}").status_code == 403
-    assert failed(world) == [("10", "no_update_time")]
+    assert failed(system) == [("10", "no_update_time")]
 
 
-def failed_id(world: World) -> int:
-    return int(world.rows("SELECT id FROM failures ORDER BY id LIMIT 1")[0].id)
+def failed_id(system: SyncSystem) -> int:
+    return int(system.rows("SELECT id FROM failures ORDER BY id LIMIT 1")[0].id)
 
 
 @pytest.mark.parametrize(("value", "kind"), [(None, "fails_again"), ("Ada", "changes")])
 def test_values_that_pipedrive_refused_are_previewed_to_fail_again(
-    world: World, viewer: Visitor, value: str | None, kind: str
+    system: SyncSystem, viewer: Visitor, value: str | None, kind: str
 ) -> None:
     """The same values under the same settings fail again; corrected ones may come through."""
     from pipeline.jobs.replays.preview import preview_failures  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    world.company.create_person(name="Ada Lovelace")
-    know_everything(world)
-    hull_id = next(iter(world.users().values()))["id"]
+    system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    system.company.create_person(name="Ada Lovelace")
+    know_everything(system)
+    hull_id = next(iter(system.users().values()))["id"]
     body = json.dumps({"user": {"id": hull_id, "nickname": "Countess"}, "segments": []}).encode()
     with transaction() as session:
-        version = connectors.settings_in_force(session, world.connector_key).version
-    keep(world, record_id=hull_id, payload=body, settings_version=version)
+        version = connectors.settings_in_force(session, system.connector_key).version
+    keep(system, record_id=hull_id, payload=body, settings_version=version)
 
     with transaction() as session:
         (failure,) = failure_filter.find_failures(session)
@@ -323,16 +327,16 @@ def test_values_that_pipedrive_refused_are_previewed_to_fail_again(
 # --- replaying --------------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(world: World, operator: Visitor) -> None:
-    broken(world, 10, 11)
-    mended(world, 10)
+def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(system: SyncSystem, operator: Visitor) -> None:
+    broken(system, 10, 11)
+    mended(system, 10)
     ask = words(operator.text("/c/acme/failures/replay?reason=no_update_time"))
 
     begun = follow(
         operator,
         operator.post("/c/acme/failures/replay", reason="no_update_time", count=2, why="mended", per_second="50"),
     )
-    advance(world)
+    advance(system)
     from pipeline.web.console import replays  # noqa: PLC0415 - its answers are shared for a moment
 
     replays._progress.forget()
@@ -343,21 +347,21 @@ def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(world: Worl
     assert "hx-get" in begun
     assert "2 items: 1 came through, 1 failed again." in words(page)
     assert 'id="live" hx-get' not in page, "what has ended is not asked for again"
-    (again,) = world.rows("SELECT id FROM failures WHERE state = 'open'")
+    (again,) = system.rows("SELECT id FROM failures WHERE state = 'open'")
     assert f"/c/acme/failures/{again.id}" in page
     assert "1 came through, 1 failed again" in words(operator.text("/c/acme/replays"))
     assert "failed again" in operator.text("/c/acme/failures/2")
-    (entry,) = world.rows("SELECT operator, action, subject, why, detail FROM audit_log WHERE action LIKE 'failures%'")
+    (entry,) = system.rows("SELECT operator, action, subject, why, detail FROM audit_log WHERE action LIKE 'failures%'")
     assert tuple(entry)[:4] == ("operator@acme.test", "failures.replay", "reason no_update_time", "mended")
     assert entry.detail == {"replay": 1, "failures": 2, "corrected": []}
 
 
 def test_a_replay_that_stopped_says_why_and_is_let_go_on(
-    world: World, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken(world, 10, 11)
+    broken(system, 10, 11)
     operator.post("/c/acme/failures/replay", count=2)
-    give_up(world, monkeypatch, Rejected("refused_by_pipedrive", "said no"))()
+    give_up(system, monkeypatch, Rejected("refused_by_pipedrive", "said no"))()
 
     page = operator.text("/c/acme/replays/1")
     listed = operator.text("/c/acme/replays")
@@ -376,21 +380,21 @@ def test_a_replay_that_stopped_says_why_and_is_let_go_on(
     assert 'action="/c/acme/replays/1/resume"' not in viewer.text("/c/acme/replays/1")
 
 
-def test_a_replay_that_grew_meanwhile_is_asked_about_again(world: World, operator: Visitor) -> None:
-    broken(world, 10, 11)
+def test_a_replay_that_grew_meanwhile_is_asked_about_again(system: SyncSystem, operator: Visitor) -> None:
+    broken(system, 10, 11)
 
     answer = operator.post("/c/acme/failures/replay", count=1)
 
     assert answer.status_code == 400
     assert "There are more of them by now" in answer.text
     assert "Replay 2 failures" in answer.text
-    assert world.rows("SELECT 1 FROM replays") == []
+    assert system.rows("SELECT 1 FROM replays") == []
 
 
-def test_a_replay_is_paused_resumed_and_aborted(world: World, operator: Visitor) -> None:
-    broken(world, 10, 11, 12)
+def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, operator: Visitor) -> None:
+    broken(system, 10, 11, 12)
     operator.post("/c/acme/failures/replay", count=3, per_second="1")
-    world.run_jobs()
+    system.run_jobs()
 
     paused = follow(operator, operator.post("/c/acme/replays/1/pause"))
     again = follow(operator, operator.post("/c/acme/replays/1/pause"))
@@ -401,24 +405,24 @@ def test_a_replay_is_paused_resumed_and_aborted(world: World, operator: Visitor)
     assert "Nothing was changed" in again
     assert "Resumed." in resumed
     assert "2 not begun" not in words(resumed)
-    assert world.rows("SELECT state FROM replays")[0].state == "aborted"
+    assert system.rows("SELECT state FROM replays")[0].state == "aborted"
     assert "not begun" in words(aborted)
     assert operator.post("/c/acme/replays/1/explode").status_code == 404
     assert operator.post("/c/acme/replays/9/pause").status_code == 404
 
 
-def test_discarding_needs_a_reason_and_is_written_down(world: World, operator: Visitor) -> None:
-    broken(world, 10, 11)
+def test_discarding_needs_a_reason_and_is_written_down(system: SyncSystem, operator: Visitor) -> None:
+    broken(system, 10, 11)
     without = operator.post("/c/acme/failures/discard", count=2)
     grown = operator.post("/c/acme/failures/discard", count=1, why="tests")
-    still = failed(world)
+    still = failed(system)
 
     page = follow(operator, operator.post("/c/acme/failures/discard", count=2, why="test records"))
 
     assert (without.status_code, grown.status_code, len(still)) == (400, 400, 2)
     assert "2 discarded: test records" in page
-    assert failed(world) == []
-    (entry,) = world.rows("SELECT operator, why, detail FROM audit_log WHERE action = 'failures.discard'")
+    assert failed(system) == []
+    (entry,) = system.rows("SELECT operator, why, detail FROM audit_log WHERE action = 'failures.discard'")
     assert tuple(entry) == ("operator@acme.test", "test records", {"failures": 2})
     assert "test records" in operator.text("/c/acme/failures/1")
 
@@ -426,17 +430,17 @@ def test_discarding_needs_a_reason_and_is_written_down(world: World, operator: V
 # --- correcting -------------------------------------------------------------------------------------------------------
 
 
-def test_an_outgoing_payload_is_corrected_and_sent(world: World, operator: Visitor) -> None:
-    failure_id = refused(world, name="Wrong")
+def test_an_outgoing_payload_is_corrected_and_sent(system: SyncSystem, operator: Visitor) -> None:
+    failure_id = refused(system, name="Wrong")
     page = operator.text(f"/c/acme/failures/{failure_id}")
     edit = operator.text(f"/c/acme/failures/{failure_id}/edit")
     payload = world_payload(failure_id)
     payload["user"]["nickname"] = "Right & <b>"
 
     checked = operator.post(f"/c/acme/failures/{failure_id}/edit", payload=json.dumps(payload), step="check")
-    before = person(world, 1)["name"]
+    before = person(system, 1)["name"]
     operator.post(f"/c/acme/failures/{failure_id}/edit", payload=json.dumps(payload), step="send", why="a typo")
-    advance(world)
+    advance(system)
 
     assert "Pipedrive refused these values before; nothing of them has changed." in words(page)
     assert "1 field of Person 1." in words(checked.text)
@@ -445,11 +449,11 @@ def test_an_outgoing_payload_is_corrected_and_sent(world: World, operator: Visit
     assert "user.nickname" in checked.text
     assert "Right &amp; &lt;b&gt;" in checked.text
     assert before != "Right & <b>"
-    assert person(world, 1)["name"] == "Right & <b>"
-    assert failed(world) == []
-    written = world.rows("SELECT subject || coalesce(why, '') || coalesce(detail::text, '') AS told FROM audit_log")
+    assert person(system, 1)["name"] == "Right & <b>"
+    assert failed(system) == []
+    written = system.rows("SELECT subject || coalesce(why, '') || coalesce(detail::text, '') AS told FROM audit_log")
     assert "Right" not in " ".join(row.told for row in written)
-    (item,) = world.rows("SELECT state, payload, batch_id FROM replay_items")
+    (item,) = system.rows("SELECT state, payload, batch_id FROM replay_items")
     assert (item.state, item.payload, item.batch_id is None) == ("came_through", None, False)
 
 
@@ -478,8 +482,8 @@ SPOILT: list[tuple[Callable[[str], str], str]] = [
 """How a payload is spoilt, and what the page says about it."""
 
 
-def test_a_payload_that_will_not_do_is_named(world: World, operator: Visitor) -> None:
-    failure_id = refused(world)
+def test_a_payload_that_will_not_do_is_named(system: SyncSystem, operator: Visitor) -> None:
+    failure_id = refused(system)
     payload = json.dumps(world_payload(failure_id))
 
     for spoil, said in SPOILT:
@@ -488,66 +492,66 @@ def test_a_payload_that_will_not_do_is_named(world: World, operator: Visitor) ->
 
         assert answer.status_code == 400, said
         assert said in answer.text
-        assert world.rows("SELECT 1 FROM replays") == [], said
+        assert system.rows("SELECT 1 FROM replays") == [], said
         assert "King" not in str(logged), said
 
 
-def test_an_incoming_payload_is_corrected_in_pipedrive(world: World, operator: Visitor) -> None:
-    broken(world, 10)
+def test_an_incoming_payload_is_corrected_in_pipedrive(system: SyncSystem, operator: Visitor) -> None:
+    broken(system, 10)
 
-    answer = operator.get(f"/c/acme/failures/{failed_id(world)}/edit")
+    answer = operator.get(f"/c/acme/failures/{failed_id(system)}/edit")
 
     assert answer.status_code == 404
     assert "Correct the record in Pipedrive" in answer.text
-    assert "Edit payload" not in operator.text(f"/c/acme/failures/{failed_id(world)}")
+    assert "Edit payload" not in operator.text(f"/c/acme/failures/{failed_id(system)}")
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-def verdict(world: World, failure_id: int) -> tuple[str, list[tuple[str, Any, Any]]]:
+def verdict(system: SyncSystem, failure_id: int) -> tuple[str, list[tuple[str, Any, Any]]]:
     from pipeline.jobs.replays.preview import preview_failures  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    before = world.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent
+    before = system.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent
     with transaction() as session:
         found = preview_failures(session, [session.get_one(Failure, failure_id)])[failure_id]
         assert not session.new
         assert not session.dirty
-    assert world.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent == before
+    assert system.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent == before
     return str(found.kind), [(each.field, each.before, each.after) for each in found.changes]
 
 
-def test_what_would_change_is_named(world: World) -> None:
-    failure_id = refused(world, name="Ann King")
+def test_what_would_change_is_named(system: SyncSystem) -> None:
+    failure_id = refused(system, name="Ann King")
 
-    assert verdict(world, failure_id) == ("fails_again", [("name", person(world, 1)["name"], "Ann King")])
+    assert verdict(system, failure_id) == ("fails_again", [("name", person(system, 1)["name"], "Ann King")])
 
 
-def test_what_is_there_already_is_said_and_closed_without_being_sent(world: World, operator: Visitor) -> None:
-    failure_id = refused(world, name="Ann King")
-    world.company.edit_person(1, name="Ann King")
-    world.fetch(Entity.PERSON, changed_only=True)
-    kind, _ = verdict(world, failure_id)
-    world.pipedrive.ledger.mutations.clear()
+def test_what_is_there_already_is_said_and_closed_without_being_sent(system: SyncSystem, operator: Visitor) -> None:
+    failure_id = refused(system, name="Ann King")
+    system.company.edit_person(1, name="Ann King")
+    system.fetch(Entity.PERSON, changed_only=True)
+    kind, _ = verdict(system, failure_id)
+    system.pipedrive.ledger.mutations.clear()
 
     operator.post("/c/acme/failures/replay", id=failure_id, count=1)
-    advance(world)
+    advance(system)
 
     assert kind == "nothing"
-    assert world.pipedrive.ledger.mutations == []
-    assert world.rows("SELECT state FROM replay_items")[0].state == "already_applied"
-    assert failed(world) == []
+    assert system.pipedrive.ledger.mutations == []
+    assert system.rows("SELECT state FROM replay_items")[0].state == "already_applied"
+    assert failed(system) == []
 
 
-def test_what_the_settings_leave_out_is_said(world: World) -> None:
-    failure_id = refused(world)
-    world.change_settings(synchronized_user_segments=["nobody"])
+def test_what_the_settings_leave_out_is_said(system: SyncSystem) -> None:
+    failure_id = refused(system)
+    system.change_settings(synchronized_user_segments=["nobody"])
 
-    assert verdict(world, failure_id)[0] == "skipped"
+    assert verdict(system, failure_id)[0] == "skipped"
 
 
-def test_what_waits_already_is_newer(world: World) -> None:
-    failure_id = refused(world)
+def test_what_waits_already_is_newer(system: SyncSystem) -> None:
+    failure_id = refused(system)
     from db import change_writer  # noqa: PLC0415 - needed here alone
 
     with transaction() as session:
@@ -555,19 +559,19 @@ def test_what_waits_already_is_newer(world: World) -> None:
         scope = (row.connector_key, row.direction, row.entity, row.record_id or "")
         change_writer.write_payload(session, *scope, cause="notification", payload=b"{}", rank=5)
 
-    assert verdict(world, failure_id)[0] == "superseded"
+    assert verdict(system, failure_id)[0] == "superseded"
 
 
-def test_a_record_that_cannot_be_read_would_fail_again(world: World) -> None:
-    broken(world, 10)
+def test_a_record_that_cannot_be_read_would_fail_again(system: SyncSystem) -> None:
+    broken(system, 10)
 
-    assert verdict(world, failed_id(world))[0] == "fails_again"
+    assert verdict(system, failed_id(system))[0] == "fails_again"
 
 
-def test_a_record_that_can_be_read_by_now_would_be_created(world: World) -> None:
-    broken(world, 10)
+def test_a_record_that_can_be_read_by_now_would_be_created(system: SyncSystem) -> None:
+    broken(system, 10)
     good = keep(
-        world,
+        system,
         subject="incoming:person:12",
         direction="incoming",
         record_id="12",
@@ -575,32 +579,32 @@ def test_a_record_that_can_be_read_by_now_would_be_created(world: World) -> None
         payload=json.dumps(raw(id=12)).encode(),
     )
 
-    kind, changes = verdict(world, good)
+    kind, changes = verdict(system, good)
 
     assert kind == "creates"
     assert ("pipedrive/name", None, "Odd") in changes
 
 
-def test_a_departed_record_is_superseded(world: World) -> None:
-    fill(world, persons=2, organizations=0)
-    world.fetch(Entity.PERSON)
+def test_a_departed_record_is_superseded(system: SyncSystem) -> None:
+    fill(system, persons=2, organizations=0)
+    system.fetch(Entity.PERSON)
     failure_id = keep(
-        world,
+        system,
         subject="incoming:person:1",
         direction="incoming",
         record_id="1",
         payload=json.dumps(raw(id=1)).encode(),
     )
-    world.change_rows("UPDATE id_mappings SET state = 'deleted' WHERE pipedrive_id = 1")
+    system.change_rows("UPDATE id_mappings SET state = 'deleted' WHERE pipedrive_id = 1")
 
-    assert verdict(world, failure_id)[0] == "superseded"
+    assert verdict(system, failure_id)[0] == "superseded"
 
 
-def test_nobody_without_an_id_is_replayed(world: World) -> None:
-    world.company.put_raw("person", {"name": "Nobody"})
-    world.fetch(Entity.PERSON)
+def test_nobody_without_an_id_is_replayed(system: SyncSystem) -> None:
+    system.company.put_raw("person", {"name": "Nobody"})
+    system.fetch(Entity.PERSON)
 
-    assert verdict(world, failed_id(world))[0] == "refused"
+    assert verdict(system, failed_id(system))[0] == "refused"
 
 
 @pytest.mark.parametrize(
@@ -613,20 +617,20 @@ def test_nobody_without_an_id_is_replayed(world: World) -> None:
         ({"record_id": "nobody"}, "unknown"),
     ],
 )
-def test_what_is_not_a_record_has_a_verdict_too(world: World, more: dict[str, Any], kind: str) -> None:
-    assert verdict(world, keep(world, **more))[0] == kind
+def test_what_is_not_a_record_has_a_verdict_too(system: SyncSystem, more: dict[str, Any], kind: str) -> None:
+    assert verdict(system, keep(system, **more))[0] == kind
 
 
-def test_a_closed_one_is_closed(world: World) -> None:
-    failure_id = keep(world, record_id="h1")
+def test_a_closed_one_is_closed(system: SyncSystem) -> None:
+    failure_id = keep(system, record_id="h1")
     with transaction() as session:
         failure_closing.close_failure(session, failure_id, "discarded", by="ada", why="x")
 
-    assert verdict(world, failure_id)[0] == "closed"
+    assert verdict(system, failure_id)[0] == "closed"
 
 
-def test_pages_do_not_write(world: World, operator: Visitor) -> None:
-    failure_id = refused(world)
+def test_pages_do_not_write(system: SyncSystem, operator: Visitor) -> None:
+    failure_id = refused(system)
     tables = ("failures", "changes", "replays", "replay_items", "sync_events", "id_mappings")
 
     def sizes() -> list[Any]:

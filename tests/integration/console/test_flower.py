@@ -16,7 +16,7 @@ from pipeline.settings import settings
 from pipeline.web.console import workers as room
 from pipeline.web.console.workers import FlowerClient
 from tests.integration.console.conftest import Visitor
-from tests.world import World
+from tests.system import SyncSystem
 
 POLL_S = 0.01
 """How long the fake may take to notice that it is to end."""
@@ -36,7 +36,7 @@ class Fake:
 
 
 @pytest.fixture
-def fake(world: World) -> Iterator[Fake]:
+def fake(system: SyncSystem) -> Iterator[Fake]:
     fake = Fake()
 
     class Handler(BaseHTTPRequestHandler):
@@ -131,18 +131,18 @@ def test_a_viewer_presses_nothing(fake: Fake, viewer: Visitor) -> None:
     assert fake.asked == []
 
 
-def test_the_list_of_tasks_asks_by_post_and_is_for_viewers_too(fake: Fake, viewer: Visitor, world: World) -> None:
+def test_the_list_of_tasks_asks_by_post_and_is_for_viewers_too(fake: Fake, viewer: Visitor, system: SyncSystem) -> None:
     answer = viewer.client.post("/flower/tasks/datatable", data={"draw": "1"}, headers=SAME_ORIGIN)
 
     assert answer.status_code == 200
     assert [(method, path, body) for method, path, _, body in fake.asked] == [
         ("POST", "/flower/tasks/datatable", b"draw=1")
     ]
-    assert world.rows("SELECT 1 FROM audit_log WHERE action LIKE 'flower%'") == []
+    assert system.rows("SELECT 1 FROM audit_log WHERE action LIKE 'flower%'") == []
     assert viewer.client.post("/flower/tasks/datatable").status_code == 403
 
 
-def test_an_operator_presses_and_it_is_written_down(fake: Fake, operator: Visitor, world: World) -> None:
+def test_an_operator_presses_and_it_is_written_down(fake: Fake, operator: Visitor, system: SyncSystem) -> None:
     answer = operator.client.post("/flower/api/worker/pool/grow/worker@host", data={"n": "1"}, headers=SAME_ORIGIN)
 
     assert answer.status_code == 200
@@ -150,7 +150,7 @@ def test_an_operator_presses_and_it_is_written_down(fake: Fake, operator: Visito
     assert (method, path, body) == ("POST", "/flower/api/worker/pool/grow/worker@host", b"n=1")
     assert headers["Content-Type"] == "application/x-www-form-urlencoded"
     assert not {"Origin", "Sec-Fetch-Site", "Referer"} & set(headers)
-    assert world.rows("SELECT operator, action, subject FROM audit_log WHERE action LIKE 'flower%'") == [
+    assert system.rows("SELECT operator, action, subject FROM audit_log WHERE action LIKE 'flower%'") == [
         ("operator@acme.test", "flower.control", "api/worker/pool/grow/worker@host")
     ]
 
@@ -236,7 +236,7 @@ def test_an_answer_without_end_is_cut_off(fake: Fake, viewer: Visitor, monkeypat
     assert viewer.get("/flower/").status_code == 502
 
 
-def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(world: World, viewer: Visitor) -> None:
+def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(system: SyncSystem, viewer: Visitor) -> None:
     settings_room.use(settings().replace(flower_url="http://127.0.0.1:1"))
     room._flower = FlowerClient()
 
@@ -248,5 +248,5 @@ def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(world: Worl
     assert "a moment ago" in second.text
 
 
-def test_the_address_without_its_end_leads_on(world: World, viewer: Visitor) -> None:
+def test_the_address_without_its_end_leads_on(system: SyncSystem, viewer: Visitor) -> None:
     assert viewer.get("/flower").headers["Location"] in {"/flower/", "http://localhost/flower/"}

@@ -19,7 +19,7 @@ from tests import accounts
 from tests.integration.console.conftest import Visitor
 from tests.journeys.people import fill
 from tests.journeys.test_replays import broken
-from tests.world import World
+from tests.system import SyncSystem
 
 
 def words(text: str) -> list[str]:
@@ -120,24 +120,24 @@ def address(rule: Rule, **places: Any) -> str:
 
 
 @pytest.fixture
-def busy(world: World, operator: Visitor, admin: Visitor) -> World:
+def busy(system: SyncSystem, operator: Visitor, admin: Visitor) -> SyncSystem:
     """A connector with something in every list."""
-    fill(world, persons=3, organizations=1)
-    broken(world, 10, 11)
-    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
-    world.change_rows(
+    fill(system, persons=3, organizations=1)
+    broken(system, 10, 11)
+    system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
+    system.change_rows(
         "INSERT INTO deliveries (connector_key, source, key, body, state) VALUES (:c, 'pipedrive', 'k', '{}', 'folded')",
-        c=world.connector_key,
+        c=system.connector_key,
     )
     assert operator.post("/c/acme/failures/replay", count="2").status_code == 303
     document = json.dumps({"incoming_user_attributes": [{"hull": "pipedrive/given", "service": "first_name"}]})
     assert admin.post("/c/acme/plans", document=document).status_code == 303
-    world.change_settings(daily_tokens=9_000)
-    return world
+    system.change_settings(daily_tokens=9_000)
+    return system
 
 
 @pytest.fixture
-def other(busy: World) -> World:
+def other(busy: SyncSystem) -> SyncSystem:
     """A second connector, which has nothing."""
     with transaction() as session:
         session.add(Connector(id="b" * 24, name="globex", hull_organization="globex.test"))
@@ -152,8 +152,8 @@ def other(busy: World) -> World:
 # --- who may --------------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_is_not_logged_in_gets_nowhere(app: Flask, anybody: Visitor, world: World) -> None:
-    assert world
+def test_whoever_is_not_logged_in_gets_nowhere(app: Flask, anybody: Visitor, system: SyncSystem) -> None:
+    assert system
     for method in ("GET", "POST", "PUT"):
         for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
             if rule.endpoint.startswith("console.") and rule.rule not in OPEN:
@@ -163,7 +163,9 @@ def test_whoever_is_not_logged_in_gets_nowhere(app: Flask, anybody: Visitor, wor
                 assert anybody.client.open(address(rule), method=method, json={}).status_code == 401, rule
 
 
-def test_a_limited_operator_reaches_nothing_of_another_connector(app: Flask, operator: Visitor, other: World) -> None:
+def test_a_limited_operator_reaches_nothing_of_another_connector(
+    app: Flask, operator: Visitor, other: SyncSystem
+) -> None:
     """Every page, form and operation, with numbers that are there; PUT is for admins."""
     with transaction() as session:
         globex = find_connector(session, "globex")
@@ -184,19 +186,19 @@ def test_a_limited_operator_reaches_nothing_of_another_connector(app: Flask, ope
     assert other.rows(count)[0].n == before
 
 
-def test_a_form_without_the_sessions_token_does_nothing(app: Flask, admin: Visitor, world: World) -> None:
-    before = audited(world)
+def test_a_form_without_the_sessions_token_does_nothing(app: Flask, admin: Visitor, system: SyncSystem) -> None:
+    before = audited(system)
     for method in ("POST", "PUT"):
         for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
             if rule.endpoint.startswith(("console.", "api.")) and rule.rule not in OPEN:
                 for csrf in ("", "0" * 64, "\x80", operators.csrf_of("another session")):
                     answer = admin.client.open(address(rule), method=method, data={"csrf": csrf})
                     assert answer.status_code == 403, (rule, csrf)
-    assert audited(world) == before
+    assert audited(system) == before
 
 
-def test_what_a_viewer_may_send_is_a_short_list(app: Flask, viewer: Visitor, world: World) -> None:
-    before = audited(world)
+def test_what_a_viewer_may_send_is_a_short_list(app: Flask, viewer: Visitor, system: SyncSystem) -> None:
+    before = audited(system)
     token = operators.csrf_of(viewer.token)
     for method in ("POST", "PUT"):
         for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
@@ -204,13 +206,13 @@ def test_what_a_viewer_may_send_is_a_short_list(app: Flask, viewer: Visitor, wor
                 answer = viewer.client.open(address(rule), method=method, headers={"X-CSRF-Token": token})
                 assert answer.status_code == 403, rule
                 assert "needs the role" in answer.text, rule
-    assert audited(world) == before
+    assert audited(system) == before
 
 
 # --- what is another connector's ------------------------------------------------------------------------------------------
 
 
-def test_the_ids_of_another_connector_are_not_there(app: Flask, other: World, admin: Visitor) -> None:
+def test_the_ids_of_another_connector_are_not_there(app: Flask, other: SyncSystem, admin: Visitor) -> None:
     ids = ids_of(other)
     counted = rows_of(other)
     checked = set()
@@ -230,7 +232,9 @@ def test_the_ids_of_another_connector_are_not_there(app: Flask, other: World, ad
 
 
 @pytest.mark.parametrize("act", ["replay", "discard"])
-def test_the_failures_of_another_connector_cannot_be_named_in_a_form(act: str, other: World, admin: Visitor) -> None:
+def test_the_failures_of_another_connector_cannot_be_named_in_a_form(
+    act: str, other: SyncSystem, admin: Visitor
+) -> None:
     counted = rows_of(other)
     failures = [row.id for row in other.rows("SELECT id FROM failures")]
 
@@ -245,7 +249,7 @@ def test_the_failures_of_another_connector_cannot_be_named_in_a_form(act: str, o
 
 @pytest.mark.parametrize("what", hostile(*HOSTILE, quick=("surrogate", "enormous", "script")))
 def test_no_address_breaks_by_what_stands_behind_the_question_mark(
-    app: Flask, busy: World, admin: Visitor, what: str
+    app: Flask, busy: SyncSystem, admin: Visitor, what: str
 ) -> None:
     """All parameters at once."""
     ids = ids_of(busy)
@@ -256,7 +260,7 @@ def test_no_address_breaks_by_what_stands_behind_the_question_mark(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [each for each in HOSTILE if len(HOSTILE[each]) < 100])
-def test_no_address_breaks_by_one_parameter(app: Flask, busy: World, admin: Visitor, what: str) -> None:
+def test_no_address_breaks_by_one_parameter(app: Flask, busy: SyncSystem, admin: Visitor, what: str) -> None:
     """Each in turn, since a refused one hides the others."""
     ids = ids_of(busy)
     for rule in [each for each in rules(app, "GET") if each.endpoint in SEARCHED]:
@@ -285,7 +289,7 @@ SEARCHED: Final = {
 
 
 @pytest.mark.parametrize("what", hostile("nul", "surrogate", "no utf-8", "enormous", "bigint", "negative", "script"))
-def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: World, admin: Visitor, what: str) -> None:
+def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: SyncSystem, admin: Visitor, what: str) -> None:
     """In every place in turn, by whoever may go everywhere."""
     ids = ids_of(busy)
     for method in ("GET", "POST"):
@@ -298,7 +302,7 @@ def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: World, admin: 
 
 
 @pytest.mark.parametrize("what", hostile(*HOSTILE))
-def test_no_form_breaks_by_what_is_written_in_it(app: Flask, busy: World, admin: Visitor, what: str) -> None:
+def test_no_form_breaks_by_what_is_written_in_it(app: Flask, busy: SyncSystem, admin: Visitor, what: str) -> None:
     value = HOSTILE[what]
     ids = ids_of(busy)
     for rule in rules(app, "POST", under=("console.",)):
@@ -344,7 +348,7 @@ DOCUMENTS: Final = {
 
 
 @pytest.mark.parametrize("what", hostile(*DOCUMENTS, quick=("surrogate", "deep", "bigint", "no json")))
-def test_no_document_breaks_the_settings(busy: World, admin: Visitor, what: str) -> None:
+def test_no_document_breaks_the_settings(busy: SyncSystem, admin: Visitor, what: str) -> None:
     text = DOCUMENTS[what]
     for path in ("plans", "settings/json", "settings/save", "settings/rebase", "settings/users-in"):
         for more in ({}, {"do": "back"}):
@@ -363,7 +367,7 @@ def test_no_document_breaks_the_settings(busy: World, admin: Visitor, what: str)
 @pytest.mark.parametrize(
     "value", hostile('"\\u0000"', '"\\ud800"', "1e400", "[[]]", '"' + "x" * 5_000 + '"', quick=('"\\ud800"',))
 )
-def test_no_body_breaks_an_operation(app: Flask, busy: World, admin: Visitor, value: str) -> None:
+def test_no_body_breaks_an_operation(app: Flask, busy: SyncSystem, admin: Visitor, value: str) -> None:
     names = ("entity", "ids", "segment", "since", "changed_only", "document", "base_version", "\\ud800")
     for method in ("POST", "PUT"):
         for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
@@ -383,11 +387,11 @@ def test_no_body_breaks_an_operation(app: Flask, busy: World, admin: Visitor, va
                 assert answer.status_code != 503 or "broker" in answer.text, (rule, body, answer.text[-300:])
 
 
-def ids_of(world: World) -> dict[str, Any]:
+def ids_of(system: SyncSystem) -> dict[str, Any]:
     """One of everything the connector has; a version that it has and another one has not."""
 
     def newest(table: str, column: str = "id") -> Any:
-        return world.rows(f"SELECT {column} AS it FROM {table} ORDER BY {column} DESC LIMIT 1")[0].it  # noqa: S608
+        return system.rows(f"SELECT {column} AS it FROM {table} ORDER BY {column} DESC LIMIT 1")[0].it  # noqa: S608
 
     return {
         "run_id": newest("runs"),
@@ -416,16 +420,16 @@ def own_id(rule: Rule, ids: dict[str, Any]) -> Any:
     return ids[kinds.get(before, "run_id")]
 
 
-def rows_of(world: World) -> list[Any]:
+def rows_of(system: SyncSystem) -> list[Any]:
     """What nobody but the connector's own pages may change."""
     return [
-        world.rows(f"SELECT count(*) AS n, min(state) AS a, max(state) AS z FROM {table}")  # noqa: S608
+        system.rows(f"SELECT count(*) AS n, min(state) AS a, max(state) AS z FROM {table}")  # noqa: S608
         for table in ("runs", "failures", "replays", "plans", "jobs", "connectors")
     ]
 
 
-def audited(world: World) -> int:
-    count: int = world.rows("SELECT count(*) AS n FROM audit_log")[0].n
+def audited(system: SyncSystem) -> int:
+    count: int = system.rows("SELECT count(*) AS n FROM audit_log")[0].n
     return count
 
 

@@ -27,9 +27,9 @@ from pipeline.operations import cached_answers
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.exporting import CSV, NDJSON, exported
 from tests.integration.console.test_hostile_requests import address, is_flower_away, rules
+from tests.journeys.hull_messages import know_everything, say, user
 from tests.journeys.test_replays import advance
-from tests.journeys.told_by_hull import know_everything, say, user
-from tests.world import World
+from tests.system import SyncSystem
 
 TURNED: Final = "\u202e"
 EVIL: Final = (
@@ -85,22 +85,22 @@ class Reading(HTMLParser):
 
 
 @pytest.fixture
-def evil(world: World, admin: Visitor) -> World:
+def evil(system: SyncSystem, admin: Visitor) -> SyncSystem:
     """A connector of which everything that can be named is named badly."""
-    custom = {field.type: field for field in world.company.custom_fields(Entity.PERSON)}
+    custom = {field.type: field for field in system.company.custom_fields(Entity.PERSON)}
     name, choice = custom["varchar"].code, custom["enum"].code
     for person_name in (EVIL, FORMULA, LONG, LINK):
-        world.company.create_person(
+        system.company.create_person(
             name=person_name,
             emails=[{"value": f"{EVIL}@evil.test", "primary": True}],
             custom_fields={name: EVIL, choice: custom["enum"].options[0].id},
         )
-    world.company.create_organization(name=EVIL, website=LINK)
-    world.company.put_raw("person", {"id": 77, "name": EVIL, "update_time": None})
-    fields = world.module("sync.definitions")
-    fields.reread_fields(world.connector_key)
-    misname(world)
-    world.change_settings(
+    system.company.create_organization(name=EVIL, website=LINK)
+    system.company.put_raw("person", {"id": 77, "name": EVIL, "update_time": None})
+    fields = system.module("sync.definitions")
+    fields.reread_fields(system.connector_key)
+    misname(system)
+    system.change_settings(
         incoming_user_attributes=[
             {"hull": "pipedrive/name", "service": "name"},
             {"hull": f"pipedrive/{EVIL}", "service": name},
@@ -109,12 +109,12 @@ def evil(world: World, admin: Visitor) -> World:
         outgoing_user_attributes=[{"hull": EVIL, "service": name}, {"hull": "choice", "service": choice}],
         synchronized_user_segments=[EVIL, "ALL"],
     )
-    know_everything(world)
-    misname(world)
-    world.hull.define_segment("user", EVIL, [])
-    say(world, user(**{EVIL: EVIL, "choice": EVIL, "name": EVIL, "email": "a@b.test", FORMULA: LINK}))
-    say(world, user(**{**world.users()[1], "hull_id": world.users()[1]["id"], EVIL: FORMULA + EVIL}))
-    plant(world)
+    know_everything(system)
+    misname(system)
+    system.hull.define_segment("user", EVIL, [])
+    say(system, user(**{EVIL: EVIL, "choice": EVIL, "name": EVIL, "email": "a@b.test", FORMULA: LINK}))
+    say(system, user(**{**system.users()[1], "hull_id": system.users()[1]["id"], EVIL: FORMULA + EVIL}))
+    plant(system)
     answer = admin.post("/c/acme/failures/replay", count="1000", why=EVIL)
     assert answer.status_code == 303
     document = json.dumps({"incoming_user_attributes": [{"hull": f"pipedrive/{EVIL}2", "service": name}]})
@@ -122,31 +122,31 @@ def evil(world: World, admin: Visitor) -> World:
     me = operators.who_is(admin.token)
     assert me
     operators.make_key(me, "".join(each for each in EVIL[:90] if each.isprintable()))
-    world.change_rows("UPDATE connectors SET name = :n, hull_organization = :o", n=NAME, o=EVIL)
+    system.change_rows("UPDATE connectors SET name = :n, hull_organization = :o", n=NAME, o=EVIL)
     cached_answers.forget_all()
-    return world
+    return system
 
 
-def misname(world: World) -> None:
+def misname(system: SyncSystem) -> None:
     """Fields and their options, as an administrator of Pipedrive may name them."""
     for entity in Entity:
         with transaction() as session:
-            found = field_definition.find_fields(session, world.connector_key, entity)
+            found = field_definition.find_fields(session, system.connector_key, entity)
             assert found
             rows = json.loads(json.dumps(found.rows))
             for row in rows:
                 row["field_name"] = f"{EVIL}{row['field_name']}"
                 for option in row.get("options") or []:
                     option["label"] = f"{FORMULA}{EVIL}{option['label']}"
-            field_definition.keep_fields(session, world.connector_key, entity, rows)
+            field_definition.keep_fields(session, system.connector_key, entity, rows)
 
 
-def plant(world: World) -> None:
+def plant(system: SyncSystem) -> None:
     """Failures, events, deliveries, alerts and audit entries that say what nobody would."""
     body = json.dumps({"user": {"id": EVIL, EVIL: EVIL, "long": LONG, FORMULA: LINK}}).encode()
     for number, direction in enumerate(("incoming", "outgoing")):
         new = NewFailure(
-            connector_key=world.connector_key,
+            connector_key=system.connector_key,
             kind="record",
             subject=f"{direction}:person:{EVIL}",
             direction=direction,
@@ -165,10 +165,10 @@ def plant(world: World) -> None:
             failures.keep_failures(session, [new])
             audit.note(session, EVIL, EVIL, EVIL, why=EVIL, detail={EVIL: EVIL})
     for event in ("incoming.user.success", "outgoing.user.error", "incoming.user.skip"):
-        world.change_rows(
+        system.change_rows(
             "INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, hull_id, reason, detail, cause, before, after,"
             " exchange) VALUES (:c, :event, 'person', 1, :evil, :reason, :detail, :evil, :was, :now, :exchange)",
-            c=world.connector_key,
+            c=system.connector_key,
             event=event,
             evil=EVIL,
             reason=None if event.endswith("success") else EVIL,
@@ -178,23 +178,23 @@ def plant(world: World) -> None:
             exchange=json.dumps({"method": EVIL, "path": EVIL, "status": 200, "tokens": 1, "duration_ms": 1}),
         )
     for source, text in (("pipedrive", body), ("hull", EVIL.encode()), ("hull", b"\xff\x00" + EVIL.encode())):
-        world.change_rows(
+        system.change_rows(
             "INSERT INTO deliveries (connector_key, source, key, body, state, reason)"
             " VALUES (:c, :source, :key, :body, 'refused', :reason)",
-            c=world.connector_key,
+            c=system.connector_key,
             source=source,
             key=f"{EVIL}{len(text)}",
             body=text,
             reason=EVIL,
         )
-    world.change_rows(
+    system.change_rows(
         "INSERT INTO alerts (connector_key, rule, sentence, last_error) VALUES (:c, 'failures', :evil, :evil)",
-        c=world.connector_key,
+        c=system.connector_key,
         evil=EVIL,
     )
 
 
-def pages_of(app: Flask, world: World) -> list[str]:
+def pages_of(app: Flask, system: SyncSystem) -> list[str]:
     """Every page, of every row there is."""
     columns = {
         "run_id": "id FROM runs",
@@ -209,7 +209,7 @@ def pages_of(app: Flask, world: World) -> list[str]:
         "hull_id": "record_id FROM snapshots WHERE side = 'hull'",
         "version": "version FROM settings_versions",
     }
-    rows = {name: [row[0] for row in world.rows(f"SELECT DISTINCT {query}")] for name, query in columns.items()}
+    rows = {name: [row[0] for row in system.rows(f"SELECT DISTINCT {query}")] for name, query in columns.items()}
     assert all(rows.values()), rows
     choices = {
         **rows,
@@ -246,7 +246,7 @@ ASKED: Final = {
 }
 
 
-def test_every_page_shows_hostile_values_and_does_nothing_else(app: Flask, evil: World, admin: Visitor) -> None:
+def test_every_page_shows_hostile_values_and_does_nothing_else(app: Flask, evil: SyncSystem, admin: Visitor) -> None:
     shown = 0
     for path in pages_of(app, evil):
         begun = time.process_time()
@@ -267,7 +267,7 @@ def first_turned(read: Reading) -> str:
     return next((each[:200] for each in read.texts if TURNED in each or "\u200b" in each), "")
 
 
-def test_forms_give_hostile_values_back_and_do_nothing_else(app: Flask, evil: World, admin: Visitor) -> None:
+def test_forms_give_hostile_values_back_and_do_nothing_else(app: Flask, evil: SyncSystem, admin: Visitor) -> None:
     """What was typed comes back to be corrected, as it was typed."""
     names = (
         "reason",
@@ -309,12 +309,12 @@ def test_forms_give_hostile_values_back_and_do_nothing_else(app: Flask, evil: Wo
             assert Reading(after).runs == [], path
 
 
-def ids(world: World, table: str) -> int:
-    newest: int = world.rows(f"SELECT max(id) AS id FROM {table}")[0].id  # noqa: S608
+def ids(system: SyncSystem, table: str) -> int:
+    newest: int = system.rows(f"SELECT max(id) AS id FROM {table}")[0].id  # noqa: S608
     return newest
 
 
-def test_no_cell_of_an_export_is_a_formula(evil: World, admin: Visitor) -> None:
+def test_no_cell_of_an_export_is_a_formula(evil: SyncSystem, admin: Visitor) -> None:
     where = quote(NAME, safe="")
     text = exported(evil, admin, CSV, "since=1d", connector=where).get_data(as_text=True)
     csv.field_size_limit(len(text))
@@ -327,7 +327,7 @@ def test_no_cell_of_an_export_is_a_formula(evil: World, admin: Visitor) -> None:
         assert isinstance(json.loads(line), dict)
 
 
-def test_a_replay_of_hostile_failures_comes_to_its_end(evil: World, admin: Visitor) -> None:
+def test_a_replay_of_hostile_failures_comes_to_its_end(evil: SyncSystem, admin: Visitor) -> None:
     evil.change_rows(
         "UPDATE connectors SET hull_organization = 'hull.test'"
     )  # a host that is named badly is not called

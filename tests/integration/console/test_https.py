@@ -17,7 +17,7 @@ from pipeline.settings import settings
 from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Call, Visitor
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 PUBLIC = "https://pipeline.example"
 INSIDE = "http://10.0.0.7:8080"
@@ -151,7 +151,7 @@ def test_the_cookie_that_is_looked_for_is_for_this_host(browser: Browser) -> Non
 
 
 @pytest.mark.parametrize("path", ["/c/acme", "//login", "/c//acme/", "/auth//status", "/static//pipeline.css"])
-def test_a_redirect_of_the_router_names_no_host(browser: Browser, world: World, path: str) -> None:
+def test_a_redirect_of_the_router_names_no_host(browser: Browser, system: SyncSystem, path: str) -> None:
     """The request comes from the proxy by http, under a name that browsers may not know."""
     browser.at = INSIDE
     answer = browser.get(f"{INSIDE}{path}?a=b")

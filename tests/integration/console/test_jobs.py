@@ -9,7 +9,7 @@ from db.session import transaction
 from pipeline.operations.cached_answers import forget_all
 from tests.integration.console.conftest import Visitor
 from tests.integration.operations.test_jobs import compare, plan, send
-from tests.world import World
+from tests.system import SyncSystem
 
 PAGE = "/c/acme/jobs"
 
@@ -19,8 +19,8 @@ def fresh() -> None:
     forget_all()
 
 
-def test_without_a_job_it_says_what_is_listed(world: World, viewer: Visitor) -> None:
-    assert world
+def test_without_a_job_it_says_what_is_listed(system: SyncSystem, viewer: Visitor) -> None:
+    assert system
     page = viewer.text(PAGE)
 
     assert "No job is in flight." in page
@@ -28,9 +28,9 @@ def test_without_a_job_it_says_what_is_listed(world: World, viewer: Visitor) -> 
     assert f'href="{PAGE}"' in viewer.text("/c/acme/runs")
 
 
-def test_a_row_shows_its_name_its_state_and_its_result_and_updates_itself(world: World, viewer: Visitor) -> None:
-    plan(world)
-    send(world, segment="<VIPs>")
+def test_a_row_shows_its_name_its_state_and_its_result_and_updates_itself(system: SyncSystem, viewer: Visitor) -> None:
+    plan(system)
+    send(system, segment="<VIPs>")
 
     page = viewer.text(PAGE)
 
@@ -42,13 +42,13 @@ def test_a_row_shows_its_name_its_state_and_its_result_and_updates_itself(world:
     assert "<button" not in page.partition("<main")[2]
 
 
-def test_buttons_do_what_they_say_and_leave_an_entry(world: World, operator: Visitor) -> None:
-    compare(world, None)
+def test_buttons_do_what_they_say_and_leave_an_entry(system: SyncSystem, operator: Visitor) -> None:
+    compare(system, None)
     states = []
     for act in ("pause", "resume", "abort"):
         assert f'action="{PAGE}/1/{act}"' in operator.text(PAGE)
         assert operator.post(f"{PAGE}/1/{act}").status_code == 303
-        states += [row.state for row in world.rows("SELECT state FROM jobs")]
+        states += [row.state for row in system.rows("SELECT state FROM jobs")]
 
     assert states == ["paused", "due", "aborted"]
     with transaction() as session:
@@ -58,9 +58,9 @@ def test_buttons_do_what_they_say_and_leave_an_entry(world: World, operator: Vis
     ]
 
 
-def test_a_late_press_changes_nothing_and_says_so(world: World, operator: Visitor) -> None:
-    compare(world, None)
-    world.change_rows("UPDATE jobs SET state = 'done', ended_at = now()")
+def test_a_late_press_changes_nothing_and_says_so(system: SyncSystem, operator: Visitor) -> None:
+    compare(system, None)
+    system.change_rows("UPDATE jobs SET state = 'done', ended_at = now()")
 
     assert operator.post(f"{PAGE}/1/abort").status_code == 303
     assert "Nothing was changed: Job 1 is done" in operator.text(PAGE)
@@ -68,10 +68,10 @@ def test_a_late_press_changes_nothing_and_says_so(world: World, operator: Visito
     assert operator.post(f"{PAGE}/1/explode").status_code == 404
 
 
-def test_one_that_failed_links_to_its_failure_with_the_next_step(world: World, viewer: Visitor) -> None:
-    send(world, ids=("a",))
-    world.change_rows("UPDATE jobs SET attempts = 8")
-    world.run_jobs()
+def test_one_that_failed_links_to_its_failure_with_the_next_step(system: SyncSystem, viewer: Visitor) -> None:
+    send(system, ids=("a",))
+    system.change_rows("UPDATE jobs SET attempts = 8")
+    system.run_jobs()
 
     page = viewer.text(f"{PAGE}?state=failed")
 

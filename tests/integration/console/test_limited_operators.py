@@ -16,16 +16,16 @@ from tests import accounts
 from tests.integration.console.conftest import Call, Visitor
 from tests.integration.console.test_api_looking import foreign
 from tests.journeys.test_replays import broken
-from tests.world import World
+from tests.system import SyncSystem
 
 NAME = "operator@acme.test"
 
 
 @pytest.fixture
-def limited(world: World, operator: Visitor) -> Visitor:
+def limited(system: SyncSystem, operator: Visitor) -> Visitor:
     """An operator who may see `acme` alone; there is `globex` too."""
     foreign()
-    accounts.limit(NAME, [world.connector_key])
+    accounts.limit(NAME, [system.connector_key])
     return operator
 
 
@@ -52,8 +52,8 @@ def test_the_api_and_keys_are_limited_too(limited: Visitor, script: Call) -> Non
     assert script("GET", "/api/v1/workers")[0] == 403
 
 
-def test_alerts_of_others_are_not_shown(world: World, limited: Visitor, script: Call) -> None:
-    world.change_rows(
+def test_alerts_of_others_are_not_shown(system: SyncSystem, limited: Visitor, script: Call) -> None:
+    system.change_rows(
         "INSERT INTO alerts (connector_key, rule, state, sentence, told)"
         " SELECT key, 'auth_lost', 'open', name || ' lost', '{}' FROM connectors"
     )
@@ -65,9 +65,9 @@ def test_alerts_of_others_are_not_shown(world: World, limited: Visitor, script: 
     assert [each["connector"] for each in told] == ["acme"]
 
 
-def test_lists_of_past_alerts_are_as_long_as_for_others(world: World, limited: Visitor, script: Call) -> None:
+def test_lists_of_past_alerts_are_as_long_as_for_others(system: SyncSystem, limited: Visitor, script: Call) -> None:
     """What is left out does not end the list: its next page begins after the last alert that was shown."""
-    world.change_rows(
+    system.change_rows(
         "INSERT INTO alerts (connector_key, rule, state, sentence, told, resolved_at)"
         " SELECT key, 'auth_lost', 'resolved', name || ' lost', '{}', now() FROM connectors, generate_series(1, 60)"
         "  ORDER BY name"
@@ -86,7 +86,9 @@ def test_no_connector_at_all_is_a_limit_too(by_session: Call, role: str) -> None
     assert (status, added["connector_keys"]) == (200, [])
 
 
-def test_a_change_that_is_refused_in_part_changes_nothing(world: World, limited: Visitor, by_session: Call) -> None:
+def test_a_change_that_is_refused_in_part_changes_nothing(
+    system: SyncSystem, limited: Visitor, by_session: Call
+) -> None:
     (theirs,) = [each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
 
     status, _ = by_session("POST", f"/api/v1/operators/{theirs['id']}", role="admin", connectors=["acme"])
@@ -95,7 +97,7 @@ def test_a_change_that_is_refused_in_part_changes_nothing(world: World, limited:
     assert theirs in by_session("GET", "/api/v1/operators")[1]["operators"]
     assert by_session("POST", f"/api/v1/operators/{theirs['id']}", role="viewer", connectors=["globex"])[0] == 200
     (now,) = [each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
-    assert (now["role"], now["connector_keys"] != [world.connector_key]) == ("viewer", True)
+    assert (now["role"], now["connector_keys"] != [system.connector_key]) == ("viewer", True)
 
 
 def test_an_admin_is_never_limited(database: str) -> None:
@@ -114,9 +116,11 @@ def test_an_admin_is_never_limited(database: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["console", "api", "command"])
-def test_a_limit_is_set_and_lifted(world: World, limited: Visitor, admin: Visitor, by_session: Call, way: str) -> None:
+def test_a_limit_is_set_and_lifted(
+    system: SyncSystem, limited: Visitor, admin: Visitor, by_session: Call, way: str
+) -> None:
     (theirs,) = [each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
-    assert theirs["connector_keys"] == [world.connector_key]
+    assert theirs["connector_keys"] == [system.connector_key]
 
     def change(*names: str) -> Any:
         if way == "api":
@@ -140,14 +144,16 @@ def test_an_unknown_connector_is_named(by_session: Call) -> None:
     assert "'nobody'" in problem["message"]
 
 
-def test_viewers_read_no_payload(world: World, viewer: Visitor, operator: Visitor, looker: Call, script: Call) -> None:
-    broken(world, 10)
-    (row,) = world.rows("SELECT id FROM failures WHERE payload IS NOT NULL LIMIT 1")
+def test_viewers_read_no_payload(
+    system: SyncSystem, viewer: Visitor, operator: Visitor, viewer_script: Call, script: Call
+) -> None:
+    broken(system, 10)
+    (row,) = system.rows("SELECT id FROM failures WHERE payload IS NOT NULL LIMIT 1")
     path = f"/api/v1/connectors/acme/failures/{row.id}"
 
     assert "As it came," in operator.text(f"/c/acme/failures/{row.id}")
     assert "As it came," not in viewer.text(f"/c/acme/failures/{row.id}")
     assert script("GET", path)[1]["payload"] is not None
-    seen = looker("GET", path)[1]
+    seen = viewer_script("GET", path)[1]
     assert (seen["payload"], seen["exchange"]) == (None, None)
     assert seen["payload_bytes"] > 0

@@ -20,7 +20,7 @@ from pipeline.web.console import logs
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.exporting import CSV, NDJSON, begin, exported
 from tests.prepared import prepared
-from tests.world import CONNECTOR_ID, World
+from tests.system import CONNECTOR_ID, SyncSystem
 
 LOGS = "/c/acme/logs"
 
@@ -34,21 +34,21 @@ def nothing_is_remembered() -> Iterator[None]:
 
 @pytest.fixture
 @prepared
-def busy(world: World) -> World:
+def busy(system: SyncSystem) -> SyncSystem:
     """Two Persons came by a fetch, one of which could not be read; something was skipped and something sent."""
-    world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
-    world.company.create_person(name="=HYPERLINK(1)")
-    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
-    world.fetch(Entity.PERSON)
-    add(world, "outgoing.user.skip", reason="not_in_segment", pipedrive_id=1, cause="notification")
-    add(world, "outgoing.user.success", detail="-1+1", pipedrive_id=1, cause="notification")
-    return world
+    system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    system.company.create_person(name="=HYPERLINK(1)")
+    system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+    system.fetch(Entity.PERSON)
+    add(system, "outgoing.user.skip", reason="not_in_segment", pipedrive_id=1, cause="notification")
+    add(system, "outgoing.user.success", detail="-1+1", pipedrive_id=1, cause="notification")
+    return system
 
 
-def add(world: World, event: str, **columns: Any) -> None:
-    named = {"connector_key": world.connector_key, "event": event, "entity": "person"} | columns
+def add(system: SyncSystem, event: str, **columns: Any) -> None:
+    named = {"connector_key": system.connector_key, "event": event, "entity": "person"} | columns
     names = ", ".join(named)
-    world.change_rows(f"INSERT INTO sync_events ({names}) VALUES ({', '.join(f':{each}' for each in named)})", **named)  # noqa: S608
+    system.change_rows(f"INSERT INTO sync_events ({names}) VALUES ({', '.join(f':{each}' for each in named)})", **named)  # noqa: S608
 
 
 def shown(visitor: Visitor, query: str = "") -> list[int]:
@@ -57,11 +57,11 @@ def shown(visitor: Visitor, query: str = "") -> list[int]:
     return [int(each.split('"')[0]) for each in found.split('class="id" href="/c/acme/logs/')[1:]]
 
 
-def ids(world: World, where: str = "true") -> list[int]:
-    return [row.id for row in world.rows(f"SELECT id FROM sync_events WHERE {where} ORDER BY id DESC")]  # noqa: S608
+def ids(system: SyncSystem, where: str = "true") -> list[int]:
+    return [row.id for row in system.rows(f"SELECT id FROM sync_events WHERE {where} ORDER BY id DESC")]  # noqa: S608
 
 
-def test_every_event_is_shown_newest_first(busy: World, viewer: Visitor) -> None:
+def test_every_event_is_shown_newest_first(busy: SyncSystem, viewer: Visitor) -> None:
     assert shown(viewer) == ids(busy)
 
 
@@ -84,22 +84,22 @@ def test_every_event_is_shown_newest_first(busy: World, viewer: Visitor) -> None
         ("?entity=organization", "entity = 'organization'"),
     ],
 )
-def test_a_filter_stands_in_the_address(busy: World, viewer: Visitor, query: str, where: str) -> None:
+def test_a_filter_stands_in_the_address(busy: SyncSystem, viewer: Visitor, query: str, where: str) -> None:
     assert shown(viewer, query) == ids(busy, where)
 
 
 @pytest.fixture
 @prepared
-def namesakes(world: World) -> World:
+def namesakes(system: SyncSystem) -> SyncSystem:
     """Person 1 and Organization 1 share a number, Person 1's e-mail is at Organization 2's domain, Person 2 is Organization 2's
     namesake by number."""
-    world.company.create_person(name="Ada", emails=[{"value": "ada@globex.com", "primary": True}])
-    world.company.create_person(name="Ben", emails=[{"value": "ben@initech.com", "primary": True}])
-    world.company.create_organization(name="Acme", website="https://acme.com")
-    world.company.create_organization(name="Globex", website="https://globex.com")
+    system.company.create_person(name="Ada", emails=[{"value": "ada@globex.com", "primary": True}])
+    system.company.create_person(name="Ben", emails=[{"value": "ben@initech.com", "primary": True}])
+    system.company.create_organization(name="Acme", website="https://acme.com")
+    system.company.create_organization(name="Globex", website="https://globex.com")
     for entity in Entity:
-        world.fetch(entity)
-    return world
+        system.fetch(entity)
+    return system
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,15 @@ def namesakes(world: World) -> World:
         ("nobody@globex.com", "false"),
     ],
 )
-def test_a_filter_by_record_shows_that_record_alone(namesakes: World, viewer: Visitor, record: str, where: str) -> None:
+def test_a_filter_by_record_shows_that_record_alone(
+    namesakes: SyncSystem, viewer: Visitor, record: str, where: str
+) -> None:
     assert shown(viewer, f"?record={record}") == ids(namesakes, where)
     lines = exported(namesakes, viewer, NDJSON, f"record={record}").text.splitlines()
     assert [json.loads(line)["id"] for line in lines] == ids(namesakes, where)
 
 
-def test_pages_follow_one_another_by_id(busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_follow_one_another_by_id(busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "PAGE", 2)
     everything, seen = ids(busy), []
     query = ""
@@ -132,12 +134,12 @@ def test_pages_follow_one_another_by_id(busy: World, viewer: Visitor, monkeypatc
     assert seen == everything
 
 
-def test_only_the_first_page_renews_itself(busy: World, viewer: Visitor) -> None:
+def test_only_the_first_page_renews_itself(busy: SyncSystem, viewer: Visitor) -> None:
     assert 'hx-trigger="every 2s"' in viewer.text(LOGS)
     assert 'hx-trigger="every 2s"' not in viewer.text(f"{LOGS}?before=99")
 
 
-def test_all_who_look_cost_one_question(busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_who_look_cost_one_question(busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(logs._pages, "_fresh_s", 60.0)
     real = event_log.page_of_events
@@ -153,7 +155,7 @@ def test_all_who_look_cost_one_question(busy: World, viewer: Visitor, monkeypatc
 
 
 @pytest.mark.parametrize("query", ["?direction=sideways", "?since=yesterday", "?run=x", "?outcome=%3Cscript%3E"])
-def test_a_filter_that_makes_no_sense_says_how_it_is_written(busy: World, viewer: Visitor, query: str) -> None:
+def test_a_filter_that_makes_no_sense_says_how_it_is_written(busy: SyncSystem, viewer: Visitor, query: str) -> None:
     answer = viewer.get(f"{LOGS}{query}")
 
     assert answer.status_code == 400
@@ -162,7 +164,7 @@ def test_a_filter_that_makes_no_sense_says_how_it_is_written(busy: World, viewer
 
 
 def test_a_filter_that_would_read_too_much_says_so(
-    busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(session: Any, *_args: Any, **_options: Any) -> Any:
         session.connection().exec_driver_sql("SELECT pg_sleep(10)")
@@ -175,7 +177,7 @@ def test_a_filter_that_would_read_too_much_says_so(
     assert "too many events" in answer.text
 
 
-def test_an_event_has_a_page_of_its_own(busy: World, viewer: Visitor) -> None:
+def test_an_event_has_a_page_of_its_own(busy: SyncSystem, viewer: Visitor) -> None:
     (first,) = busy.rows("SELECT id FROM sync_events WHERE pipedrive_id = 1 AND event = 'incoming.user.success'")
     page = viewer.text(f"{LOGS}/{first.id}")
 
@@ -184,13 +186,13 @@ def test_an_event_has_a_page_of_its_own(busy: World, viewer: Visitor) -> None:
     assert 'href="/c/acme/records/person/1"' in page
 
 
-def test_an_error_says_what_to_do(busy: World, viewer: Visitor) -> None:
+def test_an_error_says_what_to_do(busy: SyncSystem, viewer: Visitor) -> None:
     (refused,) = busy.rows("SELECT id FROM sync_events WHERE event = 'incoming.user.error'")
 
     assert "Save the record once in Pipedrive" in viewer.text(f"{LOGS}/{refused.id}")
 
 
-def test_csv_cannot_calculate(busy: World, viewer: Visitor) -> None:
+def test_csv_cannot_calculate(busy: SyncSystem, viewer: Visitor) -> None:
     answer = exported(busy, viewer, CSV)
     rows = list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
 
@@ -200,13 +202,13 @@ def test_csv_cannot_calculate(busy: World, viewer: Visitor) -> None:
     assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
 
 
-def test_json_lines_hold_what_changed(busy: World, viewer: Visitor) -> None:
+def test_json_lines_hold_what_changed(busy: SyncSystem, viewer: Visitor) -> None:
     lines = exported(busy, viewer, NDJSON, "record=1&direction=incoming").get_data(as_text=True).splitlines()
 
     assert [json.loads(line)["after"]["pipedrive/name"] for line in lines] == ["Ada"]
 
 
-def test_an_export_is_audited_without_values(busy: World, viewer: Visitor) -> None:
+def test_an_export_is_audited_without_values(busy: SyncSystem, viewer: Visitor) -> None:
     begin(viewer, CSV, "record=ada@acme.com")
     with transaction() as session:
         (entry,) = [each for each in latest_entries(session) if each.action == "logs.export"]
@@ -214,7 +216,7 @@ def test_an_export_is_audited_without_values(busy: World, viewer: Visitor) -> No
     assert entry.subject == "csv: record"
 
 
-def test_a_file_says_how_far_it_is_before_it_can_be_downloaded(busy: World, viewer: Visitor) -> None:
+def test_a_file_says_how_far_it_is_before_it_can_be_downloaded(busy: SyncSystem, viewer: Visitor) -> None:
     begun = begin(viewer, CSV)
     where = begun.headers["Location"]
 
@@ -224,7 +226,7 @@ def test_a_file_says_how_far_it_is_before_it_can_be_downloaded(busy: World, view
 
 
 def test_a_worker_that_is_killed_goes_on_behind_the_last_part(
-    busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_exports, "PAGE", 2)
     monkeypatch.setattr(runtime, "SLICE_S", -1.0)
@@ -240,7 +242,7 @@ def test_a_worker_that_is_killed_goes_on_behind_the_last_part(
 
 
 def test_a_filter_that_takes_too_long_ends_the_file_where_it_stands(
-    busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_exports, "PAGE", 2)
     real, asked = event_log.page_of_events, list[int]()
@@ -259,11 +261,11 @@ def test_a_filter_that_takes_too_long_ends_the_file_where_it_stands(
     assert len(viewer.get(f"{where}/file").get_data(as_text=True).splitlines()) == 2
 
 
-def test_no_more_files_are_written_at_once_than_somebody_needs(busy: World, viewer: Visitor) -> None:
+def test_no_more_files_are_written_at_once_than_somebody_needs(busy: SyncSystem, viewer: Visitor) -> None:
     assert [begin(viewer, CSV).status_code for _ in range(6)] == [303] * 5 + [429]
 
 
-def test_a_file_is_deleted_after_a_day(busy: World, viewer: Visitor) -> None:
+def test_a_file_is_deleted_after_a_day(busy: SyncSystem, viewer: Visitor) -> None:
     old = begin(viewer, CSV).headers["Location"]
     busy.change_rows("UPDATE log_exports SET created_at = now() - interval '25 hours'")
     kept = exported(busy, viewer, CSV)
@@ -276,12 +278,12 @@ def test_a_file_is_deleted_after_a_day(busy: World, viewer: Visitor) -> None:
     assert busy.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
 
 
-def test_an_empty_log_teaches(world: World, viewer: Visitor) -> None:
+def test_an_empty_log_teaches(system: SyncSystem, viewer: Visitor) -> None:
     assert "Nothing has happened yet." in viewer.text(LOGS)
     assert "No event fits this filter." in viewer.text(f"{LOGS}?outcome=error")
 
 
-def test_events_of_another_connector_are_not_there(busy: World, viewer: Visitor) -> None:
+def test_events_of_another_connector_are_not_there(busy: SyncSystem, viewer: Visitor) -> None:
     busy.change_rows(
         "INSERT INTO connectors (id, name, hull_organization) VALUES (:id, 'globex', 'globex.test')",
         id=CONNECTOR_ID[::-1],
@@ -297,6 +299,6 @@ def test_events_of_another_connector_are_not_there(busy: World, viewer: Visitor)
     assert viewer.get("/c/acme/exports/1").status_code == 404, "it belongs to the other connector"
 
 
-def test_whoever_is_not_logged_in_sees_nothing(busy: World, anybody: Visitor) -> None:
+def test_whoever_is_not_logged_in_sees_nothing(busy: SyncSystem, anybody: Visitor) -> None:
     for path in (LOGS, f"{LOGS}/1", "/c/acme/exports/1", "/c/acme/exports/1/file"):
         assert anybody.get(path).status_code == 303

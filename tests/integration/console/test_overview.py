@@ -19,7 +19,7 @@ from pipeline.operations.call import Call as OperationCall
 from pipeline.operations.overview import OverviewAnswer, Unit, show_overview
 from pipeline.sync import upkeep
 from tests.integration.console.conftest import Call, Visitor
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture(autouse=True)
@@ -27,21 +27,21 @@ def fresh() -> None:
     forget_all()
 
 
-def seen(world: World) -> OverviewAnswer:
-    assert world
+def seen(system: SyncSystem) -> OverviewAnswer:
+    assert system
     return show_overview(OperationCall(caller=Present(id=0, name="test", role=Role.VIEWER)), Unit(connector="acme"))
 
 
-def fail(world: World, **more: object) -> None:
+def fail(system: SyncSystem, **more: object) -> None:
     values = {
-        "connector_key": world.connector_key, "kind": "record", "subject": "incoming:person:7", "direction": "incoming",
+        "connector_key": system.connector_key, "kind": "record", "subject": "incoming:person:7", "direction": "incoming",
         "entity": "person", "stage": "transform", "reason": "option_unknown", "detail": "tier", "record_id": "7",
     }  # fmt: skip
     with transaction() as session:
         keep_failures(session, [NewFailure(**{**values, **more})])  # type: ignore[arg-type]
 
 
-def test_before_the_first_fetch_the_page_says_what_to_do(world: World, viewer: Visitor) -> None:
+def test_before_the_first_fetch_the_page_says_what_to_do(system: SyncSystem, viewer: Visitor) -> None:
     page = viewer.text("/c/acme/")
 
     assert "Not up to date yet." in page
@@ -52,14 +52,14 @@ def test_before_the_first_fetch_the_page_says_what_to_do(world: World, viewer: V
 
 
 @pytest.mark.usefixtures("noon")
-def test_after_the_fetches_it_says_up_to_when_hull_holds_everything(world: World, viewer: Visitor) -> None:
-    world.company.create_organization(name="Analytical Engines")
-    world.company.create_person(name="Ada")
+def test_after_the_fetches_it_says_up_to_when_hull_holds_everything(system: SyncSystem, viewer: Visitor) -> None:
+    system.company.create_organization(name="Analytical Engines")
+    system.company.create_person(name="Ada")
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
-        world.fetch(entity)
+        system.fetch(entity)
     upkeep.count_events()
 
-    found = seen(world)
+    found = seen(system)
     claims = [mark.claimed for mark in found.in_step.by_entity]
     page = viewer.text("/c/acme/")
 
@@ -70,12 +70,12 @@ def test_after_the_fetches_it_says_up_to_when_hull_holds_everything(world: World
     assert "<table" in page.partition("<details>")[2]
 
 
-def test_excepted_records_are_named_and_linked(world: World, viewer: Visitor) -> None:
+def test_excepted_records_are_named_and_linked(system: SyncSystem, viewer: Visitor) -> None:
     moment = datetime.now(UTC)
     with transaction() as session:
         for entity in Entity:
             mark = watermark.Watermark(
-                connector_key=world.connector_key, entity=entity, reached_at=moment, complete_since=moment
+                connector_key=system.connector_key, entity=entity, reached_at=moment, complete_since=moment
             )
             mark.excepted = 3 if entity is Entity.PERSON else 0
             session.add(mark)
@@ -85,10 +85,10 @@ def test_excepted_records_are_named_and_linked(world: World, viewer: Visitor) ->
     assert ', except <a id="excepted" href="/c/acme/failures?direction=incoming">3 records</a>.' in page
 
 
-def test_each_finding_has_its_next_step(world: World, viewer: Visitor, operator: Visitor) -> None:
-    fail(world)
+def test_each_finding_has_its_next_step(system: SyncSystem, viewer: Visitor, operator: Visitor) -> None:
+    fail(system)
     with transaction() as session:
-        row = session.get_one(Connector, world.connector_key)
+        row = session.get_one(Connector, system.connector_key)
         row.state, row.pause_reason = "paused", "connector_paused"
 
     mine, theirs = operator.text("/c/acme/"), viewer.text("/c/acme/")
@@ -99,12 +99,12 @@ def test_each_finding_has_its_next_step(world: World, viewer: Visitor, operator:
     assert "Paused: the work is kept and waits." in theirs
 
 
-def test_what_runs_is_shown_with_its_progress(world: World, viewer: Visitor) -> None:
+def test_what_runs_is_shown_with_its_progress(system: SyncSystem, viewer: Visitor) -> None:
     for n in range(3):
-        world.company.create_person(name=f"P{n}")
-    run_id = world.start(Entity.PERSON)
-    world.change_rows("UPDATE runs SET read = 40, tokens = 20 WHERE id = :id", id=run_id)
-    world.change_rows(
+        system.company.create_person(name=f"P{n}")
+    run_id = system.start(Entity.PERSON)
+    system.change_rows("UPDATE runs SET read = 40, tokens = 20 WHERE id = :id", id=run_id)
+    system.change_rows(
         "UPDATE slices SET frontier = CASE walk WHEN 'ascending' THEN 20 ELSE 80 END WHERE run_id = :id", id=run_id
     )
 
@@ -116,16 +116,16 @@ def test_what_runs_is_shown_with_its_progress(world: World, viewer: Visitor) -> 
     assert "Stop…" not in page
 
 
-def test_shells_schedules_and_the_budget_are_told(world: World, viewer: Visitor) -> None:
-    world.change_rows(
+def test_shells_schedules_and_the_budget_are_told(system: SyncSystem, viewer: Visitor) -> None:
+    system.change_rows(
         "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by, first_seen_at)"
         " SELECT :c, 'organization', n, 'shell', 'referenced', now() - interval '1 hour' FROM generate_series(1, 2) n",
-        c=world.connector_key,
+        c=system.connector_key,
     )
     with transaction() as session:
         schedule.set_schedule(
             session,
-            world.connector_key,
+            system.connector_key,
             "full_fetch",
             cron="7 2 * * *",
             next_run_at=datetime.now(UTC) + timedelta(hours=3),
@@ -136,18 +136,20 @@ def test_shells_schedules_and_the_budget_are_told(world: World, viewer: Visitor)
     assert ">2 shells</a> wait for their Organizations" in page
     assert "every night at 02:07 UTC" in page
     assert "tokens today" in page
-    assert seen(world).budget.limit == 30_000
+    assert seen(system).budget.limit == 30_000
 
 
-def test_figures_that_stand_still_say_since_when(world: World, viewer: Visitor) -> None:
-    world.change_rows(
+def test_figures_that_stand_still_say_since_when(system: SyncSystem, viewer: Visitor) -> None:
+    system.change_rows(
         "INSERT INTO event_count_mark VALUES (1, now() - interval '1 hour', 0, now() - interval '1 hour', 0)"
     )
 
     assert "The figures of today stand still since" in viewer.text("/c/acme/")
 
 
-def test_many_viewers_ask_the_database_once(world: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_viewers_ask_the_database_once(
+    system: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipeline.web.console import overview  # noqa: PLC0415
 
     monkeypatch.setattr(overview._overviews, "_fresh_s", 60.0)
@@ -160,9 +162,9 @@ def test_many_viewers_ask_the_database_once(world: World, viewer: Visitor, monke
     assert len(asked) == 1
 
 
-def test_the_chart_comes_by_the_hour_and_by_the_minute(world: World, viewer: Visitor) -> None:
-    world.company.create_person(name="Ada")
-    world.fetch(Entity.PERSON)
+def test_the_chart_comes_by_the_hour_and_by_the_minute(system: SyncSystem, viewer: Visitor) -> None:
+    system.company.create_person(name="Ada")
+    system.fetch(Entity.PERSON)
     upkeep.count_events()
 
     assert "by the hour" in viewer.text("/c/acme/")
@@ -172,10 +174,10 @@ def test_the_chart_comes_by_the_hour_and_by_the_minute(world: World, viewer: Vis
     assert page.count('<tr><th scope="row">20') >= 60
 
 
-def test_a_run_is_shown_whole_and_can_be_stopped(world: World, operator: Visitor, viewer: Visitor) -> None:
-    world.company.create_person(name="Ada")
-    run_id = world.start(Entity.PERSON)
-    fail(world, run_id=run_id)
+def test_a_run_is_shown_whole_and_can_be_stopped(system: SyncSystem, operator: Visitor, viewer: Visitor) -> None:
+    system.company.create_person(name="Ada")
+    run_id = system.start(Entity.PERSON)
+    fail(system, run_id=run_id)
 
     page = viewer.text(f"/c/acme/runs/{run_id}")
     assert "In flight" in page
@@ -185,19 +187,19 @@ def test_a_run_is_shown_whole_and_can_be_stopped(world: World, operator: Visitor
     assert viewer.post(f"/c/acme/runs/{run_id}/cancel").status_code == 403
     assert operator.post(f"/c/acme/runs/{run_id}/cancel").status_code == 303
 
-    assert world.run(run_id).state == "cancelled"
+    assert system.run(run_id).state == "cancelled"
     assert "Cancelled after" in operator.text(f"/c/acme/runs/{run_id}")
     with transaction() as session:
         (entry,) = [each for each in latest_entries(session) if each.action == "run.cancel"]
-    assert (entry.subject, entry.connector_key) == (f"run {run_id}", world.connector_key)
+    assert (entry.subject, entry.connector_key) == (f"run {run_id}", system.connector_key)
 
 
-def test_runs_are_listed_filtered_and_paged(world: World, viewer: Visitor) -> None:
-    world.change_rows(
+def test_runs_are_listed_filtered_and_paged(system: SyncSystem, viewer: Visitor) -> None:
+    system.change_rows(
         "INSERT INTO runs (connector_key, entity, kind, state, cause, settings_version, finished_at)"
         " SELECT :c, CASE WHEN n % 2 = 0 THEN 'person' ELSE 'organization' END, 'incremental', 'done', 'schedule', 1, now()"
         " FROM generate_series(1, 60) n",
-        c=world.connector_key,
+        c=system.connector_key,
     )
     first = viewer.text("/c/acme/runs")
 
@@ -209,11 +211,11 @@ def test_runs_are_listed_filtered_and_paged(world: World, viewer: Visitor) -> No
     assert viewer.get("/c/acme/runs?kind='%20OR%201=1").status_code == 200
 
 
-def test_a_batch_is_shown_with_its_stages_and_its_task(world: World, viewer: Visitor) -> None:
-    world.company.create_person(name="Ada")
-    world.start(Entity.PERSON)
-    batch_id, direction, stage = world.due() or (0, "", "")
-    world.step(batch_id, direction, stage)
+def test_a_batch_is_shown_with_its_stages_and_its_task(system: SyncSystem, viewer: Visitor) -> None:
+    system.company.create_person(name="Ada")
+    system.start(Entity.PERSON)
+    batch_id, direction, stage = system.due() or (0, "", "")
+    system.step(batch_id, direction, stage)
 
     page = viewer.text(f"/c/acme/batches/{batch_id}")
 
@@ -223,13 +225,13 @@ def test_a_batch_is_shown_with_its_stages_and_its_task(world: World, viewer: Vis
     assert "bytes as read" in page
 
 
-def test_what_belongs_to_another_connector_is_not_there(world: World, operator: Visitor) -> None:
+def test_what_belongs_to_another_connector_is_not_there(system: SyncSystem, operator: Visitor) -> None:
     with transaction() as session:
         other = Connector(id="a" * 24, name="other", hull_organization="other.test")
         session.add(other)
-    world.company.create_person(name="Ada")
-    run_id = world.start(Entity.PERSON)
-    batch_id = (world.due() or (0, "", ""))[0]
+    system.company.create_person(name="Ada")
+    run_id = system.start(Entity.PERSON)
+    batch_id = (system.due() or (0, "", ""))[0]
 
     assert operator.get(f"/c/other/runs/{run_id}").status_code == 404
     assert operator.post(f"/c/other/runs/{run_id}/cancel").status_code == 404
@@ -238,13 +240,13 @@ def test_what_belongs_to_another_connector_is_not_there(world: World, operator: 
     assert operator.get("/c/acme/batches/99999999999999999999").status_code == 404
 
 
-def test_hostile_words_of_records_are_shown_harmlessly(world: World, viewer: Visitor) -> None:
-    world.change_rows(
+def test_hostile_words_of_records_are_shown_harmlessly(system: SyncSystem, viewer: Visitor) -> None:
+    system.change_rows(
         "INSERT INTO runs (connector_key, entity, kind, state, cause, settings_version, reason, finished_at)"
         " VALUES (:c, 'person', 'full', 'stopped', '<script>alert(1)</script>{{7*7}}\u202e', 1, '<b>', now())",
-        c=world.connector_key,
+        c=system.connector_key,
     )
-    fail(world, record_id="<img src=x onerror=1>", reason="<script>")
+    fail(system, record_id="<img src=x onerror=1>", reason="<script>")
     for path in ("/c/acme/", "/c/acme/runs", "/c/acme/runs/1"):
         page = viewer.text(path)
         assert "<script>alert" not in page
@@ -253,12 +255,12 @@ def test_hostile_words_of_records_are_shown_harmlessly(world: World, viewer: Vis
         assert "style=" not in page
 
 
-def test_home_overview_and_api_say_the_same_of_a_connector(world: World, viewer: Visitor, script: Call) -> None:
+def test_home_overview_and_api_say_the_same_of_a_connector(system: SyncSystem, viewer: Visitor, script: Call) -> None:
     for fetch in ((), (Entity.ORGANIZATION,), (Entity.PERSON,)):
         for entity in fetch:
-            world.fetch(entity)
+            system.fetch(entity)
         forget_all()
-        judged = seen(world)
+        judged = seen(system)
 
         home = viewer.text("/")
         _, api = script("GET", "/api/v1/connectors/acme")
@@ -268,18 +270,18 @@ def test_home_overview_and_api_say_the_same_of_a_connector(world: World, viewer:
         assert api["status"]["status"] == judged.in_step.level
 
 
-def test_a_fetch_by_hand_is_the_last_one(world: World) -> None:
+def test_a_fetch_by_hand_is_the_last_one(system: SyncSystem) -> None:
     with transaction() as session:
         schedule.set_schedule(
             session,
-            world.connector_key,
+            system.connector_key,
             "full_fetch",
             next_run_at=datetime.now(UTC) + timedelta(hours=1),
             cron="0 2 * * *",
         )
-    before = [each.last_at for each in seen(world).schedules if each.kind == "full_fetch"]
-    world.fetch(Entity.PERSON)
+    before = [each.last_at for each in seen(system).schedules if each.kind == "full_fetch"]
+    system.fetch(Entity.PERSON)
 
-    (after,) = [each.last_at for each in seen(world).schedules if each.kind == "full_fetch"]
+    (after,) = [each.last_at for each in seen(system).schedules if each.kind == "full_fetch"]
     assert before == [None]
     assert after is not None

@@ -12,28 +12,28 @@ from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Visitor
+from tests.journeys.hull_messages import know_everything
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, with_more
-from tests.journeys.told_by_hull import know_everything
 from tests.prepared import prepared
-from tests.world import World, default_settings
+from tests.system import SyncSystem, default_settings
 
 
 @pytest.fixture
 @prepared
-def known(world: World) -> World:
+def known(system: SyncSystem) -> SyncSystem:
     """Six Persons and two Organizations, known on both sides."""
-    fill(world, persons=6, organizations=2)
-    know_everything(world)
-    return world
+    fill(system, persons=6, organizations=2)
+    know_everything(system)
+    return system
 
 
 @pytest.fixture
 @prepared
-def hundred(world: World) -> World:
-    fill(world, persons=101, organizations=0)
-    know_everything(world)
-    return world
+def hundred(system: SyncSystem) -> SyncSystem:
+    fill(system, persons=101, organizations=0)
+    know_everything(system)
+    return system
 
 
 def made(visitor: Visitor, document: Any) -> str:
@@ -42,7 +42,7 @@ def made(visitor: Visitor, document: Any) -> str:
     return answer.headers["Location"]
 
 
-def test_a_plan_is_made_read_and_applied_in_the_console(known: World, admin: Visitor) -> None:
+def test_a_plan_is_made_read_and_applied_in_the_console(known: SyncSystem, admin: Visitor) -> None:
     path = made(admin, with_more("incoming_user_attributes", FIRST_NAME))
     page = admin.text(path)
 
@@ -60,7 +60,7 @@ def test_a_plan_is_made_read_and_applied_in_the_console(known: World, admin: Vis
 
 
 def test_a_viewer_looks_an_operator_plans_and_an_admin_applies(
-    known: World, viewer: Visitor, operator: Visitor
+    known: SyncSystem, viewer: Visitor, operator: Visitor
 ) -> None:
     assert known
     path = made(operator, with_more("incoming_user_attributes", FIRST_NAME))
@@ -74,7 +74,7 @@ def test_a_viewer_looks_an_operator_plans_and_an_admin_applies(
     assert operator.post(f"{path}/again").status_code == 303
 
 
-def test_mistakes_come_back_with_what_was_typed(known: World, operator: Visitor) -> None:
+def test_mistakes_come_back_with_what_was_typed(known: SyncSystem, operator: Visitor) -> None:
     assert known
     for typed, told in (
         ('{"daily_tokens": "<b>"', "This is no JSON"),
@@ -88,7 +88,7 @@ def test_mistakes_come_back_with_what_was_typed(known: World, operator: Visitor)
         assert str(escape(typed)) in answer.text
 
 
-def test_plans_of_another_connector_are_not_there(known: World, admin: Visitor) -> None:
+def test_plans_of_another_connector_are_not_there(known: SyncSystem, admin: Visitor) -> None:
     path = made(admin, with_more("incoming_user_attributes", FIRST_NAME))
     with transaction() as session:
         other = connectors.Connector(id="a" * 24, name="globex", hull_organization="other.test")
@@ -103,7 +103,7 @@ def test_plans_of_another_connector_are_not_there(known: World, admin: Visitor) 
     assert known.rows("SELECT state FROM plans")[0].state == "ready"
 
 
-def test_hostile_values_are_shown_harmlessly(known: World, admin: Visitor) -> None:
+def test_hostile_values_are_shown_harmlessly(known: SyncSystem, admin: Visitor) -> None:
     hostile = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
     known.company.edit_person(1, name=f"{hostile} {'x' * 10_000}")
     known.fetch(Entity.PERSON)
@@ -116,7 +116,7 @@ def test_hostile_values_are_shown_harmlessly(known: World, admin: Visitor) -> No
     assert len(admin.text(f"{path}/incoming/person")) < 30_000
 
 
-def test_settings_without_a_plan_wait_for_a_yes(hundred: World, operator: Visitor, admin: Visitor) -> None:
+def test_settings_without_a_plan_wait_for_a_yes(hundred: SyncSystem, operator: Visitor, admin: Visitor) -> None:
     with transaction() as session:
         connector = connectors.get_connector(session, hundred.connector_key)
     document = with_more("incoming_user_attributes", FIRST_NAME)

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Visitor
-from tests.journeys.told_by_hull import ANN, say, user
+from tests.journeys.hull_messages import ANN, say, user
 from tests.prepared import prepared
-from tests.world import CONNECTOR_ID, World
+from tests.system import CONNECTOR_ID, SyncSystem
 
 RECORDS = "/c/acme/records"
 HOSTILE = "<script>alert(1)</script>{{7*7}}\u202eevil\u200b"
@@ -18,40 +18,44 @@ HOSTILE = "<script>alert(1)</script>{{7*7}}\u202eevil\u200b"
 
 @pytest.fixture
 @prepared
-def ada(world: World) -> dict[str, Any]:
+def ada(system: SyncSystem) -> dict[str, Any]:
     """Ada of Acme is on both sides, and both are joined."""
-    world.change_settings(outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}])
-    acme = world.company.create_organization(name="Acme")["id"]
-    person = world.company.create_person(
+    system.change_settings(outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}])
+    acme = system.company.create_organization(name="Acme")["id"]
+    person = system.company.create_person(
         name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}, {"value": "a@home.test"}]
     )
     for entity in (Entity.PERSON, Entity.ORGANIZATION):
-        world.fetch(entity)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
+        system.fetch(entity)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
     return dict(person)
 
 
-def hull_id(world: World, pipedrive_id: int) -> str:
-    return str(world.users()[pipedrive_id]["id"])
+def hull_id(system: SyncSystem, pipedrive_id: int) -> str:
+    return str(system.users()[pipedrive_id]["id"])
 
 
-def rename(world: World, pipedrive_id: int, name: str) -> None:
+def rename(system: SyncSystem, pipedrive_id: int, name: str) -> None:
     """Hull gives the User another name, and it is written to Pipedrive."""
-    say(world, user(hull_id(world, pipedrive_id), **{"pipedrive/name": name, "pipedrive/id": pipedrive_id}))
+    say(system, user(hull_id(system, pipedrive_id), **{"pipedrive/name": name, "pipedrive/id": pipedrive_id}))
 
 
-def test_a_record_shows_both_sides_and_that_they_agree(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_a_record_shows_both_sides_and_that_they_agree(
+    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+) -> None:
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
 
     assert "Both sides hold the same in all 7 mapped fields." in page
     assert "ada@acme.com" in page
-    assert hull_id(world, ada["id"]) in page
+    assert hull_id(system, ada["id"]) in page
     assert f'href="/c/acme/records/organization/{ada["org_id"]}"' in page
     assert "an alias" in page  # the second e-mail
 
 
-def test_its_history_tells_what_changed_in_both_directions(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
-    rename(world, ada["id"], "Ada Lovelace")
+def test_its_history_tells_what_changed_in_both_directions(
+    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+) -> None:
+    rename(system, ada["id"], "Ada Lovelace")
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
 
     assert "<del><bdi>Ada</bdi></del>" in page
@@ -61,11 +65,11 @@ def test_its_history_tells_what_changed_in_both_directions(world: World, ada: di
 
 
 def test_the_story_of_a_field_leads_from_the_delivery_to_the_value(
-    world: World, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
 ) -> None:
-    rename(world, ada["id"], "Ada Lovelace")
+    rename(system, ada["id"], "Ada Lovelace")
     story = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name")
-    (event,) = world.rows("SELECT delivery_id, exchange FROM sync_events WHERE event = 'outgoing.user.success'")
+    (event,) = system.rows("SELECT delivery_id, exchange FROM sync_events WHERE event = 'outgoing.user.success'")
 
     assert f'href="/c/acme/deliveries/{event.delivery_id}"' in story
     order = ["Hull reported it", "The claim", "The rule", "The write to Pipedrive", "The read-back", "The value"]
@@ -75,9 +79,9 @@ def test_the_story_of_a_field_leads_from_the_delivery_to_the_value(
     assert "version 2, by test" in story
 
 
-def test_the_story_goes_back_in_time(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
-    world.change_rows("UPDATE sync_events SET at = at - interval '1 day'")
-    rename(world, ada["id"], "Ada Lovelace")
+def test_the_story_goes_back_in_time(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+    system.change_rows("UPDATE sync_events SET at = at - interval '1 day'")
+    rename(system, ada["id"], "Ada Lovelace")
     before = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name&at=1h")
 
     assert "A fetch read it" in before
@@ -85,11 +89,11 @@ def test_the_story_goes_back_in_time(world: World, ada: dict[str, Any], viewer: 
     assert viewer.get(f"{RECORDS}/person/{ada['id']}/explain?at=yesterday").status_code == 400
 
 
-def test_a_refused_value_is_told_beside_what_stands(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
-    world.change_rows(
+def test_a_refused_value_is_told_beside_what_stands(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+    system.change_rows(
         "INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, cause, reason, detail)"
         " VALUES (:c, 'outgoing.user.error', 'person', :id, 'notification', 'too_long', 'name: 300 characters')",
-        c=world.connector_key,
+        c=system.connector_key,
         id=ada["id"],
     )
 
@@ -98,23 +102,23 @@ def test_a_refused_value_is_told_beside_what_stands(world: World, ada: dict[str,
 
 
 @pytest.mark.parametrize("asked", ["ada@acme.com", " ADA@acme.com ", "a@home.test"])
-def test_one_hit_leads_to_the_record(world: World, ada: dict[str, Any], viewer: Visitor, asked: str) -> None:
+def test_one_hit_leads_to_the_record(system: SyncSystem, ada: dict[str, Any], viewer: Visitor, asked: str) -> None:
     answer = viewer.client.get(RECORDS, query_string={"q": asked})
 
     assert (answer.status_code, answer.headers["Location"]) == (303, f"{RECORDS}/person/{ada['id']}")
 
 
 def test_a_hull_id_leads_to_the_record_and_a_number_to_all_that_have_it(
-    world: World, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
 ) -> None:
-    by_hull = viewer.get(f"{RECORDS}?q={hull_id(world, ada['id'])}")
+    by_hull = viewer.get(f"{RECORDS}?q={hull_id(system, ada['id'])}")
     both = viewer.text(f"{RECORDS}?q={ada['id']}")
 
     assert by_hull.headers["Location"] == f"{RECORDS}/person/{ada['id']}"
     assert "2 records go by this." in both
 
 
-def test_what_cannot_be_found_says_what_can(world: World, viewer: Visitor) -> None:
+def test_what_cannot_be_found_says_what_can(system: SyncSystem, viewer: Visitor) -> None:
     page = viewer.client.get(RECORDS, query_string={"q": HOSTILE}).text
 
     assert "No record goes by this." in page
@@ -122,9 +126,9 @@ def test_what_cannot_be_found_says_what_can(world: World, viewer: Visitor) -> No
     assert "<script>" not in page.replace("<script src", "")
 
 
-def test_a_user_that_was_never_joined_has_a_page(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
-    world.change_settings(synchronized_user_segments=["other"])
-    say(world, user(ANN, name="Ann"))
+def test_a_user_that_was_never_joined_has_a_page(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+    system.change_settings(synchronized_user_segments=["other"])
+    say(system, user(ANN, name="Ann"))
 
     page = viewer.text(f"{RECORDS}/person/hull/{ANN}")
     assert "This User is joined to no Person of Pipedrive." in page
@@ -133,15 +137,17 @@ def test_a_user_that_was_never_joined_has_a_page(world: World, ada: dict[str, An
     assert viewer.get(f"{RECORDS}/person/hull/{ANN}/explain?field=name").status_code == 200
 
 
-def test_a_user_that_is_joined_goes_by_its_pipedrive_id(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
-    answer = viewer.get(f"{RECORDS}/person/hull/{hull_id(world, ada['id'])}")
+def test_a_user_that_is_joined_goes_by_its_pipedrive_id(
+    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+) -> None:
+    answer = viewer.get(f"{RECORDS}/person/hull/{hull_id(system, ada['id'])}")
 
     assert answer.headers["Location"] == f"{RECORDS}/person/{ada['id']}"
 
 
-def test_hostile_values_are_shown_harmlessly(world: World, viewer: Visitor) -> None:
-    person = world.company.create_person(name=HOSTILE, emails=[{"value": "x@evil.test", "primary": True}])
-    world.fetch(Entity.PERSON)
+def test_hostile_values_are_shown_harmlessly(system: SyncSystem, viewer: Visitor) -> None:
+    person = system.company.create_person(name=HOSTILE, emails=[{"value": "x@evil.test", "primary": True}])
+    system.fetch(Entity.PERSON)
     for path in ("", "/explain?field=name"):
         page = viewer.text(f"{RECORDS}/person/{person['id']}{path}")
 
@@ -151,14 +157,14 @@ def test_hostile_values_are_shown_harmlessly(world: World, viewer: Visitor) -> N
         assert "\\u202e" in page
 
 
-def test_a_value_of_a_megabyte_is_cut(world: World, viewer: Visitor) -> None:
-    world.change_settings(
+def test_a_value_of_a_megabyte_is_cut(system: SyncSystem, viewer: Visitor) -> None:
+    system.change_settings(
         incoming_user_attributes=[{"hull": "pipedrive/name", "service": "name"}, {"hull": "x", "service": "email"}]
     )
-    world.company.put_raw(
+    system.company.put_raw(
         "person", {"id": 9, "name": "y" * 1_000_000, "update_time": "2026-01-01T00:00:00Z", "emails": [{"value": "e"}]}
     )
-    world.fetch(Entity.PERSON)
+    system.fetch(Entity.PERSON)
 
     page = viewer.get(f"{RECORDS}/person/9")
     assert page.status_code in (200, 404)  # Hull takes no text of this length
@@ -176,16 +182,16 @@ def test_a_value_of_a_megabyte_is_cut(world: World, viewer: Visitor) -> None:
         "/organization/hull/%00",
     ],
 )
-def test_what_is_not_known_is_not_found(world: World, viewer: Visitor, path: str) -> None:
+def test_what_is_not_known_is_not_found(system: SyncSystem, viewer: Visitor, path: str) -> None:
     assert viewer.get(f"{RECORDS}{path}").status_code == 404
 
 
-def test_a_record_of_another_connector_is_not_found(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
-    world.change_rows(
+def test_a_record_of_another_connector_is_not_found(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+    system.change_rows(
         "INSERT INTO connectors (id, name, hull_organization) VALUES (:id, 'globex', 'globex.test')",
         id=CONNECTOR_ID[::-1],
     )
-    world.change_rows(
+    system.change_rows(
         "INSERT INTO settings_versions (connector_key, version, document, author)"
         " SELECT key, 1, '{}', 'test' FROM connectors WHERE name = 'globex'"
     )
@@ -194,19 +200,21 @@ def test_a_record_of_another_connector_is_not_found(world: World, ada: dict[str,
     assert "No record goes by this." in viewer.text("/c/globex/records?q=ada@acme.com")
 
 
-def test_whoever_is_not_logged_in_sees_no_record(world: World, ada: dict[str, Any], anybody: Visitor) -> None:
+def test_whoever_is_not_logged_in_sees_no_record(system: SyncSystem, ada: dict[str, Any], anybody: Visitor) -> None:
     for path in (f"/person/{ada['id']}", f"/person/{ada['id']}/explain", "?q=ada@acme.com"):
         assert anybody.get(f"{RECORDS}{path}").status_code == 303
 
 
-def test_values_stand_as_their_mapping_reads_hull_first(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_values_stand_as_their_mapping_reads_hull_first(
+    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+) -> None:
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
     row = page.partition('title="name">')[2].partition("</tr>")[0]
 
     assert row.index('data-label="Hull"') < row.index("↔") < row.index('data-label="Pipedrive"')
 
 
-def test_what_is_not_there_is_said_in_the_frame_of_its_connector(viewer: Visitor, world: World) -> None:
+def test_what_is_not_there_is_said_in_the_frame_of_its_connector(viewer: Visitor, system: SyncSystem) -> None:
     answer = viewer.get(f"{RECORDS}/person/999999")
 
     assert answer.status_code == 404
@@ -214,10 +222,10 @@ def test_what_is_not_there_is_said_in_the_frame_of_its_connector(viewer: Visitor
     assert 'aria-current="page"' not in answer.text
 
 
-def test_what_hull_has_not_told_yet_is_not_called_the_same(world: World, viewer: Visitor) -> None:
-    world.change_settings(outgoing_user_attributes=[{"hull": "job", "service": "phone"}])
-    world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
-    world.fetch(Entity.PERSON)
+def test_what_hull_has_not_told_yet_is_not_called_the_same(system: SyncSystem, viewer: Visitor) -> None:
+    system.change_settings(outgoing_user_attributes=[{"hull": "job", "service": "phone"}])
+    system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    system.fetch(Entity.PERSON)
 
     assert "mapped fields; of one Hull has told nothing yet." in viewer.text("/c/acme/records/person/1")
 
@@ -232,13 +240,15 @@ def test_an_address_that_no_room_knows_leads_back(viewer: Visitor, anybody: Visi
     assert viewer.get("/nonsense").json["error"] == "not_found"
 
 
-def test_the_identifiers_of_a_deleted_record_are_released(world: World, operator: Visitor, viewer: Visitor) -> None:
-    world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
-    world.fetch(Entity.PERSON)
+def test_the_identifiers_of_a_deleted_record_are_released(
+    system: SyncSystem, operator: Visitor, viewer: Visitor
+) -> None:
+    system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    system.fetch(Entity.PERSON)
     page = "/c/acme/records/person/1"
 
     refused = operator.post(f"{page}/release-claims", why="")
-    world.change_rows("UPDATE id_mappings SET state = 'deleted', deleted_at = now()")
+    system.change_rows("UPDATE id_mappings SET state = 'deleted', deleted_at = now()")
     offered = ["Release identifiers" in each.text(page) for each in (operator, viewer)]
     forbidden = viewer.post(f"{page}/release-claims", why="")
     released = operator.post(f"{page}/release-claims", why="she is another now")
@@ -247,5 +257,5 @@ def test_the_identifiers_of_a_deleted_record_are_released(world: World, operator
     assert (offered, forbidden.status_code) == ([True, False], 403)
     assert released.headers["Location"] == page
     assert "Release identifiers" not in operator.text(page)
-    (entry,) = world.rows("SELECT operator, subject, why FROM audit_log WHERE action = 'claims.release'")
+    (entry,) = system.rows("SELECT operator, subject, why FROM audit_log WHERE action = 'claims.release'")
     assert tuple(entry) == ("operator@acme.test", "person 1", "she is another now")

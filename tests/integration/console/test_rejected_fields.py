@@ -9,22 +9,24 @@ from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Call, Visitor
 from tests.journeys.people import age, raw
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 BASE = "/api/v1/connectors/acme"
 
 
 @pytest.fixture
 @prepared
-def run(world: World) -> Run:
+def run(system: SyncSystem) -> Run:
     """Two Persons went, each without its label."""
     for number in (7, 8):
-        world.company.put_raw("person", raw(id=number, emails=[], label_ids=[987_654]))
-    age(world)
-    return world.fetch(Entity.PERSON)
+        system.company.put_raw("person", raw(id=number, emails=[], label_ids=[987_654]))
+    age(system)
+    return system.fetch(Entity.PERSON)
 
 
-def test_a_run_says_that_its_records_went_and_how_many_fields_did_not(world: World, run: Run, viewer: Visitor) -> None:
+def test_a_run_says_that_its_records_went_and_how_many_fields_did_not(
+    system: SyncSystem, run: Run, viewer: Visitor
+) -> None:
     page = viewer.text(f"/c/acme/runs/{run.id}")
 
     assert "none failed." in page
@@ -34,9 +36,9 @@ def test_a_run_says_that_its_records_went_and_how_many_fields_did_not(world: Wor
     assert "2 fields" in viewer.text("/c/acme/runs")
 
 
-def test_the_list_of_failures_names_field_reason_and_record(world: World, run: Run, viewer: Visitor) -> None:
+def test_the_list_of_failures_names_field_reason_and_record(system: SyncSystem, run: Run, viewer: Visitor) -> None:
     page = viewer.text("/c/acme/failures?kind=field")
-    (failure,) = world.rows("SELECT id, fingerprint FROM failures WHERE record_id = '7'")
+    (failure,) = system.rows("SELECT id, fingerprint FROM failures WHERE record_id = '7'")
     one = viewer.text(f"/c/acme/failures/{failure.id}")
 
     assert "option_unknown" in page
@@ -48,14 +50,14 @@ def test_the_list_of_failures_names_field_reason_and_record(world: World, run: R
     assert "label_ids" in viewer.text("/c/acme/records/person/7")
 
 
-def test_an_event_of_a_field_says_that_the_record_went(world: World, run: Run, viewer: Visitor) -> None:
-    (event,) = world.rows("SELECT id FROM sync_events WHERE pipedrive_id = 7 AND reason = 'option_unknown'")
+def test_an_event_of_a_field_says_that_the_record_went(system: SyncSystem, run: Run, viewer: Visitor) -> None:
+    (event,) = system.rows("SELECT id FROM sync_events WHERE pipedrive_id = 7 AND reason = 'option_unknown'")
 
     assert "synchronized without this field" in viewer.text(f"/c/acme/logs/{event.id}")
     assert "field rejected" in viewer.text("/c/acme/logs?outcome=error")
 
 
-def test_a_script_lists_them_and_sees_what_a_replay_comes_to(world: World, run: Run, script: Call) -> None:
+def test_a_script_lists_them_and_sees_what_a_replay_comes_to(system: SyncSystem, run: Run, script: Call) -> None:
     _, listed = script("GET", f"{BASE}/failures?kind=field")
     found = [each["failure"] for each in listed["failures"]]
     assert {(each["field"], each["reason"], each["record_id"]) for each in found} == {

@@ -17,14 +17,14 @@ from pipeline.operations.fields import segments_of
 from pipeline.web.console.settings_forms import SECTIONS
 from tests.integration.console.conftest import Visitor
 from tests.prepared import prepared
-from tests.world import World
+from tests.system import SyncSystem
 
 AT = "/c/acme/settings"
 
 
-def in_force(world: World) -> tuple[int, str, dict[str, Any]]:
+def in_force(system: SyncSystem) -> tuple[int, str, dict[str, Any]]:
     with transaction() as session:
-        now = connectors.settings_in_force(session, world.connector_key)
+        now = connectors.settings_in_force(session, system.connector_key)
         return now.version, now.author, now.document
 
 
@@ -48,21 +48,21 @@ def save(visitor: Visitor, reviewed: str) -> Any:
 
 @pytest.fixture
 @prepared
-def fields(world: World) -> World:
-    """The world once a few records were fetched."""
-    world.company.create_person(
+def fields(system: SyncSystem) -> SyncSystem:
+    """The system once a few records were fetched."""
+    system.company.create_person(
         name="Ada Lovelace", emails=[{"value": "ada@acme.test", "primary": True, "label": "work"}]
     )
-    world.fetch(Entity.PERSON)
-    return world
+    system.fetch(Entity.PERSON)
+    return system
 
 
-def code_of(world: World, name: str, entity: str = "person") -> str:
-    rows = world.rows("SELECT rows FROM field_definitions WHERE entity = :e", e=entity)[0].rows
+def code_of(system: SyncSystem, name: str, entity: str = "person") -> str:
+    rows = system.rows("SELECT rows FROM field_definitions WHERE entity = :e", e=entity)[0].rows
     return next(str(row["field_code"]) for row in rows if row["field_name"] == name)
 
 
-def test_every_section_is_there_for_a_viewer(viewer: Visitor, world: World) -> None:
+def test_every_section_is_there_for_a_viewer(viewer: Visitor, system: SyncSystem) -> None:
     page = viewer.text(AT)
 
     assert "Version 1 is in force" in page
@@ -71,7 +71,7 @@ def test_every_section_is_there_for_a_viewer(viewer: Visitor, world: World) -> N
     assert viewer.get(f"{AT}/nothing").status_code == 404
 
 
-def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: Visitor, fields: World) -> None:
+def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: Visitor, fields: SyncSystem) -> None:
     page = html.unescape(viewer.text(f"{AT}/users-in"))
 
     assert "Ada Lovelace" in page
@@ -80,7 +80,9 @@ def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: Visitor, field
     assert "<strong><bdi>ada@acme.test</bdi></strong> ← <bdi>" in page  # Hull on the left, as in the row above it
 
 
-def test_another_record_is_shown_by_its_id_and_an_unknown_one_is_said_to_be(viewer: Visitor, fields: World) -> None:
+def test_another_record_is_shown_by_its_id_and_an_unknown_one_is_said_to_be(
+    viewer: Visitor, fields: SyncSystem
+) -> None:
     fields.company.create_person(name="Bo Builder")
     fields.fetch(Entity.PERSON)
     (bo,) = fields.rows("SELECT max(pipedrive_id) AS id FROM id_mappings")
@@ -93,7 +95,7 @@ def test_another_record_is_shown_by_its_id_and_an_unknown_one_is_said_to_be(view
         assert "<script>" not in page.text.replace("<script src", "")
 
 
-def test_rows_are_added_and_removed_without_a_script(admin: Visitor, fields: World) -> None:
+def test_rows_are_added_and_removed_without_a_script(admin: Visitor, fields: SyncSystem) -> None:
     setting = "outgoing_user_attributes"
     form = rows_form(setting, ("plan", "name"), ("tier", "phone"))
 
@@ -107,7 +109,9 @@ def test_rows_are_added_and_removed_without_a_script(admin: Visitor, fields: Wor
     assert in_force(fields)[0] == 1
 
 
-def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull(admin: Visitor, fields: World) -> None:
+def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull(
+    admin: Visitor, fields: SyncSystem
+) -> None:
     fields.change_rows("""UPDATE connectors SET hull_settings = '{"link_users_in_hull": true}'""")
     setting = "outgoing_user_attributes"
     title = code_of(fields, "Job title")
@@ -134,7 +138,7 @@ def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull
     assert in_force(fields)[0] == 2
 
 
-def test_what_follows_is_said_before_it_is_done(admin: Visitor, fields: World) -> None:
+def test_what_follows_is_said_before_it_is_done(admin: Visitor, fields: SyncSystem) -> None:
     form = rows_form("incoming_user_attributes", ("pipedrive/name", "name"))
 
     reviewed = html.unescape(admin.post(f"{AT}/users-in", do="review", base="1", **form).text)
@@ -143,7 +147,7 @@ def test_what_follows_is_said_before_it_is_done(admin: Visitor, fields: World) -
     assert "pipedrive/email ← Email" in reviewed
 
 
-def test_every_mistake_stands_beside_its_row(admin: Visitor, fields: World) -> None:
+def test_every_mistake_stands_beside_its_row(admin: Visitor, fields: SyncSystem) -> None:
     setting = "outgoing_user_attributes"
     form = rows_form(setting, ("a", "nmae"), ("b", "phone"), ("c", "phoen"))
 
@@ -157,7 +161,7 @@ def test_every_mistake_stands_beside_its_row(admin: Visitor, fields: World) -> N
     assert in_force(fields)[0] == 1
 
 
-def test_a_row_that_is_not_written_to_the_end_is_named(admin: Visitor, fields: World) -> None:
+def test_a_row_that_is_not_written_to_the_end_is_named(admin: Visitor, fields: SyncSystem) -> None:
     form = rows_form("outgoing_user_attributes", ("plan", ""), ("", "phone"))
 
     answer = admin.post(f"{AT}/users-out", do="review", base="1", **form)
@@ -167,7 +171,7 @@ def test_a_row_that_is_not_written_to_the_end_is_named(admin: Visitor, fields: W
     assert "name a Hull attribute" in answer.text
 
 
-def test_a_field_used_twice_is_named(admin: Visitor, fields: World) -> None:
+def test_a_field_used_twice_is_named(admin: Visitor, fields: SyncSystem) -> None:
     form = rows_form("outgoing_user_attributes", ("a", "name"), ("b", "name"))
 
     answer = admin.post(f"{AT}/users-out", do="review", base="1", **form)
@@ -176,7 +180,7 @@ def test_a_field_used_twice_is_named(admin: Visitor, fields: World) -> None:
     assert "service is used more than once: name" in answer.text
 
 
-def test_values_that_make_no_sense_are_named_and_kept(admin: Visitor, world: World) -> None:
+def test_values_that_make_no_sense_are_named_and_kept(admin: Visitor, system: SyncSystem) -> None:
     answer = admin.post(
         f"{AT}/schedules", do="review", base="1", full_fetch_cron="61 * * * *", incremental_minutes="often"
     )
@@ -187,7 +191,7 @@ def test_values_that_make_no_sense_are_named_and_kept(admin: Visitor, world: Wor
     assert "Minutes between fetches of what changed" in answer.text
 
 
-def test_a_cron_is_shown_with_its_next_three_times(admin: Visitor, world: World) -> None:
+def test_a_cron_is_shown_with_its_next_three_times(admin: Visitor, system: SyncSystem) -> None:
     page = admin.post(
         f"{AT}/schedules", do="preview", base="1", full_fetch_cron="15 2 * * *", incremental_minutes="5"
     ).text
@@ -196,7 +200,7 @@ def test_a_cron_is_shown_with_its_next_three_times(admin: Visitor, world: World)
     assert page.count("<time datetime=") == 3
 
 
-def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, world: World) -> None:
+def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, system: SyncSystem) -> None:
     budget = admin.post(
         f"{AT}/budget", do="review", base="1", daily_tokens="60,000", live_reserve="25 %", change_stop_share="20"
     ).text
@@ -206,7 +210,7 @@ def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, world:
     segments = admin.post(f"{AT}/segments", do="review", base="3", **{"synchronized_user_segments-more": "s1, s2"}).text
     save(admin, segments)
 
-    version, _, document = in_force(world)
+    version, _, document = in_force(system)
     assert version == 4
     assert (document["daily_tokens"], document["live_reserve"]) == (60_000, 0.25)
     assert document["ignore_deleted_users"] is False
@@ -214,8 +218,8 @@ def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, world:
     assert (document["synchronized_user_segments"], document["synchronized_account_segments"]) == (["s1", "s2"], [])
 
 
-def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: Visitor, world: World) -> None:
-    world.hull.define_segment("user", "Trial users", [])
+def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: Visitor, system: SyncSystem) -> None:
+    system.hull.define_segment("user", "Trial users", [])
 
     segments_of.forget()
 
@@ -224,7 +228,7 @@ def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: Visitor, world
     assert "Trial users" in page
 
 
-def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(admin: Visitor, world: World) -> None:
+def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(admin: Visitor, system: SyncSystem) -> None:
     mine = admin.post(
         f"{AT}/budget", do="review", base="1", daily_tokens="60000", live_reserve="20", change_stop_share="20"
     ).text
@@ -235,17 +239,17 @@ def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(admin: Vi
 
     assert refused.status_code == 409
     assert "When to fetch everything" in refused.text
-    assert in_force(world)[0] == 2
+    assert in_force(system)[0] == 2
     again = admin.post(f"{AT}/rebase", document=hidden(refused.text, "document"), base=hidden(refused.text, "base"))
     assert "Saving makes version 3, with 1 change" in again.text
     save(admin, again.text)
-    document = in_force(world)[2]
+    document = in_force(system)[2]
     assert (document["daily_tokens"], document["full_fetch_cron"]) == (60_000, "")
 
 
-def test_any_version_can_be_put_in_force_again(admin: Visitor, world: World) -> None:
+def test_any_version_can_be_put_in_force_again(admin: Visitor, system: SyncSystem) -> None:
     for tokens in ("1000", "2000"):
-        base = str(in_force(world)[0])
+        base = str(in_force(system)[0])
         save(
             admin,
             admin.post(
@@ -261,7 +265,7 @@ def test_any_version_can_be_put_in_force_again(admin: Visitor, world: World) -> 
     assert "Version 3 is in force" in history
     assert "30,000" in compared
     assert (unconfirmed.status_code, done.status_code) == (400, 303)
-    version, author, document = in_force(world)
+    version, author, document = in_force(system)
     assert (version, author, document["daily_tokens"]) == (4, "admin@acme.test", 1000)
     with transaction() as session:
         newest = latest_entries(session)[0]
@@ -270,9 +274,9 @@ def test_any_version_can_be_put_in_force_again(admin: Visitor, world: World) -> 
     assert admin.get(f"{AT}/history/1?against=99").status_code == 404
 
 
-def test_history_is_paged_by_version(viewer: Visitor, world: World) -> None:
+def test_history_is_paged_by_version(viewer: Visitor, system: SyncSystem) -> None:
     for tokens in range(1, 41):
-        world.change_settings(daily_tokens=tokens)
+        system.change_settings(daily_tokens=tokens)
 
     first = viewer.text(f"{AT}/history")
 
@@ -280,8 +284,8 @@ def test_history_is_paged_by_version(viewer: Visitor, world: World) -> None:
     assert 'href="/c/acme/settings/history/11"' in viewer.text(f"{AT}/history?before=12")
 
 
-def test_experts_edit_json(admin: Visitor, world: World) -> None:
-    document = in_force(world)[2] | {"daily_tokens": 5}
+def test_experts_edit_json(admin: Visitor, system: SyncSystem) -> None:
+    document = in_force(system)[2] | {"daily_tokens": 5}
 
     wrong = admin.post(f"{AT}/json", base="1", document="{")
     mistaken = admin.post(f"{AT}/json", base="1", document=json.dumps({"colour": "red"}))
@@ -289,24 +293,24 @@ def test_experts_edit_json(admin: Visitor, world: World) -> None:
 
     assert (wrong.status_code, mistaken.status_code) == (400, 400)
     assert "colour" in mistaken.text
-    assert in_force(world)[2]["daily_tokens"] == 5
+    assert in_force(system)[2]["daily_tokens"] == 5
 
 
-def test_viewers_and_operators_change_nothing(viewer: Visitor, operator: Visitor, world: World) -> None:
+def test_viewers_and_operators_change_nothing(viewer: Visitor, operator: Visitor, system: SyncSystem) -> None:
     for visitor in (viewer, operator):
         for path in ("users-in", "save", "json", "rebase", "read-fields", "history/1/roll-back"):
             assert visitor.post(f"{AT}/{path}", base="1", document="{}", confirm="1").status_code == 403
         assert "Review…" not in visitor.text(f"{AT}/users-in")
-    assert in_force(world)[0] == 1
+    assert in_force(system)[0] == 1
 
 
-def test_forms_that_say_nothing_are_refused(admin: Visitor, world: World) -> None:
+def test_forms_that_say_nothing_are_refused(admin: Visitor, system: SyncSystem) -> None:
     assert admin.post(f"{AT}/save", base="1", document="[]").status_code == 404
     assert admin.post(f"{AT}/save", base="one", document="{}").status_code == 404
     assert admin.post(f"{AT}/users-in", base="99", do="review").status_code == 404
 
 
-def test_hostile_names_are_shown_harmlessly(admin: Visitor, fields: World) -> None:
+def test_hostile_names_are_shown_harmlessly(admin: Visitor, fields: SyncSystem) -> None:
     hostile = "<script>{{7*7}}</script>\u202e\u200b"
     fields.company.create_person(name=hostile)
     fields.fetch(Entity.PERSON)
@@ -318,6 +322,6 @@ def test_hostile_names_are_shown_harmlessly(admin: Visitor, fields: World) -> No
     assert "style=" not in page
 
 
-def test_settings_of_another_connector_are_out_of_reach(admin: Visitor, world: World) -> None:
+def test_settings_of_another_connector_are_out_of_reach(admin: Visitor, system: SyncSystem) -> None:
     assert admin.get("/c/globex/settings").status_code == 404
     assert admin.post("/c/globex/settings/save", base="1", document="{}").status_code == 404

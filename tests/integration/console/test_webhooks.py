@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.integration.console.conftest import Visitor
-from tests.world import World
+from tests.system import SyncSystem
 
 HOSTILE = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_remembered(world: World) -> Iterator[None]:
+def nothing_is_remembered(system: SyncSystem) -> Iterator[None]:
     """What pages share for a moment is forgotten between two tests."""
     from pipeline.web.console import webhooks  # noqa: PLC0415 - Celery reads its settings when it is imported
 
@@ -25,12 +25,12 @@ def nothing_is_remembered(world: World) -> Iterator[None]:
 
 
 def deliver(
-    world: World, key: str, body: bytes = b"{}", state: str = "folded", reason: str | None = None, **more: Any
+    system: SyncSystem, key: str, body: bytes = b"{}", state: str = "folded", reason: str | None = None, **more: Any
 ) -> int:
-    row = world.rows(
+    row = system.rows(
         "INSERT INTO deliveries (connector_key, source, key, body, state, reason, received_at) VALUES (:connector, :source,"
         " :key, :body, :state, :reason, now() - make_interval(secs => :ago_s)) RETURNING id",
-        connector=more.get("connector", world.connector_key),
+        connector=more.get("connector", system.connector_key),
         source=more.get("source", "pipedrive"),
         key=key,
         body=body,
@@ -50,11 +50,11 @@ def test_before_pipedrive_was_asked_the_page_says_so(viewer: Visitor) -> None:
     assert "No delivery is kept" in page
 
 
-def test_sound_webhooks_are_told_with_what_came(world: World, viewer: Visitor) -> None:
-    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
-    deliver(world, "1")
-    deliver(world, "2", state="refused", reason="webhook_malformed")
-    deliver(world, "3", state="new")
+def test_sound_webhooks_are_told_with_what_came(system: SyncSystem, viewer: Visitor) -> None:
+    system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
+    deliver(system, "1")
+    deliver(system, "2", state="refused", reason="webhook_malformed")
+    deliver(system, "3", state="new")
 
     page = viewer.text("/c/acme/webhooks")
 
@@ -64,20 +64,20 @@ def test_sound_webhooks_are_told_with_what_came(world: World, viewer: Visitor) -
     assert page.count("● active") == 2
 
 
-def test_an_ill_webhook_and_what_became_of_it(world: World, viewer: Visitor) -> None:
-    webhooks = world.module("sync.connectors.webhooks")
-    webhooks.ensure_webhooks(world.connector_key)
-    world.change_rows("UPDATE webhook_subscriptions SET state = 'paused' WHERE entity = 'person'")
+def test_an_ill_webhook_and_what_became_of_it(system: SyncSystem, viewer: Visitor) -> None:
+    webhooks = system.module("sync.connectors.webhooks")
+    webhooks.ensure_webhooks(system.connector_key)
+    system.change_rows("UPDATE webhook_subscriptions SET state = 'paused' WHERE entity = 'person'")
     page = viewer.text("/c/acme/webhooks")
     assert "The webhook for Persons is paused by Pipedrive" in page
     assert "▲ paused" in page
 
 
-def test_a_check_that_gave_up_is_explained(world: World, viewer: Visitor) -> None:
-    world.change_rows(
+def test_a_check_that_gave_up_is_explained(system: SyncSystem, viewer: Visitor) -> None:
+    system.change_rows(
         "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint)"
         " VALUES (:key, 'control', 'control:ensure_webhooks', 'incoming', '', 'ensure_webhooks', 'webhooks_forbidden', 'x', 'f')",
-        key=world.connector_key,
+        key=system.connector_key,
     )
 
     page = viewer.text("/c/acme/webhooks")
@@ -86,11 +86,11 @@ def test_a_check_that_gave_up_is_explained(world: World, viewer: Visitor) -> Non
     assert "/c/acme/failures/1" in page
 
 
-def test_gaps_are_shown_with_what_repaired_them(world: World, viewer: Visitor) -> None:
-    world.change_rows(
+def test_gaps_are_shown_with_what_repaired_them(system: SyncSystem, viewer: Visitor) -> None:
+    system.change_rows(
         "INSERT INTO sync_events (connector_key, event, entity, cause, reason, detail, run_id)"
         " VALUES (:key, 'incoming.job.success', 'person', 'schedule', 'gap_repaired', '3 Persons', 7)",
-        key=world.connector_key,
+        key=system.connector_key,
     )
 
     page = viewer.text("/c/acme/webhooks")
@@ -99,9 +99,9 @@ def test_gaps_are_shown_with_what_repaired_them(world: World, viewer: Visitor) -
     assert "/c/acme/runs/7" in page
 
 
-def test_deliveries_are_paged_by_key(world: World, viewer: Visitor) -> None:
-    ids = [deliver(world, str(position), ago_s=1_000 - position) for position in range(53)]
-    deliver(world, "hull", source="hull")
+def test_deliveries_are_paged_by_key(system: SyncSystem, viewer: Visitor) -> None:
+    ids = [deliver(system, str(position), ago_s=1_000 - position) for position in range(53)]
+    deliver(system, "hull", source="hull")
 
     first = viewer.text("/c/acme/webhooks")
     second = viewer.text(f"/c/acme/webhooks?before={ids[3]}")
@@ -115,11 +115,11 @@ def test_deliveries_are_paged_by_key(world: World, viewer: Visitor) -> None:
 
 
 def test_a_check_is_handed_to_a_worker_by_operators_alone(
-    world: World, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Any] = []
     monkeypatch.setattr(
-        world.module("tasks.control").app, "send_task", lambda name, **options: sent.append((name, options))
+        system.module("tasks.control").app, "send_task", lambda name, **options: sent.append((name, options))
     )
 
     assert viewer.post("/c/acme/webhooks/check").status_code == 403
@@ -127,24 +127,24 @@ def test_a_check_is_handed_to_a_worker_by_operators_alone(
     answer = operator.post("/c/acme/webhooks/check")
 
     assert answer.headers["Location"] == "/c/acme/webhooks"
-    assert sent == [("control.ensure_webhooks", {"kwargs": {"connector_key": world.connector_key}})]
+    assert sent == [("control.ensure_webhooks", {"kwargs": {"connector_key": system.connector_key}})]
     assert "are being checked" in operator.text("/c/acme/webhooks")
-    (noted,) = world.rows("SELECT operator, action, connector_key FROM audit_log WHERE action = 'webhooks.check'")
-    assert noted == ("operator@acme.test", "webhooks.check", world.connector_key)
+    (noted,) = system.rows("SELECT operator, action, connector_key FROM audit_log WHERE action = 'webhooks.check'")
+    assert noted == ("operator@acme.test", "webhooks.check", system.connector_key)
 
 
-def test_a_broker_that_is_away_is_said(world: World, operator: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_away_is_said(system: SyncSystem, operator: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_arguments: Any, **_options: Any) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(world.module("tasks.control").app, "send_task", away)
+    monkeypatch.setattr(system.module("tasks.control").app, "send_task", away)
     operator.post("/c/acme/webhooks/check")
 
     assert "The broker does not answer" in operator.text("/c/acme/webhooks")
 
 
 def test_one_delivery_whole_is_for_operators_and_shows_values_harmlessly(
-    world: World, operator: Visitor, viewer: Visitor
+    system: SyncSystem, operator: Visitor, viewer: Visitor
 ) -> None:
     meta = {
         "version": "2.0",
@@ -155,7 +155,7 @@ def test_one_delivery_whole_is_for_operators_and_shows_values_harmlessly(
         "timestamp": "2026-11-03T14:03:20.000Z",
     }
     body = {"meta": meta, "data": {"id": 7, "name": HOSTILE, "update_time": "2026-11-03T14:03:20Z"}, "previous": {}}
-    delivery_id = deliver(world, HOSTILE, json.dumps(body).encode())
+    delivery_id = deliver(system, HOSTILE, json.dumps(body).encode())
 
     page = operator.text(f"/c/acme/deliveries/{delivery_id}")
 
@@ -170,8 +170,8 @@ def test_one_delivery_whole_is_for_operators_and_shows_values_harmlessly(
 @pytest.mark.parametrize(
     "body", [b"\xff\xfe<script>", b"[" * 100_000, b"", b'{"meta": 7}', b"null", b'{"a": NaN}', b"x" * 1_000_000]
 )
-def test_whatever_came_can_be_looked_at(world: World, operator: Visitor, body: bytes) -> None:
-    delivery_id = deliver(world, "k", body, state="refused", reason="webhook_malformed")
+def test_whatever_came_can_be_looked_at(system: SyncSystem, operator: Visitor, body: bytes) -> None:
+    delivery_id = deliver(system, "k", body, state="refused", reason="webhook_malformed")
 
     page = operator.text(f"/c/acme/deliveries/{delivery_id}")
 
@@ -179,10 +179,10 @@ def test_whatever_came_can_be_looked_at(world: World, operator: Visitor, body: b
     assert len(page) < 200_000
 
 
-def test_a_delivery_of_another_connector_is_not_there(world: World, operator: Visitor) -> None:
-    world.change_rows("INSERT INTO connectors (id, name, hull_organization) VALUES ('b', 'other', 'other.test')")
-    (other,) = world.rows("SELECT key FROM connectors WHERE name = 'other'")
-    delivery_id = deliver(world, "k", connector=other.key)
+def test_a_delivery_of_another_connector_is_not_there(system: SyncSystem, operator: Visitor) -> None:
+    system.change_rows("INSERT INTO connectors (id, name, hull_organization) VALUES ('b', 'other', 'other.test')")
+    (other,) = system.rows("SELECT key FROM connectors WHERE name = 'other'")
+    delivery_id = deliver(system, "k", connector=other.key)
 
     assert operator.get(f"/c/acme/deliveries/{delivery_id}").status_code == 404
     assert operator.get("/c/acme/deliveries/999999").status_code == 404
@@ -191,9 +191,9 @@ def test_a_delivery_of_another_connector_is_not_there(world: World, operator: Vi
     assert f">{delivery_id}<" not in operator.text("/c/acme/webhooks")
 
 
-def test_scripts_read_how_webhooks_stand_and_what_came(world: World, viewer: Visitor) -> None:
-    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
-    deliver(world, "1", body=b'{"canary": 1}')
+def test_scripts_read_how_webhooks_stand_and_what_came(system: SyncSystem, viewer: Visitor) -> None:
+    system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
+    deliver(system, "1", body=b'{"canary": 1}')
 
     standing = viewer.get("/api/v1/connectors/acme/webhooks").get_json()
     (delivery,) = viewer.get("/api/v1/connectors/acme/deliveries").get_json()["deliveries"]

@@ -13,7 +13,7 @@ from pipeline.operations.cached_answers import BackgroundValue, forget_all
 from pipeline.operations.workers import WorkerNodes
 from tests.command_line import Run, run
 from tests.integration.console.conftest import Call, Visitor
-from tests.world import World
+from tests.system import SyncSystem
 
 __all__ = ["run"]
 
@@ -32,13 +32,13 @@ class Broker:
 
 
 @pytest.fixture
-def broker(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+def broker(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     from pipeline.operations import workers  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     broker = Broker()
     monkeypatch.setattr(workers, "_nodes", lambda _patience_s: broker.says)
     forget_all()
-    world.change_rows("INSERT INTO heartbeats (name) VALUES ('beat'), ('sweep')")
+    system.change_rows("INSERT INTO heartbeats (name) VALUES ('beat'), ('sweep')")
     yield broker
     forget_all()
 
@@ -51,9 +51,11 @@ def test_all_is_done(broker: Broker, viewer: Visitor) -> None:
     assert "/flower/worker/bulk%40host" in page or "/flower/worker/bulk@host" in page
 
 
-def test_a_batch_leads_to_its_task_in_flower_and_to_its_run(world: World, broker: Broker, viewer: Visitor) -> None:
-    run_id = world.start(Entity.PERSON)
-    world.change_rows("UPDATE batches SET task_id = '7b0d9f0a-aaaa-bbbb-cccc-000000000000'")
+def test_a_batch_leads_to_its_task_in_flower_and_to_its_run(
+    system: SyncSystem, broker: Broker, viewer: Visitor
+) -> None:
+    run_id = system.start(Entity.PERSON)
+    system.change_rows("UPDATE batches SET task_id = '7b0d9f0a-aaaa-bbbb-cccc-000000000000'")
 
     page = viewer.text("/c/acme/workers")
 
@@ -64,9 +66,9 @@ def test_a_batch_leads_to_its_task_in_flower_and_to_its_run(world: World, broker
 
 
 def test_script_and_command_say_what_the_page_says(
-    world: World, broker: Broker, viewer: Visitor, script: Call, run: Run
+    system: SyncSystem, broker: Broker, viewer: Visitor, script: Call, run: Run
 ) -> None:
-    assert world
+    assert system
     page = viewer.text("/c/acme/workers")
     status, told = script("GET", "/api/v1/connectors/acme/workers")
     said = run("connectors", "workers", "acme")
@@ -88,21 +90,23 @@ def test_script_and_command_say_what_the_page_says(
     ],
 )
 def test_who_is_missing_is_named_with_the_command_that_helps(
-    world: World, broker: Broker, viewer: Visitor, says: WorkerNodes, words: str
+    system: SyncSystem, broker: Broker, viewer: Visitor, says: WorkerNodes, words: str
 ) -> None:
     broker.says = says
     if not says.workers:
-        world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
+        system.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
 
     assert words in viewer.text("/workers")
 
 
-def test_before_the_broker_has_said_anything_the_heartbeats_tell(world: World, broker: Broker, viewer: Visitor) -> None:
+def test_before_the_broker_has_said_anything_the_heartbeats_tell(
+    system: SyncSystem, broker: Broker, viewer: Visitor
+) -> None:
     broker.says = None
     assert "All work is done" in viewer.text("/workers")
 
     forget_all()
-    world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
+    system.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
     assert "No worker gives a sign of life" in viewer.text("/workers")
 
 
@@ -117,18 +121,18 @@ def test_nodes_that_are_too_busy_to_answer_are_not_said_to_be_missing(
     assert "All work is done" in viewer.text("/workers")
 
 
-def test_beat_that_does_not_tick_is_missed(world: World, broker: Broker, viewer: Visitor) -> None:
-    world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes' WHERE name = 'beat'")
+def test_beat_that_does_not_tick_is_missed(system: SyncSystem, broker: Broker, viewer: Visitor) -> None:
+    system.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes' WHERE name = 'beat'")
 
     assert "celery -A pipeline beat" in viewer.text("/workers")
 
 
-def test_work_that_is_late_and_leases_that_ran_out_show(world: World, broker: Broker, viewer: Visitor) -> None:
-    world.start(Entity.PERSON)
-    world.change_rows(
+def test_work_that_is_late_and_leases_that_ran_out_show(system: SyncSystem, broker: Broker, viewer: Visitor) -> None:
+    system.start(Entity.PERSON)
+    system.change_rows(
         "UPDATE batches SET state = 'ready', due_at = now() - interval '10 minutes' WHERE id = (SELECT min(id) FROM batches)"
     )
-    world.change_rows(
+    system.change_rows(
         "UPDATE batches SET state = 'running', lease_until = now() - interval '1 s' WHERE id = (SELECT max(id) FROM batches)"
     )
 
@@ -138,19 +142,19 @@ def test_work_that_is_late_and_leases_that_ran_out_show(world: World, broker: Br
     assert "its worker died" in page
 
 
-def test_the_batches_of_another_connector_do_not_show(world: World, broker: Broker, viewer: Visitor) -> None:
-    world.start(Entity.PERSON)
-    world.change_rows("INSERT INTO connectors (id, name, hull_organization) VALUES ('b', 'other', 'other.test')")
+def test_the_batches_of_another_connector_do_not_show(system: SyncSystem, broker: Broker, viewer: Visitor) -> None:
+    system.start(Entity.PERSON)
+    system.change_rows("INSERT INTO connectors (id, name, hull_organization) VALUES ('b', 'other', 'other.test')")
 
     assert "Nothing is on its way" in viewer.text("/c/other/workers")
     assert "/c/acme/workers" in viewer.text("/workers")
     assert viewer.get("/c/nobody/workers").status_code == 404
 
 
-def test_a_sweep_leaves_a_sign_of_life_and_tells_beats_from_others(world: World) -> None:
-    control = world.module("tasks.control")
+def test_a_sweep_leaves_a_sign_of_life_and_tells_beats_from_others(system: SyncSystem) -> None:
+    control = system.module("tasks.control")
     control.sweep()
-    assert [row.name for row in world.rows("SELECT name FROM heartbeats")] == ["sweep"]
+    assert [row.name for row in system.rows("SELECT name FROM heartbeats")] == ["sweep"]
 
     control.sweep.push_request(headers={"ticked_by": "beat"})
     try:
@@ -158,7 +162,7 @@ def test_a_sweep_leaves_a_sign_of_life_and_tells_beats_from_others(world: World)
     finally:
         control.sweep.pop_request()
 
-    assert sorted(row.name for row in world.rows("SELECT name FROM heartbeats")) == ["beat", "sweep"]
+    assert sorted(row.name for row in system.rows("SELECT name FROM heartbeats")) == ["beat", "sweep"]
 
 
 def test_what_takes_long_is_waited_for_only_a_moment() -> None:

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from db.batch import Wakeup
 from pipeline.domain.reasons import REASONS
 from tests.logs import written
-from tests.world import make_world
+from tests.system import make_system
 
 INCOMING = [("incoming.extract", 7), ("incoming.transform", 7), ("incoming.load", 7)]
 OUTGOING = [
@@ -26,8 +26,8 @@ OUTGOING = [
 
 @pytest.fixture
 def canvases(database: str) -> Any:
-    with make_world(with_broker=True) as world:
-        yield world.module("tasks.canvases")
+    with make_system(with_broker=True) as system:
+        yield system.module("tasks.canvases")
 
 
 def links(canvas: Any) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from db import alert, batch_queue, change_writer, delivery, id_mapping_writer, job
 from db.session import transaction
-from tests.world import World
+from tests.system import SyncSystem
 
 ROWS = 40
 LIMIT = 10
@@ -62,15 +62,15 @@ CLAIMS: dict[str, tuple[str, Callable[[Session, int], int]]] = {
 
 
 @pytest.fixture
-def filled(world: World) -> Iterator[World]:
+def filled(system: SyncSystem) -> Iterator[SyncSystem]:
     with transaction() as session:
         for sql in FILL.values():
-            session.execute(text(sql), {"c": world.connector_key, "n": ROWS})
-    return world
+            session.execute(text(sql), {"c": system.connector_key, "n": ROWS})
+    return system
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_claim_takes_no_more_than_its_limit_under_a_nested_loop(filled: World, name: str) -> None:
+def test_a_claim_takes_no_more_than_its_limit_under_a_nested_loop(filled: SyncSystem, name: str) -> None:
     _, claim = CLAIMS[name]
     with transaction() as session:
         for setting in NESTED_LOOPS_ONLY:
@@ -78,7 +78,7 @@ def test_a_claim_takes_no_more_than_its_limit_under_a_nested_loop(filled: World,
         assert claim(session, filled.connector_key) == LIMIT
 
 
-def test_the_sweep_takes_no_more_than_its_limit_under_a_nested_loop(filled: World) -> None:
+def test_the_sweep_takes_no_more_than_its_limit_under_a_nested_loop(filled: SyncSystem) -> None:
     with transaction() as session:
         scope = {"c": filled.connector_key}
         session.execute(

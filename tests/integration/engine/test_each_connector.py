@@ -15,7 +15,7 @@ from db.session import transaction
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from tests.integration.engine.test_schedule import come_due, plan
 from tests.logs import written
-from tests.world import CONNECTOR_ID, World
+from tests.system import CONNECTOR_ID, SyncSystem
 
 ENGINE = [Path(__file__).parents[3] / "pipeline" / each for each in ("tasks", "sync", "jobs")]
 ROUNDS = {
@@ -29,7 +29,7 @@ ROUNDS = {
 
 
 @pytest.fixture
-def other(world: World) -> int:
+def other(system: SyncSystem) -> int:
     """A second connector that has the same to do as the first."""
     with transaction() as session:
         session.execute(
@@ -37,7 +37,7 @@ def other(world: World) -> int:
                 "INSERT INTO connectors (key, id, name, hull_organization) VALUES (99, 'other', 'other', 'other.test')"
             )
         )
-        for key in (world.connector_key, 99):
+        for key in (system.connector_key, 99):
             session.execute(
                 text(
                     "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by)"
@@ -49,7 +49,7 @@ def other(world: World) -> int:
 
 
 def failing_first(
-    monkeypatch: pytest.MonkeyPatch, world: World, task: str, error: Exception
+    monkeypatch: pytest.MonkeyPatch, system: SyncSystem, task: str, error: Exception
 ) -> tuple[Callable[[], Any], list[tuple[int, Any]]]:
     """The task, whose work fails for the first connector, and (connector, the id that log lines name) of each turn."""
     clear_contextvars()
@@ -58,17 +58,17 @@ def failing_first(
 
     def work(connector_key: int) -> bool:
         turns.append((connector_key, get_contextvars().get("connector_id")))
-        if connector_key == world.connector_key:
+        if connector_key == system.connector_key:
             raise error
         return False
 
-    monkeypatch.setattr(world.module(place), name, work)
-    return getattr(world.module("tasks.control"), task), turns
+    monkeypatch.setattr(system.module(place), name, work)
+    return getattr(system.module("tasks.control"), task), turns
 
 
 @pytest.mark.parametrize("task", ROUNDS)
 def test_an_error_of_one_connector_keeps_no_other_from_its_turn(
-    world: World, other: int, monkeypatch: pytest.MonkeyPatch, task: str
+    system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     with transaction() as session:
         session.execute(
@@ -83,36 +83,40 @@ def test_an_error_of_one_connector_keeps_no_other_from_its_turn(
                 "INSERT INTO credentials (connector_key, name, ciphertext)"
                 " SELECT :key, name, ciphertext FROM credentials WHERE connector_key = :c"
             ),
-            {"key": other, "c": world.connector_key},
+            {"key": other, "c": system.connector_key},
         )
-    run, turns = failing_first(monkeypatch, world, task, PipelineError("internal_error", "broken"))
+    run, turns = failing_first(monkeypatch, system, task, PipelineError("internal_error", "broken"))
 
-    with written("error", with_bound=True) as log, pytest.raises(world.module("sync.stage").StageFailed):
+    with written("error", with_bound=True) as log, pytest.raises(system.module("sync.stage").StageFailed):
         run()
 
-    assert turns == [(world.connector_key, CONNECTOR_ID), (other, "other")]
+    assert turns == [(system.connector_key, CONNECTOR_ID), (other, "other")]
     assert [line["connector_id"] for line in log if line["event"] == "control.error"] == [CONNECTOR_ID]
-    kept = world.rows("SELECT connector_key, stage, reason FROM failures")
-    assert [tuple(row) for row in kept] == [(world.connector_key, task, "internal_error")]
+    kept = system.rows("SELECT connector_key, stage, reason FROM failures")
+    assert [tuple(row) for row in kept] == [(system.connector_key, task, "internal_error")]
     assert "connector_id" not in get_contextvars()
 
 
-def test_passing_trouble_is_left_to_the_next_tick(world: World, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, turns = failing_first(monkeypatch, world, "fill_shells", Retryable("remote_unavailable", "503"))
+def test_passing_trouble_is_left_to_the_next_tick(
+    system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, turns = failing_first(monkeypatch, system, "fill_shells", Retryable("remote_unavailable", "503"))
 
     with written("warning", with_bound=True) as log:
         run()
 
-    assert [key for key, _ in turns] == [world.connector_key, other]
+    assert [key for key, _ in turns] == [system.connector_key, other]
     assert [(line["event"], line["connector_id"], line["control"]) for line in log] == [
         ("control.retry", CONNECTOR_ID, "fill_shells")
     ]
 
 
-def test_the_line_about_a_pause_names_the_connector(world: World, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, _ = failing_first(monkeypatch, world, "fill_shells", ConfigurationError("unauthorized", "401"))
+def test_the_line_about_a_pause_names_the_connector(
+    system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = failing_first(monkeypatch, system, "fill_shells", ConfigurationError("unauthorized", "401"))
 
-    with written("error", with_bound=True) as log, pytest.raises(world.module("sync.stage").StageFailed):
+    with written("error", with_bound=True) as log, pytest.raises(system.module("sync.stage").StageFailed):
         run()
 
     [line] = [line for line in log if line["event"] == "incoming.job.error"]
@@ -120,19 +124,19 @@ def test_the_line_about_a_pause_names_the_connector(world: World, other: int, mo
 
 
 def test_an_error_that_cannot_be_written_down_keeps_no_other_from_its_turn(
-    world: World, other: int, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, turns = failing_first(monkeypatch, world, "fill_shells", PipelineError("internal_error", "broken"))
+    run, turns = failing_first(monkeypatch, system, "fill_shells", PipelineError("internal_error", "broken"))
 
     def refuse(*_given: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(world.module("sync.each_connector").failures, "keep_failures", refuse)
+    monkeypatch.setattr(system.module("sync.each_connector").failures, "keep_failures", refuse)
 
-    with pytest.raises(world.module("sync.stage").StageFailed):
+    with pytest.raises(system.module("sync.stage").StageFailed):
         run()
 
-    assert [key for key, _ in turns] == [world.connector_key, other]
+    assert [key for key, _ in turns] == [system.connector_key, other]
 
 
 TAKES_TOO_LONG = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END $$"
@@ -140,16 +144,16 @@ TAKES_TOO_LONG = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; 
 
 @pytest.mark.parametrize("statement", ["SELECT 1 / 0", TAKES_TOO_LONG], ids=["defect", "statement time-out"])
 def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_its_own(
-    world: World, other: int, monkeypatch: pytest.MonkeyPatch, statement: str
+    system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    alerts = world.module("sync.alerts")
+    alerts = system.module("sync.alerts")
     good = alerts.facts_of
-    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
+    system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
     alerts.judge_all()
-    world.change_rows("UPDATE alerts SET seen_at = now() - interval '10 minutes'")
+    system.change_rows("UPDATE alerts SET seen_at = now() - interval '10 minutes'")
 
     def broken_for_the_first(session: Any, connector: Any) -> Any:
-        if connector.key == world.connector_key:
+        if connector.key == system.connector_key:
             session.execute(text(statement))
         return good(session, connector)
 
@@ -157,25 +161,25 @@ def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_
     with written("error", with_bound=True) as log:
         alerts.judge_all()
 
-    states = world.rows("SELECT connector_key, state FROM alerts WHERE rule = 'auth_lost' ORDER BY 1")
-    assert [tuple(row) for row in states] == [(world.connector_key, "open"), (other, "open")]
+    states = system.rows("SELECT connector_key, state FROM alerts WHERE rule = 'auth_lost' ORDER BY 1")
+    assert [tuple(row) for row in states] == [(system.connector_key, "open"), (other, "open")]
     assert [line["connector_id"] for line in log if line["event"] == "alerts.not_judged"] == [CONNECTOR_ID]
 
 
 def test_one_schedule_that_cannot_be_started_keeps_no_other_from_its_time(
-    world: World, other: int, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan(world)
-    come_due(world)
-    world.change_rows(
+    plan(system)
+    come_due(system)
+    system.change_rows(
         "INSERT INTO schedules (connector_key, kind, cron, next_run_at)"
         " VALUES (99, 'full_fetch', 'no cron', now() - interval '1 d')"
     )
 
-    with pytest.raises(world.module("sync.stage").StageFailed):
-        world.module("tasks.control").start_scheduled()
+    with pytest.raises(system.module("sync.stage").StageFailed):
+        system.module("tasks.control").start_scheduled()
 
-    assert {row.connector_key for row in world.rows("SELECT connector_key FROM runs")} >= {world.connector_key}
+    assert {row.connector_key for row in system.rows("SELECT connector_key FROM runs")} >= {system.connector_key}
 
 
 def test_control_tasks_walk_over_connectors_by_one_helper() -> None:

@@ -11,15 +11,15 @@ from db import change_writer
 from db import delivery as deliveries
 from db.change_writer import DeliverySummary
 from db.session import transaction
-from tests.world import World
+from tests.system import SyncSystem
 
 BEHIND_ME = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_blocking_pids(pid) @> ARRAY[pg_backend_pid()]"
 PATIENCE = 20_000
 
 
-def told(world: World, record_ids: Sequence[int]) -> list[DeliverySummary]:
+def told(system: SyncSystem, record_ids: Sequence[int]) -> list[DeliverySummary]:
     with transaction() as session:
-        kept = [deliveries.keep_delivery(session, world.connector_key, "pipedrive", f"{n}", b"{}") for n in record_ids]
+        kept = [deliveries.keep_delivery(session, system.connector_key, "pipedrive", f"{n}", b"{}") for n in record_ids]
     return [
         DeliverySummary(
             delivery_id=delivery_id or 0,
@@ -33,8 +33,8 @@ def told(world: World, record_ids: Sequence[int]) -> list[DeliverySummary]:
     ]
 
 
-def test_two_that_fold_the_same_records_the_other_way_round_do_not_lock_each_other_out(world: World) -> None:
-    one, two = told(world, [1, 2])
+def test_two_that_fold_the_same_records_the_other_way_round_do_not_lock_each_other_out(system: SyncSystem) -> None:
+    one, two = told(system, [1, 2])
 
     def fold_backwards() -> None:
         with transaction() as session:
@@ -51,17 +51,17 @@ def test_two_that_fold_the_same_records_the_other_way_round_do_not_lock_each_oth
         change_writer.write_webhooks(session, [two])
     other.join()
 
-    rows = world.rows("SELECT record_id, revision FROM changes ORDER BY record_id")
+    rows = system.rows("SELECT record_id, revision FROM changes ORDER BY record_id")
     assert [tuple(row) for row in rows] == [("1", 2), ("2", 2)]
 
 
-def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(world: World) -> None:
-    one, two = told(world, [1, 2])
+def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(system: SyncSystem) -> None:
+    one, two = told(system, [1, 2])
     with transaction() as session:
         change_writer.write_webhooks(session, [two])
         change_writer.write_webhooks(session, [one])
-    world.module("sync.changes.dispatch").dispatch_changes()
-    (batch,) = world.rows("SELECT id FROM batches")
+    system.module("sync.changes.dispatch").dispatch_changes()
+    (batch,) = system.rows("SELECT id FROM batches")
 
     def clear() -> None:
         with transaction() as session:
@@ -78,12 +78,12 @@ def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(world: 
         change_writer.write_webhooks(session, [two])
     other.join()
 
-    rows = world.rows("SELECT record_id, batch_id FROM changes ORDER BY record_id")
+    rows = system.rows("SELECT record_id, batch_id FROM changes ORDER BY record_id")
     assert [tuple(row) for row in rows] == [("1", None), ("2", None)]
 
 
-def test_a_hint_takes_the_payload_away_whenever_it_was_sent(world: World) -> None:
-    (one,) = told(world, [1])
+def test_a_hint_takes_the_payload_away_whenever_it_was_sent(system: SyncSystem) -> None:
+    (one,) = told(system, [1])
     with transaction() as session:
         change_writer.write_webhooks(session, [one])
         usable = session.execute(text("SELECT payload IS NOT NULL FROM changes")).scalar_one()
@@ -92,5 +92,5 @@ def test_a_hint_takes_the_payload_away_whenever_it_was_sent(world: World) -> Non
         )
         change_writer.write_webhooks(session, [hint])
 
-    (row,) = world.rows("SELECT payload, rank, is_created, revision FROM changes")
+    (row,) = system.rows("SELECT payload, rank, is_created, revision FROM changes")
     assert (usable, tuple(row)) == (True, (None, 1, True, 2))

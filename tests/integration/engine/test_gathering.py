@@ -8,61 +8,61 @@ import pytest
 
 from tests.deliveries import deliver, listen
 from tests.journeys.people import fill, in_pipedrive, names
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture
-def edited(world: World) -> list[bytes]:
+def edited(system: SyncSystem) -> list[bytes]:
     """Webhooks about six Persons that nobody knows yet."""
-    said = listen(world)
-    fill(world, persons=6, organizations=0)
+    said = listen(system)
+    fill(system, persons=6, organizations=0)
     return [json.dumps(body).encode() for body in said]
 
 
-def live_batches(world: World) -> list[tuple[str, str]]:
-    return [tuple(row) for row in world.rows("SELECT stage, state FROM batches WHERE queue = 'live' ORDER BY id")]
+def live_batches(system: SyncSystem) -> list[tuple[str, str]]:
+    return [tuple(row) for row in system.rows("SELECT stage, state FROM batches WHERE queue = 'live' ORDER BY id")]
 
 
-def waiting(world: World) -> int:
-    return len(world.rows("SELECT 1 FROM changes WHERE batch_id IS NULL"))
+def waiting(system: SyncSystem) -> int:
+    return len(system.rows("SELECT 1 FROM changes WHERE batch_id IS NULL"))
 
 
-def test_changes_gather_behind_a_batch_that_nobody_has_begun(world: World, edited: list[bytes]) -> None:
+def test_changes_gather_behind_a_batch_that_nobody_has_begun(system: SyncSystem, edited: list[bytes]) -> None:
     for body in edited:
-        deliver(world, body)
-        world.module("sync.changes.dispatch").dispatch_changes()
+        deliver(system, body)
+        system.module("sync.changes.dispatch").dispatch_changes()
 
-    assert live_batches(world) == [("extract", "ready")]
-    assert waiting(world) == 5
+    assert live_batches(system) == [("extract", "ready")]
+    assert waiting(system) == 5
 
 
-def test_once_it_is_begun_the_next_may_go(world: World, edited: list[bytes]) -> None:
-    deliver(world, edited[0])
-    world.module("sync.changes.dispatch").dispatch_changes()
-    due = world.due()
+def test_once_it_is_begun_the_next_may_go(system: SyncSystem, edited: list[bytes]) -> None:
+    deliver(system, edited[0])
+    system.module("sync.changes.dispatch").dispatch_changes()
+    due = system.due()
     assert due is not None
-    world.step(*due)
+    system.step(*due)
     for body in edited[1:]:
-        deliver(world, body)
-        world.module("sync.changes.dispatch").dispatch_changes()
+        deliver(system, body)
+        system.module("sync.changes.dispatch").dispatch_changes()
 
-    assert live_batches(world) == [("transform", "ready"), ("extract", "ready")]
-    assert waiting(world) == 4
+    assert live_batches(system) == [("transform", "ready"), ("extract", "ready")]
+    assert waiting(system) == 4
 
 
-def test_a_batch_that_ends_takes_along_what_gathered_behind_it(world: World, edited: list[bytes]) -> None:
+def test_a_batch_that_ends_takes_along_what_gathered_behind_it(system: SyncSystem, edited: list[bytes]) -> None:
     for body in edited:
-        deliver(world, body)
-        world.module("sync.changes.dispatch").dispatch_changes()
+        deliver(system, body)
+        system.module("sync.changes.dispatch").dispatch_changes()
     for _ in range(3):
-        due = world.due()
+        due = system.due()
         assert due is not None
-        world.step(*due)
+        system.step(*due)
 
-    assert live_batches(world) == [("load", "done"), ("extract", "ready")]
-    assert waiting(world) == 0
-    world.work()
-    assert names(world) == in_pipedrive(world)
+    assert live_batches(system) == [("load", "done"), ("extract", "ready")]
+    assert waiting(system) == 0
+    system.work()
+    assert names(system) == in_pipedrive(system)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_a_batch_that_ends_takes_along_what_gathered_behind_it(world: World, edi
     ids=["its message was lost", "it was put off", "another entity", "another direction", "another of both"],
 )
 def test_what_will_not_begin_soon_or_is_of_another_kind_holds_up_nothing(
-    world: World, edited: list[bytes], change: str
+    system: SyncSystem, edited: list[bytes], change: str
 ) -> None:
-    deliver(world, edited[0])
-    world.module("sync.changes.dispatch").dispatch_changes()
-    world.change_rows(change)
+    deliver(system, edited[0])
+    system.module("sync.changes.dispatch").dispatch_changes()
+    system.change_rows(change)
 
-    deliver(world, edited[1])
-    made = world.module("sync.changes.dispatch").dispatch_changes()
+    deliver(system, edited[1])
+    made = system.module("sync.changes.dispatch").dispatch_changes()
 
     assert made == 1
-    assert waiting(world) == 0
+    assert waiting(system) == 0

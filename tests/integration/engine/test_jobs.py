@@ -14,23 +14,23 @@ from db.connector import remove_rows_of
 from db.session import transaction
 from pipeline.errors import LostLease
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 JOBS = "SELECT state, reason, attempts, secret IS NULL AS is_empty FROM jobs ORDER BY id"
 
 
 @pytest.fixture
-def sent(world: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def sent(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What is handed to Celery: (name, arguments, queue)."""
     seen: list[tuple[Any, ...]] = []
-    app = world.module("tasks.app").app
+    app = system.module("tasks.app").app
     monkeypatch.setattr(app, "send_task", lambda name, args, queue: seen.append((name, args, queue)))
     return seen
 
 
-def enqueue(world: World, kind: str = "settings_sync", key: str = "1", secret: str | None = None) -> None:
+def enqueue(system: SyncSystem, kind: str = "settings_sync", key: str = "1", secret: str | None = None) -> None:
     with transaction() as session:
-        world.module("sync.job_queue").enqueue(session, kind, key, connector_key=world.connector_key, secret=secret)
+        system.module("sync.job_queue").enqueue(session, kind, key, connector_key=system.connector_key, secret=secret)
 
 
 def claim(lease_s: float = 30) -> jobs.ClaimedJob | None:
@@ -38,12 +38,12 @@ def claim(lease_s: float = 30) -> jobs.ClaimedJob | None:
         return jobs.claim(session, 1, lease_s=lease_s)
 
 
-def test_a_worker_is_woken_once_for_each_on_the_queue_of_its_kind(world: World, sent: list[Any]) -> None:
+def test_a_worker_is_woken_once_for_each_on_the_queue_of_its_kind(system: SyncSystem, sent: list[Any]) -> None:
     for kind in ("settings_sync", "export", "connector_creation"):
-        enqueue(world, kind)
+        enqueue(system, kind)
 
     for _ in range(3):
-        world.module("sync.job_queue").dispatch()
+        system.module("sync.job_queue").dispatch()
 
     assert sorted(sent) == [
         ("control.job", (1,), "control"),
@@ -52,55 +52,55 @@ def test_a_worker_is_woken_once_for_each_on_the_queue_of_its_kind(world: World, 
     ]
 
 
-def test_workers_know_the_task(world: World) -> None:
-    app = world.module("tasks.app").app
+def test_workers_know_the_task(system: SyncSystem) -> None:
+    app = system.module("tasks.app").app
     app.loader.import_default_modules()
 
     assert "control.job" in app.tasks
 
 
-def test_of_a_lost_message_another_one_goes(world: World, sent: list[Any]) -> None:
-    enqueue(world)
-    world.module("sync.job_queue").dispatch()
-    world.change_rows("UPDATE jobs SET due_at = now() - interval '1 h', dispatched_at = now() - interval '31 s'")
+def test_of_a_lost_message_another_one_goes(system: SyncSystem, sent: list[Any]) -> None:
+    enqueue(system)
+    system.module("sync.job_queue").dispatch()
+    system.change_rows("UPDATE jobs SET due_at = now() - interval '1 h', dispatched_at = now() - interval '31 s'")
 
-    world.module("sync.job_queue").dispatch()
+    system.module("sync.job_queue").dispatch()
 
     assert len(sent) == 2
 
 
-def test_one_that_lost_its_worker_or_was_put_off_is_woken_when_it_is_due(world: World, sent: list[Any]) -> None:
-    enqueue(world)
-    world.module("sync.job_queue").dispatch()
+def test_one_that_lost_its_worker_or_was_put_off_is_woken_when_it_is_due(system: SyncSystem, sent: list[Any]) -> None:
+    enqueue(system)
+    system.module("sync.job_queue").dispatch()
     assert claim() is not None
-    world.module("sync.job_queue").dispatch()
+    system.module("sync.job_queue").dispatch()
     at_work = len(sent)
-    world.change_rows("UPDATE jobs SET due_at = now(), dispatched_at = now() - interval '1 s'")
+    system.change_rows("UPDATE jobs SET due_at = now(), dispatched_at = now() - interval '1 s'")
 
-    world.module("sync.job_queue").dispatch()
+    system.module("sync.job_queue").dispatch()
 
     assert (at_work, len(sent)) == (1, 2)
 
 
-def test_without_a_broker_it_stays_due(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_broker_it_stays_due(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_args: Any, **_options: Any) -> None:
         raise OSError("nobody there")
 
-    monkeypatch.setattr(world.module("tasks.app").app, "send_task", away)
-    enqueue(world)
+    monkeypatch.setattr(system.module("tasks.app").app, "send_task", away)
+    enqueue(system)
     with written() as lines:
-        world.module("sync.job_queue").dispatch()
+        system.module("sync.job_queue").dispatch()
 
     assert [line["event"] for line in lines] == ["broker.unreachable"]
-    assert [row.state for row in world.rows(JOBS)] == ["due"]
+    assert [row.state for row in system.rows(JOBS)] == ["due"]
 
 
-def test_one_worker_at_a_time_and_the_late_one_cannot_write(world: World) -> None:
-    enqueue(world, secret="canary")
+def test_one_worker_at_a_time_and_the_late_one_cannot_write(system: SyncSystem) -> None:
+    enqueue(system, secret="canary")
     first = claim()
     assert first is not None
     assert claim() is None
-    world.change_rows("UPDATE jobs SET due_at = now()")
+    system.change_rows("UPDATE jobs SET due_at = now()")
     second = claim()
     assert second is not None
 
@@ -111,160 +111,160 @@ def test_one_worker_at_a_time_and_the_late_one_cannot_write(world: World) -> Non
         jobs.extend_lease(session, first, 1_000)
         jobs.end(session, second)
 
-    assert [tuple(row) for row in world.rows(JOBS)] == [("done", None, 2, True)]
+    assert [tuple(row) for row in system.rows(JOBS)] == [("done", None, 2, True)]
 
 
-def test_what_no_worker_survives_is_given_up_by_name(world: World) -> None:
-    enqueue(world)
-    world.change_rows("UPDATE jobs SET attempts = 8")
+def test_what_no_worker_survives_is_given_up_by_name(system: SyncSystem) -> None:
+    enqueue(system)
+    system.change_rows("UPDATE jobs SET attempts = 8")
 
-    world.run_jobs()
+    system.run_jobs()
 
-    assert [(row.state, row.reason) for row in world.rows(JOBS)] == [("failed", "worker_lost")]
-    assert [row.reason for row in world.rows("SELECT reason FROM failures")] == ["worker_lost"]
+    assert [(row.state, row.reason) for row in system.rows(JOBS)] == [("failed", "worker_lost")]
+    assert [row.reason for row in system.rows("SELECT reason FROM failures")] == ["worker_lost"]
 
 
 def test_a_defect_is_kept_with_its_place_and_never_repeated_blindly(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_down(_job: Any) -> None:
         raise ValueError("canary")
 
-    broken = replace(world.module("jobs.runtime").HANDLERS["settings_sync"], step=break_down)
-    monkeypatch.setitem(world.module("jobs.runtime").HANDLERS, "settings_sync", broken)
-    enqueue(world)
+    broken = replace(system.module("jobs.runtime").HANDLERS["settings_sync"], step=break_down)
+    monkeypatch.setitem(system.module("jobs.runtime").HANDLERS, "settings_sync", broken)
+    enqueue(system)
 
-    world.run_jobs()
-    world.run_jobs()
+    system.run_jobs()
+    system.run_jobs()
 
-    [failure] = world.rows("SELECT reason, detail, traceback, attempts FROM failures")
+    [failure] = system.rows("SELECT reason, detail, traceback, attempts FROM failures")
     assert (failure.reason, failure.attempts, "canary" in failure.detail) == ("internal_error", 1, False)
     assert "break_down" in failure.traceback
 
 
-def test_a_job_of_an_unknown_kind_fails_when_its_attempts_are_used_up(world: World) -> None:
-    enqueue(world, "of_tomorrow")
+def test_a_job_of_an_unknown_kind_fails_when_its_attempts_are_used_up(system: SyncSystem) -> None:
+    enqueue(system, "of_tomorrow")
 
     for _ in range(10):
-        world.run_jobs()
-        world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+        system.run_jobs()
+        system.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
 
-    assert [(row.state, row.reason, row.attempts) for row in world.rows(JOBS)] == [("failed", "job_kind_unknown", 8)]
-    assert [row.subject for row in world.rows("SELECT subject FROM failures")] == ["control:of_tomorrow:1"]
+    assert [(row.state, row.reason, row.attempts) for row in system.rows(JOBS)] == [("failed", "job_kind_unknown", 8)]
+    assert [row.subject for row in system.rows("SELECT subject FROM failures")] == ["control:of_tomorrow:1"]
 
 
-def test_a_job_of_an_unknown_kind_keeps_no_other_from_its_worker(world: World, sent: list[Any]) -> None:
-    enqueue(world, "of_tomorrow")
-    enqueue(world)
+def test_a_job_of_an_unknown_kind_keeps_no_other_from_its_worker(system: SyncSystem, sent: list[Any]) -> None:
+    enqueue(system, "of_tomorrow")
+    enqueue(system)
 
-    world.module("sync.job_queue").dispatch()
+    system.module("sync.job_queue").dispatch()
 
     assert sorted(sent) == [("control.job", (1,), "control"), ("control.job", (2,), "control")]
 
 
 @pytest.mark.parametrize("kind", ["export", "send", "verify", "log_export"])
-def test_an_order_that_cannot_be_read_is_named_without_its_content(world: World, kind: str) -> None:
-    enqueue(world, kind, secret='{"email": "canary@acme.test"')
+def test_an_order_that_cannot_be_read_is_named_without_its_content(system: SyncSystem, kind: str) -> None:
+    enqueue(system, kind, secret='{"email": "canary@acme.test"')
 
-    world.run_jobs()
+    system.run_jobs()
 
-    [failure] = world.rows("SELECT reason, detail, traceback FROM failures")
+    [failure] = system.rows("SELECT reason, detail, traceback FROM failures")
     assert failure.reason == "job_unreadable"
     assert "canary" not in f"{failure.detail}{failure.traceback}"
 
 
-def test_progress_that_cannot_be_read_is_named(world: World) -> None:
-    enqueue(world, "verify", secret='{"sample": 5, "requested_by": "ana"}')
-    world.change_rows("UPDATE jobs SET checkpoint = 'not JSON'")
+def test_progress_that_cannot_be_read_is_named(system: SyncSystem) -> None:
+    enqueue(system, "verify", secret='{"sample": 5, "requested_by": "ana"}')
+    system.change_rows("UPDATE jobs SET checkpoint = 'not JSON'")
 
-    world.run_jobs()
+    system.run_jobs()
 
-    assert [row.reason for row in world.rows(JOBS)] == ["job_unreadable"]
-
-
-def test_a_failed_job_is_kept_while_its_failure_is_open(world: World) -> None:
-    enqueue(world)
-    world.change_rows("UPDATE jobs SET attempts = 8")
-    world.run_jobs()
-    world.change_rows("UPDATE jobs SET ended_at = now() - interval '31 d'")
-
-    world.module("sync.upkeep").tidy()
-    kept = [row.state for row in world.rows(JOBS)]
-    world.change_rows("UPDATE failures SET state = 'discarded'")
-    world.module("sync.upkeep").tidy()
-
-    assert (kept, world.rows(JOBS)) == (["failed"], [])
+    assert [row.reason for row in system.rows(JOBS)] == ["job_unreadable"]
 
 
-def test_what_a_failed_job_found_is_kept_for_a_month_and_a_replay_then_begins_again(world: World) -> None:
-    enqueue(world)
-    world.change_rows("UPDATE jobs SET attempts = 8, progress = 3, checkpoint = 'page 3'")
+def test_a_failed_job_is_kept_while_its_failure_is_open(system: SyncSystem) -> None:
+    enqueue(system)
+    system.change_rows("UPDATE jobs SET attempts = 8")
+    system.run_jobs()
+    system.change_rows("UPDATE jobs SET ended_at = now() - interval '31 d'")
+
+    system.module("sync.upkeep").tidy()
+    kept = [row.state for row in system.rows(JOBS)]
+    system.change_rows("UPDATE failures SET state = 'discarded'")
+    system.module("sync.upkeep").tidy()
+
+    assert (kept, system.rows(JOBS)) == (["failed"], [])
+
+
+def test_what_a_failed_job_found_is_kept_for_a_month_and_a_replay_then_begins_again(system: SyncSystem) -> None:
+    enqueue(system)
+    system.change_rows("UPDATE jobs SET attempts = 8, progress = 3, checkpoint = 'page 3'")
     with transaction() as session:
         job_items.add_item(session, 1, "page", b"1")
-    world.run_jobs()
+    system.run_jobs()
 
     for days in (29, 31):
-        world.change_rows("UPDATE jobs SET ended_at = now() - make_interval(days => :days)", days=days)
-        world.module("sync.upkeep").tidy()
-        [row] = world.rows("SELECT progress, checkpoint, (SELECT count(*) FROM job_items) AS items FROM jobs")
+        system.change_rows("UPDATE jobs SET ended_at = now() - make_interval(days => :days)", days=days)
+        system.module("sync.upkeep").tidy()
+        [row] = system.rows("SELECT progress, checkpoint, (SELECT count(*) FROM job_items) AS items FROM jobs")
         assert tuple(row) == ((3, "page 3", 1) if days == 29 else (0, None, 0))
 
 
-def test_what_has_ended_is_forgotten_after_its_time(world: World) -> None:
+def test_what_has_ended_is_forgotten_after_its_time(system: SyncSystem) -> None:
     states = ("done", "refused", "aborted", "failed", "due", "paused")
     for number, state in enumerate(states):
-        enqueue(world, key=str(number))
-        world.change_rows(
+        enqueue(system, key=str(number))
+        system.change_rows(
             "UPDATE jobs SET state = :state, ended_at = now() - interval '31 d' WHERE dedupe_key = :key",
             state=state,
             key=str(number),
         )
-    enqueue(world, key="new")
-    world.change_rows("UPDATE jobs SET state = 'done', ended_at = now() WHERE dedupe_key = 'new'")
+    enqueue(system, key="new")
+    system.change_rows("UPDATE jobs SET state = 'done', ended_at = now() WHERE dedupe_key = 'new'")
 
-    world.module("sync.upkeep").tidy()
+    system.module("sync.upkeep").tidy()
 
-    assert [row.state for row in world.rows(JOBS)] == ["due", "paused", "done"]
+    assert [row.state for row in system.rows(JOBS)] == ["due", "paused", "done"]
 
 
-def test_a_connector_that_is_removed_takes_its_jobs_along(world: World) -> None:
-    enqueue(world)
+def test_a_connector_that_is_removed_takes_its_jobs_along(system: SyncSystem) -> None:
+    enqueue(system)
     with transaction() as session:
-        remove_rows_of(session, world.connector_key)
+        remove_rows_of(session, system.connector_key)
 
-    assert world.rows("SELECT 1 FROM jobs") == []
+    assert system.rows("SELECT 1 FROM jobs") == []
 
 
 def test_steps_follow_one_another_until_the_slice_is_over_and_make_no_attempt(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-    runtime = world.module("jobs.runtime")
+    runtime = system.module("jobs.runtime")
     clock = iter(range(0, 1_000, 10))
 
     def step(job: jobs.ClaimedJob) -> Any:
         steps.append(job.attempts)
-        return world.module("sync.job_queue").CONTINUE if len(steps) < 12 else world.module("sync.job_queue").DONE
+        return system.module("sync.job_queue").CONTINUE if len(steps) < 12 else system.module("sync.job_queue").DONE
 
     monkeypatch.setitem(runtime.HANDLERS, "settings_sync", replace(runtime.HANDLERS["settings_sync"], step=step))
     monkeypatch.setattr(runtime, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    enqueue(world)
-    world.change_rows("UPDATE jobs SET attempts = 7")
+    enqueue(system)
+    system.change_rows("UPDATE jobs SET attempts = 7")
 
-    world.run_jobs()
-    [between] = world.rows("SELECT state, attempts, due_at <= now() AS is_due FROM jobs")
-    world.run_jobs()
+    system.run_jobs()
+    [between] = system.rows("SELECT state, attempts, due_at <= now() AS is_due FROM jobs")
+    system.run_jobs()
 
     assert (between.state, between.attempts, between.is_due, steps[:2]) == ("due", 0, True, [8, 0])
-    assert (len(steps), [row.state for row in world.rows(JOBS)]) == (12, ["done"])
+    assert (len(steps), [row.state for row in system.rows(JOBS)]) == (12, ["done"])
 
 
 @pytest.mark.parametrize("slice_s", [60.0, -1.0], ids=["in one task", "a step to a task"])
 def test_a_job_that_is_requested_while_it_runs_begins_again_afterwards(
-    world: World, monkeypatch: pytest.MonkeyPatch, slice_s: float
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch, slice_s: float
 ) -> None:
     steps: list[tuple[int, int]] = []
-    runtime, handler = world.module("jobs.runtime"), world.module("sync.job_queue")
+    runtime, handler = system.module("jobs.runtime"), system.module("sync.job_queue")
 
     def step(job: jobs.ClaimedJob) -> Any:
         with transaction() as session:
@@ -274,30 +274,30 @@ def test_a_job_that_is_requested_while_it_runs_begins_again_afterwards(
             jobs.checkpoint(session, job, job.progress + 1, "page")
             job_items.add_item(session, job.id, "page", b"1")
         if len(steps) == 2:
-            enqueue(world)
+            enqueue(system)
         return handler.CONTINUE
 
     monkeypatch.setitem(runtime.HANDLERS, "settings_sync", replace(runtime.HANDLERS["settings_sync"], step=step))
     monkeypatch.setattr(runtime, "SLICE_S", slice_s)
-    enqueue(world)
-    enqueue(world)
+    enqueue(system)
+    enqueue(system)
 
     for _ in range(10):
-        world.run_jobs()
+        system.run_jobs()
 
     assert steps == [(0, 0), (1, 1), (2, 2)] * 2
-    assert [row.state for row in world.rows(JOBS)] == ["done"]
+    assert [row.state for row in system.rows(JOBS)] == ["done"]
 
 
-def test_a_step_that_waits_leaves_the_job_due_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = world.module("jobs.runtime")
-    waits = replace(runtime.HANDLERS["settings_sync"], step=lambda _job: world.module("sync.job_queue").wait(90.0))
+def test_a_step_that_waits_leaves_the_job_due_later(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = system.module("jobs.runtime")
+    waits = replace(runtime.HANDLERS["settings_sync"], step=lambda _job: system.module("sync.job_queue").wait(90.0))
     monkeypatch.setitem(runtime.HANDLERS, "settings_sync", waits)
-    enqueue(world)
+    enqueue(system)
 
-    world.run_jobs()
+    system.run_jobs()
 
-    [row] = world.rows("SELECT state, attempts, extract(epoch FROM due_at - now())::int AS wait_s FROM jobs")
+    [row] = system.rows("SELECT state, attempts, extract(epoch FROM due_at - now())::int AS wait_s FROM jobs")
     assert (row.state, row.attempts) == ("due", 0)
     assert 80 <= row.wait_s <= 90
 
@@ -309,39 +309,41 @@ def act(name: str, job_id: int = 1) -> bool:
     return done
 
 
-def test_a_paused_job_is_run_by_nobody_until_it_is_resumed_and_costs_no_attempts(world: World, sent: list[Any]) -> None:
-    enqueue(world)
-    world.change_rows("UPDATE jobs SET attempts = 5")
+def test_a_paused_job_is_run_by_nobody_until_it_is_resumed_and_costs_no_attempts(
+    system: SyncSystem, sent: list[Any]
+) -> None:
+    enqueue(system)
+    system.change_rows("UPDATE jobs SET attempts = 5")
     assert act("pause")
 
-    world.module("sync.job_queue").dispatch()
-    world.module("tasks.control").sweep()
-    assert world.module("jobs.runtime").run_job(1, None) is False
+    system.module("sync.job_queue").dispatch()
+    system.module("tasks.control").sweep()
+    assert system.module("jobs.runtime").run_job(1, None) is False
     assert (sent, claim()) == ([], None)
-    assert [(row.state, row.attempts) for row in world.rows(JOBS)] == [("paused", 0)]
+    assert [(row.state, row.attempts) for row in system.rows(JOBS)] == [("paused", 0)]
 
     assert act("resume")
-    world.module("sync.job_queue").dispatch()
+    system.module("sync.job_queue").dispatch()
     assert (len(sent), claim() is not None) == (1, True)
 
 
-def test_a_worker_that_is_killed_in_a_paused_job_changes_nothing(world: World, sent: list[Any]) -> None:
+def test_a_worker_that_is_killed_in_a_paused_job_changes_nothing(system: SyncSystem, sent: list[Any]) -> None:
     """Its lease ends while the job is paused; neither the sweep nor a late write of the worker changes the row."""
-    enqueue(world, secret="canary")
+    enqueue(system, secret="canary")
     killed = claim(lease_s=0.0)
     assert killed is not None
     assert act("pause")
-    before = world.rows("SELECT * FROM jobs")
+    before = system.rows("SELECT * FROM jobs")
 
-    world.module("sync.job_queue").dispatch()
-    world.module("tasks.control").sweep()
+    system.module("sync.job_queue").dispatch()
+    system.module("tasks.control").sweep()
     for write in (jobs.hold, jobs.end, jobs.checkpoint):
         with pytest.raises(LostLease), transaction() as session:
             write(session, killed)  # type: ignore[operator]
     with transaction() as session:
         assert not jobs.extend_lease(session, killed, 1_000)
 
-    assert (world.rows("SELECT * FROM jobs"), sent) == (before, [])
+    assert (system.rows("SELECT * FROM jobs"), sent) == (before, [])
     assert act("resume")
     with pytest.raises(LostLease), transaction() as session:
         jobs.hold(session, killed)
@@ -349,39 +351,39 @@ def test_a_worker_that_is_killed_in_a_paused_job_changes_nothing(world: World, s
 
 @pytest.mark.parametrize(("name", "state"), [("pause", "paused"), ("abort", "aborted")])
 def test_a_worker_stops_before_its_next_step_when_a_person_takes_the_job(
-    world: World, monkeypatch: pytest.MonkeyPatch, name: str, state: str
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch, name: str, state: str
 ) -> None:
-    runtime, steps = world.module("jobs.runtime"), []
+    runtime, steps = system.module("jobs.runtime"), []
 
     def step(_job: Any) -> Any:
         steps.append(act(name))
-        return world.module("sync.job_queue").CONTINUE
+        return system.module("sync.job_queue").CONTINUE
 
     monkeypatch.setitem(runtime.HANDLERS, "settings_sync", replace(runtime.HANDLERS["settings_sync"], step=step))
-    enqueue(world)
-    world.run_jobs()
+    enqueue(system)
+    system.run_jobs()
 
     assert steps == [True]
-    assert [(row.state, row.attempts) for row in world.rows(JOBS)] == [(state, 0)]
-    assert world.rows("SELECT 1 FROM failures") == []
+    assert [(row.state, row.attempts) for row in system.rows(JOBS)] == [(state, 0)]
+    assert system.rows("SELECT 1 FROM failures") == []
 
 
-def test_a_request_joins_the_job_that_is_paused(world: World) -> None:
-    enqueue(world)
+def test_a_request_joins_the_job_that_is_paused(system: SyncSystem) -> None:
+    enqueue(system)
     assert act("pause")
 
-    enqueue(world)
+    enqueue(system)
 
-    [row] = world.rows("SELECT state, requested FROM jobs")
+    [row] = system.rows("SELECT state, requested FROM jobs")
     assert (row.state, row.requested) == ("paused", 2)
 
 
-def test_an_aborted_job_forgets_its_secret_and_its_key_is_free(world: World) -> None:
-    enqueue(world, secret="canary")
+def test_an_aborted_job_forgets_its_secret_and_its_key_is_free(system: SyncSystem) -> None:
+    enqueue(system, secret="canary")
     assert act("abort")
     assert (act("abort"), act("pause"), act("resume")) == (False, False, False)
 
-    enqueue(world)
+    enqueue(system)
 
-    rows = world.rows("SELECT state, secret IS NULL AS is_empty, ended_at IS NULL AS is_open FROM jobs ORDER BY id")
+    rows = system.rows("SELECT state, secret IS NULL AS is_empty, ended_at IS NULL AS is_open FROM jobs ORDER BY id")
     assert [tuple(row) for row in rows] == [("aborted", True, False), ("due", True, True)]

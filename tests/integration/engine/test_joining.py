@@ -11,26 +11,26 @@ from sqlalchemy.orm import Session
 from db import joining
 from db.joining import Join
 from db.session import engine, transaction
-from tests.world import World
+from tests.system import SyncSystem
 
 ANN = "a" * 24
 PATIENCE_S = 30.0
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO id_mappings AS m%'"
 
 
-def test_a_join_takes_the_place_of_an_intent_of_the_same_moment(world: World) -> None:
+def test_a_join_takes_the_place_of_an_intent_of_the_same_moment(system: SyncSystem) -> None:
     lost: list[list[Join] | Exception] = []
 
     def join() -> None:
         try:
             with transaction() as session:
                 found = Join(hull_id=ANN, pipedrive_id=7, matched_by="email")
-                lost.append(joining.join(session, world.connector_key, "person", [found]))
+                lost.append(joining.join(session, system.connector_key, "person", [found]))
         except Exception as error:  # noqa: BLE001 - the test tells
             lost.append(error)
 
     with Session(engine()) as other:
-        assert joining.write_intents(other, world.connector_key, "person", [ANN])[ANN].is_new
+        assert joining.write_intents(other, system.connector_key, "person", [ANN])[ANN].is_new
         worker = threading.Thread(target=join)
         worker.start()
         until = time.monotonic() + PATIENCE_S
@@ -42,5 +42,5 @@ def test_a_join_takes_the_place_of_an_intent_of_the_same_moment(world: World) ->
     worker.join(PATIENCE_S)
 
     assert lost == [[]]
-    rows = world.rows("SELECT hull_id, pipedrive_id, state FROM id_mappings")
+    rows = system.rows("SELECT hull_id, pipedrive_id, state FROM id_mappings")
     assert [tuple(row) for row in rows] == [(ANN, 7, "full")]

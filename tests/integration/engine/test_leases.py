@@ -20,7 +20,7 @@ from tests.deliveries import deliver, listen, notify
 from tests.integration.engine.tables import differences, everything
 from tests.journeys.people import age, fill
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 Due = tuple[int, str, str]
 
@@ -31,15 +31,15 @@ def claim(batch_id: int, stage: str, lease_s: float = 30.0) -> batches.ClaimedBa
 
 
 @pytest.fixture
-def batch(world: World) -> int:
+def batch(system: SyncSystem) -> int:
     """A batch that is ready for extract."""
-    world.start(Entity.PERSON)
-    due = world.due()
+    system.start(Entity.PERSON)
+    due = system.due()
     assert due is not None
     return due[0]
 
 
-def test_a_batch_is_claimed_by_one(world: World, batch: int) -> None:
+def test_a_batch_is_claimed_by_one(system: SyncSystem, batch: int) -> None:
     first, second = claim(batch, "extract"), claim(batch, "extract")
 
     assert first is not None
@@ -47,28 +47,28 @@ def test_a_batch_is_claimed_by_one(world: World, batch: int) -> None:
     assert first.attempts == 1
 
 
-def test_a_batch_at_another_stage_is_not_there(world: World, batch: int) -> None:
+def test_a_batch_at_another_stage_is_not_there(system: SyncSystem, batch: int) -> None:
     assert claim(batch, "transform") is None
     assert claim(batch, "load") is None
     assert claim(999, "extract") is None
 
 
-def test_a_batch_that_is_not_due_is_not_there(world: World, batch: int) -> None:
-    world.change_rows("UPDATE batches SET due_at = now() + interval '1 s'")
+def test_a_batch_that_is_not_due_is_not_there(system: SyncSystem, batch: int) -> None:
+    system.change_rows("UPDATE batches SET due_at = now() + interval '1 s'")
 
     assert claim(batch, "extract") is None
 
 
 @pytest.mark.parametrize("state", ["waiting", "done", "failed", "cancelled"])
-def test_a_batch_that_is_not_ready_is_not_there(world: World, batch: int, state: str) -> None:
-    world.change_rows("UPDATE batches SET state = :state", state=state)
+def test_a_batch_that_is_not_ready_is_not_there(system: SyncSystem, batch: int, state: str) -> None:
+    system.change_rows("UPDATE batches SET state = :state", state=state)
 
     assert claim(batch, "extract") is None
 
 
-def test_a_lease_that_ran_out_is_taken_over_with_another_token(world: World, batch: int) -> None:
+def test_a_lease_that_ran_out_is_taken_over_with_another_token(system: SyncSystem, batch: int) -> None:
     first = claim(batch, "extract")
-    world.lose_workers()
+    system.lose_workers()
     second = claim(batch, "extract")
 
     assert first is not None
@@ -80,9 +80,9 @@ def test_a_lease_that_ran_out_is_taken_over_with_another_token(world: World, bat
         batches.hold(session, first)
 
 
-def test_who_lost_the_lease_cannot_extend_it(world: World, batch: int) -> None:
+def test_who_lost_the_lease_cannot_extend_it(system: SyncSystem, batch: int) -> None:
     first = claim(batch, "extract")
-    world.lose_workers()
+    system.lose_workers()
     second = claim(batch, "extract", lease_s=100)
     assert first is not None
     assert second is not None
@@ -90,7 +90,7 @@ def test_who_lost_the_lease_cannot_extend_it(world: World, batch: int) -> None:
     with transaction() as session:
         batches.extend_lease(session, first, 10_000)
 
-    (row,) = world.rows("SELECT extract(epoch FROM lease_until - now()) AS left FROM batches WHERE id = :id", id=batch)
+    (row,) = system.rows("SELECT extract(epoch FROM lease_until - now()) AS left FROM batches WHERE id = :id", id=batch)
     assert row.left <= 100
 
 
@@ -111,19 +111,19 @@ class Beats(Event):
 
 
 def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
-    world: World, batch: int, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease, beats = world.module("sync.stage"), Beats()
+    lease, beats = system.module("sync.stage"), Beats()
     monkeypatch.setattr(lease, "Event", lambda: beats)
     claimed = claim(batch, "extract", lease_s=30.0)
     assert claimed is not None
-    world.lose_workers()
+    system.lose_workers()
 
     with lease.lease_kept(
         lambda session, lease_s: batches.extend_lease(session, claimed, lease_s), began=time.monotonic()
     ):
         assert beats.extended.wait(10)
-        (row,) = world.rows("SELECT lease_until > now() AS kept FROM batches WHERE id = :id", id=batch)
+        (row,) = system.rows("SELECT lease_until > now() AS kept FROM batches WHERE id = :id", id=batch)
     for keeper in [thread for thread in enumerate_threads() if thread.name == "lease"]:
         keeper.join(10)
 
@@ -134,32 +134,32 @@ def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
 # --- every stage, of every kind of batch -----------------------------------------------------------------------------
 
 
-def a_page(world: World) -> None:
-    fill(world, persons=60, organizations=5)
-    age(world)
-    world.start(Entity.PERSON)
+def a_page(system: SyncSystem) -> None:
+    fill(system, persons=60, organizations=5)
+    age(system)
+    system.start(Entity.PERSON)
 
 
-def a_live_batch(world: World) -> None:
-    fill(world, persons=5, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    said = listen(world)
+def a_live_batch(system: SyncSystem) -> None:
+    fill(system, persons=5, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    said = listen(system)
     for number in (1, 2):
-        world.company.edit_person(number, name=f"Edited {number}")
-    deliver(world, *said)
-    world.module("sync.changes.dispatch").dispatch_changes()
+        system.company.edit_person(number, name=f"Edited {number}")
+    deliver(system, *said)
+    system.module("sync.changes.dispatch").dispatch_changes()
 
 
-def an_outgoing_batch(world: World) -> None:
-    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    fill(world, persons=3, organizations=0)
-    age(world)
-    world.fetch(Entity.PERSON)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
-    users = world.users()
-    notify(world, *[{"user": {**users[number], "nickname": f"New {number}"}, "segments": []} for number in (1, 2, 3)])
-    world.module("sync.changes.dispatch").dispatch_changes()
+def an_outgoing_batch(system: SyncSystem) -> None:
+    system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    fill(system, persons=3, organizations=0)
+    age(system)
+    system.fetch(Entity.PERSON)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
+    users = system.users()
+    notify(system, *[{"user": {**users[number], "nickname": f"New {number}"}, "segments": []} for number in (1, 2, 3)])
+    system.module("sync.changes.dispatch").dispatch_changes()
 
 
 KINDS = [
@@ -167,47 +167,49 @@ KINDS = [
 ]
 
 
-def bring_to(world: World, stage: str) -> Due:
+def bring_to(system: SyncSystem, stage: str) -> Due:
     """Work until a batch stands before this stage."""
-    while (due := world.due()) is not None:
+    while (due := system.due()) is not None:
         if due[2] == stage:
             return due
-        world.step(*due)
+        system.step(*due)
     raise AssertionError(f"nothing comes to {stage}")
 
 
 @pytest.mark.parametrize(("kind", "stage"), KINDS)
-def test_a_stage_run_twice_changes_nothing(world: World, kind: Callable[[World], None], stage: str) -> None:
-    kind(world)
-    due = bring_to(world, stage)
-    world.step(*due)
-    before, said = everything(), world.hull.received.count
+def test_a_stage_run_twice_changes_nothing(system: SyncSystem, kind: Callable[[SyncSystem], None], stage: str) -> None:
+    kind(system)
+    due = bring_to(system, stage)
+    system.step(*due)
+    before, said = everything(), system.hull.received.count
 
-    world.step(*due)
+    system.step(*due)
 
     assert differences(before, everything()) == {}
-    assert world.hull.received.count == said
+    assert system.hull.received.count == said
 
 
 @pytest.mark.parametrize(("kind", "stage"), KINDS)
-def test_a_stage_whose_batch_is_elsewhere_does_nothing(world: World, kind: Callable[[World], None], stage: str) -> None:
-    kind(world)
-    due = bring_to(world, stage)
+def test_a_stage_whose_batch_is_elsewhere_does_nothing(
+    system: SyncSystem, kind: Callable[[SyncSystem], None], stage: str
+) -> None:
+    kind(system)
+    due = bring_to(system, stage)
     before = everything()
 
     for other in {"extract", "transform", "load"} - {stage}:
-        world.step(due[0], due[1], other)
+        system.step(due[0], due[1], other)
 
     assert differences(before, everything()) == {}
 
 
 @pytest.mark.parametrize(("kind", "stage"), KINDS)
 def test_a_zombie_writes_nothing_at_any_stage(
-    world: World, kind: Callable[[World], None], stage: str, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, kind: Callable[[SyncSystem], None], stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frozen before its last transaction; another worker has done the stage meanwhile, and the next ones too."""
-    kind(world)
-    due = bring_to(world, stage)
+    kind(system)
+    due = bring_to(system, stage)
     real, frozen = batches.hold, []
     left: list[Any] = []
     holds_before_the_last = 1 if (due[1], stage) == ("incoming", "load") else 0
@@ -215,44 +217,46 @@ def test_a_zombie_writes_nothing_at_any_stage(
     def hold(session: Any, batch: batches.ClaimedBatch) -> None:
         frozen.append(batch)
         if len(frozen) == 1 + holds_before_the_last:
-            world.lose_workers()
-            world.step(*due)
+            system.lose_workers()
+            system.step(*due)
             left.append(everything())
         real(session, batch)
 
     monkeypatch.setattr(batches, "hold", hold)
     with written() as lines:
-        world.step(*due)
+        system.step(*due)
 
     assert differences(left[0], everything()) == {}
     assert [line["stage"] for line in lines if line["event"] == "batch.lease_lost"] == [stage]
 
 
-def test_a_zombie_that_fails_leaves_the_new_owner_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zombie_that_fails_leaves_the_new_owner_alone(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lost its lease, and then its work went wrong too: neither a retry nor a failure may be written."""
-    a_page(world)
-    due = bring_to(world, "transform")
-    incoming = world.module("tasks.incoming")
+    a_page(system)
+    due = bring_to(system, "transform")
+    incoming = system.module("tasks.incoming")
 
     def break_down(*_args: Any) -> Any:
-        world.lose_workers()
+        system.lose_workers()
         assert claim(due[0], "transform") is not None
         raise ValueError("canary value")
 
     monkeypatch.setattr(incoming, "transform_batch", break_down)
     with written() as lines:
-        world.step(*due)
+        system.step(*due)
 
-    (row,) = world.rows("SELECT state, attempts FROM batches WHERE id = :id", id=due[0])
+    (row,) = system.rows("SELECT state, attempts FROM batches WHERE id = :id", id=due[0])
     assert (row.state, row.attempts) == ("running", 2)
-    assert world.rows("SELECT 1 FROM failures") == []
+    assert system.rows("SELECT 1 FROM failures") == []
     assert "canary value" not in str(lines)
 
 
-def test_an_error_that_cannot_be_settled_is_left_to_the_lease(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_cannot_be_settled_is_left_to_the_lease(
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The database goes away in the middle: nothing is written down, and nothing of the record is said."""
-    a_page(world)
-    due = bring_to(world, "transform")
+    a_page(system)
+    due = bring_to(system, "transform")
 
     def break_down(*_args: Any) -> Any:
         raise ValueError("canary value")
@@ -261,19 +265,19 @@ def test_an_error_that_cannot_be_settled_is_left_to_the_lease(world: World, monk
         raise OperationalError("SELECT 1", {}, Exception("gone away"))
 
     with monkeypatch.context() as patch, written() as lines:
-        patch.setattr(world.module("tasks.incoming"), "transform_batch", break_down)
-        patch.setattr(world.module("sync.stage").failures, "keep_failures", away)
-        world.step(*due)
-    (row,) = world.rows("SELECT state FROM batches WHERE id = :id", id=due[0])
-    world.lose_workers()
-    world.work()
+        patch.setattr(system.module("tasks.incoming"), "transform_batch", break_down)
+        patch.setattr(system.module("sync.stage").failures, "keep_failures", away)
+        system.step(*due)
+    (row,) = system.rows("SELECT state FROM batches WHERE id = :id", id=due[0])
+    system.lose_workers()
+    system.work()
 
     assert row.state == "running"
     assert [(line["event"], line["reason"]) for line in lines if line["log_level"] == "error"] == [
         ("batch.not_settled", "database_unavailable")
     ]
     assert "canary value" not in str(lines)
-    assert len(world.users()) == 60
+    assert len(system.users()) == 60
 
 
 class Turns:
@@ -294,10 +298,10 @@ class Turns:
 
 
 def keep_for(
-    world: World, monkeypatch: pytest.MonkeyPatch, turns: int, extend: Callable[..., bool]
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch, turns: int, extend: Callable[..., bool]
 ) -> tuple[Turns, Any]:
     """Let the keeper have its turns, then end the work; returns the turns and the lease."""
-    room, given = world.module("sync.stage"), Turns(turns)
+    room, given = system.module("sync.stage"), Turns(turns)
     monkeypatch.setattr(room, "Event", lambda: given)
     with room.lease_kept(extend, began=time.monotonic() - 25) as lease:
         while len(given.waited) <= turns and any(each.name == "lease" for each in enumerate_threads()):
@@ -306,7 +310,7 @@ def keep_for(
 
 
 @pytest.mark.parametrize("error", [PoolTimeout(), RuntimeError("whatever"), OperationalError("", {}, Exception())])
-def test_no_error_ends_the_keeper(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_no_error_ends_the_keeper(system: SyncSystem, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     errors = [error]
 
     def extend(_session: Any, _lease_s: float) -> bool:
@@ -314,21 +318,23 @@ def test_no_error_ends_the_keeper(world: World, monkeypatch: pytest.MonkeyPatch,
             raise errors.pop()
         return True
 
-    turns, lease = keep_for(world, monkeypatch, 2, extend)
+    turns, lease = keep_for(system, monkeypatch, 2, extend)
 
     assert turns.waited == [10.0, 1.0, 10.0]
     assert lease.write_deadline_s(60.0) == pytest.approx(30.0, abs=5.0)
 
 
 def test_a_worker_whose_batch_went_to_another_writes_nothing_more(
-    world: World, batch: int, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = claim(batch, "extract")
     assert claimed is not None
-    world.lose_workers()
+    system.lose_workers()
     assert claim(batch, "extract") is not None
 
-    _, lease = keep_for(world, monkeypatch, 1, lambda session, lease_s: batches.extend_lease(session, claimed, lease_s))
+    _, lease = keep_for(
+        system, monkeypatch, 1, lambda session, lease_s: batches.extend_lease(session, claimed, lease_s)
+    )
 
     with pytest.raises(LostLease):
         lease.write_deadline_s(1.0)

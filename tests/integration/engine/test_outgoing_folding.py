@@ -18,7 +18,7 @@ from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
 from tests.integration.engine.test_folding import BEHIND_ME, PATIENCE
-from tests.world import World
+from tests.system import SyncSystem
 
 S1 = {"id": "s1", "name": "One"}
 
@@ -28,14 +28,14 @@ def message(name: str, second: int = 0, *, of: str = "u1", **changes: Any) -> di
     return {"user": {"id": of, "name": name, "indexed_at": at}, "segments": [S1], "changes": changes}
 
 
-def fold(world: World, *, expected: bool = False) -> None:
+def fold(system: SyncSystem, *, expected: bool = False) -> None:
     with transaction() as session:
-        assert world.module("sync.changes.dispatch").coalesce_deliveries(session) is expected
+        assert system.module("sync.changes.dispatch").coalesce_deliveries(session) is expected
 
 
-def waiting(world: World) -> dict[tuple[str, str], tuple[int, str, Any]]:
+def waiting(system: SyncSystem) -> dict[tuple[str, str], tuple[int, str, Any]]:
     """(entity, Hull id) → (revision, cause, message)."""
-    rows = world.rows("SELECT entity, record_id, revision, cause, payload FROM changes WHERE direction = 'outgoing'")
+    rows = system.rows("SELECT entity, record_id, revision, cause, payload FROM changes WHERE direction = 'outgoing'")
     return {(row.entity, row.record_id): (row.revision, row.cause, orjson.loads(bytes(row.payload))) for row in rows}
 
 
@@ -54,83 +54,83 @@ def statements() -> Iterator[list[str]]:
         event.remove(engine(), "before_cursor_execute", note)
 
 
-def test_messages_of_one_notification_about_one_user_are_one_change(world: World) -> None:
+def test_messages_of_one_notification_about_one_user_are_one_change(system: SyncSystem) -> None:
     notify(
-        world,
+        system,
         message("Second", 2, user={"plan": ["pro", "max"]}, segments={"entered": [S1]}),
         message("Other", of="u2"),
         message("First", 1, user={"plan": ["free", "pro"]}),
     )
-    fold(world)
+    fold(system)
 
-    found = waiting(world)
+    found = waiting(system)
     assert set(found) == {("person", "u1"), ("person", "u2")}
     revision, cause, said = found["person", "u1"]
     assert (revision, cause, said["user"]["name"]) == (1, "notification", "Second")
     assert said["changes"] == {"user": {"plan": ["free", "max"]}, "segments": {"entered": [S1], "left": []}}
 
 
-def test_what_waits_is_folded_with_what_comes(world: World) -> None:
-    notify(world, message("Old", 1, user={"plan": ["free", "pro"]}), is_export=True, key="n1")
-    fold(world)
-    notify(world, message("New", 2, user={"plan": ["pro", "max"], "age": [1, 2]}), key="n2")
-    fold(world)
+def test_what_waits_is_folded_with_what_comes(system: SyncSystem) -> None:
+    notify(system, message("Old", 1, user={"plan": ["free", "pro"]}), is_export=True, key="n1")
+    fold(system)
+    notify(system, message("New", 2, user={"plan": ["pro", "max"], "age": [1, 2]}), key="n2")
+    fold(system)
 
-    revision, _, said = waiting(world)["person", "u1"]
+    revision, _, said = waiting(system)["person", "u1"]
     assert (revision, said["user"]["name"], said["is_export"]) == (2, "New", True)
     assert said["changes"]["user"] == {"plan": ["free", "max"], "age": [1, 2]}
 
 
-def test_an_older_report_that_comes_late_does_not_win(world: World) -> None:
+def test_an_older_report_that_comes_late_does_not_win(system: SyncSystem) -> None:
     for key, name, second in (("n1", "New", 9), ("n2", "Old", 1)):
-        notify(world, message(name, second), key=key)
-        fold(world)
+        notify(system, message(name, second), key=key)
+        fold(system)
 
-    assert waiting(world)["person", "u1"][2]["user"]["name"] == "New"
+    assert waiting(system)["person", "u1"][2]["user"]["name"] == "New"
 
 
-def test_a_payload_that_waits_and_is_no_message_gives_way(world: World) -> None:
+def test_a_payload_that_waits_and_is_no_message_gives_way(system: SyncSystem) -> None:
     for number, payload in enumerate((b"not json", b"[]", None)):
-        world.change_rows("DELETE FROM changes")
-        notify(world, message("Old"), key=f"a{number}")
-        fold(world)
-        world.change_rows("UPDATE changes SET payload = :payload", payload=payload)
-        notify(world, message("New"), key=f"b{number}")
-        fold(world)
+        system.change_rows("DELETE FROM changes")
+        notify(system, message("Old"), key=f"a{number}")
+        fold(system)
+        system.change_rows("UPDATE changes SET payload = :payload", payload=payload)
+        notify(system, message("New"), key=f"b{number}")
+        fold(system)
 
-        assert waiting(world)["person", "u1"][2]["user"]["name"] == "New"
+        assert waiting(system)["person", "u1"][2]["user"]["name"] == "New"
 
 
-def test_a_change_that_a_batch_holds_moves_on_and_stays_with_it(world: World) -> None:
-    notify(world, message("Old"), key="n1")
-    world.module("sync.changes.dispatch").dispatch_changes()
-    notify(world, message("New", 1), key="n2")
-    fold(world)
+def test_a_change_that_a_batch_holds_moves_on_and_stays_with_it(system: SyncSystem) -> None:
+    notify(system, message("Old"), key="n1")
+    system.module("sync.changes.dispatch").dispatch_changes()
+    notify(system, message("New", 1), key="n2")
+    fold(system)
 
-    (row,) = world.rows("SELECT batch_id IS NOT NULL AS held, claimed_revision, revision FROM changes")
+    (row,) = system.rows("SELECT batch_id IS NOT NULL AS held, claimed_revision, revision FROM changes")
     assert tuple(row) == (True, 1, 2)
-    world.change_rows("UPDATE batches SET state = 'failed' WHERE direction = 'outgoing'")
-    notify(world, message("Newer", 2), key="n3")
-    fold(world)
-    (row,) = world.rows("SELECT batch_id, revision FROM changes")
+    system.change_rows("UPDATE batches SET state = 'failed' WHERE direction = 'outgoing'")
+    notify(system, message("Newer", 2), key="n3")
+    fold(system)
+    (row,) = system.rows("SELECT batch_id, revision FROM changes")
     assert tuple(row) == (None, 3)
 
 
-def test_a_thousand_messages_are_a_handful_of_statements(world: World) -> None:
-    world.change_settings(link_users_in_service=True)
+def test_a_thousand_messages_are_a_handful_of_statements(system: SyncSystem) -> None:
+    system.change_settings(link_users_in_service=True)
     counts = []
     for key in ("n1", "n2"):
         said = [
             {**message(f"{key} {n}", of=f"u{n}"), "account": {"id": f"a{n % 50}"}, "account_segments": []}
             for n in range(1_000)
         ]
-        notify(world, *said, key=key)
+        notify(system, *said, key=key)
         with statements() as sent:
-            fold(world)
+            fold(system)
         counts.append(len(sent))
 
     assert max(counts) <= 14, counts
-    found = waiting(world)
+    found = waiting(system)
     assert len(found) == 1_050
     assert {revision for revision, _, _ in found.values()} == {2}
     assert found["person", "u999"][2]["user"]["name"] == "n2 999"
@@ -144,38 +144,38 @@ BAD = [None, {"user": {"id": ""}}, {"user": {"name": "nobody"}}, {"user": ["id"]
     [{"a": {"b": [1]}}, "x" * 1_000_000, "a\x00b", "half \ud800", 2**70, 1e400, [[]] * 10],
     ids=lambda v: str(v)[:8],
 )
-def test_strange_values_travel_and_messages_about_nobody_leave_an_event(world: World, odd: Any) -> None:
+def test_strange_values_travel_and_messages_about_nobody_leave_an_event(system: SyncSystem, odd: Any) -> None:
     said = [message("One"), *BAD, {**message("Odd", of="u2"), "odd": odd}, message("Three", of="u3")]
     said[-2]["user"]["odd"] = said[-2]["changes"] = odd
     body = {"channel": "user:update", "messages": said}
     with transaction() as session:
-        deliveries.keep_delivery(session, world.connector_key, "hull", "odd", json.dumps(body).encode())
-    fold(world)
-    notify(world, message("Again", 1), message("Odd again", 1, of="u2"), message("Three", of="u3"))
-    fold(world)
+        deliveries.keep_delivery(session, system.connector_key, "hull", "odd", json.dumps(body).encode())
+    fold(system)
+    notify(system, message("Again", 1), message("Odd again", 1, of="u2"), message("Three", of="u3"))
+    fold(system)
 
-    found = waiting(world)
+    found = waiting(system)
     names = {key[1]: said["user"]["name"] for key, (_, _, said) in found.items()}
     assert names == {"u1": "Again", "u2": "Odd again", "u3": "Three"}
-    told = [each for each in world.events() if each[0] == "outgoing.user.error"]
+    told = [each for each in system.events() if each[0] == "outgoing.user.error"]
     assert told == [("outgoing.user.error", "no_hull_id", None)] * len(BAD)
-    (first, _) = world.rows("SELECT state, reason FROM deliveries ORDER BY id")
+    (first, _) = system.rows("SELECT state, reason FROM deliveries ORDER BY id")
     assert tuple(first) == ("folded", "no_hull_id")
 
 
-def test_what_nests_too_deeply_stays_behind_alone(world: World) -> None:
+def test_what_nests_too_deeply_stays_behind_alone(system: SyncSystem) -> None:
     deep: Any = "bottom"
     for _ in range(200):
         deep = [deep]
-    notify(world, message("One"), {**message("Deep", of="u2"), "events": deep}, message("Three", of="u3"))
-    fold(world)
+    notify(system, message("One"), {**message("Deep", of="u2"), "events": deep}, message("Three", of="u3"))
+    fold(system)
 
-    assert {record for _, record in waiting(world)} == {"u1", "u3"}
-    assert ("outgoing.user.error", "nested_too_deeply", None) in world.events()
+    assert {record for _, record in waiting(system)} == {"u1", "u3"}
+    assert ("outgoing.user.error", "nested_too_deeply", None) in system.events()
 
 
-def test_a_defect_of_ours_stops_no_more_than_one_delivery(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = world.module("sync.changes.outgoing_changes")
+def test_a_defect_of_ours_stops_no_more_than_one_delivery(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = system.module("sync.changes.outgoing_changes")
     real = room.fold_messages
 
     def stumble(earlier: Any, later: Any) -> Any:
@@ -184,39 +184,39 @@ def test_a_defect_of_ours_stops_no_more_than_one_delivery(world: World, monkeypa
         return real(earlier, later)
 
     monkeypatch.setattr(room, "fold_messages", stumble)
-    notify(world, message("One"), key="n1")
-    notify(world, message("Two", of="u2"), message("Two", of="u2"), key="n2")
-    notify(world, message("Three", of="u3"), key="n3")
-    fold(world)
+    notify(system, message("One"), key="n1")
+    notify(system, message("Two", of="u2"), message("Two", of="u2"), key="n2")
+    notify(system, message("Three", of="u3"), key="n3")
+    fold(system)
 
-    assert {record for _, record in waiting(world)} == {"u1", "u3"}
-    states = [tuple(row) for row in world.rows("SELECT state, reason FROM deliveries ORDER BY id")]
+    assert {record for _, record in waiting(system)} == {"u1", "u3"}
+    states = [tuple(row) for row in system.rows("SELECT state, reason FROM deliveries ORDER BY id")]
     assert states == [("folded", None), ("refused", "internal_error"), ("folded", None)]
 
 
-def test_large_deliveries_are_taken_a_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.module("sync.changes.dispatch"), "BYTES_AT_ONCE", 5_000)
-    monkeypatch.setattr(world.module("sync.changes.outgoing_changes"), "BYTES_AT_ONCE", 300)
+def test_large_deliveries_are_taken_a_few_at_a_time(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system.module("sync.changes.dispatch"), "BYTES_AT_ONCE", 5_000)
+    monkeypatch.setattr(system.module("sync.changes.outgoing_changes"), "BYTES_AT_ONCE", 300)
     for n in range(4):
-        notify(world, *[message("x" * 1_000, of=f"u{n}{each}") for each in range(3)], key=f"n{n}")
+        notify(system, *[message("x" * 1_000, of=f"u{n}{each}") for each in range(3)], key=f"n{n}")
 
-    fold(world, expected=True)
-    first = len(waiting(world))
-    world.module("sync.changes.dispatch").dispatch_changes()
+    fold(system, expected=True)
+    first = len(waiting(system))
+    system.module("sync.changes.dispatch").dispatch_changes()
 
     assert first == 6
-    assert len(waiting(world)) == 12
+    assert len(waiting(system)) == 12
 
 
-def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(world: World) -> None:
-    notify(world, message("b", 1, of="u2", user={"x": [1, 2]}), message("a", 1, of="u1", user={"x": [1, 2]}), key="n1")
-    notify(world, message("A", 2, of="u1", user={"y": [1, 2]}), message("B", 2, of="u2", user={"y": [1, 2]}), key="n2")
+def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(system: SyncSystem) -> None:
+    notify(system, message("b", 1, of="u2", user={"x": [1, 2]}), message("a", 1, of="u1", user={"x": [1, 2]}), key="n1")
+    notify(system, message("A", 2, of="u1", user={"y": [1, 2]}), message("B", 2, of="u2", user={"y": [1, 2]}), key="n2")
 
     def fold_the_other() -> None:
         with transaction() as session:
-            world.module("sync.changes.dispatch").coalesce_deliveries(session)
+            system.module("sync.changes.dispatch").coalesce_deliveries(session)
 
-    folding = world.module("sync.changes.dispatch")
+    folding = system.module("sync.changes.dispatch")
     other = Thread(target=fold_the_other)
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
@@ -230,23 +230,23 @@ def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(world: World) ->
                 break
     other.join()
 
-    found = waiting(world)
+    found = waiting(system)
     assert {record: (revision, said["changes"]["user"]) for (_, record), (revision, _, said) in found.items()} == {
         record: (2, {"x": [1, 2], "y": [1, 2]}) for record in ("u1", "u2")
     }
     assert found["person", "u1"][2]["user"]["name"] == "A"
 
 
-def test_an_export_from_elsewhere_folds_its_messages_the_same_way(world: World) -> None:
-    notify(world, message("Waiting", 1, user={"plan": [1, 2]}))
-    fold(world)
+def test_an_export_from_elsewhere_folds_its_messages_the_same_way(system: SyncSystem) -> None:
+    notify(system, message("Waiting", 1, user={"plan": [1, 2]}))
+    fold(system)
     said = [{"user": {"id": "u1", "name": "Sent"}}, {"user": {}}, {"user": {"id": "u2"}, "is_export": False}]
     with transaction() as session:
-        folded = world.module("sync.changes.outgoing_changes").coalesce_messages(
-            session, world.connector_key, Entity.PERSON, iter(said), cause="batch", is_export=True, rank=2**45
+        folded = system.module("sync.changes.outgoing_changes").coalesce_messages(
+            session, system.connector_key, Entity.PERSON, iter(said), cause="batch", is_export=True, rank=2**45
         )
 
-    found = waiting(world)
+    found = waiting(system)
     assert folded == 2
     assert found["person", "u1"][2] == {
         "user": {"id": "u1", "name": "Sent"},
@@ -255,23 +255,23 @@ def test_an_export_from_elsewhere_folds_its_messages_the_same_way(world: World) 
         "is_export": True,
     }
     assert found["person", "u2"] == (1, "batch", {"user": {"id": "u2"}, "is_export": True})
-    assert ("outgoing.user.error", "no_hull_id", None) in world.events()
+    assert ("outgoing.user.error", "no_hull_id", None) in system.events()
 
 
 class TestAccountsOfUsers:
     @pytest.fixture(autouse=True)
-    def linking(self, world: World) -> None:
-        world.change_settings(link_users_in_service=True, synchronized_account_segments=["big"])
+    def linking(self, system: SyncSystem) -> None:
+        system.change_settings(link_users_in_service=True, synchronized_account_segments=["big"])
 
-    def tell(self, world: World, *, account: Any, segments: Any = ("big",), of: str = "u1", **more: Any) -> None:
+    def tell(self, system: SyncSystem, *, account: Any, segments: Any = ("big",), of: str = "u1", **more: Any) -> None:
         listed = {} if segments is None else {"account_segments": [{"id": each} for each in segments]}
-        notify(world, {**message("Ada", of=of), "account": account, **listed}, key=f"{of}{account}", **more)
-        fold(world)
+        notify(system, {**message("Ada", of=of), "account": account, **listed}, key=f"{of}{account}", **more)
+        fold(system)
 
-    def test_an_account_that_is_not_known_goes_as_well(self, world: World) -> None:
-        self.tell(world, account={"id": "a1", "name": "Acme"})
+    def test_an_account_that_is_not_known_goes_as_well(self, system: SyncSystem) -> None:
+        self.tell(system, account={"id": "a1", "name": "Acme"})
 
-        assert waiting(world)["organization", "a1"] == (
+        assert waiting(system)["organization", "a1"] == (
             1,
             "linked_user",
             {
@@ -283,11 +283,11 @@ class TestAccountsOfUsers:
             },
         )
 
-    def test_one_whose_organization_only_its_report_names_goes_as_well(self, world: World) -> None:
+    def test_one_whose_organization_only_its_report_names_goes_as_well(self, system: SyncSystem) -> None:
         """Its report may name a record that was deleted or belongs to another company; Pipedrive is asked for it."""
-        self.tell(world, account={"id": "a1", "pipedrive/id": 44})
+        self.tell(system, account={"id": "a1", "pipedrive/id": 44})
 
-        assert ("organization", "a1") in waiting(world)
+        assert ("organization", "a1") in waiting(system)
 
     @pytest.mark.parametrize(
         ("account", "more"),
@@ -298,15 +298,15 @@ class TestAccountsOfUsers:
             ({}, {}),
         ],
     )
-    def test_one_that_is_filtered_or_has_no_id_does_not(self, world: World, account: Any, more: Any) -> None:
-        self.tell(world, account=account, **more)
+    def test_one_that_is_filtered_or_has_no_id_does_not(self, system: SyncSystem, account: Any, more: Any) -> None:
+        self.tell(system, account=account, **more)
 
-        assert {entity for entity, _ in waiting(world)} == {"person"}
+        assert {entity for entity, _ in waiting(system)} == {"person"}
 
-    def test_an_export_without_segments_takes_it_along(self, world: World) -> None:
-        self.tell(world, account={"id": "a1"}, segments=None, is_export=True)
+    def test_an_export_without_segments_takes_it_along(self, system: SyncSystem) -> None:
+        self.tell(system, account={"id": "a1"}, segments=None, is_export=True)
 
-        assert waiting(world)["organization", "a1"][2]["is_export"] is True
+        assert waiting(system)["organization", "a1"][2]["is_export"] is True
 
     @pytest.mark.parametrize(
         ("state", "account", "is_known"),
@@ -320,48 +320,50 @@ class TestAccountsOfUsers:
         ],
     )
     def test_one_joined_to_a_living_organization_stays(
-        self, world: World, state: str, account: dict[str, Any], is_known: bool
+        self, system: SyncSystem, state: str, account: dict[str, Any], is_known: bool
     ) -> None:
-        world.change_rows(
+        system.change_rows(
             "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, hull_id, state, matched_by)"
             " VALUES (:c, 'organization', 7, 'a1', :state, 'fetched')",
-            c=world.connector_key,
+            c=system.connector_key,
             state=state,
         )
-        self.tell(world, account=account)
+        self.tell(system, account=account)
 
-        assert (("organization", account["id"]) not in waiting(world)) == is_known
+        assert (("organization", account["id"]) not in waiting(system)) == is_known
 
-    def test_an_account_of_many_users_is_one_change_and_its_own_message_counts(self, world: World) -> None:
+    def test_an_account_of_many_users_is_one_change_and_its_own_message_counts(self, system: SyncSystem) -> None:
         own = {"account": {"id": "a1", "name": "Own", "indexed_at": "2026-01-02T00:00:00Z"}, "account_segments": []}
         told = {**own, "changes": {"account": {"name": ["x", "Own"]}}}
-        notify(world, told, channel="account:update", key="own")
-        fold(world)
+        notify(system, told, channel="account:update", key="own")
+        fold(system)
         for number in range(3):
-            self.tell(world, account={"id": "a1", "name": "Old", "indexed_at": "2026-01-01T00:00:00Z"}, of=f"u{number}")
+            self.tell(
+                system, account={"id": "a1", "name": "Old", "indexed_at": "2026-01-01T00:00:00Z"}, of=f"u{number}"
+            )
 
-        revision, cause, said = waiting(world)["organization", "a1"]
+        revision, cause, said = waiting(system)["organization", "a1"]
         assert (revision, cause, said["account"]["name"]) == (4, "notification", "Own")
         assert said["changes"] == {"account": {"name": ["x", "Own"]}}
 
-    def test_settings_that_are_no_longer_understood_do_not_hold_up_the_user(self, world: World) -> None:
-        world.change_settings(of_the_future=True)
-        self.tell(world, account={"id": "a1"})
+    def test_settings_that_are_no_longer_understood_do_not_hold_up_the_user(self, system: SyncSystem) -> None:
+        system.change_settings(of_the_future=True)
+        self.tell(system, account={"id": "a1"})
 
-        assert set(waiting(world)) == {("person", "u1")}
+        assert set(waiting(system)) == {("person", "u1")}
 
     def test_accounts_and_users_are_handed_over_as_one_canvas(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
+        self, system: SyncSystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         woken: list[Any] = []
-        monkeypatch.setattr(world.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
-        notify(world, {**message("Ada"), "account": {"id": "a1"}, "account_segments": [{"id": "big"}]})
+        monkeypatch.setattr(system.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
+        notify(system, {**message("Ada"), "account": {"id": "a1"}, "account_segments": [{"id": "big"}]})
 
-        assert world.module("sync.changes.dispatch").dispatch_changes() == 2
+        assert system.module("sync.changes.dispatch").dispatch_changes() == 2
 
         (accounts,) = woken
-        canvas = world.module("tasks.canvases").accounts_then_users(accounts, accounts.then)
-        rows = world.rows("SELECT id, entity, read_back_id FROM batches WHERE direction = 'outgoing' ORDER BY id")
+        canvas = system.module("tasks.canvases").accounts_then_users(accounts, accounts.then)
+        rows = system.rows("SELECT id, entity, read_back_id FROM batches WHERE direction = 'outgoing' ORDER BY id")
         assert [row.entity for row in rows] == ["organization", "person"]
         assert [(task["task"], task["args"][0]) for task in canvas.tasks] == [
             step
@@ -375,21 +377,21 @@ class TestAccountsOfUsers:
             )
         ]
 
-    def test_users_alone_go_alone(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_users_alone_go_alone(self, system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
         woken: list[Any] = []
-        monkeypatch.setattr(world.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
-        notify(world, message("Ada"))
+        monkeypatch.setattr(system.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
+        notify(system, message("Ada"))
 
-        assert world.module("sync.changes.dispatch").dispatch_changes() == 1
+        assert system.module("sync.changes.dispatch").dispatch_changes() == 1
         assert [wakeup.then for wakeup in woken] == [None]
 
-    def test_users_wait_for_accounts_that_nobody_has_begun(self, world: World) -> None:
-        self.tell(world, account={"id": "a1"})
-        world.change_rows("UPDATE changes SET due_at = now() + interval '1 hour' WHERE entity = 'person'")
-        made = [world.module("sync.changes.dispatch").dispatch_changes()]
-        world.change_rows("UPDATE changes SET due_at = now()")
-        made.append(world.module("sync.changes.dispatch").dispatch_changes())
-        world.change_rows("UPDATE batches SET enqueued_at = now() - interval '10 s'")
-        made.append(world.module("sync.changes.dispatch").dispatch_changes())
+    def test_users_wait_for_accounts_that_nobody_has_begun(self, system: SyncSystem) -> None:
+        self.tell(system, account={"id": "a1"})
+        system.change_rows("UPDATE changes SET due_at = now() + interval '1 hour' WHERE entity = 'person'")
+        made = [system.module("sync.changes.dispatch").dispatch_changes()]
+        system.change_rows("UPDATE changes SET due_at = now()")
+        made.append(system.module("sync.changes.dispatch").dispatch_changes())
+        system.change_rows("UPDATE batches SET enqueued_at = now() - interval '10 s'")
+        made.append(system.module("sync.changes.dispatch").dispatch_changes())
 
         assert made == [1, 0, 1]

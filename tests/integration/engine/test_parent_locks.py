@@ -19,7 +19,7 @@ from db import plan as plans
 from db import replay as replays
 from db import run as runs
 from db.session import engine, transaction
-from tests.world import World
+from tests.system import SyncSystem
 
 PARENTS = {
     "runs": "INSERT INTO runs (connector_key, entity, kind, cause, settings_version)"
@@ -41,13 +41,13 @@ LOCKS: dict[str, tuple[str, Callable[[Session, int, int], Any]]] = {
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_parent_that_is_locked_can_be_referred_to(world: World, name: str) -> None:
+def test_a_parent_that_is_locked_can_be_referred_to(system: SyncSystem, name: str) -> None:
     table, lock = LOCKS[name]
     with transaction() as session:
-        ids = {each: session.scalar(text(insert), {"key": world.connector_key}) for each, insert in PARENTS.items()}
+        ids = {each: session.scalar(text(insert), {"key": system.connector_key}) for each, insert in PARENTS.items()}
 
     with transaction() as session, engine().connect() as other:
-        lock(session, world.connector_key, ids.get(table) or 0)
+        lock(session, system.connector_key, ids.get(table) or 0)
         other.execute(text(f"TABLE {table} FOR KEY SHARE NOWAIT"))  # what a foreign key check does
         with pytest.raises(OperationalError, match="could not obtain lock"):
             other.execute(text(f"TABLE {table} FOR NO KEY UPDATE NOWAIT"))

@@ -16,55 +16,55 @@ from pipeline.domain.kinds import Entity
 from tests.integration.engine.tables import differences, everything
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 
 @pytest.fixture(params=[1, 2, 3])
-def in_flight(world: World, request: pytest.FixtureRequest) -> Iterator[int]:
+def in_flight(system: SyncSystem, request: pytest.FixtureRequest) -> Iterator[int]:
     before = settings_room.settings()
     settings_room.use(before.replace(batches_in_flight=request.param))
     yield request.param
     settings_room.use(before)
 
 
-def moving(world: World) -> int:
-    return int(world.rows("SELECT count(*) AS n FROM batches WHERE state IN ('ready', 'running')")[0].n)
+def moving(system: SyncSystem) -> int:
+    return int(system.rows("SELECT count(*) AS n FROM batches WHERE state IN ('ready', 'running')")[0].n)
 
 
-def test_no_more_batches_move_than_may(world: World, in_flight: int) -> None:
-    fill(world, persons=6 * PAGE, organizations=0)
-    run_id = world.start(Entity.PERSON)
-    most = moving(world)
-    while (due := world.due()) is not None:
-        world.step(*due)
-        most = max(most, moving(world))
+def test_no_more_batches_move_than_may(system: SyncSystem, in_flight: int) -> None:
+    fill(system, persons=6 * PAGE, organizations=0)
+    run_id = system.start(Entity.PERSON)
+    most = moving(system)
+    while (due := system.due()) is not None:
+        system.step(*due)
+        most = max(most, moving(system))
 
     assert most == in_flight
-    assert world.run(run_id).state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run_id).state == "done"
+    assert names(system) == in_pipedrive(system)
 
 
-def test_a_batch_that_waits_for_a_retry_takes_up_its_place(world: World) -> None:
+def test_a_batch_that_waits_for_a_retry_takes_up_its_place(system: SyncSystem) -> None:
     before = settings_room.settings()
     settings_room.use(before.replace(batches_in_flight=1))
-    fill(world, persons=3 * PAGE, organizations=0)
-    world.start(Entity.PERSON)
-    world.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
+    fill(system, persons=3 * PAGE, organizations=0)
+    system.start(Entity.PERSON)
+    system.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
 
-    world.work()
+    system.work()
     settings_room.use(before)
 
-    assert moving(world) == 1
-    assert world.users() == {}
+    assert moving(system) == 1
+    assert system.users() == {}
 
 
-def test_a_batch_that_failed_gives_its_place_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_failed_gives_its_place_away(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     before = settings_room.settings()
     settings_room.use(before.replace(batches_in_flight=1))
-    fill(world, persons=3 * PAGE, organizations=0)
-    age(world)
-    run_id = world.start(Entity.PERSON)
-    incoming = world.module("tasks.incoming")
+    fill(system, persons=3 * PAGE, organizations=0)
+    age(system)
+    run_id = system.start(Entity.PERSON)
+    incoming = system.module("tasks.incoming")
     real, broken = incoming.transform_batch, []
 
     def break_once(batch: Any) -> None:
@@ -74,11 +74,11 @@ def test_a_batch_that_failed_gives_its_place_away(world: World, monkeypatch: pyt
         real(batch)
 
     monkeypatch.setattr(incoming, "transform_batch", break_once)
-    world.work()
+    system.work()
     settings_room.use(before)
 
-    assert world.run(run_id).state == "done"
-    assert len(world.users()) == 2 * PAGE
+    assert system.run(run_id).state == "done"
+    assert len(system.users()) == 2 * PAGE
     with transaction() as session:
         (failure,) = find_failures(session)
     assert (failure.kind, failure.stage, failure.reason, failure.batch_id) == (
@@ -91,19 +91,19 @@ def test_a_batch_that_failed_gives_its_place_away(world: World, monkeypatch: pyt
     assert "a defect" not in failure.detail
 
 
-def test_one_run_of_a_kind_is_held_by_the_database_itself(world: World) -> None:
-    world.start(Entity.PERSON)
+def test_one_run_of_a_kind_is_held_by_the_database_itself(system: SyncSystem) -> None:
+    system.start(Entity.PERSON)
     statement = (
         "INSERT INTO runs (connector_key, entity, kind, cause, settings_version) VALUES (:c, 'person', 'full', 'x', 1)"
     )
 
     with pytest.raises(IntegrityError):
-        world.change_rows(statement, c=world.connector_key)
+        system.change_rows(statement, c=system.connector_key)
 
 
-def test_two_who_begin_in_the_same_moment_are_told_apart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_who_begin_in_the_same_moment_are_told_apart(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have looked, neither has seen the other: the index decides, and the loser is told whose run it is."""
-    first = world.start(Entity.PERSON)
+    first = system.start(Entity.PERSON)
     real, blind = run_rows.running_run, [True]
 
     def look(*args: Any) -> Any:
@@ -111,66 +111,66 @@ def test_two_who_begin_in_the_same_moment_are_told_apart(world: World, monkeypat
 
     blind.insert(0, False)
     monkeypatch.setattr(run_rows, "running_run", look)
-    with pytest.raises(world.module("sync.runs.runs").RunInProgress) as refused:
-        world.start(Entity.PERSON)
+    with pytest.raises(system.module("sync.runs.runs").RunInProgress) as refused:
+        system.start(Entity.PERSON)
 
     assert refused.value.run_id == first
 
 
-def test_an_incremental_run_goes_on_beside_a_full_one(world: World) -> None:
-    fill(world, persons=5, organizations=0)
-    full = world.start(Entity.PERSON)
-    started_at = world.run(full).started_at
+def test_an_incremental_run_goes_on_beside_a_full_one(system: SyncSystem) -> None:
+    fill(system, persons=5, organizations=0)
+    full = system.start(Entity.PERSON)
+    started_at = system.run(full).started_at
 
-    incremental = world.fetch(Entity.PERSON, since=started_at.replace(year=2020))
+    incremental = system.fetch(Entity.PERSON, since=started_at.replace(year=2020))
 
-    assert (incremental.kind, incremental.state, world.run(full).state) == ("incremental", "done", "done")
+    assert (incremental.kind, incremental.state, system.run(full).state) == ("incremental", "done", "done")
     assert incremental.changed_only
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 3, 5])
-def test_a_cancelled_run_stops_where_it_stands(world: World, stages: int) -> None:
-    fill(world, persons=4 * PAGE, organizations=0)
-    age(world)
-    run_id = world.start(Entity.PERSON)
+def test_a_cancelled_run_stops_where_it_stands(system: SyncSystem, stages: int) -> None:
+    fill(system, persons=4 * PAGE, organizations=0)
+    age(system)
+    run_id = system.start(Entity.PERSON)
     for _ in range(stages):
-        world.step(*world.due())  # type: ignore[misc]
-    arrived = len(world.users())
+        system.step(*system.due())  # type: ignore[misc]
+    arrived = len(system.users())
 
     with written() as lines:
-        cancelled = world.cancel_run(run_id)
-    world.work()
+        cancelled = system.cancel_run(run_id)
+    system.work()
 
-    run = world.run(run_id)
+    run = system.run(run_id)
     assert cancelled
-    assert (run.state, run.reason, len(world.users())) == ("cancelled", "cancelled", arrived)
-    assert world.rows("SELECT 1 FROM batches WHERE state IN ('waiting', 'ready', 'running')") == []
-    assert world.rows("SELECT 1 FROM batches WHERE extracted IS NOT NULL OR transformed IS NOT NULL") == []
+    assert (run.state, run.reason, len(system.users())) == ("cancelled", "cancelled", arrived)
+    assert system.rows("SELECT 1 FROM batches WHERE state IN ('waiting', 'ready', 'running')") == []
+    assert system.rows("SELECT 1 FROM batches WHERE extracted IS NOT NULL OR transformed IS NOT NULL") == []
     assert [line["state"] for line in lines if line["event"] == "incoming.job.error"] == ["cancelled"]
-    assert not world.cancel_run(run_id)
+    assert not system.cancel_run(run_id)
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
 def test_a_stage_at_work_stops_when_its_run_is_cancelled(
-    world: World, stage: str, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(world, persons=PAGE, organizations=0)
-    age(world)
-    run_id = world.start(Entity.PERSON)
-    while (due := world.due()) is not None and due[2] != stage:
-        world.step(*due)
+    fill(system, persons=PAGE, organizations=0)
+    age(system)
+    run_id = system.start(Entity.PERSON)
+    while (due := system.due()) is not None and due[2] != stage:
+        system.step(*due)
     assert due is not None
-    incoming = world.module("tasks.incoming")
+    incoming = system.module("tasks.incoming")
     real, left = getattr(incoming, f"{stage}_batch"), []
 
     def cancel_meanwhile(batch: Any) -> None:
-        world.cancel_run(run_id)
+        system.cancel_run(run_id)
         left.append(everything())
         real(batch)
 
     monkeypatch.setattr(incoming, f"{stage}_batch", cancel_meanwhile)
     with written() as lines:
-        world.step(*due)
+        system.step(*due)
 
     assert set(differences(left[0], everything())) <= {
         "field_definitions",
@@ -179,37 +179,37 @@ def test_a_stage_at_work_stops_when_its_run_is_cancelled(
     assert [line["event"] for line in lines if line["event"].startswith("batch.")] == ["batch.lease_lost"]
 
 
-def test_a_new_run_may_follow_a_cancelled_one(world: World) -> None:
-    fill(world, persons=2 * PAGE, organizations=0)
-    world.cancel_run(world.start(Entity.PERSON))
+def test_a_new_run_may_follow_a_cancelled_one(system: SyncSystem) -> None:
+    fill(system, persons=2 * PAGE, organizations=0)
+    system.cancel_run(system.start(Entity.PERSON))
 
-    run = world.fetch(Entity.PERSON)
+    run = system.fetch(Entity.PERSON)
 
     assert run.state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert names(system) == in_pipedrive(system)
 
 
-def test_a_stopped_run_is_not_reopened_while_another_is_under_way(world: World) -> None:
-    fill(world, persons=3 * PAGE, organizations=0)
-    fault = world.pipedrive.faults.add("/api/v2/persons$", "status", status=400, skip=1, count=None)
-    world.fetch(Entity.PERSON)
+def test_a_stopped_run_is_not_reopened_while_another_is_under_way(system: SyncSystem) -> None:
+    fill(system, persons=3 * PAGE, organizations=0)
+    fault = system.pipedrive.faults.add("/api/v2/persons$", "status", status=400, skip=1, count=None)
+    system.fetch(Entity.PERSON)
     fault.count = 0
-    world.start(Entity.PERSON)
+    system.start(Entity.PERSON)
 
     with transaction() as session:
         failure = find_failures(session)[0]
-    with pytest.raises(world.module("jobs.replays.start").NotReplayable, match="in flight"), transaction() as session:
-        world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="again")
+    with pytest.raises(system.module("jobs.replays.start").NotReplayable, match="in flight"), transaction() as session:
+        system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="again")
 
     with transaction() as session:
         assert find_failures(session)[0].state == "open"
 
 
-def test_a_run_says_how_it_ended_with_what_it_did(world: World) -> None:
-    fill(world, persons=3, organizations=0)
+def test_a_run_says_how_it_ended_with_what_it_did(system: SyncSystem) -> None:
+    fill(system, persons=3, organizations=0)
 
     with written() as lines:
-        run = world.fetch(Entity.PERSON)
+        run = system.fetch(Entity.PERSON)
 
     named = [line for line in lines if line["event"].startswith("incoming.job.")]
     assert named[0]["event"] == "incoming.job.start"
@@ -220,20 +220,20 @@ def test_a_run_says_how_it_ended_with_what_it_did(world: World) -> None:
     assert sum(line.get("new", 0) for line in pages) == 3
 
 
-def test_a_stopped_run_stands_still_with_both_its_walks(world: World) -> None:
-    fill(world, persons=6 * PAGE, organizations=0)
-    age(world)
-    fault = world.pipedrive.faults.add("/api/v2/persons$", "status", status=400)
-    run = world.fetch(Entity.PERSON)
+def test_a_stopped_run_stands_still_with_both_its_walks(system: SyncSystem) -> None:
+    fill(system, persons=6 * PAGE, organizations=0)
+    age(system)
+    fault = system.pipedrive.faults.add("/api/v2/persons$", "status", status=400)
+    run = system.fetch(Entity.PERSON)
     read = run.read
 
-    world.work()
+    system.work()
     with transaction() as session:
         for failure in find_failures(session):
-            world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="mended")
-    world.work()
+            system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="mended")
+    system.work()
 
     assert fault.done == 1
     assert (run.state, read) == ("stopped", PAGE)  # the page of the other walk that was on its way
-    assert world.run(run.id).state == "done"
-    assert names(world) == in_pipedrive(world)
+    assert system.run(run.id).state == "done"
+    assert names(system) == in_pipedrive(system)

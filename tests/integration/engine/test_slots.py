@@ -13,7 +13,7 @@ from db import slot as slots
 from db.connector import Connector
 from db.session import transaction
 from pipeline.errors import LostLease
-from tests.world import World
+from tests.system import SyncSystem
 
 LEASE_S = 30.0
 
@@ -45,12 +45,12 @@ def begin(connector_key: int, stage: str = "extract") -> batches.ClaimedBatch:
     return batch
 
 
-def takes(batch: batches.ClaimedBatch, system: str = "pipedrive", at_once: int = 3) -> bool:
+def takes(batch: batches.ClaimedBatch, remote: str = "pipedrive", at_once: int = 3) -> bool:
     with transaction() as session:
-        return slots.take(session, batch, system, at_once=at_once, lease_s=LEASE_S).is_ours
+        return slots.take(session, batch, remote, at_once=at_once, lease_s=LEASE_S).is_ours
 
 
-def test_connectors_of_one_company_share_its_slots(world: World) -> None:
+def test_connectors_of_one_company_share_its_slots(system: SyncSystem) -> None:
     processes(4)
     first, second = connector("a", company=7, hull="a.test"), connector("b", company=7, hull="b.test")
     other = connector("c", company=8, hull="c.test")
@@ -60,7 +60,7 @@ def test_connectors_of_one_company_share_its_slots(world: World) -> None:
     assert takes(begin(second), "hull"), "so has Hull"
 
 
-def test_connectors_of_one_hull_organization_share_its_slots(world: World) -> None:
+def test_connectors_of_one_hull_organization_share_its_slots(system: SyncSystem) -> None:
     processes(4)
     keys = [connector(name, company=number, hull="same.test") for number, name in enumerate("abcd")]
 
@@ -68,69 +68,69 @@ def test_connectors_of_one_hull_organization_share_its_slots(world: World) -> No
 
 
 @pytest.mark.parametrize(("count", "at_once", "of_remote"), [(1, 3, 1), (2, 3, 1), (3, 3, 2), (4, 3, 3), (9, 3, 3)])
-def test_one_process_is_left_to_the_others(world: World, count: int, at_once: int, of_remote: int) -> None:
+def test_one_process_is_left_to_the_others(system: SyncSystem, count: int, at_once: int, of_remote: int) -> None:
     processes(count)
 
-    taken = [takes(begin(world.connector_key), at_once=at_once) for _ in range(of_remote + 1)]
+    taken = [takes(begin(system.connector_key), at_once=at_once) for _ in range(of_remote + 1)]
 
     assert taken == [True] * of_remote + [False]
 
 
-def test_a_connector_whose_two_systems_stall_leaves_a_process_to_the_others(world: World) -> None:
+def test_a_connector_whose_two_systems_stall_leaves_a_process_to_the_others(system: SyncSystem) -> None:
     processes(4)
 
     wanted = [
-        (begin(world.connector_key), system) for system in ("pipedrive", "pipedrive", "hull", "hull", "pipedrive")
+        (begin(system.connector_key), remote) for remote in ("pipedrive", "pipedrive", "hull", "hull", "pipedrive")
     ]
 
-    assert [takes(batch, system) for batch, system in wanted] == [True, True, True, False, False]
+    assert [takes(batch, remote) for batch, remote in wanted] == [True, True, True, False, False]
     assert takes(begin(connector("other", company=9, hull="other.test")))
 
 
-def test_a_process_that_ended_without_a_word_does_not_count(world: World) -> None:
+def test_a_process_that_ended_without_a_word_does_not_count(system: SyncSystem) -> None:
     processes(4)
-    world.change_rows("UPDATE heartbeats SET at = now() - interval '21 s' WHERE name LIKE '% 3'")
+    system.change_rows("UPDATE heartbeats SET at = now() - interval '21 s' WHERE name LIKE '% 3'")
 
-    assert [takes(begin(world.connector_key)) for _ in range(3)] == [True, True, False]
+    assert [takes(begin(system.connector_key)) for _ in range(3)] == [True, True, False]
 
 
-def test_those_who_come_in_the_same_moment_take_no_more_than_there_are(world: World) -> None:
+def test_those_who_come_in_the_same_moment_take_no_more_than_there_are(system: SyncSystem) -> None:
     processes(4)
-    begun = [begin(world.connector_key) for _ in range(12)]
+    begun = [begin(system.connector_key) for _ in range(12)]
 
     with ThreadPoolExecutor(12) as pool:
         assert sum(pool.map(takes, begun)) == 3
 
 
-def test_a_killed_worker_holds_its_slot_for_half_a_lease_at_most(world: World) -> None:
+def test_a_killed_worker_holds_its_slot_for_half_a_lease_at_most(system: SyncSystem) -> None:
     processes(4)
     for _ in range(3):
-        assert takes(begin(world.connector_key))
-    world.change_rows("UPDATE batches SET lease_until = lease_until - interval '14 s'")
-    assert not takes(begin(world.connector_key)), "a worker that lives extends after a third"
+        assert takes(begin(system.connector_key))
+    system.change_rows("UPDATE batches SET lease_until = lease_until - interval '14 s'")
+    assert not takes(begin(system.connector_key)), "a worker that lives extends after a third"
 
-    world.change_rows("UPDATE batches SET lease_until = lease_until - interval '1.1 s' WHERE slot IS NOT NULL")
+    system.change_rows("UPDATE batches SET lease_until = lease_until - interval '1.1 s' WHERE slot IS NOT NULL")
 
-    assert takes(begin(world.connector_key))
+    assert takes(begin(system.connector_key))
 
 
-def test_a_slot_ends_with_its_stage(world: World) -> None:
+def test_a_slot_ends_with_its_stage(system: SyncSystem) -> None:
     processes(2)
-    first = begin(world.connector_key)
+    first = begin(system.connector_key)
     assert takes(first)
-    assert not takes(begin(world.connector_key))
+    assert not takes(begin(system.connector_key))
 
     with transaction() as session:
         batches.pass_to_transform(session, first.id, b"[]", records=0)
-    assert takes(begin(world.connector_key))
+    assert takes(begin(system.connector_key))
 
     with transaction() as session:
         assert batches.claim(session, first.id, "transform", lease_s=LEASE_S, task_id="t")
-    assert world.rows("SELECT slot FROM batches WHERE id = :id", id=first.id)[0].slot is None
+    assert system.rows("SELECT slot FROM batches WHERE id = :id", id=first.id)[0].slot is None
 
 
-def test_a_worker_that_lost_its_lease_takes_none(world: World) -> None:
-    batch = begin(world.connector_key)
+def test_a_worker_that_lost_its_lease_takes_none(system: SyncSystem) -> None:
+    batch = begin(system.connector_key)
     with transaction() as session:
         session.execute(text("UPDATE batches SET lease_token = gen_random_uuid() WHERE id = :id"), {"id": batch.id})
 
@@ -138,21 +138,21 @@ def test_a_worker_that_lost_its_lease_takes_none(world: World) -> None:
         slots.take(session, batch, "pipedrive", at_once=3, lease_s=LEASE_S)
 
 
-def test_a_slot_that_was_just_taken_is_worth_waiting_for(world: World) -> None:
+def test_a_slot_that_was_just_taken_is_worth_waiting_for(system: SyncSystem) -> None:
     processes(2)
-    assert takes(begin(world.connector_key))
-    waiting = begin(world.connector_key)
+    assert takes(begin(system.connector_key))
+    waiting = begin(system.connector_key)
 
     def stalled() -> bool:
         with transaction() as session:
             return slots.take(session, waiting, "pipedrive", at_once=3, lease_s=LEASE_S).is_stalled
 
     assert not stalled()
-    world.change_rows("UPDATE batches SET slot_at = slot_at - interval '1 s' WHERE slot IS NOT NULL")
+    system.change_rows("UPDATE batches SET slot_at = slot_at - interval '1 s' WHERE slot IS NOT NULL")
     assert stalled()
 
 
-def test_a_slot_that_is_free_again_goes_to_the_first_that_waits_for_that_system(world: World) -> None:
+def test_a_slot_that_is_free_again_goes_to_the_first_that_waits_for_that_system(system: SyncSystem) -> None:
     first, second = connector("a", company=7, hull="a.test"), connector("b", company=7, hull="b.test")
     other = connector("c", company=8, hull="c.test")
     waiting = [begin(key) for key in (other, second, first)]
@@ -164,7 +164,7 @@ def test_a_slot_that_is_free_again_goes_to_the_first_that_waits_for_that_system(
         woken = slots.next_in_turn(session, first, "pipedrive")
 
     assert [each.batch_id for each in woken] == [waiting[1].id]
-    due = world.rows("SELECT id FROM batches WHERE state = 'ready' AND due_at <= now()")
+    due = system.rows("SELECT id FROM batches WHERE state = 'ready' AND due_at <= now()")
     assert [row.id for row in due] == [waiting[1].id]
 
 
@@ -172,11 +172,11 @@ def test_a_slot_that_is_free_again_goes_to_the_first_that_waits_for_that_system(
     ("before_any_call", "age_s", "is_kept"), [(True, 0, True), (True, 50, False), (False, 0, False)]
 )
 def test_an_outgoing_batch_that_only_waited_for_its_turn_keeps_what_is_staged(
-    world: World, before_any_call: bool, age_s: int, is_kept: bool
+    system: SyncSystem, before_any_call: bool, age_s: int, is_kept: bool
 ) -> None:
     with transaction() as session:
         row = batches.Batch(
-            connector_key=world.connector_key,
+            connector_key=system.connector_key,
             direction="outgoing",
             entity="person",
             queue="live",
@@ -189,10 +189,10 @@ def test_an_outgoing_batch_that_only_waited_for_its_turn_keeps_what_is_staged(
         session.flush()
         batch = batches.claim(session, row.id, "load", lease_s=LEASE_S, task_id="t")
     assert batch is not None
-    world.change_rows("UPDATE batches SET created_at = now() - make_interval(secs => :age_s)", age_s=age_s)
+    system.change_rows("UPDATE batches SET created_at = now() - make_interval(secs => :age_s)", age_s=age_s)
 
     with transaction() as session:
         batches.put_off(session, batch, 15.0, counted=False, waits_for="turn", before_any_call=before_any_call)
 
-    (staged,) = world.rows("SELECT extracted IS NOT NULL, transformed IS NOT NULL FROM batches")
+    (staged,) = system.rows("SELECT extracted IS NOT NULL, transformed IS NOT NULL FROM batches")
     assert tuple(staged) == (is_kept, is_kept)

@@ -13,7 +13,7 @@ from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import age, fill
 from tests.logs import written
-from tests.world import World
+from tests.system import SyncSystem
 
 
 def swept() -> list[tuple[int, str]]:
@@ -22,14 +22,14 @@ def swept() -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-def started(world: World) -> World:
-    fill(world, persons=120, organizations=0)
-    age(world)
-    world.start(Entity.PERSON)
-    return world
+def started(system: SyncSystem) -> SyncSystem:
+    fill(system, persons=120, organizations=0)
+    age(system)
+    system.start(Entity.PERSON)
+    return system
 
 
-def test_in_peace_time_it_finds_nothing(started: World) -> None:
+def test_in_peace_time_it_finds_nothing(started: SyncSystem) -> None:
     found = [swept()]
     while (due := started.due()) is not None:
         started.step(*due)
@@ -39,20 +39,20 @@ def test_in_peace_time_it_finds_nothing(started: World) -> None:
     assert len(found) > 9
 
 
-def test_a_message_that_got_lost_is_sent_again_once(started: World) -> None:
+def test_a_message_that_got_lost_is_sent_again_once(started: SyncSystem) -> None:
     started.change_rows("UPDATE batches SET enqueued_at = now() - interval '21 s'")
 
     assert swept() == [(1, "lost"), (2, "lost")]
     assert swept() == []
 
 
-def test_a_batch_that_was_just_handed_over_is_left_to_its_message(started: World) -> None:
+def test_a_batch_that_was_just_handed_over_is_left_to_its_message(started: SyncSystem) -> None:
     started.change_rows("UPDATE batches SET enqueued_at = now() - interval '15 s'")
 
     assert swept() == []
 
 
-def test_a_pause_that_is_over_is_no_loss(started: World) -> None:
+def test_a_pause_that_is_over_is_no_loss(started: SyncSystem) -> None:
     started.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
     started.step(*started.due())  # type: ignore[misc]
     before = swept()
@@ -63,7 +63,7 @@ def test_a_pause_that_is_over_is_no_loss(started: World) -> None:
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
-def test_a_worker_that_is_gone_is_noticed_when_its_lease_runs_out(started: World, stage: str) -> None:
+def test_a_worker_that_is_gone_is_noticed_when_its_lease_runs_out(started: SyncSystem, stage: str) -> None:
     while (due := started.due()) is not None and due[2] != stage:
         started.step(*due)
     assert due is not None
@@ -78,7 +78,7 @@ def test_a_worker_that_is_gone_is_noticed_when_its_lease_runs_out(started: World
     assert late == [(due[0], "lost")]
 
 
-def test_a_rescue_that_got_lost_too_is_repeated(started: World) -> None:
+def test_a_rescue_that_got_lost_too_is_repeated(started: SyncSystem) -> None:
     """The worker died, the sweeper told the broker, and then the broker died: the batch must not be forgotten."""
     with transaction() as session:
         batches.claim(session, 1, "extract", lease_s=30, task_id=None)
@@ -93,7 +93,7 @@ def test_a_rescue_that_got_lost_too_is_repeated(started: World) -> None:
     assert swept() == [(1, "lost")]
 
 
-def test_the_work_of_a_paused_connector_is_left_alone(started: World) -> None:
+def test_the_work_of_a_paused_connector_is_left_alone(started: SyncSystem) -> None:
     started.change_rows("UPDATE batches SET enqueued_at = NULL")
     started.change_rows("UPDATE connectors SET state = 'paused'")
     paused = swept()
@@ -104,13 +104,13 @@ def test_the_work_of_a_paused_connector_is_left_alone(started: World) -> None:
 
 
 @pytest.mark.parametrize("state", ["waiting", "done", "failed", "cancelled"])
-def test_what_has_ended_or_waits_its_turn_is_left_alone(started: World, state: str) -> None:
+def test_what_has_ended_or_waits_its_turn_is_left_alone(started: SyncSystem, state: str) -> None:
     started.change_rows("UPDATE batches SET state = :state, enqueued_at = NULL", state=state)
 
     assert swept() == []
 
 
-def test_it_tells_the_broker_and_says_how_many_were_lost(started: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_tells_the_broker_and_says_how_many_were_lost(started: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[Any] = []
     monkeypatch.setattr(started.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
     started.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min'")
@@ -127,33 +127,33 @@ def test_it_tells_the_broker_and_says_how_many_were_lost(started: World, monkeyp
     ]
 
 
-def test_it_brings_forgotten_deliveries_on_their_way(world: World) -> None:
-    said = listen(world)
-    world.company.create_person(name="Ada")
-    deliver(world, *said)
+def test_it_brings_forgotten_deliveries_on_their_way(system: SyncSystem) -> None:
+    said = listen(system)
+    system.company.create_person(name="Ada")
+    deliver(system, *said)
 
-    world.module("tasks.control").sweep()
-    while (due := world.due()) is not None:
-        world.step(*due)
+    system.module("tasks.control").sweep()
+    while (due := system.due()) is not None:
+        system.step(*due)
 
-    assert world.users()[1]["pipedrive/name"] == "Ada"
+    assert system.users()[1]["pipedrive/name"] == "Ada"
 
 
 class TestUsersBehindAccounts:
     @pytest.fixture
-    def both(self, world: World) -> World:
-        world.change_settings(link_users_in_service=True)
+    def both(self, system: SyncSystem) -> SyncSystem:
+        system.change_settings(link_users_in_service=True)
         user = {"user": {"id": "u1"}, "account": {"id": "a1"}, "segments": [], "account_segments": []}
-        notify(world, user)
-        assert world.module("sync.changes.dispatch").dispatch_changes() == 2
-        world.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min' WHERE state = 'ready'")
-        return world
+        notify(system, user)
+        assert system.module("sync.changes.dispatch").dispatch_changes() == 2
+        system.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min' WHERE state = 'ready'")
+        return system
 
-    def batch(self, world: World, entity: str) -> int:
+    def batch(self, system: SyncSystem, entity: str) -> int:
         query = "SELECT id FROM batches WHERE direction = 'outgoing' AND entity = :entity"
-        return int(world.rows(query, entity=entity)[0].id)
+        return int(system.rows(query, entity=entity)[0].id)
 
-    def test_are_left_to_their_canvas_while_these_move(self, both: World) -> None:
+    def test_are_left_to_their_canvas_while_these_move(self, both: SyncSystem) -> None:
         accounts = self.batch(both, "organization")
 
         assert swept() == [(accounts, "lost")]
@@ -163,7 +163,7 @@ class TestUsersBehindAccounts:
         assert swept() == []
 
     @pytest.mark.parametrize("change", ["state = 'failed'", "state = 'done'", "due_at = now() + interval '1 min'"])
-    def test_are_brought_when_these_stopped(self, both: World, change: str) -> None:
+    def test_are_brought_when_these_stopped(self, both: SyncSystem, change: str) -> None:
         both.change_rows(f"UPDATE batches SET {change} WHERE id = :id", id=self.batch(both, "organization"))  # noqa: S608
 
         assert swept() == [(self.batch(both, "person"), "lost")]

@@ -17,7 +17,7 @@ from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
 from tests.command_line import run
 from tests.integration.console.conftest import NO_HASH, app
-from tests.world import World
+from tests.system import SyncSystem
 
 __all__ = ["app", "run"]
 
@@ -31,8 +31,8 @@ class Installation:
 
 
 @pytest.fixture
-def installation(app: Flask, world: World, tmp_path: Path) -> Iterator[Installation]:
-    assert world
+def installation(app: Flask, system: SyncSystem, tmp_path: Path) -> Iterator[Installation]:
+    assert system
     with transaction() as session:
         operator = Operator(name="admin@acme.test", password_hash=NO_HASH, role=Role.ADMIN)
         session.add(operator)

@@ -23,7 +23,7 @@ from tests.command_line import Run
 from tests.integration.operations.arguments import arguments_of
 from tests.integration.operations.conftest import Installation
 from tests.integration.operations.examples import EXAMPLES
-from tests.world import World
+from tests.system import SyncSystem
 
 CHANGING = [each for each in all_operations() if each.audit_action is not None]
 COMMANDS = [each for each in CHANGING if each.command]
@@ -50,9 +50,9 @@ def declared(request: pytest.FixtureRequest) -> Operation[Any, Any]:
 
 
 @pytest.fixture
-def fields(declared: Operation[Any, Any], world: World, stack: ExitStack) -> dict[str, Any]:
+def fields(declared: Operation[Any, Any], system: SyncSystem, stack: ExitStack) -> dict[str, Any]:
     """The example of the operation."""
-    example = EXAMPLES[declared.name](world, stack)
+    example = EXAMPLES[declared.name](system, stack)
     return ({"connector": "acme"} if "connector" in declared.request.model_fields else {}) | example
 
 

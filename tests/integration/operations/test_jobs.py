@@ -22,7 +22,7 @@ from pipeline.operations.models import RowRequest
 from tests.integration.operations.examples import open_failures
 from tests.journeys.planning import FIRST_NAME, with_more
 from tests.journeys.test_replays import begin
-from tests.world import World
+from tests.system import SyncSystem
 
 ROW = RowRequest(connector="acme", id=1)
 
@@ -35,30 +35,30 @@ def listed(**fields: Any) -> list[JobShape]:
     return jobs.list_jobs(by(Role.VIEWER), JobsAsked(connector="acme", **fields)).jobs
 
 
-def send(world: World, **fields: Any) -> None:
+def send(system: SyncSystem, **fields: Any) -> None:
     order = SendOrder(entity=Entity.PERSON, rank=1, **fields)
     with transaction() as session:
-        world.module("jobs.sends").enqueue(session, world.connector_key, order)
+        system.module("jobs.sends").enqueue(session, system.connector_key, order)
 
 
-def compare(world: World, sample: int | None) -> None:
-    verify = world.module("jobs.verify.verify")
+def compare(system: SyncSystem, sample: int | None) -> None:
+    verify = system.module("jobs.verify.verify")
     with transaction() as session:
-        verify.enqueue(session, world.connector_key, verify.VerifyOrder(sample=sample, requested_by="ana"))
+        verify.enqueue(session, system.connector_key, verify.VerifyOrder(sample=sample, requested_by="ana"))
 
 
-def plan(world: World) -> None:
+def plan(system: SyncSystem) -> None:
     document = with_more("incoming_user_attributes", FIRST_NAME)
     with transaction() as session:
-        world.module("jobs.plans.create").make_plan(session, world.connector_key, document, author="ana")
+        system.module("jobs.plans.create").make_plan(session, system.connector_key, document, author="ana")
 
 
-def test_each_says_what_it_is_for_and_how_far_it_is(world: World) -> None:
-    send(world, ids=("a", "b", "c"))
-    send(world, segment="VIPs")
-    compare(world, None)
-    plan(world)
-    world.change_rows("UPDATE jobs SET progress = 1, checkpoint = '3 1' WHERE id = 1")
+def test_each_says_what_it_is_for_and_how_far_it_is(system: SyncSystem) -> None:
+    send(system, ids=("a", "b", "c"))
+    send(system, segment="VIPs")
+    compare(system, None)
+    plan(system)
+    system.change_rows("UPDATE jobs SET progress = 1, checkpoint = '3 1' WHERE id = 1")
 
     found = {job.id: job for job in listed()}
 
@@ -69,13 +69,13 @@ def test_each_says_what_it_is_for_and_how_far_it_is(world: World) -> None:
     assert (found[4].result_id, found[4].acts, found[4].state) == (1, ["pause", "abort"], "waiting")
 
 
-def test_they_are_listed_by_kind_and_state_and_routine_ones_by_their_kind(world: World) -> None:
-    compare(world, 5)
-    send(world, ids=("a",))
+def test_they_are_listed_by_kind_and_state_and_routine_ones_by_their_kind(system: SyncSystem) -> None:
+    compare(system, 5)
+    send(system, ids=("a",))
     with transaction() as session:
-        world.module("jobs.status_report").enqueue(session, world.connector_key)
-    world.change_rows("UPDATE jobs SET state = 'done', ended_at = now() WHERE kind = 'status'")
-    world.change_rows("UPDATE jobs SET due_at = now() + interval '30 s', dispatched_at = now() WHERE kind = 'send'")
+        system.module("jobs.status_report").enqueue(session, system.connector_key)
+    system.change_rows("UPDATE jobs SET state = 'done', ended_at = now() WHERE kind = 'status'")
+    system.change_rows("UPDATE jobs SET due_at = now() + interval '30 s', dispatched_at = now() WHERE kind = 'send'")
 
     assert [job.kind for job in listed()] == ["send", "verify"]
     assert [job.kind for job in listed(kind="status")] == ["status"]
@@ -84,10 +84,10 @@ def test_they_are_listed_by_kind_and_state_and_routine_ones_by_their_kind(world:
     assert [job.id for job in listed(before=2)] == [1]
 
 
-def test_a_job_that_failed_names_its_failure_and_the_next_step_and_is_resumed_by_it(world: World) -> None:
-    send(world, ids=("a",))
-    world.change_rows("UPDATE jobs SET attempts = 8")
-    world.run_jobs()
+def test_a_job_that_failed_names_its_failure_and_the_next_step_and_is_resumed_by_it(system: SyncSystem) -> None:
+    send(system, ids=("a",))
+    system.change_rows("UPDATE jobs SET attempts = 8")
+    system.run_jobs()
 
     [job] = listed()
     assert (job.state, job.reason, job.acts, job.failure_id) == ("failed", "worker_lost", ["resume", "abort"], 1)
@@ -95,13 +95,13 @@ def test_a_job_that_failed_names_its_failure_and_the_next_step_and_is_resumed_by
 
     jobs.resume_job(by(), ROW)
     assert [(each.state, each.failure_id) for each in listed()] == [("waiting", None)]
-    [failure] = world.rows("SELECT state, closed_by FROM failures")
+    [failure] = system.rows("SELECT state, closed_by FROM failures")
     assert tuple(failure) == ("replayed", "ana")
 
 
-def test_what_requested_it_is_never_lost_by_an_abort(world: World) -> None:
+def test_what_requested_it_is_never_lost_by_an_abort(system: SyncSystem) -> None:
     with transaction() as session:
-        world.module("sync.connectors.settings_change").enqueue_settings_sync(session, world.connector_key)
+        system.module("sync.connectors.settings_change").enqueue_settings_sync(session, system.connector_key)
 
     for declared in (jobs.pause_job, jobs.abort_job):
         with pytest.raises(OperationError) as refused:
@@ -110,10 +110,10 @@ def test_what_requested_it_is_never_lost_by_an_abort(world: World) -> None:
     assert listed()[0].acts == []
 
 
-def test_a_replay_is_paused_as_any_job_from_either_list(world: World) -> None:
+def test_a_replay_is_paused_as_any_job_from_either_list(system: SyncSystem) -> None:
     with ExitStack() as stack:
-        open_failures(world, stack)
-    begin(world, per_second=0.1)
+        open_failures(system, stack)
+    begin(system, per_second=0.1)
 
     def states() -> tuple[str, str]:
         return listed()[0].state, replays.show_replay(by(), ROW).state
@@ -133,8 +133,8 @@ def test_a_replay_is_paused_as_any_job_from_either_list(world: World) -> None:
     assert listed()[0].title.startswith("Replay 1: ")
 
 
-def test_a_plan_shows_that_its_job_is_paused_and_ends_it_when_it_is_discarded(world: World) -> None:
-    plan(world)
+def test_a_plan_shows_that_its_job_is_paused_and_ends_it_when_it_is_discarded(system: SyncSystem) -> None:
+    plan(system)
     jobs.pause_job(by(), ROW)
 
     shown = plans.show_plan(by(), ROW)
@@ -145,23 +145,23 @@ def test_a_plan_shows_that_its_job_is_paused_and_ends_it_when_it_is_discarded(wo
     assert [job.state for job in listed()] == ["aborted"]
 
 
-def test_a_plan_with_a_failed_job_is_computed_after_it_is_resumed(world: World) -> None:
-    plan(world)
-    world.change_rows("UPDATE jobs SET attempts = 8")
-    world.run_jobs()
+def test_a_plan_with_a_failed_job_is_computed_after_it_is_resumed(system: SyncSystem) -> None:
+    plan(system)
+    system.change_rows("UPDATE jobs SET attempts = 8")
+    system.run_jobs()
     stopped = plans.show_plan(by(), ROW)
 
     jobs.resume_job(by(), ROW)
-    world.run_jobs()
+    system.run_jobs()
 
     assert (stopped.state, stopped.reason) == ("stopped", "worker_lost")
     assert (plans.show_plan(by(), ROW).state, plans.show_plan(by(), ROW).reason) == ("ready", None)
 
 
-def test_a_plan_that_is_resumed_shows_at_once_that_it_is_paused_again(world: World) -> None:
-    plan(world)
-    world.change_rows("UPDATE jobs SET attempts = 8")
-    world.run_jobs()
+def test_a_plan_that_is_resumed_shows_at_once_that_it_is_paused_again(system: SyncSystem) -> None:
+    plan(system)
+    system.change_rows("UPDATE jobs SET attempts = 8")
+    system.run_jobs()
     jobs.resume_job(by(), ROW)
     resumed = plans.show_plan(by(), ROW).state
     jobs.pause_job(by(), ROW)
@@ -169,43 +169,43 @@ def test_a_plan_that_is_resumed_shows_at_once_that_it_is_paused_again(world: Wor
     assert (resumed, plans.show_plan(by(), ROW).state) == ("computing", "paused")
 
 
-def test_a_job_that_fails_while_a_person_aborts_it_keeps_its_failure(world: World) -> None:
-    plan(world)
-    world.change_rows("UPDATE jobs SET attempts = 8")
-    world.run_jobs()
+def test_a_job_that_fails_while_a_person_aborts_it_keeps_its_failure(system: SyncSystem) -> None:
+    plan(system)
+    system.change_rows("UPDATE jobs SET attempts = 8")
+    system.run_jobs()
 
     with transaction() as session:
         aborted = job_rows.abort(session, 1, "due")
 
     assert not aborted
     assert [job.state for job in listed()] == ["failed"]
-    assert [row.state for row in world.rows("SELECT state FROM failures")] == ["open"]
+    assert [row.state for row in system.rows("SELECT state FROM failures")] == ["open"]
 
 
-def test_a_job_that_failed_can_be_aborted_which_discards_its_failure(world: World) -> None:
-    plan(world)
-    world.change_rows("UPDATE jobs SET attempts = 8")
-    world.run_jobs()
+def test_a_job_that_failed_can_be_aborted_which_discards_its_failure(system: SyncSystem) -> None:
+    plan(system)
+    system.change_rows("UPDATE jobs SET attempts = 8")
+    system.run_jobs()
 
     jobs.abort_job(by(), ROW)
 
     assert [(job.state, job.reason) for job in listed()] == [("aborted", None)]
     assert plans.show_plan(by(), ROW).state == "discarded"
-    assert [tuple(row) for row in world.rows("SELECT state, closed_by FROM failures")] == [("discarded", "ana")]
+    assert [tuple(row) for row in system.rows("SELECT state, closed_by FROM failures")] == [("discarded", "ana")]
 
 
-def test_aborting_ends_also_what_the_job_is_about(world: World) -> None:
-    plan(world)
+def test_aborting_ends_also_what_the_job_is_about(system: SyncSystem) -> None:
+    plan(system)
     jobs.abort_job(by(), ROW)
-    assert [tuple(row) for row in world.rows("SELECT state, ended_by FROM plans")] == [("discarded", "ana")]
+    assert [tuple(row) for row in system.rows("SELECT state, ended_by FROM plans")] == [("discarded", "ana")]
     assert [job.state for job in listed()] == ["aborted"]
 
 
-def test_aborting_an_export_deletes_its_file(world: World) -> None:
-    files, key = world.module("jobs.exports").files, world.connector_key
+def test_aborting_an_export_deletes_its_file(system: SyncSystem) -> None:
+    files, key = system.module("jobs.exports").files, system.connector_key
     order = ExportOrder(url="https://hull.test/file", form="json", entity=Entity.PERSON)
     with transaction() as session:
-        world.module("sync.job_queue").enqueue(
+        system.module("sync.job_queue").enqueue(
             session, "export", "1:a", title=order.title, connector_key=key, secret=order.model_dump_json()
         )
     with transaction() as session:
@@ -214,37 +214,37 @@ def test_aborting_an_export_deletes_its_file(world: World) -> None:
 
     jobs.abort_job(by(), ROW)
 
-    assert world.rows("SELECT 1 FROM export_files") == world.rows("SELECT 1 FROM export_pieces") == []
+    assert system.rows("SELECT 1 FROM export_files") == system.rows("SELECT 1 FROM export_pieces") == []
     with transaction() as session:
         assert session.get_one(Job, 1).secret is None
 
 
-def test_a_paused_export_keeps_its_file_and_its_address(world: World) -> None:
-    files, key = world.module("jobs.exports").files, world.connector_key
+def test_a_paused_export_keeps_its_file_and_its_address(system: SyncSystem) -> None:
+    files, key = system.module("jobs.exports").files, system.connector_key
     with transaction() as session:
-        world.module("sync.job_queue").enqueue(session, "export", "1:a", connector_key=key, secret="canary")
+        system.module("sync.job_queue").enqueue(session, "export", "1:a", connector_key=key, secret="canary")
     with transaction() as session:
         files.begin_file(session, 1, validator="", total_bytes=None)
 
     jobs.pause_job(by(), ROW)
-    world.module("sync.upkeep").tidy()
+    system.module("sync.upkeep").tidy()
 
-    assert len(world.rows("SELECT 1 FROM export_files")) == 1
-    assert len(world.rows("SELECT 1 FROM jobs WHERE secret IS NOT NULL AND state = 'paused'")) == 1
+    assert len(system.rows("SELECT 1 FROM export_files")) == 1
+    assert len(system.rows("SELECT 1 FROM jobs WHERE secret IS NOT NULL AND state = 'paused'")) == 1
 
 
-def test_a_wrong_state_a_foreign_job_and_a_viewer_are_refused(world: World) -> None:
-    compare(world, None)
+def test_a_wrong_state_a_foreign_job_and_a_viewer_are_refused(system: SyncSystem) -> None:
+    compare(system, None)
     with pytest.raises(OperationError, match="cannot be resumed"):
         jobs.resume_job(by(), ROW)
     with pytest.raises(OperationError, match="needs the role operator"):
         jobs.pause_job(by(Role.VIEWER), ROW)
     with pytest.raises(OperationError, match="There is no connector"):
         jobs.pause_job(by(connectors=frozenset()), ROW)
-    world.change_rows("UPDATE jobs SET connector_key = NULL")
+    system.change_rows("UPDATE jobs SET connector_key = NULL")
     for declared in (jobs.pause_job, jobs.resume_job, jobs.abort_job, jobs.show_job):
         with pytest.raises(OperationError, match="no such job"):
             declared(by(), ROW)
 
-    assert [row.state for row in world.rows("SELECT state FROM jobs")] == ["due"]
-    assert world.rows("SELECT 1 FROM audit_log") == []
+    assert [row.state for row in system.rows("SELECT state FROM jobs")] == ["due"]
+    assert system.rows("SELECT 1 FROM audit_log") == []

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pipeline.domain.kinds import Role
 from tests import accounts
 from tests.command_line import Run
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def test_an_operator_whose_name_is_a_number_is_found_by_it(world: World, run: Run) -> None:
-    assert world
+def test_an_operator_whose_name_is_a_number_is_found_by_it(system: SyncSystem, run: Run) -> None:
+    assert system
     accounts.add("4711", None, Role.VIEWER)
 
     assert run("operators", "log-out", "4711").code == 0
 
 
-def test_a_number_that_is_one_operators_id_and_another_ones_name_is_refused(world: World, run: Run) -> None:
-    assert world
+def test_a_number_that_is_one_operators_id_and_another_ones_name_is_refused(system: SyncSystem, run: Run) -> None:
+    assert system
     ana = accounts.add("ana@acme.test", None, Role.VIEWER).id
     other = accounts.add(str(ana), None, Role.VIEWER).id
 
@@ -30,8 +30,8 @@ def test_a_number_that_is_one_operators_id_and_another_ones_name_is_refused(worl
     assert (refused.code, by_id.code, by_name.code) == (1, 0, 0)
 
 
-def test_an_operator_whose_name_is_its_own_id_is_found(world: World, run: Run) -> None:
-    assert world
+def test_an_operator_whose_name_is_its_own_id_is_found(system: SyncSystem, run: Run) -> None:
+    assert system
     ana = accounts.add("ana@acme.test", None, Role.VIEWER).id
     accounts.add(str(ana + 1), None, Role.VIEWER)
 

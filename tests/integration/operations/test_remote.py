@@ -10,11 +10,11 @@ import pytest
 from pipeline.domain.kinds import Entity
 from tests.command_line import Run
 from tests.integration.operations.conftest import Installation
-from tests.world import World
+from tests.system import SyncSystem
 
 
-def test_a_command_says_the_same_here_and_there(world: World, run: Run, installation: Installation) -> None:
-    assert world
+def test_a_command_says_the_same_here_and_there(system: SyncSystem, run: Run, installation: Installation) -> None:
+    assert system
     there = ("--url", installation.url, "--key-file", str(installation.key_file))
 
     for command in (("credentials", "show"), ("budget",), ("connectors", "schedules"), ("events", "list")):
@@ -24,31 +24,33 @@ def test_a_command_says_the_same_here_and_there(world: World, run: Run, installa
 
 
 def test_events_are_followed_and_exported_from_there(
-    world: World, run: Run, installation: Installation, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, run: Run, installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = ("--url", installation.url, "--key-file", str(installation.key_file))
-    world.company.create_person(name="Ada")
-    world.fetch(Entity.PERSON)
+    system.company.create_person(name="Ada")
+    system.fetch(Entity.PERSON)
 
     def meanwhile(_seconds: float) -> None:
-        if len(world.rows("SELECT 1 FROM runs")) > 1:
+        if len(system.rows("SELECT 1 FROM runs")) > 1:
             raise KeyboardInterrupt
-        world.company.create_person(name="Ben")
-        world.fetch(Entity.PERSON)
+        system.company.create_person(name="Ben")
+        system.fetch(Entity.PERSON)
 
     monkeypatch.setattr("pipeline.cli.rendering_records.time.sleep", meanwhile)
     followed = run("events", "list", "acme", "--event", "*.user.success", "--limit", "1", "--follow", "--json", *there)
     number = str(run("events", "export", "acme", "--format", "jsonl", "--json", *there).json["export"]["id"])
-    world.run_jobs()
+    system.run_jobs()
     files = [run("events", "download", "acme", number, "--output", "-", *form) for form in ((), there)]
 
     assert [json.loads(line)["pipedrive_id"] for line in followed.out.splitlines()] == [1, 2]
     assert files[0].out == files[1].out
-    assert len(files[0].out.splitlines()) == len(world.rows("SELECT 1 FROM sync_events"))
+    assert len(files[0].out.splitlines()) == len(system.rows("SELECT 1 FROM sync_events"))
 
 
-def test_what_is_refused_there_is_said_here(world: World, run: Run, installation: Installation, tmp_path: Path) -> None:
-    assert world
+def test_what_is_refused_there_is_said_here(
+    system: SyncSystem, run: Run, installation: Installation, tmp_path: Path
+) -> None:
+    assert system
     there = ("--url", f"{installation.url}/", "--key-file", str(installation.key_file))
     (tmp_path / "wrong").write_text("canary-wrong")
 
@@ -64,8 +66,10 @@ def test_what_is_refused_there_is_said_here(world: World, run: Run, installation
     assert "canary-wrong" not in refused.err
 
 
-def test_a_key_is_needed_and_must_be_good(world: World, run: Run, installation: Installation, tmp_path: Path) -> None:
-    assert world
+def test_a_key_is_needed_and_must_be_good(
+    system: SyncSystem, run: Run, installation: Installation, tmp_path: Path
+) -> None:
+    assert system
     (tmp_path / "other.key").write_text("hpk_nobody")
 
     without = run("credentials", "show", "acme", "--url", installation.url)
@@ -90,8 +94,8 @@ def test_a_file_without_a_key_is_refused_before_anything_is_sent(run: Run, tmp_p
     assert "canary" not in refused.err
 
 
-def test_a_key_is_read_from_standard_input(world: World, run: Run, installation: Installation) -> None:
-    assert world
+def test_a_key_is_read_from_standard_input(system: SyncSystem, run: Run, installation: Installation) -> None:
+    assert system
     there = ("--url", installation.url, "--key-file", "-")
 
     assert run("credentials", "show", "acme", *there, text=installation.key_file.read_text()).code == 0
@@ -99,9 +103,9 @@ def test_a_key_is_read_from_standard_input(world: World, run: Run, installation:
 
 
 def test_an_entry_of_netrc_does_not_replace_the_key(
-    world: World, run: Run, installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, run: Run, installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert world
+    assert system
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ana password canary\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 

@@ -41,7 +41,7 @@ ORGANIZATION = "acme.hullapp.test"
 
 
 @dataclass
-class House:
+class RunningWeb:
     """The app, a client, and what the app asked of the workers."""
 
     app: Flask
@@ -102,13 +102,13 @@ def environment(database_url: str, tmp_path: Path) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def house(environment: Settings) -> House:
+def running(environment: Settings) -> RunningWeb:
     """One connector, Acme, with every secret; and an app whose wake-ups are only counted."""
     with transaction() as session:
         acme = add_connector(session, environment, ACME, "acme", SECRETS)
     woken: list[str] = []
     app = create_app(wake=lambda: woken.append("dispatch"), has_console=False)
-    return House(app=app, client=app.test_client(), acme=acme, woken=woken)
+    return RunningWeb(app=app, client=app.test_client(), acme=acme, woken=woken)
 
 
 @pytest.fixture(scope="session")
@@ -127,10 +127,10 @@ def keys(private: RSAPrivateKey) -> Iterator[KeyServer]:
 
 
 @pytest.fixture
-def hull(keys: KeyServer, house: House, private: RSAPrivateKey) -> Hull:
+def hull(keys: KeyServer, running: RunningWeb, private: RSAPrivateKey) -> Hull:
     from tests.integration.web.notifying import Hull  # noqa: PLC0415
 
-    return Hull(house, private)
+    return Hull(running, private)
 
 
 def add_connector(session: Session, environment: Settings, id_: str, name: str, secrets: dict[str, str]) -> int:

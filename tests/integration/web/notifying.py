@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from werkzeug.test import TestResponse
 
-from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, RunningWeb
 from tests.wsgi_adapter import WSGIAdapter, WSGIApp, session_for
 
 KEY_URL = "https://keys.hullapp.test/api/v1/public-key"
@@ -42,8 +42,8 @@ class KeyServer:
 class Hull:
     """Posts notifications as Hull does."""
 
-    def __init__(self, house: House, private: RSAPrivateKey) -> None:
-        self._house = house
+    def __init__(self, running: RunningWeb, private: RSAPrivateKey) -> None:
+        self._running = running
         self._private = private
 
     def headers(self, notification_id: str = "n-1", **changed: str | None) -> dict[str, str]:
@@ -61,7 +61,7 @@ class Hull:
 
     def post(self, body: Any, headers: dict[str, str] | None = None) -> TestResponse:
         data = body if isinstance(body, bytes) else json.dumps(body)
-        return self._house.client.post("/smart-notifier", data=data, headers=headers or self.headers())
+        return self._running.client.post("/smart-notifier", data=data, headers=headers or self.headers())
 
     def notify(self, **changed: Any) -> TestResponse:
         """A notification of its own id."""

@@ -17,7 +17,7 @@ from pipeline import connections
 from pipeline.clients.limits import TokenBudget
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
-from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, RunningWeb
 from tests.wsgi_adapter import session_for
 
 CREDENTIALS = {"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
@@ -44,76 +44,76 @@ def pipedrive() -> Iterator[PipedriveApp]:
     connections.use_http(None)
 
 
-def press(house: House, route: str, **changed: str) -> TestResponse:
-    return house.client.post(route, query_string=CREDENTIALS | changed, json={})
+def press(running: RunningWeb, route: str, **changed: str) -> TestResponse:
+    return running.client.post(route, query_string=CREDENTIALS | changed, json={})
 
 
-def runs(house: House) -> list[tuple[str, str, bool, str]]:
+def runs(running: RunningWeb) -> list[tuple[str, str, bool, str]]:
     with transaction() as session:
-        found = session.scalars(select(Run).filter_by(connector_key=house.acme).order_by(Run.id))
+        found = session.scalars(select(Run).filter_by(connector_key=running.acme).order_by(Run.id))
         return [(run.entity, run.kind, run.changed_only, run.cause) for run in found]
 
 
-def keep(house: House, entity: str, rows: list[Any], *, age: str = "0 s") -> None:
+def keep(running: RunningWeb, entity: str, rows: list[Any], *, age: str = "0 s") -> None:
     with transaction() as session:
-        keep_fields(session, house.acme, entity, rows)
+        keep_fields(session, running.acme, entity, rows)
         session.execute(text("UPDATE field_definitions SET fetched_at = now() - CAST(:age AS interval)"), {"age": age})
 
 
 @pytest.mark.parametrize(("route", "entity"), FETCHES)
-def test_a_button_starts_a_full_fetch_that_sends_everything_again(house: House, route: str, entity: str) -> None:
-    answer = press(house, route)
+def test_a_button_starts_a_full_fetch_that_sends_everything_again(running: RunningWeb, route: str, entity: str) -> None:
+    answer = press(running, route)
 
     assert (answer.status_code, answer.json and answer.json["status"]) == (200, "deferred")
-    assert runs(house) == [(entity, "full", False, "hull")]
+    assert runs(running) == [(entity, "full", False, "hull")]
 
 
-def test_pressed_twice_it_says_that_the_fetch_is_under_way(house: House) -> None:
-    first, second = (press(house, "/personFetchAll").json for _ in range(2))
+def test_pressed_twice_it_says_that_the_fetch_is_under_way(running: RunningWeb) -> None:
+    first, second = (press(running, "/personFetchAll").json for _ in range(2))
 
     assert (first["status"], second["status"]) == ("deferred", "deferred")
     assert (second["run"], f"run {first['run']}" in second["message"]) == (first["run"], True)
-    assert len(runs(house)) == 1
+    assert len(runs(running)) == 1
 
 
 @pytest.mark.parametrize(("route", "_entity"), FETCHES)
-def test_without_pipedrive_a_button_says_what_is_missing(house: House, route: str, _entity: str) -> None:
+def test_without_pipedrive_a_button_says_what_is_missing(running: RunningWeb, route: str, _entity: str) -> None:
     with transaction() as session:
-        session.delete(session.get_one(Credential, (house.acme, "pipedrive_api_token")))
+        session.delete(session.get_one(Credential, (running.acme, "pipedrive_api_token")))
 
-    answer = press(house, route)
+    answer = press(running, route)
 
     assert (answer.status_code, answer.json and answer.json["error"]) == (401, "configuration-error")
     assert answer.json is not None
     assert "Open Credentials" in answer.json["message"]
-    assert runs(house) == []
+    assert runs(running) == []
 
 
 @pytest.mark.parametrize(("reason", "words"), [(None, "Resume it"), ("unauthorized", "connect again")])
-def test_a_paused_connector_says_why_it_does_nothing(house: House, reason: str | None, words: str) -> None:
+def test_a_paused_connector_says_why_it_does_nothing(running: RunningWeb, reason: str | None, words: str) -> None:
     with transaction() as session:
-        connector = session.get_one(Connector, house.acme)
+        connector = session.get_one(Connector, running.acme)
         connector.state, connector.pause_reason = "paused", reason
 
-    answer = press(house, "/orgFetchAll")
+    answer = press(running, "/orgFetchAll")
 
     assert answer.status_code == 401
     assert answer.json is not None
     assert words in answer.json["message"]
-    assert runs(house) == []
+    assert runs(running) == []
 
 
 @pytest.mark.parametrize("route", [*LISTS, *(route for route, _ in FETCHES)])
 @pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"organization": "x"}, {"ship": "acme"}])
-def test_nothing_is_done_for_whom_nobody_vouches(house: House, route: str, changed: dict[str, str]) -> None:
-    answer = press(house, route, **changed)
+def test_nothing_is_done_for_whom_nobody_vouches(running: RunningWeb, route: str, changed: dict[str, str]) -> None:
+    answer = press(running, route, **changed)
 
     assert (answer.status_code, answer.json and answer.json["error"]) == (401, "unauthorized")
-    assert runs(house) == []
+    assert runs(running) == []
 
 
-def test_all_fields_can_be_read_and_only_some_written(house: House, pipedrive: PipedriveApp) -> None:
-    found = {route: press(house, route).json["options"] for route in LISTS}  # type: ignore[index]
+def test_all_fields_can_be_read_and_only_some_written(running: RunningWeb, pipedrive: PipedriveApp) -> None:
+    found = {route: press(running, route).json["options"] for route in LISTS}  # type: ignore[index]
     values = {route: [row["value"] for row in rows] for route, rows in found.items()}
 
     assert {"name", "email", "add_time"} <= set(values[LISTS[0]])
@@ -124,64 +124,64 @@ def test_all_fields_can_be_read_and_only_some_written(house: House, pipedrive: P
     assert all(row["label"] for rows in found.values() for row in rows)
 
 
-def test_one_option_is_a_list_of_one(house: House) -> None:
-    keep(house, "person", [{"field_code": "name", "field_name": "Name", "field_type": "varchar"}])
+def test_one_option_is_a_list_of_one(running: RunningWeb) -> None:
+    keep(running, "person", [{"field_code": "name", "field_name": "Name", "field_type": "varchar"}])
 
-    answers = [press(house, route).json for route in LISTS[:2]]
+    answers = [press(running, route).json for route in LISTS[:2]]
 
     assert answers == [{"options": [{"value": "name", "label": "Name"}]}] * 2
 
 
-def test_no_option_is_an_empty_list(house: House) -> None:
-    keep(house, "person", [{"field_code": "add_time", "field_name": "Created", "field_type": "date"}])
+def test_no_option_is_an_empty_list(running: RunningWeb) -> None:
+    keep(running, "person", [{"field_code": "add_time", "field_name": "Created", "field_type": "date"}])
 
-    assert press(house, LISTS[1]).json == {"options": []}
+    assert press(running, LISTS[1]).json == {"options": []}
 
 
-def test_fields_are_read_anew_when_they_are_old_and_kept(house: House, pipedrive: PipedriveApp) -> None:
-    keep(house, "person", [{"field_code": "name", "field_name": "Old name", "field_type": "varchar"}], age="1 h")
+def test_fields_are_read_anew_when_they_are_old_and_kept(running: RunningWeb, pipedrive: PipedriveApp) -> None:
+    keep(running, "person", [{"field_code": "name", "field_name": "Old name", "field_type": "varchar"}], age="1 h")
 
-    labels = [[row["label"] for row in press(house, LISTS[0]).json["options"]] for _ in range(2)]  # type: ignore[index]
+    labels = [[row["label"] for row in press(running, LISTS[0]).json["options"]] for _ in range(2)]  # type: ignore[index]
 
     assert "Old name" not in labels[0]
     assert labels[0] == labels[1]
     assert pipedrive.ledger.requests["fields"] == 1
 
 
-def test_while_pipedrive_is_away_the_fields_of_before_are_offered(house: House, pipedrive: PipedriveApp) -> None:
-    keep(house, "person", [{"field_code": "name", "field_name": "Old name", "field_type": "varchar"}], age="1 h")
+def test_while_pipedrive_is_away_the_fields_of_before_are_offered(running: RunningWeb, pipedrive: PipedriveApp) -> None:
+    keep(running, "person", [{"field_code": "name", "field_name": "Old name", "field_type": "varchar"}], age="1 h")
     pipedrive.faults.add("/api/v2/personFields", "status", status=503, count=None)
 
-    assert press(house, LISTS[0]).json == {"options": [{"value": "name", "label": "Old name"}]}
+    assert press(running, LISTS[0]).json == {"options": [{"value": "name", "label": "Old name"}]}
 
 
 @pytest.mark.parametrize(
     ("status", "answered", "error"), [(503, 503, "transient-error"), (401, 401, "configuration-error")]
 )
 def test_fields_that_nobody_knows_are_a_clear_error(
-    house: House, pipedrive: PipedriveApp, status: int, answered: int, error: str
+    running: RunningWeb, pipedrive: PipedriveApp, status: int, answered: int, error: str
 ) -> None:
     pipedrive.faults.add("/api/v2/personFields", "status", status=status, count=None)
 
-    answer = press(house, LISTS[1])
+    answer = press(running, LISTS[1])
 
     assert answer.json is not None
     assert (answer.status_code, answer.json["error"]) == (answered, error)
     assert answer.json["message"].endswith(".")
 
 
-def test_without_pipedrive_a_list_says_what_is_missing(house: House) -> None:
+def test_without_pipedrive_a_list_says_what_is_missing(running: RunningWeb) -> None:
     with transaction() as session:
-        session.delete(session.get_one(Credential, (house.acme, "pipedrive_api_token")))
+        session.delete(session.get_one(Credential, (running.acme, "pipedrive_api_token")))
 
-    answer = press(house, LISTS[0])
+    answer = press(running, LISTS[0])
 
     assert (answer.status_code, "Open Credentials" in answer.text) == (401, True)
 
 
-def test_a_browser_may_ask_from_the_dashboards_page(house: House) -> None:
-    asked = house.client.options(LISTS[0])
-    answer = press(house, LISTS[0], secret="wrong")
+def test_a_browser_may_ask_from_the_dashboards_page(running: RunningWeb) -> None:
+    asked = running.client.options(LISTS[0])
+    answer = press(running, LISTS[0], secret="wrong")
 
     assert (asked.status_code, asked.headers["Access-Control-Allow-Origin"]) == (200, "*")
     assert "POST" in asked.headers["Access-Control-Allow-Methods"]

@@ -19,7 +19,7 @@ from pipeline.jobs import exports
 from pipeline.jobs.replays.start import replay_failure
 from pipeline.settings import Settings
 from pipeline.sync.changes.dispatch import coalesce_deliveries
-from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, RunningWeb
 from tests.wsgi_adapter import session_for
 
 CREDENTIALS = {"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
@@ -65,13 +65,15 @@ def storage() -> Iterator[Storage]:
 
 
 @pytest.fixture(autouse=True)
-def listed(house: House, environment: Settings) -> Iterator[None]:
+def listed(running: RunningWeb, environment: Settings) -> Iterator[None]:
     settings.use(environment.replace(hull_export_hosts=("127.0.0.1:9199", "files.hullapp.test")))
     yield
     settings.use(environment)
 
 
-def send(house: House, route: str = "/batch", query: dict[str, str] | None = None, **changed: Any) -> TestResponse:
+def send(
+    running: RunningWeb, route: str = "/batch", query: dict[str, str] | None = None, **changed: Any
+) -> TestResponse:
     body = {
         "connector": {"id": ACME, "private_settings": {"access_token": "canary-access"}},
         "url": URL,
@@ -81,25 +83,25 @@ def send(house: House, route: str = "/batch", query: dict[str, str] | None = Non
         "accounts_segments": [{"id": "s1", "name": "Whales", "type": "accounts_segment"}],
     }
     body = {name: value for name, value in {**body, **changed}.items() if value is not ...}
-    return house.client.post(route, query_string=CREDENTIALS | (query or {}), json=body)
+    return running.client.post(route, query_string=CREDENTIALS | (query or {}), json=body)
 
 
-def changes(house: House) -> dict[str, Any]:
-    rows = house.rows("SELECT record_id, direction, entity, payload, revision FROM changes ORDER BY record_id")
+def changes(running: RunningWeb) -> dict[str, Any]:
+    rows = running.rows("SELECT record_id, direction, entity, payload, revision FROM changes ORDER BY record_id")
     return {row.record_id: (row.entity, read_lenient(bytes(row.payload)), row.revision) for row in rows}
 
 
-def events(house: House) -> list[tuple[str, str | None]]:
-    return [(row.event, row.reason) for row in house.rows("SELECT event, reason FROM sync_events ORDER BY id")]
+def events(running: RunningWeb) -> list[tuple[str, str | None]]:
+    return [(row.event, row.reason) for row in running.rows("SELECT event, reason FROM sync_events ORDER BY id")]
 
 
-def test_every_user_of_the_file_is_sent_by_hand(house: House, storage: Storage) -> None:
-    answer = send(house, query={"segment_id": "s2", "source": "connector"})
+def test_every_user_of_the_file_is_sent_by_hand(running: RunningWeb, storage: Storage) -> None:
+    answer = send(running, query={"segment_id": "s2", "source": "connector"})
     nobody_asked = list(storage.asked)
-    house.run_jobs()
+    running.run_jobs()
 
-    assert (answer.status_code, answer.text, nobody_asked, house.woken) == (200, "ok", [], ["dispatch"])
-    found = changes(house)
+    assert (answer.status_code, answer.text, nobody_asked, running.woken) == (200, "ok", [], ["dispatch"])
+    found = changes(running)
     assert list(found) == [user["id"] for user in USERS]
     assert found[USERS[3]["id"]] == (
         "person",
@@ -111,84 +113,84 @@ def test_every_user_of_the_file_is_sent_by_hand(house: House, storage: Storage) 
         },
         1,
     )
-    assert [tuple(row) for row in house.rows("SELECT state, secret FROM jobs")] == [("done", None)]
+    assert [tuple(row) for row in running.rows("SELECT state, secret FROM jobs")] == [("done", None)]
 
 
-def test_accounts_have_a_route_of_their_own(house: House, storage: Storage) -> None:
+def test_accounts_have_a_route_of_their_own(running: RunningWeb, storage: Storage) -> None:
     account = {"id": "a" * 24, "domain": "acme.test", "segment_ids": ["s1"]}
     storage.lines = [json.dumps(account).encode()]
 
-    send(house, "/batch-accounts", object_type=...)
-    house.run_jobs()
+    send(running, "/batch-accounts", object_type=...)
+    running.run_jobs()
 
     segments = [{"id": "s1", "name": "Whales", "type": "accounts_segment"}]
     message = {"account": account, "account_segments": segments, "is_export": True}
-    assert changes(house) == {"a" * 24: ("organization", message, 1)}
+    assert changes(running) == {"a" * 24: ("organization", message, 1)}
 
 
-def test_a_file_of_rows_is_read_as_well(house: House, storage: Storage) -> None:
+def test_a_file_of_rows_is_read_as_well(running: RunningWeb, storage: Storage) -> None:
     storage.lines = [b"id,email,account.id", b"u1,a@acme.test,a1", b"u2,,"]
 
-    send(house, format="csv")
-    house.run_jobs()
+    send(running, format="csv")
+    running.run_jobs()
 
-    found = {name: message for name, (_, message, _) in changes(house).items()}
+    found = {name: message for name, (_, message, _) in changes(running).items()}
     assert (found["u1"]["user"], found["u1"]["account"]) == ({"id": "u1", "email": "a@acme.test"}, {"id": "a1"})
     assert found["u2"]["user"] == {"id": "u2"}
 
 
-def test_a_notification_that_came_later_is_newer_than_the_file(house: House, storage: Storage) -> None:
-    send(house)
+def test_a_notification_that_came_later_is_newer_than_the_file(running: RunningWeb, storage: Storage) -> None:
+    send(running)
     later = {"channel": "user:update", "messages": [{"user": {**USERS[0], "email": "later@acme.test"}}]}
-    house.change_rows("UPDATE jobs SET created_at = now() - interval '10 s'")
-    house.change_rows(
+    running.change_rows("UPDATE jobs SET created_at = now() - interval '10 s'")
+    running.change_rows(
         "INSERT INTO deliveries (connector_key, source, key, body) VALUES (:key, 'hull', 'n', :body)",
-        key=house.acme,
+        key=running.acme,
         body=json.dumps(later).encode(),
     )
     with transaction() as session:
         coalesce_deliveries(session)
 
-    house.run_jobs()
+    running.run_jobs()
 
-    assert changes(house)[USERS[0]["id"]][1]["user"]["email"] == "later@acme.test"
-
-
-def test_the_same_file_asked_for_twice_is_fetched_once(house: House, storage: Storage) -> None:
-    assert [send(house).text for _ in range(3)] == ["ok"] * 3
-
-    house.run_jobs()
-    house.run_jobs()
-
-    assert len(house.rows("SELECT 1 FROM jobs")) == 1
-    assert {row.revision for row in house.rows("SELECT revision FROM changes")} <= {1, 2}
+    assert changes(running)[USERS[0]["id"]][1]["user"]["email"] == "later@acme.test"
 
 
-def test_a_broken_line_is_named_and_the_others_go_on(house: House, storage: Storage) -> None:
+def test_the_same_file_asked_for_twice_is_fetched_once(running: RunningWeb, storage: Storage) -> None:
+    assert [send(running).text for _ in range(3)] == ["ok"] * 3
+
+    running.run_jobs()
+    running.run_jobs()
+
+    assert len(running.rows("SELECT 1 FROM jobs")) == 1
+    assert {row.revision for row in running.rows("SELECT revision FROM changes")} <= {1, 2}
+
+
+def test_a_broken_line_is_named_and_the_others_go_on(running: RunningWeb, storage: Storage) -> None:
     storage.lines[1:1] = [b"canary: no json", b'["canary"]', b'{"email": "canary@acme.test"}', b""]
 
-    send(house)
+    send(running)
     with capture_logs() as lines:
-        assert house.run_jobs() == []
+        assert running.run_jobs() == []
 
-    assert len(changes(house)) == len(USERS)
+    assert len(changes(running)) == len(USERS)
     told = [("outgoing.user.error", "export_line_broken")] * 2 + [("outgoing.user.error", "no_hull_id")]
-    assert events(house) == told
+    assert events(running) == told
     [job] = [line for line in lines if line["event"] == "outgoing.job.success"]
     assert (job["records"], job["broken"], job["lines"]) == (250, 3, 253)
-    assert "canary" not in repr(lines) + str(house.rows("SELECT detail FROM sync_events"))
+    assert "canary" not in repr(lines) + str(running.rows("SELECT detail FROM sync_events"))
 
 
-def test_a_file_of_rubbish_does_not_flood_the_events(house: House, storage: Storage) -> None:
+def test_a_file_of_rubbish_does_not_flood_the_events(running: RunningWeb, storage: Storage) -> None:
     storage.lines = [b"rubbish"] * 350
 
-    send(house)
-    house.run_jobs()
+    send(running)
+    running.run_jobs()
 
-    found = events(house)
+    found = events(running)
     assert len(found) == exports.NAMED + 1
     assert found[-1] == ("outgoing.job.error", "export_line_broken")
-    assert "250 more" in house.rows("SELECT detail FROM sync_events ORDER BY id DESC LIMIT 1")[0].detail
+    assert "250 more" in running.rows("SELECT detail FROM sync_events ORDER BY id DESC LIMIT 1")[0].detail
 
 
 REFUSED = [
@@ -204,42 +206,42 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("url", REFUSED)
-def test_an_address_that_is_not_listed_is_refused_at_the_door(house: House, storage: Storage, url: str) -> None:
-    answer = send(house, url=url)
+def test_an_address_that_is_not_listed_is_refused_at_the_door(running: RunningWeb, storage: Storage, url: str) -> None:
+    answer = send(running, url=url)
 
     assert answer.json is not None
     assert (answer.status_code, answer.json["error"]) == (400, "export_host_refused")
-    assert events(house) == [("outgoing.job.error", "export_host_refused")]
-    assert (storage.asked, house.rows("SELECT 1 FROM jobs")) == ([], [])
+    assert events(running) == [("outgoing.job.error", "export_host_refused")]
+    assert (storage.asked, running.rows("SELECT 1 FROM jobs")) == ([], [])
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "169.254.169.254", "127.0.0.1", "::1", "::ffff:10.0.0.7", None])
 def test_a_listed_host_that_leads_inside_is_not_called(
-    house: House, monkeypatch: pytest.MonkeyPatch, address: str | None
+    running: RunningWeb, monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
     """And fails as a host does that has no address at all."""
     monkeypatch.setattr("pipeline.clients.ssrf.addresses", lambda _host, _port: [address] if address else [])
     monkeypatch.setattr(socket, "create_connection", None)
-    send(house, url="https://files.hullapp.test/extract.json")
+    send(running, url="https://files.hullapp.test/extract.json")
 
-    assert house.run_jobs() == ["remote_unreachable"]
+    assert running.run_jobs() == ["remote_unreachable"]
 
-    assert changes(house) == {}
+    assert changes(running) == {}
 
 
-def test_a_listed_host_is_called(house: House, storage: Storage) -> None:
-    send(house, url="https://files.hullapp.test/extract.json")
+def test_a_listed_host_is_called(running: RunningWeb, storage: Storage) -> None:
+    send(running, url="https://files.hullapp.test/extract.json")
 
-    assert house.run_jobs() == []
+    assert running.run_jobs() == []
 
     assert storage.asked == ["files.hullapp.test/extract.json"]
 
 
-def test_a_redirect_is_not_followed(house: House, storage: Storage) -> None:
+def test_a_redirect_is_not_followed(running: RunningWeb, storage: Storage) -> None:
     storage.status, storage.headers = "302 Found", [("Location", "http://169.254.169.254/")]
-    send(house)
+    send(running)
 
-    assert house.run_jobs() == ["export_host_refused"]
+    assert running.run_jobs() == ["export_host_refused"]
 
     assert len(storage.asked) == 1
 
@@ -256,102 +258,102 @@ MALFORMED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changed", MALFORMED)
-def test_a_request_that_makes_no_sense_is_refused_by_name(house: House, changed: dict[str, Any]) -> None:
-    answer = send(house, **changed)
+def test_a_request_that_makes_no_sense_is_refused_by_name(running: RunningWeb, changed: dict[str, Any]) -> None:
+    answer = send(running, **changed)
 
     assert answer.json is not None
     assert answer.status_code == 400
     assert answer.json["error"] in {"export_malformed", "export_host_refused"}
-    assert len(events(house)) == 1
-    assert house.rows("SELECT 1 FROM jobs") == []
+    assert len(events(running)) == 1
+    assert running.rows("SELECT 1 FROM jobs") == []
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"url": NaN}', b'{"a":' * 60 + b"1" + b"}" * 60])
-def test_a_body_that_is_none_is_refused(house: House, body: bytes) -> None:
-    answer = house.client.post("/batch", query_string=CREDENTIALS, data=body)
+def test_a_body_that_is_none_is_refused(running: RunningWeb, body: bytes) -> None:
+    answer = running.client.post("/batch", query_string=CREDENTIALS, data=body)
 
     assert (answer.status_code, answer.json and bool(answer.json["error"])) == (400, True)
 
 
-def test_a_body_that_is_too_large_is_refused(house: House) -> None:
-    answer = house.client.post("/batch", query_string=CREDENTIALS, data=b" " * (5 * 1024 * 1024 + 1))
+def test_a_body_that_is_too_large_is_refused(running: RunningWeb) -> None:
+    answer = running.client.post("/batch", query_string=CREDENTIALS, data=b" " * (5 * 1024 * 1024 + 1))
 
     assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("route", ["/batch", "/batch-accounts"])
 @pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"organization": "x"}, {"ship": ""}])
-def test_nothing_is_done_for_whom_nobody_vouches(house: House, route: str, changed: dict[str, str]) -> None:
-    answer = send(house, route, query=changed)
+def test_nothing_is_done_for_whom_nobody_vouches(running: RunningWeb, route: str, changed: dict[str, str]) -> None:
+    answer = send(running, route, query=changed)
 
     assert (answer.status_code, answer.json and answer.json["error"]) == (401, "unauthorized")
-    assert house.rows("SELECT 1 FROM jobs") == []
+    assert running.rows("SELECT 1 FROM jobs") == []
 
 
-def due_again(house: House) -> None:
+def due_again(running: RunningWeb) -> None:
     """As when the lease of a killed worker has run out."""
-    house.change_rows("UPDATE jobs SET due_at = now()")
+    running.change_rows("UPDATE jobs SET due_at = now()")
 
 
-def test_a_broken_connection_is_tried_again(house: House, storage: Storage) -> None:
+def test_a_broken_connection_is_tried_again(running: RunningWeb, storage: Storage) -> None:
     storage.after, storage.trouble = 120, ConnectionResetError()
-    send(house)
+    send(running)
 
-    assert house.run_jobs() == ["remote_unavailable"]
-    due_again(house)
-    assert house.run_jobs() == []
+    assert running.run_jobs() == ["remote_unavailable"]
+    due_again(running)
+    assert running.run_jobs() == []
 
-    assert len(changes(house)) == 250
+    assert len(changes(running)) == 250
 
 
-def test_a_file_that_is_gone_is_a_failure_that_can_be_replayed(house: House, storage: Storage) -> None:
+def test_a_file_that_is_gone_is_a_failure_that_can_be_replayed(running: RunningWeb, storage: Storage) -> None:
     storage.status = "403 Forbidden"
-    send(house)
-    assert house.run_jobs() == ["export_gone"]
+    send(running)
+    assert running.run_jobs() == ["export_gone"]
     with transaction() as session:
         [failure] = find_failures(session)
         replay_failure(session, failure, by="ada", why="it is back")
     storage.status = "200 OK"
 
-    assert house.run_jobs() == []
+    assert running.run_jobs() == []
 
-    assert len(changes(house)) == 250
+    assert len(changes(running)) == 250
     with transaction() as session:
         assert find_failures(session) == []
 
 
 @pytest.mark.parametrize("length", [[], [("Content-Length", "28000")]])
 def test_nothing_of_a_file_beyond_the_limit_is_sent(
-    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch, length: list[tuple[str, str]]
+    running: RunningWeb, storage: Storage, monkeypatch: pytest.MonkeyPatch, length: list[tuple[str, str]]
 ) -> None:
     monkeypatch.setattr(exports, "MAX_BYTES", 15_000)
     storage.headers += length
-    send(house)
+    send(running)
 
-    assert house.run_jobs() == ["export_too_large"]
+    assert running.run_jobs() == ["export_too_large"]
 
-    assert changes(house) == {}
+    assert changes(running) == {}
 
 
-def test_it_is_given_up_after_hours(house: House, storage: Storage) -> None:
-    send(house)
-    house.change_rows("UPDATE jobs SET created_at = now() - interval '1 day'")
+def test_it_is_given_up_after_hours(running: RunningWeb, storage: Storage) -> None:
+    send(running)
+    running.change_rows("UPDATE jobs SET created_at = now() - interval '1 day'")
 
-    assert house.run_jobs() == ["export_gone"]
+    assert running.run_jobs() == ["export_gone"]
     assert storage.asked == []
 
 
 def test_neither_the_address_nor_values_stand_anywhere_in_the_clear(
-    house: House, storage: Storage, capsys: pytest.CaptureFixture[str]
+    running: RunningWeb, storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with capture_logs() as lines:
-        send(house)
-        kept = house.rows("SELECT * FROM jobs")
+        send(running)
+        kept = running.rows("SELECT * FROM jobs")
         storage.after, storage.trouble = 120, ConnectionResetError(URL)
-        house.run_jobs()
+        running.run_jobs()
         storage.status = "500 Oh"
-        due_again(house)
-        house.run_jobs()
+        due_again(running)
+        running.run_jobs()
 
     said = capsys.readouterr()
     places = [
@@ -359,8 +361,8 @@ def test_neither_the_address_nor_values_stand_anywhere_in_the_clear(
         kept,
         said.out,
         said.err,
-        house.rows("SELECT * FROM failures"),
-        house.rows("SELECT * FROM sync_events"),
+        running.rows("SELECT * FROM failures"),
+        running.rows("SELECT * FROM sync_events"),
     ]
     assert "canary" not in repr(places)
     assert [line["event"] for line in lines] == ["remote.silent", "job.retry", "job.retry"]

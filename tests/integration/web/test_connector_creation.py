@@ -14,7 +14,7 @@ from pipeline import settings
 from pipeline.jobs import connector_creation
 from pipeline.settings import Settings
 from sandbox.hull.app import create_app
-from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, House
+from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, RunningWeb
 from tests.integration.web.notifying import NEXT, RETRY, Hull, KeyServer, notification
 
 OURS = "globex.hullapp.test"
@@ -23,7 +23,7 @@ MINE = {"id": GLOBEX, "organization": OURS, "secret": SECRET}
 
 
 @pytest.fixture(autouse=True)
-def listed(keys: KeyServer, house: House, environment: Settings) -> Iterator[None]:
+def listed(keys: KeyServer, running: RunningWeb, environment: Settings) -> Iterator[None]:
     """An organization of ours."""
     settings.use(environment.replace(hull_organizations=(OURS,)))
     yield
@@ -52,53 +52,53 @@ def is_refused(answer: TestResponse) -> bool:
     return (answer.status_code, answer.json["error"]["code"]) == (400, "UNKNOWN_CONNECTOR")
 
 
-def connectors(house: House) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in house.rows("SELECT id, name, state, pause_reason FROM connectors ORDER BY key")][1:]
+def connectors(running: RunningWeb) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in running.rows("SELECT id, name, state, pause_reason FROM connectors ORDER BY key")][1:]
 
 
 def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_in(
-    hull: Hull, house: House, platform: Flask
+    hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     platform.extensions["hull"].connector["private_settings"] = {"synchronized_user_segments": ["vip"]}
 
     assert is_pending(knock(hull))
-    assert (connectors(house), house.deliveries(), house.woken) == ([], [], ["dispatch"])
-    assert house.run_jobs() == []
+    assert (connectors(running), running.deliveries(), running.woken) == ([], [], ["dispatch"])
+    assert running.run_jobs() == []
     again = knock(hull)
 
     assert again.json == NEXT
-    assert connectors(house) == [(GLOBEX, "globex", "paused", "not_connected")]
-    assert [delivery.key for delivery in house.deliveries()] == ["n-1"]
-    [row] = house.rows("SELECT author, document FROM settings_versions ORDER BY id DESC LIMIT 1")
+    assert connectors(running) == [(GLOBEX, "globex", "paused", "not_connected")]
+    assert [delivery.key for delivery in running.deliveries()] == ["n-1"]
+    [row] = running.rows("SELECT author, document FROM settings_versions ORDER BY id DESC LIMIT 1")
     assert (row.author, row.document["synchronized_user_segments"]) == ("hull", ["vip"])
 
 
-def test_its_status_asks_for_setting_it_up(hull: Hull, house: House, platform: Flask) -> None:
+def test_its_status_asks_for_setting_it_up(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     knock(hull)
-    house.run_jobs()
+    running.run_jobs()
 
-    answer = house.client.get("/status", query_string={"ship": GLOBEX, "organization": OURS, "secret": SECRET})
+    answer = running.client.get("/status", query_string={"ship": GLOBEX, "organization": OURS, "secret": SECRET})
 
     assert answer.json is not None
     assert answer.json["status"] == "setupRequired"
 
 
-def test_its_secret_is_kept_sealed_and_nowhere_else(hull: Hull, house: House, platform: Flask) -> None:
+def test_its_secret_is_kept_sealed_and_nowhere_else(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     with capture_logs() as lines:
         knock(hull)
-        waiting = house.rows("SELECT * FROM jobs")
-        house.run_jobs()
+        waiting = running.rows("SELECT * FROM jobs")
+        running.run_jobs()
 
-    assert "canary" not in str(waiting) + str(house.rows("SELECT * FROM jobs, credentials")) + str(lines)
-    assert [row.secret for row in house.rows("SELECT secret FROM jobs")] == [None]
+    assert "canary" not in str(waiting) + str(running.rows("SELECT * FROM jobs, credentials")) + str(lines)
+    assert [row.secret for row in running.rows("SELECT secret FROM jobs")] == [None]
 
 
-def test_however_often_it_knocks_it_is_looked_into_once(hull: Hull, house: House, platform: Flask) -> None:
+def test_however_often_it_knocks_it_is_looked_into_once(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     assert all(is_pending(knock(hull, key=f"n-{number}")) for number in range(3))
 
-    assert len(house.rows("SELECT 1 FROM jobs")) == 1
-    assert house.run_jobs() == []
-    assert len(connectors(house)) == 1
+    assert len(running.rows("SELECT 1 FROM jobs")) == 1
+    assert running.run_jobs() == []
+    assert len(connectors(running)) == 1
 
 
 @pytest.mark.parametrize(
@@ -113,75 +113,79 @@ def test_however_often_it_knocks_it_is_looked_into_once(hull: Hull, house: House
     ],
 )
 def test_an_organization_that_is_not_listed_is_refused_and_nothing_is_stored(
-    hull: Hull, house: House, changed: dict[str, str]
+    hull: Hull, running: RunningWeb, changed: dict[str, str]
 ) -> None:
     assert is_refused(knock(hull, **changed))
-    assert house.rows("SELECT 1 FROM jobs") == []
+    assert running.rows("SELECT 1 FROM jobs") == []
 
 
-def test_without_hulls_signature_nothing_is_written_down(hull: Hull, house: House, platform: Flask) -> None:
+def test_without_hulls_signature_nothing_is_written_down(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     answer = hull.post(notification(configuration=MINE), hull.headers(_Signature="a.b.c"))
 
     assert (answer.status_code, answer.json and answer.json["error"]["code"]) == (400, "INVALID_SIGNATURE")
-    assert house.rows("SELECT 1 FROM jobs") == []
+    assert running.rows("SELECT 1 FROM jobs") == []
 
 
 def test_credentials_that_hull_refuses_make_nothing_and_are_not_tried_again_at_once(
-    hull: Hull, house: House, platform: Flask
+    hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     with capture_logs() as lines:
         assert is_pending(knock(hull, secret="wrong"))
-        assert house.run_jobs() == ["hull_refused"]
+        assert running.run_jobs() == ["hull_refused"]
         assert is_refused(knock(hull, secret="wrong"))
 
-    assert connectors(house) == []
+    assert connectors(running) == []
     assert [line["reason"] for line in lines if line["event"] == "connector.creation.error"] == ["hull_refused"]
-    [row] = house.rows("SELECT state, secret FROM jobs")
+    [row] = running.rows("SELECT state, secret FROM jobs")
     assert tuple(row) == ("refused", None)
     assert is_pending(knock(hull))
 
 
-def test_a_connector_that_is_here_is_never_given_another_secret(hull: Hull, house: House, platform: Flask) -> None:
+def test_a_connector_that_is_here_is_never_given_another_secret(
+    hull: Hull, running: RunningWeb, platform: Flask
+) -> None:
     settings.use(settings.settings().replace(hull_organizations=(OURS, ORGANIZATION)))
 
     assert is_refused(knock(hull, id=ACME, organization=ORGANIZATION, secret="wrong"))
     assert is_refused(knock(hull, id=ACME))
 
-    assert house.rows("SELECT 1 FROM jobs") == []
+    assert running.rows("SELECT 1 FROM jobs") == []
     assert hull.notify(notification_id="n-9").json == NEXT
 
 
-def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, house: House, platform: Flask) -> None:
+def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     platform.extensions["hull_faults"].replace([{"path": "app", "kind": "status", "status": 503, "count": 1}])
     knock(hull)
 
-    assert house.run_jobs() == ["remote_unavailable"]
+    assert running.run_jobs() == ["remote_unavailable"]
     assert is_pending(knock(hull))
-    house.change_rows("UPDATE jobs SET due_at = now()")
-    assert house.run_jobs() == []
+    running.change_rows("UPDATE jobs SET due_at = now()")
+    assert running.run_jobs() == []
 
-    assert len(connectors(house)) == 1
+    assert len(connectors(running)) == 1
 
 
-def test_an_organization_taken_off_the_list_meanwhile_is_not_asked(hull: Hull, house: House, platform: Flask) -> None:
+def test_an_organization_taken_off_the_list_meanwhile_is_not_asked(
+    hull: Hull, running: RunningWeb, platform: Flask
+) -> None:
     knock(hull)
     settings.use(settings.settings().replace(hull_organizations=()))
 
-    assert house.run_jobs() == ["host_refused"]
-    assert connectors(house) == []
+    assert running.run_jobs() == ["host_refused"]
+    assert connectors(running) == []
 
 
-def test_another_connectors_answer_proves_nothing(hull: Hull, house: House, platform: Flask) -> None:
+def test_another_connectors_answer_proves_nothing(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     platform.extensions["hull"].connector["id"] = ACME
     knock(hull)
-    house.change_rows("UPDATE jobs SET due_at = now()")
+    running.change_rows("UPDATE jobs SET due_at = now()")
 
-    assert house.run_jobs() == ["hull_refused"]
-    assert connectors(house) == []
+    assert running.run_jobs() == ["hull_refused"]
+    assert connectors(running) == []
 
 
 def test_no_more_than_a_few_are_looked_into_at_a_time(
-    hull: Hull, house: House, platform: Flask, monkeypatch: pytest.MonkeyPatch
+    hull: Hull, running: RunningWeb, platform: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connector_creation, "MOST_AT_ONCE", 2)
 
@@ -191,22 +195,24 @@ def test_no_more_than_a_few_are_looked_into_at_a_time(
     assert is_refused(answers[2])
 
 
-def test_a_name_that_is_taken_gets_an_ending(hull: Hull, house: House, platform: Flask) -> None:
-    house.change_rows("UPDATE connectors SET name = 'globex'")
+def test_a_name_that_is_taken_gets_an_ending(hull: Hull, running: RunningWeb, platform: Flask) -> None:
+    running.change_rows("UPDATE connectors SET name = 'globex'")
     knock(hull)
-    house.run_jobs()
+    running.run_jobs()
 
-    assert [name for _, name, _, _ in connectors(house)] == [f"globex-{GLOBEX[-6:]}"]
+    assert [name for _, name, _, _ in connectors(running)] == [f"globex-{GLOBEX[-6:]}"]
 
 
-def test_settings_that_make_no_sense_do_not_keep_it_from_being_made(hull: Hull, house: House, platform: Flask) -> None:
+def test_settings_that_make_no_sense_do_not_keep_it_from_being_made(
+    hull: Hull, running: RunningWeb, platform: Flask
+) -> None:
     platform.extensions["hull"].connector["private_settings"] = {"link_users_in_hull": "perhaps"}
     knock(hull)
 
-    assert house.run_jobs() == []
-    assert len(connectors(house)) == 1
-    assert house.run_jobs() == ["settings_refused"]
+    assert running.run_jobs() == []
+    assert len(connectors(running)) == 1
+    assert running.run_jobs() == ["settings_refused"]
 
-    [event] = house.rows("SELECT event, reason, detail FROM sync_events")
+    [event] = running.rows("SELECT event, reason, detail FROM sync_events")
     assert (event.event, event.reason) == ("connector.settings.error", "settings_refused")
     assert "link_users_in_hull" in event.detail

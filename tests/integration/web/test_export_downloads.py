@@ -16,7 +16,7 @@ from pipeline.jobs import exports, runtime
 from pipeline.settings import Settings
 from pipeline.transform.exports import PIECE_BYTES, unpack
 from sandbox.hull.app import create_app
-from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, RunningWeb
 from tests.integration.web.test_batches import CREDENTIALS, changes, due_again
 from tests.wsgi_adapter import session_for
 
@@ -77,7 +77,9 @@ def hull() -> Any:
 
 
 @pytest.fixture
-def storage(hull: Any, house: House, environment: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+def storage(
+    hull: Any, running: RunningWeb, environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Storage]:
     made = Storage(hull)
     connections.use_http(lambda: session_for({STORE: made}))
     settings.use(environment.replace(hull_export_hosts=("127.0.0.1:9199",)))
@@ -87,65 +89,65 @@ def storage(hull: Any, house: House, environment: Settings, monkeypatch: pytest.
     settings.use(environment)
 
 
-def send(house: House, file: dict[str, Any], form: str = "json") -> None:
+def send(running: RunningWeb, file: dict[str, Any], form: str = "json") -> None:
     body = {"url": STORE + file["path"], "format": form, "object_type": "user_report"}
-    assert house.client.post("/batch", query_string=CREDENTIALS, json=body).text == "ok"
+    assert running.client.post("/batch", query_string=CREDENTIALS, json=body).text == "ok"
 
 
-def states(house: House) -> list[str]:
-    return [row.state for row in house.rows("SELECT state FROM jobs ORDER BY id")]
+def states(running: RunningWeb) -> list[str]:
+    return [row.state for row in running.rows("SELECT state FROM jobs ORDER BY id")]
 
 
-def finish(house: House, *, most: int = 400) -> int:
+def finish(running: RunningWeb, *, most: int = 400) -> int:
     """Let workers carry it out until it has ended; returns how many tasks that took."""
     for task in range(most):
-        if states(house) != ["due"]:
+        if states(running) != ["due"]:
             return task
-        due_again(house)
-        house.run_jobs()
+        due_again(running)
+        running.run_jobs()
     raise AssertionError(f"not ended after {most} tasks")
 
 
-def everything_once(house: House) -> None:
-    found = changes(house)
+def everything_once(running: RunningWeb) -> None:
+    found = changes(running)
     assert len(found) == USERS
     assert {revision for _, _, revision in found.values()} == {1}
-    assert states(house) == ["done"]
-    assert house.rows("SELECT 1 FROM export_files UNION ALL SELECT 1 FROM export_pieces") == []
+    assert states(running) == ["done"]
+    assert running.rows("SELECT 1 FROM export_files UNION ALL SELECT 1 FROM export_pieces") == []
 
 
 FORMS = [("json", False), ("json", True), ("csv", False), ("csv", True)]
 
 
 @pytest.mark.parametrize(("form", "gzip"), FORMS)
-def test_a_file_is_read_in_every_form(house: House, storage: Storage, form: str, gzip: bool) -> None:
-    send(house, storage.make(format=form, gzip=gzip), form)
+def test_a_file_is_read_in_every_form(running: RunningWeb, storage: Storage, form: str, gzip: bool) -> None:
+    send(running, storage.make(format=form, gzip=gzip), form)
 
-    assert finish(house) == 1
+    assert finish(running) == 1
 
-    everything_once(house)
+    everything_once(running)
     assert storage.asked == [(None, None)]
 
 
 @pytest.mark.parametrize(("form", "gzip"), FORMS)
 @pytest.mark.parametrize("kind", [Killed, ConnectionResetError])
 def test_a_download_that_breaks_again_and_again_goes_on_where_it_ended(
-    house: House, storage: Storage, form: str, gzip: bool, kind: Callable[[], BaseException]
+    running: RunningWeb, storage: Storage, form: str, gzip: bool, kind: Callable[[], BaseException]
 ) -> None:
     file = storage.make(format=form, gzip=gzip)
-    send(house, file, form)
+    send(running, file, form)
     storage.breaks_after, storage.trouble = 9_000, kind
 
     for _ in range(400):
-        if states(house) != ["due"]:
+        if states(running) != ["due"]:
             break
-        due_again(house)
+        due_again(running)
         try:
-            house.run_jobs()
+            running.run_jobs()
         except Killed:
             continue
 
-    everything_once(house)
+    everything_once(running)
     assert len(storage.asked) >= file["bytes"] // 9_000
     assert all(asked is not None and condition is not None for asked, condition in storage.asked[1:])
     assert storage.sent <= 2 * file["bytes"]
@@ -153,10 +155,10 @@ def test_a_download_that_breaks_again_and_again_goes_on_where_it_ended(
 
 @pytest.mark.parametrize(("form", "gzip"), FORMS)
 def test_killed_between_records_it_goes_on_behind_the_last_one_committed(
-    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch, form: str, gzip: bool
+    running: RunningWeb, storage: Storage, monkeypatch: pytest.MonkeyPatch, form: str, gzip: bool
 ) -> None:
     file = storage.make(format=form, gzip=gzip)
-    send(house, file, form)
+    send(running, file, form)
     write, written = exports.coalesce_messages, []
 
     def write_and_die(*args: Any, **named: Any) -> None:
@@ -168,20 +170,20 @@ def test_killed_between_records_it_goes_on_behind_the_last_one_committed(
     monkeypatch.setattr(exports, "coalesce_messages", write_and_die)
     for _ in range(3):
         with pytest.raises(Killed):
-            house.run_jobs()
-        due_again(house)
-    before = len(changes(house))
-    finish(house)
+            running.run_jobs()
+        due_again(running)
+    before = len(changes(running))
+    finish(running)
 
     assert before == 200
-    everything_once(house)
+    everything_once(running)
     assert (len(storage.asked), storage.sent) == (1, file["bytes"])  # downloaded once
 
 
 def test_killed_before_the_job_has_ended_the_file_is_not_fetched_again(
-    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    running: RunningWeb, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send(house, storage.make())
+    send(running, storage.make())
 
     def die(*_args: Any) -> None:
         raise Killed
@@ -189,17 +191,17 @@ def test_killed_before_the_job_has_ended_the_file_is_not_fetched_again(
     with monkeypatch.context() as patch:
         patch.setattr(runtime.jobs, "end", die)
         with pytest.raises(Killed):
-            house.run_jobs()
-    finish(house)
+            running.run_jobs()
+    finish(running)
 
-    everything_once(house)
+    everything_once(running)
     assert len(storage.asked) == 1
-    assert [row.progress for row in house.rows("SELECT progress FROM jobs")] == [USERS]
+    assert [row.progress for row in running.rows("SELECT progress FROM jobs")] == [USERS]
 
 
 @pytest.mark.parametrize(("form", "gzip"), FORMS)
 def test_a_file_that_takes_longer_than_a_slice_ends(
-    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch, form: str, gzip: bool
+    running: RunningWeb, storage: Storage, monkeypatch: pytest.MonkeyPatch, form: str, gzip: bool
 ) -> None:
     """Each look at the clock is ten seconds later: a slice reads some pieces of the file, or writes some records."""
     file = storage.make(format=form, gzip=gzip)
@@ -208,12 +210,12 @@ def test_a_file_that_takes_longer_than_a_slice_ends(
     monkeypatch.setattr(exports, "time", clock)
     monkeypatch.setattr(runtime, "time", clock)
     monkeypatch.setattr(exports, "CHUNK", 20)
-    send(house, file, form)
+    send(running, file, form)
 
-    tasks = finish(house)
+    tasks = finish(running)
 
     assert tasks > 4
-    everything_once(house)
+    everything_once(running)
     assert storage.sent <= 2 * file["bytes"]
 
 
@@ -231,61 +233,63 @@ class Clock:
 
 
 @pytest.mark.parametrize("drop", [(), ("etag",), ("content-range",)])
-def test_a_file_that_changed_is_read_from_its_beginning(house: House, storage: Storage, drop: tuple[str, ...]) -> None:
+def test_a_file_that_changed_is_read_from_its_beginning(
+    running: RunningWeb, storage: Storage, drop: tuple[str, ...]
+) -> None:
     """Also by a server that ignores the condition, or leaves out of its answer what tells the two files apart."""
     file = storage.make(format="csv")
-    send(house, file)
+    send(running, file)
     storage.breaks_after, storage.trouble = 9_000, ConnectionResetError
-    house.run_jobs()
+    running.run_jobs()
     storage.make(format="json", number=file["number"])
     storage.breaks_after, storage.ignores_condition, storage.drop = math.inf, bool(drop), drop
-    finish(house)
+    finish(running)
 
-    everything_once(house)
+    everything_once(running)
 
 
 @pytest.mark.parametrize("gzip", [False, True])
-def test_a_server_without_ranges_sends_the_whole_again(house: House, storage: Storage, gzip: bool) -> None:
+def test_a_server_without_ranges_sends_the_whole_again(running: RunningWeb, storage: Storage, gzip: bool) -> None:
     file = storage.make(ranges=False, gzip=gzip)
-    send(house, file)
+    send(running, file)
     storage.breaks_after, storage.trouble = 9_000, ConnectionResetError
-    assert house.run_jobs() == ["remote_unavailable"]
+    assert running.run_jobs() == ["remote_unavailable"]
     storage.breaks_after = math.inf
 
-    finish(house)
+    finish(running)
 
-    everything_once(house)
+    everything_once(running)
     assert storage.sent == 9_000 + file["bytes"]
 
 
 def test_a_file_that_is_too_slow_for_a_server_without_ranges_is_a_failure_by_name(
-    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    running: RunningWeb, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send(house, storage.make(ranges=False))
+    send(running, storage.make(ranges=False))
     monkeypatch.setattr(exports, "time", Clock(10.0))
 
-    finish(house, most=20)
+    finish(running, most=20)
 
-    assert states(house) == ["failed"]
-    assert [row.reason for row in house.rows("SELECT reason FROM failures")] == ["export_too_slow"]
-    assert changes(house) == {}
+    assert states(running) == ["failed"]
+    assert [row.reason for row in running.rows("SELECT reason FROM failures")] == ["export_too_slow"]
+    assert changes(running) == {}
 
 
-def test_a_storage_that_does_not_answer_is_waited_for(house: House, storage: Storage) -> None:
+def test_a_storage_that_does_not_answer_is_waited_for(running: RunningWeb, storage: Storage) -> None:
     """As for any remote system, a wait is no attempt: what is down for an hour needs no person."""
-    send(house, storage.make())
+    send(running, storage.make())
     storage.app.test_client().post("/__sandbox__/faults", json=[{"path": "^/exports/", "kind": "status", "count": 12}])
     for _ in range(12):
-        due_again(house)
-        assert house.run_jobs() == ["remote_unavailable"]
-    waits = house.rows("SELECT waits_for FROM jobs")
-    known = house.rows("SELECT remote FROM outages")
+        due_again(running)
+        assert running.run_jobs() == ["remote_unavailable"]
+    waits = running.rows("SELECT waits_for FROM jobs")
+    known = running.rows("SELECT remote FROM outages")
 
-    finish(house)
+    finish(running)
 
     assert ([row.waits_for for row in waits], [row.remote for row in known]) == (["files"], ["files"])
-    assert house.rows("SELECT 1 FROM outages") == []
-    everything_once(house)
+    assert running.rows("SELECT 1 FROM outages") == []
+    everything_once(running)
 
 
 def test_a_compressed_file_is_read_in_small_pieces() -> None:

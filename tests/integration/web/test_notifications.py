@@ -16,47 +16,51 @@ from pipeline.domain.json_text import is_nested_deeper
 from pipeline.sync.changes.dispatch import coalesce_deliveries
 from pipeline.sync.changes.outgoing_changes import LEVELS
 from pipeline.web import request_body
-from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, House
+from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, RunningWeb
 from tests.integration.web.notifying import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification
 
 
 @pytest.mark.parametrize("channel", ["user:update", "account:update"])
-def test_a_signed_notification_is_stored_before_next(hull: Hull, house: House, channel: str) -> None:
+def test_a_signed_notification_is_stored_before_next(hull: Hull, running: RunningWeb, channel: str) -> None:
     answer = hull.post(notification(channel=channel))
 
     assert (answer.status_code, answer.json) == (200, NEXT)
-    [delivery] = house.deliveries()
-    assert (delivery.connector_key, delivery.source, delivery.key) == (house.acme, "hull", "n-1")
+    [delivery] = running.deliveries()
+    assert (delivery.connector_key, delivery.source, delivery.key) == (running.acme, "hull", "n-1")
     kept = json.loads(delivery.body)
     assert (kept["channel"], kept["messages"], kept["is_export"]) == (channel, notification()["messages"], False)
 
 
-def test_what_is_kept_holds_neither_the_secret_nor_the_tokens_among_the_settings(hull: Hull, house: House) -> None:
+def test_what_is_kept_holds_neither_the_secret_nor_the_tokens_among_the_settings(
+    hull: Hull, running: RunningWeb
+) -> None:
     hull.post(notification())
 
-    [delivery] = house.deliveries()
+    [delivery] = running.deliveries()
     assert b"canary-hull-secret" not in delivery.body
     assert b"canary-access" not in delivery.body
 
 
-def test_the_same_notification_again_is_next_and_not_stored_again(hull: Hull, house: House, keys: KeyServer) -> None:
+def test_the_same_notification_again_is_next_and_not_stored_again(
+    hull: Hull, running: RunningWeb, keys: KeyServer
+) -> None:
     answers = [hull.post(notification(kraken={"retries": tried})).json for tried in range(3)]
 
     assert answers == [NEXT] * 3
-    assert len(house.deliveries()) == 1
+    assert len(running.deliveries()) == 1
     assert keys.asked == 1
 
 
 @pytest.mark.parametrize("channel", ["segment:update", "users_segment:delete", "accounts_segment:update"])
-def test_segments_are_answered_next_and_not_kept(hull: Hull, house: House, channel: str) -> None:
+def test_segments_are_answered_next_and_not_kept(hull: Hull, running: RunningWeb, channel: str) -> None:
     answer = hull.post(notification(channel=channel, messages=[{"id": "s1", "name": "VIP"}]))
 
     assert (answer.status_code, answer.json) == (200, NEXT)
-    assert (house.deliveries(), house.woken) == ([], [])
+    assert (running.deliveries(), running.woken) == ([], [])
 
 
 @pytest.mark.parametrize("channel", ["anything", "user:delete", "segment:update:x", "x" * 500, "\u0000\n"])
-def test_a_channel_nobody_knows_is_next_as_well_and_says_so(hull: Hull, house: House, channel: str) -> None:
+def test_a_channel_nobody_knows_is_next_as_well_and_says_so(hull: Hull, running: RunningWeb, channel: str) -> None:
     answer = hull.post(notification(channel=channel))
 
     assert answer.status_code == 200
@@ -64,7 +68,7 @@ def test_a_channel_nobody_knows_is_next_as_well_and_says_so(hull: Hull, house: H
     assert answer.json["flow_control"] == {"type": "next", "size": 10, "in": 5, "in_time": 10}
     assert answer.json["error"]["code"] == "HULL_ERR_MISSING_CHANNEL"
     assert len(answer.text) < 300
-    assert (house.deliveries(), house.woken) == ([], [])
+    assert (running.deliveries(), running.woken) == ([], [])
 
 
 REFUSED = [
@@ -94,7 +98,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("code", "sent"), REFUSED)
 def test_what_is_not_proven_to_be_hulls_is_refused_with_hulls_own_code(
-    hull: Hull, house: House, code: str, sent: dict[str, Any]
+    hull: Hull, running: RunningWeb, code: str, sent: dict[str, Any]
 ) -> None:
     answer = hull.post(sent.get("body", notification()), hull.headers(**sent.get("headers", {})))
 
@@ -102,7 +106,7 @@ def test_what_is_not_proven_to_be_hulls_is_refused_with_hulls_own_code(
     assert answer.json is not None
     assert answer.json["flow_control"] == RETRY
     assert answer.json["error"]["code"] == code
-    assert house.deliveries() == []
+    assert running.deliveries() == []
 
 
 def symmetric(secret: bytes) -> str:
@@ -119,7 +123,7 @@ def symmetric(secret: bytes) -> str:
 
 
 @pytest.mark.parametrize("forged", ["none", "secret", "public key", "expired", "not yet", "no jti", "other jti"])
-def test_a_forged_token_proves_nothing(hull: Hull, house: House, keys: KeyServer, forged: str) -> None:
+def test_a_forged_token_proves_nothing(hull: Hull, running: RunningWeb, keys: KeyServer, forged: str) -> None:
     now = int(time.time())
     token = {
         "none": lambda: jwt.encode({"jti": "n-1"}, None, algorithm="none"),
@@ -134,7 +138,7 @@ def test_a_forged_token_proves_nothing(hull: Hull, house: House, keys: KeyServer
     answer = hull.post(notification(), hull.headers(_Signature=token))
 
     assert (answer.status_code, answer.json and answer.json["error"]["code"]) == (400, "INVALID_SIGNATURE")
-    assert house.deliveries() == []
+    assert running.deliveries() == []
 
 
 def test_a_key_of_another_host_is_never_asked_for(hull: Hull, keys: KeyServer) -> None:
@@ -155,35 +159,35 @@ def test_a_key_of_another_host_is_never_asked_for(hull: Hull, keys: KeyServer) -
     assert (asked, keys.asked) == ([], 0)
 
 
-def test_a_message_without_an_id_is_named_and_its_neighbours_are_taken(hull: Hull, house: House) -> None:
+def test_a_message_without_an_id_is_named_and_its_neighbours_are_taken(hull: Hull, running: RunningWeb) -> None:
     others = [{"user": {}}, {"user": None}, {}, "text", {"user": {"id": 7}}]
     hull.post(notification(messages=[*others, *notification()["messages"]]))
 
     with transaction() as session:
         coalesce_deliveries(session)
 
-    [delivery] = house.deliveries()
+    [delivery] = running.deliveries()
     assert (delivery.state, delivery.reason) == ("folded", "no_hull_id")
-    assert [tuple(row) for row in house.rows("SELECT record_id, entity FROM changes")] == [
+    assert [tuple(row) for row in running.rows("SELECT record_id, entity FROM changes")] == [
         ("5f0000000000000000000001", "person")
     ]
-    assert len(house.rows("SELECT 1 FROM sync_events WHERE reason = 'no_hull_id'")) == len(others)
+    assert len(running.rows("SELECT 1 FROM sync_events WHERE reason = 'no_hull_id'")) == len(others)
 
 
-def test_a_thousand_messages_are_one_delivery(hull: Hull, house: House) -> None:
+def test_a_thousand_messages_are_one_delivery(hull: Hull, running: RunningWeb) -> None:
     messages = [{"user": {"id": f"{number:024x}", "email": f"u{number}@acme.test"}} for number in range(1000)]
 
     assert hull.post(notification(messages=messages)).json == NEXT
 
-    assert len(house.deliveries()) == 1
+    assert len(running.deliveries()) == 1
 
 
-def test_hull_is_slowed_down_while_what_it_told_waits(hull: Hull, house: House) -> None:
+def test_hull_is_slowed_down_while_what_it_told_waits(hull: Hull, running: RunningWeb) -> None:
     for number in range(12):
         last = hull.notify(notification_id=f"n-{number}").json
 
     assert last == {"flow_control": {"type": "next", "size": 100, "in": 1_000}}
-    house.change_rows("UPDATE deliveries SET state = 'folded'")
+    running.change_rows("UPDATE deliveries SET state = 'folded'")
     assert hull.notify(notification_id="later").json == NEXT
 
 
@@ -198,21 +202,21 @@ def test_hull_is_slowed_down_while_what_it_told_waits(hull: Hull, house: House) 
     ],
 )
 def test_a_notification_for_a_connector_that_is_not_here_is_refused(
-    hull: Hull, house: House, changed: dict[str, str]
+    hull: Hull, running: RunningWeb, changed: dict[str, str]
 ) -> None:
     configuration = {**notification()["configuration"], **changed}
 
     answer = hull.post(notification(configuration=configuration))
 
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "UNKNOWN_CONNECTOR")  # type: ignore[index]
-    assert house.deliveries() == []
+    assert running.deliveries() == []
 
 
-def test_the_older_names_of_the_segment_lists_are_known_too(hull: Hull, house: House) -> None:
+def test_the_older_names_of_the_segment_lists_are_known_too(hull: Hull, running: RunningWeb) -> None:
     renamed = notification(segments=..., accounts_segments=..., users_segments=[], account_segments=[])
 
     assert hull.post(renamed).json == NEXT
-    assert len(house.deliveries()) == 1
+    assert len(running.deliveries()) == 1
 
 
 def test_while_the_key_cannot_be_fetched_hull_is_asked_to_come_again(
@@ -228,7 +232,9 @@ def test_while_the_key_cannot_be_fetched_hull_is_asked_to_come_again(
     assert hull.post(notification()).json == NEXT
 
 
-def test_while_the_database_is_away_hull_is_asked_to_come_again(hull: Hull, house: House, database_url: str) -> None:
+def test_while_the_database_is_away_hull_is_asked_to_come_again(
+    hull: Hull, running: RunningWeb, database_url: str
+) -> None:
     assert hull.post(notification()).json == NEXT
     use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
 
@@ -239,7 +245,7 @@ def test_while_the_database_is_away_hull_is_asked_to_come_again(hull: Hull, hous
     assert answer.headers["Retry-After"] == "5"
 
 
-def test_a_body_above_twenty_megabytes_is_too_large(hull: Hull, house: House) -> None:
+def test_a_body_above_twenty_megabytes_is_too_large(hull: Hull, running: RunningWeb) -> None:
     large = notification(messages=[{"user": {"id": "1", "text": "x" * (2 * 1024 * 1024)}}])
 
     assert hull.post(large).json == NEXT
@@ -248,14 +254,14 @@ def test_a_body_above_twenty_megabytes_is_too_large(hull: Hull, house: House) ->
 
 
 @pytest.mark.parametrize("levels", [40, 140, 300, 5_000])
-def test_a_value_that_nests_deep_does_not_cost_its_neighbours(hull: Hull, house: House, levels: int) -> None:
+def test_a_value_that_nests_deep_does_not_cost_its_neighbours(hull: Hull, running: RunningWeb, levels: int) -> None:
     """Hull would send the same messages again and again. Which of them cannot be carried over is said when they are folded."""
     deep = b'{"user":{"id":"2","x":' + b"[" * levels + b'"]"' + b"]" * levels + b'},"changes":{},"segments":[]}'
     whole = json.dumps(notification(messages=[{"user": {"id": "1"}}, "DEEP", {"user": {"id": "3"}}])).encode()
 
     assert hull.post(whole.replace(b'"DEEP"', deep)).json == NEXT
 
-    [delivery] = house.deliveries()
+    [delivery] = running.deliveries()
     kept = orjson.loads(delivery.body)["messages"]
     assert [each["user"]["id"] for each in kept] == ["1", "2", "3"]
     assert is_nested_deeper(kept[1], LEVELS) == (levels > LEVELS)

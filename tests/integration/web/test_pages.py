@@ -30,7 +30,7 @@ from pipeline.clients.limits import TokenBudget
 from pipeline.settings import PROJECT_DIR
 from pipeline.web import monitoring
 from pipeline.web.app import create_app
-from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, basic, webhook
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, RunningWeb, basic, webhook
 from tests.read_only import demoted_database
 
 CREDENTIALS = {"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
@@ -70,8 +70,8 @@ def add_job(connector_key: int, age_s: float) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_every_answer_keeps_browsers_strict(house: House, path: str) -> None:
-    answer = house.client.get(path)
+def test_every_answer_keeps_browsers_strict(running: RunningWeb, path: str) -> None:
+    answer = running.client.get(path)
     answer.close()
 
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
@@ -82,17 +82,17 @@ def test_every_answer_keeps_browsers_strict(house: House, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/status", "/auth/callback"])
-def test_a_request_is_never_sent_back(house: House, path: str) -> None:
-    answer = house.client.open(path, method="TRACE", headers={"Cookie": "session=canary"})
+def test_a_request_is_never_sent_back(running: RunningWeb, path: str) -> None:
+    answer = running.client.open(path, method="TRACE", headers={"Cookie": "session=canary"})
 
     assert answer.status_code == 405
     assert "canary" not in answer.text
 
 
-def test_the_process_is_healthy_without_a_database(house: House, database_url: str) -> None:
+def test_the_process_is_healthy_without_a_database(running: RunningWeb, database_url: str) -> None:
     use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
 
-    healthy, ready = house.client.get("/healthz"), house.client.get("/readyz")
+    healthy, ready = running.client.get("/healthz"), running.client.get("/readyz")
 
     use_database(database_url)
     assert (healthy.status_code, healthy.json) == (200, {"status": "ok"})
@@ -101,8 +101,8 @@ def test_the_process_is_healthy_without_a_database(house: House, database_url: s
     assert ready.json["checks"]["database"] == "unreachable"
 
 
-def test_it_is_not_ready_while_nobody_answers_for_the_broker(house: House) -> None:
-    answer = house.client.get("/readyz")
+def test_it_is_not_ready_while_nobody_answers_for_the_broker(running: RunningWeb) -> None:
+    answer = running.client.get("/readyz")
 
     assert answer.status_code == 503
     assert answer.json is not None
@@ -110,22 +110,22 @@ def test_it_is_not_ready_while_nobody_answers_for_the_broker(house: House) -> No
 
 
 @pytest.mark.usefixtures("broker")
-def test_it_is_ready_when_everything_answers_and_nothing_is_overdue(house: House) -> None:
-    add_change(house.acme, age_s=60)
-    add_batch(house.acme, age_s=-600)
-    add_batch(house.acme, age_s=600, state="done")
+def test_it_is_ready_when_everything_answers_and_nothing_is_overdue(running: RunningWeb) -> None:
+    add_change(running.acme, age_s=60)
+    add_batch(running.acme, age_s=-600)
+    add_batch(running.acme, age_s=600, state="done")
 
-    answer = house.client.get("/readyz")
+    answer = running.client.get("/readyz")
 
     assert (answer.status_code, answer.json and answer.json["status"]) == (200, "ok")
 
 
 @pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize("add", [add_change, add_batch, add_delivery, add_job])
-def test_it_is_not_ready_while_due_work_finds_no_worker(house: House, add: Callable[[int, float], None]) -> None:
-    add(house.acme, 600)
+def test_it_is_not_ready_while_due_work_finds_no_worker(running: RunningWeb, add: Callable[[int, float], None]) -> None:
+    add(running.acme, 600)
 
-    answer = house.client.get("/readyz")
+    answer = running.client.get("/readyz")
 
     assert answer.status_code == 503
     assert answer.json is not None
@@ -133,26 +133,26 @@ def test_it_is_not_ready_while_due_work_finds_no_worker(house: House, add: Calla
 
 
 @pytest.mark.usefixtures("broker")
-def test_work_of_a_paused_connector_may_wait(house: House) -> None:
-    add_change(house.acme, 600)
+def test_work_of_a_paused_connector_may_wait(running: RunningWeb) -> None:
+    add_change(running.acme, 600)
     with transaction() as session:
-        session.get_one(Connector, house.acme).state = "paused"
+        session.get_one(Connector, running.acme).state = "paused"
 
-    assert house.client.get("/readyz").status_code == 200
+    assert running.client.get("/readyz").status_code == 200
 
 
-def test_prometheus_is_told_what_the_database_holds(house: House) -> None:
-    house.client.post(
+def test_prometheus_is_told_what_the_database_holds(running: RunningWeb) -> None:
+    running.client.post(
         f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}", data=json.dumps(webhook()), headers=basic()
     )
-    add_batch(house.acme, 300)
-    add_batch(house.acme, 0, state="done")
-    add_failure(house)
-    add_run(house)
-    spend(house, 300, lane="bulk")
-    spend(house, 40, lane="live")
+    add_batch(running.acme, 300)
+    add_batch(running.acme, 0, state="done")
+    add_failure(running)
+    add_run(running)
+    spend(running, 300, lane="bulk")
+    spend(running, 40, lane="live")
 
-    answer = house.client.get("/metrics")
+    answer = running.client.get("/metrics")
 
     assert answer.content_type == monitoring.CONTENT_TYPE
     found = {
@@ -173,9 +173,9 @@ def test_prometheus_is_told_what_the_database_holds(house: House) -> None:
     }
 
 
-def spend(house: House, tokens: int, *, lane: str = "bulk") -> None:
+def spend(running: RunningWeb, tokens: int, *, lane: str = "bulk") -> None:
     today = func.date(func.timezone("UTC", func.now()))
-    row = {"connector_key": house.acme, "day": today, "lane": lane, "operation": "list", "calls": 1, "tokens": tokens}
+    row = {"connector_key": running.acme, "day": today, "lane": lane, "operation": "list", "calls": 1, "tokens": tokens}
     with transaction() as session:
         session.execute(insert(TokenSpending).values(**row))
 
@@ -188,33 +188,33 @@ def spend(house: House, tokens: int, *, lane: str = "bulk") -> None:
         (30_000, "warning", "fetches wait, live changes continue"),
     ],
 )
-def test_a_day_that_is_nearly_spent_is_a_warning(house: House, tokens: int, level: str, words: str) -> None:
-    spend(house, tokens)
-    answer = status(house).json
+def test_a_day_that_is_nearly_spent_is_a_warning(running: RunningWeb, tokens: int, level: str, words: str) -> None:
+    spend(running, tokens)
+    answer = status(running).json
 
     assert answer["status"] == level
     assert words in " ".join(answer["messages"])
 
 
-def test_a_day_without_limit_is_never_spent(house: House) -> None:
+def test_a_day_without_limit_is_never_spent(running: RunningWeb) -> None:
     with transaction() as session:
-        add_settings(session, house.acme, {"daily_tokens": 0}, author="test")
-    spend(house, 1_000_000)
+        add_settings(session, running.acme, {"daily_tokens": 0}, author="test")
+    spend(running, 1_000_000)
 
-    assert status(house).json["status"] == "ok"
+    assert status(running).json["status"] == "ok"
 
 
 def test_a_day_that_pipedrive_closed_is_a_warning_whatever_we_count(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    running: RunningWeb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TokenBudget, "closed_s", lambda _budget: 900.0)
 
-    assert "all work waits" in " ".join(status(house).json["messages"])
+    assert "all work waits" in " ".join(status(running).json["messages"])
 
 
-def add_failure(house: House) -> None:
+def add_failure(running: RunningWeb) -> None:
     failure = NewFailure(
-        connector_key=house.acme,
+        connector_key=running.acme,
         kind="record",
         subject="incoming:person:8",
         direction="incoming",
@@ -227,75 +227,75 @@ def add_failure(house: House) -> None:
         keep_failures(session, [failure])
 
 
-def add_run(house: House, state: str = "stopped") -> None:
-    run = Run(connector_key=house.acme, entity="person", kind="full", state=state, cause="test", settings_version=1)
+def add_run(running: RunningWeb, state: str = "stopped") -> None:
+    run = Run(connector_key=running.acme, entity="person", kind="full", state=state, cause="test", settings_version=1)
     run.reason, run.read = "page_repeats", 68_500
     with transaction() as session:
         session.add(run)
 
 
-def status(house: House, method: str = "GET", **changed: str) -> Any:
-    return house.client.open("/status", method=method, query_string=CREDENTIALS | changed)
+def status(running: RunningWeb, method: str = "GET", **changed: str) -> Any:
+    return running.client.open("/status", method=method, query_string=CREDENTIALS | changed)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_connector_with_nothing_amiss_is_ok(house: House, method: str) -> None:
-    answer = status(house, method)
+def test_a_connector_with_nothing_amiss_is_ok(running: RunningWeb, method: str) -> None:
+    answer = status(running, method)
 
     assert (answer.status_code, answer.json) == (200, {"status": "ok", "messages": ["Everything is in order."]})
 
 
-def test_hull_may_name_the_connector_either_way(house: House) -> None:
+def test_hull_may_name_the_connector_either_way(running: RunningWeb) -> None:
     renamed = {"id": ACME, "organization": ORGANIZATION.upper(), "secret": SECRETS["hull_secret"]}
 
-    assert house.client.get("/status", query_string=renamed).status_code == 200
+    assert running.client.get("/status", query_string=renamed).status_code == 200
 
 
 @pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"secret": ""}, {"organization": "x"}, {"ship": "acme"}])
-def test_a_status_is_told_to_those_who_know_the_secret(house: House, changed: dict[str, str]) -> None:
-    answer = status(house, **changed)
+def test_a_status_is_told_to_those_who_know_the_secret(running: RunningWeb, changed: dict[str, str]) -> None:
+    answer = status(running, **changed)
 
     assert (answer.status_code, answer.json["error"]) == (401, "unauthorized")
 
 
-def test_without_pipedrives_credentials_setup_is_required(house: House) -> None:
+def test_without_pipedrives_credentials_setup_is_required(running: RunningWeb) -> None:
     with transaction() as session:
-        session.delete(session.get_one(Credential, (house.acme, "pipedrive_api_token")))
+        session.delete(session.get_one(Credential, (running.acme, "pipedrive_api_token")))
 
-    answer = status(house)
+    answer = status(running)
 
     assert answer.json["status"] == "setupRequired"
     assert "not connected" in answer.json["messages"][0]
 
 
-def test_a_pause_that_the_pipeline_made_is_an_error_that_says_what_to_do(house: House) -> None:
-    pause(house, "unauthorized")
+def test_a_pause_that_the_pipeline_made_is_an_error_that_says_what_to_do(running: RunningWeb) -> None:
+    pause(running, "unauthorized")
 
-    answer = status(house)
+    answer = status(running)
 
     assert answer.json["status"] == "error"
     assert "connect again" in answer.json["messages"][0]
 
 
-def test_a_pause_that_a_person_made_is_a_warning(house: House) -> None:
-    pause(house, None)
+def test_a_pause_that_a_person_made_is_a_warning(running: RunningWeb) -> None:
+    pause(running, None)
 
-    assert status(house).json["status"] == "warning"
+    assert status(running).json["status"] == "warning"
 
 
-def pause(house: House, reason: str | None) -> None:
+def pause(running: RunningWeb, reason: str | None) -> None:
     with transaction() as session:
-        connector = session.get_one(Connector, house.acme)
+        connector = session.get_one(Connector, running.acme)
         connector.state, connector.pause_reason = "paused", reason
 
 
-def test_failures_stopped_runs_and_missing_webhooks_are_warnings_of_their_own(house: House) -> None:
-    add_failure(house)
-    add_run(house)
+def test_failures_stopped_runs_and_missing_webhooks_are_warnings_of_their_own(running: RunningWeb) -> None:
+    add_failure(running)
+    add_run(running)
     with transaction() as session:
-        session.delete(session.get_one(Credential, (house.acme, "webhook_path")))
+        session.delete(session.get_one(Credential, (running.acme, "webhook_path")))
 
-    answer = status(house)
+    answer = status(running)
 
     assert answer.json["status"] == "warning"
     assert [message.split(":")[0] for message in answer.json["messages"]] == [
@@ -305,11 +305,11 @@ def test_failures_stopped_runs_and_missing_webhooks_are_warnings_of_their_own(ho
     ]
 
 
-def test_a_fetch_that_went_well_since_takes_the_warning_away(house: House) -> None:
-    add_run(house, "stopped")
-    add_run(house, "done")
+def test_a_fetch_that_went_well_since_takes_the_warning_away(running: RunningWeb) -> None:
+    add_run(running, "stopped")
+    add_run(running, "done")
 
-    assert status(house).json["status"] == "ok"
+    assert status(running).json["status"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -322,24 +322,24 @@ def test_a_fetch_that_went_well_since_takes_the_warning_away(house: House) -> No
     ],
 )
 def test_a_company_without_the_website_field_must_choose_another(
-    house: House, rows: list[Any], settings: dict[str, Any], expected: str
+    running: RunningWeb, rows: list[Any], settings: dict[str, Any], expected: str
 ) -> None:
     with transaction() as session:
-        keep_fields(session, house.acme, "organization", rows)
-        add_settings(session, house.acme, settings, author="test")
+        keep_fields(session, running.acme, "organization", rows)
+        add_settings(session, running.acme, settings, author="test")
 
-    assert status(house).json["status"] == expected
+    assert status(running).json["status"] == expected
 
 
-def test_the_manifest_is_served_as_json(house: House) -> None:
-    answer = house.client.get("/manifest.json")
+def test_the_manifest_is_served_as_json(running: RunningWeb) -> None:
+    answer = running.client.get("/manifest.json")
 
     assert answer.json is not None
     assert answer.json["name"] == "Pipedrive"
 
 
-def test_every_route_the_manifest_names_exists(house: House) -> None:
-    manifest = house.client.get("/manifest.json").json
+def test_every_route_the_manifest_names_exists(running: RunningWeb) -> None:
+    manifest = running.client.get("/manifest.json").json
     assert manifest is not None
     named = [manifest["admin"], *("/" + manifest[name] for name in ("readme", "logo", "picture"))]
     named += [row["url"] for name in ("subscriptions", "statuses", "json") for row in manifest[name]]
@@ -354,25 +354,25 @@ def test_every_route_the_manifest_names_exists(house: House) -> None:
     assert len(named) > 12
 
 
-def test_the_logo_is_a_picture(house: House) -> None:
-    with house.client.get("/logo.png") as answer:
+def test_the_logo_is_a_picture(running: RunningWeb) -> None:
+    with running.client.get("/logo.png") as answer:
         assert (answer.status_code, answer.mimetype) == (200, "image/png")
         assert answer.data.startswith(b"\x89PNG\r\n")
 
 
-def test_the_guide_is_served(house: House) -> None:
-    answer = house.client.get("/readme.md")
+def test_the_guide_is_served(running: RunningWeb) -> None:
+    answer = running.client.get("/readme.md")
 
     assert (answer.status_code, answer.content_type) == (200, "text/markdown; charset=utf-8")
     assert answer.text == (PROJECT_DIR / "docs" / "guide.md").read_text("utf-8")
 
 
-def test_a_defect_shows_a_request_id_and_nothing_else(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    break_open(house.app)
+def test_a_defect_shows_a_request_id_and_nothing_else(running: RunningWeb, capsys: pytest.CaptureFixture[str]) -> None:
+    break_open(running.app)
 
     with capture_logs() as lines:
-        as_json = house.client.get("/broken")
-        as_text = house.client.get("/broken", headers={"Accept": "text/html"})
+        as_json = running.client.get("/broken")
+        as_text = running.client.get("/broken", headers={"Accept": "text/html"})
 
     assert (as_json.status_code, as_text.status_code) == (500, 500)
     told = {"error": "internal_error", "message": "A defect of ours", "request_id": as_json.headers["X-Request-Id"]}
@@ -392,41 +392,41 @@ def break_open(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/static/../app.py", "/static/%2e%2e/app.py", "/webhooks/pipedrive/x"])
-def test_what_is_not_there_is_not_found(house: House, path: str) -> None:
-    answer = house.client.get(path)
+def test_what_is_not_there_is_not_found(running: RunningWeb, path: str) -> None:
+    answer = running.client.get(path)
 
     assert answer.status_code == 404
     assert answer.json is not None
     assert answer.json["error"] == "not_found"
 
 
-def in_step_until(house: House, ago: timedelta) -> None:
+def in_step_until(running: RunningWeb, ago: timedelta) -> None:
     """The fetches of changes came to their end so long ago for the last time."""
     moment = datetime.now(UTC) - ago
     with transaction() as session:
-        set_schedule(session, house.acme, "incremental", interval_s=300, next_run_at=moment)
-        session.add(Watermark(connector_key=house.acme, entity="person", reached_at=moment, complete_since=moment))
+        set_schedule(session, running.acme, "incremental", interval_s=300, next_run_at=moment)
+        session.add(Watermark(connector_key=running.acme, entity="person", reached_at=moment, complete_since=moment))
 
 
-def test_changes_that_have_not_come_for_long_are_a_warning(house: House) -> None:
-    in_step_until(house, timedelta(minutes=20))
+def test_changes_that_have_not_come_for_long_are_a_warning(running: RunningWeb) -> None:
+    in_step_until(running, timedelta(minutes=20))
 
-    answer = status(house)
+    answer = status(running)
 
     assert answer.json["status"] == "warning"
     assert "may not be in Hull yet" in answer.json["messages"][0]
 
 
-def test_changes_that_came_some_minutes_ago_are_in_order(house: House) -> None:
-    in_step_until(house, timedelta(minutes=10))
+def test_changes_that_came_some_minutes_ago_are_in_order(running: RunningWeb) -> None:
+    in_step_until(running, timedelta(minutes=10))
 
-    assert status(house).json["status"] == "ok"
+    assert status(running).json["status"] == "ok"
 
 
-def test_prometheus_is_told_up_to_when_hull_is_in_step(house: House) -> None:
-    in_step_until(house, timedelta(minutes=20))
+def test_prometheus_is_told_up_to_when_hull_is_in_step(running: RunningWeb) -> None:
+    in_step_until(running, timedelta(minutes=20))
 
-    told = house.client.get("/metrics").text
+    told = running.client.get("/metrics").text
 
     (line,) = [line for line in told.splitlines() if line.startswith("pipeline_watermark_age_seconds{")]
     assert 'entity="person"' in line
@@ -434,17 +434,19 @@ def test_prometheus_is_told_up_to_when_hull_is_in_step(house: House) -> None:
 
 
 @pytest.mark.usefixtures("broker")
-def test_a_database_that_takes_no_writes_is_not_ready(house: House) -> None:
+def test_a_database_that_takes_no_writes_is_not_ready(running: RunningWeb) -> None:
     with demoted_database():
-        answer = house.client.get("/readyz")
+        answer = running.client.get("/readyz")
 
     assert answer.status_code == 503
     assert answer.json is not None
     assert answer.json["checks"] == {"database": "read_only", "broker": "ok", "progress": "ok"}
-    assert house.client.get("/readyz").status_code == 200
+    assert running.client.get("/readyz").status_code == 200
 
 
-def test_readiness_has_an_answer_in_time_whatever_is_silent(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_has_an_answer_in_time_whatever_is_silent(
+    running: RunningWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
     never = threading.Event()
     asked: list[str] = []
 
@@ -455,7 +457,7 @@ def test_readiness_has_an_answer_in_time_whatever_is_silent(house: House, monkey
 
     monkeypatch.setattr(monitoring, "READY_WITHIN_S", 0.2)
     monkeypatch.setattr(monitoring, "_CHECKS", monitoring._Checks({"database": silent}))
-    answers = [house.client.get("/readyz") for _ in range(3)]
+    answers = [running.client.get("/readyz") for _ in range(3)]
     never.set()
 
     assert [answer.status_code for answer in answers] == [503] * 3

@@ -19,7 +19,7 @@ from pipeline.sync.connectors.settings_change import change_settings, enqueue_se
 from sandbox.company import Company
 from sandbox.hull.app import create_app
 from sandbox.pipedrive.app import create_app as create_pipedrive
-from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, RunningWeb
 from tests.integration.web.notifying import NEXT, Hull, KeyServer
 
 MAPPED = [{"hull": "pipedrive/name", "service": "name"}]
@@ -27,12 +27,12 @@ NAME = {"field_code": "name", "field_name": "Name", "field_type": "varchar"}
 
 
 @pytest.fixture
-def platform(keys: KeyServer, house: House) -> Flask:
+def platform(keys: KeyServer, running: RunningWeb) -> Flask:
     """Hull's API, whose connector is ours; and the fields that Pipedrive had when they were last read."""
     app = create_app(connector_id=ACME, secret=SECRETS["hull_secret"], organization=ORGANIZATION)
     keys.reach(f"https://{ORGANIZATION}", app.wsgi_app)
     with transaction() as session:
-        keep_fields(session, house.acme, "person", [NAME])
+        keep_fields(session, running.acme, "person", [NAME])
     return app
 
 
@@ -41,133 +41,133 @@ def save(platform: Flask, **settings: Any) -> None:
     platform.extensions["hull"].connector["private_settings"] = settings
 
 
-def told(hull: Hull, house: House, key: str = "n-1") -> list[str]:
+def told(hull: Hull, running: RunningWeb, key: str = "n-1") -> list[str]:
     """Hull notifies, and what that asks for is done."""
     assert hull.notify(notification_id=key, channel="ship:update", messages=[{"id": ACME}]).json == NEXT
-    return house.run_jobs()
+    return running.run_jobs()
 
 
-def versions(house: House) -> list[tuple[str, dict[str, Any]]]:
+def versions(running: RunningWeb) -> list[tuple[str, dict[str, Any]]]:
     """(author, document), the newest first."""
     with transaction() as session:
-        return [(row.author, row.document) for row in settings_history(session, house.acme)]
+        return [(row.author, row.document) for row in settings_history(session, running.acme)]
 
 
-def test_what_was_saved_in_hull_is_in_force(hull: Hull, house: House, platform: Flask) -> None:
+def test_what_was_saved_in_hull_is_in_force(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED, link_users_in_hull=False, access_token="canary-token", oauth=None)
 
-    told(hull, house)
+    told(hull, running)
 
     expected = {"incoming_user_attributes": MAPPED, "link_users_in_hull": False}
-    assert versions(house)[0] == ("hull", expected)
-    assert len(versions(house)) == 2
+    assert versions(running)[0] == ("hull", expected)
+    assert len(versions(running)) == 2
 
 
-def test_the_door_asks_nobody_and_leaves_it_to_a_worker(hull: Hull, house: House, platform: Flask) -> None:
+def test_the_door_asks_nobody_and_leaves_it_to_a_worker(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED)
 
     hull.notify(channel="ship:update", messages=[{"id": ACME, "secret": "canary"}])
 
-    assert len(versions(house)) == 1
-    assert house.woken == ["dispatch"]
-    assert house.deliveries() == []
-    assert [tuple(row) for row in house.rows("SELECT kind, state, secret FROM jobs")] == [
+    assert len(versions(running)) == 1
+    assert running.woken == ["dispatch"]
+    assert running.deliveries() == []
+    assert [tuple(row) for row in running.rows("SELECT kind, state, secret FROM jobs")] == [
         ("settings_sync", "due", None)
     ]
 
 
-def test_the_body_of_a_notification_changes_nothing(hull: Hull, house: House, platform: Flask) -> None:
+def test_the_body_of_a_notification_changes_nothing(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     forged = {"id": ACME, "private_settings": {"synchronized_user_segments": ["ALL"]}}
 
     hull.notify(channel="ship:update", messages=[forged], connector=forged)
-    house.run_jobs()
+    running.run_jobs()
 
-    assert "synchronized_user_segments" not in versions(house)[0][1]
+    assert "synchronized_user_segments" not in versions(running)[0][1]
 
 
-def test_the_same_settings_again_make_no_version(hull: Hull, house: House, platform: Flask) -> None:
+def test_the_same_settings_again_make_no_version(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED)
 
     for number in range(3):
-        told(hull, house, key=f"n-{number}")
+        told(hull, running, key=f"n-{number}")
 
-    assert len(versions(house)) == 2
+    assert len(versions(running)) == 2
 
 
-def test_an_edit_made_here_stays_unless_hull_changed_the_same(hull: Hull, house: House, platform: Flask) -> None:
+def test_an_edit_made_here_stays_unless_hull_changed_the_same(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED, synchronized_user_segments=["a"])
-    told(hull, house)
+    told(hull, running)
     with transaction() as session:
-        ours = {**versions(house)[0][1], "daily_tokens": 5, "synchronized_user_segments": ["b"]}
-        add_settings(session, house.acme, ours, author="command line")
+        ours = {**versions(running)[0][1], "daily_tokens": 5, "synchronized_user_segments": ["b"]}
+        add_settings(session, running.acme, ours, author="command line")
 
     save(platform, synchronized_user_segments=["a"], link_users_in_service=True)
-    told(hull, house, key="n-2")
+    told(hull, running, key="n-2")
 
-    document = versions(house)[0][1]
+    document = versions(running)[0][1]
     assert (document["daily_tokens"], document["synchronized_user_segments"]) == (5, ["b"])
     assert document["link_users_in_service"] is True
     assert "incoming_user_attributes" not in document
 
 
-def edit(house: House, **changes: Any) -> None:
+def edit(running: RunningWeb, **changes: Any) -> None:
     """A person edits the settings here."""
     with transaction() as session:
-        connector = get_connector(session, house.acme)
-    change_settings(connector, versions(house)[0][1] | changes, "ana")
-    house.run_jobs()
+        connector = get_connector(session, running.acme)
+    change_settings(connector, versions(running)[0][1] | changes, "ana")
+    running.run_jobs()
 
 
 def test_an_edit_made_here_is_pushed_to_hull_and_comes_back_as_nothing_new(
-    hull: Hull, house: House, platform: Flask
+    hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED, access_token="canary-token")
-    told(hull, house)
+    told(hull, running)
 
-    edit(house, daily_tokens=5, link_users_in_hull=False)
-    told(hull, house, key="n-2")
+    edit(running, daily_tokens=5, link_users_in_hull=False)
+    told(hull, running, key="n-2")
 
     held = platform.extensions["hull"].connector["private_settings"]
     assert (held["daily_tokens"], held["link_users_in_hull"], held["incoming_user_attributes"]) == (5, False, MAPPED)
     assert held["access_token"] == "canary-token"
-    assert [author for author, _ in versions(house)[:2]] == ["ana", "hull"]
+    assert [author for author, _ in versions(running)[:2]] == ["ana", "hull"]
 
 
 def test_what_was_changed_in_hull_meanwhile_is_taken_over_before_ours_is_pushed(
-    hull: Hull, house: House, platform: Flask
+    hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED)
-    told(hull, house)
+    told(hull, running)
     save(platform, incoming_user_attributes=MAPPED, synchronized_user_segments=["s1"])
 
-    edit(house, daily_tokens=5)
+    edit(running, daily_tokens=5)
 
-    document = versions(house)[0][1]
+    document = versions(running)[0][1]
     assert (document["daily_tokens"], document["synchronized_user_segments"]) == (5, ["s1"])
     assert platform.extensions["hull"].connector["private_settings"] == document
 
 
-def test_rules_that_hull_has_no_column_for_stay(hull: Hull, house: House, platform: Flask) -> None:
+def test_rules_that_hull_has_no_column_for_stay(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     with_rule = [{"hull": "pipedrive/name", "service": "name", "on_null": "ignore"}]
     save(platform, incoming_user_attributes=MAPPED)
-    told(hull, house)
-    edit(house, incoming_user_attributes=with_rule)
+    told(hull, running)
+    edit(running, incoming_user_attributes=with_rule)
 
     save(platform, incoming_user_attributes=[*MAPPED, {"hull": "x", "service": "id"}], link_users_in_hull=True)
-    told(hull, house, key="n-2")
+    told(hull, running, key="n-2")
 
-    assert versions(house)[0][1]["incoming_user_attributes"] == [*with_rule, {"hull": "x", "service": "id"}]
+    assert versions(running)[0][1]["incoming_user_attributes"] == [*with_rule, {"hull": "x", "service": "id"}]
 
 
 def test_nothing_is_pushed_over_what_a_person_has_still_to_correct_in_hull(
-    hull: Hull, house: House, platform: Flask
+    hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     save(platform, full_fetch_cron="61 * * * *")
 
-    edit(house, daily_tokens=5)
+    edit(running, daily_tokens=5)
 
     assert platform.extensions["hull"].connector["private_settings"] == {"full_fetch_cron": "61 * * * *"}
-    assert versions(house)[0][1]["daily_tokens"] == 5
+    assert versions(running)[0][1]["daily_tokens"] == 5
 
 
 WRONG: list[tuple[dict[str, Any], list[str]]] = [
@@ -180,32 +180,32 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("wrong", "named"), WRONG)
 def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
-    hull: Hull, house: House, platform: Flask, wrong: dict[str, Any], named: list[str]
+    hull: Hull, running: RunningWeb, platform: Flask, wrong: dict[str, Any], named: list[str]
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED)
-    told(hull, house)
-    before = versions(house)
+    told(hull, running)
+    before = versions(running)
     save(platform, **wrong)
 
     with capture_logs() as lines:
-        assert told(hull, house, key="n-2") == ["settings_refused"]
+        assert told(hull, running, key="n-2") == ["settings_refused"]
 
-    assert versions(house) == before
-    [event] = house.rows("SELECT event, reason, detail FROM sync_events WHERE event = 'connector.settings.error'")
+    assert versions(running) == before
+    [event] = running.rows("SELECT event, reason, detail FROM sync_events WHERE event = 'connector.settings.error'")
     assert event.reason == "settings_refused"
     assert all(words in event.detail for words in named)
     assert [line["detail"] for line in lines if line["event"] == "connector.settings.error"] == [event.detail]
     with transaction() as session:
         [failure] = find_failures(session)
-        assert get_connector(session, house.acme).state == "active"
+        assert get_connector(session, running.acme).state == "active"
     assert (failure.reason, failure.subject) == ("settings_refused", "control:settings_sync")
 
 
-def test_the_status_names_the_mistakes(hull: Hull, house: House, platform: Flask) -> None:
+def test_the_status_names_the_mistakes(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps", full_fetch_cron=7)
-    told(hull, house)
+    told(hull, running)
 
-    answer = house.client.get(
+    answer = running.client.get(
         "/status", query_string={"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
     ).json
 
@@ -217,32 +217,32 @@ def test_the_status_names_the_mistakes(hull: Hull, house: House, platform: Flask
     )
 
 
-def test_once_they_are_corrected_the_failure_closes_by_itself(hull: Hull, house: House, platform: Flask) -> None:
+def test_once_they_are_corrected_the_failure_closes_by_itself(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps", link_users_in_service=True)
-    told(hull, house)
+    told(hull, running)
     save(platform, link_users_in_hull=False, link_users_in_service=True)
 
-    told(hull, house, key="n-2")
+    told(hull, running, key="n-2")
 
     with transaction() as session:
         assert find_failures(session) == []
-    assert versions(house)[0][1] == {"link_users_in_hull": False, "link_users_in_service": True}
+    assert versions(running)[0][1] == {"link_users_in_hull": False, "link_users_in_service": True}
 
 
-def test_a_refusal_can_be_replayed(hull: Hull, house: House, platform: Flask) -> None:
+def test_a_refusal_can_be_replayed(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps")
-    told(hull, house)
+    told(hull, running)
     save(platform, link_users_in_hull=False)
     with transaction() as session:
         [failure] = find_failures(session)
         replay_failure(session, failure, by="ada", why="corrected")
 
-    assert house.run_jobs() == []
-    assert versions(house)[0] == ("hull", {"link_users_in_hull": False})
+    assert running.run_jobs() == []
+    assert versions(running)[0] == ("hull", {"link_users_in_hull": False})
 
 
 def test_a_field_made_a_moment_ago_is_looked_for_in_pipedrive(
-    hull: Hull, house: House, platform: Flask, keys: KeyServer
+    hull: Hull, running: RunningWeb, platform: Flask, keys: KeyServer
 ) -> None:
     pipedrive = create_pipedrive(Company(seed=7), api_token=SECRETS["pipedrive_api_token"])
     keys.reach("https://acme.pipedrive.test", pipedrive.wsgi_app)
@@ -250,97 +250,99 @@ def test_a_field_made_a_moment_ago_is_looked_for_in_pipedrive(
     fields = pipedrive.test_client().get("/api/v2/personFields?limit=500", headers=asked).json
     assert fields is not None
     new = next(field["field_code"] for field in fields["data"] if len(field["field_code"]) == 40)
-    house.change_rows("UPDATE settings_versions SET document = '{\"daily_tokens\": 0}'")
+    running.change_rows("UPDATE settings_versions SET document = '{\"daily_tokens\": 0}'")
     save(platform, incoming_user_attributes=[{"hull": "b", "service": new}])
 
-    assert told(hull, house) == []
+    assert told(hull, running) == []
 
-    assert versions(house)[0][1]["incoming_user_attributes"] == [{"hull": "b", "service": new}]
+    assert versions(running)[0][1]["incoming_user_attributes"] == [{"hull": "b", "service": new}]
 
 
 def test_a_field_that_went_does_not_stand_in_the_way_of_another_change(
-    hull: Hull, house: House, platform: Flask
+    hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     gone = [{"hull": "x", "service": "a" * 40}]
     with transaction() as session:
-        add_settings(session, house.acme, {"incoming_user_attributes": gone}, author="hull")
+        add_settings(session, running.acme, {"incoming_user_attributes": gone}, author="hull")
     save(platform, incoming_user_attributes=gone, link_users_in_service=True)
 
-    assert told(hull, house) == []
+    assert told(hull, running) == []
 
-    assert versions(house)[0][1]["link_users_in_service"] is True
+    assert versions(running)[0][1]["link_users_in_service"] is True
 
 
-def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, house: House, platform: Flask) -> None:
+def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED)
     platform.extensions["hull_faults"].replace([{"path": "app", "kind": "status", "status": 503, "count": 1}])
 
-    assert told(hull, house) == ["remote_unavailable"]
-    assert [tuple(row) for row in house.rows("SELECT state, attempts FROM jobs")] == [("due", 1)]
-    house.change_rows("UPDATE jobs SET due_at = now()")
-    assert house.run_jobs() == []
+    assert told(hull, running) == ["remote_unavailable"]
+    assert [tuple(row) for row in running.rows("SELECT state, attempts FROM jobs")] == [("due", 1)]
+    running.change_rows("UPDATE jobs SET due_at = now()")
+    assert running.run_jobs() == []
 
-    assert versions(house)[0][0] == "hull"
+    assert versions(running)[0][0] == "hull"
 
 
 def test_what_is_saved_while_hull_is_being_asked_is_asked_for_once_more(
-    hull: Hull, house: House, platform: Flask
+    hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     with transaction() as session:
-        enqueue_settings_sync(session, house.acme)
+        enqueue_settings_sync(session, running.acme)
         [(job_id, _)] = jobs.take_due(session, patience_s=30)
         at_work = jobs.claim(session, job_id, lease_s=30)
-        enqueue_settings_sync(session, house.acme)
+        enqueue_settings_sync(session, running.acme)
     assert at_work is not None
     settings_sync.step(at_work)
     with transaction() as session:
         jobs.end(session, at_work)
     save(platform, incoming_user_attributes=MAPPED)
 
-    house.run_jobs()
+    running.run_jobs()
 
-    assert versions(house)[0][0] == "hull"
-    assert {row.state for row in house.rows("SELECT state FROM jobs")} == {"done"}
+    assert versions(running)[0][0] == "hull"
+    assert {row.state for row in running.rows("SELECT state FROM jobs")} == {"done"}
 
 
 def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
-    hull: Hull, house: House, platform: Flask
+    hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED)
     with transaction() as session:
-        enqueue_settings_sync(session, house.acme)
+        enqueue_settings_sync(session, running.acme)
         [(job_id, _)] = jobs.take_due(session, patience_s=30)
         lost = jobs.claim(session, job_id, lease_s=30)
     assert lost is not None
-    assert house.run_jobs() == []
-    assert len(versions(house)) == 1
-    house.change_rows("UPDATE jobs SET due_at = now()")
+    assert running.run_jobs() == []
+    assert len(versions(running)) == 1
+    running.change_rows("UPDATE jobs SET due_at = now()")
 
-    house.run_jobs()
+    running.run_jobs()
 
-    assert len(versions(house)) == 2
+    assert len(versions(running)) == 2
     with pytest.raises(jobs.LostLease), transaction() as session:
         jobs.end(session, lost)
 
 
-def test_a_connector_whose_secret_hull_refuses_pauses(hull: Hull, house: House, platform: Flask) -> None:
+def test_a_connector_whose_secret_hull_refuses_pauses(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     platform.extensions["hull"].connector["secret"] = "another"
     with transaction() as session:
-        enqueue_settings_sync(session, house.acme)
+        enqueue_settings_sync(session, running.acme)
 
-    assert house.run_jobs() == ["hull_refused"]
+    assert running.run_jobs() == ["hull_refused"]
 
-    [row] = house.rows("SELECT state, pause_reason FROM connectors")
+    [row] = running.rows("SELECT state, pause_reason FROM connectors")
     assert tuple(row) == ("paused", "hull_refused")
 
 
 @pytest.mark.parametrize("document", [None, "text", 7])
-def test_an_answer_without_settings_takes_none_away(hull: Hull, house: House, platform: Flask, document: Any) -> None:
+def test_an_answer_without_settings_takes_none_away(
+    hull: Hull, running: RunningWeb, platform: Flask, document: Any
+) -> None:
     platform.extensions["hull"].connector["private_settings"] = document
 
-    assert told(hull, house) == ["page_malformed"]
+    assert told(hull, running) == ["page_malformed"]
 
-    assert len(versions(house)) == 1
+    assert len(versions(running)) == 1
 
 
 def test_merging_takes_over_what_hull_changed_alone() -> None:

@@ -22,7 +22,7 @@ from db.session import transaction
 from pipeline.local import programs
 from pipeline.settings import Settings
 from pipeline.web.server import allow_connections
-from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, add_connector, basic, webhook
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, RunningWeb, add_connector, basic, webhook
 
 PATH = f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}"
 START_S = 60.0
@@ -69,7 +69,7 @@ def begin(port: int, path: str, length: int = 1000) -> socket.socket:
 
 
 def test_unfinished_bodies_of_strangers_hold_nothing_up(
-    house: House, intake: tuple[int, int], environment: Settings
+    running: RunningWeb, intake: tuple[int, int], environment: Settings
 ) -> None:
     port, _ = intake
     unfinished = [begin(port, path) for path in ("/batch", "/smart-notifier", PATH) for _ in range(20)]
@@ -79,14 +79,16 @@ def test_unfinished_bodies_of_strangers_hold_nothing_up(
     took_s = time.monotonic() - began
 
     assert answers == [200] * 50
-    assert len(house.deliveries()) == 50
+    assert len(running.deliveries()) == 50
     assert took_s < 8, "none of them waited for the deadline of a body"
     assert status(port, "GET", "/healthz") == 200
     for each in unfinished:
         each.close()
 
 
-def test_who_has_no_credentials_is_refused_before_the_body_is_there(house: House, intake: tuple[int, int]) -> None:
+def test_who_has_no_credentials_is_refused_before_the_body_is_there(
+    running: RunningWeb, intake: tuple[int, int]
+) -> None:
     port, _ = intake
 
     answers = []
@@ -98,7 +100,7 @@ def test_who_has_no_credentials_is_refused_before_the_body_is_there(house: House
 
 
 def test_more_idle_connections_than_the_server_takes_by_default_hold_nothing_up(
-    house: House, intake: tuple[int, int]
+    running: RunningWeb, intake: tuple[int, int]
 ) -> None:
     port, _ = intake
     allow_connections()
@@ -112,7 +114,7 @@ def test_more_idle_connections_than_the_server_takes_by_default_hold_nothing_up(
         each.close()
 
 
-def test_large_bodies_of_strangers_take_no_memory(house: House, intake: tuple[int, int]) -> None:
+def test_large_bodies_of_strangers_take_no_memory(running: RunningWeb, intake: tuple[int, int]) -> None:
     port, process = intake
     body = b'{"notification_id":"n","messages":[' + b'{"a":{},"b":[1]},' * 1_200_000 + b"0]}"
     before_mb = processes.peak_mb(process)
@@ -125,7 +127,7 @@ def test_large_bodies_of_strangers_take_no_memory(house: House, intake: tuple[in
 
 
 def test_a_webhook_is_taken_in_the_moment_its_connector_is_made(
-    house: House, intake: tuple[int, int], environment: Settings
+    running: RunningWeb, intake: tuple[int, int], environment: Settings
 ) -> None:
     port, _ = intake
     assert status(port, "POST", PATH, json.dumps(webhook()).encode(), **basic()) == 200

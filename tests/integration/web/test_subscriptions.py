@@ -16,19 +16,19 @@ from pipeline.settings import Settings
 from pipeline.sync.connectors.webhooks import SECRET_NAMES, ensure_webhooks
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
-from tests.integration.web.conftest import ACME, SECRETS, House
+from tests.integration.web.conftest import ACME, SECRETS, RunningWeb
 from tests.wsgi_adapter import session_for
 
 OURS = f"http://connector.test/webhooks/pipedrive/{ACME}/"
 
 
 @pytest.fixture
-def pipedrive(house: House) -> Iterator[PipedriveApp]:
+def pipedrive(running: RunningWeb) -> Iterator[PipedriveApp]:
     """A company whose webhooks reach our app, and whose API ours calls."""
     app = create_app(
         Company(seed=7, persons=3, organizations=2),
         api_token=SECRETS["pipedrive_api_token"],
-        webhook_session=session_for({"http://connector.test": house.app}),
+        webhook_session=session_for({"http://connector.test": running.app}),
     )
     connections.use_http(lambda: session_for({"https://acme.pipedrive.test": app}))
     yield app
@@ -49,9 +49,9 @@ def add(pipedrive: PipedriveApp, **changed: Any) -> int:
     return int(answer.json["data"]["id"])
 
 
-def test_persons_and_organizations_are_subscribed_once(house: House, pipedrive: PipedriveApp) -> None:
-    assert ensure_webhooks(house.acme) == ["person", "organization"]
-    assert ensure_webhooks(house.acme) == []
+def test_persons_and_organizations_are_subscribed_once(running: RunningWeb, pipedrive: PipedriveApp) -> None:
+    assert ensure_webhooks(running.acme) == ["person", "organization"]
+    assert ensure_webhooks(running.acme) == []
 
     rows = subscriptions(pipedrive)
     assert [row["event_object"] for row in rows] == ["person", "organization"]
@@ -65,16 +65,16 @@ def test_persons_and_organizations_are_subscribed_once(house: House, pipedrive: 
 
 
 def test_missing_secrets_are_made_unguessable_and_sealed(
-    house: House, pipedrive: PipedriveApp, environment: Settings
+    running: RunningWeb, pipedrive: PipedriveApp, environment: Settings
 ) -> None:
     with transaction() as session:
         session.execute(delete(Credential).where(Credential.name.in_(SECRET_NAMES[1:])))
 
-    ensure_webhooks(house.acme)
+    ensure_webhooks(running.acme)
 
     with transaction() as session:
-        sealed = credentials_of(session, house.acme)
-        known = wiring.open_secrets(session, house.acme, environment)
+        sealed = credentials_of(session, running.acme)
+        known = wiring.open_secrets(session, running.acme, environment)
     made = [known[name] for name in SECRET_NAMES]
     assert len(set(made)) == 3
     assert all(len(secret) >= 32 and secret not in SECRETS.values() for secret in made)  # 6 bits to a character
@@ -82,7 +82,7 @@ def test_missing_secrets_are_made_unguessable_and_sealed(
     assert {row["subscription_url"] for row in subscriptions(pipedrive)} == {OURS + made[0]}
 
 
-def test_webhooks_of_others_are_left_alone(house: House, pipedrive: PipedriveApp) -> None:
+def test_webhooks_of_others_are_left_alone(running: RunningWeb, pipedrive: PipedriveApp) -> None:
     foreign = [
         add(pipedrive),
         add(pipedrive, subscription_url="http://connector.test/webhooks/pipedrive/5f00000000000000000000b0/x"),
@@ -90,7 +90,7 @@ def test_webhooks_of_others_are_left_alone(house: House, pipedrive: PipedriveApp
         add(pipedrive, subscription_url=f"http://connector.test.evil.test/webhooks/pipedrive/{ACME}/x"),
     ]
 
-    ensure_webhooks(house.acme)
+    ensure_webhooks(running.acme)
 
     assert set(foreign) < set(pipedrive.subscriptions.by_id)
     assert len(subscriptions(pipedrive)) == len(foreign) + 2
@@ -107,35 +107,37 @@ def test_webhooks_of_others_are_left_alone(house: House, pipedrive: PipedriveApp
     ],
     ids=["older path", "moved", "other action", "old version", "other credentials"],
 )
-def test_ours_that_do_not_serve_are_replaced(house: House, pipedrive: PipedriveApp, stale: dict[str, str]) -> None:
+def test_ours_that_do_not_serve_are_replaced(
+    running: RunningWeb, pipedrive: PipedriveApp, stale: dict[str, str]
+) -> None:
     old = add(pipedrive, **stale)
 
-    assert ensure_webhooks(house.acme) == ["person", "organization"]
+    assert ensure_webhooks(running.acme) == ["person", "organization"]
 
     assert old not in pipedrive.subscriptions.by_id
     assert len(subscriptions(pipedrive)) == 2
 
 
-def test_a_missing_one_of_two_is_made_again(house: House, pipedrive: PipedriveApp) -> None:
-    ensure_webhooks(house.acme)
+def test_a_missing_one_of_two_is_made_again(running: RunningWeb, pipedrive: PipedriveApp) -> None:
+    ensure_webhooks(running.acme)
     person = subscriptions(pipedrive)[0]["id"]
     del pipedrive.subscriptions.by_id[person]
 
-    assert ensure_webhooks(house.acme) == ["person"]
+    assert ensure_webhooks(running.acme) == ["person"]
 
 
-def test_a_full_list_is_told_to_the_caller(house: House, pipedrive: PipedriveApp) -> None:
+def test_a_full_list_is_told_to_the_caller(running: RunningWeb, pipedrive: PipedriveApp) -> None:
     for number in range(40):
         add(pipedrive, name=f"n{number}")
 
     with pytest.raises(Rejected):
-        ensure_webhooks(house.acme)
+        ensure_webhooks(running.acme)
 
 
-def test_a_change_in_pipedrive_reaches_our_door(house: House, pipedrive: PipedriveApp) -> None:
+def test_a_change_in_pipedrive_reaches_our_door(running: RunningWeb, pipedrive: PipedriveApp) -> None:
     with transaction() as session:
         session.execute(delete(Credential).where(Credential.name.in_(SECRET_NAMES)))
-    ensure_webhooks(house.acme)
+    ensure_webhooks(running.acme)
 
     answer = pipedrive.test_client().post(
         "/api/v2/persons", json={"name": "Ada"}, headers={"x-api-token": SECRETS["pipedrive_api_token"]}
@@ -143,5 +145,5 @@ def test_a_change_in_pipedrive_reaches_our_door(house: House, pipedrive: Pipedri
     pipedrive.delivery.drain()
 
     assert answer.status_code in (200, 201)
-    [delivery] = house.deliveries()
-    assert (delivery.source, delivery.connector_key) == ("pipedrive", house.acme)
+    [delivery] = running.deliveries()
+    assert (delivery.source, delivery.connector_key) == ("pipedrive", running.acme)

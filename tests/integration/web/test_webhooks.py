@@ -20,47 +20,47 @@ from pipeline.transform.webhooks import find_head
 from pipeline.vault import Vault
 from pipeline.web import credentials_check
 from pipeline.web.request_body import ENDS_BYTES
-from tests.integration.web.conftest import ACME, GLOBEX, SECRETS, House, add_connector, basic, webhook
+from tests.integration.web.conftest import ACME, GLOBEX, SECRETS, RunningWeb, add_connector, basic, webhook
 from tests.logs import written
 from tests.read_only import demoted_database
 
 PATH = f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}"
 
 
-def post(house: House, body: Any = None, *, path: str = PATH, **options: Any) -> TestResponse:
+def post(running: RunningWeb, body: Any = None, *, path: str = PATH, **options: Any) -> TestResponse:
     options.setdefault("headers", basic())
     if isinstance(body, io.BytesIO):
-        return house.client.post(path, input_stream=body, **options)
+        return running.client.post(path, input_stream=body, **options)
     data = body if isinstance(body, bytes) else json.dumps(webhook() if body is None else body)
-    return house.client.post(path, data=data, **options)
+    return running.client.post(path, data=data, **options)
 
 
-def test_a_webhook_is_stored_whole_under_its_event_id(house: House) -> None:
-    answer = post(house)
+def test_a_webhook_is_stored_whole_under_its_event_id(running: RunningWeb) -> None:
+    answer = post(running)
 
     assert (answer.status_code, answer.json) == (200, {"status": "stored"})
-    [delivery] = house.deliveries()
-    assert (delivery.connector_key, delivery.source, delivery.state) == (house.acme, "pipedrive", "new")
+    [delivery] = running.deliveries()
+    assert (delivery.connector_key, delivery.source, delivery.state) == (running.acme, "pipedrive", "new")
     assert delivery.key == "7c812ffd-8f50-45ea-a597-b8fcba2da9c0"
     assert json.loads(delivery.body) == webhook()
 
 
-def test_a_second_attempt_of_the_same_event_is_acknowledged_and_not_stored_again(house: House) -> None:
+def test_a_second_attempt_of_the_same_event_is_acknowledged_and_not_stored_again(running: RunningWeb) -> None:
     again = webhook()
     again["meta"]["attempt"] = 2
 
-    assert [post(house).json, post(house, again).json] == [{"status": "stored"}, {"status": "known"}]
-    assert len(house.deliveries()) == 1
+    assert [post(running).json, post(running, again).json] == [{"status": "stored"}, {"status": "known"}]
+    assert len(running.deliveries()) == 1
 
 
-def test_events_without_an_id_are_told_apart_by_what_they_say(house: House) -> None:
+def test_events_without_an_id_are_told_apart_by_what_they_say(running: RunningWeb) -> None:
     nameless = webhook()
     del nameless["meta"]["id"]
     other = json.loads(json.dumps(nameless)) | {"data": {"id": 8, "name": "Bo"}}
     retried = json.loads(json.dumps(nameless))
     retried["meta"]["attempt"] = 3
 
-    answers = [post(house, body).json["status"] for body in (nameless, retried, other)]  # type: ignore[index]
+    answers = [post(running, body).json["status"] for body in (nameless, retried, other)]  # type: ignore[index]
 
     assert answers == ["stored", "known", "stored"]
 
@@ -97,18 +97,18 @@ def test_events_without_an_id_are_told_apart_by_what_they_say(house: House) -> N
     ],
 )
 def test_whoever_is_wrong_in_anything_gets_one_and_the_same_answer(
-    house: House, path: str, headers: dict[str, str]
+    running: RunningWeb, path: str, headers: dict[str, str]
 ) -> None:
-    answer = post(house, path=path, headers=headers)
+    answer = post(running, path=path, headers=headers)
 
     assert (answer.status_code, answer.json) == (401, {"error": "unauthorized"})
     assert answer.headers["WWW-Authenticate"] == 'Basic realm="webhooks", charset="UTF-8"'
-    assert house.deliveries() == []
-    assert house.woken == []
+    assert running.deliveries() == []
+    assert running.woken == []
 
 
 def test_secrets_are_compared_in_constant_time_on_digests_of_bytes(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    running: RunningWeb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[tuple[bytes, bytes]] = []
     original = credentials_check.hmac.compare_digest
@@ -119,29 +119,29 @@ def test_secrets_are_compared_in_constant_time_on_digests_of_bytes(
 
     monkeypatch.setattr(credentials_check.hmac, "compare_digest", compare)
 
-    post(house)
-    post(house, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}")
+    post(running)
+    post(running, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}")
 
     assert len(compared) == 4  # each is compared with what is kept, which is nothing yet, and with what is read
     assert all(isinstance(side, bytes) and len(side) == 32 for pair in compared for side in pair)
     assert not any(secret.encode() in side for pair in compared for side in pair for secret in SECRETS.values())
 
 
-def test_one_connectors_secrets_open_no_other_door(house: House, environment: Settings) -> None:
+def test_one_connectors_secrets_open_no_other_door(running: RunningWeb, environment: Settings) -> None:
     with transaction() as session:
         add_connector(session, environment, GLOBEX, "globex", {"webhook_path": "other"})
 
-    assert post(house, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}").status_code == 401
-    assert post(house, path=f"/webhooks/pipedrive/{GLOBEX}/other").status_code == 401
+    assert post(running, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}").status_code == 401
+    assert post(running, path=f"/webhooks/pipedrive/{GLOBEX}/other").status_code == 401
 
 
-def test_an_unreadable_secret_closes_its_own_door_only(house: House, environment: Settings) -> None:
+def test_an_unreadable_secret_closes_its_own_door_only(running: RunningWeb, environment: Settings) -> None:
     with transaction() as session:
         globex = add_connector(session, environment, GLOBEX, "globex", SECRETS)
         session.get_one(Credential, (globex, "webhook_path")).ciphertext = b"garbage"
 
-    assert post(house).status_code == 200
-    assert post(house, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}").status_code == 401
+    assert post(running).status_code == 200
+    assert post(running, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -162,16 +162,18 @@ def test_an_unreadable_secret_closes_its_own_door_only(house: House, environment
         (b'{"a":' + b"[" * 900 + b"]" * 900 + b"}", "too_deep"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_kept_and_counts_against_nobody(house: House, body: bytes, code: str) -> None:
+def test_a_body_that_cannot_be_read_is_kept_and_counts_against_nobody(
+    running: RunningWeb, body: bytes, code: str
+) -> None:
     """Ten failures would ban the webhook, and what it has to tell would be lost."""
     with capture_logs() as lines:
-        answers = [post(house, body), post(house, body)]
+        answers = [post(running, body), post(running, body)]
 
     assert [(answer.status_code, answer.json) for answer in answers] == [
         (200, {"status": "stored"}),
         (200, {"status": "known"}),
     ]
-    assert [delivery.body for delivery in house.deliveries()] == [body]
+    assert [delivery.body for delivery in running.deliveries()] == [body]
     said = [line for line in lines if line["event"] == "webhook.unreadable"]
     assert [(line["reason"], line["size_bytes"], line["connector_id"]) for line in said] == [
         (code, len(body), ACME)
@@ -188,36 +190,36 @@ def test_a_body_that_cannot_be_read_is_kept_and_counts_against_nobody(house: Hou
         b'{"meta": {"entity": "person", "action": "change", "entity_id": "-1", "timestamp": 1}}',
     ],
 )
-def test_an_object_that_makes_no_sense_is_kept_for_a_person_to_see(house: House, body: bytes) -> None:
-    assert [post(house, body).json, post(house, body).json] == [{"status": "stored"}, {"status": "known"}]
+def test_an_object_that_makes_no_sense_is_kept_for_a_person_to_see(running: RunningWeb, body: bytes) -> None:
+    assert [post(running, body).json, post(running, body).json] == [{"status": "stored"}, {"status": "known"}]
 
-    [delivery] = house.deliveries()
+    [delivery] = running.deliveries()
     assert delivery.body == body
 
 
 @pytest.mark.parametrize("event_id", ["a\x00b", "\ud800", "ü", "x" * 256, "a\nb"])
-def test_an_event_id_no_database_would_hold_is_kept_as_its_digest(house: House, event_id: str) -> None:
+def test_an_event_id_no_database_would_hold_is_kept_as_its_digest(running: RunningWeb, event_id: str) -> None:
     body = json.dumps(webhook(event_id)).encode()
 
-    assert [post(house, body).json, post(house, body).json] == [{"status": "stored"}, {"status": "known"}]
-    [delivery] = house.deliveries()
+    assert [post(running, body).json, post(running, body).json] == [{"status": "stored"}, {"status": "known"}]
+    [delivery] = running.deliveries()
     assert len(delivery.key) == 32
 
 
-def test_a_name_with_half_a_surrogate_pair_does_not_cost_the_delivery(house: House) -> None:
-    assert post(house, webhook(name="\ud83d")).status_code == 200
-    assert len(house.deliveries()) == 1
+def test_a_name_with_half_a_surrogate_pair_does_not_cost_the_delivery(running: RunningWeb) -> None:
+    assert post(running, webhook(name="\ud83d")).status_code == 200
+    assert len(running.deliveries()) == 1
 
 
 @pytest.mark.parametrize("is_meta_first", [True, False])
-def test_of_a_body_above_one_megabyte_both_ends_are_kept(house: House, is_meta_first: bool) -> None:
+def test_of_a_body_above_one_megabyte_both_ends_are_kept(running: RunningWeb, is_meta_first: bool) -> None:
     allowed = json.dumps(webhook(name="x" * (1024 * 1024 - 600))).encode()
     large = webhook("another", name="x" * (20 * 1024 * 1024))
     above = json.dumps(dict(sorted(large.items(), reverse=is_meta_first))).encode()
 
-    answers = [post(house, body).status_code for body in (allowed, above)]
+    answers = [post(running, body).status_code for body in (allowed, above)]
 
-    whole, ends = (bytes(delivery.body) for delivery in house.deliveries())
+    whole, ends = (bytes(delivery.body) for delivery in running.deliveries())
     assert (answers, whole == allowed, len(ends)) == ([200, 200], True, 2 * ENDS_BYTES + 1)
     head = find_head(ends)
     assert head is not None
@@ -225,60 +227,60 @@ def test_of_a_body_above_one_megabyte_both_ends_are_kept(house: House, is_meta_f
 
 
 @pytest.mark.parametrize("size", [1024 * 1024, 1024 * 1024 + 1, 3 * 1024 * 1024])
-def test_a_body_may_come_in_chunks(house: House, size: int) -> None:
+def test_a_body_may_come_in_chunks(running: RunningWeb, size: int) -> None:
     """As the server hands it over: no length, and a stream that ends by itself."""
     body = json.dumps(webhook()).encode().ljust(size)
 
-    answer = post(house, io.BytesIO(body), environ_overrides={"wsgi.input_terminated": True, "CONTENT_LENGTH": ""})
+    answer = post(running, io.BytesIO(body), environ_overrides={"wsgi.input_terminated": True, "CONTENT_LENGTH": ""})
 
     assert answer.status_code == 200
-    assert [len(delivery.body) for delivery in house.deliveries()] == [
+    assert [len(delivery.body) for delivery in running.deliveries()] == [
         size if size <= 1024 * 1024 else 2 * ENDS_BYTES + 1
     ]
 
 
-def test_a_large_body_of_a_stranger_is_not_even_read(house: House) -> None:
-    assert post(house, b"x" * (2 * 1024 * 1024), headers={}).status_code == 401
+def test_a_large_body_of_a_stranger_is_not_even_read(running: RunningWeb) -> None:
+    assert post(running, b"x" * (2 * 1024 * 1024), headers={}).status_code == 401
 
 
-def test_only_post_is_taken(house: House) -> None:
-    answer = house.client.get(PATH, headers=basic())
+def test_only_post_is_taken(running: RunningWeb) -> None:
+    answer = running.client.get(PATH, headers=basic())
 
     assert (answer.status_code, answer.json["error"]) == (405, "method_not_allowed")  # type: ignore[index]
     assert "POST" in answer.headers["Allow"]
 
 
-def test_a_paused_connector_goes_on_keeping_what_comes(house: House) -> None:
+def test_a_paused_connector_goes_on_keeping_what_comes(running: RunningWeb) -> None:
     with transaction() as session:
-        session.get_one(Connector, house.acme).state = "paused"
+        session.get_one(Connector, running.acme).state = "paused"
 
-    assert post(house).status_code == 200
+    assert post(running).status_code == 200
 
 
-def test_with_the_database_away_the_sender_is_asked_to_come_again(house: House, database_url: str) -> None:
-    assert post(house).status_code == 200
+def test_with_the_database_away_the_sender_is_asked_to_come_again(running: RunningWeb, database_url: str) -> None:
+    assert post(running).status_code == 200
     engine().dispose()
     use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
 
-    answers = [post(house, webhook("another")), house.client.get("/metrics")]
+    answers = [post(running, webhook("another")), running.client.get("/metrics")]
 
     use_database(database_url)
     assert [answer.status_code for answer in answers] == [503, 503]
     assert all(answer.headers["Retry-After"] == "5" for answer in answers)
     assert answers[0].json["error"] == "database_unavailable"  # type: ignore[index]
-    assert post(house, webhook("another")).json == {"status": "stored"}
+    assert post(running, webhook("another")).json == {"status": "stored"}
 
 
-def test_a_connector_removed_a_moment_ago_is_unknown(house: House) -> None:
-    assert post(house, webhook("first")).status_code == 200
+def test_a_connector_removed_a_moment_ago_is_unknown(running: RunningWeb) -> None:
+    assert post(running, webhook("first")).status_code == 200
     with transaction() as session:
         for table in (Delivery, Credential, SettingsVersion, Connector):
             session.execute(delete(table))
 
-    assert post(house, webhook("second")).status_code == 401
+    assert post(running, webhook("second")).status_code == 401
 
 
-def test_secrets_made_a_moment_ago_open_the_door(house: House, environment: Settings) -> None:
+def test_secrets_made_a_moment_ago_open_the_door(running: RunningWeb, environment: Settings) -> None:
     credentials = credentials_check.CredentialsCheck(clock=lambda: 100.0)
     given = (GLOBEX, SECRETS["webhook_path"], SECRETS["webhook_user"], SECRETS["webhook_password"])
 
@@ -291,31 +293,31 @@ def test_secrets_made_a_moment_ago_open_the_door(house: House, environment: Sett
             session, globex, "webhook_path", Vault(environment.secret_keys).seal(globex, "webhook_path", "new")
         )
     assert credentials.authenticate_webhook(GLOBEX, "new", *given[2:]) == globex
-    assert post(house, path=f"/webhooks/pipedrive/{GLOBEX}/new").status_code == 200
+    assert post(running, path=f"/webhooks/pipedrive/{GLOBEX}/new").status_code == 200
 
 
-def test_secrets_that_were_replaced_no_longer_open_it(house: House) -> None:
+def test_secrets_that_were_replaced_no_longer_open_it(running: RunningWeb) -> None:
     now = [100.0]
     credentials = credentials_check.CredentialsCheck(clock=lambda: now[0])
     given = (ACME, SECRETS["webhook_path"], SECRETS["webhook_user"], SECRETS["webhook_password"])
 
-    assert credentials.authenticate_webhook(*given) == house.acme
+    assert credentials.authenticate_webhook(*given) == running.acme
     with transaction() as session:
         session.execute(delete(Credential))
-    assert credentials.authenticate_webhook(*given) == house.acme
+    assert credentials.authenticate_webhook(*given) == running.acme
     now[0] += credentials_check.RENEW_S
     assert credentials.authenticate_webhook(*given) is None
 
 
 def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
-    house: House, capsys: pytest.CaptureFixture[str], database_url: str
+    running: RunningWeb, capsys: pytest.CaptureFixture[str], database_url: str
 ) -> None:
     texts = []
     with capture_logs() as lines:
-        texts += [post(house).text, post(house, b'{"canary": ').text, post(house, path=PATH + "x").text]
-        texts += [post(house, headers=basic(password="canary-guess")).text]
+        texts += [post(running).text, post(running, b'{"canary": ').text, post(running, path=PATH + "x").text]
+        texts += [post(running, headers=basic(password="canary-guess")).text]
         use_database("postgresql+psycopg2://canary:canary@127.0.0.1:1/canary")
-        texts.append(post(house, webhook("canary-event")).text)
+        texts.append(post(running, webhook("canary-event")).text)
         use_database(database_url)
 
     said = capsys.readouterr()
@@ -324,12 +326,12 @@ def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
 
 
 def test_a_webhook_comes_again_while_the_database_takes_no_writes(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    running: RunningWeb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "_reported_at", float("-inf"))
     with written() as lines, demoted_database():
-        refused = [post(house, webhook()) for _ in range(2)]
-    taken = post(house, webhook())
+        refused = [post(running, webhook()) for _ in range(2)]
+    taken = post(running, webhook())
 
     assert [answer.status_code for answer in refused] == [503, 503]
     assert refused[0].headers["Retry-After"]

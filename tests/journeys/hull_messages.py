@@ -1,6 +1,6 @@
 """What Hull says of Users and Accounts, and what became of it: the words that the outgoing journeys share.
 
-A journey begins with `notify(world, user(...))`, lets the `world.work()`, and looks at `writes(world)` and `told(world)`.
+A journey begins with `notify(system, user(...))`, lets the `system.work()`, and looks at `writes(system)` and `told(system)`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
 from tests.journeys.people import age
-from tests.world import World
+from tests.system import SyncSystem
 
 ANN, BEN, ACME, GLOBEX = "a" * 24, "b" * 24, "c" * 24, "d" * 24
 """Hull ids of two Users and two Accounts."""
@@ -40,61 +40,61 @@ def as_segments(ids: tuple[str, ...]) -> list[dict[str, str]]:
     return [{"id": each, "name": each} for each in ids]
 
 
-def say(world: World, *messages: dict[str, Any], **more: Any) -> None:
+def say(system: SyncSystem, *messages: dict[str, Any], **more: Any) -> None:
     """Notify of these, and let everything be done that is due. The channel follows from what the first one is about."""
     channel = "user:update" if "user" in messages[0] else "account:update"
-    told = len(world.rows("SELECT 1 FROM deliveries"))
-    notify(world, *messages, channel=channel, key=f"n{told}", **more)
-    world.work()
+    told = len(system.rows("SELECT 1 FROM deliveries"))
+    notify(system, *messages, channel=channel, key=f"n{told}", **more)
+    system.work()
 
 
-def patiently(world: World) -> None:
+def patiently(system: SyncSystem) -> None:
     """Let all pauses pass, and do what is due then."""
     for _ in range(3):
-        world.later()
-        world.work()
+        system.later()
+        system.work()
 
 
-def know_everything(world: World) -> None:
+def know_everything(system: SyncSystem) -> None:
     """A first full fetch of both comes to its end, and Hull's ids are learnt. What is written from here on is news."""
     for entity in Entity:
-        age(world, entity)
-        world.fetch(entity)
-    world.module("sync.changes.hull_ids").resolve(world.connector_key)
-    world.pipedrive.ledger.mutations.clear()
+        age(system, entity)
+        system.fetch(entity)
+    system.module("sync.changes.hull_ids").resolve(system.connector_key)
+    system.pipedrive.ledger.mutations.clear()
 
 
-def unknown_to_hull(world: World) -> None:
+def unknown_to_hull(system: SyncSystem) -> None:
     """What was fetched is nobody's in Hull, as if it had never been brought there."""
-    world.change_rows("UPDATE id_mappings SET resolve_at = NULL WHERE hull_id IS NULL")
+    system.change_rows("UPDATE id_mappings SET resolve_at = NULL WHERE hull_id IS NULL")
 
 
-def writes(world: World, entity: str = "") -> list[tuple[str, Any, Any]]:
+def writes(system: SyncSystem, entity: str = "") -> list[tuple[str, Any, Any]]:
     """(method, Pipedrive id, body) of every write, or of those to Persons or to Organizations."""
-    notes = world.pipedrive.ledger.mutations
+    notes = system.pipedrive.ledger.mutations
     return [(each.method, each.entity_id, json.loads(each.body)) for each in notes if f"/{entity}" in each.path]
 
 
-def told(world: World) -> list[tuple[str, str | None]]:
+def told(system: SyncSystem) -> list[tuple[str, str | None]]:
     """(event, reason) of everything outgoing."""
-    return [(event, reason) for event, reason, _ in world.events() if event.startswith("outgoing")]
+    return [(event, reason) for event, reason, _ in system.events() if event.startswith("outgoing")]
 
 
-def details(world: World, reason: str) -> list[str]:
+def details(system: SyncSystem, reason: str) -> list[str]:
     """What the events of one reason say."""
-    return [row.detail for row in world.rows("SELECT detail FROM sync_events WHERE reason = :r ORDER BY id", r=reason)]
+    return [row.detail for row in system.rows("SELECT detail FROM sync_events WHERE reason = :r ORDER BY id", r=reason)]
 
 
-def failures(world: World) -> list[tuple[str | None, str]]:
+def failures(system: SyncSystem) -> list[tuple[str | None, str]]:
     """(record, reason) of what waits for a person."""
     with transaction() as session:
         return [(each.record_id, each.reason) for each in find_failures(session)]
 
 
-def is_settled(world: World) -> bool:
+def is_settled(system: SyncSystem) -> bool:
     """Nothing waits any more, and nothing is about to be made."""
     return not any(
-        world.rows(f"SELECT 1 FROM {what}")  # noqa: S608 - the names stand here
+        system.rows(f"SELECT 1 FROM {what}")  # noqa: S608 - the names stand here
         for what in (
             "changes",
             "identifiers WHERE role = 'reserved'",
@@ -103,27 +103,27 @@ def is_settled(world: World) -> bool:
     )
 
 
-def mapped(world: World, hull_id: str) -> int | None:
+def mapped(system: SyncSystem, hull_id: str) -> int | None:
     """The Pipedrive id a Hull id is joined to."""
-    rows = world.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h AND state = 'full'", h=hull_id)
+    rows = system.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h AND state = 'full'", h=hull_id)
     return rows[0].pipedrive_id if rows else None
 
 
-def person(world: World, pipedrive_id: int | None) -> dict[str, Any]:
+def person(system: SyncSystem, pipedrive_id: int | None) -> dict[str, Any]:
     """A Person as Pipedrive has it."""
-    return _record(world, "person", pipedrive_id)
+    return _record(system, "person", pipedrive_id)
 
 
-def organization(world: World, pipedrive_id: int | None) -> dict[str, Any]:
-    return _record(world, "organization", pipedrive_id)
+def organization(system: SyncSystem, pipedrive_id: int | None) -> dict[str, Any]:
+    return _record(system, "organization", pipedrive_id)
 
 
-def _record(world: World, entity: Any, pipedrive_id: int | None) -> dict[str, Any]:
-    found = world.company.record(entity, pipedrive_id or 0)
+def _record(system: SyncSystem, entity: Any, pipedrive_id: int | None) -> dict[str, Any]:
+    found = system.company.record(entity, pipedrive_id or 0)
     assert found is not None
     return dict(found)
 
 
-def code(world: World, entity: Any, name: str) -> str:
+def code(system: SyncSystem, entity: Any, name: str) -> str:
     """Code of a custom field by its name."""
-    return next(field.code for field in world.company.custom_fields(entity) if field.name == name)
+    return next(field.code for field in system.company.custom_fields(entity) if field.name == name)

@@ -32,7 +32,7 @@ SIZES = {"persons": 120, "organizations": 30, "users": 40, "accounts": 10}
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class RunningPipeline:
     """What runs, by what `pipeline up --json` said of it."""
 
     told: dict[str, Any]
@@ -63,7 +63,7 @@ class House:
         """Both systems as people use them."""
         return Remotes(self.sandbox)
 
-    def let_in(self, name: str, role: str) -> None:
+    def add_operator(self, name: str, role: str) -> None:
         """Somebody of this role, made by the command line; once."""
         if name not in self.people:
             file = self.data_dir / "password"
@@ -87,7 +87,9 @@ class House:
 
 
 @contextmanager
-def open_house(*, has_example: bool = False, sizes: Mapping[str, int] = SIZES, **more: str) -> Iterator[House]:
+def run_pipeline(
+    *, has_example: bool = False, sizes: Mapping[str, int] = SIZES, **more: str
+) -> Iterator[RunningPipeline]:
     """Everything, with a sandbox of a hundred Persons; stopped in the end. `more` is for the environment."""
     data_dir = Path(tempfile.mkdtemp(prefix="pipeline-browser-"))
     sizes = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
@@ -104,7 +106,7 @@ def open_house(*, has_example: bool = False, sizes: Mapping[str, int] = SIZES, *
         try:
             assert process.stdout is not None
             printed = "".join(iter(process.stdout.readline, "}\n")) + "}"
-            yield House(json.loads(printed), data_dir, more)
+            yield RunningPipeline(json.loads(printed), data_dir, more)
         finally:
             process.terminate()
             process.wait(timeout=60)
@@ -123,9 +125,9 @@ def open_browser() -> Iterator[Browser]:
         browser.close()
 
 
-def come_in(page: Page, house: House, name: str, role: str) -> None:
+def log_in(page: Page, running: RunningPipeline, name: str, role: str) -> None:
     """Log somebody of this role in, whoever they are."""
-    house.let_in(name, role)
+    running.add_operator(name, role)
     page.goto("/login")
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(PASSWORD)

@@ -1,9 +1,9 @@
-"""A small world: a Pipedrive company and a Hull organization in this process, and a connector that joins them.
+"""A small system: a Pipedrive company and a Hull organization in this process, and a connector that joins them.
 
-world.company      edit Pipedrive as a salesperson would
-world.hull         what Hull holds: users() and accounts() by Pipedrive id
-world.work()       run everything that is due, stage by stage, until nothing is left; no Celery, no waiting
-world.fetch(...)   a whole fetch
+system.company      edit Pipedrive as a salesperson would
+system.hull         what Hull holds: users() and accounts() by Pipedrive id
+system.work()       run everything that is due, stage by stage, until nothing is left; no Celery, no waiting
+system.fetch(...)   a whole fetch
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONNECTOR_ID = "5f0c0ffee5f0c0ffee5f0c0f"
 HULL_SECRET = "canary-hull-secret"
 API_TOKEN = "canary-pipedrive-token"
 PATIENCE = 2_000
-"""Stages one `work` may run: a world is small, so more means that something goes round in circles."""
+"""Stages one `work` may run: a system is small, so more means that something goes round in circles."""
 
 DUE = """
     SELECT b.id, b.direction, b.stage FROM batches b JOIN connectors c ON c.key = b.connector_key
@@ -49,7 +49,7 @@ ACCOUNT_FIELDS = ("name", "website", "address", "owner_id", "add_time")
 
 
 @dataclass(slots=True)
-class World:
+class SyncSystem:
     company: Company
     pipedrive: PipedriveApp
     hull_app: Any
@@ -176,15 +176,15 @@ class World:
 
 
 @contextmanager
-def make_world(
+def make_system(
     *,
     persons: int = 0,
     organizations: int = 0,
     with_broker: bool = False,
     clock: Callable[[], float] = time.time,
     webhook_session: requests.Session | None = None,
-) -> Iterator[World]:
-    """Make the world and have every client speak to it. Celery's broker stays out of it unless it is asked for.
+) -> Iterator[SyncSystem]:
+    """Make the system and have every client speak to it. Celery's broker stays out of it unless it is asked for.
 
     clock            of the company
     webhook_session  by which Pipedrive sends its webhooks
@@ -192,7 +192,7 @@ def make_world(
     from pipeline.sync import compiled  # noqa: PLC0415 - Celery reads its settings when it is imported
     from pipeline.tasks import canvases  # noqa: PLC0415 - as above
 
-    compiled._compiled.clear()  # each world counts its settings from 1 again
+    compiled._compiled.clear()  # each system counts its settings from 1 again
     company = Company(seed=11, persons=persons, organizations=organizations, clock=clock)
     pipedrive = create_pipedrive(company, api_token=API_TOKEN, webhook_session=webhook_session)
     hull = create_hull(connector_id=CONNECTOR_ID, secret=HULL_SECRET, organization="hull.test")
@@ -203,7 +203,7 @@ def make_world(
             patch.setattr(canvases, "wake_control", lambda _name, countdown_s=None: None)
         connections.use_http(lambda: session_for(apps))
         try:
-            yield World(company, pipedrive, hull, _add_connector())
+            yield SyncSystem(company, pipedrive, hull, _add_connector())
         finally:
             connections.use_http(None)
 

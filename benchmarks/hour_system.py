@@ -1,4 +1,4 @@
-"""The house of the simulated hour: the processes of `make up`, a door that can be closed, and the hands that do things to them."""
+"""The processes of the simulated hour: those of `make up`, a proxy that can be closed, and the actions on them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GAPS = """
 
 
 @dataclass(slots=True)
-class House:
+class HourSystem:
     stage: Stage
     public_url: str
     web: Any
@@ -187,7 +187,7 @@ class House:
 
 
 @contextmanager
-def house(stage: Stage, patience_s: float) -> Iterator[House]:
+def processes(stage: Stage, patience_s: float) -> Iterator[HourSystem]:
     """The processes of `make up` instead of the stage's worker; Flower left out."""
     from pipeline.local import programs
     from pipeline.local.children import Children
@@ -195,7 +195,7 @@ def house(stage: Stage, patience_s: float) -> Iterator[House]:
 
     os.killpg(stage.roots["workers"], signal.SIGKILL)
     children = Children(_tell)
-    home = House(stage, settings().public_url, None, patience_s)
+    home = HourSystem(stage, settings().public_url, None, patience_s)
     try:
         for program in programs.pipeline_programs(settings(), host=programs.LOOPBACK, flower_login=""):
             if program.name not in ("web", "flower"):
