@@ -68,6 +68,13 @@ AVOIDED = {
     r"as if it were|were it|be it": "plain words",
 }
 """Pattern → what to write. Matched as whole words, in any case."""
+_AVOIDED_IN_NAMES = re.compile(
+    r"told|tells?|said|says?|heard|hears?|hearing|whose|whoever|nobody|somebody|depart(?:s|ed|ures?)?|farewells?|quarrels?|twins?|errands?"
+    r"|fold(?:s|ed|ing)?|verdicts?|foresee|foreseen|foreseeing|afoot|anew|healed|overtaken|patiently|vouched|doors?|mend(?:s|ed)?|goes|went"
+    r"|stands?|standing|settle[ds]?|mirror(?:s|ed)?|heirs|forebears|bequeath|meanwhile|vain|knocks?|deeds?",
+    re.IGNORECASE,
+)
+"""Parts of names of functions, classes, parameters and variables."""
 _AVOIDED = re.compile(rf"\b(?:{'|'.join(AVOIDED)})\b", re.IGNORECASE)
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z'\u2019-]*")
@@ -101,7 +108,7 @@ class Text:
     """One piece of text that people read."""
 
     kind: str
-    """docstring, interface or document"""
+    """docstring, interface, document or name"""
     place: str
     words: str
 
@@ -136,6 +143,8 @@ def _of_module(path: Path, name: str, *, is_interface: bool) -> Iterator[Text]:
     }
     for constant in described.values():
         yield Text("docstring", f"{name}:{constant.lineno}", str(constant.value))
+    for identifier, number in _names(tree).items():
+        yield Text("name", f"{name}:{number}", identifier)
     if is_interface:
         in_f_strings = {
             id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)
@@ -151,6 +160,19 @@ def _of_module(path: Path, name: str, *, is_interface: bool) -> Iterator[Text]:
                 continue
             if _is_prose(words):
                 yield Text("interface", f"{name}:{node.lineno}", words)
+
+
+def _names(tree: ast.Module) -> dict[str, int]:
+    """Return the names that a module defines → line of the first one."""
+    found: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.setdefault(node.name, node.lineno)
+        elif isinstance(node, ast.arg):
+            found.setdefault(node.arg, node.lineno)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.setdefault(node.id, node.lineno)
+    return found
 
 
 def _is_prose(words: str) -> bool:
@@ -196,6 +218,11 @@ def _of_document(path: Path, name: str) -> Iterator[Text]:
 
 def findings(text: Text) -> Iterator[Finding]:
     """Return what each check finds in one text."""
+    if text.kind == "name":
+        for part in re.findall(r"[A-Z]?[a-z]+", text.words):
+            if _AVOIDED_IN_NAMES.fullmatch(part):
+                yield Finding(text, "avoided", text.words)
+        return
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", _CODE_SPAN.sub("X", text.words))
     for found in _AVOIDED.finditer(plain):
         yield Finding(text, "avoided", found.group().lower())
@@ -229,7 +256,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=PROJECT)
     parser.add_argument(
-        "--list", nargs="?", const="", metavar="KIND", help="docstring, interface or document; all without one"
+        "--list", nargs="?", const="", metavar="KIND", help="docstring, interface, document or name; all without one"
     )
     chosen = parser.parse_args()
     totals: Counter[str] = Counter()
@@ -239,7 +266,7 @@ def main() -> int:
         totals[text.kind] += 1
         found = list(findings(text))
         counts.update({(text.kind, each.check) for each in found})
-        turns.update(each.detail for each in found if each.check == "avoided")
+        turns.update(each.detail for each in found if each.check == "avoided" and text.kind != "name")
         if chosen.list is not None and chosen.list in ("", text.kind):
             for each in found:
                 print(f"{text.place}: {each.check}: {each.detail}")
