@@ -1,4 +1,4 @@
-"""Celery's settings, as data. What they guard against is measured in docs/decisions/0002-the-broker-only-wakes.md."""
+"""Celery's settings, as data. What they guard against is measured in docs/decisions/0002-work-exists-only-in-postgresql.md."""
 
 from __future__ import annotations
 

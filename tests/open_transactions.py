@@ -10,7 +10,7 @@ from weakref import WeakSet
 from sqlalchemy import Connection, Engine, event
 
 MAY_BE_ASKED = ("/oauth/token",)
-"""Tokens are renewed under the lock of the tokens: docs/decisions/0012-one-renewal-under-the-lock-of-the-tokens.md."""
+"""Tokens are renewed under the lock of the tokens: docs/decisions/0012-one-token-renewal-at-a-time.md."""
 
 
 class _Here(threading.local):

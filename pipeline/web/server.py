@@ -5,7 +5,7 @@
 A request gets a thread only when it is complete. A body that is longer than ANYBODY_BYTES, or incomplete after FIRST_S,
 is read further only as far as its sender may send: `Allowances` knows that from path and headers alone.
 The app is called in any case; if the body is incomplete, reading it raises 408 or 413, so a sender without credentials
-gets its 401. docs/decisions/0018-bodies-are-read-before-a-thread-is-taken.md explains why this is not granian's WSGI.
+gets its 401. docs/decisions/0018-read-bodies-before-taking-a-thread.md explains why this is not granian's WSGI.
 """
 
 from __future__ import annotations

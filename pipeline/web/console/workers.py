@@ -3,7 +3,7 @@
 Flower listens to this machine only and has its own login, which this process knows. Logged-in operators see its pages;
 its controls need the role operator, and every use of them is written to the audit log. Only the requests listed below
 are passed on: others, such as sending arbitrary tasks to workers, are refused.
-docs/decisions/0017-flower-behind-our-door.md explains why.
+docs/decisions/0017-flower-behind-the-console-login.md explains why.
 """
 
 from __future__ import annotations
