@@ -13,7 +13,7 @@ from pipeline import telemetry
 
 
 @contextmanager
-def written(level: str = "debug", *, with_bound: bool = False) -> Iterator[list[Any]]:
+def captured_log(level: str = "debug", *, with_bound: bool = False) -> Iterator[list[Any]]:
     """Every line from `level` on, as dicts; the tests' own level is `error`.
 
     with_bound  with what was bound for a whole task, the connector's id for one

@@ -62,13 +62,13 @@ class SyncSystem:
 
     def users(self) -> dict[int, dict[str, Any]]:
         """Pipedrive id → User, for the Users that know one."""
-        return _by_pipedrive_id(self._export("user"))
+        return _by_pipedrive_id(self.hull_records("user"))
 
     def accounts(self) -> dict[int, dict[str, Any]]:
         """Pipedrive id → Account, for the Accounts that know one."""
-        return _by_pipedrive_id(self._export("account"))
+        return _by_pipedrive_id(self.hull_records("account"))
 
-    def _export(self, kind: str) -> list[dict[str, Any]]:
+    def hull_records(self, kind: str) -> list[dict[str, Any]]:
         answer = self.hull_app.test_client().get(f"/__sandbox__/export?entity={kind}")
         return [requests.models.complexjson.loads(line) for line in answer.text.splitlines()]
 
@@ -102,12 +102,12 @@ class SyncSystem:
         from pipeline.sync.changes import dispatch  # noqa: PLC0415 - as above
 
         for done in range(PATIENCE):
-            due = self.due()
+            due = self.next_batch()
             if due is None:
                 if not dispatch.dispatch_changes():
                     return done
                 continue
-            self.step(*due)
+            self.run_batch_stage(*due)
         raise AssertionError(f"still at work after {PATIENCE} stages")
 
     def run_jobs(self) -> None:
@@ -124,7 +124,7 @@ class SyncSystem:
         with transaction() as session:
             return bool(self.module("sync.runs.runs").cancel(session, run_id))
 
-    def due(self) -> tuple[int, str, str] | None:
+    def next_batch(self) -> tuple[int, str, str] | None:
         """(id, direction, stage) of the next batch that is due, or whose worker is gone."""
         connection = engine().raw_connection()  # a Session would cost ten times as much, after every stage
         try:
@@ -134,7 +134,7 @@ class SyncSystem:
         finally:
             connection.close()
 
-    def later(self) -> None:
+    def end_pauses(self) -> None:
         """Let enough time pass for every pause to be over."""
         self.change_rows("UPDATE batches SET due_at = now() WHERE due_at > now()")
         self.change_rows("UPDATE changes SET due_at = now() WHERE due_at > now()")
@@ -142,14 +142,14 @@ class SyncSystem:
         for key in connections.shared_redis().scan_iter("pipedrive:budget:*"):
             connections.shared_redis().hdel(key, "closed_until", "probe_at")
 
-    def lose_workers(self) -> None:
+    def expire_leases(self) -> None:
         """Let the leases of all stages at work run out, as when their workers were killed."""
         self.change_rows(
             "UPDATE batches SET lease_until = now() - interval '1 s', enqueued_at = now() - interval '10 s'"
             " WHERE state = 'running'"
         )
 
-    def step(self, batch_id: int, direction: str, stage: str) -> None:
+    def run_batch_stage(self, batch_id: int, direction: str, stage: str) -> None:
         """Run one stage as its task would; how it fails is written down, as in a worker."""
         from pipeline.sync.stage import StageFailed, run_stage  # noqa: PLC0415
         from pipeline.tasks import incoming, outgoing  # noqa: PLC0415 - as above

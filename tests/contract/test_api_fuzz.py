@@ -23,7 +23,7 @@ from db.failure_filter import FailureFilter
 from db.operator import Operator, Present
 from db.session import transaction
 from pipeline.accounts import operators
-from tests.journeys.hull_messages import know_everything
+from tests.journeys.hull_messages import fetch_everything
 from tests.journeys.planning import planned
 from tests.journeys.test_replays import broken
 from tests.system import SyncSystem, default_settings
@@ -74,7 +74,7 @@ def known(system: SyncSystem, key: str) -> dict[str, int]:
     assert key, "the first of the keys is not this one"
     system.company.create_organization(name="Acme")
     system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
-    know_everything(system)
+    fetch_everything(system)
     broken(system, 10)
     with transaction() as session:
         chosen = FailureFilter(connector_key=system.connector_key)

@@ -12,8 +12,8 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.guide.people import in_hull
-from tests.journeys.hull_messages import account, know_everything, organization, say, writes
-from tests.journeys.people import PAGE, age, fill
+from tests.journeys.hull_messages import account, fetch_everything, organization, send_messages, writes
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records
 from tests.system import SyncSystem
 
 NAME_TO_NAME = [{"hull": "label", "service": "name"}]
@@ -22,8 +22,8 @@ KINDS = ["person", "organization"]
 
 @pytest.mark.defect(1, "The fetch moved on by one record instead of one page, and sent everybody a hundred times.")
 def test_a_page_is_read_once_and_everybody_sent_once(system: SyncSystem) -> None:
-    fill(system, persons=5 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=5 * PAGE, organizations=0)
+    age_records(system)
 
     run = system.fetch(Entity.PERSON)
 
@@ -33,15 +33,15 @@ def test_a_page_is_read_once_and_everybody_sent_once(system: SyncSystem) -> None
 
 @pytest.mark.defect(1, "A page that did not say whether more follow was fetched for ever.")
 def test_a_page_that_says_nothing_of_a_next_one_ends_the_walk(system: SyncSystem) -> None:
-    fill(system, persons=3, organizations=0)
+    create_records(system, persons=3, organizations=0)
     system.pipedrive.faults.add("/persons$", "rewrite", find=',"additional_data":.*', put="}", count=None)
 
     system.fetch(Entity.PERSON)
     for _ in range(10):
-        system.later()
+        system.end_pauses()
         system.work()
 
-    assert system.due() is None
+    assert system.next_batch() is None
     assert system.pipedrive.ledger.requests["list"] <= 3 * 8  # a page that makes no sense is tried eight times
     assert len(system.users()) == 3
 
@@ -61,9 +61,9 @@ def test_a_fetched_organization_brings_its_attributes(system: SyncSystem) -> Non
 def test_an_account_that_was_sent_has_its_attributes_read_back(system: SyncSystem) -> None:
     system.change_settings(outgoing_account_attributes=NAME_TO_NAME)
     acme = system.company.create_organization(name="Acme", website="https://www.acme.com")["id"]
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, account(system.accounts()[acme]["id"], label="Acme Ltd"))
+    send_messages(system, account(system.accounts()[acme]["id"], label="Acme Ltd"))
 
     assert system.accounts()[acme]["pipedrive/name"] == "Acme Ltd"
 
@@ -92,9 +92,9 @@ def test_an_update_leaves_the_name_alone(system: SyncSystem, claim: str) -> None
         outgoing_account_attributes=[{"hull": "site", "service": "website"}],
     )
     acme = system.company.create_organization(name="Acme")["id"]
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, account(system.accounts()[acme]["id"], site="https://acme.com", **{claim: "acme.com"}))
+    send_messages(system, account(system.accounts()[acme]["id"], site="https://acme.com", **{claim: "acme.com"}))
 
     assert writes(system) == [("PATCH", acme, {"website": "https://acme.com"})]
     assert organization(system, acme)["name"] == "Acme"
@@ -141,8 +141,8 @@ def test_two_that_were_merged_are_one_in_hull(system: SyncSystem, kind: Any) -> 
 
 @pytest.mark.defect(18, "Nothing was fetched by schedule: what no webhook told stayed unknown.")
 def test_a_change_without_a_webhook_comes_by_schedule(system: SyncSystem) -> None:
-    fill(system, persons=3, organizations=0)
-    know_everything(system)
+    create_records(system, persons=3, organizations=0)
+    fetch_everything(system)
     with transaction() as session:
         set_schedule(session, system.connector_key, "incremental", interval_s=300, next_run_at=datetime.now(UTC))
     system.company.edit_person(2, name="Edited in silence")
@@ -155,8 +155,8 @@ def test_a_change_without_a_webhook_comes_by_schedule(system: SyncSystem) -> Non
 
 @pytest.mark.defect(18, "There was no fetch of what changed, only of everything.")
 def test_a_fetch_of_what_changed_reads_and_sends_that_alone(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
     first = system.fetch(Entity.PERSON)
     sent, asked = system.hull.received.count, system.pipedrive.ledger.requests["list"]
     system.company.edit_person(2, name="Edited")
@@ -191,7 +191,7 @@ def test_what_a_deleted_record_leaves_in_hull_leads_nowhere(system: SyncSystem, 
     mapped: dict[str, Any] = {f"outgoing_{each.hull}_attributes": NAME_TO_NAME for each in Entity}
     system.change_settings(support_user_deletion=True, support_account_deletion=True, **mapped)
     number = system.company.create(kind, {"name": "Gone"})["id"]
-    know_everything(system)
+    fetch_everything(system)
     said = listen(system)
     system.company.delete(kind, number)
     deliver(system, *said)
@@ -199,7 +199,7 @@ def test_what_a_deleted_record_leaves_in_hull_leads_nowhere(system: SyncSystem, 
 
     (left,) = in_hull(system, Entity(kind).hull)
     report = {Entity(kind).hull: {**left, "label": "Again"}}
-    say(system, {**report, "changes": {}}, is_export=True)
+    send_messages(system, {**report, "changes": {}}, is_export=True)
 
     assert left["anonymous_ids"] == [f"pipedrive:{number}"]
     assert [(method, body["name"]) for method, _, body in writes(system)] == [("POST", "Again")]

@@ -21,8 +21,8 @@ from sandbox.hull.notifier import NotificationTarget
 from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_ada, press, save_in_hull
-from tests.journeys.hull_messages import know_everything, say, user, writes
-from tests.logs import written
+from tests.journeys.hull_messages import fetch_everything, send_messages, user, writes
+from tests.logs import captured_log
 from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
 from tests.wsgi_adapter import session_for
 
@@ -87,8 +87,8 @@ def test_work_goes_on_without_webhooks(system: SyncSystem, client: FlaskClient) 
         system.module("tasks.control").ensure_webhooks()
 
     ada = add_ada(system)
-    know_everything(system)
-    say(system, user(system.users()[ada]["id"], label="Ada L."))
+    fetch_everything(system)
+    send_messages(system, user(system.users()[ada]["id"], label="Ada L."))
 
     assert writes(system) == [("PATCH", ada, {"name": "Ada L."})]
     assert press(client, "/status")["status"] == "warning"
@@ -256,7 +256,7 @@ def test_changed_settings_are_welcome(system: SyncSystem, hull_knocks: Callable[
 @pytest.mark.defect(20, "For a minute after they were saved, webhooks and buttons went by the settings of before.")
 def test_saved_settings_are_in_force_at_once(system: SyncSystem, hull_knocks: Callable[[], list[Any]]) -> None:
     ada = add_ada(system)
-    know_everything(system)
+    fetch_everything(system)
     said = listen(system)
     mapping = [{"hull": "called", "service": "name"}]
 
@@ -274,13 +274,13 @@ def test_saved_settings_are_in_force_at_once(system: SyncSystem, hull_knocks: Ca
 @pytest.mark.parametrize("way", ["outgoing", "incoming"])
 def test_what_is_left_out_is_said_at_the_usual_level(system: SyncSystem, way: str) -> None:
     ada = add_ada(system)
-    know_everything(system)
+    fetch_everything(system)
     said = listen(system)
 
-    with written("info") as lines:
+    with captured_log("info") as lines:
         if way == "outgoing":
             system.change_settings(synchronized_user_segments=["vip"])
-            say(system, user(system.users()[ada]["id"], segments=("others",)))
+            send_messages(system, user(system.users()[ada]["id"], segments=("others",)))
         else:
             system.company.delete_person(ada)
             deliver(system, *said)

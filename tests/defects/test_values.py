@@ -8,7 +8,16 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.hull_messages import account, code, know_everything, organization, person, say, user, writes
+from tests.journeys.hull_messages import (
+    account,
+    fetch_everything,
+    field_code,
+    organization,
+    person,
+    send_messages,
+    user,
+    writes,
+)
 from tests.system import SyncSystem
 
 SPELLINGS: list[tuple[str, Any, dict[str, Any]]] = [
@@ -45,7 +54,7 @@ def rows(field: str, attributes: dict[str, Any]) -> list[dict[str, str]]:
 def test_hull_gets_labels_and_plain_values(
     system: SyncSystem, name: str, value: Any, attributes: dict[str, Any]
 ) -> None:
-    field = code(system, "person", name)
+    field = field_code(system, "person", name)
     system.change_settings(incoming_user_attributes=[{"hull": "x", "service": field}])
     system.company.create_person(name="Ann", custom_fields={field: wire(system, name, value)})
 
@@ -59,12 +68,12 @@ def test_hull_gets_labels_and_plain_values(
 def test_pipedrive_gets_what_its_fields_take(
     system: SyncSystem, name: str, value: Any, attributes: dict[str, Any]
 ) -> None:
-    field = code(system, "person", name)
+    field = field_code(system, "person", name)
     system.change_settings(outgoing_user_attributes=rows(field, attributes))
     ann = system.company.create_person(name="Ann")["id"]
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(system.users()[ann]["id"], **attributes))
+    send_messages(system, user(system.users()[ann]["id"], **attributes))
 
     held, wanted = person(system, ann)["custom_fields"][field], wire(system, name, value)
     assert held == wanted or {each: held[each] for each in wanted} == wanted  # Pipedrive adds the zone to a time
@@ -83,7 +92,7 @@ def test_what_is_emptied_in_pipedrive_is_emptied_in_hull(
     system.change_settings(**{f"incoming_{Entity(kind).hull}_attributes": [{"hull": "x", "service": field}]})
     value = {"phones": [{"value": "+1 555", "primary": True}], "address": {"value": "1 Main St"}}[field]
     system.company.create(kind, {"name": "Ann", field: value})
-    know_everything(system)
+    fetch_everything(system)
     before, said = getattr(system, read)()[1]["x"], listen(system)
 
     system.company.edit(kind, 1, {field: nothing})
@@ -98,19 +107,19 @@ def test_what_is_emptied_in_pipedrive_is_emptied_in_hull(
 
 @pytest.mark.defect(16, "An attribute that was emptied in Hull kept its value in Pipedrive.")
 def test_what_is_emptied_in_hull_is_emptied_in_pipedrive(system: SyncSystem) -> None:
-    number, notes = code(system, "person", "Customer number"), code(system, "organization", "Support notes")
+    number, notes = field_code(system, "person", "Customer number"), field_code(system, "organization", "Support notes")
     system.change_settings(
         outgoing_user_attributes=[{"hull": "number", "service": number}],
         outgoing_account_attributes=[{"hull": "notes", "service": notes}],
     )
     system.company.create_person(name="Ann", custom_fields={number: "C-1"})
     system.company.create_organization(name="Acme", custom_fields={notes: "Calls at night"})
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(system.users()[1]["id"], number="C-1"))
-    say(system, account(system.accounts()[1]["id"], notes="Calls at night"))
-    say(system, user(system.users()[1]["id"], number=None))
-    say(system, account(system.accounts()[1]["id"], notes=None))
+    send_messages(system, user(system.users()[1]["id"], number="C-1"))
+    send_messages(system, account(system.accounts()[1]["id"], notes="Calls at night"))
+    send_messages(system, user(system.users()[1]["id"], number=None))
+    send_messages(system, account(system.accounts()[1]["id"], notes=None))
 
     assert person(system, 1)["custom_fields"][number] is None
     assert organization(system, 1)["custom_fields"][notes] is None

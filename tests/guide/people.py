@@ -59,7 +59,7 @@ def tell_hull(system: SyncSystem, kind: str, claims: dict[str, str], attributes:
 
 def in_hull(system: SyncSystem, kind: str) -> list[dict[str, Any]]:
     """Every User or Account."""
-    return system._export(kind)
+    return system.hull_records(kind)
 
 
 def told(system: SyncSystem, seen: int = 0) -> list[dict[str, Any]]:

@@ -10,17 +10,17 @@ from tests.guide.people import account_changed, add_acme, before_now, fetch_all,
 from tests.journeys.hull_messages import (
     ACME,
     account,
-    code,
     failures,
-    know_everything,
-    mapped,
+    fetch_everything,
+    field_code,
     organization,
-    patiently,
-    say,
-    unknown_to_hull,
+    pipedrive_id_of,
+    send_messages,
+    stop_hull_id_lookups,
+    work_until_idle,
     writes,
 )
-from tests.journeys.people import age
+from tests.journeys.pipedrive_records import age_records
 from tests.system import SyncSystem
 
 TO_NAME = [{"hull": "label", "service": "name"}]
@@ -86,14 +86,14 @@ def test_a_known_organization_is_updated(system: SyncSystem) -> None:
 )
 @pytest.mark.parametrize("told", [{"domain": "acme.com"}, {"external_id": "C-17"}], ids=["domain", "external id"])
 def test_an_organization_that_answers_is_updated(system: SyncSystem, told: dict[str, str]) -> None:
-    number = code(system, "organization", "Customer number")
+    number = field_code(system, "organization", "Customer number")
     claims = [{"hull": "domain", "service": "website"}, {"hull": "external_id", "service": number}]
     system.change_settings(outgoing_account_attributes=TO_NAME, account_claims=claims)
     acme = add_acme(system, custom_fields={number: "C-17"})
     fetch_all(system)
-    unknown_to_hull(system)
+    stop_hull_id_lookups(system)
 
-    say(system, account(ACME, label="Acme Inc.", **told))
+    send_messages(system, account(ACME, label="Acme Inc.", **told))
 
     assert [(method, each) for method, each, _ in writes(system)] == [("PATCH", acme)]
     assert organization(system, acme)["name"] == "Acme Inc."
@@ -110,12 +110,12 @@ def test_a_domain_waits_for_the_first_fetch(system: SyncSystem, monkeypatch: pyt
     tell_hull(system, "account", {"domain": "acme.com"}, {"label": "Acme Inc."})
     (in_question,) = in_hull(system, "account")
     acme, _ = add_acme(system), system.company.create_organization(name="Other", website="https://other.test")
-    age(system, Entity.ORGANIZATION)
+    age_records(system, Entity.ORGANIZATION)
     monkeypatch.setattr(extract, "FIRST_ADDED", 1)
 
-    say(system, account(in_question["id"], domain="acme.com", label="Acme Inc."))
+    send_messages(system, account(in_question["id"], domain="acme.com", label="Acme Inc."))
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
-    patiently(system)
+    work_until_idle(system)
 
     assert [(row.kind, row.cause) for row in system.rows("SELECT kind, cause FROM runs")] == [("full", "look_up")]
     assert [(method, each) for method, each, _ in writes(system)] == [("PATCH", acme)]
@@ -128,9 +128,9 @@ def test_several_answers_are_a_persons_to_decide(system: SyncSystem) -> None:
     system.change_settings(outgoing_account_attributes=TO_NAME)
     add_acme(system)
     add_acme(system, name="Acme shop", website="https://shop.acme.com")
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, account(ACME, domain="acme.com", label="Acme Inc."))
+    send_messages(system, account(ACME, domain="acme.com", label="Acme Inc."))
 
     assert writes(system) == []
     assert failures(system) == [(ACME, "ambiguous_match")]
@@ -141,14 +141,14 @@ def test_several_answers_are_a_persons_to_decide(system: SyncSystem) -> None:
     "Account Identity", "An Account that nobody answers to is created in Pipedrive, with its identifiers."
 )
 def test_what_is_not_there_is_created(system: SyncSystem) -> None:
-    number = code(system, "organization", "Customer number")
+    number = field_code(system, "organization", "Customer number")
     claims = [{"hull": "domain", "service": "website"}, {"hull": "external_id", "service": number}]
     system.change_settings(outgoing_account_attributes=TO_NAME, account_claims=claims)
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, account(ACME, domain="acme.com", external_id="C-17", label="Acme Inc."))
+    send_messages(system, account(ACME, domain="acme.com", external_id="C-17", label="Acme Inc."))
 
-    made = organization(system, mapped(system, ACME))
+    made = organization(system, pipedrive_id_of(system, ACME))
     assert (made["name"], made["website"], made["custom_fields"][number]) == ("Acme Inc.", "acme.com", "C-17")
     assert system.company.count("organization") == 1
 
@@ -158,9 +158,9 @@ def test_what_is_not_there_is_created(system: SyncSystem) -> None:
 def test_a_domain_replaces_nothing(system: SyncSystem, field: str) -> None:
     system.change_settings(outgoing_account_attributes=[], account_claims=[{"hull": "domain", "service": field}])
     acme = add_acme(system, **{field: "https://www.acme.com/about"})
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, account(ACME, domain="acme.com", **{"pipedrive/id": acme}), is_export=True)
+    send_messages(system, account(ACME, domain="acme.com", **{"pipedrive/id": acme}), is_export=True)
 
     assert writes(system) == []
 
@@ -198,15 +198,15 @@ def test_nothing_else_comes_back(system: SyncSystem) -> None:
 @pytest.mark.parametrize("is_there", [True, False])
 def test_what_was_joined_carries_the_id(system: SyncSystem, is_there: bool) -> None:
     system.change_settings(outgoing_account_attributes=TO_NAME)
-    know_everything(system)
+    fetch_everything(system)
     tell_hull(system, "account", {"domain": "acme.com"}, {"label": "Acme Inc."})
     (acme,) = in_hull(system, "account")
     if is_there:
         before_now(system, Entity.ORGANIZATION, add_acme(system))
 
-    say(system, account(acme["id"], domain="acme.com", label="Acme Inc."))
+    send_messages(system, account(acme["id"], domain="acme.com", label="Acme Inc."))
 
     (back,) = in_hull(system, "account")
     assert back["id"] == acme["id"]
-    assert back["pipedrive/id"] == mapped(system, acme["id"])
+    assert back["pipedrive/id"] == pipedrive_id_of(system, acme["id"])
     assert back["pipedrive/name"] == "Acme Inc."

@@ -9,14 +9,14 @@ from flask.testing import FlaskClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_acme, add_ada, fetch_all, in_hull, press, told
-from tests.journeys.people import fill
+from tests.journeys.pipedrive_records import create_records
 from tests.system import SyncSystem
 
 
 @pytest.mark.guide("Incoming Accounts", "A fetch brings every Organization; there is no filter here either.")
 def test_every_organization_comes(system: SyncSystem) -> None:
     system.change_settings(synchronized_account_segments=["vip"])
-    fill(system, persons=0, organizations=120)
+    create_records(system, persons=0, organizations=120)
 
     system.fetch(Entity.ORGANIZATION)
 
@@ -25,7 +25,7 @@ def test_every_organization_comes(system: SyncSystem) -> None:
 
 @pytest.mark.guide("Incoming Accounts", "An Organization that is deleted in Pipedrive is not brought.")
 def test_a_deleted_organization_stays_away(system: SyncSystem) -> None:
-    fill(system, persons=0, organizations=3)
+    create_records(system, persons=0, organizations=3)
     system.company.delete_organization(2)
 
     system.fetch(Entity.ORGANIZATION)

@@ -11,14 +11,14 @@ from pipeline.settings import settings
 from pipeline.sync.connectors.webhooks import ensure_webhooks
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_acme, add_ada, in_hull, press, told
-from tests.journeys.people import fill
+from tests.journeys.pipedrive_records import create_records
 from tests.system import SyncSystem
 
 
 @pytest.mark.guide("Incoming Users", "A fetch brings every Person; there is no filter.")
 def test_every_person_comes(system: SyncSystem) -> None:
     system.change_settings(synchronized_user_segments=["vip"])
-    fill(system, persons=120, organizations=0)
+    create_records(system, persons=120, organizations=0)
 
     system.fetch(Entity.PERSON)
 
@@ -27,7 +27,7 @@ def test_every_person_comes(system: SyncSystem) -> None:
 
 @pytest.mark.guide("Incoming Users", "A Person that is deleted in Pipedrive is not brought.")
 def test_a_deleted_person_stays_away(system: SyncSystem) -> None:
-    fill(system, persons=3, organizations=0)
+    create_records(system, persons=3, organizations=0)
     system.company.delete_person(2)
 
     system.fetch(Entity.PERSON)

@@ -18,7 +18,17 @@ from tests.guide.people import (
     tell_hull,
     user_changed,
 )
-from tests.journeys.hull_messages import BEN, GLOBEX, account, as_segments, code, know_everything, say, user, writes
+from tests.journeys.hull_messages import (
+    BEN,
+    GLOBEX,
+    account,
+    as_segments,
+    fetch_everything,
+    field_code,
+    send_messages,
+    user,
+    writes,
+)
 from tests.system import SyncSystem
 
 
@@ -77,7 +87,7 @@ def test_they_are_sent_from_the_command_line(system: SyncSystem, kind: Any, clai
     from pipeline.cli.program import program  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     system.change_settings(synchronized_user_segments=["vip"], synchronized_account_segments=["vip"])
-    know_everything(system)
+    fetch_everything(system)
     tell_hull(system, kind, claim, {"name": "New"})
     (hull_id,) = (each["id"] for each in in_hull(system, kind))
     chosen = hull_id if by == "id" else system.hull.define_segment(kind, "chosen", [hull_id]).id
@@ -97,12 +107,12 @@ def test_they_are_sent_from_the_command_line(system: SyncSystem, kind: Any, clai
 )
 def test_what_was_not_sent_is_told(system: SyncSystem, log: list[Any]) -> None:
     system.change_settings(synchronized_user_segments=["vip"], synchronized_account_segments=["vip"])
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(segments=("others",)))
-    say(system, account(segments=("others",)))
-    say(system, user(BEN, changes=entered("segments")))
-    say(system, account(GLOBEX, changes=entered("account_segments")))
+    send_messages(system, user(segments=("others",)))
+    send_messages(system, account(segments=("others",)))
+    send_messages(system, user(BEN, changes=entered("segments")))
+    send_messages(system, account(GLOBEX, changes=entered("account_segments")))
 
     told = [(line["event"], line["reason"]) for line in log if line["event"].endswith((".skip", ".error"))]
     assert told == [
@@ -122,12 +132,12 @@ def entered(name: str) -> dict[str, Any]:
     "Each says why; a value that its field cannot take is named, and the other fields are written.",
 )
 def test_a_value_that_does_not_fit_is_named(system: SyncSystem, log: list[Any]) -> None:
-    source = code(system, "person", "Lead source")
+    source = field_code(system, "person", "Lead source")
     rows = [{"hull": "name", "service": "name"}, {"hull": "origin", "service": source}]
     system.change_settings(outgoing_user_attributes=rows)
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(email=ADA, name="Ada", origin="from nowhere"))
+    send_messages(system, user(email=ADA, name="Ada", origin="from nowhere"))
 
     (told,) = [line for line in log if line["event"] == "outgoing.user.error"]
     assert (told["reason"], source in told["detail"], bool(told["advice"])) == ("option_unknown", True, True)

@@ -8,7 +8,16 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.guide.people import account_changed, add_acme, outcomes
-from tests.journeys.hull_messages import GLOBEX, account, as_segments, know_everything, mapped, patiently, say, writes
+from tests.journeys.hull_messages import (
+    GLOBEX,
+    account,
+    as_segments,
+    fetch_everything,
+    pipedrive_id_of,
+    send_messages,
+    work_until_idle,
+    writes,
+)
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -70,11 +79,11 @@ def test_outside_the_segments_nothing_is_sent(system: SyncSystem) -> None:
 )
 def test_what_is_not_there_yet_is_sent_without_a_change(system: SyncSystem) -> None:
     acme_in(system)
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, account(GLOBEX, domain="globex.test", label="Globex"))
+    send_messages(system, account(GLOBEX, domain="globex.test", label="Globex"))
 
-    assert name_of(system, mapped(system, GLOBEX) or 0) == "Globex"
+    assert name_of(system, pipedrive_id_of(system, GLOBEX) or 0) == "Globex"
 
 
 @pytest.mark.guide(
@@ -84,11 +93,11 @@ def test_what_is_not_there_yet_is_sent_without_a_change(system: SyncSystem) -> N
 @pytest.mark.parametrize("is_ignored", [True, False])
 def test_whose_organization_was_deleted_is_not_sent(system: SyncSystem, is_ignored: bool) -> None:
     acme = acme_in(system, ignore_deleted_accounts=is_ignored)
-    know_everything(system)
+    fetch_everything(system)
     system.company.delete_organization(acme)
 
     account_changed(system, acme, label="Acme Inc.")
-    patiently(system)
+    work_until_idle(system)
 
     made = [(method, body["name"]) for method, _, body in writes(system)]
     assert made == ([] if is_ignored else [("POST", "Acme Inc.")])
@@ -102,10 +111,10 @@ def test_whose_organization_was_deleted_is_not_sent(system: SyncSystem, is_ignor
 )
 def test_without_attributes_what_enters_goes_as_a_shell(system: SyncSystem) -> None:
     acme_in(system, outgoing_account_attributes=[])
-    know_everything(system)
+    fetch_everything(system)
 
     entered = {"account_segments": {"entered": as_segments(("vip",)), "left": []}}
-    say(system, account(GLOBEX, domain="globex.test", name="Globex", plan="gold", changes=entered))
+    send_messages(system, account(GLOBEX, domain="globex.test", name="Globex", plan="gold", changes=entered))
 
     assert [(method, body) for method, _, body in writes(system)] == [
         ("POST", {"name": "Globex", "website": "globex.test"})
@@ -115,12 +124,12 @@ def test_without_attributes_what_enters_goes_as_a_shell(system: SyncSystem) -> N
 @pytest.mark.guide("Outgoing Accounts", "Apart from such shells, no Account is sent then but by hand.")
 def test_without_attributes_nothing_else_is_sent(system: SyncSystem) -> None:
     acme = acme_in(system, outgoing_account_attributes=[])
-    know_everything(system)
+    fetch_everything(system)
 
     account_changed(system, acme, label="Acme Inc.")
-    say(system, account(GLOBEX, domain="globex.test", name="Globex"))
+    send_messages(system, account(GLOBEX, domain="globex.test", name="Globex"))
     unsent, skipped = writes(system), outcomes(system)
-    say(system, account(GLOBEX, domain="globex.test", name="Globex"), is_export=True)
+    send_messages(system, account(GLOBEX, domain="globex.test", name="Globex"), is_export=True)
 
     assert unsent == []
     assert skipped == [("outgoing.account.skip", "no_outgoing_mapping")] * 2

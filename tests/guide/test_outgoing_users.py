@@ -14,13 +14,13 @@ from tests.journeys.hull_messages import (
     GLOBEX,
     account,
     as_segments,
-    code,
-    know_everything,
-    mapped,
-    patiently,
+    fetch_everything,
+    field_code,
     person,
-    say,
+    pipedrive_id_of,
+    send_messages,
     user,
+    work_until_idle,
     writes,
 )
 from tests.prepared import prepared
@@ -83,11 +83,11 @@ def test_outside_the_segments_nothing_is_sent(system: SyncSystem) -> None:
 )
 def test_who_is_not_there_yet_is_sent_without_a_change(system: SyncSystem) -> None:
     ada_in(system)
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(BEN, email="ben@new.test", full_name="Ben"))
+    send_messages(system, user(BEN, email="ben@new.test", full_name="Ben"))
 
-    assert person(system, mapped(system, BEN))["name"] == "Ben"
+    assert person(system, pipedrive_id_of(system, BEN))["name"] == "Ben"
 
 
 @pytest.mark.guide(
@@ -97,11 +97,11 @@ def test_who_is_not_there_yet_is_sent_without_a_change(system: SyncSystem) -> No
 @pytest.mark.parametrize("is_ignored", [True, False])
 def test_whose_person_was_deleted_is_not_sent(system: SyncSystem, is_ignored: bool) -> None:
     ada = ada_in(system, ignore_deleted_users=is_ignored)
-    know_everything(system)
+    fetch_everything(system)
     system.company.delete_person(ada)
 
     user_changed(system, ada, full_name="Ada L.")
-    patiently(system)
+    work_until_idle(system)
 
     assert [(method, body["name"]) for method, _, body in writes(system)] == (
         [] if is_ignored else [("POST", "Ada L.")]
@@ -116,9 +116,9 @@ def test_whose_person_was_deleted_is_not_sent(system: SyncSystem, is_ignored: bo
 )
 def test_without_attributes_who_enters_goes_as_a_shell(system: SyncSystem) -> None:
     ada_in(system, outgoing_user_attributes=[])
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(BEN, email="ben@new.test", name="Ben", plan="gold", changes=ENTERED))
+    send_messages(system, user(BEN, email="ben@new.test", name="Ben", plan="gold", changes=ENTERED))
 
     ((method, _, body),) = writes(system)
     assert (method, set(body), body["name"]) == ("POST", {"name", "emails"}, "Ben")
@@ -128,14 +128,14 @@ def test_without_attributes_who_enters_goes_as_a_shell(system: SyncSystem) -> No
 def test_without_attributes_nothing_else_is_sent(system: SyncSystem) -> None:
     ada = ada_in(system, outgoing_user_attributes=[], link_users_in_service=True)
     acme = add_acme(system)
-    know_everything(system)
+    fetch_everything(system)
 
     user_changed(system, ada, full_name="Ada L.")
-    say(system, user(BEN, email="ben@new.test", name="Ben"))
+    send_messages(system, user(BEN, email="ben@new.test", name="Ben"))
     unsent, skipped = writes(system), outcomes(system)
-    say(system, user(BEN, email="ben@new.test", name="Ben"), is_export=True)
+    send_messages(system, user(BEN, email="ben@new.test", name="Ben"), is_export=True)
     linked = {"account": {"id": [None, system.accounts()[acme]["id"]]}}
-    say(system, user(system.users()[ada]["id"], account=system.accounts()[acme], changes=linked))
+    send_messages(system, user(system.users()[ada]["id"], account=system.accounts()[acme], changes=linked))
 
     assert unsent == []
     assert skipped == [("outgoing.user.skip", "no_outgoing_mapping")] * 2
@@ -164,7 +164,7 @@ def test_mapped_attributes_alone_are_written(system: SyncSystem) -> None:
 @pytest.mark.guide("Outgoing Users", "Beside them, only the identifiers are written, where the Person lacks them.")
 def test_an_identifier_that_the_person_lacks_is_written(system: SyncSystem) -> None:
     ada = ada_in(system)
-    know_everything(system)
+    fetch_everything(system)
 
     user_changed(system, ada, email="ada@new.test", plan="gold")
     user_changed(system, ada, email=ADA, plan="silver")
@@ -177,13 +177,13 @@ def test_an_identifier_that_the_person_lacks_is_written(system: SyncSystem) -> N
     "Outgoing Users", "With account. before its name, an attribute of the User's Account can be mapped as well."
 )
 def test_an_attribute_of_the_account_is_written(system: SyncSystem) -> None:
-    title = code(system, "person", "Job title")
+    title = field_code(system, "person", "Job title")
     ada_in(system, outgoing_user_attributes=[{"hull": "account.industry", "service": title}])
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(BEN, email="ben@new.test", account={"id": ACME, "industry": "Steel"}))
+    send_messages(system, user(BEN, email="ben@new.test", account={"id": ACME, "industry": "Steel"}))
 
-    assert person(system, mapped(system, BEN))["custom_fields"][title] == "Steel"
+    assert person(system, pipedrive_id_of(system, BEN))["custom_fields"][title] == "Steel"
 
 
 @prepared
@@ -199,7 +199,7 @@ def linked_system(system: SyncSystem, **settings: Any) -> None:
             **settings,
         }
     )
-    know_everything(system)
+    fetch_everything(system)
 
 
 def ben(of: str | None, *, account_segments: tuple[str, ...] = ("vip",)) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def ben(of: str | None, *, account_segments: tuple[str, ...] = ("vip",)) -> dict
 
 def organization_of(system: SyncSystem) -> Any:
     """The Organization that Ben's Person is attached to."""
-    return person(system, mapped(system, BEN))["org_id"]
+    return person(system, pipedrive_id_of(system, BEN))["org_id"]
 
 
 @pytest.mark.guide(
@@ -220,11 +220,11 @@ def organization_of(system: SyncSystem) -> Any:
 )
 def test_a_person_is_attached(system: SyncSystem) -> None:
     linked_system(system)
-    say(system, account(ACME, name="Account c", domain="c.example"))
+    send_messages(system, account(ACME, name="Account c", domain="c.example"))
 
-    say(system, ben(ACME))
+    send_messages(system, ben(ACME))
 
-    assert organization_of(system) == mapped(system, ACME) is not None
+    assert organization_of(system) == pipedrive_id_of(system, ACME) is not None
 
 
 @pytest.mark.guide(
@@ -233,10 +233,10 @@ def test_a_person_is_attached(system: SyncSystem) -> None:
 def test_the_account_goes_first(system: SyncSystem) -> None:
     linked_system(system)
 
-    say(system, ben(ACME))
+    send_messages(system, ben(ACME))
 
     assert [body["name"] for _, _, body in writes(system)] == ["Account c", "Ben"]
-    assert organization_of(system) == mapped(system, ACME)
+    assert organization_of(system) == pipedrive_id_of(system, ACME)
 
 
 @pytest.mark.guide(
@@ -245,42 +245,42 @@ def test_the_account_goes_first(system: SyncSystem) -> None:
 )
 def test_a_person_that_went_alone_is_attached_later(system: SyncSystem) -> None:
     linked_system(system)
-    say(system, ben(ACME, account_segments=("others",)))
+    send_messages(system, ben(ACME, account_segments=("others",)))
     alone = (writes(system, "organizations"), organization_of(system))
 
-    say(system, account(ACME, name="Account c", domain="c.example"))
+    send_messages(system, account(ACME, name="Account c", domain="c.example"))
 
     assert alone == ([], None)
-    assert organization_of(system) == mapped(system, ACME) is not None
+    assert organization_of(system) == pipedrive_id_of(system, ACME) is not None
 
 
 @pytest.mark.guide("Outgoing Users", "When the User moves to another Account, the Person moves as well.")
 def test_a_person_moves_with_its_user(system: SyncSystem) -> None:
     linked_system(system)
-    say(system, ben(ACME))
+    send_messages(system, ben(ACME))
     before = organization_of(system)
 
-    say(system, ben(GLOBEX))
+    send_messages(system, ben(GLOBEX))
 
-    assert organization_of(system) == mapped(system, GLOBEX) != before
+    assert organization_of(system) == pipedrive_id_of(system, GLOBEX) != before
 
 
 @pytest.mark.guide("Outgoing Users", "A User without an Account leaves its Person where it is.")
 def test_without_an_account_a_person_stays(system: SyncSystem) -> None:
     linked_system(system)
-    say(system, ben(ACME))
+    send_messages(system, ben(ACME))
 
-    say(system, ben(None))
+    send_messages(system, ben(None))
 
-    assert organization_of(system) == mapped(system, ACME) is not None
+    assert organization_of(system) == pipedrive_id_of(system, ACME) is not None
 
 
 @pytest.mark.guide("Outgoing Users", "With it off, Persons stay where they are.")
 def test_with_links_off_a_person_stays(system: SyncSystem) -> None:
     linked_system(system, link_users_in_service=False)
     acme = add_acme(system)
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(BEN, email="ben@new.test", full_name="Ben", account=system.accounts()[acme]))
+    send_messages(system, user(BEN, email="ben@new.test", full_name="Ben", account=system.accounts()[acme]))
 
     assert organization_of(system) is None

@@ -9,15 +9,15 @@ from tests.guide.people import ADA, add_ada, before_now, fetch_all, in_hull, tel
 from tests.journeys.hull_messages import (
     ANN,
     BEN,
-    code,
     failures,
-    know_everything,
-    mapped,
-    patiently,
+    fetch_everything,
+    field_code,
     person,
-    say,
-    unknown_to_hull,
+    pipedrive_id_of,
+    send_messages,
+    stop_hull_id_lookups,
     user,
+    work_until_idle,
     writes,
 )
 from tests.system import SyncSystem
@@ -39,7 +39,7 @@ def test_a_person_joins_the_user_of_the_same_e_mail(system: SyncSystem) -> None:
     "User Identity", "Another field can identify a User as well: map it to external_id in the user identity."
 )
 def test_a_person_joins_the_user_of_the_same_external_id(system: SyncSystem) -> None:
-    number = code(system, "person", "Customer number")
+    number = field_code(system, "person", "Customer number")
     system.change_settings(user_claims=[{"hull": "external_id", "service": number}])
     tell_hull(system, "user", {"external_id": "C-17"}, {"plan": "gold"})
     add_ada(system, emails=[], custom_fields={number: "C-17"})
@@ -81,14 +81,14 @@ def test_a_known_person_is_updated(system: SyncSystem) -> None:
 )
 @pytest.mark.parametrize("told", [{"email": ADA}, {"external_id": "C-17"}], ids=["e-mail", "external id"])
 def test_a_person_that_answers_is_updated(system: SyncSystem, told: dict[str, str]) -> None:
-    number = code(system, "person", "Customer number")
+    number = field_code(system, "person", "Customer number")
     claims = [{"hull": "email", "service": "email"}, {"hull": "external_id", "service": number}]
     system.change_settings(outgoing_user_attributes=TO_NAME, user_claims=claims)
     ada = add_ada(system, custom_fields={number: "C-17"})
     fetch_all(system)
-    unknown_to_hull(system)
+    stop_hull_id_lookups(system)
 
-    say(system, user(ANN, full_name="Ada Lovelace", **told))
+    send_messages(system, user(ANN, full_name="Ada Lovelace", **told))
 
     assert [(method, each) for method, each, _ in writes(system)] == [("PATCH", ada)]
     assert person(system, ada)["name"] == "Ada Lovelace"
@@ -99,9 +99,9 @@ def test_any_e_mail_answers(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=TO_NAME)
     ada = add_ada(system, emails=[{"value": ADA, "primary": True}, {"value": "ada@home.test", "primary": False}])
     fetch_all(system)
-    unknown_to_hull(system)
+    stop_hull_id_lookups(system)
 
-    say(system, user(ANN, email="ada@home.test", full_name="Ada Lovelace"))
+    send_messages(system, user(ANN, email="ada@home.test", full_name="Ada Lovelace"))
 
     assert [(method, each) for method, each, _ in writes(system)] == [("PATCH", ada)]
 
@@ -113,9 +113,9 @@ def test_several_answers_are_a_persons_to_decide(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=TO_NAME)
     add_ada(system)
     add_ada(system)
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(ANN, email=ADA, full_name="Ada Lovelace"))
+    send_messages(system, user(ANN, email=ADA, full_name="Ada Lovelace"))
 
     assert writes(system) == []
     assert failures(system) == [(ANN, "ambiguous_match")]
@@ -124,14 +124,14 @@ def test_several_answers_are_a_persons_to_decide(system: SyncSystem) -> None:
 
 @pytest.mark.guide("User Identity", "A User that nobody answers to is created in Pipedrive, with its identifiers.")
 def test_who_is_not_there_is_created(system: SyncSystem) -> None:
-    number = code(system, "person", "Customer number")
+    number = field_code(system, "person", "Customer number")
     claims = [{"hull": "email", "service": "email"}, {"hull": "external_id", "service": number}]
     system.change_settings(outgoing_user_attributes=TO_NAME, user_claims=claims)
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(ANN, email=ADA, external_id="C-17", full_name="Ada Lovelace"))
+    send_messages(system, user(ANN, email=ADA, external_id="C-17", full_name="Ada Lovelace"))
 
-    made = person(system, mapped(system, ANN))
+    made = person(system, pipedrive_id_of(system, ANN))
     assert (made["name"], made["emails"][0]["value"]) == ("Ada Lovelace", ADA)
     assert made["custom_fields"][number] == "C-17"
     assert system.company.count("person") == 1
@@ -140,10 +140,10 @@ def test_who_is_not_there_is_created(system: SyncSystem) -> None:
 @pytest.mark.guide("User Identity", "Two Users with the same e-mail never make two Persons.")
 def test_one_e_mail_makes_one_person(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=TO_NAME)
-    know_everything(system)
+    fetch_everything(system)
 
-    say(system, user(ANN, email=ADA, full_name="Ada"), user(BEN, email=ADA, full_name="Ada too"))
-    patiently(system)
+    send_messages(system, user(ANN, email=ADA, full_name="Ada"), user(BEN, email=ADA, full_name="Ada too"))
+    work_until_idle(system)
 
     assert system.company.count("person") == 1
 
@@ -181,15 +181,15 @@ def test_nothing_else_comes_back(system: SyncSystem) -> None:
 @pytest.mark.parametrize("is_there", [True, False])
 def test_who_was_joined_carries_the_id(system: SyncSystem, is_there: bool) -> None:
     system.change_settings(outgoing_user_attributes=TO_NAME)
-    know_everything(system)
+    fetch_everything(system)
     tell_hull(system, "user", {"email": ADA}, {"full_name": "Ada Lovelace"})
     (ada,) = in_hull(system, "user")
     if is_there:
         before_now(system, Entity.PERSON, add_ada(system))
 
-    say(system, user(ada["id"], email=ADA, full_name="Ada Lovelace"))
+    send_messages(system, user(ada["id"], email=ADA, full_name="Ada Lovelace"))
 
     (back,) = in_hull(system, "user")
     assert back["id"] == ada["id"]
-    assert back["pipedrive/id"] == mapped(system, ada["id"])
+    assert back["pipedrive/id"] == pipedrive_id_of(system, ada["id"])
     assert back["pipedrive/name"] == "Ada Lovelace"

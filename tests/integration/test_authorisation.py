@@ -20,7 +20,7 @@ from db.session import transaction
 from pipeline import connections, wiring
 from pipeline.errors import ConfigurationError
 from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app, press_button, replace_api_token
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import CONNECTOR_ID, HULL_SECRET, SyncSystem
 from tests.wsgi_adapter import session_for
 
@@ -619,7 +619,7 @@ def test_webhooks_that_were_refused_are_asked_for_again_at_once(person: Person, 
 
 def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureFixture) -> None:
     system = person.system
-    with written("debug") as lines:
+    with captured_log("debug") as lines:
         back = person.decide(person.begin())
         pages = [person.client.get(back), person.client.get(back), person.authorise("deny")]
         system.pipedrive.grants.expire_access_tokens()
@@ -696,7 +696,7 @@ def test_pipedrives_own_notice_pauses_the_connector(person: Person) -> None:
     person.authorise()
     system.pipedrive.session = session_for({PUBLIC_URL: person.web.wsgi_app})
 
-    with written("error") as lines:
+    with captured_log("error") as lines:
         answer = system.pipedrive.test_client().post("/__sandbox__/oauth", json={"now": "uninstall"})
 
     assert answer.status_code == 200
@@ -758,7 +758,7 @@ def test_a_connector_that_is_not_connected_makes_no_noise(bare: SyncSystem) -> N
         key=bare.connector_key,
     )
     control = bare.module("tasks.control")
-    with written("info") as lines:
+    with captured_log("info") as lines:
         control.sweep()
         control.app.tasks["control.start_scheduled"]()
         control.resolve_hull_ids()

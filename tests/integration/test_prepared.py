@@ -11,8 +11,8 @@ from db.base import Base
 from db.session import engine
 from pipeline import connections
 from tests.conftest import empty_database
-from tests.journeys.hull_messages import know_everything
-from tests.journeys.people import fill
+from tests.journeys.hull_messages import fetch_everything
+from tests.journeys.pipedrive_records import create_records
 from tests.prepared import SEQUENCES, _content, prepared
 from tests.system import SyncSystem, make_system
 
@@ -22,8 +22,8 @@ runs: list[str] = []
 @prepared
 def two_persons(system: SyncSystem, name: str) -> dict[str, int]:
     runs.append(name)
-    fill(system, persons=2, organizations=1)
-    know_everything(system)
+    create_records(system, persons=2, organizations=1)
+    fetch_everything(system)
     return {"persons": 2}
 
 
@@ -66,7 +66,7 @@ def test_a_copy_is_what_the_set_up_made(database: str) -> None:
         assert two_persons(system, name="copied") == {"persons": 2}
         copied = everything(system)
         assert system.company.create_person(name="Third")["id"] == 3
-        know_everything(system)
+        fetch_everything(system)
         assert set(system.users()) == {1, 2, 3}
 
     assert runs == ["copied"]

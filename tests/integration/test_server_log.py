@@ -20,7 +20,7 @@ from db.session import QUIET, QUIET_FOR_ANYBODY, loud_settings, make_engine, tra
 from db.statement import Statement
 from pipeline.error_kinds import classify
 from pipeline.settings import Settings
-from tests.logs import written
+from tests.logs import captured_log
 
 MARKER = "canary.lovelace@example.com"
 ROLE = "ordinary"
@@ -123,7 +123,7 @@ def test_a_statement_that_fails_leaves_no_value_behind(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     engine, said = make_engine(loud_database), io.StringIO()
-    with redirect_stderr(said), written("debug") as lines, Session(engine) as session:
+    with redirect_stderr(said), captured_log("debug") as lines, Session(engine) as session:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's, or SQLAlchemy's
             fail(session)
         cause = classify(caught.value)
@@ -185,7 +185,7 @@ def test_a_task_that_fails_tells_celery_no_value(database: str) -> None:
             broken_constraint(session)
 
     try:
-        with written("debug") as lines, pytest.raises(TaskFailed) as caught:
+        with captured_log("debug") as lines, pytest.raises(TaskFailed) as caught:
             fails.apply(args=[1], throw=True)
     finally:
         app.tasks.pop("test.fails")

@@ -14,7 +14,7 @@ from db import sync_event
 from db.session import transaction
 from pipeline.sync import upkeep
 from pipeline.sync.stage import StageFailed
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 
@@ -57,7 +57,7 @@ def test_a_step_that_fails_keeps_no_other_from_its_turn(system: SyncSystem, monk
     steps = list(upkeep.STEPS)
     monkeypatch.setattr(upkeep, "STEPS", {name: step(name) for name in steps})
 
-    with written("error") as log, pytest.raises(StageFailed, match="dropped"):
+    with captured_log("error") as log, pytest.raises(StageFailed, match="dropped"):
         upkeep.tidy()
 
     assert turns == steps

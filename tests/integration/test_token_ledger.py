@@ -16,7 +16,7 @@ from db.token_ledger import Spent
 from pipeline import wiring
 from pipeline.domain.budget import Allowance
 from pipeline.domain.kinds import Entity
-from tests.journeys.people import fill
+from tests.journeys.pipedrive_records import create_records
 from tests.system import SyncSystem
 
 
@@ -51,7 +51,7 @@ def company_of(key: int) -> str:
 
 
 def test_a_fetch_leaves_in_the_ledger_what_pipedrive_counted(system: SyncSystem) -> None:
-    fill(system, persons=120, organizations=0)
+    create_records(system, persons=120, organizations=0)
     system.fetch(Entity.PERSON)
     written = system.rows("SELECT sum(calls) AS calls, sum(tokens) AS tokens FROM token_ledger")[0]
     counted = system.pipedrive.ledger.stats()
@@ -127,13 +127,13 @@ def statements(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
 
 
 def test_a_stage_writes_one_statement_if_it_called_and_none_if_not(system: SyncSystem, statements: list[str]) -> None:
-    fill(system, persons=120, organizations=0)
+    create_records(system, persons=120, organizations=0)
     system.fetch(Entity.PERSON)
     system.start(Entity.PERSON)
     written = []
-    while (due := system.due()) is not None:
+    while (due := system.next_batch()) is not None:
         statements.clear()
-        system.step(*due)
+        system.run_batch_stage(*due)
         written.append((due[2], sum("INTO token_ledger" in each for each in statements)))
 
     first, *others = [count for stage, count in written if stage == "extract"]

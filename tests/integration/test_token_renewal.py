@@ -19,7 +19,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.wiring import Wired
 from tests.authorising import Person, installed_app, replace_api_token
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 WORKERS = 20
@@ -231,7 +231,7 @@ def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corre
         run_id = joined.start(Entity.PERSON)
         for _ in range(10):  # more than any attempts
             joined.work()
-            joined.later()
+            joined.end_pauses()
 
     assert state(joined) == ("active", None)
     assert joined.run(run_id).state == "running"
@@ -240,7 +240,7 @@ def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corre
         (said,) = joined.module("sync.connectors.status").sentences(session, joined.connector_key)
     assert said.startswith("Pipedrive's sign-in refuses this installation's app since ")
 
-    joined.later()
+    joined.end_pauses()
     joined.work()
     assert joined.run(run_id).state == "done"
     with transaction() as session:
@@ -311,7 +311,7 @@ def test_a_control_task_that_finds_the_authorisation_over_pauses_and_says_unauth
         opened(joined).pipedrive.me()
         return False
 
-    with written("error") as log, pytest.raises(joined.module("sync.stage").StageFailed):
+    with captured_log("error") as log, pytest.raises(joined.module("sync.stage").StageFailed):
         each_connector.guarded("look", joined.connector_key, "task-1", ask)
 
     assert state(joined) == ("paused", "unauthorized")

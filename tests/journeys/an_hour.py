@@ -22,7 +22,7 @@ from sandbox.company import Event
 from sandbox.pipedrive.delivery import Trouble
 from sandbox.pipedrive.sales_team import SalesTeam
 from tests.authorising import PUBLIC_URL, Person, installed_app
-from tests.journeys.people import fill
+from tests.journeys.pipedrive_records import create_records
 from tests.manual_clock import Clock, manual_clock
 from tests.oracle import Journal, joined
 from tests.system import ACCOUNT_FIELDS, USER_FIELDS, SyncSystem, default_settings, make_system
@@ -111,15 +111,15 @@ class Hour:
         self.work()
 
     def held(self) -> dict[str, dict[int, Any]]:
-        return joined(self.system._export("user"), self.system._export("account"))
+        return joined(self.system.hull_records("user"), self.system.hull_records("account"))
 
     def work(self) -> None:
         """Run what is due, and look at the watermarks after every stage."""
         live = self.system.module("sync.changes.dispatch")
         while True:
-            due = self.system.due()
+            due = self.system.next_batch()
             if due is not None:
-                self.system.step(*due)
+                self.system.run_batch_stage(*due)
                 self.watch()
             elif not live.dispatch_changes():
                 return
@@ -160,7 +160,7 @@ def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
         make_system(clock=clock, webhook_session=session_for({PUBLIC_URL: door})) as system,
         installed_app(system),
     ):
-        fill(system, persons=persons, organizations=organizations)
+        create_records(system, persons=persons, organizations=organizations)
         fields = _map_fields(system)
         journal = _journal(system, fields)
         system.pipedrive.delivery.schedule.threads = 0

@@ -26,8 +26,8 @@ from sandbox.company import Event
 from sandbox.company.model import editing_as
 from sandbox.pipedrive.payload import payload
 from tests.deliveries import SUBSCRIPTION, HullsVoice, deliver, receive
-from tests.journeys.hull_messages import code, know_everything
-from tests.journeys.people import fill
+from tests.journeys.hull_messages import fetch_everything, field_code
+from tests.journeys.pipedrive_records import create_records
 from tests.manual_clock import Clock, manual_clock
 from tests.system import SyncSystem, make_system
 
@@ -347,9 +347,9 @@ def both_ways(*, owner: Owner, seed: int, persons: int = 60, organizations: int 
         draw = random.Random(f"{owner}:{seed}")
         fields = _fields(system)
         _map_both_ways(system, fields, owner)
-        fill(system, persons=persons, organizations=organizations)
+        create_records(system, persons=persons, organizations=organizations)
         heard = HullsVoice(system)
-        know_everything(system)
+        fetch_everything(system)
         life = BothWays(
             system=system, clock=clock, owner=owner, draw=draw, mail=Mail(clock, draw), heard=heard, fields=fields
         )
@@ -371,13 +371,15 @@ def _fields(system: SyncSystem) -> dict[str, tuple[Mapped, ...]]:
         "person": (
             Mapped(attribute="nickname", code="name", kind="name"),
             Mapped(attribute="tel", code="phone", kind="phone"),
-            Mapped(attribute="role", code=code(system, "person", "Job title"), kind="text"),
+            Mapped(attribute="role", code=field_code(system, "person", "Job title"), kind="text"),
             enum("person", "Lead source", "source"),
         ),
         "organization": (
             Mapped(attribute="label", code="name", kind="name"),
-            Mapped(attribute="switchboard", code=code(system, "organization", "Switchboard"), kind="phone"),
-            Mapped(attribute="customer_number", code=code(system, "organization", "Customer number"), kind="text"),
+            Mapped(attribute="switchboard", code=field_code(system, "organization", "Switchboard"), kind="phone"),
+            Mapped(
+                attribute="customer_number", code=field_code(system, "organization", "Customer number"), kind="text"
+            ),
             enum("organization", "Tier", "tier"),
         ),
     }

@@ -1,6 +1,6 @@
-"""What Hull says of Users and Accounts, and what became of it: the words that the outgoing journeys share.
+"""Messages about Users and Accounts as Hull sends them, and their results.
 
-A journey begins with `notify(system, user(...))`, lets the `system.work()`, and looks at `writes(system)` and `told(system)`.
+A journey calls `send_messages(system, user(...))` and then checks `writes(system)` and `outgoing_events(system)`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
-from tests.journeys.people import age
+from tests.journeys.pipedrive_records import age_records
 from tests.system import SyncSystem
 
 ANN, BEN, ACME, GLOBEX = "a" * 24, "b" * 24, "c" * 24, "d" * 24
@@ -40,7 +40,7 @@ def as_segments(ids: tuple[str, ...]) -> list[dict[str, str]]:
     return [{"id": each, "name": each} for each in ids]
 
 
-def say(system: SyncSystem, *messages: dict[str, Any], **more: Any) -> None:
+def send_messages(system: SyncSystem, *messages: dict[str, Any], **more: Any) -> None:
     """Notify of these, and let everything be done that is due. The channel follows from what the first one is about."""
     channel = "user:update" if "user" in messages[0] else "account:update"
     told = len(system.rows("SELECT 1 FROM deliveries"))
@@ -48,23 +48,23 @@ def say(system: SyncSystem, *messages: dict[str, Any], **more: Any) -> None:
     system.work()
 
 
-def patiently(system: SyncSystem) -> None:
+def work_until_idle(system: SyncSystem) -> None:
     """Let all pauses pass, and do what is due then."""
     for _ in range(3):
-        system.later()
+        system.end_pauses()
         system.work()
 
 
-def know_everything(system: SyncSystem) -> None:
+def fetch_everything(system: SyncSystem) -> None:
     """A first full fetch of both comes to its end, and Hull's ids are learnt. What is written from here on is news."""
     for entity in Entity:
-        age(system, entity)
+        age_records(system, entity)
         system.fetch(entity)
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
     system.pipedrive.ledger.mutations.clear()
 
 
-def unknown_to_hull(system: SyncSystem) -> None:
+def stop_hull_id_lookups(system: SyncSystem) -> None:
     """What was fetched is nobody's in Hull, as if it had never been brought there."""
     system.change_rows("UPDATE id_mappings SET resolve_at = NULL WHERE hull_id IS NULL")
 
@@ -75,12 +75,12 @@ def writes(system: SyncSystem, entity: str = "") -> list[tuple[str, Any, Any]]:
     return [(each.method, each.entity_id, json.loads(each.body)) for each in notes if f"/{entity}" in each.path]
 
 
-def told(system: SyncSystem) -> list[tuple[str, str | None]]:
+def outgoing_events(system: SyncSystem) -> list[tuple[str, str | None]]:
     """(event, reason) of everything outgoing."""
     return [(event, reason) for event, reason, _ in system.events() if event.startswith("outgoing")]
 
 
-def details(system: SyncSystem, reason: str) -> list[str]:
+def event_details(system: SyncSystem, reason: str) -> list[str]:
     """What the events of one reason say."""
     return [row.detail for row in system.rows("SELECT detail FROM sync_events WHERE reason = :r ORDER BY id", r=reason)]
 
@@ -91,7 +91,7 @@ def failures(system: SyncSystem) -> list[tuple[str | None, str]]:
         return [(each.record_id, each.reason) for each in find_failures(session)]
 
 
-def is_settled(system: SyncSystem) -> bool:
+def is_idle(system: SyncSystem) -> bool:
     """Nothing waits any more, and nothing is about to be made."""
     return not any(
         system.rows(f"SELECT 1 FROM {what}")  # noqa: S608 - the names stand here
@@ -103,7 +103,7 @@ def is_settled(system: SyncSystem) -> bool:
     )
 
 
-def mapped(system: SyncSystem, hull_id: str) -> int | None:
+def pipedrive_id_of(system: SyncSystem, hull_id: str) -> int | None:
     """The Pipedrive id a Hull id is joined to."""
     rows = system.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h AND state = 'full'", h=hull_id)
     return rows[0].pipedrive_id if rows else None
@@ -124,6 +124,6 @@ def _record(system: SyncSystem, entity: Any, pipedrive_id: int | None) -> dict[s
     return dict(found)
 
 
-def code(system: SyncSystem, entity: Any, name: str) -> str:
+def field_code(system: SyncSystem, entity: Any, name: str) -> str:
     """Code of a custom field by its name."""
     return next(field.code for field in system.company.custom_fields(entity) if field.name == name)

@@ -13,7 +13,7 @@ from db import plan as plans
 from db.plan import SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
-from tests.journeys.hull_messages import patiently
+from tests.journeys.hull_messages import work_until_idle
 from tests.journeys.planning import apply
 from tests.system import SyncSystem
 
@@ -94,7 +94,7 @@ def plan_and_apply(system: SyncSystem, document: dict[str, Any], *, slice_of: in
     touched = sum(each.number for each in system.module("jobs.plans.apply").reaches(plan))
     applied = apply(system, plan, confirmed=-1)
     system.work()
-    patiently(system)
+    work_until_idle(system)
     return Outcome(
         plan=plan,
         planned={(item.entity, item.record_id): item.act for item in found},
@@ -199,5 +199,5 @@ def send_everything(system: SyncSystem, records: Iterable[Record]) -> dict[Recor
         with transaction() as session:
             change_writer.write_changes(session, system.connector_key, Direction.OUTGOING, entity, mine, cause="test")
     system.work()
-    patiently(system)
+    work_until_idle(system)
     return seen_after(system, since)

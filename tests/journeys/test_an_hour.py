@@ -12,7 +12,7 @@ from pipeline.domain.kinds import Entity
 from sandbox.pipedrive.delivery import Trouble
 from tests.journeys.an_hour import Hour, an_hour
 from tests.journeys.test_verify import account, compare, repair, seen, user, write
-from tests.logs import written
+from tests.logs import captured_log
 
 UNDER_WAY_S = 60
 """A record that changed so shortly before a walk is none of its gaps: a webhook may yet tell."""
@@ -20,7 +20,7 @@ UNDER_WAY_S = 60
 
 @pytest.fixture
 def hour(database: str) -> Iterator[Hour]:
-    with written("critical"), an_hour(persons=120, organizations=30, seed=1) as begun:
+    with captured_log("critical"), an_hour(persons=120, organizations=30, seed=1) as begun:
         yield begun
 
 

@@ -13,8 +13,8 @@ import pytest
 from pipeline.domain.kinds import Entity
 from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen, notify
-from tests.journeys.people import age, fill
-from tests.logs import written
+from tests.journeys.pipedrive_records import age_records, create_records
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 MAPPED = [{"hull": "nickname", "service": "name"}]
@@ -32,8 +32,8 @@ def person(system: SyncSystem) -> Iterator[Person]:
 
 
 def known_on_both_sides(system: SyncSystem, persons: int) -> None:
-    fill(system, persons=persons, organizations=0)
-    age(system)
+    create_records(system, persons=persons, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
 
@@ -66,7 +66,7 @@ def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person
 
     system.pipedrive.grants.revoke_all()
     notify(system, renamed(system, 1, "One"))
-    with written("error") as log:
+    with captured_log("error") as log:
         system.work()
     system.company.edit_person(3, name="Three")
     system.company.edit_person(4, name="Four")
@@ -92,15 +92,15 @@ def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person
 
 def test_a_fetch_goes_on_from_where_it_stood(person: Person) -> None:
     system = person.system
-    fill(system, persons=230, organizations=0)
-    age(system)
+    create_records(system, persons=230, organizations=0)
+    age_records(system)
     run_id = system.start(Entity.PERSON)
     for _ in range(5):
-        due = system.due()
+        due = system.next_batch()
         assert due is not None
-        system.step(*due)
+        system.run_batch_stage(*due)
     system.pipedrive.grants.revoke_all()
-    with written("error") as log:
+    with captured_log("error") as log:
         system.work()
     before = len(system.users())
 
@@ -118,12 +118,12 @@ def test_a_fetch_goes_on_from_where_it_stood(person: Person) -> None:
 
 def test_an_access_token_that_ends_in_the_middle_of_work_is_not_noticed(person: Person) -> None:
     system = person.system
-    fill(system, persons=230, organizations=0)
-    age(system)
+    create_records(system, persons=230, organizations=0)
+    age_records(system)
     system.start(Entity.PERSON)
-    with written("warning") as log:
-        while due := system.due():
-            system.step(*due)
+    with captured_log("warning") as log:
+        while due := system.next_batch():
+            system.run_batch_stage(*due)
             system.pipedrive.grants.expire_access_tokens()
 
     assert len(system.users()) == 230

@@ -22,8 +22,8 @@ from pipeline.domain.paging import MOST_EMPTY
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError
 from pipeline.extract import Extent, read_members, walk_changed
-from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
-from tests.logs import written
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 LIST = "/api/v2/persons$"
@@ -53,8 +53,8 @@ PASSING: list[tuple[str, dict[str, Any], str]] = [
 
 
 def crowd(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
 
 
 def retries(logs: list[Any]) -> list[Any]:
@@ -71,17 +71,17 @@ def test_trouble_that_passes_is_waited_out(
     crowd(system)
     system.pipedrive.faults.add(LIST, kind, **options, skip=skip)
 
-    with written() as logs:
+    with captured_log() as logs:
         run = system.fetch(Entity.PERSON)
     stood = system.run(run.id).state
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert stood == "running"
     assert [line["reason"] for line in retries(logs)] == [reason]
     assert reason in REASONS
     assert system.run(run.id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert system.rows("SELECT 1 FROM failures") == []
 
 
@@ -89,7 +89,7 @@ def test_the_remotes_wish_rules_over_the_guess(system: SyncSystem) -> None:
     crowd(system)
     system.pipedrive.faults.add(LIST, "429_burst", headers={"retry-after": "7"})
 
-    with written() as logs:
+    with captured_log() as logs:
         system.fetch(Entity.PERSON)
 
     assert retries(logs)[0]["wait_s"] == 7.0
@@ -103,11 +103,11 @@ def test_waiting_for_the_limit_never_counts_as_an_attempt(system: SyncSystem) ->
 
     run = system.fetch(Entity.PERSON)
     for _ in range(31):
-        system.later()
+        system.end_pauses()
         system.work()
 
     assert system.run(run.id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 @pytest.mark.parametrize(("kind", "options", "reason"), [PASSING[0], PASSING[2], PASSING[5], PASSING[10]])
@@ -117,10 +117,10 @@ def test_trouble_that_stays_stops_the_run_with_a_failure_to_replay(
     crowd(system)
     system.pipedrive.faults.add(LIST, kind, **options, skip=2, count=None)
 
-    with written() as logs:
+    with captured_log() as logs:
         run = system.fetch(Entity.PERSON)
         for _ in range(20):
-            system.later()
+            system.end_pauses()
             system.work()
 
     stopped = system.run(run.id)
@@ -158,7 +158,7 @@ def test_a_refused_page_stops_the_run_at_once_and_goes_on_from_there(
     assert (stood.state, stood.reason, stood.pages) == ("stopped", reason, 2)
     assert system.run(run.id).state == "done"
     assert system.run(run.id).new == 3 * PAGE
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert open_failures(system) == []
 
 
@@ -171,11 +171,11 @@ def test_a_list_that_is_not_found_for_a_moment_is_asked_for_again(system: SyncSy
     run = system.start(Entity.PERSON)
     for _ in range(3):
         system.work()
-        system.later()
+        system.end_pauses()
     system.work()
 
     assert (system.run(run).state, system.rows("SELECT 1 FROM failures")) == ("done", [])
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 def replay_all(system: SyncSystem) -> None:
@@ -191,8 +191,8 @@ def open_failures(system: SyncSystem) -> list[Any]:
 
 @pytest.mark.parametrize("skip", [0, 1, 2])
 def test_a_page_that_repeats_for_ever_is_stopped(system: SyncSystem, skip: int) -> None:
-    fill(system, persons=6 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=6 * PAGE, organizations=0)
+    age_records(system)
     system.pipedrive.faults.add(LIST, "repeat_page", skip=skip)
 
     run = system.fetch(Entity.PERSON)
@@ -223,7 +223,7 @@ def lead_back(system: SyncSystem, cursor: str, to: str) -> Any:
 
 @pytest.mark.parametrize(("at", "to"), [(1, 0), (4, 0), (4, 2)])
 def test_a_walk_by_time_that_goes_in_circles_is_stopped_and_goes_on(system: SyncSystem, at: int, to: int) -> None:
-    fill(system, persons=7 * PAGE, organizations=0)
+    create_records(system, persons=7 * PAGE, organizations=0)
     since = datetime.now(UTC) - timedelta(hours=1)
     known = cursors(system, 5, updated_since=since, sort_by="update_time")
     lead_back(system, known[at], known[to])
@@ -236,15 +236,15 @@ def test_a_walk_by_time_that_goes_in_circles_is_stopped_and_goes_on(system: Sync
     assert (run.state, run.reason) == ("stopped", "page_repeats")
     assert run.pages < 25
     assert system.run(run.id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 @pytest.mark.parametrize("since", [None, timedelta(hours=1)], ids=["by id", "by time"])
 def test_pages_without_records_that_never_end_stop_the_walk(
     system: SyncSystem, since: timedelta | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=2 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=2 * PAGE, organizations=0)
+    age_records(system)
     numbers = itertools.count()
 
     def empty(*_args: Any, **_options: Any) -> Page:
@@ -280,7 +280,7 @@ def test_every_other_list_ends_as_well(system: SyncSystem, monkeypatch: pytest.M
 
 
 def test_a_walk_by_time_that_repeats_is_stopped_and_goes_on_from_its_last_good_page(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
+    create_records(system, persons=3 * PAGE, organizations=0)
     fault = system.pipedrive.faults.add(LIST, "repeat_page")
 
     run = system.fetch(Entity.PERSON, since=datetime.now(UTC) - timedelta(hours=1))
@@ -290,7 +290,7 @@ def test_a_walk_by_time_that_repeats_is_stopped_and_goes_on_from_its_last_good_p
 
     assert (run.state, run.reason, run.pages) == ("stopped", "page_repeats", 1)
     assert (system.run(run.id).state, system.run(run.id).new) == ("done", 3 * PAGE)
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 def test_a_connection_that_breaks_is_tried_again(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,14 +304,14 @@ def test_a_connection_that_breaks_is_tried_again(system: SyncSystem, monkeypatch
         return real(self, request, **options)
 
     monkeypatch.setattr(requests.Session, "send", send)
-    with written() as logs:
+    with captured_log() as logs:
         run = system.fetch(Entity.PERSON)
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert len(retries(logs)) <= 1
     assert system.run(run.id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (402, "payment_required"), (403, "forbidden")])
@@ -319,7 +319,7 @@ def test_what_only_a_person_can_mend_pauses_the_connector(system: SyncSystem, st
     crowd(system)
     fault = system.pipedrive.faults.add(LIST, "status", status=status, skip=1, count=None)
 
-    with written() as logs:
+    with captured_log() as logs:
         run = system.fetch(Entity.PERSON)
     (connector,) = system.rows("SELECT state, pause_reason FROM connectors")
     stood = system.run(run.id).state
@@ -335,19 +335,19 @@ def test_what_only_a_person_can_mend_pauses_the_connector(system: SyncSystem, st
     assert errors[0]["error"] == ("Unauthorized" if status == 401 else reason)
     assert (stood, still) == ("running", "running")
     assert system.run(run.id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert system.rows("SELECT 1 FROM failures") == []
 
 
 def test_a_paused_connector_is_left_alone_by_every_stage(system: SyncSystem) -> None:
     crowd(system)
     system.start(Entity.PERSON)
-    due = system.due()
+    due = system.next_batch()
     assert due is not None
     system.change_rows("UPDATE connectors SET state = 'paused'")
     asked = dict(system.pipedrive.ledger.requests)
 
-    system.step(*due)
+    system.run_batch_stage(*due)
 
     assert dict(system.pipedrive.ledger.requests) == asked
     assert system.rows("SELECT attempts FROM batches WHERE id = :id", id=due[0])[0].attempts == 0
@@ -361,12 +361,12 @@ def test_hull_away_is_waited_out_and_nothing_is_sent_twice_to_the_id_map(system:
 
     run = system.fetch(Entity.PERSON)
     for _ in range(4):
-        system.later()
+        system.end_pauses()
         system.work()
 
     assert system.run(run.id).state == "done"
     assert system.run(run.id).new == 3 * PAGE
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -383,7 +383,7 @@ def test_hull_refusing_the_secret_pauses_the_connector(system: SyncSystem, statu
 
     assert (connector.state, connector.pause_reason) == ("paused", "hull_refused")
     assert system.run(run.id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 @pytest.mark.parametrize(

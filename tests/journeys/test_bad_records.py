@@ -9,51 +9,51 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from tests.journeys.people import LEFT_OUT, PAGE, age, fill, raw
-from tests.logs import written
+from tests.journeys.pipedrive_records import OMITTED, PAGE, age_records, create_records, raw_person
+from tests.logs import captured_log
 from tests.system import API_TOKEN, SyncSystem
 
 EXTERNAL_ID = [{"hull": "email", "service": "email"}, {"hull": "external_id", "service": "name"}]
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("no id", raw(id=LEFT_OUT), "no_id"),
-    ("an id of null", raw(id=None), "no_id"),
-    ("an id that is true", raw(id=True), "no_id"),
-    ("an id that is text", raw(id="abc"), "no_id"),
-    ("an id of a list", raw(id=[1]), "no_id"),
-    ("a fractional id", raw(id=1.5), "no_id"),
-    ("a whole number as float", raw(id=10.0), "no_id"),
-    ("no time at all", raw(update_time=None, add_time=None), "no_update_time"),
-    ("times that are numbers", raw(update_time=1, add_time=2), "no_update_time"),
-    ("a time nobody can read", raw(update_time="yesterday", add_time="never"), "no_update_time"),
+    ("no id", raw_person(id=OMITTED), "no_id"),
+    ("an id of null", raw_person(id=None), "no_id"),
+    ("an id that is true", raw_person(id=True), "no_id"),
+    ("an id that is text", raw_person(id="abc"), "no_id"),
+    ("an id of a list", raw_person(id=[1]), "no_id"),
+    ("a fractional id", raw_person(id=1.5), "no_id"),
+    ("a whole number as float", raw_person(id=10.0), "no_id"),
+    ("no time at all", raw_person(update_time=None, add_time=None), "no_update_time"),
+    ("times that are numbers", raw_person(update_time=1, add_time=2), "no_update_time"),
+    ("a time nobody can read", raw_person(update_time="yesterday", add_time="never"), "no_update_time"),
 ]
 
 GOES_WITHOUT: list[tuple[str, dict[str, Any], str, str]] = [
-    ("no name", raw(name=LEFT_OUT), "field_missing", "pipedrive/name"),
-    ("a name that is a list", raw(name=["Odd"]), "wrong_type", "pipedrive/name"),
-    ("a name that is an object", raw(name={"first": "Odd"}), "wrong_type", "pipedrive/name"),
-    ("e-mails that are no list", raw(emails=7), "wrong_type", "pipedrive/email"),
-    ("an e-mail that is none", raw(emails=[{"value": "not one", "primary": True}]), "wrong_type", "email"),
-    ("an owner that is no id", raw(owner_id=[1]), "wrong_type", "pipedrive/owner_id"),
-    ("an add time that is no time", raw(add_time="yesterday"), "wrong_type", "pipedrive/add_time"),
-    ("a name of 1 MB", raw(name="x" * 1_000_000), "too_long", "pipedrive/name"),
-    ("a name with a NUL", raw(name="Od\x00d"), "unusable_text", "pipedrive/name"),
-    ("a name with half a surrogate pair", raw(name="Od\ud800d"), "unusable_text", "pipedrive/name"),
-    ("an unknown label", raw(label_ids=[987_654]), "option_unknown", "pipedrive/label_ids"),
-    ("an organization that is no id", raw(org_id="Acme"), "wrong_type", "account_id"),
+    ("no name", raw_person(name=OMITTED), "field_missing", "pipedrive/name"),
+    ("a name that is a list", raw_person(name=["Odd"]), "wrong_type", "pipedrive/name"),
+    ("a name that is an object", raw_person(name={"first": "Odd"}), "wrong_type", "pipedrive/name"),
+    ("e-mails that are no list", raw_person(emails=7), "wrong_type", "pipedrive/email"),
+    ("an e-mail that is none", raw_person(emails=[{"value": "not one", "primary": True}]), "wrong_type", "email"),
+    ("an owner that is no id", raw_person(owner_id=[1]), "wrong_type", "pipedrive/owner_id"),
+    ("an add time that is no time", raw_person(add_time="yesterday"), "wrong_type", "pipedrive/add_time"),
+    ("a name of 1 MB", raw_person(name="x" * 1_000_000), "too_long", "pipedrive/name"),
+    ("a name with a NUL", raw_person(name="Od\x00d"), "unusable_text", "pipedrive/name"),
+    ("a name with half a surrogate pair", raw_person(name="Od\ud800d"), "unusable_text", "pipedrive/name"),
+    ("an unknown label", raw_person(label_ids=[987_654]), "option_unknown", "pipedrive/label_ids"),
+    ("an organization that is no id", raw_person(org_id="Acme"), "wrong_type", "account_id"),
 ]
 
 GOES_WHOLE = [
-    ("a null name", raw(name=None)),
-    ("empty lists", raw(emails=[], phones=[])),
-    ("e-mails of null", raw(emails=None)),
-    ("markup", raw(name="<script>alert(1)</script>{{7*7}}'; DROP TABLE persons; --")),
-    ("right to left, zero width, emoji", raw(name="\u202eOdd\u200b \U0001f9d1\u200d\U0001f680")),
-    ("unmapped fields of any kind", raw(surprise={"deep": [[[[[{}]]]]]}, other="\x00")),
-    ("ten thousand unmapped items", raw(surprise=list(range(10_000)))),
-    ("custom fields that are a list", raw(custom_fields=[])),
-    ("an add time alone", raw(update_time=None)),
+    ("a null name", raw_person(name=None)),
+    ("empty lists", raw_person(emails=[], phones=[])),
+    ("e-mails of null", raw_person(emails=None)),
+    ("markup", raw_person(name="<script>alert(1)</script>{{7*7}}'; DROP TABLE persons; --")),
+    ("right to left, zero width, emoji", raw_person(name="\u202eOdd\u200b \U0001f9d1\u200d\U0001f680")),
+    ("unmapped fields of any kind", raw_person(surprise={"deep": [[[[[{}]]]]]}, other="\x00")),
+    ("ten thousand unmapped items", raw_person(surprise=list(range(10_000)))),
+    ("custom fields that are a list", raw_person(custom_fields=[])),
+    ("an add time alone", raw_person(update_time=None)),
 ]
 
 
@@ -62,8 +62,8 @@ def by_name(case: Any) -> str | None:
 
 
 def neighbours(system: SyncSystem) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
 
 
 @pytest.mark.parametrize(("what", "record", "reason"), REFUSED, ids=by_name)
@@ -117,7 +117,7 @@ def test_what_is_only_unusual_arrives(system: SyncSystem, what: str, record: dic
 def test_a_claim_that_cannot_be_one_stays_behind(system: SyncSystem, bad: Any) -> None:
     system.change_settings(user_claims=EXTERNAL_ID, incoming_user_attributes=[])
     neighbours(system)
-    system.company.put_raw("person", raw(name=bad))
+    system.company.put_raw("person", raw_person(name=bad))
 
     run = system.fetch(Entity.PERSON)
 
@@ -129,7 +129,7 @@ def test_a_claim_that_cannot_be_one_stays_behind(system: SyncSystem, bad: Any) -
 
 def test_one_record_may_be_wrong_in_many_ways(system: SyncSystem) -> None:
     neighbours(system)
-    system.company.put_raw("person", raw(name=["x"], owner_id=[], add_time="?", emails=7, label_ids="x"))
+    system.company.put_raw("person", raw_person(name=["x"], owner_id=[], add_time="?", emails=7, label_ids="x"))
 
     system.fetch(Entity.PERSON)
 
@@ -157,8 +157,8 @@ def test_duplicate_e_mails_make_two_users_and_one_claim(system: SyncSystem) -> N
 @pytest.mark.parametrize("wrong", [True, -1, 0, "abc", None])
 def test_a_wrong_id_ends_no_walk_early(system: SyncSystem, wrong: Any, walk: str) -> None:
     """The walks meet by ids: one record with a wrong id must not make them believe that they have met."""
-    fill(system, persons=4 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=4 * PAGE, organizations=0)
+    age_records(system)
     record = system.company.record("person", 2 if walk == "ascending" else 4 * PAGE - 2)
     assert record is not None
     at = record["id"]
@@ -188,9 +188,9 @@ def test_a_field_the_company_does_not_have_stops_only_itself_and_is_told_once(sy
     system.change_settings(
         incoming_user_attributes=[{"hull": "name", "service": "name"}, {"hull": "old", "service": gone}]
     )
-    fill(system, persons=3 * PAGE, organizations=0)
+    create_records(system, persons=3 * PAGE, organizations=0)
 
-    with written() as lines:
+    with captured_log() as lines:
         run = system.fetch(Entity.PERSON)
 
     assert (run.state, run.new) == ("done", 3 * PAGE)
@@ -208,7 +208,7 @@ def test_a_field_deleted_in_pipedrive_is_told_once_and_keeps_its_value_in_hull(s
     )
     for number in range(1, 6):
         system.company.create_person(name=f"Person {number}", custom_fields={code: f"C-{number}"})
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.change_rows("UPDATE field_definitions SET fetched_at = now() - interval '1 h'")
 
@@ -246,13 +246,13 @@ def test_records_without_custom_fields_lose_none_and_make_no_errors(system: Sync
         incoming_user_attributes=[{"hull": f"x/{at}", "service": each} for at, each in enumerate(codes)]
     )
     system.company.create_person(name="Ada", custom_fields={codes[0]: "Countess"})
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     field = system.users()[1]["x/0"]
     whole = dict(system.company.record("person", 1) or {})
-    for nothing in (None, LEFT_OUT):
+    for nothing in (None, OMITTED):
         changed = {**whole, "update_time": "2026-11-01T10:00:00Z", "custom_fields": nothing}
-        system.company.put_raw("person", {key: value for key, value in changed.items() if value is not LEFT_OUT})
+        system.company.put_raw("person", {key: value for key, value in changed.items() if value is not OMITTED})
         system.fetch(Entity.PERSON)
 
     assert (field, system.users()[1]["x/0"]) == ("Countess", "Countess")
@@ -264,7 +264,7 @@ def test_what_several_fields_lack_for_one_cause_is_told_once_for_the_record(syst
     system.change_settings(
         incoming_user_attributes=[{"hull": f"x/{at}", "service": each} for at, each in enumerate(codes)]
     )
-    system.company.put_raw("person", raw(custom_fields={codes[0]: "Countess"}))
+    system.company.put_raw("person", raw_person(custom_fields={codes[0]: "Countess"}))
     system.fetch(Entity.PERSON)
 
     (detail,) = [row.detail for row in system.rows("SELECT detail FROM sync_events WHERE reason = 'field_missing'")]

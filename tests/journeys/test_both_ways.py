@@ -9,7 +9,7 @@ import pytest
 from pipeline.domain.settings import Owner
 from tests.journeys.both_ways import BothWays, Judgement, both_ways, judge
 from tests.journeys.hull_messages import failures, writes
-from tests.logs import written
+from tests.logs import captured_log
 
 OWNERS: list[Owner] = ["hull", "pipedrive", "latest"]
 CASES = [
@@ -22,7 +22,7 @@ CASES = [
 
 @pytest.mark.parametrize(("owner", "seed"), CASES)
 def test_ten_minutes_of_edits_on_both_sides(database: str, owner: Owner, seed: int) -> None:
-    with written("critical"), both_ways(owner=owner, seed=seed) as life:
+    with captured_log("critical"), both_ways(owner=owner, seed=seed) as life:
         life.live(minutes=10)
         life.settle()
         hull, pipedrive = life.hull_holds(), life.pipedrive_holds()

@@ -11,7 +11,7 @@ import pytest
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.wiring import open_connector
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.system import SyncSystem
 
 
@@ -22,7 +22,7 @@ def since(system: SyncSystem, seen: int) -> list[tuple[str | None, dict[str, obj
 
 
 def test_a_second_fetch_of_changes_sends_nothing(system: SyncSystem) -> None:
-    fill(system, persons=60, organizations=10)
+    create_records(system, persons=60, organizations=10)
     for entity in Entity:
         system.fetch(entity)
     seen, logged = system.hull.received.count, len(system.events())
@@ -36,8 +36,8 @@ def test_a_second_fetch_of_changes_sends_nothing(system: SyncSystem) -> None:
 
 
 def test_fetch_all_sends_everything_again_and_logs_no_change(system: SyncSystem) -> None:
-    fill(system, persons=60, organizations=0)
-    age(system)
+    create_records(system, persons=60, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     seen, logged = system.hull.received.count, len(system.events())
 
@@ -49,8 +49,8 @@ def test_fetch_all_sends_everything_again_and_logs_no_change(system: SyncSystem)
 
 
 def test_a_change_is_sent_and_logged_with_what_it_was(system: SyncSystem) -> None:
-    fill(system, persons=3, organizations=0)
-    age(system)
+    create_records(system, persons=3, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     seen = system.hull.received.count
 
@@ -69,13 +69,13 @@ def test_a_change_is_sent_and_logged_with_what_it_was(system: SyncSystem) -> Non
 
 
 def test_a_value_set_back_is_no_echo(system: SyncSystem) -> None:
-    fill(system, persons=1, organizations=0)
-    age(system)
+    create_records(system, persons=1, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
 
     for name in ("Anna", "Person 1"):
         system.company.edit_person(1, name=name)
-        age(system)  # the same time for both states: only the values tell them apart
+        age_records(system)  # the same time for both states: only the values tell them apart
         system.fetch(Entity.PERSON, changed_only=True)
 
     assert system.users()[1]["pipedrive/name"] == "Person 1"
@@ -151,7 +151,7 @@ def test_a_newly_mapped_field_is_sent_by_the_next_fetch_of_changes(system: SyncS
 def test_a_domain_that_changes_hands_makes_no_two_accounts_one(system: SyncSystem) -> None:
     for number in (1, 2):
         system.company.create_organization(name=f"Org {number}", website="https://shared.example.com")
-    age(system, Entity.ORGANIZATION)
+    age_records(system, Entity.ORGANIZATION)
     system.fetch(Entity.ORGANIZATION)
 
     system.company.clock = lambda: time.time() - 100

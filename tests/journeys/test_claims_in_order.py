@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
-from tests.journeys.people import age
+from tests.journeys.pipedrive_records import age_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -31,7 +31,7 @@ def key(system: SyncSystem) -> str:
     )
     system.company.create_person(name="Old", emails=[{"value": "old@x.test", "primary": True}])
     for entity in Entity:
-        age(system, entity)
+        age_records(system, entity)
         system.fetch(entity)
     system.change_rows("UPDATE id_mappings SET resolve_at = NULL")
     return code
@@ -72,7 +72,7 @@ def test_where_nobody_has_the_claim_that_counts_more_the_next_one_decides(system
 
 def test_an_email_of_another_record_is_not_put_on_a_known_one(system: SyncSystem, key: str) -> None:
     system.company.create_person(name="Other", emails=[{"value": "other@x.test", "primary": True}])
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.change_rows("UPDATE id_mappings SET resolve_at = NULL")
     system.change_rows("UPDATE id_mappings SET hull_id = :h WHERE entity = 'person' AND pipedrive_id = 1", h=MINE)

@@ -10,8 +10,8 @@ import pytest
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.hull_messages import patiently
-from tests.journeys.people import age, fill, in_pipedrive
+from tests.journeys.hull_messages import work_until_idle
+from tests.journeys.pipedrive_records import age_records, create_records, pipedrive_names
 from tests.journeys.test_departures import resolve, settled, states, user
 from tests.system import SyncSystem
 
@@ -21,7 +21,7 @@ ACTIONS = 60
 
 def act(system: SyncSystem, draw: Random, number: int) -> None:
     """One thing a salesperson may do to a Person that is there, or to one that was."""
-    living = sorted(in_pipedrive(system))
+    living = sorted(pipedrive_names(system))
     gone = sorted(set(range(1, PERSONS + 1)) - set(living))
     choice = draw.random()
     if choice < 0.3 and gone:
@@ -42,7 +42,7 @@ TRIES = 3
 
 def phones(system: SyncSystem) -> dict[int, Any]:
     """Pipedrive id → the first phone, as Pipedrive has it."""
-    held = {number: (system.company.record("person", number) or {}).get("phones") for number in in_pipedrive(system)}
+    held = {number: (system.company.record("person", number) or {}).get("phones") for number in pipedrive_names(system)}
     return {number: each[0]["value"] if each else None for number, each in held.items()}
 
 
@@ -58,8 +58,8 @@ def spread(system: SyncSystem, draw: Random, said: list[dict[str, Any]]) -> None
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 def test_both_sides_agree_in_the_end(system: SyncSystem, seed: int) -> None:
     system.change_settings(support_user_deletion=True)
-    fill(system, persons=PERSONS, organizations=0)
-    age(system)
+    create_records(system, persons=PERSONS, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     draw, said = Random(seed), listen(system)
     for number in range(ACTIONS):
@@ -69,15 +69,15 @@ def test_both_sides_agree_in_the_end(system: SyncSystem, seed: int) -> None:
             system.work()
         if draw.random() < 0.1:
             resolve(system)
-    system.later()
+    system.end_pauses()
     system.work()
 
     system.fetch(Entity.PERSON)
     for _ in range(TRIES):
-        patiently(system)
+        work_until_idle(system)
     resolve(system)
 
-    living, known = in_pipedrive(system), states(system)
+    living, known = pipedrive_names(system), states(system)
     shown = {number: user(system, number) for number in range(1, PERSONS + 1)}
     assert {number for number, state in known.items() if state not in DEPARTED} == set(living)
     assert {number: shown[number]["pipedrive/name"] for number in living} == living

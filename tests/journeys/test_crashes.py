@@ -18,7 +18,7 @@ from pipeline.clients.hull import HullClient
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
 from tests.system import SyncSystem
 
 PERSONS = 3 * PAGE
@@ -49,7 +49,7 @@ def survive(system: SyncSystem) -> int:
         try:
             system.work()
         except Killed:
-            system.lose_workers()
+            system.expire_leases()
         else:
             return deaths
     raise AssertionError("they never stop dying")
@@ -79,8 +79,8 @@ POINTS: list[tuple[Any, str, bool]] = [
 def test_a_fetch_resumes_from_every_point(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool, turn: int
 ) -> None:
-    fill(system, persons=PERSONS, organizations=6)
-    age(system)
+    create_records(system, persons=PERSONS, organizations=6)
+    age_records(system)
     run_id = system.start(Entity.PERSON)
     die(monkeypatch, owner, name, turn=turn, after=after)
 
@@ -89,7 +89,7 @@ def test_a_fetch_resumes_from_every_point(
     run = system.run(run_id)
     assert deaths == (0 if (name, turn > 0) == ("fields", True) else 1)
     assert run.state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert (run.new, run.changed, run.same, run.failed, run.shells) == (PERSONS, 0, 0, 0, 6)
     assert run.read in {PERSONS, PERSONS + PAGE}  # a page that was on its way when the walks met is read all the same
     logged = [event for event in system.events() if event[0] == "incoming.user.success"]
@@ -104,8 +104,8 @@ def test_a_fetch_resumes_from_every_point(
 def test_a_live_batch_resumes_from_every_point(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool
 ) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     for number in (2, 4):
@@ -116,7 +116,7 @@ def test_a_live_batch_resumes_from_every_point(
 
     survive(system)
 
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert system.rows("SELECT 1 FROM changes") == []
     logged = [event for event in system.events() if event[0] == "incoming.user.success"]
     assert len(logged) == 5 + 2
@@ -136,12 +136,12 @@ def always(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, when: Callabl
 def test_a_stage_that_kills_its_worker_every_time_is_given_up(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=PERSONS, organizations=0)
-    age(system)
+    create_records(system, persons=PERSONS, organizations=0)
+    age_records(system)
     run_id = system.start(Entity.PERSON)
-    poison = system.due()
+    poison = system.next_batch()
     assert poison is not None
-    system.step(*poison)
+    system.run_batch_stage(*poison)
     always(monkeypatch, batches, "pass_to_load", lambda session, batch_id, staged: batch_id == poison[0])
 
     deaths = survive(system)
@@ -156,7 +156,7 @@ def test_a_stage_that_kills_its_worker_every_time_is_given_up(
 def test_what_killed_every_worker_comes_through_once_its_cause_is_gone(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=5, organizations=0)
+    create_records(system, persons=5, organizations=0)
     system.start(Entity.PERSON)
     with monkeypatch.context() as patch:
         always(patch, HullClient, "post_batches", lambda *_args, **_options: True)
@@ -166,14 +166,14 @@ def test_what_killed_every_worker_comes_through_once_its_cause_is_gone(
             system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="more memory")
     system.work()
 
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 def test_a_worker_that_dies_while_it_settles_an_error_loses_nothing(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=PERSONS, organizations=0)
-    age(system)
+    create_records(system, persons=PERSONS, organizations=0)
+    age_records(system)
     system.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
     run_id = system.start(Entity.PERSON)
     die(monkeypatch, batches, "put_off", after=True)
@@ -181,4 +181,4 @@ def test_a_worker_that_dies_while_it_settles_an_error_loses_nothing(
     survive(system)
 
     assert system.run(run_id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)

@@ -20,7 +20,7 @@ from db.batch import Batch
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.settings import settings
-from tests.journeys.hull_messages import is_settled, know_everything, user
+from tests.journeys.hull_messages import fetch_everything, is_idle, user
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -39,7 +39,7 @@ def everything_sent(system: SyncSystem) -> None:
     system.change_settings(
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
     )
-    know_everything(system)
+    fetch_everything(system)
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ def batch_of(system: SyncSystem, message: dict[str, Any], number: int) -> int | 
 def run_to_the_end(system: SyncSystem, batch_id: int) -> None:
     for stage in ("extract", "transform", "load"):
         try:
-            system.step(batch_id, "outgoing", stage)
+            system.run_batch_stage(batch_id, "outgoing", stage)
         except Killed:
             return
 
@@ -147,33 +147,33 @@ def test_fifty_at_once_make_one_person_for_each_email(system: SyncSystem, seed: 
         with ThreadPoolExecutor(8) as workers:
             list(workers.map(lambda batch_id: run_to_the_end(system, batch_id), batches))
         for _ in range(KILLS * 2):
-            system.lose_workers()
-            system.later()
+            system.expire_leases()
+            system.end_pauses()
             patiently_killed(system)
     for _ in range(12):
-        system.lose_workers()
-        system.later()
+        system.expire_leases()
+        system.end_pauses()
         system.work()
 
     doubles = {email: count for email, count in persons_by_email(system).items() if count != 1}
     assert doubles == {}
     assert fate.kills.total() == KILLS
     assert joined_once(system)
-    assert is_settled(system)
+    assert is_idle(system)
 
 
 def patiently_killed(system: SyncSystem) -> None:
     """What is due, by workers who may be killed."""
     for _ in range(200):
-        due = system.due()
+        due = system.next_batch()
         if due is None:
             if not system.module("sync.changes.dispatch").dispatch_changes():
                 return
             continue
         try:
-            system.step(*due)
+            system.run_batch_stage(*due)
         except Killed:
-            system.lose_workers()
+            system.expire_leases()
 
 
 def persons_by_email(system: SyncSystem) -> Counter[str]:

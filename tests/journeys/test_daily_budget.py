@@ -11,7 +11,7 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import Retryable
 from tests.deliveries import deliver, listen
-from tests.journeys.people import age, fill, in_pipedrive, names
+from tests.journeys.pipedrive_records import age_records, create_records, hull_names, pipedrive_names
 from tests.manual_clock import Clock
 from tests.system import SyncSystem
 
@@ -24,8 +24,8 @@ RESERVE = 0.3
 
 def begin(system: SyncSystem, *, ours: int = DAY, theirs: int | None = DAY, reserve: float = RESERVE) -> int:
     """Start the fetch, and work until it can go no further today; `ours` is what the settings say of the day."""
-    fill(system, persons=400, organizations=0)
-    age(system)
+    create_records(system, persons=400, organizations=0)
+    age_records(system)
     system.pipedrive.budget.limit = theirs
     system.change_settings(daily_tokens=ours, live_reserve=reserve)
     run_id = system.start(Entity.PERSON)
@@ -82,7 +82,7 @@ def test_webhooks_still_arrive_when_the_fetch_has_taken_its_share(system: SyncSy
     deliver(system, *said)
     edit_unseen(system, 8, "Read again")
 
-    assert (names(system)[7], names(system)[8]) == ("Told whole", "Read again")
+    assert (hull_names(system)[7], hull_names(system)[8]) == ("Told whole", "Read again")
     assert spent(system) == {"bulk": 70, "live": 10}
     assert refusals(system) == 0
 
@@ -93,7 +93,7 @@ def test_on_the_next_day_the_fetch_ends_by_itself(system: SyncSystem, noon: Cloc
     system.work()
 
     assert system.run(run_id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert refusals(system) == 0
 
 
@@ -102,13 +102,13 @@ def test_without_a_reserve_live_work_would_have_been_refused(system: SyncSystem,
     begin(system, reserve=0.0)
     edit_unseen(system, 8, "Read again")
 
-    assert names(system)[8] != "Read again"
+    assert hull_names(system)[8] != "Read again"
     assert refusals(system) == 1
     assert len(system.rows("SELECT 1 FROM changes WHERE record_id = '8'")) == 1
 
     tomorrow(noon)
     system.work()
-    assert names(system)[8] == "Read again"
+    assert hull_names(system)[8] == "Read again"
 
 
 def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(system: SyncSystem, noon: Clock) -> None:
@@ -125,7 +125,7 @@ def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(syst
     tomorrow(noon)
     system.pipedrive.budget.limit = None
     system.work()
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 def test_a_fetch_that_waits_goes_on_as_soon_as_the_settings_allow_it(system: SyncSystem) -> None:

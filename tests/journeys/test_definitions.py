@@ -9,8 +9,8 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from sandbox.company.fields import Field, Option
 from tests.deliveries import deliver, listen
-from tests.journeys.hull_messages import ANN, BEN, failures, know_everything, person, say, user, writes
-from tests.journeys.people import age, fill
+from tests.journeys.hull_messages import ANN, BEN, failures, fetch_everything, person, send_messages, user, writes
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.system import SyncSystem
 
 NAME = {"hull": "name", "service": "name"}
@@ -27,8 +27,8 @@ def mapped(system: SyncSystem) -> str:
         incoming_user_attributes=[NAME, {"hull": "source", "service": code}],
         outgoing_user_attributes=[NAME, {"hull": "wanted_source", "service": code}],
     )
-    fill(system, persons=3, organizations=1)
-    know_everything(system)
+    create_records(system, persons=3, organizations=1)
+    fetch_everything(system)
     return code
 
 
@@ -74,17 +74,17 @@ def test_what_is_unknown_for_good_is_not_asked_about_with_every_record(system: S
     before = times_read(system)
     for plan in ("a", "b", "c"):
         a_while_later(system)
-        say(system, user(ANN, name="Ann", wanted_source="from nowhere", plan=plan))
+        send_messages(system, user(ANN, name="Ann", wanted_source="from nowhere", plan=plan))
 
     assert times_read(system) == before + 1
     a_while_later(system)
-    say(system, user(BEN, name="Ben", wanted_source="from elsewhere"))
+    send_messages(system, user(BEN, name="Ben", wanted_source="from elsewhere"))
     assert times_read(system) == before + 2
 
 
 def test_an_option_added_after_the_report_is_written_without_another_report(system: SyncSystem) -> None:
     code = mapped(system)
-    say(system, user(ANN, name="Ann", wanted_source="Fair"), user(BEN, name="Ben", wanted_source="nowhere"))
+    send_messages(system, user(ANN, name="Ann", wanted_source="Fair"), user(BEN, name="Ben", wanted_source="nowhere"))
     assert rejected(system) == [
         ("field", ANN, "option_unknown", "outgoing"),
         ("field", BEN, "option_unknown", "outgoing"),
@@ -92,7 +92,7 @@ def test_an_option_added_after_the_report_is_written_without_another_report(syst
 
     option = new_option(system, "Fair")
     a_while_later(system, 25)
-    say(system, user("e" * 24, name="Eve", wanted_source="Fair"))
+    send_messages(system, user("e" * 24, name="Eve", wanted_source="Fair"))
     system.work()
 
     made = {body["name"]: entity_id for method, entity_id, body in writes(system) if method == "POST"}
@@ -130,7 +130,7 @@ def test_a_renamed_option_reaches_hull_with_the_next_full_fetch_and_is_written_b
     first, second = field.options[:2]
     for number in (1, 2):
         system.company.edit_person(number, custom_fields={code: first.id})
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.company.change_field(
         "person", field, options=(Option(id=first.id, label="Word of mouth"), *field.options[1:])
@@ -142,7 +142,7 @@ def test_a_renamed_option_reaches_hull_with_the_next_full_fetch_and_is_written_b
 
     assert [system.users()[each].get("source") for each in (1, 2)] == ["Word of mouth"] * 2
     third = system.users()[3]
-    say(system, user(third["id"], **{**third, "wanted_source": "Word of mouth"}))
+    send_messages(system, user(third["id"], **{**third, "wanted_source": "Word of mouth"}))
     assert person(system, 3)["custom_fields"][code] == first.id
     assert second.id != first.id
 
@@ -152,7 +152,7 @@ def test_a_renamed_option_is_noticed_within_the_hour_and_reaches_records_that_no
     field = lead_source(system)
     first = field.options[0]
     system.company.edit_person(1, custom_fields={code: first.id})
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.company.change_field(
         "person", field, options=(Option(id=first.id, label="Word of mouth"), *field.options[1:])
@@ -190,7 +190,7 @@ def test_users_sent_before_the_field_list_was_read_lose_no_field(system: SyncSys
     system.change_rows("DELETE FROM field_definitions")
     label = lead_source(system).options[0].label
 
-    say(system, user(ANN, name="Ann", wanted_source=label))
+    send_messages(system, user(ANN, name="Ann", wanted_source=label))
 
     ((_, _, body),) = [each for each in writes(system) if each[0] == "POST"]
     assert body["custom_fields"] == {code: lead_source(system).options[0].id}

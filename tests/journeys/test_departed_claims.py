@@ -199,7 +199,7 @@ def test_what_nobody_waits_for_is_free_for_whoever_comes(system: SyncSystem, kin
     release(system, kind)
     take(system, kind, 2)
     carry(system, told)
-    system.later()
+    system.end_pauses()
     resolve(system)
     system.work()
 

@@ -12,7 +12,7 @@ from pipeline.clients.hull import HullClient
 from pipeline.domain.kinds import Entity, Role
 from pipeline.operations.call import Call
 from tests.deliveries import deliver, listen, notify
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -22,8 +22,8 @@ NO_EVENTS: list[Any] = []
 @prepared
 def five_persons(system: SyncSystem) -> None:
     system.change_settings(support_user_deletion=True, support_account_deletion=True)
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
 
 
@@ -37,7 +37,7 @@ def told(system: SyncSystem) -> list[dict[str, Any]]:
 def user(system: SyncSystem, pipedrive_id: int, kind: str = "user") -> dict[str, Any]:
     """The User that has this anonymous id, whatever its `pipedrive/id` says."""
     name = f"pipedrive:{pipedrive_id}"
-    return next(each for each in system._export(kind) if name in each["anonymous_ids"])
+    return next(each for each in system.hull_records(kind) if name in each["anonymous_ids"])
 
 
 def mapping(system: SyncSystem, pipedrive_id: int, entity: str = "person") -> Any:
@@ -76,7 +76,7 @@ def settled(system: SyncSystem) -> bool:
 def wait_for_lists(system: SyncSystem) -> None:
     """A list may show for a while what is deleted, so within minutes it is asked again."""
     for _ in range(7):
-        system.later()
+        system.end_pauses()
         system.work()
 
 
@@ -234,7 +234,7 @@ def test_absence_that_nobody_told_is_believed_the_second_time(system: SyncSystem
 
     system.work()
     first = mapping(system, 3)
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert (first.state, first.absences) == ("full", 1)
@@ -333,7 +333,7 @@ def test_a_restored_person_is_marked_no_more(system: SyncSystem, told: list[Any]
 def test_a_page_read_before_the_deletion_does_not_bring_it_back(system: SyncSystem, told: list[Any]) -> None:
     """The page is on its way to Hull while the webhook is carried over; the walk ends without having noticed."""
     system.start(Entity.PERSON)
-    system.step(*(system.due() or pytest.fail("nothing is due")))
+    system.run_batch_stage(*(system.next_batch() or pytest.fail("nothing is due")))
     held = system.rows("SELECT id FROM batches WHERE state IN ('ready', 'waiting') AND stage <> 'extract'")
     system.change_rows(
         "UPDATE batches SET due_at = now() + interval '1 hour' WHERE run_id IS NOT NULL AND state = 'ready'"
@@ -343,7 +343,7 @@ def test_a_page_read_before_the_deletion_does_not_bring_it_back(system: SyncSyst
     system.work()
     first = mapping(system, 3).state
 
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert held
@@ -380,7 +380,7 @@ def work_live(system: SyncSystem) -> None:
     system.module("sync.changes.dispatch").dispatch_changes()
     for stage in ("extract", "transform", "load"):
         (batch,) = system.rows("SELECT id FROM batches WHERE queue = 'live' AND state = 'ready'")
-        system.step(batch.id, "incoming", stage)
+        system.run_batch_stage(batch.id, "incoming", stage)
 
 
 def merge(system: SyncSystem, loser: int, survivor: int, entity: Any = "person") -> None:
@@ -591,7 +591,7 @@ def test_a_person_whose_move_nobody_tells_is_linked_to_the_survivor(system: Sync
 def test_a_person_that_still_names_a_deleted_organization_does_not_bring_its_account_back(system: SyncSystem) -> None:
     system.change_settings(support_account_deletion=True)
     system.company.behaviour.unlink_persons = False
-    fill(system, persons=1, organizations=1)
+    create_records(system, persons=1, organizations=1)
     for entity in Entity:
         system.fetch(entity)
     said = listen(system)
@@ -613,7 +613,7 @@ def test_a_link_that_is_late_does_not_take_the_mark_back(system: SyncSystem, mon
     """The Person's load had asked whether its Organization lives; it posts once that has departed."""
     system.change_settings(support_account_deletion=True)
     system.company.behaviour.unlink_persons = False
-    fill(system, persons=1, organizations=1)
+    create_records(system, persons=1, organizations=1)
     for entity in Entity:
         system.fetch(entity)
     said = listen(system)
@@ -644,7 +644,7 @@ def test_a_fetch_that_lists_nothing_at_all_is_no_proof(system: SyncSystem, told:
     once = set(states(system).values())
     system.pipedrive.faults.rules.clear()
 
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert (once, set(states(system).values()), settled(system)) == ({"full"}, {"full"}, True)

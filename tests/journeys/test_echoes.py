@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.domain.settings import Owner
 from tests.deliveries import HullsVoice, deliver, listen, receive
-from tests.journeys.hull_messages import details, failures, know_everything, person, told, writes
-from tests.journeys.people import fill
+from tests.journeys.hull_messages import event_details, failures, fetch_everything, outgoing_events, person, writes
+from tests.journeys.pipedrive_records import create_records
 from tests.manual_clock import Clock, manual_clock
 from tests.prepared import prepared
 from tests.system import SyncSystem, make_system
@@ -93,9 +93,9 @@ def desk(database: str) -> Iterator[Desk]:
 @prepared
 def in_step(system: SyncSystem) -> None:
     own_the_fields(system, "hull")
-    fill(system, persons=4, organizations=0)
+    create_records(system, persons=4, organizations=0)
     desk = Desk(system, system.company.clock)
-    know_everything(system)
+    fetch_everything(system)
     desk.settle()
     desk.leave()
     system.pipedrive.ledger.mutations.clear()
@@ -130,9 +130,9 @@ def test_our_write_coming_back_before_we_have_written_it_down_sends_nothing(desk
     desk.in_hull(nickname="Anna")
     receive(desk.system, *desk.heard())
     while not desk.webhooks:
-        due = desk.system.due()
+        due = desk.system.next_batch()
         if due is not None:
-            desk.system.step(*due)
+            desk.system.run_batch_stage(*due)
         else:
             desk.system.module("sync.changes.dispatch").dispatch_changes()
     deliver(desk.system, *desk.webhooks)
@@ -158,7 +158,7 @@ def test_our_read_back_coming_back_by_notification_sends_nothing(desk: Desk) -> 
     assert desk.pass_on_from_hull() == 1
 
     assert desk.sent() == sent
-    assert told(desk.system)[-1][0] == "outgoing.user.skip"
+    assert outgoing_events(desk.system)[-1][0] == "outgoing.user.skip"
 
 
 def test_an_edit_in_pipedrive_is_told_to_hull_and_ends_there(desk: Desk) -> None:
@@ -390,9 +390,9 @@ def test_two_rules_that_fight_are_stopped_within_two_rounds_and_named(desk: Desk
     fight(desk, ["ANNA", "Anna"])
 
     assert [body["name"] for _, _, body in writes(desk.system)] == ["ANNA", "Anna"] * 2
-    assert ("outgoing.user.error", "rules_fight") in told(desk.system)
+    assert ("outgoing.user.error", "rules_fight") in outgoing_events(desk.system)
     assert failures(desk.system) == [(desk.system.users()[2]["id"], "rules_fight")]
-    assert "nickname → name" in details(desk.system, "rules_fight")[0]
+    assert "nickname → name" in event_details(desk.system, "rules_fight")[0]
 
 
 def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk: Desk) -> None:

@@ -16,9 +16,9 @@ from pipeline.operations.explanations import ExplanationAnswer, explain
 from pipeline.operations.record_sides import find_whose
 from tests.deliveries import deliver, listen
 from tests.journeys.both_ways import BothWays, Place, both_ways
-from tests.journeys.hull_messages import ANN, know_everything, person, say, user
-from tests.journeys.people import age, fill
-from tests.logs import written
+from tests.journeys.hull_messages import ANN, fetch_everything, person, send_messages, user
+from tests.journeys.pipedrive_records import age_records, create_records
+from tests.logs import captured_log
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -45,7 +45,7 @@ def chains(life: BothWays, at: datetime | None = None) -> dict[Place, Explanatio
 
 @pytest.mark.parametrize("owner", [OWNERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in OWNERS[1:])])
 def test_the_chain_of_every_field_leads_to_the_value_that_stands_on_either_side(database: str, owner: Owner) -> None:
-    with written("critical"), both_ways(owner=owner, seed=3, persons=20, organizations=12) as life:
+    with captured_log("critical"), both_ways(owner=owner, seed=3, persons=20, organizations=12) as life:
         life.live(minutes=4)
         life.settle()
         hull, pipedrive = life.hull_holds(), life.pipedrive_holds()
@@ -76,9 +76,9 @@ def test_the_chain_of_every_field_leads_to_the_value_that_stands_on_either_side(
 @prepared
 def four_persons(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    fill(system, persons=4, organizations=0)
-    know_everything(system)
-    age(system)
+    create_records(system, persons=4, organizations=0)
+    fetch_everything(system)
+    age_records(system)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_records_of_one_batch_keep_the_cause_of_each(system: SyncSystem, told: l
 
 def test_a_refused_write_keeps_its_call(system: SyncSystem, told: list[dict[str, Any]]) -> None:
     hull_id = str(system.users()[2]["id"])
-    say(system, user(hull_id, **{"pipedrive/id": 2}, nickname="x" * 300))
+    send_messages(system, user(hull_id, **{"pipedrive/id": 2}, nickname="x" * 300))
     events = system.rows("SELECT reason, exchange FROM sync_events WHERE event = 'outgoing.user.error'")
 
     assert len(events) >= 1
@@ -129,7 +129,7 @@ def test_a_write_is_found_from_its_read_back_after_their_batches_are_forgotten(
     system: SyncSystem, told: list[dict[str, Any]]
 ) -> None:
     hull_id = str(system.users()[2]["id"])
-    say(system, user(hull_id, **{"pipedrive/id": 2}, nickname="Anna"))
+    send_messages(system, user(hull_id, **{"pipedrive/id": 2}, nickname="Anna"))
     before = [step.kind for step in why(system, "person", 2, "pipedrive/name").steps]
     system.change_rows("DELETE FROM batches")
     after = why(system, "person", 2, "pipedrive/name")
@@ -157,7 +157,7 @@ def test_a_field_nobody_has_heard_of_says_so(system: SyncSystem, told: list[dict
 
 
 def test_a_user_that_is_made_is_told_by_the_claim(system: SyncSystem, told: list[dict[str, Any]]) -> None:
-    say(system, user(ANN, email="ann@acme.com", nickname="Ann"))
+    send_messages(system, user(ANN, email="ann@acme.com", nickname="Ann"))
     (row,) = system.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h", h=ANN)
     found = why(system, "person", row.pipedrive_id, "nickname")
 

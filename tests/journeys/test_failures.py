@@ -17,7 +17,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.errors import PipelineError
 from tests.deliveries import deliver, listen, notify
 from tests.integration.engine.tables import differences, everything
-from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
 from tests.journeys.test_bad_records import raw
 from tests.prepared import prepared
 from tests.system import SyncSystem
@@ -42,8 +42,8 @@ def replay(system: SyncSystem, failure: Failure, **more: Any) -> None:
 @prepared
 def broken(system: SyncSystem) -> Failure:
     """Five good Persons, and one without a time."""
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.company.put_raw("person", raw(update_time=None, add_time=None))
     system.fetch(Entity.PERSON)
     return the_failure(system)
@@ -118,7 +118,7 @@ def test_a_record_that_is_gone_meanwhile_is_told(system: SyncSystem, broken: Fai
 
     replay(system, broken)
     system.work()
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert opened(system) == []
@@ -186,10 +186,10 @@ def break_stage(
 def test_a_batch_is_replayed_from_the_stage_that_failed(
     system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
     run_id = system.start(Entity.PERSON)
-    first = system.due()
+    first = system.next_batch()
     assert first is not None
     mend = break_stage(system, monkeypatch, "incoming", stage, lambda batch: batch.id == first[0])
     system.work()
@@ -206,12 +206,12 @@ def test_a_batch_is_replayed_from_the_stage_that_failed(
     assert "a defect" in (failure.traceback or "")
     assert missing >= PAGE
     assert tuple(revived[0]) == (stage, "ready")
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert (opened(system), system.run(run_id).state) == ([], "done")
 
 
 def test_a_batch_replayed_in_vain_fails_anew(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(system, persons=5, organizations=0)
+    create_records(system, persons=5, organizations=0)
     break_stage(system, monkeypatch, "incoming", "load")
     system.fetch(Entity.PERSON)
     failed = {failure.id for failure in opened(system)}
@@ -225,7 +225,7 @@ def test_a_batch_replayed_in_vain_fails_anew(system: SyncSystem, monkeypatch: py
 
 
 def test_replaying_everything_that_failed_heals_everything(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(system, persons=3 * PAGE, organizations=4)
+    create_records(system, persons=3 * PAGE, organizations=4)
     mend = break_stage(system, monkeypatch, "incoming", "transform")
     for entity in Entity:
         system.fetch(entity)
@@ -238,13 +238,13 @@ def test_replaying_everything_that_failed_heals_everything(system: SyncSystem, m
 
     assert nothing == ({}, {})
     assert opened(system) == []
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert len(system.accounts()) == 4
 
 
 def test_a_live_batch_is_replayed_with_what_was_staged(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     for number in (2, 3):
@@ -257,15 +257,15 @@ def test_a_live_batch_is_replayed_with_what_was_staged(system: SyncSystem, monke
     replay(system, the_failure(system))
     system.work()
 
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert system.rows("SELECT 1 FROM changes") == []
 
 
 def test_an_old_live_batch_replayed_late_does_not_bring_back_the_past(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     system.company.edit_person(3, name="First")
@@ -281,7 +281,7 @@ def test_an_old_live_batch_replayed_late_does_not_bring_back_the_past(
     replay(system, the_failure(system))
     system.work()
 
-    assert names(system)[3] == "Second"
+    assert hull_names(system)[3] == "Second"
     assert system.rows("SELECT 1 FROM changes") == []
 
 
@@ -298,8 +298,8 @@ def send_name(system: SyncSystem, name: str, key: str) -> None:
 def outgoing(system: SyncSystem) -> None:
     """Two Users whose nickname is the name of their Persons."""
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    fill(system, persons=2, organizations=0)
-    age(system)
+    create_records(system, persons=2, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
 
@@ -317,13 +317,13 @@ def test_a_replayed_outgoing_batch_never_writes_older_values(
     repair()
     send_name(system, "Newer", "n2")
     system.work()
-    sent = in_pipedrive(system)[1]
+    sent = pipedrive_names(system)[1]
 
     with suppress(system.module("jobs.replays.start").NotReplayable):
         replay(system, failure)
     system.work()
 
-    assert (failure.reason, sent, in_pipedrive(system)[1]) == (reason, "Newer", "Newer")
+    assert (failure.reason, sent, pipedrive_names(system)[1]) == (reason, "Newer", "Newer")
     assert opened(system) == []
     assert system.rows("SELECT 1 FROM changes") == []
 
@@ -343,8 +343,8 @@ def test_an_outgoing_batch_that_failed_is_decided_again(
     system.work()
 
     assert (failure.direction, failure.stage) == ("outgoing", stage)
-    assert in_pipedrive(system)[1] == "Ann"
-    assert names(system)[1] == "Ann"
+    assert pipedrive_names(system)[1] == "Ann"
+    assert hull_names(system)[1] == "Ann"
     assert opened(system) == []
 
 
@@ -369,8 +369,8 @@ def test_an_outgoing_batch_failure_closes_when_newer_reports_were_sent(
 def test_an_incoming_batch_failure_closes_when_a_full_fetch_has_read_its_records(
     system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     repair = break_stage(system, monkeypatch, "incoming", stage)
     system.fetch(Entity.PERSON)
     failed = len(opened(system))
@@ -380,15 +380,15 @@ def test_an_incoming_batch_failure_closes_when_a_full_fetch_has_read_its_records
 
     assert failed > 0
     assert opened(system) == []
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert system.rows("SELECT 1 FROM batches WHERE state = 'failed'") == []
 
 
 def test_a_live_batch_that_failed_after_a_fetch_began_stays_open(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     run_id = system.start(Entity.PERSON)
@@ -408,7 +408,7 @@ def test_a_live_batch_that_failed_after_a_fetch_began_stays_open(
 def test_a_control_task_that_gives_up_is_kept_and_can_be_asked_for_again(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     control = system.module("tasks.control")
     asked: list[str] = []
@@ -430,7 +430,7 @@ def test_a_control_task_that_gives_up_is_kept_and_can_be_asked_for_again(
 
 
 def test_a_control_task_that_may_succeed_later_is_no_failure(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     system.hull_app.extensions["hull_faults"].replace(
         [{"path": "search", "kind": "status", "status": 503, "count": None}]
@@ -443,7 +443,7 @@ def test_a_control_task_that_may_succeed_later_is_no_failure(system: SyncSystem)
 
 
 def test_a_control_task_that_is_refused_pauses_the_connector(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     system.hull_app.extensions["hull_faults"].replace(
         [{"path": "search", "kind": "status", "status": 401, "count": None}]

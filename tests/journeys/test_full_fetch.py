@@ -13,13 +13,13 @@ from db.connector import remove_rows_of
 from db.session import transaction
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
-from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
 from tests.system import SyncSystem, make_system
 
 
 @pytest.mark.parametrize("first", [Entity.PERSON, Entity.ORGANIZATION])
 def test_brings_every_record_in_either_order(system: SyncSystem, first: Entity) -> None:
-    fill(system)
+    create_records(system)
 
     runs = [system.fetch(entity) for entity in (first, *[each for each in Entity if each is not first])]
 
@@ -37,9 +37,9 @@ def test_leaves_the_same_id_map_in_either_order(database: str) -> None:
     left = []
     for order in permutations(Entity):
         with make_system() as system:
-            fill(system, persons=30, organizations=8)
+            create_records(system, persons=30, organizations=8)
             for entity in Entity:
-                age(system, entity)
+                age_records(system, entity)
             for entity in order:
                 system.fetch(entity)
             left.append(
@@ -72,7 +72,7 @@ def _without_ids(system: SyncSystem) -> list[Any]:
 
 
 def test_walks_from_both_ends_and_reads_no_page_twice(system: SyncSystem) -> None:
-    fill(system, persons=230, organizations=0)
+    create_records(system, persons=230, organizations=0)
 
     run = system.fetch(Entity.PERSON)
 
@@ -83,8 +83,8 @@ def test_walks_from_both_ends_and_reads_no_page_twice(system: SyncSystem) -> Non
 
 @pytest.mark.parametrize("persons", [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 3 * PAGE, 3 * PAGE + 1])
 def test_brings_each_record_once_whatever_the_number_of_pages(system: SyncSystem, persons: int) -> None:
-    fill(system, persons=persons, organizations=0)
-    age(system)
+    create_records(system, persons=persons, organizations=0)
+    age_records(system)
 
     run = system.fetch(Entity.PERSON)
 
@@ -95,13 +95,13 @@ def test_brings_each_record_once_whatever_the_number_of_pages(system: SyncSystem
 
 
 def test_finishes_when_only_one_walk_finds_anything(system: SyncSystem) -> None:
-    fill(system, persons=PAGE + 1, organizations=0)
-    age(system)
+    create_records(system, persons=PAGE + 1, organizations=0)
+    age_records(system)
     system.pipedrive.faults.add("/api/v2/persons$", "status", status=503, skip=1, count=1)  # the walk from the end
 
     begun = system.fetch(Entity.PERSON)
     walks = {row.walk: row.pages for row in system.rows("SELECT walk, pages FROM slices")}
-    system.later()
+    system.end_pauses()
     system.work()
 
     run = system.run(begun.id)
@@ -113,8 +113,8 @@ def test_finishes_when_only_one_walk_finds_anything(system: SyncSystem) -> None:
 def test_two_walks_that_read_the_same_page_at_one_moment_count_its_records_once(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     real, turns = PipedriveClient.list_page, itertools.count()
     run_id = system.start(Entity.PERSON)
     one, another = (row.id for row in system.rows("SELECT id FROM batches ORDER BY id"))
@@ -122,11 +122,11 @@ def test_two_walks_that_read_the_same_page_at_one_moment_count_its_records_once(
     def read(*args: Any, **options: Any) -> Any:
         page = real(*args, **options)
         if next(turns) == 0:  # while the other walk reads its page
-            system.step(another, "incoming", "extract")
+            system.run_batch_stage(another, "incoming", "extract")
         return page
 
     monkeypatch.setattr(PipedriveClient, "list_page", read)
-    system.step(one, "incoming", "extract")
+    system.run_batch_stage(one, "incoming", "extract")
     system.work()
 
     run = system.run(run_id)
@@ -137,8 +137,8 @@ def test_two_walks_that_read_the_same_page_at_one_moment_count_its_records_once(
 
 
 def test_counts_what_it_did(system: SyncSystem) -> None:
-    fill(system, persons=120, organizations=10)
-    age(system)
+    create_records(system, persons=120, organizations=10)
+    age_records(system)
     system.company.put_raw("person", {"id": 500, "name": "No time", "update_time": None, "add_time": None})
     system.pipedrive.ledger.requests.clear()
 
@@ -160,10 +160,10 @@ def test_counts_what_it_did(system: SyncSystem) -> None:
 
 
 def test_saves_the_cursor_with_the_page(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
+    create_records(system, persons=3 * PAGE, organizations=0)
     system.start(Entity.PERSON)
     before = system.rows("SELECT walk, cursor, frontier, pages FROM slices ORDER BY walk")
-    system.step(*system.due())  # type: ignore[misc]
+    system.run_batch_stage(*system.next_batch())  # type: ignore[misc]
 
     after = {row.walk: row for row in system.rows("SELECT walk, cursor, frontier, pages FROM slices ORDER BY walk")}
     assert [tuple(row)[1:] for row in before] == [(None, None, 0)] * 2
@@ -177,29 +177,29 @@ def test_saves_the_cursor_with_the_page(system: SyncSystem) -> None:
 @pytest.mark.parametrize("moment", range(12))
 def test_misses_nothing_that_happens_during_the_walk(system: SyncSystem, moment: int) -> None:
     """An edit, an insert and a delete after any number of stages: Hull ends up with Pipedrive's state."""
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
     system.start(Entity.PERSON)
     for _ in range(moment):
-        if due := system.due():
-            system.step(*due)
+        if due := system.next_batch():
+            system.run_batch_stage(*due)
     system.company.edit_person(2, name="Edited low")
     system.company.edit_person(3 * PAGE - 1, name="Edited high")
     system.company.create_person(name="Inserted")
     system.company.delete_person(3 * PAGE // 2)
     system.work()
 
-    shown = names(system)
+    shown = hull_names(system)
     shown.pop(3 * PAGE // 2, None)  # its deletion is for a later check: it may have been carried over before
-    assert shown == in_pipedrive(system)
+    assert shown == pipedrive_names(system)
     assert system.rows("SELECT DISTINCT state FROM runs") == [("done",)]
 
 
 def test_ends_only_after_everything_was_carried_over(system: SyncSystem) -> None:
-    fill(system, persons=2 * PAGE, organizations=0)
+    create_records(system, persons=2 * PAGE, organizations=0)
     run_id = system.start(Entity.PERSON)
-    while due := system.due():
-        system.step(*due)
+    while due := system.next_batch():
+        system.run_batch_stage(*due)
         open_batches = system.rows("SELECT 1 FROM batches WHERE state IN ('waiting', 'ready', 'running')")
         assert bool(open_batches) == (system.run(run_id).state == "running")
 
@@ -249,7 +249,7 @@ def test_refuses_a_second_run_of_its_kind(system: SyncSystem) -> None:
 
 def test_a_record_is_counted_once_however_often_a_fetch_reads_it(system: SyncSystem) -> None:
     """The catch-up reads whatever changed a minute before the fetch began, which is all of a young company."""
-    fill(system, persons=7, organizations=0)
+    create_records(system, persons=7, organizations=0)
 
     run = system.fetch(Entity.PERSON)
     again = system.fetch(Entity.PERSON)
@@ -259,7 +259,7 @@ def test_a_record_is_counted_once_however_often_a_fetch_reads_it(system: SyncSys
 
 
 def test_a_fetch_lasts_until_its_comparison_has_ended(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     missing = system.module("sync.runs.missing_records")
     real, ended = missing.compare, []
 

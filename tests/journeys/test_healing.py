@@ -12,7 +12,7 @@ from db.schedule import set_schedule
 from db.session import transaction
 from pipeline.errors import Rejected
 from pipeline.sync.connectors.webhooks import UNHEARD, subscription_health
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 FOREIGN = {
@@ -98,7 +98,7 @@ def test_what_ails_is_healed_and_told(heard: SyncSystem, harm: Any, reason: str)
     before = listed(heard)
     harm(heard)
 
-    with written("info") as lines:
+    with captured_log("info") as lines:
         made = check(heard)
 
     after = listed(heard)

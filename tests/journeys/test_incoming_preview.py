@@ -14,7 +14,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.system import SyncSystem
 
 Record = dict[str, Any]
@@ -75,8 +75,8 @@ def previews_of(system: SyncSystem, entity: Entity, records: dict[int, Record]) 
 @pytest.mark.parametrize("entity", Entity)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_preview_is_what_the_stages_do(system: SyncSystem, entity: Entity, seed: int) -> None:
-    fill(system, persons=25, organizations=25)
-    age(system, entity)
+    create_records(system, persons=25, organizations=25)
+    age_records(system, entity)
     system.fetch(entity)
     records = edit(system, entity, seed)
     previews = previews_of(system, entity, records)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -17,8 +17,8 @@ from tests.system import SyncSystem
 @prepared
 def five_persons(system: SyncSystem) -> None:
     system.change_settings(support_user_deletion=True)
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
 
 
@@ -37,7 +37,7 @@ def lag(system: SyncSystem, shown: str, instead: str, *, reads: int) -> None:
 def work(system: SyncSystem, rounds: int = 1) -> None:
     for _ in range(rounds):
         system.work()
-        system.later()
+        system.end_pauses()
     system.work()
 
 

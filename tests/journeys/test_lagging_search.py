@@ -16,8 +16,8 @@ from pipeline import wiring
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
-from tests.journeys.hull_messages import is_settled, know_everything, patiently, told, user, writes
-from tests.journeys.people import age
+from tests.journeys.hull_messages import fetch_everything, is_idle, outgoing_events, user, work_until_idle, writes
+from tests.journeys.pipedrive_records import age_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -34,8 +34,8 @@ def lagging(system: SyncSystem) -> None:
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
     )
     make(system, emails("known", KNOWN))
-    age(system)
-    know_everything(system)
+    age_records(system)
+    fetch_everything(system)
     find(client(system), emails("known", KNOWN))
     system.company.behaviour.search_delay_s = LAG_S
     make(system, emails("fresh", FRESH))
@@ -94,9 +94,9 @@ def test_the_list_makes_no_double_where_the_search_would(system: SyncSystem) -> 
     assert by_email(system) == dict.fromkeys(EVERYBODY, 1)
     assert spent(system) - before == {"list": 20}
     assert Counter(method for method, _, _ in writes(system)) == {"PATCH": KNOWN + FRESH, "POST": NEW}
-    assert {event for event, _ in told(system)} == {"outgoing.user.success"}
-    patiently(system)  # what was made and written within one second is read once more
-    assert is_settled(system)
+    assert {event for event, _ in outgoing_events(system)} == {"outgoing.user.success"}
+    work_until_idle(system)  # what was made and written within one second is read once more
+    assert is_idle(system)
     assert by_email(system) == dict.fromkeys(EVERYBODY, 1)
 
 

@@ -14,13 +14,13 @@ from tests.journeys.hull_messages import (
     account,
     as_segments,
     failures,
-    is_settled,
-    know_everything,
-    mapped,
-    patiently,
+    fetch_everything,
+    is_idle,
     person,
-    say,
+    pipedrive_id_of,
+    send_messages,
     user,
+    work_until_idle,
     writes,
 )
 from tests.prepared import prepared
@@ -38,7 +38,7 @@ def linking(system: SyncSystem) -> None:
         outgoing_user_attributes=[{"hull": "nickname", "service": "name"}],
         outgoing_account_attributes=[{"hull": "name", "service": "name"}],
     )
-    know_everything(system)
+    fetch_everything(system)
 
 
 def ann(of: str | None = ACME, *, account_segments: tuple[str, ...] = ("vip",), **more: Any) -> dict[str, Any]:
@@ -49,73 +49,73 @@ def ann(of: str | None = ACME, *, account_segments: tuple[str, ...] = ("vip",), 
 
 
 def test_the_account_goes_first_and_the_person_is_linked_at_once(system: SyncSystem) -> None:
-    say(system, ann())
+    send_messages(system, ann())
 
     made = [(method, body["name"]) for method, _, body in writes(system)]
     assert made == [("POST", "Account c"), ("POST", "Ann")]
-    assert person(system, mapped(system, ANN))["org_id"] == mapped(system, ACME)
+    assert person(system, pipedrive_id_of(system, ANN))["org_id"] == pipedrive_id_of(system, ACME)
 
 
 def test_an_account_that_is_mapped_later_sends_the_link_again(system: SyncSystem) -> None:
-    say(system, ann(account_segments=()))
-    assert person(system, mapped(system, ANN))["org_id"] is None
+    send_messages(system, ann(account_segments=()))
+    assert person(system, pipedrive_id_of(system, ANN))["org_id"] is None
 
-    say(system, account(ACME, domain="c.example", name="Account c"))
+    send_messages(system, account(ACME, domain="c.example", name="Account c"))
 
-    assert person(system, mapped(system, ANN))["org_id"] == mapped(system, ACME)
+    assert person(system, pipedrive_id_of(system, ANN))["org_id"] == pipedrive_id_of(system, ACME)
     assert [method for method, _, _ in writes(system, "persons")] == ["POST", "PATCH"]
-    patiently(system)
-    assert is_settled(system)
+    work_until_idle(system)
+    assert is_idle(system)
 
 
 def test_an_account_that_a_filter_stops_is_not_made_and_its_user_goes_without(system: SyncSystem) -> None:
-    say(system, ann(account_segments=("others",)))
+    send_messages(system, ann(account_segments=("others",)))
 
     assert writes(system, "organizations") == []
-    assert person(system, mapped(system, ANN))["org_id"] is None
-    assert is_settled(system)
+    assert person(system, pipedrive_id_of(system, ANN))["org_id"] is None
+    assert is_idle(system)
 
 
 def test_moving_a_user_moves_the_person(system: SyncSystem) -> None:
-    say(system, ann())
-    say(system, ann(GLOBEX))
+    send_messages(system, ann())
+    send_messages(system, ann(GLOBEX))
 
-    assert person(system, mapped(system, ANN))["org_id"] == mapped(system, GLOBEX)
-    assert mapped(system, GLOBEX) != mapped(system, ACME)
+    assert person(system, pipedrive_id_of(system, ANN))["org_id"] == pipedrive_id_of(system, GLOBEX)
+    assert pipedrive_id_of(system, GLOBEX) != pipedrive_id_of(system, ACME)
 
 
 def test_with_links_off_the_organization_of_a_person_stays_as_it_is(system: SyncSystem) -> None:
-    say(system, ann())
+    send_messages(system, ann())
     system.change_settings(link_users_in_service=False)
-    say(system, ann(GLOBEX))
+    send_messages(system, ann(GLOBEX))
 
-    assert person(system, mapped(system, ANN))["org_id"] == mapped(system, ACME)
-    assert mapped(system, GLOBEX) is None
+    assert person(system, pipedrive_id_of(system, ANN))["org_id"] == pipedrive_id_of(system, ACME)
+    assert pipedrive_id_of(system, GLOBEX) is None
 
 
 def test_an_account_that_is_refused_does_not_stop_its_user(system: SyncSystem) -> None:
     system.pipedrive.faults.add("/organizations$", "status", method="POST", status=400)
-    say(system, ann())
-    patiently(system)
+    send_messages(system, ann())
+    work_until_idle(system)
 
-    assert person(system, mapped(system, ANN))["name"] == "Ann"
+    assert person(system, pipedrive_id_of(system, ANN))["name"] == "Ann"
     assert (ACME, "refused_by_pipedrive") in failures(system)
 
 
 def test_a_user_without_an_account_is_not_unlinked(system: SyncSystem) -> None:
-    say(system, ann())
-    say(system, ann(None))
+    send_messages(system, ann())
+    send_messages(system, ann(None))
 
-    assert person(system, mapped(system, ANN))["org_id"] == mapped(system, ACME)
+    assert person(system, pipedrive_id_of(system, ANN))["org_id"] == pipedrive_id_of(system, ACME)
 
 
 def test_somebody_who_moves_the_person_in_pipedrive_is_not_overruled_by_an_old_report(system: SyncSystem) -> None:
-    say(system, ann())
+    send_messages(system, ann())
     other = system.company.create_organization(name="Elsewhere")
-    person_id = mapped(system, ANN) or 0
+    person_id = pipedrive_id_of(system, ANN) or 0
     system.company.edit_person(person_id, org_id=other["id"])
     system.fetch(Entity.PERSON, changed_only=True)
 
-    say(system, ann(plan="gold"))
+    send_messages(system, ann(plan="gold"))
 
     assert person(system, person_id)["org_id"] == other["id"]

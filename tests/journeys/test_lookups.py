@@ -21,15 +21,15 @@ from tests.journeys.hull_messages import (
     ANN,
     account,
     failures,
-    is_settled,
-    know_everything,
-    mapped,
-    patiently,
-    say,
+    fetch_everything,
+    is_idle,
+    pipedrive_id_of,
+    send_messages,
     user,
+    work_until_idle,
     writes,
 )
-from tests.journeys.people import age
+from tests.journeys.pipedrive_records import age_records
 from tests.system import SyncSystem
 
 BY_HAND = [f"hand{number}@outage.test" for number in range(6)]
@@ -82,12 +82,12 @@ def hull_id(number: int) -> str:
 
 def say_one_by_one(system: SyncSystem, addresses: Iterable[str]) -> None:
     for number, address in enumerate(addresses, 1):
-        say(system, user(hull_id(number), email=address, nickname=f"N{number}"))
+        send_messages(system, user(hull_id(number), email=address, nickname=f"N{number}"))
 
 
 class TestTheMark:
     def test_vouches_for_what_hull_could_not_be_told_yet(self, system: SyncSystem) -> None:
-        know_everything(system)
+        fetch_everything(system)
         listed_long_ago(system)
         make(system, BY_HAND)
         hull_is_down(system)
@@ -97,8 +97,8 @@ class TestTheMark:
         assert {method for method, _, _ in writes(system)} == {"PATCH"}
 
         hull_is_back(system)
-        patiently(system)
-        assert is_settled(system)
+        work_until_idle(system)
+        assert is_idle(system)
         assert by_email(system) == dict.fromkeys(BY_HAND, 1)
         assert len(system.users()) == len(BY_HAND)
 
@@ -131,9 +131,9 @@ class TestTheMark:
         (deleted, *_) = [each["id"] for each in map(json.loads, system.company.export("person"))]
         system.company.delete_person(deleted)
         system.pipedrive.ledger.mutations.clear()
-        say(system, user(email=BY_HAND[0], nickname="Ann"))
+        send_messages(system, user(email=BY_HAND[0], nickname="Ann"))
         for _ in range(10):
-            system.later()
+            system.end_pauses()
             system.work()
 
         assert failures(system)[1:] == []
@@ -154,27 +154,29 @@ class TestTheMark:
 
     def test_takes_the_newest_word_of_a_record(self, system: SyncSystem) -> None:
         """It was staged with one e-mail, and has another one by now: the first is free."""
-        know_everything(system)
+        fetch_everything(system)
         listed_long_ago(system)
         make(system, BY_HAND[:1])
         hull_is_down(system)
-        say(system, user(email="somebody@else.test", nickname="Else"))
+        send_messages(system, user(email="somebody@else.test", nickname="Else"))
         (person,) = [json.loads(each) for each in system.company.export("person") if BY_HAND[0].encode() in each]
         system.company.edit_person(person["id"], emails=[{"value": "changed@outage.test", "primary": True}])
 
-        say(system, user(hull_id(1), email=BY_HAND[0], nickname="New"), user(hull_id(2), email="changed@outage.test"))
+        send_messages(
+            system, user(hull_id(1), email=BY_HAND[0], nickname="New"), user(hull_id(2), email="changed@outage.test")
+        )
 
         assert by_email(system)[BY_HAND[0]] == by_email(system)["changed@outage.test"] == 1
-        assert mapped(system, hull_id(2)) == person["id"]
+        assert pipedrive_id_of(system, hull_id(2)) == person["id"]
 
     def test_stages_nothing_twice(self, system: SyncSystem) -> None:
-        know_everything(system)
+        fetch_everything(system)
         listed_long_ago(system)
         make(system, BY_HAND)
         hull_is_down(system)
         for _ in range(4):
             system.pipedrive.faults.add("/persons$", "status", method="POST", status=400)
-            say(system, user(email="refused@outage.test", nickname="Refused"))
+            send_messages(system, user(email="refused@outage.test", nickname="Refused"))
 
         staged = system.rows("SELECT records FROM batches WHERE cause = 'look_up'")
         assert [row.records for row in staged] == [len(BY_HAND)]
@@ -201,53 +203,53 @@ class TestBeforeTheFirstFullFetch:
         system.change_rows("UPDATE batches SET state = 'waiting'")
         with transaction() as session:
             connectors.get_connector(session, system.connector_key)
-        say(system, user("e" * 24, email="old@lag.test", nickname="Older"))
+        send_messages(system, user("e" * 24, email="old@lag.test", nickname="Older"))
         system.company.behaviour.search_delay_s = 3600.0
         system.pipedrive.ledger.mutations.clear()
 
     @pytest.mark.parametrize("claims", [{"email": "cyd@new.test"}, {}], ids=["by e-mail", "by nothing"])
     def test_a_lost_answer_makes_one_record(self, system: SyncSystem, claims: dict[str, str]) -> None:
         system.pipedrive.faults.add("/persons$", "cut", method="POST")
-        say(system, user(nickname="Cyd", **claims))
-        patiently(system)
+        send_messages(system, user(nickname="Cyd", **claims))
+        work_until_idle(system)
 
         assert [method for method, _, _ in writes(system)] == ["POST"]
-        assert mapped(system, ANN) == writes(system)[0][1]
+        assert pipedrive_id_of(system, ANN) == writes(system)[0][1]
 
     @pytest.mark.parametrize("claims", [{"email": "cyd@new.test"}, {}], ids=["by e-mail", "by nothing"])
     def test_a_kill_after_the_write_makes_one_record(self, system: SyncSystem, claims: dict[str, str]) -> None:
         with pytest.MonkeyPatch.context() as patch:
             kill_after_the_write(system, patch)
             with pytest.raises(Killed):
-                say(system, user(nickname="Cyd", **claims))
-        system.lose_workers()
-        patiently(system)
+                send_messages(system, user(nickname="Cyd", **claims))
+        system.expire_leases()
+        work_until_idle(system)
 
         assert [method for method, _, _ in writes(system)] == ["POST"]
-        assert mapped(system, ANN) == writes(system)[0][1]
+        assert pipedrive_id_of(system, ANN) == writes(system)[0][1]
 
     def test_who_was_made_by_hand_a_moment_ago_is_found(self, system: SyncSystem) -> None:
         made = system.company.create_person(name="Dee", emails=[{"value": "dee@fresh.test", "primary": True}])
-        say(system, user(email="dee@fresh.test", nickname="Dee II"))
+        send_messages(system, user(email="dee@fresh.test", nickname="Dee II"))
 
         assert writes(system) == [("PATCH", made["id"], {"name": "Dee II"})]
 
 
 def test_the_second_of_a_claim_waits_as_long_as_the_first_is_on_its_way(system: SyncSystem) -> None:
-    know_everything(system)
+    fetch_everything(system)
     system.pipedrive.faults.add("/persons$", "429_burst", method="POST", count=None)
     for number in range(12):
-        say(
+        send_messages(
             system,
             user(hull_id(1), email="cyd@new.test", nickname=f"N{number}"),
             user(hull_id(2), email="cyd@new.test", nickname=f"M{number}"),
         )
-        patiently(system)
+        work_until_idle(system)
     assert failures(system) == []
 
     system.pipedrive.faults.replace([])
-    patiently(system)
-    patiently(system)
+    work_until_idle(system)
+    work_until_idle(system)
     assert by_email(system)["cyd@new.test"] == 1
     assert [reason for _, reason in failures(system)] == ["already_joined"]
 
@@ -270,11 +272,11 @@ class TestAnAccountKnownByItsDomain:
     def many(self, system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
         system.company.create_organization(name="Acme", website="https://www.acme.test/about")
         system.company.create_organization(name="Other", website="https://other.test")
-        age(system, Entity.ORGANIZATION)
+        age_records(system, Entity.ORGANIZATION)
         monkeypatch.setattr(extract, "FIRST_ADDED", 1)
 
     def acme(self, system: SyncSystem, domain: str = "acme.test") -> None:
-        say(system, account(ACME, domain=domain, name="Acme Inc"))
+        send_messages(system, account(ACME, domain=domain, name="Acme Inc"))
 
     def test_starts_the_fetch_that_it_needs_and_is_decided_when_that_ends(self, system: SyncSystem) -> None:
         self.acme(system)
@@ -282,15 +284,15 @@ class TestAnAccountKnownByItsDomain:
         assert runs(system) == [("organization", "full", "look_up", "done")]
         assert writes(system) == []  # Hull has an Account of its own for what the fetch brought: a person's to merge
         assert failures(system) == [(ACME, "already_joined")]
-        patiently(system)
-        assert is_settled(system)
+        work_until_idle(system)
+        assert is_idle(system)
 
     def test_is_made_when_the_fetch_shows_none(self, system: SyncSystem) -> None:
         self.acme(system, "new.test")
 
         assert [(method, body["name"]) for method, _, body in writes(system)] == [("POST", "Acme Inc")]
-        patiently(system)
-        assert is_settled(system)
+        work_until_idle(system)
+        assert is_idle(system)
 
     def test_is_named_by_the_status_while_it_waits(self, system: SyncSystem) -> None:
         slow: dict[str, Any] = {"status": 503, "count": None, "query": "sort_by=id&sort_direction=asc"}
@@ -306,7 +308,7 @@ class TestAnAccountKnownByItsDomain:
         assert system.rows("SELECT 1 FROM id_mappings WHERE state = 'creating'") == []
 
         system.pipedrive.faults.replace([])
-        patiently(system)
+        work_until_idle(system)
         assert [method for method, _, _ in writes(system)] == ["POST"]
         assert not [each for each in status(system) if "wait" in each]
 
@@ -319,7 +321,7 @@ class TestAnAccountKnownByItsDomain:
         assert f"Run {run_id} was cancelled" in next(each for each in status(system) if "wait" in each)
 
         system.change_rows("UPDATE runs SET finished_at = finished_at - interval '2 hours'")
-        patiently(system)
+        work_until_idle(system)
         assert [state for *_, state in runs(system)] == ["cancelled", "done"]
         assert [method for method, _, _ in writes(system)] == ["POST"]
         assert failures(system) == []
@@ -338,7 +340,7 @@ class TestAnAccountKnownByItsDomain:
                 ago=hours_ago * 3600,
             )
 
-        say(system, account(ACME, name="Acme", domain="acme.test"))
+        send_messages(system, account(ACME, name="Acme", domain="acme.test"))
 
         assert len(runs(system)) == ended + starts
         if not starts:
@@ -352,7 +354,7 @@ class TestALongList:
 
     @pytest.fixture(autouse=True)
     def bounded(self, system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-        know_everything(system)
+        fetch_everything(system)
         listed_long_ago(system)
         monkeypatch.setattr(extract, "PER_PAGE", 5)
         monkeypatch.setattr(extract, "FIRST_ADDED", 5)
@@ -360,7 +362,7 @@ class TestALongList:
 
     def test_is_handed_on_page_by_page(self, system: SyncSystem) -> None:
         make(system, [f"many{number}@long.test" for number in range(8)])
-        say(system, user(email="many7@long.test", nickname="Seven"))
+        send_messages(system, user(email="many7@long.test", nickname="Seven"))
 
         staged = system.rows("SELECT records FROM batches WHERE cause = 'look_up' ORDER BY id")
         assert [row.records for row in staged] == [5, 3]
@@ -369,7 +371,7 @@ class TestALongList:
     def test_is_cut_and_the_search_asked_for_the_rest(self, system: SyncSystem) -> None:
         addresses = [f"many{number:02}@long.test" for number in range(30)]
         make(system, addresses)
-        say(
+        send_messages(
             system,
             user(hull_id(1), email=addresses[15], nickname="One"),
             user(hull_id(2), email="new@long.test", nickname="Two"),
@@ -383,8 +385,8 @@ class TestALongList:
         for number in range(30):
             record = system.company.create_organization(name=f"Org {number}", website=f"https://org{number}.test")
             system.company.load("organization", {**record, "update_time": then, "add_time": "2020-01-01T00:00:00Z"})
-        say(system, account(ACME, domain="org99.test", name="Fifteen"))
-        patiently(system)
+        send_messages(system, account(ACME, domain="org99.test", name="Fifteen"))
+        work_until_idle(system)
 
         assert ("organization", "incremental", "look_up", "done") in runs(system)
         assert [(method, body["name"]) for method, _, body in writes(system)] == [("POST", "Fifteen")]
@@ -395,7 +397,7 @@ class TestARecordThatWasNeverChanged:
 
     @pytest.fixture(autouse=True)
     def unlisted(self, system: SyncSystem) -> None:
-        know_everything(system)
+        fetch_everything(system)
         listed_long_ago(system)
         system.company.behaviour.null_until_changed = system.company.behaviour.unchanged_unlisted = True
 
@@ -431,6 +433,6 @@ class TestARecordThatWasNeverChanged:
         system.fetch(Entity.PERSON)
         later = f"{datetime.now(UTC) + timedelta(minutes=5):%Y-%m-%dT%H:%M:%SZ}"
         hull = system.users()[made["id"]]["id"]
-        say(system, user(hull, email="dee@fresh.test", nickname="Dee II", indexed_at=later))
+        send_messages(system, user(hull, email="dee@fresh.test", nickname="Dee II", indexed_at=later))
 
         assert (system.company.record("person", made["id"]) or {})["name"] == "Dee II"

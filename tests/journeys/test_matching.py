@@ -11,7 +11,7 @@ from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
-from tests.journeys.people import age
+from tests.journeys.pipedrive_records import age_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -32,7 +32,7 @@ def fetched(system: SyncSystem) -> None:
         emails=[{"value": "ada@analytical.test", "primary": True}, {"value": "ada@home.test", "primary": False}],
     )
     system.company.create_person(name="Bo", emails=[{"value": "bo@plain.test", "primary": True}])
-    age(system)
+    age_records(system)
     for entity in Entity:
         system.fetch(entity)
 
@@ -105,7 +105,7 @@ def _user_in_hull(system: SyncSystem, **claims: str) -> str:
     )
     client.post_batches([client.writer().user_traits(claims, {"name": "x"})])
     (found,) = [
-        each for each in system._export("user") if all(each.get(name) == value for name, value in claims.items())
+        each for each in system.hull_records("user") if all(each.get(name) == value for name, value in claims.items())
     ]
     return str(found["id"])
 
@@ -133,7 +133,7 @@ def test_a_person_made_by_hand_a_moment_ago_is_found_without_search(system: Sync
 def test_several_answers_are_a_persons_to_choose_from(system: SyncSystem) -> None:
     system.company.create_person(name="Ada two", emails=[{"value": "ada@analytical.test", "primary": True}])
     system.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     notify(system, user(email="ada@analytical.test", nickname="Countess"))
     system.work()
@@ -148,7 +148,7 @@ def test_several_answers_are_a_persons_to_choose_from(system: SyncSystem) -> Non
 def test_the_second_user_of_one_email_is_quarantined(system: SyncSystem) -> None:
     notify(system, user(email="cyd@new.test", nickname="Cyd"), user("b" * 24, email="cyd@new.test", nickname="Cyd B"))
     system.work()
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert [method for method, _, _ in writes(system)] == ["POST"]
@@ -165,7 +165,7 @@ def test_a_lost_answer_is_looked_up_before_anything_is_made_again(system: SyncSy
         row.state
         for row in system.rows("SELECT state FROM id_mappings WHERE hull_id IS NOT NULL AND pipedrive_id IS NULL")
     ] == ["unknown"]
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert [method for method, _, _ in writes(system)] == ["POST"]

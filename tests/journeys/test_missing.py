@@ -10,7 +10,7 @@ from db import failure as failures
 from db import failure_filter
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.journeys.test_departures import mapping, settled, since_then, states, user
 from tests.prepared import prepared
 from tests.system import SyncSystem
@@ -21,8 +21,8 @@ from tests.system import SyncSystem
 def known(system: SyncSystem) -> SyncSystem:
     """Hull knows 120 Persons, and wants to hear of deletions."""
     system.change_settings(support_user_deletion=True)
-    fill(system, persons=120, organizations=0)
-    age(system)
+    create_records(system, persons=120, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     return system
 
@@ -60,7 +60,7 @@ def test_a_full_fetch_marks_what_nobody_told_was_deleted(known: SyncSystem) -> N
 
 
 def test_a_first_fetch_misses_nobody(system: SyncSystem) -> None:
-    fill(system, persons=60, organizations=0)
+    create_records(system, persons=60, organizations=0)
 
     system.fetch(Entity.PERSON)
 
@@ -72,7 +72,7 @@ def test_what_was_not_listed_and_is_there_lives(known: SyncSystem) -> None:
     """Each is looked for by its id first: lists may leave out what moved while they were read."""
     run_id = known.start(Entity.PERSON, changed_only=True)
     for _ in range(3):
-        known.step(*(known.due() or pytest.fail("nothing is due")))
+        known.run_batch_stage(*(known.next_batch() or pytest.fail("nothing is due")))
     known.change_rows("UPDATE page_ids SET ids = array_remove(ids, 7)")
     known.work()
 
@@ -99,7 +99,7 @@ def test_a_fetch_that_is_not_complete_proves_nothing(known: SyncSystem) -> None:
     verified = verified_at(known)
     known.company.delete_person(60)
     run_id = known.start(Entity.PERSON)
-    known.step(*(known.due() or pytest.fail("nothing is due")))
+    known.run_batch_stage(*(known.next_batch() or pytest.fail("nothing is due")))
     known.cancel_run(run_id)
     known.work()
 
@@ -117,7 +117,7 @@ def test_an_incremental_fetch_leaves_no_ids_behind_and_misses_nobody(known: Sync
 def test_pages_whose_ids_were_not_kept_prove_nothing(known: SyncSystem) -> None:
     known.company.delete_person(60)
     known.start(Entity.PERSON)
-    known.step(*(known.due() or pytest.fail("nothing is due")))
+    known.run_batch_stage(*(known.next_batch() or pytest.fail("nothing is due")))
     known.change_rows("DELETE FROM page_ids")
     known.work()
 
@@ -176,8 +176,8 @@ def test_how_many_are_too_many_is_a_setting(known: SyncSystem) -> None:
 
 
 def test_a_few_may_always_be_missing(system: SyncSystem) -> None:
-    fill(system, persons=10, organizations=0)
-    age(system)
+    create_records(system, persons=10, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     for number in range(1, 9):
         system.company.delete_person(number)

@@ -9,8 +9,8 @@ import pytest
 from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.journeys.hull_messages import code, know_everything, say, user, writes
-from tests.journeys.people import age, fill
+from tests.journeys.hull_messages import fetch_everything, field_code, send_messages, user, writes
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -22,11 +22,13 @@ MAPPED = [{"hull": "nickname", "service": "name"}]
 def numbered(system: SyncSystem) -> SyncSystem:
     """Four Persons with customer numbers, fetched while only their e-mails identified them; Hull knows none of them."""
     system.change_settings(outgoing_user_attributes=MAPPED)
-    fill(system, persons=4, organizations=0)
+    create_records(system, persons=4, organizations=0)
     for number in range(1, 5):
-        system.company.edit_person(number, custom_fields={code(system, "person", "Customer number"): f"C{number}"})
-    age(system)
-    know_everything(system)
+        system.company.edit_person(
+            number, custom_fields={field_code(system, "person", "Customer number"): f"C{number}"}
+        )
+    age_records(system)
+    fetch_everything(system)
     system.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
     return system
 
@@ -43,13 +45,15 @@ def change(system: SyncSystem, **changes: Any) -> None:
 
 
 def by_number(system: SyncSystem) -> dict[str, Any]:
-    return {"user_claims": [{"hull": "external_id", "service": code(system, "person", "Customer number")}]}
+    return {"user_claims": [{"hull": "external_id", "service": field_code(system, "person", "Customer number")}]}
 
 
 def test_a_user_is_searched_for_while_the_backfill_runs(numbered: SyncSystem) -> None:
     change(numbered, **by_number(numbered))
 
-    say(numbered, user("a" * 24, nickname="Ann", external_id="C3"), user("b" * 24, nickname="Ben", external_id="C9"))
+    send_messages(
+        numbered, user("a" * 24, nickname="Ann", external_id="C3"), user("b" * 24, nickname="Ben", external_id="C9")
+    )
 
     assert [(method, key) for method, key, _ in writes(numbered)] == [("PATCH", 3), ("POST", 5)]
 
@@ -57,26 +61,26 @@ def test_a_user_is_searched_for_while_the_backfill_runs(numbered: SyncSystem) ->
 def test_it_is_known_once_the_backfill_is_done(numbered: SyncSystem) -> None:
     hull_id = numbered.users()[3]["id"]
     change(numbered, **by_number(numbered))
-    numbered.later()
+    numbered.end_pauses()
     numbered.work()
     numbered.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
 
-    say(numbered, user(hull_id, nickname="Ann", external_id="C3"))
+    send_messages(numbered, user(hull_id, nickname="Ann", external_id="C3"))
 
     assert [(method, key) for method, key, _ in writes(numbered)] == [("PATCH", 3)]
 
 
 def test_a_key_of_our_own_is_known_after_a_backfill_that_tells_hull_nothing(numbered: SyncSystem) -> None:
-    key, hull_id = code(numbered, "person", "Customer number"), numbered.users()[2]["id"]
+    key, hull_id = field_code(numbered, "person", "Customer number"), numbered.users()[2]["id"]
     numbered.company.edit_person(2, custom_fields={key: hull_id})
-    age(numbered)
+    age_records(numbered)
     numbered.fetch(Entity.PERSON)
     change(numbered, user_sync_key=key)
-    numbered.later()
+    numbered.end_pauses()
     numbered.work()
 
     numbered.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
-    say(numbered, user(hull_id, nickname="Ann"))
+    send_messages(numbered, user(hull_id, nickname="Ann"))
 
     assert [(method, pipedrive_id) for method, pipedrive_id, _ in writes(numbered)] == [("PATCH", 2)]
     assert (
@@ -85,10 +89,10 @@ def test_a_key_of_our_own_is_known_after_a_backfill_that_tells_hull_nothing(numb
 
 
 def test_whoever_waits_goes_on_when_the_backfill_ends(numbered: SyncSystem) -> None:
-    field = code(numbered, "person", "Office hours")
+    field = field_code(numbered, "person", "Office hours")
     change(numbered, user_claims=[{"hull": "external_id", "service": field}])
 
-    say(numbered, user("c" * 24, nickname="Cid", external_id="nine"))
+    send_messages(numbered, user("c" * 24, nickname="Cid", external_id="nine"))
     assert writes(numbered) == []
     assert [row.waits_for for row in numbered.rows("SELECT waits_for FROM changes")] == ["mirror_incomplete"]
     assert numbered.rows("SELECT 1 FROM runs WHERE kind = 'full' AND cause = 'look_up'") == []

@@ -8,7 +8,7 @@ from typing import Any
 from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.journeys.people import PAGE, age, fill, in_pipedrive
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, pipedrive_names
 from tests.system import SyncSystem, default_settings
 
 
@@ -25,9 +25,9 @@ def with_more(name: str, *more: dict[str, str]) -> dict[str, Any]:
 
 
 def fetched(system: SyncSystem, persons: int = 6, organizations: int = 2) -> None:
-    fill(system, persons=persons, organizations=organizations)
+    create_records(system, persons=persons, organizations=organizations)
     for entity in Entity:
-        age(system, entity)
+        age_records(system, entity)
         system.fetch(entity)
 
 
@@ -47,7 +47,7 @@ def test_a_new_attribute_comes_from_what_is_stored_for_no_tokens(system: SyncSys
     system.work()
 
     given = {key: user.get("pipedrive/given") for key, user in system.users().items()}
-    assert given == {key: name.split()[0] for key, name in in_pipedrive(system).items()}
+    assert given == {key: name.split()[0] for key, name in pipedrive_names(system).items()}
     assert runs(system) == [("backfill", "person", "done", 0)]
     assert system.pipedrive.ledger.stats()["requests_total"] == before
 
@@ -84,7 +84,7 @@ def test_a_new_claim_identifies_those_who_came_before(system: SyncSystem) -> Non
     change_settings(system, user_claims=[{"hull": "external_id", "service": "name"}])
     system.work()
 
-    assert {user["external_id"] for user in system.users().values()} == set(in_pipedrive(system).values())
+    assert {user["external_id"] for user in system.users().values()} == set(pipedrive_names(system).values())
 
 
 def test_links_are_made_for_those_who_came_before(system: SyncSystem) -> None:
@@ -141,10 +141,10 @@ def test_a_record_that_changed_meanwhile_keeps_its_newest_state(system: SyncSyst
 
 
 def test_a_page_that_was_read_under_the_old_settings_is_said_in_the_words_of_the_new(system: SyncSystem) -> None:
-    fill(system, persons=3, organizations=0)
+    create_records(system, persons=3, organizations=0)
     system.start(Entity.PERSON)
-    while (due := system.due()) is not None and due[2] != "load":
-        system.step(*due)
+    while (due := system.next_batch()) is not None and due[2] != "load":
+        system.run_batch_stage(*due)
 
     change_settings(system, **with_more("incoming_user_attributes", FIRST_NAME))
     system.work()

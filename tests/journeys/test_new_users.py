@@ -11,7 +11,7 @@ from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
-from tests.journeys.hull_messages import know_everything
+from tests.journeys.hull_messages import fetch_everything
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -23,7 +23,7 @@ MAPPED = [{"hull": "name", "service": "name"}]
 @prepared
 def ready(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=MAPPED)
-    know_everything(system)
+    fetch_everything(system)
 
 
 def new_users(system: SyncSystem, count: int = USERS) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def new_users(system: SyncSystem, count: int = USERS) -> list[dict[str, Any]]:
         hull = open_connector(session, system.connector_key).hull
     emails = [f"new{number}@fresh.test" for number in range(count)]
     hull.post_batches([hull.writer().user_traits({"email": email}, {"name": email}) for email in emails])
-    return [each for each in system._export("user") if str(each.get("email")).endswith("@fresh.test")]
+    return [each for each in system.hull_records("user") if str(each.get("email")).endswith("@fresh.test")]
 
 
 def tell(system: SyncSystem, users: list[dict[str, Any]], key: str = "n1") -> None:
@@ -111,9 +111,9 @@ def test_a_worker_that_was_killed_leaves_no_conflict(system: SyncSystem, monkeyp
     deliver(system, *said)
     system.work()
     resolve(system)
-    system.lose_workers()
+    system.expire_leases()
     system.work()
-    system.later()
+    system.end_pauses()
     system.work()
     resolve(system)
 

@@ -11,8 +11,8 @@ from db.session import transaction
 from pipeline import outages
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
-from tests.journeys.hull_messages import ANN, failures, know_everything, say, user, writes
-from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.journeys.hull_messages import ANN, failures, fetch_everything, send_messages, user, writes
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
 from tests.system import SyncSystem
 
 ALL = "/api/"
@@ -35,13 +35,13 @@ def pipedrive_out(system: SyncSystem, status: int = 503) -> Iterator[None]:
 
 def rounds(system: SyncSystem) -> None:
     for _ in range(ROUNDS):
-        system.later()
+        system.end_pauses()
         system.work()
 
 
 def test_a_fetch_goes_on_by_itself_after_pipedrive_was_out(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
     with pipedrive_out(system):
         run = system.fetch(Entity.PERSON)
         rounds(system)
@@ -55,15 +55,15 @@ def test_a_fetch_goes_on_by_itself_after_pipedrive_was_out(system: SyncSystem) -
     assert all(row.attempts <= 1 for row in waiting)
     assert (outage.remote, outage.reason, outage.is_shared) == ("pipedrive", "remote_unavailable", True)
     assert system.run(run.id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert system.rows("SELECT 1 FROM failures") == []
     assert system.rows("SELECT 1 FROM outages") == []
 
 
 @pytest.mark.parametrize("status", [302, 404, 408, 410, 425])
 def test_a_status_that_says_nothing_of_a_list_is_an_outage_too(system: SyncSystem, status: int) -> None:
-    fill(system, persons=3, organizations=0)
-    age(system)
+    create_records(system, persons=3, organizations=0)
+    age_records(system)
     with pipedrive_out(system, status):
         run = system.fetch(Entity.PERSON)
         rounds(system)
@@ -75,7 +75,7 @@ def test_a_status_that_says_nothing_of_a_list_is_an_outage_too(system: SyncSyste
 
 def test_webhooks_go_on_by_themselves_after_hull_was_out(system: SyncSystem) -> None:
     told = listen(system)
-    fill(system, persons=5, organizations=0)
+    create_records(system, persons=5, organizations=0)
     faults = system.hull_app.extensions["hull_faults"]
     faults.replace([{"path": "firehose", "kind": "status", "status": 500, "count": None}])
     deliver(system, *told)
@@ -86,20 +86,20 @@ def test_webhooks_go_on_by_themselves_after_hull_was_out(system: SyncSystem) -> 
     rounds(system)
 
     assert [row.remote for row in stood] == ["firehose"]
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert system.rows("SELECT 1 FROM failures") == []
     assert system.rows("SELECT 1 FROM changes") == []
 
 
 def test_only_one_call_asks_while_many_wait(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=3 * PAGE)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=3 * PAGE)
+    age_records(system)
     with pipedrive_out(system):
         system.start(Entity.PERSON)
         system.start(Entity.ORGANIZATION)
         system.work()
         before = system.rows("SELECT failures FROM outages")[0].failures
-        system.later()
+        system.end_pauses()
         system.work()
         after = system.rows("SELECT failures FROM outages")[0].failures
 
@@ -107,8 +107,8 @@ def test_only_one_call_asks_while_many_wait(system: SyncSystem) -> None:
 
 
 def test_an_answer_wakes_what_waits(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=3 * PAGE)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=3 * PAGE)
+    age_records(system)
     with pipedrive_out(system):
         runs = [system.start(Entity.PERSON), system.start(Entity.ORGANIZATION)]
         system.work()
@@ -123,8 +123,8 @@ def test_an_answer_wakes_what_waits(system: SyncSystem) -> None:
 
 
 def test_what_fails_alone_while_pipedrive_answers_gives_up(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
     system.pipedrive.faults.add("/api/v2/persons$", "status", status=503, count=None)
 
     run = system.fetch(Entity.PERSON)
@@ -136,8 +136,8 @@ def test_what_fails_alone_while_pipedrive_answers_gives_up(system: SyncSystem) -
 def test_the_status_says_what_waits_for_which_system_and_since_when(system: SyncSystem) -> None:
     from db import connector as connectors  # noqa: PLC0415 - beside what it is for
 
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
     with pipedrive_out(system):
         system.fetch(Entity.PERSON)
         with transaction() as session:
@@ -157,9 +157,9 @@ def test_the_status_says_what_waits_for_which_system_and_since_when(system: Sync
 
 def test_what_waited_for_pipedrive_is_decided_again(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    know_everything(system)
+    fetch_everything(system)
     with pipedrive_out(system):
-        say(system, user(ANN, email="ann@outage.test", nickname="Old"))
+        send_messages(system, user(ANN, email="ann@outage.test", nickname="Old"))
         notify(system, user(ANN, email="ann@outage.test", nickname="New"), key="newer")
         rounds(system)
     rounds(system)
@@ -169,14 +169,14 @@ def test_what_waited_for_pipedrive_is_decided_again(system: SyncSystem) -> None:
 
 def test_what_lay_in_a_queue_is_decided_again(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    know_everything(system)
-    say(system, user(ANN, email="ann@outage.test", nickname="First"))
+    fetch_everything(system)
+    send_messages(system, user(ANN, email="ann@outage.test", nickname="First"))
     notify(system, user(ANN, email="ann@outage.test", nickname="Old"), key="old")
     system.module("sync.changes.dispatch").dispatch_changes()
     for _ in ("extract", "transform"):
-        due = system.due()
+        due = system.next_batch()
         assert due is not None
-        system.step(*due)
+        system.run_batch_stage(*due)
     notify(system, user(ANN, email="ann@outage.test", nickname="New"), key="newer")
     with transaction() as session:
         system.module("sync.changes.dispatch").coalesce_deliveries(session)
@@ -197,11 +197,11 @@ def firehose_out(system: SyncSystem) -> Iterator[None]:
 def test_a_user_waits_for_hull_to_show_whose_its_person_is(system: SyncSystem) -> None:
     """Its Person is known by another e-mail first, and Hull takes nothing: nobody can say yet whether it is the same User."""
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    know_everything(system)
+    fetch_everything(system)
     emails = [{"value": f"{each}@outage.test", "primary": each == "work"} for each in ("work", "home")]
     system.company.create_person(name="Ann", emails=emails)
     with firehose_out(system):
-        say(system, user(ANN, email="home@outage.test", nickname="Mine"))
+        send_messages(system, user(ANN, email="home@outage.test", nickname="Mine"))
         rounds(system)
         stood = failures(system)
         waiting = system.rows("SELECT attempts, waits_for FROM changes WHERE record_id = :id", id=ANN)
@@ -220,11 +220,11 @@ def test_a_user_waits_for_what_was_listed_to_be_loaded(system: SyncSystem) -> No
         outgoing_user_attributes=[{"hull": "nickname", "service": "name"}, {"hull": "email", "service": "email"}],
     )
     known = system.company.create_person(name="Old", emails=[{"value": "old@outage.test", "primary": True}])["id"]
-    know_everything(system)
+    fetch_everything(system)
     system.change_rows("UPDATE id_mappings SET resolve_at = NULL, hull_id = NULL")
     with firehose_out(system):
         system.company.edit_person(known, emails=[{"value": "new@outage.test", "primary": True}])
-        say(system, user(ANN, external_id="C-99", email="old@outage.test", nickname="Mine"))
+        send_messages(system, user(ANN, external_id="C-99", email="old@outage.test", nickname="Mine"))
         rounds(system)
         stood = failures(system)
     rounds(system)

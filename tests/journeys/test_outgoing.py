@@ -16,7 +16,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from tests.deliveries import notify
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -28,8 +28,8 @@ MAPPED = [{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "p
 def joined(system: SyncSystem) -> None:
     """Four Persons that are Users, joined by the ids Hull gave."""
     system.change_settings(outgoing_user_attributes=MAPPED)
-    fill(system, persons=4, organizations=0)
-    age(system)
+    create_records(system, persons=4, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
 
@@ -188,7 +188,7 @@ def test_a_record_that_is_gone_in_pipedrive_is_looked_for_and_then_left_alone(sy
     system.company.delete_person(2)
     notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2, 3)])
     system.work()
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert [entity_id for method, entity_id, _ in writes(system) if method == "PATCH"] == [1, 3]
@@ -207,7 +207,7 @@ def test_trouble_in_the_middle_holds_up_only_the_rest(system: SyncSystem, status
     system.work()
     first = [entity_id for _, entity_id, _ in writes(system)]
     waiting = sorted(int(row.n) for row in system.rows("SELECT count(*) AS n FROM changes WHERE batch_id IS NULL"))
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert (len(first), waiting) == (1, [2])
@@ -224,7 +224,7 @@ def test_trouble_that_stays_is_given_up_after_some_attempts(system: SyncSystem) 
     notify(system, message(system, 1, nickname="Anna"))
     for _ in range(20):
         system.work()
-        system.later()
+        system.end_pauses()
 
     assert fault.done <= 8
     assert system.rows("SELECT 1 FROM changes WHERE batch_id IS NULL") == []
@@ -245,7 +245,7 @@ def test_pauses_between_attempts_grow(system: SyncSystem, monkeypatch: pytest.Mo
     notify(system, message(system, 1, nickname="Anna"))
     for _ in range(4):
         system.work()
-        system.later()
+        system.end_pauses()
 
     assert asked == [1, 2, 3, 4]
 
@@ -256,7 +256,7 @@ def test_one_record_that_never_goes_does_not_take_others_with_it(system: SyncSys
     notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2, 3)])
     for _ in range(12):
         system.work()
-        system.later()
+        system.end_pauses()
 
     assert sorted(entity_id for _, entity_id, _ in writes(system)) == [2, 3]
     with transaction() as session:
@@ -269,7 +269,7 @@ def test_waiting_for_the_limit_is_no_attempt(system: SyncSystem) -> None:
     notify(system, message(system, 1, nickname="Anna"))
     for _ in range(32):
         system.work()
-        system.later()
+        system.end_pauses()
 
     assert writes(system) == [("PATCH", 1, {"name": "Anna"})]
 
@@ -369,6 +369,6 @@ def test_writes_that_find_no_slot_wait_with_what_is_decided_and_ask_nothing(syst
     assert system.pipedrive.ledger.requests == asked, "neither the look-up nor the write was begun"
 
     system.change_rows("DELETE FROM batches WHERE slot IS NOT NULL")
-    system.later()
+    system.end_pauses()
     system.work()
     assert [method for method, _, _ in writes(system)] == ["POST"]

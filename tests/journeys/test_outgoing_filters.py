@@ -12,13 +12,13 @@ from pipeline.domain.kinds import Entity
 from tests.journeys.hull_messages import (
     account,
     as_segments,
-    details,
-    is_settled,
-    know_everything,
-    patiently,
-    say,
-    told,
+    event_details,
+    fetch_everything,
+    is_idle,
+    outgoing_events,
+    send_messages,
     user,
+    work_until_idle,
     writes,
 )
 from tests.prepared import prepared
@@ -93,7 +93,7 @@ def one_record(system: SyncSystem, kind: str) -> None:
         system.company.create_person(name="Old", emails=[{"value": "old@known.test", "primary": True}])
     else:
         system.company.create_organization(name="Old", website="https://known.test")
-    know_everything(system)
+    fetch_everything(system)
 
 
 @pytest.fixture(params=SIDES, ids=["user", "account"])
@@ -110,65 +110,65 @@ def names_written(system: SyncSystem) -> list[tuple[str, Any]]:
 
 def test_who_enters_a_segment_goes_as_a_shell_with_nothing_mapped(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False))
-    say(system, side.fresh(entered=("vip",), plan="gold"))
+    send_messages(system, side.fresh(entered=("vip",), plan="gold"))
 
     ((method, _, body),) = writes(system)
     assert (method, body["name"]) == ("POST", "New")
     assert set(body) <= {"name", "emails", "website"}
-    assert told(system) == side.was("success", None)
+    assert outgoing_events(system) == side.was("success", None)
 
 
 def test_a_relevant_change_with_nothing_mapped_is_left(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False))
-    say(system, side.known(system, label="Newer", changed={"label": ["Old", "Newer"]}))
+    send_messages(system, side.known(system, label="Newer", changed={"label": ["Old", "Newer"]}))
 
     assert writes(system) == []
-    assert told(system) == side.was("skip", "no_outgoing_mapping")
-    assert details(system, "no_outgoing_mapping") == side.said(R2[side.kind])
+    assert outgoing_events(system) == side.was("skip", "no_outgoing_mapping")
+    assert event_details(system, "no_outgoing_mapping") == side.said(R2[side.kind])
 
 
 def test_somebody_new_with_nothing_mapped_is_left_as_well(system: SyncSystem, side: Side) -> None:
     """Being in a segment is not entering it."""
     system.change_settings(**side.settings(is_mapped=False))
-    say(system, side.fresh(changed={"label": [None, "New"]}))
+    send_messages(system, side.fresh(changed={"label": [None, "New"]}))
 
     assert writes(system) == []
-    assert told(system) == side.was("skip", "no_outgoing_mapping")
+    assert outgoing_events(system) == side.was("skip", "no_outgoing_mapping")
 
 
 def test_a_relevant_change_is_written(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
-    say(system, side.known(system, label="Newer", changed={"label": ["Old", "Newer"]}))
+    send_messages(system, side.known(system, label="Newer", changed={"label": ["Old", "Newer"]}))
 
     assert names_written(system) == [("PATCH", "Newer")]
-    assert told(system) == side.was("success", None)
+    assert outgoing_events(system) == side.was("success", None)
 
 
 def test_an_irrelevant_change_is_left(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
-    say(system, side.known(system, changed={"plan": ["free", "gold"]}))
+    send_messages(system, side.known(system, changed={"plan": ["free", "gold"]}))
 
     assert writes(system) == []
-    assert told(system) == side.was("skip", "no_relevant_change")
-    assert details(system, "no_relevant_change") == side.said(R3)
+    assert outgoing_events(system) == side.was("skip", "no_relevant_change")
+    assert event_details(system, "no_relevant_change") == side.said(R3)
 
 
 def test_nothing_changed_is_left_although_it_is_new(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
-    say(system, side.known(system))
+    send_messages(system, side.known(system))
 
     assert writes(system) == []
-    assert told(system) == side.was("skip", "no_change")
-    assert details(system, "no_change") == side.said(R4)
+    assert outgoing_events(system) == side.was("skip", "no_change")
+    assert event_details(system, "no_change") == side.said(R4)
 
 
 def test_who_is_in_no_segment_is_left(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
-    say(system, side.fresh(segments=(), changed={"label": [None, "New"]}))
+    send_messages(system, side.fresh(segments=(), changed={"label": [None, "New"]}))
 
     assert writes(system) == []
-    assert told(system) == side.was("skip", "not_in_segment")
-    assert details(system, "not_in_segment") == side.said(R1)
+    assert outgoing_events(system) == side.was("skip", "not_in_segment")
+    assert event_details(system, "not_in_segment") == side.said(R1)
 
 
 @pytest.mark.parametrize("segments", [(), ("others",)])
@@ -176,36 +176,36 @@ def test_who_is_in_another_segment_or_none_is_chosen_is_left(
     system: SyncSystem, side: Side, segments: tuple[str, ...]
 ) -> None:
     system.change_settings(**side.settings(segments=segments))
-    say(system, side.fresh(entered=("vip",)))
+    send_messages(system, side.fresh(entered=("vip",)))
 
     assert writes(system) == []
-    assert told(system) == side.was("skip", "not_in_segment")
+    assert outgoing_events(system) == side.was("skip", "not_in_segment")
 
 
 def test_with_all_everybody_goes(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(segments=("ALL",)))
-    say(system, side.fresh(segments=()))
+    send_messages(system, side.fresh(segments=()))
 
     assert names_written(system) == [("POST", "New")]
-    assert told(system) == side.was("success", None)
+    assert outgoing_events(system) == side.was("success", None)
 
 
 def test_sent_by_hand_goes_with_nothing_mapped_and_in_no_segment(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False, segments=()))
     message = side.fresh(segments=())
     del message["changes"]
-    say(system, message, is_export=True)
+    send_messages(system, message, is_export=True)
 
     assert names_written(system) == [("POST", "New")]
-    assert told(system) == side.was("success", None)
+    assert outgoing_events(system) == side.was("success", None)
 
 
 def test_who_never_went_goes_without_any_change(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
-    say(system, side.fresh())
+    send_messages(system, side.fresh())
 
     assert names_written(system) == [("POST", "New")]
-    assert told(system) == side.was("success", None)
+    assert outgoing_events(system) == side.was("success", None)
 
 
 @pytest.mark.parametrize("leaves", [True, False])
@@ -213,11 +213,13 @@ def test_who_is_marked_as_deleted_goes_only_if_the_settings_let_it(
     system: SyncSystem, side: Side, leaves: bool
 ) -> None:
     system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": leaves})
-    say(system, side.fresh(entered=("vip",), **{"pipedrive/deleted_at": "2026-01-01T00:00:00Z"}))
+    send_messages(system, side.fresh(entered=("vip",), **{"pipedrive/deleted_at": "2026-01-01T00:00:00Z"}))
 
     assert names_written(system) == ([] if leaves else [("POST", "New")])
-    assert told(system) == (side.was("skip", "deleted_in_pipedrive") if leaves else side.was("success", None))
-    assert details(system, "deleted_in_pipedrive") == (side.said("{Kind} has been deleted") if leaves else [])
+    assert outgoing_events(system) == (
+        side.was("skip", "deleted_in_pipedrive") if leaves else side.was("success", None)
+    )
+    assert event_details(system, "deleted_in_pipedrive") == (side.said("{Kind} has been deleted") if leaves else [])
 
 
 @pytest.mark.parametrize("leaves", [True, False])
@@ -225,49 +227,53 @@ def test_whose_record_departed_goes_only_if_the_settings_let_it(system: SyncSyst
     system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": leaves})
     message = side.known(system, label="Again", changed={"label": ["Old", "Again"]})
     system.company.delete(side.entity.value, 1)
-    say(system, message)
-    patiently(system)
+    send_messages(system, message)
+    work_until_idle(system)
 
     assert names_written(system) == ([] if leaves else [("POST", "Again")])
-    assert told(system)[-1:] == (side.was("skip", "deleted_in_pipedrive") if leaves else side.was("success", None))
-    assert is_settled(system)
+    assert outgoing_events(system)[-1:] == (
+        side.was("skip", "deleted_in_pipedrive") if leaves else side.was("success", None)
+    )
+    assert is_idle(system)
 
 
 def test_a_user_that_was_linked_goes_with_nothing_mapped(system: SyncSystem) -> None:
     side = SIDES[0]
     acme = system.company.create_organization(name="Acme", website="https://acme.test")
-    know_everything(system)
+    fetch_everything(system)
     system.change_settings(**side.settings(is_mapped=False), link_users_in_service=True)
     linked = user(
         email="ann@new.test",
         account={**system.accounts()[acme["id"]]},
         changes={"account": {"id": [None, "x"]}},
     )
-    say(system, linked)
+    send_messages(system, linked)
 
     ((method, _, body),) = writes(system)
     assert (method, body["org_id"]) == ("POST", acme["id"])
 
 
 def test_a_user_that_was_linked_is_left_when_links_are_off(system: SyncSystem) -> None:
-    know_everything(system)
+    fetch_everything(system)
     system.change_settings(**SIDES[0].settings(is_mapped=False), link_users_in_service=False)
-    say(system, user(email="ann@new.test", account={"id": "c" * 24}, changes={"account": {"id": [None, "x"]}}))
+    send_messages(
+        system, user(email="ann@new.test", account={"id": "c" * 24}, changes={"account": {"id": [None, "x"]}})
+    )
 
     assert writes(system) == []
-    assert told(system) == [("outgoing.user.skip", "no_outgoing_mapping")]
+    assert outgoing_events(system) == [("outgoing.user.skip", "no_outgoing_mapping")]
 
 
 def test_a_value_that_pipedrive_lacks_goes_whatever_changed(system: SyncSystem, side: Side) -> None:
     """What is written is decided against the record; what changed in Hull only finds the words when nothing is."""
     system.change_settings(**side.settings())
-    say(system, side.known(system, label="Newer", changed={"plan": ["free", "gold"]}))
+    send_messages(system, side.known(system, label="Newer", changed={"plan": ["free", "gold"]}))
 
     assert names_written(system) == [("PATCH", "Newer")]
 
 
 def test_the_name_of_an_item_of_a_list_that_changed_is_the_lists_own(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
-    say(system, side.known(system, changed={"label[0]": ["a", "b"]}))
+    send_messages(system, side.known(system, changed={"label[0]": ["a", "b"]}))
 
-    assert told(system) == side.was("skip", "unchanged")
+    assert outgoing_events(system) == side.was("skip", "unchanged")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.journeys.hull_messages import account, code, know_everything, say, user
+from tests.journeys.hull_messages import account, fetch_everything, field_code, send_messages, user
 from tests.journeys.outgoing_effects import Outcome, plan_and_apply, send_everything
-from tests.journeys.people import fill
+from tests.journeys.pipedrive_records import create_records
 from tests.journeys.planning import NICKNAME
 from tests.prepared import prepared
 from tests.system import SyncSystem, default_settings
@@ -37,8 +37,8 @@ def key(number: int) -> str:
 def known(system: SyncSystem) -> SyncSystem:
     """Twelve Persons and five Organizations, known on both sides, under settings that send those of one segment."""
     system.change_settings(**BASE)
-    fill(system, persons=12, organizations=5)
-    know_everything(system)
+    create_records(system, persons=12, organizations=5)
+    fetch_everything(system)
     return system
 
 
@@ -59,16 +59,20 @@ def unknown_in_hull(system: SyncSystem, *pipedrive_ids: int) -> None:
 def some_reported(system: SyncSystem, segments: tuple[str, ...] = ("lead",)) -> None:
     """Hull reports most Users: known ones, new ones, ones that nothing identifies, and Accounts of each kind."""
     ids = joined(system)
-    say(
+    send_messages(
         system, *(user(ids[n], segments=segments, nickname=f"Nick {n}", email=f"p{n}@example.com") for n in range(1, 6))
     )
-    say(system, *(user(ids[n], segments=segments, nickname=f"Person {n}") for n in (6, 7)))
-    say(system, *(user(key(n), segments=segments, nickname=f"New {n}", email=f"new{n}@new.test") for n in range(1, 6)))
-    say(system, user(key(6), segments=segments, nickname="No E-mail"))
-    say(system, user(key(7), segments=segments))
+    send_messages(system, *(user(ids[n], segments=segments, nickname=f"Person {n}") for n in (6, 7)))
+    send_messages(
+        system, *(user(key(n), segments=segments, nickname=f"New {n}", email=f"new{n}@new.test") for n in range(1, 6))
+    )
+    send_messages(system, user(key(6), segments=segments, nickname="No E-mail"))
+    send_messages(system, user(key(7), segments=segments))
     accounts = joined(system, Entity.ORGANIZATION)
-    say(system, *(account(accounts[n], segments=segments, name=f"Renamed {n}") for n in (1, 2)))
-    say(system, *(account(key(n), segments=segments, name=f"Co {n}", domain=f"co{n}.example") for n in (21, 22)))
+    send_messages(system, *(account(accounts[n], segments=segments, name=f"Renamed {n}") for n in (1, 2)))
+    send_messages(
+        system, *(account(key(n), segments=segments, name=f"Co {n}", domain=f"co{n}.example") for n in (21, 22))
+    )
 
 
 # Each makes a situation, and returns the settings that are planned then.
@@ -85,9 +89,9 @@ def segment_removed(system: SyncSystem) -> Document:
 
 
 def mapping_added(system: SyncSystem) -> Document:
-    ids, score = joined(system), code(system, "person", "Lead score")
-    say(system, *(user(ids[n], nickname=f"Person {n}", points=n) for n in range(1, 6)))
-    say(system, *(user(ids[n], nickname=f"Person {n}") for n in (6, 7)))
+    ids, score = joined(system), field_code(system, "person", "Lead score")
+    send_messages(system, *(user(ids[n], nickname=f"Person {n}", points=n) for n in range(1, 6)))
+    send_messages(system, *(user(ids[n], nickname=f"Person {n}") for n in (6, 7)))
     return BASE | {"outgoing_user_attributes": [NICKNAME, {"hull": "points", "service": score}]}
 
 
@@ -97,11 +101,11 @@ def mapping_removed(system: SyncSystem) -> Document:
 
 
 def null_policy_changed(system: SyncSystem) -> Document:
-    ids, score = joined(system), code(system, "person", "Lead score")
+    ids, score = joined(system), field_code(system, "person", "Lead score")
     row = {"hull": "points", "service": score}
     system.change_settings(outgoing_user_attributes=[NICKNAME, row | {"on_null": "ignore"}])
-    say(system, *(user(ids[n], nickname=f"Person {n}", points=n) for n in range(1, 6)))
-    say(system, *(user(ids[n], nickname=f"Person {n}", points=None) for n in range(1, 4)))
+    send_messages(system, *(user(ids[n], nickname=f"Person {n}", points=n) for n in range(1, 6)))
+    send_messages(system, *(user(ids[n], nickname=f"Person {n}", points=None) for n in range(1, 4)))
     return BASE | {"outgoing_user_attributes": [NICKNAME, row]}
 
 
@@ -109,16 +113,16 @@ def owner_changed(system: SyncSystem) -> Document:
     ids = joined(system)
     row = {"hull": "pipedrive/name", "service": "name"}
     system.change_settings(outgoing_user_attributes=[row | {"owner": "pipedrive"}])
-    say(system, *(user(ids[n], **{"pipedrive/name": f"Hull's {n}"}) for n in range(1, 5)))
+    send_messages(system, *(user(ids[n], **{"pipedrive/name": f"Hull's {n}"}) for n in range(1, 5)))
     return BASE | {"outgoing_user_attributes": [row]}
 
 
 def direction_added(system: SyncSystem) -> Document:
-    ids, score = joined(system), code(system, "person", "Lead score")
+    ids, score = joined(system), field_code(system, "person", "Lead score")
     for n in range(1, 4):
         system.company.edit_person(n, custom_fields={score: n})
     system.fetch(Entity.PERSON)
-    say(system, *(user(ids[n], nickname=f"Person {n}", points=10 * n) for n in range(1, 6)))
+    send_messages(system, *(user(ids[n], nickname=f"Person {n}", points=10 * n) for n in range(1, 6)))
     row = {"hull": "points", "service": score}
     return BASE | {
         "outgoing_user_attributes": [NICKNAME, row],
@@ -129,9 +133,10 @@ def direction_added(system: SyncSystem) -> Document:
 def custom_fields(system: SyncSystem) -> Document:
     ids = joined(system)
     found = {
-        name: code(system, "person", name) for name in ("Customer since", "Lead source", "Interests", "Credit limit")
+        name: field_code(system, "person", name)
+        for name in ("Customer since", "Lead source", "Interests", "Credit limit")
     }
-    say(
+    send_messages(
         system,
         *(
             user(
@@ -152,8 +157,8 @@ def custom_fields(system: SyncSystem) -> Document:
 
 
 def only_unknown_options(system: SyncSystem) -> Document:
-    ids, source = joined(system), code(system, "person", "Lead source")
-    say(system, *(user(ids[n], nickname=f"Person {n}", source="Nowhere") for n in range(1, 5)))
+    ids, source = joined(system), field_code(system, "person", "Lead source")
+    send_messages(system, *(user(ids[n], nickname=f"Person {n}", source="Nowhere") for n in range(1, 5)))
     return BASE | {"outgoing_user_attributes": [NICKNAME, {"hull": "source", "service": source}]}
 
 
@@ -164,18 +169,20 @@ def links_switched_on(system: SyncSystem) -> Document:
     acme = {"id": key(31), "name": "Acme", "domain": "acme.example"}
     org4 = {"id": key(32), "name": "Org 4", "domain": "org4.test.example.com"}
     org1 = {"id": accounts[1], "name": "Org 1"}
-    say(system, *(user(ids[n], nickname=f"Person {n}", account=acme, **beside) for n in (1, 2)))
-    say(system, *(user(ids[n], nickname=f"Person {n}", account=org1, **beside) for n in (3, 4)))
-    say(system, user(ids[5], nickname="Person 5", account=org4, **beside))
-    say(system, user(ids[6], nickname="Changed", account={"id": key(33), "name": "Left"}, account_segments=[]))
-    say(system, user(ids[7], nickname="Person 7"))
+    send_messages(system, *(user(ids[n], nickname=f"Person {n}", account=acme, **beside) for n in (1, 2)))
+    send_messages(system, *(user(ids[n], nickname=f"Person {n}", account=org1, **beside) for n in (3, 4)))
+    send_messages(system, user(ids[5], nickname="Person 5", account=org4, **beside))
+    send_messages(
+        system, user(ids[6], nickname="Changed", account={"id": key(33), "name": "Left"}, account_segments=[])
+    )
+    send_messages(system, user(ids[7], nickname="Person 7"))
     return BASE | {"link_users_in_service": True}
 
 
 def links_of_new_users(system: SyncSystem) -> Document:
     beside = {"account_segments": [{"id": "lead", "name": "lead"}], "segments": ("lead",)}
     acme = {"id": key(31), "name": "Acme", "domain": "acme.example"}
-    say(
+    send_messages(
         system,
         *(user(key(n), nickname=f"New {n}", email=f"n{n}@new.test", account=acme, **beside) for n in range(1, 6)),
     )
@@ -188,17 +195,17 @@ def links_of_new_users(system: SyncSystem) -> Document:
 
 def one_claim_twice(system: SyncSystem) -> Document:
     lead = {"segments": ("lead",)}
-    say(system, *(user(key(n), nickname=f"New {n}", email="same@new.test", **lead) for n in (1, 2, 3)))
-    say(system, *(user(key(n), nickname=f"New {n}", email=f"n{n}@new.test", **lead) for n in (4, 5)))
-    say(system, *(account(key(n), name=f"Co {n}", domain="co.example", **lead) for n in (21, 22)))
+    send_messages(system, *(user(key(n), nickname=f"New {n}", email="same@new.test", **lead) for n in (1, 2, 3)))
+    send_messages(system, *(user(key(n), nickname=f"New {n}", email=f"n{n}@new.test", **lead) for n in (4, 5)))
+    send_messages(system, *(account(key(n), name=f"Co {n}", domain="co.example", **lead) for n in (21, 22)))
     return BASE | {"synchronized_user_segments": ["lead"], "synchronized_account_segments": ["lead"]}
 
 
 def one_record_for_two(system: SyncSystem) -> Document:
     lead = {"segments": ("lead",)}
-    say(system, *(user(key(n), nickname=f"New {n}", email="p1@example.com", **lead) for n in (1, 2, 3)))
-    say(system, *(user(key(n), nickname=f"Person {n}", email=f"p{n}@example.com", **lead) for n in (4, 5)))
-    say(system, user(key(6), nickname="Other", email="p6@example.com", **lead))
+    send_messages(system, *(user(key(n), nickname=f"New {n}", email="p1@example.com", **lead) for n in (1, 2, 3)))
+    send_messages(system, *(user(key(n), nickname=f"Person {n}", email=f"p{n}@example.com", **lead) for n in (4, 5)))
+    send_messages(system, user(key(6), nickname="Other", email="p6@example.com", **lead))
     unknown_in_hull(system)
     return BASE | {"synchronized_user_segments": ["lead"]}
 
@@ -206,19 +213,19 @@ def one_record_for_two(system: SyncSystem) -> Document:
 def in_conflict(system: SyncSystem) -> Document:
     ids = joined(system)
     lead = {"segments": ("lead",)}
-    say(system, user(ids[1], nickname="Two", anonymous_ids=["pipedrive:1", "pipedrive:2"], **lead))
-    say(system, user(key(1), nickname="Taken", email="p3@example.com", **lead))
-    say(system, user(ids[4], nickname="Fine", **lead))
+    send_messages(system, user(ids[1], nickname="Two", anonymous_ids=["pipedrive:1", "pipedrive:2"], **lead))
+    send_messages(system, user(key(1), nickname="Taken", email="p3@example.com", **lead))
+    send_messages(system, user(ids[4], nickname="Fine", **lead))
     return BASE | {"synchronized_user_segments": ["lead"]}
 
 
 def deleted_persons(system: SyncSystem) -> Document:
     ids = joined(system)
     lead = {"segments": ("lead",)}
-    say(system, *(user(ids[n], nickname=f"Back {n}", email=f"p{n}@example.com", **lead) for n in (1, 2, 3)))
+    send_messages(system, *(user(ids[n], nickname=f"Back {n}", email=f"p{n}@example.com", **lead) for n in (1, 2, 3)))
     for n in (1, 2):
         system.company.delete_person(n)
-    know_everything(system)
+    fetch_everything(system)
     return BASE | {"synchronized_user_segments": ["lead"], "ignore_deleted_users": False}
 
 
@@ -228,9 +235,9 @@ def deleted_persons_ignored(system: SyncSystem) -> Document:
 
 def shared_hosts(system: SyncSystem) -> Document:
     lead = {"segments": ("lead",)}
-    say(system, *(account(key(n), name=f"Site {n}", domain="facebook.com", **lead) for n in (21, 22)))
-    say(system, account(key(23), name="Shop", domain="shop.myshopify.com", **lead))
-    say(system, account(key(24), name="Org 1", domain="org1.test.example.com", **lead))
+    send_messages(system, *(account(key(n), name=f"Site {n}", domain="facebook.com", **lead) for n in (21, 22)))
+    send_messages(system, account(key(23), name="Shop", domain="shop.myshopify.com", **lead))
+    send_messages(system, account(key(24), name="Org 1", domain="org1.test.example.com", **lead))
     return BASE | {"synchronized_account_segments": ["lead"]}
 
 
@@ -238,23 +245,23 @@ def claims_in_two_records(system: SyncSystem) -> Document:
     """Two Persons give one e-mail; a third User would be given the e-mail of another's Person."""
     ids = joined(system)
     system.company.create_person(name="Double", emails=[{"value": "p8@example.com", "primary": True}])
-    know_everything(system)
+    fetch_everything(system)
     lead = {"segments": ("lead",)}
-    say(system, user(key(1), nickname="Which", email="p8@example.com", **lead))
-    say(system, user(ids[2], nickname="Person 2", email="p3@example.com", **lead))
-    say(system, user(ids[4], nickname="Moves", email="p5@example.com", **lead))
+    send_messages(system, user(key(1), nickname="Which", email="p8@example.com", **lead))
+    send_messages(system, user(ids[2], nickname="Person 2", email="p3@example.com", **lead))
+    send_messages(system, user(ids[4], nickname="Moves", email="p5@example.com", **lead))
     unknown_in_hull(system, 8, 13)
     return BASE | {"synchronized_user_segments": ["lead"]}
 
 
 def match_key_changed(system: SyncSystem) -> Document:
-    number = code(system, "person", "Customer number")
+    number = field_code(system, "person", "Customer number")
     for n in range(1, 5):
         system.company.edit_person(n, custom_fields={number: f"C{n}"})
     system.fetch(Entity.PERSON)
     lead, ids = {"segments": ("lead",)}, joined(system)
-    say(system, *(user(ids[n], nickname=f"New {n}", external_id=f"C{n}", **lead) for n in range(1, 5)))
-    say(system, *(user(key(n), nickname=f"New {n}", external_id=f"C{n}", **lead) for n in (5, 6)))
+    send_messages(system, *(user(ids[n], nickname=f"New {n}", external_id=f"C{n}", **lead) for n in range(1, 5)))
+    send_messages(system, *(user(key(n), nickname=f"New {n}", external_id=f"C{n}", **lead) for n in (5, 6)))
     unknown_in_hull(system)
     return BASE | {
         "user_claims": [{"hull": "external_id", "service": number}],
@@ -265,7 +272,7 @@ def match_key_changed(system: SyncSystem) -> Document:
 def sync_key_added(system: SyncSystem) -> Document:
     some_reported(system)
     return BASE | {
-        "user_sync_key": code(system, "person", "Customer number"),
+        "user_sync_key": field_code(system, "person", "Customer number"),
         "synchronized_user_segments": ["lead"],
     }
 

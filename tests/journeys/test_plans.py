@@ -9,8 +9,16 @@ import pytest
 from db.plan import SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.journeys.hull_messages import code, know_everything, mapped, person, say, user, writes
-from tests.journeys.people import fill
+from tests.journeys.hull_messages import (
+    fetch_everything,
+    field_code,
+    person,
+    pipedrive_id_of,
+    send_messages,
+    user,
+    writes,
+)
+from tests.journeys.pipedrive_records import create_records
 from tests.journeys.planning import FIRST_NAME, NICKNAME, apply, changes_of, items, planned, with_more
 from tests.prepared import prepared
 from tests.system import SyncSystem, default_settings
@@ -20,8 +28,8 @@ from tests.system import SyncSystem, default_settings
 @prepared
 def known(system: SyncSystem) -> SyncSystem:
     """Six Persons and two Organizations, known on both sides."""
-    fill(system, persons=6, organizations=2)
-    know_everything(system)
+    create_records(system, persons=6, organizations=2)
+    fetch_everything(system)
     return system
 
 
@@ -50,7 +58,9 @@ def test_what_hull_is_told_is_what_was_planned_field_by_field(known: SyncSystem)
 
 def test_what_pipedrive_is_sent_is_what_was_planned_field_by_field(known: SyncSystem) -> None:
     ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
-    say(known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()), user("f" * 24, nickname="New"))
+    send_messages(
+        known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()), user("f" * 24, nickname="New")
+    )
     known.pipedrive.ledger.mutations.clear()
 
     plan = planned(known, default_settings() | {"outgoing_user_attributes": [NICKNAME]})
@@ -72,7 +82,7 @@ def test_what_pipedrive_is_sent_is_what_was_planned_field_by_field(known: SyncSy
 def reported(known: SyncSystem) -> dict[int, str]:
     """Hull has reported all six Users, each with a nickname of its own. Pipedrive id → Hull id."""
     ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
-    say(known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()))
+    send_messages(known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()))
     known.pipedrive.ledger.mutations.clear()
     return ids
 
@@ -82,7 +92,7 @@ WITH_NAMES = default_settings() | {"outgoing_user_attributes": [NICKNAME]}
 
 def test_whoever_a_segment_would_send_is_known_although_nobody_was_sent_before(known: SyncSystem) -> None:
     known.change_settings(synchronized_user_segments=["other"], outgoing_user_attributes=[NICKNAME])
-    say(known, user("e" * 24, nickname="Eve", email="eve@acme.test"))
+    send_messages(known, user("e" * 24, nickname="Eve", email="eve@acme.test"))
 
     plan = planned(known, WITH_NAMES | {"synchronized_user_segments": ["vip"]})
 
@@ -101,7 +111,7 @@ def test_users_that_hull_never_reported_are_unknown_and_not_none(known: SyncSyst
 
 def test_creates_need_a_look_up_while_the_index_is_old(known: SyncSystem) -> None:
     known.change_settings(synchronized_user_segments=["other"], outgoing_user_attributes=[NICKNAME])
-    say(
+    send_messages(
         known,
         user("e" * 24, nickname="Eve", email="eve@acme.test"),
         user("f" * 24, nickname="Fay", email="fay@acme.test"),
@@ -120,7 +130,7 @@ def test_creates_need_a_look_up_while_the_index_is_old(known: SyncSystem) -> Non
     assert apply(known, plan).sent == 2
     known.work()
     assert [method for method, _, _ in writes(known, "persons")] == ["POST"]
-    assert mapped(known, "f" * 24) == made["id"]
+    assert pipedrive_id_of(known, "f" * 24) == made["id"]
 
 
 def test_a_field_that_has_to_be_asked_for_is_unknown(known: SyncSystem) -> None:
@@ -153,7 +163,7 @@ def last_event(system: SyncSystem) -> int:
 
 @pytest.mark.parametrize("unset", [0, 4])
 def test_plan_confirmation_run_and_events_agree_to_the_record(known: SyncSystem, unset: int) -> None:
-    field = code(known, "person", "Customer since")
+    field = field_code(known, "person", "Customer since")
     for key in range(1, 7):
         value = None if key <= unset else "2026-05-01"
         known.company.edit_person(key, custom_fields={field: value})
@@ -208,7 +218,7 @@ BOTH_MAPPED = {
 def test_accounts_that_only_their_users_speak_of_are_planned_before_them(known: SyncSystem) -> None:
     acme = {"id": "c" * 24, "name": "Acme Ltd", "domain": "acme.example"}
     ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
-    say(known, user(ids[1], account=acme, account_segments=[{"id": "vip"}]))
+    send_messages(known, user(ids[1], account=acme, account_segments=[{"id": "vip"}]))
     known.pipedrive.ledger.mutations.clear()
 
     plan = planned(known, default_settings() | BOTH_MAPPED | {"link_users_in_service": True})
@@ -222,7 +232,7 @@ def test_accounts_that_only_their_users_speak_of_are_planned_before_them(known: 
 
 
 def test_a_record_that_moved_is_left_out_and_planned_anew(known: SyncSystem) -> None:
-    fill(known, persons=30, organizations=0)
+    create_records(known, persons=30, organizations=0)
     known.fetch(Entity.PERSON)
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.company.edit_person(3, name="Moved Away")
@@ -322,8 +332,8 @@ def test_a_job_computes_what_the_request_left(known: SyncSystem) -> None:
 @pytest.fixture
 @prepared
 def hundred(system: SyncSystem) -> SyncSystem:
-    fill(system, persons=101, organizations=0)
-    know_everything(system)
+    create_records(system, persons=101, organizations=0)
+    fetch_everything(system)
     return system
 
 

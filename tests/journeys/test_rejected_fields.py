@@ -14,8 +14,8 @@ from pipeline.jobs.replays.preview import preview_failures
 from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations.events import describe_event
 from pipeline.operations.failures import groups_of
-from tests.journeys.hull_messages import ANN, code, know_everything, person, say, user, writes
-from tests.journeys.people import PAGE, age, fill, raw
+from tests.journeys.hull_messages import ANN, fetch_everything, field_code, person, send_messages, user, writes
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, raw_person
 from tests.system import SyncSystem
 
 NAME = {"hull": "name", "service": "name"}
@@ -43,10 +43,10 @@ def replay(system: SyncSystem, **chosen: Any) -> Any:
 
 
 def test_a_run_counts_fields_that_stayed_behind_beside_records_that_went(system: SyncSystem) -> None:
-    fill(system, persons=0, organizations=0)
+    create_records(system, persons=0, organizations=0)
     for number in range(1, PAGE + 3):
-        system.company.put_raw("person", raw(id=number, emails=[], label_ids=[987_654], owner_id=[1]))
-    age(system)
+        system.company.put_raw("person", raw_person(id=number, emails=[], label_ids=[987_654], owner_id=[1]))
+    age_records(system)
 
     run = system.fetch(Entity.PERSON)
 
@@ -65,9 +65,9 @@ def test_a_run_counts_fields_that_stayed_behind_beside_records_that_went(system:
 
 
 def test_an_event_of_a_field_says_that_the_record_was_carried_over(system: SyncSystem) -> None:
-    fill(system, persons=0, organizations=0)
-    system.company.put_raw("person", raw(id=7, label_ids=[987_654]))
-    age(system)
+    create_records(system, persons=0, organizations=0)
+    system.company.put_raw("person", raw_person(id=7, label_ids=[987_654]))
+    age_records(system)
     system.fetch(Entity.PERSON)
 
     with transaction() as session:
@@ -81,13 +81,13 @@ def test_an_event_of_a_field_says_that_the_record_was_carried_over(system: SyncS
 def test_a_rejected_field_closes_by_itself_when_it_goes_through_and_its_neighbour_stays_open(
     system: SyncSystem,
 ) -> None:
-    fill(system, persons=0, organizations=0)
-    system.company.put_raw("person", raw(id=7, label_ids=[987_654], owner_id=[1]))
-    age(system)
+    create_records(system, persons=0, organizations=0)
+    system.company.put_raw("person", raw_person(id=7, label_ids=[987_654], owner_id=[1]))
+    age_records(system)
     system.fetch(Entity.PERSON)
     first = rows(system)
 
-    system.company.put_raw("person", raw(id=7, label_ids=[], owner_id=[1], update_time="2026-03-05T08:00:00Z"))
+    system.company.put_raw("person", raw_person(id=7, label_ids=[], owner_id=[1], update_time="2026-03-05T08:00:00Z"))
     system.fetch(Entity.PERSON, changed_only=True)
 
     assert {each[2] for each in first} == {"label_ids", "owner_id"}
@@ -96,9 +96,9 @@ def test_a_rejected_field_closes_by_itself_when_it_goes_through_and_its_neighbou
 
 
 def test_what_stayed_behind_before_this_was_kept_is_kept_by_the_next_full_fetch(system: SyncSystem) -> None:
-    fill(system, persons=0, organizations=0)
-    system.company.put_raw("person", raw(id=7, label_ids=[987_654]))
-    age(system)
+    create_records(system, persons=0, organizations=0)
+    system.company.put_raw("person", raw_person(id=7, label_ids=[987_654]))
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.change_rows("DELETE FROM failures")
 
@@ -109,13 +109,13 @@ def test_what_stayed_behind_before_this_was_kept_is_kept_by_the_next_full_fetch(
 
 
 def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(system: SyncSystem) -> None:
-    fill(system, persons=1, organizations=1)
-    score, title = code(system, "person", "Lead score"), code(system, "person", "Job title")
+    create_records(system, persons=1, organizations=1)
+    score, title = field_code(system, "person", "Lead score"), field_code(system, "person", "Job title")
     system.change_settings(
         outgoing_user_attributes=[NAME, {"hull": "score", "service": score}, {"hull": "job", "service": title}]
     )
-    know_everything(system)
-    say(system, user(ANN, name="Ann", score="many", job="Countess"))
+    fetch_everything(system)
+    send_messages(system, user(ANN, name="Ann", score="many", job="Countess"))
     ((_, made, body),) = writes(system)
     assert body == {"name": "Ann", "custom_fields": {title: "Countess"}}
     assert rows(system) == [("outgoing", ANN, score, "wrong_type", 1)]
@@ -128,15 +128,15 @@ def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(syst
     system.change_settings(
         outgoing_user_attributes=[NAME, {"hull": "score_2", "service": score}, {"hull": "job", "service": title}]
     )
-    say(system, user(ANN, name="Ann", score_2="12", job="Countess", plan="x"))
+    send_messages(system, user(ANN, name="Ann", score_2="12", job="Countess", plan="x"))
     assert person(system, made)["custom_fields"][score] == 12
     assert rows(system) == []
 
 
 def test_a_run_that_meets_a_record_again_while_it_catches_up_counts_its_fields_once(system: SyncSystem) -> None:
-    fill(system, persons=0, organizations=0)
+    create_records(system, persons=0, organizations=0)
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    system.company.put_raw("person", raw(id=7, label_ids=[987_654], update_time=now))
+    system.company.put_raw("person", raw_person(id=7, label_ids=[987_654], update_time=now))
 
     run = system.fetch(Entity.PERSON)
 

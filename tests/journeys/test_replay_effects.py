@@ -14,7 +14,7 @@ from db.failure import NewFailure
 from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline.domain.kinds import Direction, Entity
-from tests.journeys.hull_messages import patiently
+from tests.journeys.hull_messages import work_until_idle
 from tests.journeys.outgoing_effects import Record, Seen, moment_of, seen_after
 from tests.journeys.test_plan_effects import SITUATIONS, Document, known
 from tests.journeys.test_replays import advance, begin
@@ -88,7 +88,7 @@ def test_every_record_goes_as_forecast(known: SyncSystem, situation: Callable[[S
     since = moment_of(known)
     begin(known, kind="record", direction="outgoing")
     advance(known)
-    patiently(known)
+    work_until_idle(known)
     advance(known)
     seen = seen_after(known, since)
     unexpected = {

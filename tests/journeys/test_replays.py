@@ -19,8 +19,8 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected, Retryable
 from pipeline.operations.replays import describe_replays
-from tests.journeys.hull_messages import know_everything, patiently, person, say, user
-from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.journeys.hull_messages import fetch_everything, person, send_messages, user, work_until_idle
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
 from tests.journeys.test_bad_records import raw
 from tests.journeys.test_failures import break_stage, opened
 from tests.manual_clock import Clock
@@ -396,8 +396,8 @@ def test_a_record_without_a_preview_does_not_stop_the_others(
 
 
 def test_batches_are_replayed_as_records_are(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
     mend = break_stage(system, monkeypatch, "incoming", "load")
     system.fetch(Entity.PERSON)
     mend()
@@ -407,11 +407,11 @@ def test_batches_are_replayed_as_records_are(system: SyncSystem, monkeypatch: py
 
     assert set(outcomes(replay_id)) == {"came_through"}
     assert state(replay_id) == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 def test_a_batch_that_fails_again_is_told(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(system, persons=5, organizations=0)
+    create_records(system, persons=5, organizations=0)
     break_stage(system, monkeypatch, "incoming", "load")
     system.fetch(Entity.PERSON)
 
@@ -425,7 +425,7 @@ def test_a_batch_that_fails_again_is_told(system: SyncSystem, monkeypatch: pytes
 
 
 def test_a_control_task_is_replayed_as_records_are(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     control = system.module("tasks.control")
     with monkeypatch.context() as patch:
@@ -462,12 +462,12 @@ def test_a_replay_is_forgotten_long_after_its_end(system: SyncSystem) -> None:
 
 def test_a_user_whose_hull_id_is_asked_for_anew_has_its_outcome_too(system: SyncSystem) -> None:
     """A new e-mail makes the id map let go of the Hull id for a while: Hull may have joined the User with another."""
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    know_everything(system)
+    fetch_everything(system)
     mend = refuse_names(system)
     ann = {**system.users()[1], "hull_id": system.users()[1]["id"]}
-    say(system, user(**{**ann, "nickname": "Ann", "email": "ann@new.test"}))
+    send_messages(system, user(**{**ann, "nickname": "Ann", "email": "ann@new.test"}))
     mend()
 
     replay_id = begin(system)
@@ -501,9 +501,9 @@ def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_sam
 ) -> None:
     """Hull's newest word wins, whatever is replayed when; the system without failures ends in the same state."""
     chance = random.Random(seed)
-    fill(system, persons=6, organizations=0)
+    create_records(system, persons=6, organizations=0)
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    know_everything(system)
+    fetch_everything(system)
     mend = refuse_names(system)
     second = [0]
 
@@ -542,7 +542,7 @@ def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_sam
                 begin(system, ids=still)
             advance(system)
 
-    patiently(system)
+    work_until_idle(system)
     assert {number: person(system, number)["name"] for number in newest} == newest
     assert {number: each["pipedrive/name"] for number, each in system.users().items()} == newest
     assert system.rows("SELECT 1 FROM changes") == []

@@ -8,8 +8,8 @@ from db import hull_ids
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Retryable
-from tests.journeys.people import age, fill
-from tests.logs import written
+from tests.journeys.pipedrive_records import age_records, create_records
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 
@@ -24,7 +24,7 @@ def resolve(system: SyncSystem) -> bool:
 
 
 def test_every_mapping_learns_the_id_hull_gave(system: SyncSystem) -> None:
-    fill(system, persons=120, organizations=8)
+    create_records(system, persons=120, organizations=8)
     for entity in Entity:
         system.fetch(entity)
     unknown = set(mapped(system).values())
@@ -40,7 +40,7 @@ def test_every_mapping_learns_the_id_hull_gave(system: SyncSystem) -> None:
 
 
 def test_shells_are_resolved_as_well(system: SyncSystem) -> None:
-    fill(system, persons=4, organizations=4)
+    create_records(system, persons=4, organizations=4)
     system.fetch(Entity.PERSON)
 
     resolve(system)
@@ -53,7 +53,7 @@ def test_shells_are_resolved_as_well(system: SyncSystem) -> None:
 
 
 def test_fifty_are_asked_for_at_once(system: SyncSystem) -> None:
-    fill(system, persons=120, organizations=0)
+    create_records(system, persons=120, organizations=0)
     system.fetch(Entity.PERSON)
 
     resolve(system)
@@ -63,7 +63,7 @@ def test_fifty_are_asked_for_at_once(system: SyncSystem) -> None:
 
 def test_one_round_is_bounded_and_says_that_there_is_more(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system.module("sync.changes.hull_ids"), "ROUND", 1)
-    fill(system, persons=60, organizations=0)
+    create_records(system, persons=60, organizations=0)
     system.fetch(Entity.PERSON)
 
     rounds = [resolve(system), resolve(system)]
@@ -73,7 +73,7 @@ def test_one_round_is_bounded_and_says_that_there_is_more(system: SyncSystem, mo
 
 
 def test_what_hull_does_not_know_yet_is_asked_for_later(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     system.change_rows(
         "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by)"
@@ -116,7 +116,7 @@ def test_what_hull_never_knows_is_asked_for_less_and_less_often(system: SyncSyst
 
 
 def test_a_search_that_fails_makes_no_pause_longer(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     system.hull_app.extensions["hull_faults"].replace(
         [{"path": "search", "kind": "status", "status": 503, "count": None}]
@@ -130,7 +130,7 @@ def test_a_search_that_fails_makes_no_pause_longer(system: SyncSystem) -> None:
 
 def test_a_new_delivery_ends_the_long_pauses(system: SyncSystem) -> None:
     """Hull knows now what it was just sent."""
-    fill(system, persons=1, organizations=0)
+    create_records(system, persons=1, organizations=0)
     system.fetch(Entity.PERSON)
     system.change_rows("UPDATE id_mappings SET resolve_at = now() + interval '1 day', resolve_attempts = 11")
     system.company.edit_person(1, name="Ada")
@@ -152,18 +152,18 @@ def merge_users(system: SyncSystem, one: int, other: int) -> str:
     hull.post_batches(
         [hull.writer().user_traits({"email": f"p{one}@example.com", "anonymous_id": f"pipedrive:{other}"}, {})]
     )
-    users = [user for user in system._export("user") if f"pipedrive:{other}" in user["anonymous_ids"]]
+    users = [user for user in system.hull_records("user") if f"pipedrive:{other}" in user["anonymous_ids"]]
     return str(users[0]["id"])
 
 
 def test_two_records_on_one_user_are_a_conflict(system: SyncSystem) -> None:
     system.company.create_person(name="Ada", emails=[{"value": "p1@example.com", "primary": True}])
     system.company.create_person(name="Ada again")
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     hull_id = merge_users(system, 1, 2)
 
-    with written() as lines:
+    with captured_log() as lines:
         resolve(system)
 
     states = {row.pipedrive_id: row.state for row in system.rows("SELECT pipedrive_id, state FROM id_mappings")}
@@ -179,7 +179,7 @@ def test_two_records_on_one_user_are_a_conflict(system: SyncSystem) -> None:
 def test_a_conflict_is_told_once(system: SyncSystem) -> None:
     system.company.create_person(name="Ada", emails=[{"value": "p1@example.com", "primary": True}])
     system.company.create_person(name="Ada again")
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     merge_users(system, 1, 2)
     resolve(system)
@@ -193,7 +193,7 @@ def test_a_conflict_is_told_once(system: SyncSystem) -> None:
 
 
 def test_a_hull_id_that_another_record_already_has_is_a_conflict(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     with transaction() as session:
         first = hull_ids.learn_hull_ids(session, system.connector_key, Entity.PERSON, {1: "h1"}).conflicts
@@ -235,7 +235,7 @@ def test_a_conflict_that_is_settled_in_hull_heals(system: SyncSystem, entity: En
 
 
 def test_a_paused_connector_is_not_asked_for(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     system.change_rows("UPDATE connectors SET state = 'paused'")
 

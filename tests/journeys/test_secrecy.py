@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
-from tests.journeys.people import age
+from tests.journeys.pipedrive_records import age_records
 from tests.journeys.test_bad_records import raw
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
 
 EMAIL = "canary.lovelace@example.com"
@@ -43,7 +43,7 @@ def watched(system: SyncSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     phones = [{"value": PHONE, "primary": True}]
     for _ in range(2):  # the second one wants the first one's claim
         system.company.create_person(name=NAME, emails=emails, phones=phones)
-    age(system)
+    age_records(system)
     return system
 
 
@@ -98,7 +98,7 @@ def broken_pages(system: SyncSystem) -> None:
         system.pipedrive.faults.add("/api/v2/persons$", kind, **options)  # type: ignore[arg-type]
         system.fetch(Entity.PERSON)
         for _ in range(3):
-            system.later()
+            system.end_pauses()
             system.work()
 
 
@@ -183,7 +183,7 @@ def test_nothing_is_given_away(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with written("debug") as lines:
+    with captured_log("debug") as lines:
         trouble(watched)
 
     out, err = capfd.readouterr()

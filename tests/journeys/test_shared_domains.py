@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.domain.kinds import Entity
-from tests.journeys.hull_messages import ACME, account, failures, mapped, say, writes
-from tests.journeys.people import age
+from tests.journeys.hull_messages import ACME, account, failures, pipedrive_id_of, send_messages, writes
+from tests.journeys.pipedrive_records import age_records
 from tests.system import SyncSystem
 
 SITE = "https://shared-portal.test/{}"
@@ -35,7 +35,7 @@ def test_three_organizations_of_one_domain_are_known_by_their_ids_alone(system: 
 
 def test_the_third_that_comes_later_takes_the_domain_from_the_first(system: SyncSystem) -> None:
     give(system, "One", "Two")
-    age(system, Entity.ORGANIZATION)
+    age_records(system, Entity.ORGANIZATION)
     system.fetch(Entity.ORGANIZATION)
     assert sorted(map(str, domains(system).values())) == ["None", "shared-portal.test"]
 
@@ -50,20 +50,20 @@ def test_the_third_that_comes_later_takes_the_domain_from_the_first(system: Sync
 def test_an_account_of_a_shared_domain_is_neither_matched_nor_held(system: SyncSystem) -> None:
     give(system, "One", "Two", "Three")
     for entity in Entity:
-        age(system, entity)
+        age_records(system, entity)
         system.fetch(entity)
     system.pipedrive.ledger.mutations.clear()
 
-    say(system, account(ACME, domain="shared-portal.test", label="Four"))
+    send_messages(system, account(ACME, domain="shared-portal.test", label="Four"))
 
     assert failures(system) == []
     assert [(method, body["name"]) for method, _, body in writes(system)] == [("POST", "Four")]
-    assert mapped(system, ACME) == 4
+    assert pipedrive_id_of(system, ACME) == 4
 
 
 def test_a_domain_that_one_alone_gives_again_is_its_own(system: SyncSystem) -> None:
     give(system, "One", "Two", "Three")
-    age(system, Entity.ORGANIZATION)
+    age_records(system, Entity.ORGANIZATION)
     system.fetch(Entity.ORGANIZATION)
     for number in (2, 3):
         system.company.edit_organization(number, website=f"https://own-{number}.test")

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from pipeline.cli.program import program
 from pipeline.domain.kinds import Entity
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -24,7 +24,7 @@ def bare(account: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_unseen_organization_becomes_a_shell(system: SyncSystem) -> None:
-    fill(system, persons=4, organizations=4)
+    create_records(system, persons=4, organizations=4)
 
     run = system.fetch(Entity.PERSON)
 
@@ -38,7 +38,7 @@ def test_an_unseen_organization_becomes_a_shell(system: SyncSystem) -> None:
 
 
 def test_a_shell_is_filled_by_the_fetch_of_organizations(system: SyncSystem) -> None:
-    fill(system, persons=4, organizations=4)
+    create_records(system, persons=4, organizations=4)
 
     system.fetch(Entity.PERSON)
     system.fetch(Entity.ORGANIZATION)
@@ -47,11 +47,11 @@ def test_a_shell_is_filled_by_the_fetch_of_organizations(system: SyncSystem) -> 
     assert {number: account["pipedrive/name"] for number, account in system.accounts().items()} == {
         number: f"Org {number}" for number in (1, 2, 3, 4)
     }
-    assert len(system._export("account")) == 4
+    assert len(system.hull_records("account")) == 4
 
 
 def test_a_full_account_never_becomes_a_shell_again(system: SyncSystem) -> None:
-    fill(system, persons=4, organizations=4)
+    create_records(system, persons=4, organizations=4)
     system.fetch(Entity.ORGANIZATION)
     before = system.rows("SELECT pipedrive_id, state, digest FROM id_mappings ORDER BY pipedrive_id")
 
@@ -67,7 +67,7 @@ def test_a_full_account_never_becomes_a_shell_again(system: SyncSystem) -> None:
 
 def test_without_links_a_shell_is_noted_but_no_account_is_made(system: SyncSystem) -> None:
     system.change_settings(link_users_in_hull=False)
-    fill(system, persons=4, organizations=4)
+    create_records(system, persons=4, organizations=4)
 
     run = system.fetch(Entity.PERSON)
 
@@ -80,7 +80,7 @@ def test_without_links_a_shell_is_noted_but_no_account_is_made(system: SyncSyste
 
 def test_a_shell_without_an_account_is_not_looked_for_in_hull(system: SyncSystem) -> None:
     system.change_settings(link_users_in_hull=False)
-    fill(system, persons=4, organizations=4)
+    create_records(system, persons=4, organizations=4)
     system.fetch(Entity.PERSON)
 
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
@@ -93,7 +93,7 @@ def test_a_shell_without_an_account_is_not_looked_for_in_hull(system: SyncSystem
 
 def test_links_switched_on_later_are_made_by_the_next_fetch(system: SyncSystem) -> None:
     system.change_settings(link_users_in_hull=False)
-    fill(system, persons=4, organizations=4)
+    create_records(system, persons=4, organizations=4)
     system.fetch(Entity.PERSON)
 
     system.change_settings(link_users_in_hull=True)
@@ -107,7 +107,7 @@ def test_links_switched_on_later_are_made_by_the_next_fetch(system: SyncSystem) 
 
 
 def test_a_person_who_changes_organization_is_linked_to_the_new_one(system: SyncSystem) -> None:
-    fill(system, persons=1, organizations=2)
+    create_records(system, persons=1, organizations=2)
     system.fetch(Entity.PERSON)
 
     system.company.edit_person(1, org_id=1)
@@ -129,8 +129,8 @@ def causes(system: SyncSystem) -> list[str]:
 @prepared
 def known(system: SyncSystem, organizations: int) -> None:
     """So many Organizations were read, and everything is old enough for no catch-up to see it."""
-    fill(system, persons=0, organizations=organizations)
-    age(system, Entity.ORGANIZATION)
+    create_records(system, persons=0, organizations=organizations)
+    age_records(system, Entity.ORGANIZATION)
     system.fetch(Entity.ORGANIZATION)
 
 
@@ -155,7 +155,7 @@ def test_a_few_shells_are_read_by_their_ids(system: SyncSystem) -> None:
 
 
 def test_more_than_a_fifth_are_fetched_with_all_the_others(system: SyncSystem) -> None:
-    fill(system, persons=6, organizations=4)
+    create_records(system, persons=6, organizations=4)
     system.fetch(Entity.PERSON)
 
     fill_shells(system)
@@ -184,7 +184,7 @@ def test_a_shell_that_pipedrive_does_not_show_is_gone_after_two_answers(system: 
 
     fill_shells(system)
     once = organizations(system)[hidden]
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert (once, organizations(system)[hidden]) == ("shell", "gone")
@@ -205,7 +205,7 @@ def test_a_shell_that_cannot_be_filled_is_not_asked_for_at_every_tick(system: Sy
 
 
 def test_the_number_and_the_age_of_shells_are_told(system: SyncSystem) -> None:
-    fill(system, persons=4, organizations=4)
+    create_records(system, persons=4, organizations=4)
     system.fetch(Entity.PERSON)
     system.change_rows("UPDATE id_mappings SET first_seen_at = now() - interval '1 hour' WHERE pipedrive_id < 3")
 

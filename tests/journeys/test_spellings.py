@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.journeys.hull_messages import ANN, BEN, mapped, say, told, user, writes
-from tests.journeys.people import age
+from tests.journeys.hull_messages import ANN, BEN, outgoing_events, pipedrive_id_of, send_messages, user, writes
+from tests.journeys.pipedrive_records import age_records
 from tests.system import SyncSystem
 
 NAME = {"hull": "nickname", "service": "name"}
@@ -48,24 +48,24 @@ def test_persons_of_one_address_make_one_user_by_it(system: SyncSystem) -> None:
 def test_a_user_meets_the_person_of_another_spelling(system: SyncSystem, kept: str, said: str) -> None:
     system.company.create_person(name="Ada", emails=of(kept))
     for entity in Entity:
-        age(system, entity)
+        age_records(system, entity)
         system.fetch(entity)
     system.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
     system.pipedrive.ledger.mutations.clear()
 
-    say(system, user(ANN, email=said, nickname="Ada"))
+    send_messages(system, user(ANN, email=said, nickname="Ada"))
 
-    assert mapped(system, ANN) == 1
+    assert pipedrive_id_of(system, ANN) == 1
     assert writes(system) == []
-    assert told(system) == [("outgoing.user.skip", "no_change")]
+    assert outgoing_events(system) == [("outgoing.user.skip", "no_change")]
 
 
 def test_before_the_first_fetch_the_search_asks_for_both_spellings_of_a_host(system: SyncSystem) -> None:
     system.company.create_person(name="Ada", emails=of("ada@m\u00fcnchen.de"))
 
-    say(system, user(ANN, email="ada@xn--mnchen-3ya.de", nickname="Ada"))
+    send_messages(system, user(ANN, email="ada@xn--mnchen-3ya.de", nickname="Ada"))
 
-    assert mapped(system, ANN) == 1
+    assert pipedrive_id_of(system, ANN) == 1
     assert [method for method, _, _ in writes(system)] == []
 
 
@@ -73,8 +73,8 @@ def test_two_users_of_one_address_make_one_person(system: SyncSystem) -> None:
     for entity in Entity:
         system.fetch(entity)
 
-    say(system, user(ANN, email="ada@example.com", nickname="Ada"))
-    say(system, user(BEN, email="ada\u200b@example.com", nickname="Ada"))
+    send_messages(system, user(ANN, email="ada@example.com", nickname="Ada"))
+    send_messages(system, user(BEN, email="ada\u200b@example.com", nickname="Ada"))
 
     assert [method for method, _, _ in writes(system)] == ["POST"]
 
@@ -84,7 +84,7 @@ def test_an_address_is_written_without_what_nobody_sees(system: SyncSystem) -> N
     for entity in Entity:
         system.fetch(entity)
 
-    say(system, user(ANN, mail="\ufeffada\u200b@example.com", nickname="Ada"))
+    send_messages(system, user(ANN, mail="\ufeffada\u200b@example.com", nickname="Ada"))
 
     ((_, _, body),) = writes(system)
     assert [each["value"] for each in body["emails"]] == ["ada@example.com"]

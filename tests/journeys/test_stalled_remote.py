@@ -22,7 +22,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.settings import settings
 from pipeline.vault import Vault
 from tests.deliveries import deliver, listen
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.prepared import prepared
 from tests.system import API_TOKEN, SyncSystem, default_settings
 from tests.wsgi_adapter import session_for
@@ -50,8 +50,8 @@ class Stall:
 
 @prepared
 def thirty_persons(system: SyncSystem) -> None:
-    fill(system, persons=30, organizations=0)
-    age(system)
+    create_records(system, persons=30, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.change_rows(
         "INSERT INTO heartbeats (name) SELECT 'live process live@host ' || n FROM generate_series(1, :n) AS n",
@@ -108,11 +108,11 @@ def _processes(system: SyncSystem, stall: Stall) -> Iterator[None]:
 
     def work() -> None:
         while not ended.is_set():
-            due = system.due()
+            due = system.next_batch()
             if due is None:
                 ended.wait(0.02)
             else:
-                system.step(*due)
+                system.run_batch_stage(*due)
 
     with ThreadPoolExecutor(PROCESSES) as pool:
         done = [pool.submit(work) for _ in range(PROCESSES)]
@@ -174,7 +174,7 @@ def test_what_stalled_is_carried_over_once_the_stall_is_over(system: SyncSystem,
         stall.over.set()
 
         def is_done() -> bool:
-            system.later()
+            system.end_pauses()
             return not system.rows("SELECT 1 FROM batches WHERE state IN ('ready', 'running')")
 
         assert _until(is_done)

@@ -13,7 +13,7 @@ from db.run import Run
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.people import age, fill, names
+from tests.journeys.pipedrive_records import age_records, create_records, hull_names
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -24,9 +24,9 @@ FIVE_S = timedelta(seconds=5)
 @prepared
 def settled(system: SyncSystem) -> SyncSystem:
     """A system that was fetched whole an hour ago, with webhooks, and where schedules tick."""
-    fill(system, persons=6, organizations=2)
+    create_records(system, persons=6, organizations=2)
     for entity in Entity:
-        age(system, entity)
+        age_records(system, entity)
         system.fetch(entity)
     for table, column in (("connectors", "created_at"), ("watermarks", "reached_at"), ("watermarks", "complete_since")):
         system.change_rows(f"UPDATE {table} SET {column} = {column} - interval '1 hour'")  # noqa: S608 - names of ours
@@ -79,7 +79,7 @@ def newest_run(system: SyncSystem) -> Any:
 
 
 def test_before_everything_was_read_once_nothing_is_claimed(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
 
     system.fetch(Entity.PERSON, since=now() - timedelta(days=1))
 
@@ -107,7 +107,7 @@ def test_a_lost_webhook_is_made_up_for(settled: SyncSystem) -> None:
 
     tick(settled)
 
-    assert names(settled)[3] == "Changed in silence"
+    assert hull_names(settled)[3] == "Changed in silence"
 
 
 def test_an_incremental_fetch_with_nothing_changed_costs_twenty_tokens_and_says_nothing(settled: SyncSystem) -> None:
@@ -147,7 +147,7 @@ def test_what_a_webhook_told_of_is_no_gap(settled: SyncSystem) -> None:
 
     tick(settled)
 
-    assert names(settled)[3] == "Told"
+    assert hull_names(settled)[3] == "Told"
     assert gaps(settled) == []
 
 
@@ -156,7 +156,7 @@ def test_what_changed_a_moment_ago_may_still_be_told(settled: SyncSystem) -> Non
 
     tick(settled)
 
-    assert names(settled)[3] == "Just now"
+    assert hull_names(settled)[3] == "Just now"
     assert gaps(settled) == []
 
 
@@ -188,10 +188,10 @@ def test_a_walk_that_leaves_a_hole_behind_moves_nothing_and_the_next_one_closes_
     settled.company.edit_person(3, name="In the hole")
 
     settled.fetch(Entity.PERSON, since=now() - timedelta(minutes=5))
-    assert (claimed(settled), names(settled)[3]) == (before, "Person 3")
+    assert (claimed(settled), hull_names(settled)[3]) == (before, "Person 3")
     tick(settled)
 
-    assert names(settled)[3] == "In the hole"
+    assert hull_names(settled)[3] == "In the hole"
 
 
 def test_a_record_that_failed_is_an_exception_by_name(settled: SyncSystem) -> None:

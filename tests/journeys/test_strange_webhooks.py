@@ -14,15 +14,15 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from sandbox.pipedrive import payload
 from tests.deliveries import SUBSCRIPTION, deliver, listen
-from tests.journeys.people import age, fill, in_pipedrive, names
+from tests.journeys.pipedrive_records import age_records, create_records, hull_names, pipedrive_names
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
 
 @prepared
 def five_persons(system: SyncSystem) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
 
 
@@ -66,7 +66,7 @@ def test_a_webhook_of_the_old_format_is_a_hint_to_read_its_record(system: SyncSy
     deliver(system, *old)
     system.work()
 
-    assert (names(system)[3], reads(system)) == ("Edited", before + 1)
+    assert (hull_names(system)[3], reads(system)) == ("Edited", before + 1)
     assert deliveries(system) == [("folded", "webhook_old_format")]
     assert reasons(system) == [("incoming.user.retry", "webhook_old_format", 3)]
 
@@ -92,13 +92,13 @@ def test_a_webhook_from_the_future_is_not_believed(system: SyncSystem, told: lis
 
     deliver(system, forged)
     system.work()
-    after = names(system)[3]
+    after = hull_names(system)[3]
     system.company.edit_person(3, name="Edited again")
     deliver(system, told[-1])
-    system.later()
+    system.end_pauses()
     system.work()
 
-    assert (after, names(system)[3]) == ("Edited", "Edited again")
+    assert (after, hull_names(system)[3]) == ("Edited", "Edited again")
     assert ("folded", "webhook_future_dated") in deliveries(system)
     assert ("incoming.user.retry", "webhook_future_dated", 3) in reasons(system)
 
@@ -115,7 +115,7 @@ def test_a_webhook_from_the_future_does_not_outrank_those_that_wait(system: Sync
             system.module("sync.changes.dispatch").coalesce_deliveries(session)
     system.work()
 
-    assert names(system)[3] == "Edited"
+    assert hull_names(system)[3] == "Edited"
 
 
 def test_a_clock_of_pipedrive_that_is_somewhat_fast_is_believed(system: SyncSystem, told: list[Any]) -> None:
@@ -126,7 +126,7 @@ def test_a_clock_of_pipedrive_that_is_somewhat_fast_is_believed(system: SyncSyst
     deliver(system, *told)
     system.work()
 
-    assert (names(system)[3], reads(system)) == ("Edited", before)
+    assert (hull_names(system)[3], reads(system)) == ("Edited", before)
 
 
 def test_a_clock_that_jumps_back_loses_nothing(system: SyncSystem, told: list[Any]) -> None:
@@ -141,7 +141,7 @@ def test_a_clock_that_jumps_back_loses_nothing(system: SyncSystem, told: list[An
     deliver(system, *told)
     system.work()
 
-    assert (names(system)[3], reads(system)) == ("First", before + 1)
+    assert (hull_names(system)[3], reads(system)) == ("First", before + 1)
 
 
 def test_a_webhook_of_another_company_is_refused(system: SyncSystem, told: list[Any]) -> None:
@@ -153,7 +153,7 @@ def test_a_webhook_of_another_company_is_refused(system: SyncSystem, told: list[
     deliver(system, *told)
     system.work()
 
-    assert (names(system)[2], names(system)[3]) == ("Edited", "Person 3")
+    assert (hull_names(system)[2], hull_names(system)[3]) == ("Edited", "Person 3")
     assert deliveries(system) == [("folded", None), ("refused", "webhook_other_company")]
     assert reasons(system) == [("incoming.job.error", "webhook_other_company", None)]
 
@@ -167,7 +167,7 @@ def test_fields_nobody_knows_are_left_alone(system: SyncSystem, told: list[Any])
     deliver(system, *told)
     system.work()
 
-    assert names(system)[3] == "Edited"
+    assert hull_names(system)[3] == "Edited"
     assert reasons(system) == []
 
 
@@ -178,10 +178,10 @@ def test_a_webhook_about_a_record_that_never_was_harms_nobody(system: SyncSystem
 
     deliver(system, *told)
     system.work()
-    system.later()
+    system.end_pauses()
     system.work()
 
-    assert names(system)[2] == "Edited"
+    assert hull_names(system)[2] == "Edited"
     assert 4711 not in system.users()
     assert system.rows("SELECT 1 FROM failures") == []
 
@@ -215,7 +215,7 @@ def test_a_webhook_that_cannot_be_read_is_a_hint_to_read_its_record(
     deliver(system, UNREADABLE[way](json.dumps(told[0]).encode()))
     system.work()
 
-    assert names(system)[3] == "Edited"
+    assert hull_names(system)[3] == "Edited"
     assert deliveries(system) == [("folded", "webhook_unreadable")]
     assert reasons(system) == [("incoming.user.retry", "webhook_unreadable", 3)]
 
@@ -224,8 +224,8 @@ def test_a_webhook_that_cannot_be_read_is_a_hint_to_read_its_record(
 def test_repeated_shuffled_late_and_lost_deliveries_end_in_one_state(system: SyncSystem, seed: int) -> None:
     """Each comes one to five times, in any order and in many rounds, one of ten never; the next fetch brings what was lost."""
     dice = random.Random(seed)
-    fill(system, persons=20, organizations=0)
-    age(system)
+    create_records(system, persons=20, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     for number in range(60):
@@ -242,15 +242,15 @@ def test_repeated_shuffled_late_and_lost_deliveries_end_in_one_state(system: Syn
         if dice.random() < 0.2:
             system.work()
     system.work()
-    system.later()
+    system.end_pauses()
     system.work()
 
     system.fetch(Entity.PERSON, changed_only=True)
     for _ in range(7):  # within one second, what differs from the newest webhook is asked for until that is long ago
-        system.later()
+        system.end_pauses()
         system.work()
 
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert len(system.users()) == 25
     assert system.rows("SELECT 1 FROM failures") == []
     assert system.rows("SELECT 1 FROM changes") == []

@@ -12,7 +12,7 @@ from db.schedule import set_schedule
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -21,8 +21,8 @@ from tests.system import SyncSystem
 @prepared
 def known(system: SyncSystem) -> SyncSystem:
     """Five Persons that Hull knows."""
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     return system
 

@@ -14,9 +14,9 @@ from pipeline.domain.drift import Drift
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Retryable
 from tests.deliveries import deliver, listen
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.journeys.test_bad_records import GOES_WHOLE, GOES_WITHOUT, REFUSED, raw
-from tests.logs import written
+from tests.logs import captured_log
 from tests.prepared import prepared
 from tests.system import SyncSystem, default_settings
 
@@ -35,7 +35,7 @@ def settle(system: SyncSystem) -> None:
 
 def go_on(system: SyncSystem) -> None:
     """Carry over what waits, learn Hull's ids, and let an hour pass."""
-    system.later()
+    system.end_pauses()
     system.work()
     system.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE resolve_at IS NOT NULL")
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
@@ -102,9 +102,9 @@ def swallow(system: SyncSystem, entity: Entity, pipedrive_id: int, **members: An
 @prepared
 def peace(system: SyncSystem) -> SyncSystem:
     """120 Persons and 40 Organizations, in step everywhere."""
-    fill(system)
-    age(system)
-    age(system, Entity.ORGANIZATION)
+    create_records(system)
+    age_records(system)
+    age_records(system, Entity.ORGANIZATION)
     settle(system)
     return system
 
@@ -210,7 +210,7 @@ def test_what_pipedrive_does_not_have_is_handed_over_as_missing(peace: SyncSyste
 def test_no_value_of_a_record_is_logged(peace: SyncSystem) -> None:
     plant(peace)
 
-    with written() as lines:
+    with captured_log() as lines:
         compare(peace)
 
     assert "Somebody else" not in str(lines)
@@ -218,7 +218,7 @@ def test_no_value_of_a_record_is_logged(peace: SyncSystem) -> None:
 
 
 def test_records_that_failed_or_went_without_a_value_are_no_drift(system: SyncSystem) -> None:
-    fill(system, persons=30, organizations=5)
+    create_records(system, persons=30, organizations=5)
     strange = [case[1] for case in (*GOES_WHOLE, *GOES_WITHOUT, *REFUSED)]
     for number, record in enumerate(strange, 100):
         is_numbered = type(record.get("id")) is int
@@ -234,7 +234,7 @@ def test_records_that_failed_or_went_without_a_value_are_no_drift(system: SyncSy
 
 
 def test_two_with_one_e_mail_shells_and_deleted_ones_are_no_drift(system: SyncSystem) -> None:
-    fill(system, persons=10, organizations=3)
+    create_records(system, persons=10, organizations=3)
     for _ in range(2):
         system.company.create_person(name="Twin", emails=[{"value": "twin@example.com", "primary": True}])
     system.company.put_raw("person", raw(id=70, org_id=999))

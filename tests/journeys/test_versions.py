@@ -11,7 +11,7 @@ import pytest
 from pipeline.clients.hull import HullClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.people import LONG_AGO, age, fill
+from tests.journeys.pipedrive_records import LONG_AGO, age_records, create_records
 from tests.system import SyncSystem
 
 
@@ -41,15 +41,15 @@ def once_before(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, todo: Ca
 def extracted(system: SyncSystem) -> tuple[int, str, str]:
     """A fetch whose page is read and transformed, but not loaded: (batch, direction, stage)."""
     system.start(Entity.PERSON)
-    while (due := system.due()) and due[2] != "load":
-        system.step(*due)
+    while (due := system.next_batch()) and due[2] != "load":
+        system.run_batch_stage(*due)
     assert due is not None
     return due
 
 
 def test_a_webhook_that_overtakes_a_page_wins(system: SyncSystem) -> None:
-    fill(system, persons=1, organizations=0)
-    age(system)
+    create_records(system, persons=1, organizations=0)
+    age_records(system)
     said = listen(system)
     page = extracted(system)
 
@@ -58,17 +58,17 @@ def test_a_webhook_that_overtakes_a_page_wins(system: SyncSystem) -> None:
     system.module("sync.changes.dispatch").dispatch_changes()
     for batch in system.rows("SELECT id FROM batches WHERE queue = 'live'"):
         for stage in ("extract", "transform", "load"):
-            system.step(batch.id, "incoming", stage)
+            system.run_batch_stage(batch.id, "incoming", stage)
     assert name_in_hull(system) == "Newer"
-    system.step(*page)
+    system.run_batch_stage(*page)
     system.work()
 
     assert name_in_hull(system) == "Newer"
 
 
 def test_an_old_webhook_delivered_late_changes_nothing(system: SyncSystem) -> None:
-    fill(system, persons=1, organizations=0)
-    age(system)
+    create_records(system, persons=1, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     at(system, "2026-02-01T00:00:00Z")
@@ -84,8 +84,8 @@ def test_an_old_webhook_delivered_late_changes_nothing(system: SyncSystem) -> No
 
 
 def test_webhooks_in_any_order_end_in_the_newest_state(system: SyncSystem) -> None:
-    fill(system, persons=1, organizations=0)
-    age(system)
+    create_records(system, persons=1, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     for name in ("One", "Two", "Three"):
@@ -103,7 +103,7 @@ def test_a_record_that_moved_on_between_post_and_write_is_sent_again(
 ) -> None:
     """The page is planned, a webhook overtakes it, then the page's older state is what Hull hears last."""
     system.company.create_person(name="Old", phones=[{"value": "+1 555", "primary": True}])
-    age(system)
+    age_records(system)
     page = extracted(system)
     said = listen(system)
 
@@ -113,10 +113,10 @@ def test_a_record_that_moved_on_between_post_and_write_is_sent_again(
         system.module("sync.changes.dispatch").dispatch_changes()
         (batch,) = system.rows("SELECT id FROM batches WHERE queue = 'live'")
         for stage in ("extract", "transform", "load"):
-            system.step(batch.id, "incoming", stage)
+            system.run_batch_stage(batch.id, "incoming", stage)
 
     once_before(monkeypatch, HullClient, "post_batches", overtake)
-    system.step(*page)
+    system.run_batch_stage(*page)
     shown_for_a_moment = name_in_hull(system)
     (change,) = system.rows("SELECT record_id, cause FROM changes")
     system.work()
@@ -135,12 +135,12 @@ def test_what_a_record_is_known_by_is_not_forgotten_for_an_older_page_of_it(
     """Neither state says anything new to Hull; the page is planned, and a webhook that adds an e-mail overtakes it."""
     first = {"value": "a@one.test", "primary": True}
     system.company.create_person(name="Ann", emails=[first])
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     at(system, "2026-02-01T00:00:00Z")
     system.start(Entity.PERSON, changed_only=True)
-    while (page := system.due()) and page[2] != "load":
-        system.step(*page)
+    while (page := system.next_batch()) and page[2] != "load":
+        system.run_batch_stage(*page)
     assert page is not None
     said = listen(system)
 
@@ -150,10 +150,10 @@ def test_what_a_record_is_known_by_is_not_forgotten_for_an_older_page_of_it(
         system.module("sync.changes.dispatch").dispatch_changes()
         (batch,) = system.rows("SELECT id FROM batches WHERE queue = 'live'")
         for stage in ("extract", "transform", "load"):
-            system.step(batch.id, "incoming", stage)
+            system.run_batch_stage(batch.id, "incoming", stage)
 
     once_before(monkeypatch, HullClient, "post_batches", overtake)
-    system.step(*page)
+    system.run_batch_stage(*page)
 
     assert [row.value for row in system.rows("SELECT value FROM identifiers WHERE role = 'alias'")] == ["b@two.test"]
 
@@ -163,12 +163,12 @@ def test_a_zombie_that_speaks_after_its_lease_does_no_lasting_harm(
 ) -> None:
     """A worker is frozen before it posts, another takes the page over, a webhook comes: then the first one posts."""
     system.company.create_person(name="Old", phones=[{"value": "+1 555", "primary": True}])
-    age(system)
+    age_records(system)
     page = extracted(system)
     said = listen(system)
 
     def sleep_past_the_lease() -> None:
-        system.lose_workers()
+        system.expire_leases()
         system.work()
         system.company.edit_person(1, name="Newer", phones=[])
         deliver(system, *said)
@@ -176,7 +176,7 @@ def test_a_zombie_that_speaks_after_its_lease_does_no_lasting_harm(
         assert name_in_hull(system) == "Newer"
 
     once_before(monkeypatch, HullClient, "post_batches", sleep_past_the_lease)
-    system.step(*page)
+    system.run_batch_stage(*page)
     assert name_in_hull(system) == "Old"
     system.work()
 
@@ -187,7 +187,7 @@ def test_a_zombie_that_speaks_after_its_lease_does_no_lasting_harm(
 
 def test_a_stale_state_never_replaces_the_snapshot(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     system.company.create_person(name="Old")
-    age(system)
+    age_records(system)
     page = extracted(system)
 
     def overtake() -> None:
@@ -198,7 +198,7 @@ def test_a_stale_state_never_replaces_the_snapshot(system: SyncSystem, monkeypat
         )
 
     once_before(monkeypatch, HullClient, "post_batches", overtake)
-    system.step(*page)
+    system.run_batch_stage(*page)
 
     assert system.rows("SELECT 1 FROM snapshots") == []
     assert [event for event in system.events() if event[0] == "incoming.user.success"] == []
@@ -207,11 +207,11 @@ def test_a_stale_state_never_replaces_the_snapshot(system: SyncSystem, monkeypat
 
 def test_an_edit_within_the_same_second_is_not_lost(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are whole seconds: two states may share one, and the one read later is the newer one."""
-    fill(system, persons=1, organizations=0)
-    age(system)
+    create_records(system, persons=1, organizations=0)
+    age_records(system)
     page = extracted(system)
     at(system, LONG_AGO, name="Same second")
-    system.step(*page)
+    system.run_batch_stage(*page)
     system.work()
 
     system.fetch(Entity.PERSON, changed_only=True)
@@ -274,23 +274,23 @@ def test_two_workers_that_want_one_claim_agree_on_its_holder(
     """The second batch takes its claims after the first has, but before the first has posted."""
     for number in range(1, 101):
         system.company.create_person(name=f"P{number}", emails=email("shared@example.com"))
-    age(system)
+    age_records(system)
     system.start(Entity.PERSON)
     loads = []
-    while due := system.due():
+    while due := system.next_batch():
         if due[2] == "load":
             loads.append(due)
             system.change_rows("UPDATE batches SET due_at = now() + interval '1 h' WHERE id = :id", id=due[0])
         else:
-            system.step(*due)
-    system.later()
+            system.run_batch_stage(*due)
+    system.end_pauses()
     one, two = loads[:2]
-    once_before(monkeypatch, HullClient, "post_batches", lambda: system.step(*two))
+    once_before(monkeypatch, HullClient, "post_batches", lambda: system.run_batch_stage(*two))
 
-    system.step(*one)
+    system.run_batch_stage(*one)
     system.work()
 
-    with_email = [user for user in system._export("user") if user.get("email")]
+    with_email = [user for user in system.hull_records("user") if user.get("email")]
     assert len(with_email) == 1
     assert len(system.users()) == 100
     assert list(holders(system)) == ["shared@example.com"]
@@ -323,11 +323,11 @@ def test_two_edits_within_one_second_end_with_the_later_one(system: SyncSystem) 
     system.work()
     system.company.put_raw("person", {**record, "name": "Ada Lovelace"})
 
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert system.users()[1]["pipedrive/name"] == "Ada Lovelace"
     for _ in range(2):
-        system.later()
+        system.end_pauses()
         system.work()
     assert system.rows("SELECT 1 FROM changes") == []

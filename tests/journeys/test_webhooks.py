@@ -11,16 +11,16 @@ import pytest
 from pipeline.clients.hull import HullClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.people import age, fill, in_pipedrive, names
-from tests.logs import written
+from tests.journeys.pipedrive_records import age_records, create_records, hull_names, pipedrive_names
+from tests.logs import captured_log
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
 
 @prepared
 def five_persons(system: SyncSystem) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
 
 
@@ -65,7 +65,7 @@ def test_a_whole_payload_costs_no_request(system: SyncSystem, told: list[Any]) -
     system.company.edit_person(3, name="Edited", emails=[{"value": "new@example.com", "primary": True}])
 
     deliver(system, *told)
-    with written("info") as lines:
+    with captured_log("info") as lines:
         system.work()
 
     assert requests(system) == before
@@ -84,7 +84,7 @@ def test_repeated_deliveries_fold_into_one_change(system: SyncSystem, told: list
     system.work()
 
     assert len(system.rows("SELECT 1 FROM deliveries")) == 3
-    assert names(system)[3] == "Three"
+    assert hull_names(system)[3] == "Three"
     assert system.hull.received.count == said + 1
 
 
@@ -106,7 +106,7 @@ def test_a_custom_field_the_webhook_leaves_open_is_read_again(system: SyncSystem
     code = custom(system, "Customer number")
     system.change_settings(incoming_user_attributes=[{"hull": "number", "service": code}])
     system.company.create_person(name="Ada", custom_fields={code: "C-1"})
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     system.company.edit_person(1, name="Ada L.")
@@ -124,7 +124,7 @@ def test_a_custom_field_that_was_emptied_is_cleared_in_hull(system: SyncSystem) 
     code = custom(system, "Customer number")
     system.change_settings(incoming_user_attributes=[{"hull": "number", "service": code}])
     system.company.create_person(name="Ada", custom_fields={code: "C-1"})
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     before = requests(system)["list"]
@@ -168,8 +168,8 @@ def test_a_reading_by_id_and_a_fetch_of_one_state_are_the_same(system: SyncSyste
     """Otherwise every re-read would be undone by the next fetch, and the other way round."""
     rows = [{"hull": name, "service": name} for name in ("name", "open_deals_count", "smart_bcc_email", "add_time")]
     system.change_settings(incoming_user_attributes=rows)
-    fill(system, persons=3, organizations=0)
-    age(system)
+    create_records(system, persons=3, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     system.company.edit_person(2, name="Edited")
@@ -192,10 +192,10 @@ def test_a_webhook_and_a_fetch_of_one_state_are_the_same(system: SyncSystem) -> 
     filled = Company(seed=11, persons=20, organizations=5)
     for body in filled.export("person"):
         system.company.load("person", json.loads(body))
-    age(system)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
-    for number in in_pipedrive(system):
+    for number in pipedrive_names(system):
         system.company.edit_person(number, name=f"Edited {number}")
     before = requests(system)["list"]
     deliver(system, *said)
@@ -257,7 +257,7 @@ def test_a_malformed_delivery_holds_up_nobody(system: SyncSystem, told: list[Any
     deliver(system, body, *told)
     system.work()
 
-    assert names(system)[3] == "Edited"
+    assert hull_names(system)[3] == "Edited"
     states = [row.state for row in system.rows("SELECT state FROM deliveries ORDER BY id")]
     assert states == ["refused", "folded"]
     (told,) = system.rows(
@@ -300,7 +300,7 @@ def test_a_payload_that_cannot_be_used_is_only_a_hint(system: SyncSystem, told: 
     deliver(system, told[0], body)
     system.work()
 
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert system.rows("SELECT 1 FROM failures") == []
     assert system.rows("SELECT 1 FROM changes") == []
 
@@ -313,7 +313,7 @@ def test_a_malformed_record_in_a_webhook_leaves_the_others_alone(system: SyncSys
     deliver(system, *told)
     system.work()
 
-    assert (names(system)[2], names(system)[4]) == ("Edited 2", "Edited 4")
+    assert (hull_names(system)[2], hull_names(system)[4]) == ("Edited 2", "Edited 4")
     assert [event for event in since_then(system) if event[1]] == [
         ("incoming.user.error", "unusable_text", "webhook", 3)
     ]
@@ -338,7 +338,7 @@ def test_a_newer_delivery_while_the_batch_is_at_work_is_not_lost(
     monkeypatch.setattr(HullClient, "post_batches", tell_more)
     system.work()
 
-    assert names(system)[3] == "Second"
+    assert hull_names(system)[3] == "Second"
     assert system.rows("SELECT 1 FROM changes") == []
     assert len(system.rows("SELECT 1 FROM batches WHERE queue = 'live'")) == 2
 
@@ -369,7 +369,7 @@ def test_a_failed_batch_does_not_block_a_later_delivery(
     deliver(system, told[1])
     system.work()
 
-    assert names(system)[3] == "Second"
+    assert hull_names(system)[3] == "Second"
     (failure,) = system.rows("SELECT reason, stage FROM failures WHERE state = 'open'")
     assert tuple(failure) == ("internal_error", "transform")
 
@@ -392,7 +392,7 @@ def test_a_webhook_before_any_fetch_says_what_a_fetch_would(system: SyncSystem) 
 
 
 def test_half_a_surrogate_pair_in_an_unmapped_field_stops_nothing(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     record = system.company.record("person", 1)
     assert record is not None
     system.company.put_raw("person", {**record, "nickname": "Od\ud800d"})
@@ -406,12 +406,12 @@ def test_half_a_surrogate_pair_in_an_unmapped_field_stops_nothing(system: SyncSy
     system.work()
 
     assert age_others.state == "done"
-    assert names(system) == {1: "Edited 1", 2: "Edited 2"}
+    assert hull_names(system) == {1: "Edited 1", 2: "Edited 2"}
 
 
 def test_many_changes_are_read_a_hundred_to_a_request(system: SyncSystem) -> None:
-    fill(system, persons=230, organizations=0)
-    age(system)
+    create_records(system, persons=230, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     for number in range(1, 231):
@@ -424,7 +424,7 @@ def test_many_changes_are_read_a_hundred_to_a_request(system: SyncSystem) -> Non
     system.work()
 
     assert requests(system)["list"] - before == 3
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 def test_organizations_are_carried_over_before_persons(system: SyncSystem) -> None:
@@ -465,7 +465,7 @@ def test_another_content_of_the_same_second_is_read_again(system: SyncSystem, to
     system.work()
 
     assert requests(system)["list"] == before + 1
-    assert names(system)[3] == "Edited"
+    assert hull_names(system)[3] == "Edited"
 
 
 def test_a_user_that_a_webhook_created_says_so(system: SyncSystem, told: list[Any]) -> None:
@@ -479,7 +479,7 @@ def test_a_user_that_a_webhook_created_says_so(system: SyncSystem, told: list[An
     system.work()
 
     marked = {number for number, user in system.users().items() if user.get("pipedrive/created_by_webhook") is True}
-    assert (marked, names(system)[ada]) == ({ada}, "Ada Lovelace")
+    assert (marked, hull_names(system)[ada]) == ({ada}, "Ada Lovelace")
     assert "pipedrive/created_by_webhook" not in system.accounts()[acme]
 
 

@@ -12,7 +12,7 @@ from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
-from tests.journeys.people import age
+from tests.journeys.pipedrive_records import age_records
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -34,7 +34,7 @@ def two_mails(system: SyncSystem) -> dict[str, str]:
     emails = [{"value": email, "primary": email == "ada@work.test"} for email in ids]
     system.company.create_person(name="Ada", emails=emails)
     for entity in Entity:
-        age(system, entity)
+        age_records(system, entity)
         system.fetch(entity)
     return ids
 
@@ -46,7 +46,7 @@ def in_hull(system: SyncSystem, **claims: str) -> str:
     with transaction() as session:
         hull = open_connector(session, system.connector_key).hull
     hull.post_batches([hull.writer().user_traits(claims, {"name": "x"})])
-    users = system._export("user")
+    users = system.hull_records("user")
     return next(str(each["id"]) for each in users if each.get("email") == claims["email"])
 
 
@@ -76,7 +76,7 @@ def test_a_record_that_hull_has_not_been_asked_about_is_not_free(system: SyncSys
     assert writes(system) == []
     assert open_failures() == [(other, "already_joined")]
     assert mapped(system) == {ada: 1}
-    assert {each["id"] for each in system._export("user")} == {ada, other}  # nobody was merged
+    assert {each["id"] for each in system.hull_records("user")} == {ada, other}  # nobody was merged
 
 
 def test_whose_record_it_is_goes_through_before_hull_was_asked_in_a_round(
@@ -98,11 +98,11 @@ def test_while_hull_shows_nothing_yet_it_waits(
         patch.setattr(system.module("sync.outgoing.resolve"), "find_hull_ids", lambda *_: {})
         notify(system, user(other, email="ada@home.test", nickname="Somebody else"))
         system.work()
-        system.later()
+        system.end_pauses()
         system.work()
     waiting = system.rows("SELECT attempts FROM changes")
     before = (writes(system), open_failures())
-    system.later()
+    system.end_pauses()
     system.work()
 
     assert (before, [row.attempts for row in waiting]) == (([], []), [2])
@@ -133,7 +133,7 @@ def test_two_of_one_batch_that_come_to_one_record_are_parted(
     emails = [{"value": f"{name}@two.test", "primary": name == "a"} for name in "ab"]
     made = system.company.create_person(name="Both", emails=emails)["id"]
     if is_known:
-        age(system)
+        age_records(system)
         system.fetch(Entity.PERSON)
         system.change_rows("UPDATE id_mappings SET resolve_at = NULL")
     said = {"pipedrive/id": made} if named == "pipedrive/id" else {}
@@ -146,7 +146,7 @@ def test_two_of_one_batch_that_come_to_one_record_are_parted(
     )
     for _ in range(4):
         system.work()
-        system.later()
+        system.end_pauses()
 
     to_it = [body["name"] for method, entity_id, body in writes(system) if entity_id == made]
     assert to_it == ["A"]
@@ -162,7 +162,7 @@ def test_two_accounts_by_different_keys_are_parted(system: SyncSystem) -> None:
     )
     system.company.create_organization(name="Acme", website="https://acme.test", custom_fields={code: "X-1"})
     for entity in Entity:
-        age(system, entity)
+        age_records(system, entity)
         system.fetch(entity)
     system.change_rows("UPDATE id_mappings SET resolve_at = NULL")
     first, second = "1" * 24, "2" * 24
@@ -174,7 +174,7 @@ def test_two_accounts_by_different_keys_are_parted(system: SyncSystem) -> None:
     )
     for _ in range(4):
         system.work()
-        system.later()
+        system.end_pauses()
 
     assert [body for _, _, body in writes(system)] == [{"name": "Acme I"}]
     assert open_failures() == [(second, "already_joined")]
@@ -253,7 +253,7 @@ def test_an_account_whose_organization_is_gone_travels_before_its_user(system: S
     notify(system, user("1" * 24, email="new@acme.test", nickname="New") | beside | {"account_segments": []})
     for _ in range(3):
         system.work()
-        system.later()
+        system.end_pauses()
 
     (acme,) = [entity_id for _, entity_id, body in writes(system) if body.get("name") == "Acme"]
     assert [body.get("org_id") for _, _, body in writes(system) if "emails" in body or "org_id" in body][-1] == acme

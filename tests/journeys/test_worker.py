@@ -17,7 +17,7 @@ from pipeline import telemetry
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from tests.deliveries import deliver, listen, notify
-from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
 from tests.system import SyncSystem, make_system
 
 PATIENCE_S = 30.0
@@ -85,14 +85,14 @@ def ended(system: SyncSystem, run_id: int) -> Callable[[], bool]:
 
 def test_a_fetch_moves_by_messages_alone(office: Office) -> None:
     system = office.system
-    fill(system, persons=3 * PAGE, organizations=10)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=10)
+    age_records(system)
 
     run_id = system.start(Entity.PERSON)
     office.wait_until(ended(system, run_id))
 
     assert system.run(run_id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
     assert office.failed == []
     attempts = system.rows("SELECT max(attempts) AS most FROM batches")
     assert attempts[0].most == 1
@@ -101,8 +101,8 @@ def test_a_fetch_moves_by_messages_alone(office: Office) -> None:
 def test_a_webhook_and_a_notification_travel_by_messages(office: Office) -> None:
     system = office.system
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    fill(system, persons=3, organizations=0)
-    age(system)
+    create_records(system, persons=3, organizations=0)
+    age_records(system)
     office.wait_until(ended(system, system.start(Entity.PERSON)))
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
     said = listen(system)
@@ -111,17 +111,17 @@ def test_a_webhook_and_a_notification_travel_by_messages(office: Office) -> None
     notify(system, {"user": {**system.users()[2], "nickname": "By notification"}, "segments": []})
 
     system.module("tasks.canvases").wake_control("dispatch")
-    office.wait_until(lambda: names(system) == {1: "By webhook", 2: "By notification", 3: "Person 3"})
+    office.wait_until(lambda: hull_names(system) == {1: "By webhook", 2: "By notification", 3: "Person 3"})
     office.wait_until(office.is_idle)
 
-    assert in_pipedrive(system)[2] == "By notification"
+    assert pipedrive_names(system)[2] == "By notification"
     assert office.failed == []
     assert system.rows("SELECT 1 FROM changes") == []
 
 
 def test_a_stage_that_fails_ends_its_chain_with_a_short_word(office: Office) -> None:
     system = office.system
-    fill(system, persons=1, organizations=0)
+    create_records(system, persons=1, organizations=0)
     system.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body={"error": "canary-words"}, count=None)
 
     run_id = system.start(Entity.PERSON)

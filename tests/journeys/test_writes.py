@@ -17,17 +17,17 @@ from tests.journeys.hull_messages import (
     BEN,
     account,
     as_segments,
-    code,
-    details,
+    event_details,
     failures,
-    know_everything,
-    mapped,
+    fetch_everything,
+    field_code,
     organization,
-    patiently,
+    outgoing_events,
     person,
-    say,
-    told,
+    pipedrive_id_of,
+    send_messages,
     user,
+    work_until_idle,
     writes,
 )
 from tests.prepared import prepared
@@ -47,7 +47,7 @@ def joined(system: SyncSystem) -> None:
     system.change_settings(
         outgoing_user_attributes=[NAME], outgoing_account_attributes=[{"hull": "label", "service": "name"}]
     )
-    know_everything(system)
+    fetch_everything(system)
 
 
 def ada(system: SyncSystem, **attributes: Any) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def acme(system: SyncSystem, **attributes: Any) -> dict[str, Any]:
 
 def map_users(system: SyncSystem, **fields: str) -> dict[str, str]:
     """Map each attribute to the custom Person field of this name; gives their codes by attribute."""
-    codes = {attribute: code(system, "person", name) for attribute, name in fields.items()}
+    codes = {attribute: field_code(system, "person", name) for attribute, name in fields.items()}
     rows = [{"hull": attribute, "service": service} for attribute, service in codes.items()]
     system.change_settings(outgoing_user_attributes=[NAME, *rows])
     return codes
@@ -73,12 +73,12 @@ def emails(system: SyncSystem) -> list[tuple[str, bool, str | None]]:
 
 def problems(system: SyncSystem) -> list[tuple[str, str | None]]:
     """(event, reason) of everything that was told beside successes."""
-    return [each for each in told(system) if each[1] is not None]
+    return [each for each in outgoing_events(system) if each[1] is not None]
 
 
 def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(system: SyncSystem) -> None:
-    say(system, ada(system, email="ada@new.test"))
-    say(system, ada(system, email="ADA@new.test "))
+    send_messages(system, ada(system, email="ada@new.test"))
+    send_messages(system, ada(system, email="ADA@new.test "))
 
     assert emails(system) == [
         ("ada@new.test", True, "work"),
@@ -89,18 +89,18 @@ def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(system: Syn
 
 
 def test_another_of_its_emails_becomes_primary_only_where_emails_are_mapped(system: SyncSystem) -> None:
-    say(system, ada(system, email="ada@home.test"))
+    send_messages(system, ada(system, email="ada@home.test"))
     unmapped = writes(system)
 
     system.change_settings(outgoing_user_attributes=[{"hull": "email", "service": "email"}])
-    say(system, ada(system, email="Ada@Home.test"))
+    send_messages(system, ada(system, email="Ada@Home.test"))
 
     assert unmapped == []
     assert emails(system) == [("ada@home.test", True, "home"), ("ada@work.test", False, "work")]
 
 
 def test_a_user_without_an_email_takes_none_away(system: SyncSystem) -> None:
-    say(system, ada(system, email=None, nickname="Ada King"))
+    send_messages(system, ada(system, email=None, nickname="Ada King"))
 
     assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
 
@@ -118,13 +118,13 @@ def test_a_user_without_an_email_takes_none_away(system: SyncSystem) -> None:
 def test_a_new_person_is_called_by_the_best_that_hull_has(
     system: SyncSystem, report: dict[str, str], name: str
 ) -> None:
-    say(system, user(ANN, **report))
+    send_messages(system, user(ANN, **report))
 
-    assert person(system, mapped(system, ANN))["name"] == name
+    assert person(system, pipedrive_id_of(system, ANN))["name"] == name
 
 
 def test_a_user_without_any_name_is_kept_for_a_person_and_its_neighbour_goes(system: SyncSystem) -> None:
-    say(system, user(ANN, phone="+1 555"), user(BEN, nickname="Ben"))
+    send_messages(system, user(ANN, phone="+1 555"), user(BEN, nickname="Ben"))
 
     assert [body["name"] for _, _, body in writes(system)] == ["Ben"]
     assert failures(system) == [(ANN, "name_missing")]
@@ -132,26 +132,26 @@ def test_a_user_without_any_name_is_kept_for_a_person_and_its_neighbour_goes(sys
 
 def test_no_name_is_emptied(system: SyncSystem) -> None:
     codes = map_users(system, job="Job title")
-    say(system, ada(system, nickname=None, job="Countess"))
-    say(system, ada(system, nickname="Ada King", job="Countess"))
-    say(system, ada(system, nickname="", job="Programmer"))
+    send_messages(system, ada(system, nickname=None, job="Countess"))
+    send_messages(system, ada(system, nickname="Ada King", job="Countess"))
+    send_messages(system, ada(system, nickname="", job="Programmer"))
 
     assert person(system, 1)["name"] == "Ada King"
     assert person(system, 1)["custom_fields"][codes["job"]] == "Programmer"
-    assert ("outgoing.user.error", "name_missing") in told(system)
+    assert ("outgoing.user.error", "name_missing") in outgoing_events(system)
 
 
 def test_an_organization_that_was_named_by_its_domain_keeps_the_name_that_people_give_it(system: SyncSystem) -> None:
     system.change_settings(outgoing_account_attributes=[])
     entered = {"account_segments": {"entered": as_segments(("vip",)), "left": []}}
-    say(system, account(ACME, domain="new.test", changes=entered))
-    made = mapped(system, ACME) or 0
+    send_messages(system, account(ACME, domain="new.test", changes=entered))
+    made = pipedrive_id_of(system, ACME) or 0
     before = organization(system, made)["name"]
     system.company.edit_organization(made, name="New Ltd")
     system.fetch(Entity.ORGANIZATION, changed_only=True)
 
-    say(system, account(ACME, domain="new.test", changes=entered))
-    say(system, account(ACME, domain="newer.test"), is_export=True)
+    send_messages(system, account(ACME, domain="new.test", changes=entered))
+    send_messages(system, account(ACME, domain="newer.test"), is_export=True)
 
     after = organization(system, made)
     assert (before, after["name"], after["website"]) == ("new.test", "New Ltd", "new.test")
@@ -182,15 +182,15 @@ def test_every_kind_of_field_takes_its_value_once_and_is_emptied_by_null(
     system: SyncSystem, field: str, said: Any, held: Any
 ) -> None:
     service = map_users(system, value=field)["value"]
-    say(system, ada(system, value=said))
+    send_messages(system, ada(system, value=said))
     first = _labelled(system, service)
-    say(system, ada(system, value=said))
+    send_messages(system, ada(system, value=said))
     again = len(writes(system))
-    say(system, ada(system, value=None))
+    send_messages(system, ada(system, value=None))
 
     assert (first, again) == (held, 1)
     assert person(system, 1)["custom_fields"][service] is None
-    assert told(system) == [
+    assert outgoing_events(system) == [
         ("outgoing.user.success", None),
         ("outgoing.user.skip", "no_change"),
         ("outgoing.user.success", None),
@@ -227,8 +227,8 @@ def test_a_value_of_several_parts_takes_them_from_the_attributes_beside_it(
     system: SyncSystem, field: str, said: dict[str, Any], held: Any
 ) -> None:
     service = map_users(system, value=field)["value"]
-    say(system, ada(system, **said))
-    say(system, ada(system, **said))
+    send_messages(system, ada(system, **said))
+    send_messages(system, ada(system, **said))
 
     assert person(system, 1)["custom_fields"][service] == held
     assert len(writes(system)) == 1
@@ -236,8 +236,8 @@ def test_a_value_of_several_parts_takes_them_from_the_attributes_beside_it(
 
 def test_an_amount_without_a_currency_takes_the_default_of_the_account(system: SyncSystem) -> None:
     service = map_users(system, value="Credit limit")["value"]
-    say(system, ada(system, value=500))
-    say(system, ada(system, value=600))
+    send_messages(system, ada(system, value=500))
+    send_messages(system, ada(system, value=600))
 
     assert person(system, 1)["custom_fields"][service] == {"value": 600, "currency": "EUR"}
     assert problems(system) == []
@@ -247,7 +247,7 @@ def test_an_amount_without_a_currency_takes_the_default_of_the_account(system: S
 def test_an_amount_waits_as_a_rejected_field_while_the_currency_cannot_be_read(system: SyncSystem) -> None:
     service = map_users(system, value="Credit limit")["value"]
     system.pipedrive.faults.add("/users/me", "status", status=500, count=None)
-    say(system, ada(system, nickname="Ada King", value=500))
+    send_messages(system, ada(system, nickname="Ada King", value=500))
 
     assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
     assert field_failures(system) == [("field", service, "currency_unknown")]
@@ -258,28 +258,28 @@ def test_a_value_whose_other_part_is_missing_stays_behind_alone(
     system: SyncSystem, field: str, said: dict[str, Any], _held: Any
 ) -> None:
     service = map_users(system, value=field)["value"]
-    say(system, ada(system, nickname="Ada King", value=said["value"]))
+    send_messages(system, ada(system, nickname="Ada King", value=said["value"]))
 
     assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
     assert problems(system) == [("outgoing.user.error", "part_missing")]
-    assert service in details(system, "part_missing")[0]
+    assert service in event_details(system, "part_missing")[0]
 
 
 def test_an_address_takes_its_text_and_its_mapped_parts(system: SyncSystem) -> None:
-    service = code(system, "person", "Delivery address")
+    service = field_code(system, "person", "Delivery address")
     row = {"hull": "home", "service": service, "parts": ["country", "locality"]}
     system.change_settings(outgoing_user_attributes=[row])
-    say(system, ada(system, home="12 St James's Square, London", home_country="UK", home_locality="London"))
+    send_messages(system, ada(system, home="12 St James's Square, London", home_country="UK", home_locality="London"))
 
     held = person(system, 1)["custom_fields"][service]
     assert (held["value"], held["country"], held["locality"]) == ("12 St James's Square, London", "UK", "London")
 
 
 def test_an_empty_attribute_empties_nothing_where_the_mapping_says_so(system: SyncSystem) -> None:
-    service = code(system, "person", "Job title")
+    service = field_code(system, "person", "Job title")
     system.change_settings(outgoing_user_attributes=[{"hull": "job", "service": service, "on_null": "ignore"}])
-    say(system, ada(system, job="Countess"))
-    say(system, ada(system, job=None))
+    send_messages(system, ada(system, job="Countess"))
+    send_messages(system, ada(system, job=None))
 
     assert person(system, 1)["custom_fields"][service] == "Countess"
 
@@ -288,7 +288,7 @@ def test_what_hull_never_spoke_of_is_not_emptied(system: SyncSystem) -> None:
     codes = map_users(system, job="Job title", remarks="Remarks")
     system.company.edit_person(1, custom_fields={codes["job"]: "Countess"})
     system.fetch(Entity.PERSON, changed_only=True)
-    say(system, ada(system, remarks="hello"))
+    send_messages(system, ada(system, remarks="hello"))
 
     held = person(system, 1)["custom_fields"]
     assert (held[codes["job"]], held[codes["remarks"]]) == ("Countess", "hello")
@@ -300,25 +300,25 @@ def test_a_first_null_erases_nothing_that_came_from_elsewhere(system: SyncSystem
     held = {codes["job"]: "Countess", codes["home"]: {"value": "St James's Square", "country": "UK"}}
     system.company.edit_person(1, custom_fields=held)
     system.fetch(Entity.PERSON, changed_only=True)
-    say(system, ada(system, job=None, home=None), is_export=is_export)
-    say(system, ada(system, job=None, home="", nickname="Ada King"), is_export=is_export)
+    send_messages(system, ada(system, job=None, home=None), is_export=is_export)
+    send_messages(system, ada(system, job=None, home="", nickname="Ada King"), is_export=is_export)
     kept = dict(person(system, 1)["custom_fields"])
-    say(system, ada(system, job="Programmer"))
-    say(system, ada(system, job=None))
+    send_messages(system, ada(system, job="Programmer"))
+    send_messages(system, ada(system, job=None))
 
     assert (kept[codes["job"]], kept[codes["home"]]["country"]) == ("Countess", "UK")
     assert person(system, 1)["custom_fields"][codes["job"]] is None
 
 
 def test_a_value_that_hull_was_told_and_that_is_cleared_there_is_cleared_in_pipedrive(system: SyncSystem) -> None:
-    service = code(system, "person", "Job title")
+    service = field_code(system, "person", "Job title")
     row = {"hull": "job", "service": service}
     system.change_settings(incoming_user_attributes=[row], outgoing_user_attributes=[row])
     system.company.edit_person(1, custom_fields={service: "Countess"})
     system.fetch(Entity.PERSON, changed_only=True)
-    say(system, ada(system, job=None, changes={"user": {"job": ["Baroness", None]}}))
+    send_messages(system, ada(system, job=None, changes={"user": {"job": ["Baroness", None]}}))
     older = person(system, 1)["custom_fields"][service]
-    say(system, ada(system, job=None, changes={"user": {"job": ["Countess", None]}}))
+    send_messages(system, ada(system, job=None, changes={"user": {"job": ["Countess", None]}}))
 
     assert (older, person(system, 1)["custom_fields"][service]) == ("Countess", None)
 
@@ -345,11 +345,11 @@ def test_a_value_that_does_not_fit_is_named_and_the_others_are_written(
     system: SyncSystem, field: str, said: Any, reason: str
 ) -> None:
     service = map_users(system, value=field)["value"]
-    say(system, ada(system, nickname="Ada King", value=said))
+    send_messages(system, ada(system, nickname="Ada King", value=said))
 
     assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
     assert problems(system) == [("outgoing.user.error", reason)]
-    (detail,) = details(system, reason)
+    (detail,) = event_details(system, reason)
     assert detail.startswith(f"{service}: ")
     assert "nowhere" not in detail
 
@@ -372,7 +372,7 @@ def field_failures(system: SyncSystem) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("is_new", [False, True])
 def test_a_field_that_pipedrive_refuses_stays_behind_and_the_rest_is_written(system: SyncSystem, is_new: bool) -> None:
-    job = code(system, "person", "Job title")
+    job = field_code(system, "person", "Job title")
     rows = [{"hull": "owner", "service": "owner_id"}, {"hull": "job", "service": job}]
     system.change_settings(outgoing_user_attributes=[NAME, *rows])
     hull_id = ANN if is_new else system.users()[1]["id"]
@@ -381,18 +381,18 @@ def test_a_field_that_pipedrive_refuses_stays_behind_and_the_rest_is_written(sys
         said = {"nickname": "Ada King", "job": "Countess", "owner": owner}
         return user(ANN, **said) if is_new else ada(system, **said)
 
-    say(system, report(987_654))
-    written = dict(person(system, mapped(system, hull_id)))
+    send_messages(system, report(987_654))
+    written = dict(person(system, pipedrive_id_of(system, hull_id)))
     found = field_failures(system)
-    say(system, report(USER))
+    send_messages(system, report(USER))
 
     assert (written["name"], written["custom_fields"][job]) == ("Ada King", "Countess")
     assert written["owner_id"] != 987_654
     assert found == [("field", "owner_id", "field_refused")]
-    assert details(system, "field_refused") == [
+    assert event_details(system, "field_refused") == [
         "owner_id: HTTP 400: Validation failed: owner_id: user … was not found; " + TAIL
     ]
-    assert person(system, mapped(system, hull_id))["owner_id"] == USER
+    assert person(system, pipedrive_id_of(system, hull_id))["owner_id"] == USER
     assert field_failures(system) == []
 
 
@@ -402,7 +402,7 @@ TAIL = "ERR_SCHEMA_VALIDATION_FAILED; Please check …"
 def test_every_field_that_is_refused_in_turn_stays_behind(system: SyncSystem) -> None:
     codes = map_users(system, job="Job title", remarks="Remarks", score="Lead score")
     refuse(system, f"custom_fields.{codes['job']}", f"custom_fields.{codes['score']}.value", "name")
-    say(system, ada(system, nickname="Ada King", job="Countess", remarks="hello", score=7))
+    send_messages(system, ada(system, nickname="Ada King", job="Countess", remarks="hello", score=7))
 
     held = person(system, 1)["custom_fields"]
     assert (held[codes["remarks"]], held.get(codes["job"]), held.get(codes["score"])) == ("hello", None, None)
@@ -412,15 +412,18 @@ def test_every_field_that_is_refused_in_turn_stays_behind(system: SyncSystem) ->
 
 def test_an_update_of_which_nothing_is_left_is_no_failed_record(system: SyncSystem) -> None:
     refuse(system, "name")
-    say(system, ada(system, nickname="Ada King"))
+    send_messages(system, ada(system, nickname="Ada King"))
 
     assert field_failures(system) == [("field", "name", "field_refused")]
-    assert told(system) == [("outgoing.user.skip", "field_refused"), ("outgoing.user.error", "field_refused")]
+    assert outgoing_events(system) == [
+        ("outgoing.user.skip", "field_refused"),
+        ("outgoing.user.error", "field_refused"),
+    ]
 
 
 def test_a_record_that_cannot_be_made_without_what_is_refused_is_kept(system: SyncSystem) -> None:
     refuse(system, "name", method="POST")
-    say(system, user(ANN, nickname="Ann"))
+    send_messages(system, user(ANN, nickname="Ann"))
 
     assert failures(system) == [(ANN, "refused_by_pipedrive")]
 
@@ -428,24 +431,24 @@ def test_a_record_that_cannot_be_made_without_what_is_refused_is_kept(system: Sy
 def test_a_value_that_still_does_not_fit_is_told_once(system: SyncSystem) -> None:
     map_users(system, value="Lead source")
     for plan in ("a", "b", "c"):
-        say(system, ada(system, value="from nowhere", plan=plan))
+        send_messages(system, ada(system, value="from nowhere", plan=plan))
 
-    assert told(system) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "option_unknown")]
+    assert outgoing_events(system) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "option_unknown")]
 
 
 def test_mappings_that_cannot_be_written_are_named_and_the_others_go(system: SyncSystem) -> None:
-    gone = code(system, "person", "Job title")
+    gone = field_code(system, "person", "Job title")
     rows = [{"hull": "job", "service": gone}, {"hull": "since", "service": "add_time"}]
     system.change_settings(outgoing_user_attributes=[NAME, *rows])
     system.company.remove_field("person", gone)
     let_definitions_grow_old(system)
-    say(
+    send_messages(
         system,
         ada(system, nickname="Ada King", job="Countess", since="2026-01-01"),
         user(BEN, nickname="Ben", job="Baron"),
     )
 
-    patiently(system)
+    work_until_idle(system)
 
     assert failures(system) == []
     assert sorted((method, body["name"]) for method, _, body in writes(system)) == [
@@ -456,8 +459,8 @@ def test_mappings_that_cannot_be_written_are_named_and_the_others_go(system: Syn
         ("outgoing.user.error", "field_missing"),
         ("outgoing.user.error", "not_writable"),
     ]
-    assert details(system, "not_writable")[0].startswith("add_time: ")
-    assert any(each.startswith(f"{gone}: ") for each in details(system, "field_missing"))
+    assert event_details(system, "not_writable")[0].startswith("add_time: ")
+    assert any(each.startswith(f"{gone}: ") for each in event_details(system, "field_missing"))
 
 
 def let_definitions_grow_old(system: SyncSystem) -> None:
@@ -470,26 +473,26 @@ def test_an_option_that_is_new_in_pipedrive_is_known_as_soon_as_it_is_needed(sys
     field = next(each for each in system.company.custom_fields("person") if each.code == service)
     system.company.add_options("person", field, ["Podcast"])
     let_definitions_grow_old(system)
-    say(system, ada(system, value="Podcast"))
+    send_messages(system, ada(system, value="Podcast"))
 
     assert _labelled(system, service) == "Podcast"
-    assert told(system) == [("outgoing.user.success", None)]
+    assert outgoing_events(system) == [("outgoing.user.success", None)]
 
 
 def test_a_mapping_that_cannot_be_written_is_no_reason_to_speak_again(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=[NAME, {"hull": "since", "service": "add_time"}])
     for plan in ("a", "b", "c"):
-        say(system, ada(system, plan=plan))
+        send_messages(system, ada(system, plan=plan))
 
-    assert told(system) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "not_writable")]
+    assert outgoing_events(system) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "not_writable")]
 
 
 def test_attributes_of_the_account_are_written_to_the_person(system: SyncSystem) -> None:
-    service = code(system, "person", "Job title")
+    service = field_code(system, "person", "Job title")
     system.change_settings(outgoing_user_attributes=[NAME, {"hull": "account.industry", "service": service}])
-    say(system, ada(system, account={"id": ACME, "industry": "Steel"}))
+    send_messages(system, ada(system, account={"id": ACME, "industry": "Steel"}))
     with_account = person(system, 1)["custom_fields"][service]
-    say(system, ada(system, nickname="Ada King", account=None))
+    send_messages(system, ada(system, nickname="Ada King", account=None))
 
     assert with_account == "Steel"
     assert person(system, 1)["custom_fields"][service] is None  # the User has left the Account
@@ -503,8 +506,8 @@ def test_a_report_of_a_merged_person_reaches_the_one_that_is_left(system: SyncSy
     system.company.merge("person", 1, other["id"])
     deliver(system, *heard)
     system.work()
-    say(system, message)
-    patiently(system)
+    send_messages(system, message)
+    work_until_idle(system)
 
     assert [(method, each) for method, each, _ in writes(system)] == [("PATCH", other["id"])]
     assert person(system, other["id"])["name"] == "Ada King"
@@ -513,12 +516,15 @@ def test_a_report_of_a_merged_person_reaches_the_one_that_is_left(system: SyncSy
 
 def test_what_pipedrive_makes_something_else_of_is_told_and_not_written_for_ever(system: SyncSystem) -> None:
     system.pipedrive.faults.add("/persons/1$", "rewrite", method="PATCH", find='"Ada King"', put='"Ada K."')
-    say(system, ada(system, nickname="Ada King"))
-    say(system, ada(system, nickname="Ada King", plan="gold"))
+    send_messages(system, ada(system, nickname="Ada King"))
+    send_messages(system, ada(system, nickname="Ada King", plan="gold"))
 
     assert len(writes(system)) == 1
-    assert told(system)[:2] == [("outgoing.user.success", None), ("outgoing.user.skip", "changed_by_pipedrive")]
-    assert details(system, "changed_by_pipedrive")[0].startswith("name: ")
+    assert outgoing_events(system)[:2] == [
+        ("outgoing.user.success", None),
+        ("outgoing.user.skip", "changed_by_pipedrive"),
+    ]
+    assert event_details(system, "changed_by_pipedrive")[0].startswith("name: ")
 
 
 def test_every_kind_of_field_of_an_organization_is_written_as_well(system: SyncSystem) -> None:
@@ -532,10 +538,10 @@ def test_every_kind_of_field_of_an_organization_is_written_as_well(system: SyncS
         "Main contact": 1,
         "Success manager": USER,
     }
-    rows = [{"hull": name, "service": code(system, "organization", name)} for name in said]
+    rows = [{"hull": name, "service": field_code(system, "organization", name)} for name in said]
     system.change_settings(outgoing_account_attributes=rows)
-    say(system, acme(system, **said))
-    say(system, acme(system, **said))
+    send_messages(system, acme(system, **said))
+    send_messages(system, acme(system, **said))
 
     held = organization(system, 1)["custom_fields"]
     assert all(held[row["service"]] not in (None, []) for row in rows)
@@ -552,7 +558,7 @@ def test_a_write_knows_what_changed_in_fields_that_do_not_come_to_hull(system: S
     system.fetch(Entity.PERSON, changed_only=True)
     told_to_hull = system.hull.received.count - seen
 
-    say(system, ada(system, email="ada@new.test", job="Countess"))
+    send_messages(system, ada(system, email="ada@new.test", job="Countess"))
 
     assert told_to_hull == 0
     assert [set(body) for _, _, body in writes(system)] == [{"emails"}]
@@ -574,7 +580,7 @@ def test_a_further_email_is_known_by_as_long_as_the_person_has_it(system: SyncSy
 
 
 def test_a_record_that_says_nothing_new_is_kept_without_an_event(system: SyncSystem) -> None:
-    service = code(system, "person", "Remarks")
+    service = field_code(system, "person", "Remarks")
     system.company.edit_person(1, custom_fields={service: "hello"})
     before = system.events()
     system.fetch(Entity.PERSON, changed_only=True)

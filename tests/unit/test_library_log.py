@@ -12,12 +12,12 @@ from celery.utils.log import get_multiprocessing_logger
 
 from pipeline import telemetry
 from pipeline.sync.stage import StageFailed
-from tests.logs import written
+from tests.logs import captured_log
 
 
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
-    with written() as found:
+    with captured_log() as found:
         yield found
 
 

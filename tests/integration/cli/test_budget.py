@@ -14,7 +14,7 @@ from pipeline import wiring
 from pipeline.cli import rendering_connectors
 from pipeline.domain.kinds import Entity
 from tests.command_line import Run
-from tests.journeys.people import age, fill
+from tests.journeys.pipedrive_records import age_records, create_records
 from tests.manual_clock import Clock
 from tests.system import SyncSystem
 
@@ -84,12 +84,12 @@ def _midnight(now: datetime) -> datetime:
 
 
 def test_a_fetch_under_way_is_shown_with_its_end(system: SyncSystem, run: Run) -> None:
-    fill(system, persons=500, organizations=0)
+    create_records(system, persons=500, organizations=0)
     run_id = system.start(Entity.PERSON)
     for _ in range(4):
-        due = system.due()
+        due = system.next_batch()
         assert due is not None
-        system.step(*due)
+        system.run_batch_stage(*due)
     [found] = run("budget", "acme", "--json").json["runs"]
 
     assert (found["run_id"], found["entity"]) == (run_id, "person")
@@ -98,8 +98,8 @@ def test_a_fetch_under_way_is_shown_with_its_end(system: SyncSystem, run: Run) -
 
 
 def test_a_fetch_that_has_just_begun_is_judged_by_the_records_that_are_known(system: SyncSystem, run: Run) -> None:
-    fill(system, persons=320, organizations=0)
-    age(system)
+    create_records(system, persons=320, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.start(Entity.PERSON)
     [found] = run("budget", "acme", "--json").json["runs"]
@@ -139,9 +139,9 @@ def test_a_first_fetch_says_that_nobody_knows_how_large_it_is(system: SyncSystem
 
 
 def test_a_fetch_says_what_it_will_take_and_takes_it(system: SyncSystem, run: Run, noon: Clock) -> None:
-    fill(system, persons=320, organizations=60)
-    age(system, Entity.PERSON)
-    age(system, Entity.ORGANIZATION)
+    create_records(system, persons=320, organizations=60)
+    age_records(system, Entity.PERSON)
+    age_records(system, Entity.ORGANIZATION)
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
         system.fetch(entity)
     noon.move(3_600)
@@ -155,8 +155,8 @@ def test_a_fetch_says_what_it_will_take_and_takes_it(system: SyncSystem, run: Ru
 
 
 def test_a_fetch_that_does_not_fit_today_warns_and_says_when_it_ends(system: SyncSystem, run: Run) -> None:
-    fill(system, persons=320, organizations=0)
-    age(system)
+    create_records(system, persons=320, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.change_settings(daily_tokens=200)
     said = run("fetch", "persons", "acme").out

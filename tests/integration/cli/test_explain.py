@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.command_line import Run
-from tests.journeys.hull_messages import ANN, BEN, say, user
+from tests.journeys.hull_messages import ANN, BEN, send_messages, user
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -22,8 +22,8 @@ def ada(system: SyncSystem) -> int:
     system.fetch(Entity.PERSON)
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
     known = {"pipedrive/id": ada}
-    say(system, user(str(system.users()[ada]["id"]), **known, **{"pipedrive/name": "Ada Lovelace"}))
-    say(system, user(ANN, segments=("other",), name="Ann"))
+    send_messages(system, user(str(system.users()[ada]["id"]), **known, **{"pipedrive/name": "Ada Lovelace"}))
+    send_messages(system, user(ANN, segments=("other",), name="Ann"))
     return ada
 
 

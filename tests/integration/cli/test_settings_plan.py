@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import Run
-from tests.journeys.hull_messages import know_everything
-from tests.journeys.people import fill
+from tests.journeys.hull_messages import fetch_everything
+from tests.journeys.pipedrive_records import create_records
 from tests.journeys.planning import FIRST_NAME, with_more
 from tests.prepared import prepared
 from tests.system import SyncSystem
@@ -19,8 +19,8 @@ from tests.system import SyncSystem
 @prepared
 def known(system: SyncSystem) -> SyncSystem:
     """Six Persons and two Organizations, known on both sides."""
-    fill(system, persons=6, organizations=2)
-    know_everything(system)
+    create_records(system, persons=6, organizations=2)
+    fetch_everything(system)
     return system
 
 
@@ -81,8 +81,8 @@ def test_a_plan_is_discarded_once(known: SyncSystem, run: Run, tmp_path: Path) -
 @prepared
 def hundred(system: SyncSystem) -> SyncSystem:
     """So many Persons that settings which touch all of them have to be confirmed."""
-    fill(system, persons=101, organizations=0)
-    know_everything(system)
+    create_records(system, persons=101, organizations=0)
+    fetch_everything(system)
     return system
 
 

@@ -12,8 +12,8 @@ from pipeline.errors import Rejected
 from tests.integration.console.conftest import Call, Visitor
 from tests.integration.console.test_failures import refused
 from tests.journeys.hull_messages import failures as failed
-from tests.journeys.hull_messages import know_everything, person
-from tests.journeys.people import fill
+from tests.journeys.hull_messages import fetch_everything, person
+from tests.journeys.pipedrive_records import create_records
 from tests.journeys.planning import FIRST_NAME, with_more
 from tests.journeys.test_replays import advance, broken, give_up, mended
 from tests.system import CONNECTOR_ID, HULL_SECRET, SyncSystem
@@ -156,8 +156,8 @@ def test_what_changes_the_pipeline_itself_is_for_admins(system: SyncSystem, scri
 
 
 def test_a_plan_is_made_looked_at_and_applied(system: SyncSystem, admin_script: Call) -> None:
-    fill(system, persons=3, organizations=1)
-    know_everything(system)
+    create_records(system, persons=3, organizations=1)
+    fetch_everything(system)
     document = with_more("incoming_user_attributes", FIRST_NAME)
 
     plan = admin_script("POST", f"{BASE}/plans", document=document)[1]

@@ -11,7 +11,7 @@ from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Call
-from tests.journeys.hull_messages import know_everything, say, user
+from tests.journeys.hull_messages import fetch_everything, send_messages, user
 from tests.journeys.test_replays import broken
 from tests.prepared import prepared
 from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
@@ -28,8 +28,8 @@ def ada(system: SyncSystem) -> SyncSystem:
     system.company.create_person(name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}])
     for entity in (Entity.PERSON, Entity.ORGANIZATION):
         system.fetch(entity)
-    know_everything(system)
-    say(system, user(str(system.users()[1]["id"]), **{"pipedrive/name": "Ada Lovelace", "pipedrive/id": 1}))
+    fetch_everything(system)
+    send_messages(system, user(str(system.users()[1]["id"]), **{"pipedrive/name": "Ada Lovelace", "pipedrive/id": 1}))
     return system
 
 

@@ -21,8 +21,8 @@ from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
 from tests.integration.console.conftest import Visitor
 from tests.journeys.hull_messages import failures as failed
-from tests.journeys.hull_messages import know_everything, person, say, user
-from tests.journeys.people import fill
+from tests.journeys.hull_messages import fetch_everything, person, send_messages, user
+from tests.journeys.pipedrive_records import create_records
 from tests.journeys.test_bad_records import raw
 from tests.journeys.test_replays import advance, broken, give_up, mended
 from tests.system import SyncSystem
@@ -72,13 +72,13 @@ def foreign(system: SyncSystem) -> int:
 def refused(system: SyncSystem, number: int = 1, name: str = "Ann King") -> int:
     """Pipedrive refuses what Hull says of this Person; returns the failure."""
     if not system.users():
-        fill(system, persons=3, organizations=0)
+        create_records(system, persons=3, organizations=0)
         system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-        know_everything(system)
+        fetch_everything(system)
     faults = system.pipedrive.faults
     faults.replace([{"path": "persons", "method": "PATCH", "kind": "status", "status": 400, "count": None}])
     report = {**system.users()[number], "hull_id": system.users()[number]["id"], "nickname": name}
-    say(system, user(**report))
+    send_messages(system, user(**report))
     faults.replace([])
     return int(system.rows("SELECT max(id) AS id FROM failures")[0].id)
 
@@ -309,7 +309,7 @@ def test_values_that_pipedrive_refused_are_previewed_to_fail_again(
 
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     system.company.create_person(name="Ada Lovelace")
-    know_everything(system)
+    fetch_everything(system)
     hull_id = next(iter(system.users().values()))["id"]
     body = json.dumps({"user": {"id": hull_id, "nickname": "Countess"}, "segments": []}).encode()
     with transaction() as session:
@@ -586,7 +586,7 @@ def test_a_record_that_can_be_read_by_now_would_be_created(system: SyncSystem) -
 
 
 def test_a_departed_record_is_superseded(system: SyncSystem) -> None:
-    fill(system, persons=2, organizations=0)
+    create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     failure_id = keep(
         system,

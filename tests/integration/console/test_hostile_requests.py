@@ -17,7 +17,7 @@ from pipeline.accounts import operators
 from pipeline.operations import cached_answers
 from tests import accounts
 from tests.integration.console.conftest import Visitor
-from tests.journeys.people import fill
+from tests.journeys.pipedrive_records import create_records
 from tests.journeys.test_replays import broken
 from tests.system import SyncSystem
 
@@ -122,7 +122,7 @@ def address(rule: Rule, **places: Any) -> str:
 @pytest.fixture
 def busy(system: SyncSystem, operator: Visitor, admin: Visitor) -> SyncSystem:
     """A connector with something in every list."""
-    fill(system, persons=3, organizations=1)
+    create_records(system, persons=3, organizations=1)
     broken(system, 10, 11)
     system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
     system.change_rows(

@@ -27,7 +27,7 @@ from pipeline.operations import cached_answers
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.exporting import CSV, NDJSON, exported
 from tests.integration.console.test_hostile_requests import address, is_flower_away, rules
-from tests.journeys.hull_messages import know_everything, say, user
+from tests.journeys.hull_messages import fetch_everything, send_messages, user
 from tests.journeys.test_replays import advance
 from tests.system import SyncSystem
 
@@ -109,11 +109,11 @@ def evil(system: SyncSystem, admin: Visitor) -> SyncSystem:
         outgoing_user_attributes=[{"hull": EVIL, "service": name}, {"hull": "choice", "service": choice}],
         synchronized_user_segments=[EVIL, "ALL"],
     )
-    know_everything(system)
+    fetch_everything(system)
     misname(system)
     system.hull.define_segment("user", EVIL, [])
-    say(system, user(**{EVIL: EVIL, "choice": EVIL, "name": EVIL, "email": "a@b.test", FORMULA: LINK}))
-    say(system, user(**{**system.users()[1], "hull_id": system.users()[1]["id"], EVIL: FORMULA + EVIL}))
+    send_messages(system, user(**{EVIL: EVIL, "choice": EVIL, "name": EVIL, "email": "a@b.test", FORMULA: LINK}))
+    send_messages(system, user(**{**system.users()[1], "hull_id": system.users()[1]["id"], EVIL: FORMULA + EVIL}))
     plant(system)
     answer = admin.post("/c/acme/failures/replay", count="1000", why=EVIL)
     assert answer.status_code == 303

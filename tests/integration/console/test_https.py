@@ -16,7 +16,7 @@ from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Call, Visitor
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 PUBLIC = "https://pipeline.example"
@@ -99,7 +99,7 @@ def test_the_page_that_was_wanted_is_kept(ana: str, browser: Browser) -> None:
 @pytest.mark.parametrize("path", ["/", "/login", "/alerts", "/setup?code=x"])
 def test_a_console_reached_by_internal_http_says_where_to_go(ana: str, browser: Browser, path: str) -> None:
     browser.at = INSIDE
-    with written("warning") as lines:
+    with captured_log("warning") as lines:
         page = browser.follow(browser.get(path))
 
     assert page.status_code == 403

@@ -214,8 +214,8 @@ def test_runs_are_listed_filtered_and_paged(system: SyncSystem, viewer: Visitor)
 def test_a_batch_is_shown_with_its_stages_and_its_task(system: SyncSystem, viewer: Visitor) -> None:
     system.company.create_person(name="Ada")
     system.start(Entity.PERSON)
-    batch_id, direction, stage = system.due() or (0, "", "")
-    system.step(batch_id, direction, stage)
+    batch_id, direction, stage = system.next_batch() or (0, "", "")
+    system.run_batch_stage(batch_id, direction, stage)
 
     page = viewer.text(f"/c/acme/batches/{batch_id}")
 
@@ -231,7 +231,7 @@ def test_what_belongs_to_another_connector_is_not_there(system: SyncSystem, oper
         session.add(other)
     system.company.create_person(name="Ada")
     run_id = system.start(Entity.PERSON)
-    batch_id = (system.due() or (0, "", ""))[0]
+    batch_id = (system.next_batch() or (0, "", ""))[0]
 
     assert operator.get(f"/c/other/runs/{run_id}").status_code == 404
     assert operator.post(f"/c/other/runs/{run_id}/cancel").status_code == 404

@@ -12,8 +12,8 @@ from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Visitor
-from tests.journeys.hull_messages import know_everything
-from tests.journeys.people import fill
+from tests.journeys.hull_messages import fetch_everything
+from tests.journeys.pipedrive_records import create_records
 from tests.journeys.planning import FIRST_NAME, with_more
 from tests.prepared import prepared
 from tests.system import SyncSystem, default_settings
@@ -23,16 +23,16 @@ from tests.system import SyncSystem, default_settings
 @prepared
 def known(system: SyncSystem) -> SyncSystem:
     """Six Persons and two Organizations, known on both sides."""
-    fill(system, persons=6, organizations=2)
-    know_everything(system)
+    create_records(system, persons=6, organizations=2)
+    fetch_everything(system)
     return system
 
 
 @pytest.fixture
 @prepared
 def hundred(system: SyncSystem) -> SyncSystem:
-    fill(system, persons=101, organizations=0)
-    know_everything(system)
+    create_records(system, persons=101, organizations=0)
+    fetch_everything(system)
     return system
 
 

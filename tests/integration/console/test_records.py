@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Visitor
-from tests.journeys.hull_messages import ANN, say, user
+from tests.journeys.hull_messages import ANN, send_messages, user
 from tests.prepared import prepared
 from tests.system import CONNECTOR_ID, SyncSystem
 
@@ -37,7 +37,7 @@ def hull_id(system: SyncSystem, pipedrive_id: int) -> str:
 
 def rename(system: SyncSystem, pipedrive_id: int, name: str) -> None:
     """Hull gives the User another name, and it is written to Pipedrive."""
-    say(system, user(hull_id(system, pipedrive_id), **{"pipedrive/name": name, "pipedrive/id": pipedrive_id}))
+    send_messages(system, user(hull_id(system, pipedrive_id), **{"pipedrive/name": name, "pipedrive/id": pipedrive_id}))
 
 
 def test_a_record_shows_both_sides_and_that_they_agree(
@@ -128,7 +128,7 @@ def test_what_cannot_be_found_says_what_can(system: SyncSystem, viewer: Visitor)
 
 def test_a_user_that_was_never_joined_has_a_page(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
     system.change_settings(synchronized_user_segments=["other"])
-    say(system, user(ANN, name="Ann"))
+    send_messages(system, user(ANN, name="Ann"))
 
     page = viewer.text(f"{RECORDS}/person/hull/{ANN}")
     assert "This User is joined to no Person of Pipedrive." in page

@@ -7,7 +7,7 @@ import pytest
 from db.run import Run
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Call, Visitor
-from tests.journeys.people import age, raw
+from tests.journeys.pipedrive_records import age_records, raw_person
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -19,8 +19,8 @@ BASE = "/api/v1/connectors/acme"
 def run(system: SyncSystem) -> Run:
     """Two Persons went, each without its label."""
     for number in (7, 8):
-        system.company.put_raw("person", raw(id=number, emails=[], label_ids=[987_654]))
-    age(system)
+        system.company.put_raw("person", raw_person(id=number, emails=[], label_ids=[987_654]))
+    age_records(system)
     return system.fetch(Entity.PERSON)
 
 

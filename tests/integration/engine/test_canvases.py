@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from db.batch import Wakeup
 from pipeline.domain.reasons import REASONS
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import make_system
 
 INCOMING = [("incoming.extract", 7), ("incoming.transform", 7), ("incoming.load", 7)]
@@ -129,7 +129,7 @@ def test_a_broker_that_is_away_loses_nothing(canvases: Any, monkeypatch: pytest.
         return Away()
 
     monkeypatch.setattr(canvases, "chain", away)
-    with written() as lines:
+    with captured_log() as lines:
         canvases.wake([Wakeup(batch_id=1, direction="incoming", queue="bulk", stage="extract")])
 
     assert [(line["event"], line["batches"]) for line in lines] == [("broker.unreachable", 1)]

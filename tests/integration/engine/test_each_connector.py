@@ -14,7 +14,7 @@ from structlog.contextvars import clear_contextvars, get_contextvars
 from db.session import transaction
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from tests.integration.engine.test_schedule import come_due, plan
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import CONNECTOR_ID, SyncSystem
 
 ENGINE = [Path(__file__).parents[3] / "pipeline" / each for each in ("tasks", "sync", "jobs")]
@@ -87,7 +87,7 @@ def test_an_error_of_one_connector_keeps_no_other_from_its_turn(
         )
     run, turns = failing_first(monkeypatch, system, task, PipelineError("internal_error", "broken"))
 
-    with written("error", with_bound=True) as log, pytest.raises(system.module("sync.stage").StageFailed):
+    with captured_log("error", with_bound=True) as log, pytest.raises(system.module("sync.stage").StageFailed):
         run()
 
     assert turns == [(system.connector_key, CONNECTOR_ID), (other, "other")]
@@ -102,7 +102,7 @@ def test_passing_trouble_is_left_to_the_next_tick(
 ) -> None:
     run, turns = failing_first(monkeypatch, system, "fill_shells", Retryable("remote_unavailable", "503"))
 
-    with written("warning", with_bound=True) as log:
+    with captured_log("warning", with_bound=True) as log:
         run()
 
     assert [key for key, _ in turns] == [system.connector_key, other]
@@ -116,7 +116,7 @@ def test_the_line_about_a_pause_names_the_connector(
 ) -> None:
     run, _ = failing_first(monkeypatch, system, "fill_shells", ConfigurationError("unauthorized", "401"))
 
-    with written("error", with_bound=True) as log, pytest.raises(system.module("sync.stage").StageFailed):
+    with captured_log("error", with_bound=True) as log, pytest.raises(system.module("sync.stage").StageFailed):
         run()
 
     [line] = [line for line in log if line["event"] == "incoming.job.error"]
@@ -158,7 +158,7 @@ def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_
         return good(session, connector)
 
     monkeypatch.setattr(alerts, "facts_of", broken_for_the_first)
-    with written("error", with_bound=True) as log:
+    with captured_log("error", with_bound=True) as log:
         alerts.judge_all()
 
     states = system.rows("SELECT connector_key, state FROM alerts WHERE rule = 'auth_lost' ORDER BY 1")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.deliveries import deliver, listen
-from tests.journeys.people import fill, in_pipedrive, names
+from tests.journeys.pipedrive_records import create_records, hull_names, pipedrive_names
 from tests.system import SyncSystem
 
 
@@ -15,7 +15,7 @@ from tests.system import SyncSystem
 def edited(system: SyncSystem) -> list[bytes]:
     """Webhooks about six Persons that nobody knows yet."""
     said = listen(system)
-    fill(system, persons=6, organizations=0)
+    create_records(system, persons=6, organizations=0)
     return [json.dumps(body).encode() for body in said]
 
 
@@ -39,9 +39,9 @@ def test_changes_gather_behind_a_batch_that_nobody_has_begun(system: SyncSystem,
 def test_once_it_is_begun_the_next_may_go(system: SyncSystem, edited: list[bytes]) -> None:
     deliver(system, edited[0])
     system.module("sync.changes.dispatch").dispatch_changes()
-    due = system.due()
+    due = system.next_batch()
     assert due is not None
-    system.step(*due)
+    system.run_batch_stage(*due)
     for body in edited[1:]:
         deliver(system, body)
         system.module("sync.changes.dispatch").dispatch_changes()
@@ -55,14 +55,14 @@ def test_a_batch_that_ends_takes_along_what_gathered_behind_it(system: SyncSyste
         deliver(system, body)
         system.module("sync.changes.dispatch").dispatch_changes()
     for _ in range(3):
-        due = system.due()
+        due = system.next_batch()
         assert due is not None
-        system.step(*due)
+        system.run_batch_stage(*due)
 
     assert live_batches(system) == [("load", "done"), ("extract", "ready")]
     assert waiting(system) == 0
     system.work()
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from db import job_item as job_items
 from db.connector import remove_rows_of
 from db.session import transaction
 from pipeline.errors import LostLease
-from tests.logs import written
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 JOBS = "SELECT state, reason, attempts, secret IS NULL AS is_empty FROM jobs ORDER BY id"
@@ -88,7 +88,7 @@ def test_without_a_broker_it_stays_due(system: SyncSystem, monkeypatch: pytest.M
 
     monkeypatch.setattr(system.module("tasks.app").app, "send_task", away)
     enqueue(system)
-    with written() as lines:
+    with captured_log() as lines:
         system.module("sync.job_queue").dispatch()
 
     assert [line["event"] for line in lines] == ["broker.unreachable"]

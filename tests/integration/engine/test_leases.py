@@ -18,8 +18,8 @@ from pipeline.domain.kinds import Entity
 from pipeline.errors import LostLease
 from tests.deliveries import deliver, listen, notify
 from tests.integration.engine.tables import differences, everything
-from tests.journeys.people import age, fill
-from tests.logs import written
+from tests.journeys.pipedrive_records import age_records, create_records
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 Due = tuple[int, str, str]
@@ -34,7 +34,7 @@ def claim(batch_id: int, stage: str, lease_s: float = 30.0) -> batches.ClaimedBa
 def batch(system: SyncSystem) -> int:
     """A batch that is ready for extract."""
     system.start(Entity.PERSON)
-    due = system.due()
+    due = system.next_batch()
     assert due is not None
     return due[0]
 
@@ -68,7 +68,7 @@ def test_a_batch_that_is_not_ready_is_not_there(system: SyncSystem, batch: int, 
 
 def test_a_lease_that_ran_out_is_taken_over_with_another_token(system: SyncSystem, batch: int) -> None:
     first = claim(batch, "extract")
-    system.lose_workers()
+    system.expire_leases()
     second = claim(batch, "extract")
 
     assert first is not None
@@ -82,7 +82,7 @@ def test_a_lease_that_ran_out_is_taken_over_with_another_token(system: SyncSyste
 
 def test_who_lost_the_lease_cannot_extend_it(system: SyncSystem, batch: int) -> None:
     first = claim(batch, "extract")
-    system.lose_workers()
+    system.expire_leases()
     second = claim(batch, "extract", lease_s=100)
     assert first is not None
     assert second is not None
@@ -117,7 +117,7 @@ def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
     monkeypatch.setattr(lease, "Event", lambda: beats)
     claimed = claim(batch, "extract", lease_s=30.0)
     assert claimed is not None
-    system.lose_workers()
+    system.expire_leases()
 
     with lease.lease_kept(
         lambda session, lease_s: batches.extend_lease(session, claimed, lease_s), began=time.monotonic()
@@ -135,14 +135,14 @@ def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
 
 
 def a_page(system: SyncSystem) -> None:
-    fill(system, persons=60, organizations=5)
-    age(system)
+    create_records(system, persons=60, organizations=5)
+    age_records(system)
     system.start(Entity.PERSON)
 
 
 def a_live_batch(system: SyncSystem) -> None:
-    fill(system, persons=5, organizations=0)
-    age(system)
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     said = listen(system)
     for number in (1, 2):
@@ -153,8 +153,8 @@ def a_live_batch(system: SyncSystem) -> None:
 
 def an_outgoing_batch(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
-    fill(system, persons=3, organizations=0)
-    age(system)
+    create_records(system, persons=3, organizations=0)
+    age_records(system)
     system.fetch(Entity.PERSON)
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
     users = system.users()
@@ -169,10 +169,10 @@ KINDS = [
 
 def bring_to(system: SyncSystem, stage: str) -> Due:
     """Work until a batch stands before this stage."""
-    while (due := system.due()) is not None:
+    while (due := system.next_batch()) is not None:
         if due[2] == stage:
             return due
-        system.step(*due)
+        system.run_batch_stage(*due)
     raise AssertionError(f"nothing comes to {stage}")
 
 
@@ -180,10 +180,10 @@ def bring_to(system: SyncSystem, stage: str) -> Due:
 def test_a_stage_run_twice_changes_nothing(system: SyncSystem, kind: Callable[[SyncSystem], None], stage: str) -> None:
     kind(system)
     due = bring_to(system, stage)
-    system.step(*due)
+    system.run_batch_stage(*due)
     before, said = everything(), system.hull.received.count
 
-    system.step(*due)
+    system.run_batch_stage(*due)
 
     assert differences(before, everything()) == {}
     assert system.hull.received.count == said
@@ -198,7 +198,7 @@ def test_a_stage_whose_batch_is_elsewhere_does_nothing(
     before = everything()
 
     for other in {"extract", "transform", "load"} - {stage}:
-        system.step(due[0], due[1], other)
+        system.run_batch_stage(due[0], due[1], other)
 
     assert differences(before, everything()) == {}
 
@@ -217,14 +217,14 @@ def test_a_zombie_writes_nothing_at_any_stage(
     def hold(session: Any, batch: batches.ClaimedBatch) -> None:
         frozen.append(batch)
         if len(frozen) == 1 + holds_before_the_last:
-            system.lose_workers()
-            system.step(*due)
+            system.expire_leases()
+            system.run_batch_stage(*due)
             left.append(everything())
         real(session, batch)
 
     monkeypatch.setattr(batches, "hold", hold)
-    with written() as lines:
-        system.step(*due)
+    with captured_log() as lines:
+        system.run_batch_stage(*due)
 
     assert differences(left[0], everything()) == {}
     assert [line["stage"] for line in lines if line["event"] == "batch.lease_lost"] == [stage]
@@ -237,13 +237,13 @@ def test_a_zombie_that_fails_leaves_the_new_owner_alone(system: SyncSystem, monk
     incoming = system.module("tasks.incoming")
 
     def break_down(*_args: Any) -> Any:
-        system.lose_workers()
+        system.expire_leases()
         assert claim(due[0], "transform") is not None
         raise ValueError("canary value")
 
     monkeypatch.setattr(incoming, "transform_batch", break_down)
-    with written() as lines:
-        system.step(*due)
+    with captured_log() as lines:
+        system.run_batch_stage(*due)
 
     (row,) = system.rows("SELECT state, attempts FROM batches WHERE id = :id", id=due[0])
     assert (row.state, row.attempts) == ("running", 2)
@@ -264,12 +264,12 @@ def test_an_error_that_cannot_be_settled_is_left_to_the_lease(
     def away(*_args: Any, **_options: Any) -> Any:
         raise OperationalError("SELECT 1", {}, Exception("gone away"))
 
-    with monkeypatch.context() as patch, written() as lines:
+    with monkeypatch.context() as patch, captured_log() as lines:
         patch.setattr(system.module("tasks.incoming"), "transform_batch", break_down)
         patch.setattr(system.module("sync.stage").failures, "keep_failures", away)
-        system.step(*due)
+        system.run_batch_stage(*due)
     (row,) = system.rows("SELECT state FROM batches WHERE id = :id", id=due[0])
-    system.lose_workers()
+    system.expire_leases()
     system.work()
 
     assert row.state == "running"
@@ -329,7 +329,7 @@ def test_a_worker_whose_batch_went_to_another_writes_nothing_more(
 ) -> None:
     claimed = claim(batch, "extract")
     assert claimed is not None
-    system.lose_workers()
+    system.expire_leases()
     assert claim(batch, "extract") is not None
 
     _, lease = keep_for(

@@ -14,8 +14,8 @@ from db.session import transaction
 from pipeline import settings as settings_room
 from pipeline.domain.kinds import Entity
 from tests.integration.engine.tables import differences, everything
-from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
-from tests.logs import written
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 
@@ -32,22 +32,22 @@ def moving(system: SyncSystem) -> int:
 
 
 def test_no_more_batches_move_than_may(system: SyncSystem, in_flight: int) -> None:
-    fill(system, persons=6 * PAGE, organizations=0)
+    create_records(system, persons=6 * PAGE, organizations=0)
     run_id = system.start(Entity.PERSON)
     most = moving(system)
-    while (due := system.due()) is not None:
-        system.step(*due)
+    while (due := system.next_batch()) is not None:
+        system.run_batch_stage(*due)
         most = max(most, moving(system))
 
     assert most == in_flight
     assert system.run(run_id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 def test_a_batch_that_waits_for_a_retry_takes_up_its_place(system: SyncSystem) -> None:
     before = settings_room.settings()
     settings_room.use(before.replace(batches_in_flight=1))
-    fill(system, persons=3 * PAGE, organizations=0)
+    create_records(system, persons=3 * PAGE, organizations=0)
     system.start(Entity.PERSON)
     system.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
 
@@ -61,8 +61,8 @@ def test_a_batch_that_waits_for_a_retry_takes_up_its_place(system: SyncSystem) -
 def test_a_batch_that_failed_gives_its_place_away(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     before = settings_room.settings()
     settings_room.use(before.replace(batches_in_flight=1))
-    fill(system, persons=3 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=3 * PAGE, organizations=0)
+    age_records(system)
     run_id = system.start(Entity.PERSON)
     incoming = system.module("tasks.incoming")
     real, broken = incoming.transform_batch, []
@@ -118,7 +118,7 @@ def test_two_who_begin_in_the_same_moment_are_told_apart(system: SyncSystem, mon
 
 
 def test_an_incremental_run_goes_on_beside_a_full_one(system: SyncSystem) -> None:
-    fill(system, persons=5, organizations=0)
+    create_records(system, persons=5, organizations=0)
     full = system.start(Entity.PERSON)
     started_at = system.run(full).started_at
 
@@ -130,14 +130,14 @@ def test_an_incremental_run_goes_on_beside_a_full_one(system: SyncSystem) -> Non
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 3, 5])
 def test_a_cancelled_run_stops_where_it_stands(system: SyncSystem, stages: int) -> None:
-    fill(system, persons=4 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=4 * PAGE, organizations=0)
+    age_records(system)
     run_id = system.start(Entity.PERSON)
     for _ in range(stages):
-        system.step(*system.due())  # type: ignore[misc]
+        system.run_batch_stage(*system.next_batch())  # type: ignore[misc]
     arrived = len(system.users())
 
-    with written() as lines:
+    with captured_log() as lines:
         cancelled = system.cancel_run(run_id)
     system.work()
 
@@ -154,11 +154,11 @@ def test_a_cancelled_run_stops_where_it_stands(system: SyncSystem, stages: int) 
 def test_a_stage_at_work_stops_when_its_run_is_cancelled(
     system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(system, persons=PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=PAGE, organizations=0)
+    age_records(system)
     run_id = system.start(Entity.PERSON)
-    while (due := system.due()) is not None and due[2] != stage:
-        system.step(*due)
+    while (due := system.next_batch()) is not None and due[2] != stage:
+        system.run_batch_stage(*due)
     assert due is not None
     incoming = system.module("tasks.incoming")
     real, left = getattr(incoming, f"{stage}_batch"), []
@@ -169,8 +169,8 @@ def test_a_stage_at_work_stops_when_its_run_is_cancelled(
         real(batch)
 
     monkeypatch.setattr(incoming, f"{stage}_batch", cancel_meanwhile)
-    with written() as lines:
-        system.step(*due)
+    with captured_log() as lines:
+        system.run_batch_stage(*due)
 
     assert set(differences(left[0], everything())) <= {
         "field_definitions",
@@ -180,17 +180,17 @@ def test_a_stage_at_work_stops_when_its_run_is_cancelled(
 
 
 def test_a_new_run_may_follow_a_cancelled_one(system: SyncSystem) -> None:
-    fill(system, persons=2 * PAGE, organizations=0)
+    create_records(system, persons=2 * PAGE, organizations=0)
     system.cancel_run(system.start(Entity.PERSON))
 
     run = system.fetch(Entity.PERSON)
 
     assert run.state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)
 
 
 def test_a_stopped_run_is_not_reopened_while_another_is_under_way(system: SyncSystem) -> None:
-    fill(system, persons=3 * PAGE, organizations=0)
+    create_records(system, persons=3 * PAGE, organizations=0)
     fault = system.pipedrive.faults.add("/api/v2/persons$", "status", status=400, skip=1, count=None)
     system.fetch(Entity.PERSON)
     fault.count = 0
@@ -206,9 +206,9 @@ def test_a_stopped_run_is_not_reopened_while_another_is_under_way(system: SyncSy
 
 
 def test_a_run_says_how_it_ended_with_what_it_did(system: SyncSystem) -> None:
-    fill(system, persons=3, organizations=0)
+    create_records(system, persons=3, organizations=0)
 
-    with written() as lines:
+    with captured_log() as lines:
         run = system.fetch(Entity.PERSON)
 
     named = [line for line in lines if line["event"].startswith("incoming.job.")]
@@ -221,8 +221,8 @@ def test_a_run_says_how_it_ended_with_what_it_did(system: SyncSystem) -> None:
 
 
 def test_a_stopped_run_stands_still_with_both_its_walks(system: SyncSystem) -> None:
-    fill(system, persons=6 * PAGE, organizations=0)
-    age(system)
+    create_records(system, persons=6 * PAGE, organizations=0)
+    age_records(system)
     fault = system.pipedrive.faults.add("/api/v2/persons$", "status", status=400)
     run = system.fetch(Entity.PERSON)
     read = run.read
@@ -236,4 +236,4 @@ def test_a_stopped_run_stands_still_with_both_its_walks(system: SyncSystem) -> N
     assert fault.done == 1
     assert (run.state, read) == ("stopped", PAGE)  # the page of the other walk that was on its way
     assert system.run(run.id).state == "done"
-    assert names(system) == in_pipedrive(system)
+    assert hull_names(system) == pipedrive_names(system)

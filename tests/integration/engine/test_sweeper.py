@@ -11,8 +11,8 @@ from db import batch_queue
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
-from tests.journeys.people import age, fill
-from tests.logs import written
+from tests.journeys.pipedrive_records import age_records, create_records
+from tests.logs import captured_log
 from tests.system import SyncSystem
 
 
@@ -23,16 +23,16 @@ def swept() -> list[tuple[int, str]]:
 
 @pytest.fixture
 def started(system: SyncSystem) -> SyncSystem:
-    fill(system, persons=120, organizations=0)
-    age(system)
+    create_records(system, persons=120, organizations=0)
+    age_records(system)
     system.start(Entity.PERSON)
     return system
 
 
 def test_in_peace_time_it_finds_nothing(started: SyncSystem) -> None:
     found = [swept()]
-    while (due := started.due()) is not None:
-        started.step(*due)
+    while (due := started.next_batch()) is not None:
+        started.run_batch_stage(*due)
         found.append(swept())
 
     assert [each for each in found if each] == []
@@ -54,9 +54,9 @@ def test_a_batch_that_was_just_handed_over_is_left_to_its_message(started: SyncS
 
 def test_a_pause_that_is_over_is_no_loss(started: SyncSystem) -> None:
     started.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
-    started.step(*started.due())  # type: ignore[misc]
+    started.run_batch_stage(*started.next_batch())  # type: ignore[misc]
     before = swept()
-    started.later()
+    started.end_pauses()
 
     assert before == []
     assert swept() == [(1, "waited")]
@@ -64,14 +64,14 @@ def test_a_pause_that_is_over_is_no_loss(started: SyncSystem) -> None:
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
 def test_a_worker_that_is_gone_is_noticed_when_its_lease_runs_out(started: SyncSystem, stage: str) -> None:
-    while (due := started.due()) is not None and due[2] != stage:
-        started.step(*due)
+    while (due := started.next_batch()) is not None and due[2] != stage:
+        started.run_batch_stage(*due)
     assert due is not None
     with transaction() as session:
         batches.claim(session, due[0], stage, lease_s=30, task_id=None)
 
     early = [each for each in swept() if each[0] == due[0]]
-    started.lose_workers()
+    started.expire_leases()
     late = [each for each in swept() if each[0] == due[0]]
 
     assert early == []
@@ -82,7 +82,7 @@ def test_a_rescue_that_got_lost_too_is_repeated(started: SyncSystem) -> None:
     """The worker died, the sweeper told the broker, and then the broker died: the batch must not be forgotten."""
     with transaction() as session:
         batches.claim(session, 1, "extract", lease_s=30, task_id=None)
-    started.lose_workers()
+    started.expire_leases()
 
     first, at_once = swept(), swept()
     later = "lease_until = now() - interval '22 s', enqueued_at = now() - interval '21 s'"
@@ -115,7 +115,7 @@ def test_it_tells_the_broker_and_says_how_many_were_lost(started: SyncSystem, mo
     monkeypatch.setattr(started.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
     started.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min'")
 
-    with written() as lines:
+    with captured_log() as lines:
         started.module("tasks.control").sweep()
 
     assert sorted((wakeup.batch_id, wakeup.queue, wakeup.stage) for wakeup in woken) == [
@@ -133,8 +133,8 @@ def test_it_brings_forgotten_deliveries_on_their_way(system: SyncSystem) -> None
     deliver(system, *said)
 
     system.module("tasks.control").sweep()
-    while (due := system.due()) is not None:
-        system.step(*due)
+    while (due := system.next_batch()) is not None:
+        system.run_batch_stage(*due)
 
     assert system.users()[1]["pipedrive/name"] == "Ada"
 

@@ -21,7 +21,7 @@ from pipeline.vault import Vault
 from pipeline.web import credentials_check
 from pipeline.web.request_body import ENDS_BYTES
 from tests.integration.web.conftest import ACME, GLOBEX, SECRETS, RunningWeb, add_connector, basic, webhook
-from tests.logs import written
+from tests.logs import captured_log
 from tests.read_only import demoted_database
 
 PATH = f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}"
@@ -329,7 +329,7 @@ def test_a_webhook_comes_again_while_the_database_takes_no_writes(
     running: RunningWeb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "_reported_at", float("-inf"))
-    with written() as lines, demoted_database():
+    with captured_log() as lines, demoted_database():
         refused = [post(running, webhook()) for _ in range(2)]
     taken = post(running, webhook())
 

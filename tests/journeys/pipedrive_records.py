@@ -14,7 +14,7 @@ PAGE = 50
 LONG_AGO = "2026-01-01T00:00:00Z"
 
 
-def fill(system: SyncSystem, persons: int = 120, organizations: int = 40) -> None:
+def create_records(system: SyncSystem, persons: int = 120, organizations: int = 40) -> None:
     """Numbered Persons with an e-mail each; four of five belong to an Organization."""
     for number in range(1, organizations + 1):
         system.company.create_organization(name=f"Org {number}", website=f"https://www.org{number}.test.example.com")
@@ -26,7 +26,7 @@ def fill(system: SyncSystem, persons: int = 120, organizations: int = 40) -> Non
         )
 
 
-def age(system: SyncSystem, entity: Entity = Entity.PERSON) -> None:
+def age_records(system: SyncSystem, entity: Entity = Entity.PERSON) -> None:
     """Make all records an hour older, so that no catch-up walk sees them, and an edit has a time of its own."""
     for body in list(system.company.export(entity.value)):
         record = json.loads(body)
@@ -34,21 +34,21 @@ def age(system: SyncSystem, entity: Entity = Entity.PERSON) -> None:
         system.company.load(entity.value, record)
 
 
-def names(system: SyncSystem) -> dict[int, Any]:
+def hull_names(system: SyncSystem) -> dict[int, Any]:
     """Pipedrive id → name, as Hull shows it."""
     return {pipedrive_id: user["pipedrive/name"] for pipedrive_id, user in system.users().items()}
 
 
-def in_pipedrive(system: SyncSystem, entity: Entity = Entity.PERSON) -> dict[int, Any]:
+def pipedrive_names(system: SyncSystem, entity: Entity = Entity.PERSON) -> dict[int, Any]:
     """Pipedrive id → name, as Pipedrive has it."""
     records = map(json.loads, system.company.export(entity.value))
     return {record["id"]: record["name"] for record in records}
 
 
-LEFT_OUT = object()
+OMITTED = object()
 
 
-def raw(**members: Any) -> dict[str, Any]:
+def raw_person(**members: Any) -> dict[str, Any]:
     """A Person as API v2 gives it, with these members instead."""
     whole = {
         "id": 10,
@@ -68,4 +68,4 @@ def raw(**members: Any) -> dict[str, Any]:
         "custom_fields": {},
     }
     changed = whole | members
-    return {name: value for name, value in changed.items() if value is not LEFT_OUT}
+    return {name: value for name, value in changed.items() if value is not OMITTED}
