@@ -27,7 +27,7 @@ TOLD_WHY = "reason IS NOT NULL"
 
 ABOUT_WEBHOOKS = (
     "reason IN ('gap_repaired', 'webhook_missing', 'webhook_paused', 'webhook_failing', 'webhook_moved', 'webhook_silent', "
-    "'webhook_healed')"
+    "'webhook_recreated')"
 )
 """What webhooks were found to be, and the gaps they left: a handful of rows among millions."""
 

@@ -19,7 +19,7 @@ from typing import Final
 NOTHING_SENT: Final = frozenset(
     {
         "remote_unreachable",
-        "remote_waits",
+        "remote_outage",
         "slots_taken",
         "rate_limited",
         "daily_budget_spent",

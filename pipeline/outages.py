@@ -1,6 +1,6 @@
 """Outages of remote systems: one call at a time probes the system, all other work waits.
 
-    Gate.enter    before a call: during an outage, lets one probe through and raises Retryable("remote_waits") for the rest;
+    Gate.enter    before a call: during an outage, lets one probe through and raises Retryable("remote_outage") for the rest;
                   a live batch takes a slot of the system, or raises Retryable("slots_taken")
     Gate.ended    after it: a failure starts or prolongs the outage, an answer ends it and wakes the waiting work
 
@@ -96,7 +96,7 @@ class OutageGate:
     def enter(self, remote: str) -> bool:
         """Return whether the system is known to be out, so that an answer is news.
 
-        Raises: Retryable("remote_waits") when another call is asking already, Retryable("slots_taken"), LostLease.
+        Raises: Retryable("remote_outage") when another call is asking already, Retryable("slots_taken"), LostLease.
         """
         work = _work.get()
         if work is not None:
@@ -109,7 +109,7 @@ class OutageGate:
         asked = self._ask(remote, probe_s=PROBE_S if waits else 0.0)
         if asked.wait_s > 0 and work is not None and waits:
             work.remote, work.is_first = remote, False
-            raise Retryable("remote_waits", outages.REMOTES.get(remote, remote), retry_after_s=asked.wait_s)
+            raise Retryable("remote_outage", outages.REMOTES.get(remote, remote), retry_after_s=asked.wait_s)
         return asked.is_open
 
     def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:

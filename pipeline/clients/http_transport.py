@@ -126,7 +126,7 @@ class Gate(Protocol):
     """Holds back the calls of a connector while a remote system does not answer; see `pipeline.outages`."""
 
     def enter(self, remote: str) -> bool:
-        """Raises: Retryable("remote_waits") or Retryable("slots_taken"). Returns whether an answer is news."""
+        """Raises: Retryable("remote_outage") or Retryable("slots_taken"). Returns whether an answer is news."""
 
     def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:
         """Store the result of a call: no answer, or an answer of any kind."""
@@ -183,7 +183,7 @@ class HttpTransport:
     def call(self, request: Request) -> Response:
         """Send a request and read the whole answer. A write ends before its lease does.
 
-        Raises: Retryable("remote_waits") during an outage while another call probes the system,
+        Raises: Retryable("remote_outage") during an outage while another call probes the system,
             LostLease and Retryable("lease_uncertain") before a write that the lease does not cover,
             Retryable("remote_unreachable") if nothing was sent, Retryable("remote_unavailable") if it may have
             been, Retryable("page_not_json") for a truncated answer, Rejected("body_too_large").

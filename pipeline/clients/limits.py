@@ -86,7 +86,7 @@ class BurstLimiter:
         self._sleep = sleep
         self._clock = clock
         self._redis_time = redis_time
-        self._script = _SharedScript(connection, _BURST_LUA, clock, "limiter.alone", limit=ALONE_LIMIT)
+        self._script = _SharedScript(connection, _BURST_LUA, clock, "limiter.redis_unavailable", limit=ALONE_LIMIT)
         self._alone = {bucket: LocalWindow(min(ALONE_LIMIT, n), window_s) for bucket, n in self._limits.items() if n}
         self._known: dict[str, int] = {}
         self._refused: set[str] = set()
@@ -240,7 +240,7 @@ class TokenBudget:
         self._ledger = ledger
         self._clock = clock
         self._redis_time = redis_time
-        self._script = _SharedScript(connection, _BUDGET_LUA, clock, "budget.alone")
+        self._script = _SharedScript(connection, _BUDGET_LUA, clock, "budget.redis_unavailable")
         self._spent_alone = 0
         self._believed_at = float("-inf")
 

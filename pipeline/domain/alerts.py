@@ -52,7 +52,7 @@ RULES: Final[Mapping[str, Rule]] = {
         "Open Failures: they are grouped by cause, each with its next step. Replay them once the cause is gone.",
         "failures",
     ),
-    "webhook_ill": Rule(
+    "webhook_unhealthy": Rule(
         "Webhooks do not come",
         "Pipedrive sends no webhooks, and recreating them did not help. Fetches bring the changes later.",
         "Open Webhooks: it shows Pipedrive's answer, and has a button to check again.",
@@ -206,7 +206,7 @@ def _webhooks(facts: Facts, _bounds: Bounds) -> Iterator[AlertCondition]:
     ill = {noun: age_s for noun, age_s in facts.unheard.items() if age_s > UNHEARD_S}
     if ill:
         nouns = " and ".join(sorted(ill))
-        yield AlertCondition("webhook_ill", f"No sound webhook for {nouns} for {_span(max(ill.values()))}.")
+        yield AlertCondition("webhook_unhealthy", f"No sound webhook for {nouns} for {_span(max(ill.values()))}.")
 
 
 def _budget(facts: Facts, _bounds: Bounds) -> Iterator[AlertCondition]:

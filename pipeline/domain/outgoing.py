@@ -13,7 +13,7 @@ Agreement = tuple[str, str]
 """(digest of Hull's value, digest of Pipedrive's value) when the two last agreed on one field."""
 
 
-INDEX_INCOMPLETE: Final = "mirror_incomplete"
+INDEX_INCOMPLETE: Final = "index_incomplete"
 INDEX_BEHIND: Final = "index_behind"
 """Reason codes of records that wait for a fetch: the first full one, or the next one of changes."""
 

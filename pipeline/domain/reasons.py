@@ -1,5 +1,7 @@
-"""Every reason code, with its meaning and next step. The console, the command line and the runbook show this table; a
-code that is not in it cannot be raised (see `tests/unit/test_reasons.py`)."""
+"""Reason codes with meaning and next step, as shown by the console, the API, the command line and the runbook.
+
+Code cannot raise a code that is missing here: `tests/unit/test_reasons.py` checks it.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,18 @@ REASONS: dict[str, Reason] = {
     # Records
     "no_id": Reason(
         "The record has no usable id.",
-        "Open the failure's payload: Pipedrive or a proxy between sent something that is not a record.",
+        "Open the failure's payload: Pipedrive, or a proxy before it, sent something that is not a record.",
     ),
     "not_a_record": Reason(
         "An item of the list is not an object.",
-        "Open the failure's payload: Pipedrive or a proxy between sent something that is not a record.",
+        "Open the failure's payload: Pipedrive, or a proxy before it, sent something that is not a record.",
     ),
     "no_update_time": Reason(
-        "The record carries no readable update time, so its age cannot be compared.",
+        "The record has no readable update time, so its age cannot be compared.",
         "Save the record once in Pipedrive, then replay the failure.",
     ),
     "unusable_text": Reason(
-        "A text holds characters that cannot be stored or sent: a NUL or half a surrogate pair.",
+        "A text contains characters that cannot be stored or sent: a NUL or half a surrogate pair.",
         "Correct the text in Pipedrive; the next change synchronizes the record.",
     ),
     "too_long": Reason(
@@ -45,7 +47,7 @@ REASONS: dict[str, Reason] = {
     ),
     "option_ambiguous": Reason(
         "A value can be read as more than one option of the field.",
-        "Send a list of labels instead of one text, or rename the options in Pipedrive so that no two have one label.",
+        "Send a list of labels instead of one text, or rename the options in Pipedrive so that each label is unique.",
     ),
     "field_missing": Reason(
         "A mapped field is not part of the record.",
@@ -56,17 +58,17 @@ REASONS: dict[str, Reason] = {
         "Merge the two records in Pipedrive, or correct the value on one of them. If the holder was deleted: restore it, or "
         "release its claims with pipeline mappings release CONNECTOR ENTITY ID; the waiting record then takes its place in Hull.",
     ),
-    "needs_a_yes": Reason(
-        "New settings would touch more of the known records than change_stop_share allows, so nothing has begun.",
-        "Preview what they would do: pipeline settings plan. Then approve the run under Plans, or with pipeline runs confirm "
-        "CONNECTOR RUN; or put the earlier settings back in force and cancel the run.",
+    "needs_approval": Reason(
+        "New settings would change more of the known records than change_stop_share allows, so the run has not started.",
+        "Preview the changes with pipeline settings plan. Then approve the run under Plans, or with pipeline runs confirm "
+        "CONNECTOR RUN; or restore the earlier settings and cancel the run.",
     ),
     "claim_released": Reason(
         "The record was deleted and no longer holds this e-mail, domain or external id; the record that waited is delivered again.",
         "Nothing to do: in Hull the waiting record takes over the User or Account that has this value.",
     ),
-    "gave_way": Reason(
-        "Hull shows this deleted record and an existing one as one; the User or Account now belongs to the existing record.",
+    "hull_id_reassigned": Reason(
+        "Hull has one User or Account for this deleted record and an existing one; it now belongs to the existing record.",
         "Nothing to do; if the deleted record is restored, Hull cannot distinguish the two: see two_records_one_hull_id.",
     ),
     "shared_domain": Reason(
@@ -75,7 +77,7 @@ REASONS: dict[str, Reason] = {
     ),
     "deleted_in_pipedrive": Reason(
         "The record is deleted in Pipedrive, so it is not sent to Hull and not written to.",
-        "Nothing to do; restore it in Pipedrive if it should be synchronised.",
+        "Nothing to do; restore it in Pipedrive if it should be synchronized.",
     ),
     "unchanged": Reason("No mapped value differs from what was last synchronized.", "Nothing to do."),
     "shell_created": Reason(
@@ -84,7 +86,7 @@ REASONS: dict[str, Reason] = {
     ),
     "gone": Reason(
         "Pipedrive no longer has this record, or it is not visible to the connected user.",
-        "Check the record in Pipedrive; undelete it or widen its visibility if it should be synchronised.",
+        "Check the record in Pipedrive; restore it or widen its visibility if it should be synchronized.",
     ),
     "deleted": Reason(
         "The record was deleted in Pipedrive.",
@@ -98,13 +100,13 @@ REASONS: dict[str, Reason] = {
         "The record was merged into another one in Pipedrive, and Hull was requested to do the same.",
         "Nothing to do: the other record was read and delivered again.",
     ),
-    "merge_not_joined": Reason(
+    "merge_not_applied": Reason(
         "The record was merged into another one in Pipedrive, but Hull keeps the two apart: their external ids differ.",
         "Merge the two in Hull, or correct the external id; until then the merged record is treated as deleted.",
     ),
     "too_many_missing": Reason(
-        "A full fetch did not list many known records; they are too many to be marked as deleted without a check.",
-        "Check what the connected user may see in Pipedrive; if they were deleted, replay the failure, else discard it.",
+        "Many known records are missing from a full fetch, too many to mark them as deleted without a check.",
+        "Check what the connected user may see in Pipedrive. If the records were deleted, replay the failure; if not, discard it.",
     ),
     "not_synchronised": Reason(
         "The webhook is about something that is neither a Person nor an Organization.",
@@ -119,11 +121,11 @@ REASONS: dict[str, Reason] = {
         "Merge these records in Pipedrive, or split the User in Hull; then replay the failure.",
     ),
     "ambiguous_match": Reason(
-        "Several records of Pipedrive match the claim that was looked up, so none was chosen.",
+        "Several records in Pipedrive match the claim that was looked up, so none was chosen.",
         "Merge them in Pipedrive, or correct the claim on those that should not match; then replay the failure.",
     ),
-    "already_joined": Reason(
-        "The record that matches the claim is mapped to another User or Account of Hull.",
+    "already_mapped": Reason(
+        "The record that matches the claim is mapped to another User or Account in Hull.",
         "Merge the two in Hull, or correct the claim on one of them; then replay the failure.",
     ),
     "hull_id_unknown": Reason(
@@ -134,19 +136,19 @@ REASONS: dict[str, Reason] = {
         "Another record of Pipedrive holds this e-mail, domain or external id, so it was not written a second time.",
         "Merge the two records in Pipedrive, or correct the value on one of them; then send the record again.",
     ),
-    "rules_fight": Reason(
+    "update_loop_detected": Reason(
         "Update loop: values of a field go back and forth between Hull and Pipedrive, because two rules undo each other.",
         "Change one of the rules that the failure names, here or in the other system; then replay it.",
     ),
-    "spoken_for": Reason(
+    "claim_reserved": Reason(
         "Another User or Account with the same claim is being created in Pipedrive right now.",
         "Nothing to do: it is looked up again soon. If this is a failure, replay the failure of the other record first.",
     ),
-    "joined_meanwhile": Reason(
+    "mapped_concurrently": Reason(
         "Another worker mapped the record a moment ago.",
         "Nothing to do: the work continues with the new mapping.",
     ),
-    "mirror_incomplete": Reason(
+    "index_incomplete": Reason(
         "The first full fetch, or the backfill for new identifiers, has not ended: the record may be in Pipedrive already.",
         "Nothing to do: waiting records continue when it ends. If it stopped, replay its failure; if it is held, approve it.",
     ),
@@ -160,17 +162,17 @@ REASONS: dict[str, Reason] = {
     ),
     "older_report": Reason(
         "Hull sent a newer report of this record that was processed already.",
-        "Nothing to do: the newer report holds.",
+        "Nothing to do: the newer report is used.",
     ),
     "owned_by_pipedrive": Reason(
-        "The field was changed on both sides, and by the settings Pipedrive's value wins.",
+        "The field was changed on both sides, and the settings say that Pipedrive's value wins.",
         "Nothing to do; choose another owner for the field in the settings if Hull should win.",
     ),
     "changed_by_pipedrive": Reason(
         "Pipedrive stored another value than the one written: it normalized the value, or ignored it.",
         "Compare the event's values with the record; if the value was ignored, check the field in Pipedrive.",
     ),
-    "created_twice": Reason(
+    "possible_duplicate": Reason(
         "Possible duplicate: a record was created here, and another one with the same claim was found afterwards.",
         "Compare the two records in Pipedrive, and merge them if they are duplicates.",
     ),
@@ -178,7 +180,7 @@ REASONS: dict[str, Reason] = {
         "The body does not have the format of Pipedrive's webhooks of version 2.0.",
         "The event names the delivery, which keeps the body for 30 days; check that no proxy rewrites webhooks.",
     ),
-    "webhook_nameless": Reason(
+    "webhook_without_id": Reason(
         "The body is longer than a megabyte, or not JSON, and no record id was found in it.",
         "Nothing is lost: the fetch of changes was started and reads what changed. The event names the delivery.",
     ),
@@ -218,7 +220,7 @@ REASONS: dict[str, Reason] = {
         "Records changed in Pipedrive, but no webhook arrived.",
         "It is recreated automatically; check that nothing between Pipedrive and PUBLIC_URL drops requests.",
     ),
-    "webhook_healed": Reason(
+    "webhook_recreated": Reason(
         "The webhook was recreated, and what changed since it was last healthy is fetched.", "Nothing to do."
     ),
     "webhooks_forbidden": Reason(
@@ -231,12 +233,12 @@ REASONS: dict[str, Reason] = {
     ),
     # Outgoing
     "not_in_segment": Reason(
-        "The record is in none of the synchronised segments.",
-        "Add one of its segments to the synchronised segments in the settings, or add the record to one of them.",
+        "The record is in none of the synchronized segments.",
+        "Add one of its segments to the synchronized segments in the settings, or add the record to one of them.",
     ),
     "no_outgoing_mapping": Reason(
-        "No outgoing attributes are set.",
-        "Add outgoing attributes in the settings; until then only records that enter a segment are sent, as shells.",
+        "The settings have no outgoing attributes.",
+        "Add outgoing attributes in the settings. Until then, only records that enter a segment are sent, without attributes.",
     ),
     "no_relevant_change": Reason(
         "Something changed in Hull, but no mapped attribute did, and Pipedrive has all mapped values already.",
@@ -292,7 +294,7 @@ REASONS: dict[str, Reason] = {
         "Correct the listed mistakes in Hull, and save again.",
     ),
     "export_malformed": Reason(
-        "A selection was sent from Hull without an address, a known format or a kind of record.",
+        "A selection that was sent from Hull has no address, no known format or no kind of record.",
         "Send it again from Hull; if the problem persists, report it to Hull.",
     ),
     "export_host_refused": Reason(
@@ -305,7 +307,7 @@ REASONS: dict[str, Reason] = {
     ),
     "export_too_large": Reason(
         "The file of a selection that was sent from Hull is too large.",
-        "Send smaller selections: a file may have 1 GiB.",
+        "Send smaller selections: a file may have at most 1 GiB.",
     ),
     "export_too_slow": Reason(
         "The file of a selection downloads too slowly: its server cannot resume a download, and it takes more than three minutes.",
@@ -325,8 +327,8 @@ REASONS: dict[str, Reason] = {
         "Check the excerpt in the failure; if it persists, ask Pipedrive's support.",
     ),
     "page_repeats": Reason(
-        "Pipedrive returned the same page cursor twice, so the walk would never end.",
-        "The run was stopped; replay the failure to continue from the last good page.",
+        "Pipedrive returned the same page cursor twice, so the fetch would never end.",
+        "The run was stopped. Replay the failure to continue from the last complete page.",
     ),
     "html_answer": Reason(
         "Pipedrive sent an HTML page instead of data, as it does when it blocks requests or is in maintenance.",
@@ -336,7 +338,7 @@ REASONS: dict[str, Reason] = {
         "The remote system could not be reached, took too long or answered with a server error.",
         "Retried automatically with growing pauses; check the remote system's status page if it lasts.",
     ),
-    "remote_waits": Reason(
+    "remote_outage": Reason(
         "The remote system does not answer; one call at a time checks whether it does again. Nothing was sent.",
         "Continues automatically as soon as it answers; check the remote system's status page if it lasts.",
     ),
@@ -346,16 +348,16 @@ REASONS: dict[str, Reason] = {
         "port in the environment.",
     ),
     "body_too_large": Reason(
-        "The answer was larger than any page of records can be, and was not read completely.",
-        "Ask the remote system's support; nothing of this answer was used.",
+        "The answer was larger than a page of records can be, so it was not read completely.",
+        "Nothing of this answer was used. Ask the remote system's support.",
     ),
     "daily_budget_spent": Reason(
-        "Pipedrive's daily budget of tokens is spent, by all users and apps of the company together, or kept for live work.",
+        "Pipedrive's daily token budget is spent by all users and apps of the company, or the rest is reserved for live work.",
         "Continues automatically at Pipedrive's midnight; `pipeline budget CONNECTOR` shows what was spent here.",
     ),
     "host_refused": Reason(
-        "A credential or a message names a host that is not allowed.",
-        "Connect again; if the host is right, add it to the allow-list in the environment.",
+        "A credential or a message names a host that is not allow-listed.",
+        "Connect again. If the host is right, add it to the allow-list in the environment.",
     ),
     "rate_limited": Reason(
         "Pipedrive limits the rate: too many requests in two seconds, or too many tokens.",
@@ -370,7 +372,7 @@ REASONS: dict[str, Reason] = {
         "Open Credentials and connect again, to the same Pipedrive account; waiting work then continues.",
     ),
     "forbidden": Reason(
-        "The connected user may not do this.",
+        "The connected user has no permission for this.",
         "Connect with an administrator of Pipedrive, or widen the user's permissions.",
     ),
     "payment_required": Reason(
@@ -455,19 +457,19 @@ REASONS: dict[str, Reason] = {
     # The engine
     "worker_lost": Reason(
         "The worker died on every attempt of this stage.",
-        "Check for out-of-memory kills; replay after the cause is fixed.",
+        "Check whether the system killed it for lack of memory. Fix the cause, then replay the failure.",
     ),
     "job_kind_unknown": Reason(
         "The worker's version does not know this kind of job; another version of the pipeline wrote it.",
         "Run the same version everywhere, then replay the failure.",
     ),
     "job_unreadable": Reason(
-        "The stored order or progress of a job cannot be read; another version of the pipeline wrote it.",
+        "The stored parameters or progress of a job cannot be read; another version of the pipeline wrote them.",
         "Discard the failure and start the work again.",
     ),
     "internal_error": Reason(
         "A defect in the pipeline itself.",
-        "Report the failure with its traceback; replay after the fix.",
+        "Report the failure with its traceback. Replay it when the defect is fixed.",
     ),
     "cancelled": Reason("An operator cancelled the run.", "Start a new fetch if you need one."),
     "connector_paused": Reason(
@@ -509,8 +511,9 @@ REASONS: dict[str, Reason] = {
         "The maximum number of live batches already calls this remote system, and it answers slowly; nothing was sent.",
         "Continues automatically in about a second. If it lasts, check the remote system's status page or start more live workers.",
     ),
-    "time_is_up": Reason(
-        "A batch had more to write than one task has time for.", "Nothing to do: another task continues with the rest."
+    "time_limit_reached": Reason(
+        "A batch had more to write than one task has time for.",
+        "Nothing to do: another task writes the rest.",
     ),
     "lease_lost": Reason(
         "Another worker took over this batch.", "Nothing to do; increase LEASE_S if it happens often."

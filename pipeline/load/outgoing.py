@@ -74,7 +74,7 @@ def send(
 
     check      checks whether the batch is still ours. A Retryable stops the sending; after LostLease the results are unknown
     last_call  returns the last call of the calling thread
-    ends_at    a time of `time.monotonic` after which no write starts; the rest stops with "time_is_up"
+    ends_at    a time of `time.monotonic` after which no write starts; the rest stops with "time_limit_reached"
     """
     done = WriteResults()
     writer = Writer(pipedrive, entity, last_call, Looks(check, ends_at))
@@ -146,11 +146,11 @@ class Looks:
         self._look_at = 0.0
 
     def look(self) -> None:
-        """Raises: what `check` raises; Retryable("time_is_up")."""
+        """Raises: what `check` raises; Retryable("time_limit_reached")."""
         with self._lock:
             now = time.monotonic()
             if now >= self._ends_at:
-                raise Retryable("time_is_up", "another task continues with the rest", retry_after_s=0.0)
+                raise Retryable("time_limit_reached", "another task continues with the rest", retry_after_s=0.0)
             if not self._writes_left or now >= self._look_at:
                 self._check()
                 self._writes_left, self._look_at = LOOK_EVERY, time.monotonic() + LOOK_EVERY_S

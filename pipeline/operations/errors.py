@@ -90,7 +90,7 @@ def _run_in_flight(no: RunInProgress) -> OperationError:
 
 def _ask_first(no: AskFirst) -> OperationError:
     sentence = f"Nothing was done: {no}."
-    return OperationError(CONFLICT, "needs_a_yes", sentence, f"Send number {no.number} to approve it.")
+    return OperationError(CONFLICT, "needs_approval", sentence, f"Send number {no.number} to approve it.")
 
 
 def _plan(no: PlanRefused) -> OperationError:

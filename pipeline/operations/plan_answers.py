@@ -42,7 +42,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "never_seen": "Hull has never reported the User or Account of the record to us, so its values are not known.",
     "no_snapshot": "The record has never been read whole. It is read before anything is written, and what differs is decided then.",
     "field_not_read": "Pipedrive gives this field on request only and was not asked for it yet: everything is fetched again.",
-    "mirror_incomplete": "The first full fetch has not ended: Pipedrive is asked whether the record is there already.",
+    "index_incomplete": "The first full fetch has not ended: Pipedrive is asked whether the record is there already.",
     "mirror_stale": "What changed in Pipedrive was not read for an hour: Pipedrive is asked whether the record is there already.",
     "named_by_hull": "Hull names a record of Pipedrive that was never read: it is read first.",
     "new_identifiers": "The plan changes what identifies a record: stored records are read by that first, then Pipedrive is asked.",

@@ -36,7 +36,7 @@ def _event(connector_key: int, entity: Entity, pair: PossibleDuplicate) -> event
         event=event_name(Direction.OUTGOING, entity, Outcome.ERROR),
         entity=entity,
         cause="find_twins",
-        reason="created_twice",
+        reason="possible_duplicate",
         detail=_who(entity, pair),
         pipedrive_id=pair.pipedrive_id,
         hull_id=pair.hull_id,
@@ -52,7 +52,7 @@ def _failure(connector_key: int, entity: Entity, pair: PossibleDuplicate) -> fai
         entity=entity,
         record_id=pair.hull_id,
         stage="find_twins",
-        reason="created_twice",
+        reason="possible_duplicate",
         detail=_who(entity, pair),
     )
 

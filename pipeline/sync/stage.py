@@ -66,7 +66,7 @@ INSTALLATION: Final = frozenset({"app_refused"})
 TURNS: Final = {
     "rate_limited": "rate limit",
     "daily_budget_spent": "daily budget",
-    "time_is_up": "turn",
+    "time_limit_reached": "turn",
     "slots_taken": "turn",
 }
 """Reason → what is waited for: one's turn."""
@@ -254,7 +254,7 @@ def patience(cause: Retryable, work: OutageWork | None, attempts: int) -> Pause:
     if cause.reason in TURNS:
         wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts)
         return Pause(wait_s=wait_s, counted=False, waits_for=TURNS[cause.reason])
-    if cause.reason == "remote_waits":
+    if cause.reason == "remote_outage":
         wait_s = min(ASK_AGAIN_S, cause.retry_after_s or ASK_AGAIN_S) + random.uniform(0.0, 5.0)
         return Pause(wait_s=wait_s, counted=False, waits_for=work.remote if work else None)
     if cause.reason in OUR_SYSTEMS:

@@ -103,7 +103,7 @@ def settle_the_ledger(**_ignored: Any) -> None:
     try:
         token_ledger.settle_rest()
     except SQLAlchemyError as away:
-        logger().warning("ledger.not_settled", error=type(away).__name__)
+        logger().warning("ledger.flush_failed", error=type(away).__name__)
 
 
 @worker_ready.connect

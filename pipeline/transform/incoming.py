@@ -311,7 +311,7 @@ def say_farewell(
     if departure.state == MERGED and joinable and in_hull and (is_news or not is_marked):
         return tell(outcome=success, reason=MERGED, joins=is_news or bool(held), delivered=None)
     apart = departure.state == MERGED and in_hull
-    reason = "merge_not_joined" if apart else departure.state
+    reason = "merge_not_applied" if apart else departure.state
     if not in_hull or state == "conflict":
         return tell(outcome=skip, reason=reason, delivered=dict(held) or None)
     if not supported:

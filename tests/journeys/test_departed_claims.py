@@ -148,7 +148,11 @@ def test_a_person_may_release_it_and_the_newcomer_takes_its_place(
     known = user(system, 2, hull(kind))
     assert (known["pipedrive/id"], known.get("pipedrive/deleted_at"), known["pipedrive/name"]) == (2, None, "Second")
     assert (mapping(system, 2, kind).hull_id, mapping(system, 1, kind).hull_id) == (known["id"], None)
-    assert [event[1] for event in since_then(system) if event[3] == 1] == ["deleted", "claim_released", "gave_way"]
+    assert [event[1] for event in since_then(system) if event[3] == 1] == [
+        "deleted",
+        "claim_released",
+        "hull_id_reassigned",
+    ]
     assert settled(system)
 
 

@@ -502,7 +502,7 @@ def test_two_with_external_ids_of_their_own_stay_two(system: SyncSystem) -> None
     assert user(system, 1)["id"] != user(system, 2)["id"]
     assert user(system, 1)["pipedrive/deleted_at"] is not None
     assert tuple(mapping(system, 1))[:2] == ("merged", 2)
-    assert ("incoming.user.success", "merge_not_joined", "webhook", 1) in since_then(system)
+    assert ("incoming.user.success", "merge_not_applied", "webhook", 1) in since_then(system)
 
 
 def test_a_merge_of_two_never_seen_brings_the_survivor_alone(system: SyncSystem, told: list[Any]) -> None:

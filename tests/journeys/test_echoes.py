@@ -390,9 +390,9 @@ def test_two_rules_that_fight_are_stopped_within_two_rounds_and_named(desk: Desk
     fight(desk, ["ANNA", "Anna"])
 
     assert [body["name"] for _, _, body in writes(desk.system)] == ["ANNA", "Anna"] * 2
-    assert ("outgoing.user.error", "rules_fight") in outgoing_events(desk.system)
-    assert failures(desk.system) == [(desk.system.users()[2]["id"], "rules_fight")]
-    assert "nickname → name" in event_details(desk.system, "rules_fight")[0]
+    assert ("outgoing.user.error", "update_loop_detected") in outgoing_events(desk.system)
+    assert failures(desk.system) == [(desk.system.users()[2]["id"], "update_loop_detected")]
+    assert "nickname → name" in event_details(desk.system, "update_loop_detected")[0]
 
 
 def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk: Desk) -> None:
@@ -405,7 +405,7 @@ def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk
         desk.settle()
 
     assert [body["name"] for _, _, body in writes(desk.system)] == ["ANNA"] * 2
-    assert failures(desk.system) == [(desk.system.users()[2]["id"], "rules_fight")]
+    assert failures(desk.system) == [(desk.system.users()[2]["id"], "update_loop_detected")]
 
 
 def test_the_other_fields_of_a_record_whose_rules_fight_still_go(desk: Desk) -> None:
@@ -415,7 +415,7 @@ def test_the_other_fields_of_a_record_whose_rules_fight_still_go(desk: Desk) -> 
 
     assert desk.held()[1]["tel"] == "+372 5550001"
     assert len([body for _, _, body in writes(desk.system) if "name" in body]) == 4
-    assert failures(desk.system) == [(desk.system.users()[2]["id"], "rules_fight")]
+    assert failures(desk.system) == [(desk.system.users()[2]["id"], "update_loop_detected")]
 
 
 def test_a_change_of_mind_is_no_fight(desk: Desk) -> None:

@@ -109,7 +109,7 @@ def test_what_ails_is_healed_and_told(heard: SyncSystem, harm: Any, reason: str)
     assert after["organization"] == before["organization"]
     assert len(heard.pipedrive.subscriptions.by_id) == 2
     assert kept(heard)["person"] == ("active", after["person"]["id"], 1)
-    expected = [("incoming.job.error", reason, None), ("incoming.job.success", "webhook_healed", None)]
+    expected = [("incoming.job.error", reason, None), ("incoming.job.success", "webhook_recreated", None)]
     assert heard.events() == expected
     assert [(line["event"], line["reason"]) for line in lines if line.get("type") == "user"] == [
         each[:2] for each in expected
@@ -122,7 +122,7 @@ def test_the_log_names_the_time_in_doubt(heard: SyncSystem) -> None:
 
     check(heard)
 
-    (row,) = heard.rows("SELECT detail FROM sync_events WHERE reason = 'webhook_healed'")
+    (row,) = heard.rows("SELECT detail FROM sync_events WHERE reason = 'webhook_recreated'")
     assert row.detail.endswith("in doubt since 2026-03-01 09:55:00 UTC")
     (row,) = heard.rows(
         "SELECT sound_at > now() - interval '1 minute' AS fresh FROM webhook_subscriptions WHERE healed = 1"
@@ -180,7 +180,7 @@ def test_a_healing_that_pipedrive_refuses_is_told_once_and_made_up_for_later(hea
 
     assert meanwhile[0] == "missing"
     assert heard.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'") > since
-    assert [event[1] for event in heard.events()] == ["webhook_missing", "webhook_healed"]
+    assert [event[1] for event in heard.events()] == ["webhook_missing", "webhook_recreated"]
 
 
 def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
@@ -201,7 +201,7 @@ def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
             check(heard)
 
     assert check(heard) == []
-    assert [event[1] for event in heard.events()] == ["webhook_missing", "webhook_healed"]
+    assert [event[1] for event in heard.events()] == ["webhook_missing", "webhook_recreated"]
     assert kept(heard)["person"][::2] == ("active", 1)
 
 

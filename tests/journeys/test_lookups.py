@@ -251,7 +251,7 @@ def test_the_second_of_a_claim_waits_as_long_as_the_first_is_on_its_way(system: 
     work_until_idle(system)
     work_until_idle(system)
     assert by_email(system)["cyd@new.test"] == 1
-    assert [reason for _, reason in failures(system)] == ["already_joined"]
+    assert [reason for _, reason in failures(system)] == ["already_mapped"]
 
 
 def runs(system: SyncSystem) -> list[tuple[str, str, str, str]]:
@@ -283,7 +283,7 @@ class TestAnAccountKnownByItsDomain:
 
         assert runs(system) == [("organization", "full", "look_up", "done")]
         assert writes(system) == []  # Hull has an Account of its own for what the fetch brought: a person's to merge
-        assert failures(system) == [(ACME, "already_joined")]
+        assert failures(system) == [(ACME, "already_mapped")]
         work_until_idle(system)
         assert is_idle(system)
 

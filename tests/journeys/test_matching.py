@@ -154,7 +154,7 @@ def test_the_second_user_of_one_email_is_quarantined(system: SyncSystem) -> None
     assert [method for method, _, _ in writes(system)] == ["POST"]
     with transaction() as session:
         reasons = [each.reason for each in find_failures(session) if each.direction == "outgoing"]
-    assert reasons == ["already_joined"]
+    assert reasons == ["already_mapped"]
 
 
 def test_a_lost_answer_is_looked_up_before_anything_is_made_again(system: SyncSystem) -> None:
@@ -208,5 +208,5 @@ def test_a_record_made_twice_is_told_once(system: SyncSystem) -> None:
     assert system.module("sync.duplicates").find(system.connector_key)
     assert not system.module("sync.duplicates").find(system.connector_key)
     with transaction() as session:
-        (failure,) = [each for each in find_failures(session) if each.reason == "created_twice"]
+        (failure,) = [each for each in find_failures(session) if each.reason == "possible_duplicate"]
     assert failure.detail == f"persons {made} and {twin['id']} by email"

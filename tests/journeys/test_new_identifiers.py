@@ -94,7 +94,7 @@ def test_whoever_waits_goes_on_when_the_backfill_ends(numbered: SyncSystem) -> N
 
     send_messages(numbered, user("c" * 24, nickname="Cid", external_id="nine"))
     assert writes(numbered) == []
-    assert [row.waits_for for row in numbered.rows("SELECT waits_for FROM changes")] == ["mirror_incomplete"]
+    assert [row.waits_for for row in numbered.rows("SELECT waits_for FROM changes")] == ["index_incomplete"]
     assert numbered.rows("SELECT 1 FROM runs WHERE kind = 'full' AND cause = 'look_up'") == []
 
     numbered.change_rows("UPDATE batches SET due_at = now() WHERE direction = 'incoming'")

@@ -109,7 +109,7 @@ def test_a_body_without_any_id_starts_the_fetch_of_changes(scheduled: SyncSystem
     scheduled.work()
 
     assert is_catching_up(scheduled)
-    assert [row.reason for row in scheduled.rows("SELECT reason FROM deliveries")] == ["webhook_nameless"]
+    assert [row.reason for row in scheduled.rows("SELECT reason FROM deliveries")] == ["webhook_without_id"]
 
 
 def test_such_bodies_start_no_more_fetches_than_one_in_two_minutes(scheduled: SyncSystem) -> None:

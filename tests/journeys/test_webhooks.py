@@ -261,7 +261,7 @@ def test_a_malformed_delivery_holds_up_nobody(system: SyncSystem, told: list[Any
     states = [row.state for row in system.rows("SELECT state FROM deliveries ORDER BY id")]
     assert states == ["refused", "folded"]
     (told,) = system.rows(
-        "SELECT event, reason, detail FROM sync_events WHERE reason IN ('webhook_malformed', 'webhook_nameless')"
+        "SELECT event, reason, detail FROM sync_events WHERE reason IN ('webhook_malformed', 'webhook_without_id')"
     )
     assert told.event == "incoming.job.error"
     assert told.detail.startswith("delivery 1: ")

@@ -74,7 +74,7 @@ def test_a_record_that_hull_has_not_been_asked_about_is_not_free(system: SyncSys
     system.work()
 
     assert writes(system) == []
-    assert open_failures() == [(other, "already_joined")]
+    assert open_failures() == [(other, "already_mapped")]
     assert mapped(system) == {ada: 1}
     assert {each["id"] for each in system.hull_records("user")} == {ada, other}  # nobody was merged
 
@@ -106,7 +106,7 @@ def test_while_hull_shows_nothing_yet_it_waits(
     system.work()
 
     assert (before, [row.attempts for row in waiting]) == (([], []), [2])
-    assert open_failures() == [(other, "already_joined")]
+    assert open_failures() == [(other, "already_mapped")]
 
 
 def test_what_hull_would_show_by_now_and_does_not_is_free(
@@ -150,7 +150,7 @@ def test_two_of_one_batch_that_come_to_one_record_are_parted(
 
     to_it = [body["name"] for method, entity_id, body in writes(system) if entity_id == made]
     assert to_it == ["A"]
-    assert open_failures() == [(second, "already_joined")]
+    assert open_failures() == [(second, "already_mapped")]
     assert [body["name"] for method, _, body in writes(system) if method == "POST"] == ["C"]
     assert system.rows("SELECT 1 FROM id_mappings WHERE state IN ('creating', 'unknown', 'conflict')") == []
 
@@ -177,7 +177,7 @@ def test_two_accounts_by_different_keys_are_parted(system: SyncSystem) -> None:
         system.end_pauses()
 
     assert [body for _, _, body in writes(system)] == [{"name": "Acme I"}]
-    assert open_failures() == [(second, "already_joined")]
+    assert open_failures() == [(second, "already_mapped")]
 
 
 def test_whom_another_worker_joined_meanwhile_is_not_written_over(
@@ -201,7 +201,7 @@ def test_whom_another_worker_joined_meanwhile_is_not_written_over(
     system.work()
 
     assert writes(system) == []
-    assert open_failures() == [(mine, "already_joined")]
+    assert open_failures() == [(mine, "already_mapped")]
 
 
 def test_a_record_that_only_hull_knows_is_read_before_anything_is_made(system: SyncSystem) -> None:

@@ -297,7 +297,7 @@ def _preview_outgoing(  # noqa: PLR0911 - one line for each effect
         return ReplayPreview(
             kind=ReplayEffect.UNKNOWN, reason=reason, detail=f"{meaning_of(reason)} {preview.detail or ''}".strip()
         )
-    if effect is OutgoingEffect.FAIL and (decision.act is Act.HOLD or reason == "already_joined"):
+    if effect is OutgoingEffect.FAIL and (decision.act is Act.HOLD or reason == "already_mapped"):
         detail = f"{meaning_of(reason)} {preview.detail or ''}".strip()
         return ReplayPreview(kind=ReplayEffect.FAILS_AGAIN, reason=reason, detail=detail)
     if effect in (OutgoingEffect.SAME, OutgoingEffect.SKIP, OutgoingEffect.FAIL):

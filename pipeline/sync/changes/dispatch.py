@@ -141,7 +141,7 @@ def _head(delivery: Delivery) -> tuple[WebhookHead, PipelineError | None]:
     except ValueError:
         head = find_head(body)
         if head is None:
-            raise Rejected("webhook_nameless", "the body cannot be read, and names no record") from None
+            raise Rejected("webhook_without_id", "the body cannot be read, and names no record") from None
         return head, Rejected("webhook_unreadable", "cut off, too deep, or no JSON")
     head = decode_head(payload)
     return head, Rejected("webhook_unreadable", "nested too deeply") if is_nested_deeper(payload, LEVELS) else None
@@ -242,7 +242,7 @@ def _coalesce_notification(delivery: Delivery, now: _Round) -> str | None:
 
 def _refuse(now: _Round, delivery: Delivery, error: Exception) -> None:
     cause = classify(error)
-    if delivery.source == _PIPEDRIVE and cause.reason == "webhook_nameless":
+    if delivery.source == _PIPEDRIVE and cause.reason == "webhook_without_id":
         now.to_catch_up.add(delivery.connector_key)
     now.marks[delivery.id] = "refused", cause.reason
     _note(now, delivery, _refusal(delivery, cause), cause)

@@ -181,7 +181,7 @@ def _runs(session: Session, connector: Connector) -> list[StatusFinding]:
     return [
         StatusFinding(
             level="warning",
-            message=f"{describe('needs_a_yes')} Run {run.id}, of {Entity(run.entity).plural.capitalize()}.",
+            message=f"{describe('needs_approval')} Run {run.id}, of {Entity(run.entity).plural.capitalize()}.",
             topic="held",
             subject=str(run.id),
         )

@@ -209,7 +209,7 @@ def _recreate(wired: Wired, address: Address, unhealthy: UnhealthySubscription) 
             session,
             row,
             Outcome.SUCCESS,
-            "webhook_healed",
+            "webhook_recreated",
             f"webhook {made_id}; in doubt since {since:%Y-%m-%d %H:%M:%S} UTC",
         )
         request_catch_up(session, wired.key)

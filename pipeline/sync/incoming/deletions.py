@@ -364,7 +364,7 @@ def yield_to_living(session: Session, connector_key: int, entity: Entity, found:
                 event=name,
                 entity=entity,
                 cause="resolve",
-                reason="gave_way",
+                reason="hull_id_reassigned",
                 detail=f"to {entity} {survivor}",
                 pipedrive_id=departed,
             )

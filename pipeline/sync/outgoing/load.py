@@ -244,7 +244,7 @@ def _join(
     ]
     lost = joining.join(session, *scope, joins)
     for each in lost:
-        recorder.failed(each.hull_id, "already_joined", f"{batch.entity} {each.pipedrive_id} by {each.matched_by}")
+        recorder.failed(each.hull_id, "already_mapped", f"{batch.entity} {each.pipedrive_id} by {each.matched_by}")
     claims = [
         (name, value, each.pipedrive_id)
         for each in joins

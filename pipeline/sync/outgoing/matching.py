@@ -156,7 +156,7 @@ def _write_intents(
     for each in creates:
         intent = intents.get(each.hull_id)
         if intent is None or intent.pipedrive_id is not None:  # another worker mapped it a moment ago
-            result.waiting[each.hull_id] = Postponement("joined_meanwhile", 0.5)
+            result.waiting[each.hull_id] = Postponement("mapped_concurrently", 0.5)
     wanted = [
         (claim, value, each.hull_id)
         for each in creates
@@ -167,7 +167,8 @@ def _write_intents(
     # The first one is in flight and will end the wait. One that is no longer in flight needs a person.
     alive = changes.under_way(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
     result.waiting |= {
-        hull_id: Postponement("spoken_for", RESERVED_S, counted=first not in alive) for hull_id, first in second.items()
+        hull_id: Postponement("claim_reserved", RESERVED_S, counted=first not in alive)
+        for hull_id, first in second.items()
     }
     # Pipedrive was not called for the waiting ones: they release their reservations, so that no two wait for each
     # other.
@@ -230,7 +231,7 @@ def _decide(
         elif each.act is Act.CREATE:
             result.decided.append(each)
         else:  # a record lost this claim a moment ago; our tables are updated when its page is loaded
-            result.waiting[each.hull_id] = Postponement("joined_meanwhile", RESERVED_S, grows=True, for_hull=True)
+            result.waiting[each.hull_id] = Postponement("mapped_concurrently", RESERVED_S, grows=True, for_hull=True)
     resolve_with_hull(batch, wired, met)
     rivals = result.beside | met
     part_rivals(rivals)

@@ -230,7 +230,7 @@ def _by_turns(preview: OutgoingPreview, resolution: Resolution, reserved: Reserv
     if other is None:
         return preview
     detail = f"its {other[0]} is that of the {entity.hull.capitalize()} {other[1]}, which comes first"
-    return replace(preview, effect=OutgoingEffect.FAIL, reason="already_joined", detail=detail)
+    return replace(preview, effect=OutgoingEffect.FAIL, reason="already_mapped", detail=detail)
 
 
 def _reserves(decision: Decision, resolution: Resolution) -> list[Pair]:

@@ -39,11 +39,11 @@ from pipeline.transform.identifiers import claims_of
 from pipeline.transform.outgoing_filter import FilterDecision, judge, no_change_reason
 from pipeline.transform.targets import Target
 
-UPDATE_LOOP: Final = "rules_fight"
+UPDATE_LOOP: Final = "update_loop_detected"
 HELD = {
     MatchStatus.CONFLICT: "several_ids",
     MatchStatus.AMBIGUOUS: "ambiguous_match",
-    MatchStatus.TAKEN: "already_joined",
+    MatchStatus.TAKEN: "already_mapped",
 }
 """Standing → the reason why only a person can go on."""
 

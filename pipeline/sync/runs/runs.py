@@ -98,7 +98,7 @@ def begin(  # noqa: PLR0913 - a run is these facts
         plan_id=plan_id,
         reindexes=reindexes,
         state="held" if held else "running",
-        reason="needs_a_yes" if held else None,
+        reason="needs_approval" if held else None,
     )
     session.add(run)
     session.flush()

@@ -144,7 +144,7 @@ def test_events_are_found_by_record_and_by_name(fetched: SyncSystem, run: Run) -
 def test_events_say_why(fetched: SyncSystem, run: Run) -> None:
     said = run("events", "list", "acme")
 
-    assert "no_update_time: The record carries no readable update time" in said.out
+    assert "no_update_time: The record has no readable update time" in said.out
     assert 'pipedrive/name null → "Ada"' in said.out
 
 

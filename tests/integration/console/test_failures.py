@@ -209,7 +209,7 @@ def test_a_cause_lists_its_failures_with_their_verdicts(system: SyncSystem, view
 
     page = words(viewer.text(f"/c/acme/failures/group/{fingerprint}"))
 
-    assert "2 failures: The record carries no readable update time" in page
+    assert "2 failures: The record has no readable update time" in page
     assert "2 would fail again; about 10 tokens" in page
     assert "Person 10" in page
     assert viewer.get("/c/acme/failures/group/nobody").status_code == 404

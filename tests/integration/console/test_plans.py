@@ -124,7 +124,7 @@ def test_settings_without_a_plan_wait_for_a_yes(hundred: SyncSystem, operator: V
     hundred.work()
 
     [run] = hundred.rows("SELECT id, state, reason FROM runs WHERE kind = 'backfill'")
-    assert (run.state, run.reason) == ("held", "needs_a_yes")
+    assert (run.state, run.reason) == ("held", "needs_approval")
     assert "would update all 101 known Persons" in operator.text("/c/acme/plans")
     assert operator.post(f"/c/acme/plans/runs/{run.id}/confirm", number="101").status_code == 403
     assert admin.post(f"/c/acme/plans/runs/{run.id}/confirm", number="7").status_code == 400

@@ -39,7 +39,7 @@ def test_nothing_is_wrong() -> None:
     [
         ({"late_s": 901.0}, "watermark_late"),
         ({"failures": 25}, "failures"),
-        ({"unheard": {"Persons": 1_201.0}}, "webhook_ill"),
+        ({"unheard": {"Persons": 1_201.0}}, "webhook_unhealthy"),
         ({"budget": BudgetFacts(is_closed=True, share=0.1, forecast=0.2)}, "budget_short"),
         ({"budget": BudgetFacts(is_closed=False, share=1.0, forecast=1.1)}, "budget_short"),
         ({"budget": BudgetFacts(is_closed=False, share=0.6, forecast=1.0)}, "budget_short"),

@@ -88,7 +88,7 @@ def test_what_is_left_when_the_time_is_up_goes_on_later() -> None:
 
     assert pipedrive.made == 0
     assert isinstance(done.stop, Retryable)
-    assert done.stop.reason == "time_is_up"
+    assert done.stop.reason == "time_limit_reached"
     assert len(done.rest) == 3
 
 

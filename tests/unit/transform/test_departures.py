@@ -111,14 +111,14 @@ def test_a_join_that_a_late_page_wrote_into_is_asked_for_again() -> None:
 def test_two_that_hull_keeps_apart_are_one_marked_and_one_that_lives() -> None:
     told = farewell("merged", merged_into=9, joinable=False)
 
-    assert said(told) == (Outcome.SUCCESS, "merge_not_joined", MARK, False)
+    assert said(told) == (Outcome.SUCCESS, "merge_not_applied", MARK, False)
     assert said(farewell("merged", merged_into=9, joinable=False, supported=False))[:3] == (
         Outcome.SKIP,
-        "merge_not_joined",
+        "merge_not_applied",
         {},
     )
 
 
 def test_two_that_were_kept_apart_stay_so_when_the_merge_is_told_again() -> None:
     """By then the one that went holds no external id any more that would say so."""
-    assert said(farewell("merged", was="merged", merged_into=9, held=MARKED)) == (None, "merge_not_joined", {}, False)
+    assert said(farewell("merged", was="merged", merged_into=9, held=MARKED)) == (None, "merge_not_applied", {}, False)
