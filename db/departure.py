@@ -19,7 +19,7 @@ from db import id_mapping_writer
 from db.id_mapping import follow_merges
 from db.run import PageIds, Run
 from db.statement import Statement, bigints, texts
-from pipeline.domain.departures import DEPARTED, LIVING
+from pipeline.domain.deletions import DELETED_STATES, LIVE_STATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +114,9 @@ def _rivals(
     departed: dict[str, dict[int, dict[str, Any]]] = {}
     for row in session.execute(_RIVALS, scope):
         hull_id = found.get(row.pipedrive_id, row.hull_id)
-        if row.state in LIVING:
+        if row.state in LIVE_STATES:
             living.setdefault(hull_id, row.pipedrive_id)
-        elif row.state in DEPARTED:
+        elif row.state in DELETED_STATES:
             departed.setdefault(hull_id, {})[row.pipedrive_id] = orjson.loads(row.delivered) if row.delivered else {}
     return living, departed
 
@@ -131,7 +131,9 @@ def find_living(
     became = follow_merges(session, connector_key, entity, pipedrive_ids)
     known = standings(session, connector_key, entity, became.values())
     return {
-        first: last if known[last].state not in DEPARTED else None for first, last in became.items() if last in known
+        first: last if known[last].state not in DELETED_STATES else None
+        for first, last in became.items()
+        if last in known
     }
 
 
@@ -206,5 +208,5 @@ def _scope(run: Run) -> dict[str, Any]:
         "c": run.connector_key,
         "e": run.entity,
         "started_at": run.started_at,
-        "living": list(LIVING),
+        "living": list(LIVE_STATES),
     }

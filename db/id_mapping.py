@@ -92,7 +92,7 @@ class IdMapping(Base):
     intent_at: Mapped[datetime | None]
     """When it was written down that the record is about to be made in Pipedrive."""
     outgoing: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """What is remembered of its writes: a `pipeline.domain.outgoing.Memory` as JSON."""
+    """What is remembered of its writes: a `pipeline.domain.records.Memory` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.id_mapping import IN_DOUBT, NEVER, IdMapping
 from db.statement import Cell, Shared, Statement, bigints, copy_rows, texts
-from pipeline.domain.departures import DEPARTED, Farewell
+from pipeline.domain.deletions import DELETED_STATES, DeletionEffect
 
 KNOWN_STAYS: Final = "DO NOTHING"
 """A record that is known already stays as it is."""
@@ -339,26 +339,30 @@ def note_present(session: Session, connector_key: int, entity: str, pipedrive_id
     Hull's values stay stored, including the deletion mark, so that the next delivery removes the mark. Hull is queried again
     for its User or Account, which may be merged by now.
     """
-    session.execute(_NOTE_PRESENT, {**_scope(connector_key, entity, pipedrive_ids), "departed": list(DEPARTED)})
+    session.execute(_NOTE_PRESENT, {**_scope(connector_key, entity, pipedrive_ids), "departed": list(DELETED_STATES)})
 
 
 def depart(
-    session: Session, connector_key: int, entity: str, farewells: Sequence[Farewell], written_at: Mapping[int, datetime]
+    session: Session,
+    connector_key: int,
+    entity: str,
+    farewells: Sequence[DeletionEffect],
+    written_at: Mapping[int, datetime],
 ) -> set[int]:
     """Store what was sent. Return the ids that another worker wrote since `written_at`: those are not changed.
 
     The digest is emptied, so that a restored record is delivered in any case.
     """
-    by_id = {farewell.departure.pipedrive_id: farewell for farewell in farewells}
+    by_id = {farewell.deletion.pipedrive_id: farewell for farewell in farewells}
     moved_on = set()
     for pipedrive_id, mapping in _locked(session, connector_key, entity, by_id):
         farewell = by_id[pipedrive_id]
         if mapping.updated_at != written_at[pipedrive_id]:
             moved_on.add(pipedrive_id)
             continue
-        mapping.state, mapping.version, mapping.absences = farewell.departure.state, NEVER, 0
-        mapping.deleted_at = datetime.fromtimestamp(farewell.departure.at_ms / 1000, UTC)
-        mapping.merged_into = farewell.departure.merged_into
+        mapping.state, mapping.version, mapping.absences = farewell.deletion.state, NEVER, 0
+        mapping.deleted_at = datetime.fromtimestamp(farewell.deletion.at_ms / 1000, UTC)
+        mapping.merged_into = farewell.deletion.merged_into
         mapping.delivered = orjson.dumps(farewell.delivered) if farewell.delivered is not None else None
         mapping.digest = "" if mapping.digest is not None or farewell.delivered is not None else None
         mapping.resolve_at = None if farewell.joins else mapping.resolve_at

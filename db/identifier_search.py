@@ -19,7 +19,7 @@ from db.identifier import OF_RECORDS
 from db.snapshot import Snapshot
 from db.statement import Statement, bigints, texts
 from db.sync_event import LastSkip
-from pipeline.domain.departures import DEPARTED, LIVING
+from pipeline.domain.deletions import DELETED_STATES, LIVE_STATES
 from pipeline.domain.kinds import Entity
 
 MOST: Final = 20
@@ -65,7 +65,7 @@ def find_records(
     if not pairs:
         return {}
     found: dict[tuple[str, str], list[int]] = {}
-    for row in session.execute(_FIND, {**_pairs(connector_key, entity, pairs), "living": texts(LIVING)}):
+    for row in session.execute(_FIND, {**_pairs(connector_key, entity, pairs), "living": texts(LIVE_STATES)}):
         found.setdefault((row.kind, row.value), []).append(row.pipedrive_id)
     return found
 
@@ -134,7 +134,7 @@ def find_deleted_holders(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, DeletedHolder]:
     """Return those of these holders that are deleted records."""
-    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DEPARTED)}
+    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DELETED_STATES)}
     return {row.pipedrive_id: DeletedHolder(**row._asdict()) for row in session.execute(_DELETED, scope)}
 
 
@@ -148,7 +148,7 @@ _OVERDUE = text("""
 
 def find_overdue_holders(session: Session, days: int, limit: int) -> list[DeletedHolder]:
     """Return deleted records that hold values although Pipedrive can no longer restore them."""
-    scope = {"departed": texts(DEPARTED), "days": days, "limit": limit}
+    scope = {"departed": texts(DELETED_STATES), "days": days, "limit": limit}
     return [DeletedHolder(**row._asdict()) for row in session.execute(_OVERDUE, scope)]
 
 
@@ -186,7 +186,7 @@ def take_possible_duplicates(
     session: Session, connector_key: int, entity: str, limit: int = 100
 ) -> list[PossibleDuplicate]:
     """Return possible duplicates, each of them once."""
-    scope = {"c": connector_key, "e": entity, "living": texts(LIVING), "limit": limit}
+    scope = {"c": connector_key, "e": entity, "living": texts(LIVE_STATES), "limit": limit}
     rows = session.execute(_DUPLICATES, scope).all()
     if rows:
         joining.forget_intents(session, [row.id for row in rows])

@@ -15,7 +15,8 @@ from db import id_mapping_writer
 from db.base import Base, Created, RowId
 from db.hull_ids import learn_hull_ids
 from db.statement import bigints, texts
-from pipeline.domain.drift import DEPARTED, MappedRecord
+from pipeline.domain.deletions import DELETED_STATES
+from pipeline.domain.drift import MappedRecord
 
 FRESH_S = 60
 """What was delivered this lately may not be in Hull's search index yet."""
@@ -53,7 +54,7 @@ def unlisted_ids(
     session: Session, connector_key: int, entity: str, *, above: int, to: int, listed: Collection[int]
 ) -> list[int]:
     """Ids of an interval that are mapped as living and that Pipedrive did not list."""
-    scope = {"c": connector_key, "e": entity, "above": above, "to": to, "departed": texts(sorted(DEPARTED))}
+    scope = {"c": connector_key, "e": entity, "above": above, "to": to, "departed": texts(DELETED_STATES)}
     rows = session.scalars(_UNLISTED, {**scope, "ids": bigints(listed)}, execution_options={"yield_per": 5_000})
     return list(rows)
 

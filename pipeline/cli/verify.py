@@ -31,7 +31,8 @@ from pipeline.cli.output import (
     wants_json,
 )
 from pipeline.cli.startup import open_database
-from pipeline.domain.drift import DEPARTED, Drift, DriftFinding
+from pipeline.domain.deletions import DELETED_STATES
+from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import describe
 from pipeline.domain.settings import read_settings
@@ -241,7 +242,7 @@ def _print_report(found: Connector, job_id: int, report: Report, repaired: Count
 
 
 def _row(part: EntityReport) -> tuple[Any, ...]:
-    living = sum(count for state, count in part.id_map.items() if state not in DEPARTED)
+    living = sum(count for state, count in part.id_map.items() if state not in DELETED_STATES)
     waiting, failed = part.pending.total(), part.failed.total()
     return (
         part.entity.plural,

@@ -11,13 +11,13 @@ from statistics import median
 from typing import Final
 
 HISTORY_DAYS: Final = 4
-"""With fewer days of the same kind, it is not known what is usual."""
+"""With fewer days of the same kind, the usual volume is not known."""
 QUIET_EVENTS: Final = 50
-"""If an hour usually has fewer events, none is not unusual."""
+"""In an hour that usually has fewer events, no events are not unusual."""
 SURGE_EVENTS: Final = 500
 BUDGET_SHARE: Final = 0.5
-"""Share of the budget: before it is spent, a forecast from a few calls of the night would cause false alerts."""
-UNHEARD_S: Final = 20 * 60
+"""Spent share of the budget before which no forecast is made: a few calls of the night would cause false alerts."""
+WEBHOOK_UNHEALTHY_S: Final = 20 * 60
 """Webhooks are checked every quarter of an hour, and recreated immediately: an older problem does not resolve itself."""
 BY_HAND: Final = frozenset({"connector_paused", "not_connected"})
 """Pauses that an operator chose, or that wait for the first setup."""
@@ -25,7 +25,7 @@ BY_HAND: Final = frozenset({"connector_paused", "not_connected"})
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The texts of a rule: its meaning and advice. page  the connector's page to open."""
+    """The texts of a rule. `page` is the page of the connector to open."""
 
     title: str
     meaning: str
@@ -41,9 +41,9 @@ RULES: Final[Mapping[str, Rule]] = {
         "credentials",
     ),
     "watermark_late": Rule(
-        "Behind",
-        "What changed in Pipedrive reaches Hull later than it should: the fetch of changes does not end.",
-        "Check Runs for a stopped one, Failures, and whether workers run.",
+        "Hull is out of date",
+        "Changes in Pipedrive reach Hull later than they should: the fetch of changes does not finish.",
+        "Check Runs for a stopped run, check Failures, and check that workers run.",
         "runs",
     ),
     "failures": Rule(
@@ -53,7 +53,7 @@ RULES: Final[Mapping[str, Rule]] = {
         "failures",
     ),
     "webhook_unhealthy": Rule(
-        "Webhooks do not come",
+        "No webhooks",
         "Pipedrive sends no webhooks, and recreating them did not help. Fetches bring the changes later.",
         "Open Webhooks: it shows Pipedrive's answer, and has a button to check again.",
         "webhooks",
@@ -62,30 +62,30 @@ RULES: Final[Mapping[str, Rule]] = {
         "Daily budget runs out",
         "Pipedrive's tokens of today will be spent before the day is over, or are spent: fetches wait for midnight UTC, live "
         "changes continue until Pipedrive refuses them too.",
-        "Find who spends (pipeline budget CONNECTOR), fetch less often, or raise daily_tokens if the plan has more.",
+        "Find what spends the tokens (pipeline budget CONNECTOR), fetch less often, or raise daily_tokens if the plan has more.",
         "overview",
     ),
     "volume_unusual": Rule(
         "Unusual volume",
         "The last hour brought far fewer or far more changes than the same hour of earlier days.",
-        "Fewer: see that Webhooks and Hull's notifications arrive. More: an import, or two rules that undo one another; see Logs.",
+        "Fewer: check that webhooks and Hull's notifications arrive. More: check Logs for an import or an update loop.",
         "logs",
     ),
     "silence": Rule(
         "Nothing received",
         "No webhook or notification has arrived for longer than usual.",
-        "See that PUBLIC_URL reaches the web process from outside, then check the webhooks.",
+        "Check that PUBLIC_URL reaches the web process from outside, then check the webhooks.",
         "webhooks",
     ),
     "work_overdue": Rule(
-        "Work waits",
-        "Work is due, but no worker takes it: none is running, or all of them are busy.",
-        "Open Workers: it shows which queue has no worker. Start one, or check why they are slow.",
+        "Work is overdue",
+        "Work is due, but no worker takes it: no worker is running, or all are busy.",
+        "Open Workers: it shows which queue has no worker. Start a worker, or check why the workers are slow.",
         "workers",
     ),
     "no_ticks": Rule(
-        "No ticks",
-        "The rounds that start fetches, find lost work and judge these rules do not take place: beat or the workers are gone.",
+        "Beat does not run",
+        "Nothing starts fetches, recovers lost work or checks these rules: beat or the workers are not running.",
         "Start beat and a worker that listens to control.",
         "workers",
     ),
@@ -95,7 +95,7 @@ RULES: Final[Mapping[str, Rule]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What an alert waits for; 0 switches its rule off."""
+    """Thresholds of the rules; 0 switches a rule off."""
 
     late_minutes: int
     failures_per_hour: int
@@ -106,9 +106,11 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetFacts:
-    """is_closed  Pipedrive refuses calls for today; None if it is not known
-    share  spent part of the budget, such as 0.8; 0 without limit
-    forecast  expected spent part at the end of the day, at the current pace
+    """How much of the day's budget is spent.
+
+    is_closed  whether Pipedrive refuses calls for today; None if unknown
+    share      spent share of the budget, such as 0.8; 0 without limit
+    forecast   expected share at the end of the day, at the current pace
     """
 
     is_closed: bool | None
@@ -122,9 +124,9 @@ class Facts:
 
     late_s, late_bound_s  age of the watermark; its maximum by the schedule
     late_since            the watermark
-    unheard               Person or Organization → seconds since its webhook was last healthy
+    unhealthy_webhooks    Person or Organization → seconds since its webhook was last healthy
     silent_s              seconds since the last webhook or notification
-    events, usual         of the last full hour; of the same hour on earlier days of the kind
+    events, usual         of the last full hour; of the same hour on earlier days of the same kind
     """
 
     paused_by: str | None
@@ -132,7 +134,7 @@ class Facts:
     late_bound_s: float
     late_since: datetime | None
     failures: int
-    unheard: Mapping[str, float]
+    unhealthy_webhooks: Mapping[str, float]
     budget: BudgetFacts | None
     silent_s: float | None
     events: int | None
@@ -141,42 +143,46 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class AlertCondition:
-    """A rule that holds, and the figures of the moment."""
+    """A rule whose condition is met, with the current figures."""
 
     rule: str
     sentence: str
 
 
 def judge(facts: Facts, bounds: Bounds) -> list[AlertCondition]:
-    """What is wrong with a connector. One that is paused is judged by its pause alone: everything else follows from it."""
+    """Return what is wrong with a connector. For a paused one that is only the pause: everything else follows from it."""
     if facts.paused_by is not None:
         return list(_access(facts, bounds))
     return [trouble for rule in _RULES_OF_CONNECTORS for trouble in rule(facts, bounds)]
 
 
-def judge_house(
+def judge_installation(
     due_s: float, tick_age_s: float | None, bounds: Bounds, *, ever_ticked: bool = True
 ) -> list[AlertCondition]:
-    """What is wrong with the whole installation.
+    """Return what is wrong with the whole installation.
 
     due_s       how long the oldest due work has waited
-    tick_age_s  since beat's last tick was carried out; before the first, since there is a connector to tick for; else None
+    tick_age_s  since beat's last tick was processed; before the first, since the first connector was added; else None
     """
     found = []
     if bounds.overdue_s and due_s > bounds.overdue_s:
         found.append(AlertCondition("work_overdue", f"The oldest due work has waited for {_span(due_s)}."))
     if bounds.overdue_s and tick_age_s is not None and tick_age_s > bounds.overdue_s:
-        words = f"The last tick was carried out {_span(tick_age_s)} ago." if ever_ticked else _never_ticked(tick_age_s)
+        words = (
+            f"The last tick of beat was processed {_span(tick_age_s)} ago."
+            if ever_ticked
+            else _never_ticked(tick_age_s)
+        )
         found.append(AlertCondition("no_ticks", words))
     return found
 
 
 def _never_ticked(age_s: float) -> str:
-    return f"No tick was ever carried out; the first connector was added {_span(age_s)} ago."
+    return f"No tick of beat was ever processed; the first connector was added {_span(age_s)} ago."
 
 
 def unknown_rules(facts: Facts) -> set[str]:
-    """Rules that could not be judged: what is open of them stays open."""
+    """Return the rules that could not be checked: their open alerts stay open."""
     if facts.paused_by is not None:
         return set(RULES) - {"auth_lost"}
     return {"budget_short"} if facts.budget is None or facts.budget.is_closed is None else set()
@@ -203,10 +209,11 @@ def _failures(facts: Facts, bounds: Bounds) -> Iterator[AlertCondition]:
 
 
 def _webhooks(facts: Facts, _bounds: Bounds) -> Iterator[AlertCondition]:
-    ill = {noun: age_s for noun, age_s in facts.unheard.items() if age_s > UNHEARD_S}
-    if ill:
-        nouns = " and ".join(sorted(ill))
-        yield AlertCondition("webhook_unhealthy", f"No sound webhook for {nouns} for {_span(max(ill.values()))}.")
+    unhealthy = {noun: age_s for noun, age_s in facts.unhealthy_webhooks.items() if age_s > WEBHOOK_UNHEALTHY_S}
+    if unhealthy:
+        nouns = " and ".join(sorted(unhealthy))
+        span = _span(max(unhealthy.values()))
+        yield AlertCondition("webhook_unhealthy", f"No healthy webhook for {nouns} for {span}.")
 
 
 def _budget(facts: Facts, _bounds: Bounds) -> Iterator[AlertCondition]:

@@ -1,14 +1,14 @@
 """Pipedrive's daily budget: how much each lane may spend, and what fetches, plans and schedules will cost. No clock, no I/O.
 
-The budget belongs to a company, and a share of it to live work:
+The budget belongs to a company. A part of it is reserved for live work:
 
-    live      all of it, and more than our own count: Pipedrive itself decides
+    live      all of it: Pipedrive decides when it is spent, not our own count
     control   up to half of the reserve
     bulk      up to the reserve
     verify    up to the reserve
 
 A fetch by two walks reads the ids in ⌈records / page⌉ pages, one more because the walks meet inside a page, and one to
-catch up. Calls of live work cannot be foreseen; the reserve is for them.
+catch up. Calls of live work cannot be predicted; the reserve is for them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Lane(StrEnum):
     CONTROL = "control"
     """Ticks, look-ups of ids, webhook checks, setup."""
     VERIFY = "verify"
-    """Comparing both sides whole."""
+    """Comparisons of both sides."""
 
 
 _SHARE_OF_RESERVE = {Lane.CONTROL: 0.5, Lane.BULK: 0.0, Lane.VERIFY: 0.0}
@@ -80,7 +80,7 @@ class Allowance:
     live_reserve: float = DEFAULT_LIVE_RESERVE
 
     def ceiling(self, lane: Lane) -> int | None:
-        """Up to how many tokens the company may have spent today after a call of this lane; None where nothing ends it."""
+        """Return how many tokens the company may have spent today after a call of this lane; None for no limit."""
         if not self.daily_tokens or lane is Lane.LIVE:
             return None
         return self.daily_tokens - round(self.reserve * (1 - _SHARE_OF_RESERVE[lane]))
@@ -92,65 +92,65 @@ class Allowance:
 
 
 LIST_TOKENS: Final = TOKEN_COSTS["list"]
-"""A page of any list, of either entity, and the field definitions."""
+"""A page of any list, and the field definitions."""
 ROUND_TOKENS: Final = 2 * LIST_TOKENS
 """One incremental fetch of Persons and Organizations while little changes: a page each."""
 INCREMENTAL_SHARE: Final = 0.5
-"""How much of what fetches may still spend today goes to incremental ones; the rest is for full fetches."""
+"""Share of the tokens left for fetches today that incremental fetches may spend; the rest is for full fetches."""
 PAGE_S: Final = 0.2
-"""Seconds a page takes while nothing is known of this connector: 500 records at half the speed seen in docs/performance.md."""
+"""Seconds per page before a connector's own pace is known: 500 records at half the speed in docs/performance.md."""
 SLOWEST_PAGE_S: Final = 5.0
-"""A run with slower pages has been waiting, for the budget or for a worker: that is not a pace."""
+"""A run with slower pages was waiting for the budget or for a worker, so its time is no measure of the pace."""
 
 
 WRITE_TOKENS: Final = TOKEN_COSTS["update"]
 """A record of either entity that is created or changed."""
 WRITES_PER_S: Final = 20.0
-"""Records a second that are written to Pipedrive, one worker with its usual number side by side."""
+"""Records per second that one worker writes to Pipedrive with its usual number of parallel requests."""
 SENT_AT_ONCE: Final = 500
-"""Records to one outgoing batch."""
+"""Records in one outgoing batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchCost:
-    """What a full fetch of one entity takes, from beginning to end."""
+    """The cost of a full fetch of one entity."""
 
     pages: int
     tokens: int
 
 
 def fetch_cost(records: int, page_limit: int) -> FetchCost:
-    """Cost of a full fetch of so many records, including the field definitions."""
+    """Return the cost of a full fetch of this many records, including the field definitions."""
     pages = max(1, ceil(records / page_limit)) + 2
     return FetchCost(pages, LIST_TOKENS * (pages + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class PlanCost:
-    """What it takes to carry a plan out."""
+    """The cost of applying a plan."""
 
     tokens: int
     takes_s: float
 
 
 def plan_cost(
-    *, updates: int, creates: int, read_before: int, fetched: tuple[int, ...], told: int, page_limit: int
+    *, updates: int, creates: int, read_before: int, fetched: tuple[int, ...], sent: int, page_limit: int
 ) -> PlanCost:
-    """Cost of writes, the lists before them, and the resulting fetches; messages to Hull cost no tokens.
+    """Return the cost of writes, the lists before them, and the resulting fetches; messages to Hull cost no tokens.
 
     read_before  records that are read again before they are written
     fetched      records of each entity that are fetched again
-    told         records that are sent to Hull, from snapshots
+    sent         records that are sent to Hull, from snapshots
     """
     lists = ceil(read_before / MAX_IDS) + ceil(creates / SENT_AT_ONCE)
     fetches = [fetch_cost(records, page_limit) for records in fetched]
     tokens = WRITE_TOKENS * (updates + creates) + LIST_TOKENS * lists + sum(each.tokens for each in fetches)
-    pages = sum(each.pages for each in fetches) + ceil(told / page_limit)
+    pages = sum(each.pages for each in fetches) + ceil(sent / page_limit)
     return PlanCost(tokens, (updates + creates) / WRITES_PER_S + PAGE_S * (pages + lists))
 
 
 def pages_left(low: int | None, high: int | None, page_limit: int, *, catching_up: bool) -> int | None:
-    """Return the maximum of pages that a running full fetch still has to read: ids may have gaps. None if it is not known.
+    """Return how many pages a running full fetch still has to read at most, because ids may have gaps; None if unknown.
 
     low, high  the last ids of the ascending and the descending walk
     """
@@ -162,13 +162,12 @@ def pages_left(low: int | None, high: int | None, page_limit: int, *, catching_u
 
 
 def page_pace_s(took_s: float, pages: int) -> float:
-    """Seconds a page, from what a run has done so far."""
+    """Return the seconds per page of a run so far."""
     return min(took_s / pages, SLOWEST_PAGE_S) if pages and took_s > 0 else PAGE_S
 
 
 def ends_in_s(pages: int, page_s: float, *, left: int | None, a_day: int, reset_s: float) -> float | None:
-    """Return the seconds until a fetch with so many pages left is done; None if a day's budget is too small for a
-    single page.
+    """Return the seconds until a fetch with this many pages left is done; None if a day's budget is too small for one page.
 
     left     tokens that fetches may still spend today; None is without limit
     a_day    tokens that fetches may spend on any other day
@@ -186,17 +185,17 @@ def ends_in_s(pages: int, page_s: float, *, left: int | None, a_day: int, reset_
 
 
 def schedule_tokens(interval_s: float, seconds: float = DAY_S) -> int:
-    """Return the cost of incremental fetches of both entities at this interval, in so many seconds."""
+    """Return the cost of incremental fetches of both entities at this interval, within `seconds`."""
     return ROUND_TOKENS * int(seconds // interval_s)
 
 
 def stretched_interval_s(
     interval_s: float, *, left: int | None, seconds_left: float, share: float = INCREMENTAL_SHARE
 ) -> float:
-    """The interval at which incremental fetches last until the day is over; never shorter than the one that is wanted.
+    """Return the interval at which the tokens suffice for incremental fetches until the end of the day, at least `interval_s`.
 
     left          tokens that fetches may still spend today; None is without limit
-    seconds_left  of this day; also the answer when not even one more round fits
+    seconds_left  of this day; returned if the tokens do not suffice for one more round
     """
     if left is None:
         return interval_s

@@ -1,4 +1,4 @@
-"""Cron expressions: five fields in UTC and the word `nightly`, the next times at which they are due, and both in words."""
+"""Cron expressions (five fields in UTC, or the word `nightly`): their next times, and texts for people."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def next_time(cron: str, after: datetime) -> datetime:
 
 
 def cron_of(full_fetch_cron: str, connector_id: str) -> str:
-    """Return the five fields of the setting `full_fetch_cron`, "" for never; `nightly` is a minute of the connector's own."""
+    """Return the five fields of the setting `full_fetch_cron`, "" for never; for `nightly` the connector's id sets the minute."""
     return nightly(connector_id) if full_fetch_cron == NIGHTLY else full_fetch_cron
 
 
@@ -51,13 +51,13 @@ def next_times(cron: str, connector_id: str, now: datetime, count: int = 3) -> l
     try:
         while fields and len(found) < count:
             found.append(next_time(fields, found[-1] if found else now))
-    except ValueError:  # its mistake is named when it is to be saved
+    except ValueError:  # the mistake is reported when the expression is saved
         return []
     return found
 
 
 def cron_words(cron: str, connector_id: str) -> str:
-    """`every night at 02:15`, `Mondays at 06:00`; a cron without plain words as it is."""
+    """Return `every night at 02:15` or `Mondays at 06:00`; an expression without such words unchanged."""
     if not cron:
         return "never"
     minute, hour, *days = cron_of(cron, connector_id).split()
@@ -70,7 +70,7 @@ def cron_words(cron: str, connector_id: str) -> str:
 
 
 def time_words(then: datetime, now: datetime) -> str:
-    """`today at 02:15`, `tomorrow at 02:15`, `Monday 9 November at 02:15`."""
+    """Return `today at 02:15`, `tomorrow at 02:15` or `Monday 9 November at 02:15`."""
     at = f"{then:%H:%M} UTC"
     if then.date() == now.date():
         return f"today at {at}"

@@ -7,24 +7,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-DEPARTED = frozenset({"deleted", "gone", "merged"})
-"""States of an id mapping with a record known as deleted in Pipedrive."""
-
 CONFLICT = "conflict"
-"""State of an id mapping with a record that shares its User or Account with another one."""
+"""State of an id mapping whose record shares its User or Account with another one."""
 
 
 class Drift(StrEnum):
-    """How a record is not what it should be."""
+    """How the three sides of a record differ."""
 
     MISSING = "missing"
     """In Pipedrive, not in Hull."""
     EXTRA = "extra"
     """In Hull or in the id map, not in Pipedrive, and not marked as deleted."""
     DIFFERENT = "different"
-    """Hull holds another value for a mapped attribute."""
+    """Hull has another value for a mapped attribute."""
     UNLINKED = "unlinked"
-    """A User without an Account, or with that of another Organization."""
+    """A User without an Account, or with the Account of another Organization."""
     UNMAPPED = "unmapped"
     """In Pipedrive and in Hull, but the id map does not join them."""
     UNMARKED = "unmarked"
@@ -38,7 +35,7 @@ class HullRecord:
     """One User or Account, as Hull reports it.
 
     pipedrive_ids     every Pipedrive id in it, the attribute `pipedrive/id` first
-    anonymous_ids     those in its anonymous ids
+    anonymous_ids     the Pipedrive ids in its anonymous ids
     attributes        its mapped attributes, as Hull returns them
     organization_ids  the Pipedrive ids in its Account; empty without an Account
     """
@@ -58,7 +55,7 @@ class MappedRecord:
     """One row of the id map.
 
     delivered  names of the attributes that were last delivered with a value
-    is_fresh   it was written so lately that Hull's search may not show it yet
+    is_fresh   whether it was written so recently that Hull's search may not show it yet
     """
 
     pipedrive_id: int
@@ -71,7 +68,7 @@ class MappedRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One attribute with two values. They are for the operator's eyes: never logged, and stored for a day after the comparison."""
+    """One attribute with two values. Only operators see them: they are never logged, and are deleted a day after the comparison."""
 
     attribute: str
     pipedrive: Any = field(repr=False)

@@ -75,7 +75,7 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "time": ("timezone_id",),
     "address": ADDRESS_PARTS,
 }
-"""Field type → the parts of its value that can be named on their own, as `<code>_<part>`."""
+"""Field type → the parts of its value that have a code of their own, `<code>_<part>`."""
 
 _COUNTERS: Final = (
     "open_deals_count",
@@ -154,7 +154,7 @@ SYSTEM: Final[Mapping[Entity, Mapping[str, str]]] = {
         **OPTIONAL[Entity.ORGANIZATION],
     },
 }
-"""Record key → type of the fields every company has; the definitions' own types are coarser here (`email`: varchar)."""
+"""Record key → type of the fields that every company has; the types in the definitions are less exact (`email`: varchar)."""
 
 _WRITABLE_OF_BOTH: Final = ("name", "owner_id", "visible_to", "label_ids")
 WRITABLE: Final[Mapping[Entity, frozenset[str]]] = {
@@ -167,7 +167,7 @@ WRITABLE: Final[Mapping[Entity, frozenset[str]]] = {
     ),
     Entity.ORGANIZATION: frozenset({*_WRITABLE_OF_BOTH, "address", *_COMPANY_PROFILE}),
 }
-"""Record keys that the API takes in a PATCH (https://developers.pipedrive.com/docs/api/v1/openapi-v2.yaml)."""
+"""Record keys that the API accepts in a PATCH (https://developers.pipedrive.com/docs/api/v1/openapi-v2.yaml)."""
 
 ALIASES: Final[Mapping[str, str]] = {
     "email": "emails",
@@ -179,14 +179,14 @@ ALIASES: Final[Mapping[str, str]] = {
 """Other names of record keys: codes of the field definitions, and names of the interface's first version."""
 
 FEATURES: Final = frozenset({*_CONTACT_SYNC, *_COMPANY_PROFILE})
-"""Record keys that only some companies have, by what they pay for."""
+"""Record keys that only some companies have, depending on their plan."""
 
 
 def read_field_definitions(rows: list[object]) -> list[FieldDefinition]:
-    """Read every field that is in use, in Pipedrive's order.
+    """Return every field that is in use, in Pipedrive's order.
 
-    Left out are deleted fields, the rows of parts, and rows without a code or a type: a setting that names one of these
-    is then reported as `field_missing` when the mapping is compiled.
+    Deleted fields, rows of parts, and rows without a code or a type are left out: a setting that names one of these is
+    reported as `field_missing` when the mapping is compiled.
     """
     found: dict[str, FieldDefinition] = {}
     for row in rows:
@@ -213,7 +213,7 @@ def _read_row(row: object) -> FieldDefinition | None:
 
 
 def _read_options(rows: Any) -> dict[int | str, str]:
-    """Read `[{id, label}]`: ids are numbers for custom fields, words for some of Pipedrive's own."""
+    """Return id → label of `[{id, label}]`; ids are numbers for custom fields, and words for some standard fields."""
     if not isinstance(rows, list):
         return {}
     options: dict[int | str, str] = {}
@@ -224,7 +224,7 @@ def _read_options(rows: Any) -> dict[int | str, str]:
 
 
 def _is_part(code: str, found: dict[str, FieldDefinition]) -> bool:
-    """Return whether a row is a part, `<code>_<part>`, and not a field with a code that ends like one."""
+    """Return whether a row is a part, `<code>_<part>`, and not a field whose code only ends like one."""
     for kind, parts in PARTS.items():
         for part in (*parts, "timezone_name"):
             whole = found.get(code.removesuffix(f"_{part}"))

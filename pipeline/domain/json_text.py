@@ -1,6 +1,6 @@
 """Parse and write JSON with orjson, and with the standard library for what orjson refuses, mainly lone surrogates.
 
-The transform refuses such text, record by record; until then it must pass unchanged.
+The transform rejects such text, record by record; until then it must pass unchanged.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import orjson
 from pydantic import BeforeValidator
 
 MAX_DEPTH: Final = 32
-"""Deeper nesting is not a record of either system."""
+"""Maximum nesting of a record: neither system sends deeper ones."""
 DEEPEST: Final = 100
-"""Levels of objects and lists that a request may have, and that an answer shows."""
+"""Maximum nesting of a request, and of the values in an answer."""
 _UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
 _HALF: Final = re.compile("[\\ud800-\\udfff]")
 _STRUCTURE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
-"""A text that does not end counts as one as well: it is not searched again from each quote in it."""
+"""A text without an end also counts as a text, so that it is not searched again from each quote in it."""
 
 
 def read_lenient(body: bytes) -> Any:
-    """Parse; raises ValueError for what is not JSON at all."""
+    """Parse JSON, including what orjson refuses. Raises: ValueError."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -65,7 +65,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def write_lenient(value: Any) -> bytes:
-    """JSON of anything that came as JSON, of dataclasses that hold such things, and of sets."""
+    """Write as JSON anything that was read as JSON, dataclasses of such values, and sets."""
     try:
         return orjson.dumps(value, default=sorted)
     except TypeError:
@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_nested_deeper(value: Any, levels: int) -> bool:
-    """Return whether objects and lists are nested to more than so many levels."""
+    """Return whether objects and lists are nested more than `levels` deep."""
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(levels):
         if not level:
@@ -117,8 +117,9 @@ MOST_TOKENS: Final = 3_000_000
 
 
 def cut_below(body: bytes, levels: int, most: int = MOST_TOKENS) -> bytes:
-    """Return JSON with null instead of values below so many levels. Anything else is returned unchanged, and so is a body
-    with more than `most` texts and brackets.
+    """Return JSON with null instead of the values that are nested more than `levels` deep.
+
+    Other bodies, and those with more than `most` texts and brackets, are returned unchanged.
     """
     kept, depth, start, copied = [], 0, 0, 0
     for count, match in enumerate(_STRUCTURE.finditer(body)):
@@ -138,9 +139,8 @@ def cut_below(body: bytes, levels: int, most: int = MOST_TOKENS) -> bytes:
 
 
 def find_unusable(value: Any, path: str = "") -> str | None:
-    """Return where, such as `user.tier` or `segments[0].id`, there is a NUL or a lone surrogate, which cannot be stored or
-    sent; None if there is none.
-    """
+    """Return the path, such as `user.tier` or `segments[0].id`, of a NUL or lone surrogate, which cannot be stored or sent;
+    None if there is none."""
     if isinstance(value, str):
         return path if _UNUSABLE.search(value) else None
     if isinstance(value, dict) and (bad := next((name for name in value if _UNUSABLE.search(name)), None)) is not None:
@@ -158,7 +158,7 @@ def members_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def writable(value: Any) -> Any:
-    """Return the value as JSON can carry it: half characters are spelled out, deep nesting is replaced by a sentence."""
+    """Return the value as valid JSON: lone surrogates are spelled out, and deep nesting is replaced by a sentence."""
     try:
         orjson.dumps(value)
     except TypeError:
@@ -170,6 +170,6 @@ def writable(value: Any) -> Any:
 
 
 Value = Annotated[Any, BeforeValidator(writable)]
-"""Of a record: anything."""
+"""Any value of a record."""
 Text = Annotated[str, BeforeValidator(writable)]
-"""A text that comes from a record."""
+"""A text of a record."""

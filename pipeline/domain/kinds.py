@@ -1,4 +1,4 @@
-"""The closed lists (entities, directions, outcomes, claims, roles) and ids. Logs, tables and commands show their values."""
+"""Closed lists (entities, directions, outcomes, claims, roles) and ids. Logs, tables and commands show their values."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class Claim(StrEnum):
 
 
 def event_name(direction: Direction, entity: Entity, outcome: Outcome) -> str:
-    """The event name in the customer's guide, for example `incoming.user.success`."""
+    """Return the event name as in the customer's guide, for example `incoming.user.success`."""
     return f"{direction}.{entity.hull}.{outcome}"
 
 
 def anonymous_id(pipedrive_id: int) -> str:
-    """The claim that every record of Pipedrive has."""
+    """Return the claim that every record of Pipedrive has."""
     return f"pipedrive:{pipedrive_id}"
 
 
 class Role(StrEnum):
-    """Each may do what those before it may."""
+    """The roles of operators; each includes the roles before it."""
 
     VIEWER = "viewer"
     """Sees everything but secrets."""
@@ -69,7 +69,7 @@ class Role(StrEnum):
     """Adds connectors and operators, changes credentials and settings."""
 
     def may(self, needed: Role) -> bool:
-        """Whether this role includes the one that is needed."""
+        """Return whether this role includes the needed one."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 

@@ -1,6 +1,6 @@
 """Validate the names, ids and secrets of a connector: each rule once, for pages, commands, API and Hull.
 
-They are used in addresses, headers, log lines and file names, so only plain characters are allowed.
+Names are used in addresses, headers, log lines and file names, so only plain characters are allowed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_connector_name(text: str) -> bool:
 
 
 def is_hull_id(text: str) -> bool:
-    """Whether it is the id of a connector in Hull: 24 hex digits, in either case."""
+    """Return whether it is the id of a connector in Hull: 24 hex digits, in either case."""
     return bool(_HULL_ID.fullmatch(text.lower()))
 
 
@@ -36,7 +36,7 @@ def connector_name(text: str) -> str:
         return text
     raise InvalidName(
         f"{text[:80]!r} is not a valid connector name: use letters, digits, dot, dash and underscore, at most 63, "
-        "but no number and no id of a connector"
+        "but not a number and not the id of a connector"
     )
 
 

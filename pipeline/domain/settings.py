@@ -1,6 +1,6 @@
-"""The settings of one connector, as the customer writes them. Wrong settings are refused whole, every mistake named.
+"""The settings of one connector, as the customer writes them. Invalid settings are rejected as a whole, with every mistake.
 
-The names are those of the connector being replaced, so that a Hull organization can move over with its settings.
+The names are those of the connector that this one replaces, so that a Hull organization keeps its settings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.domain.json_text import find_unusable
 from pipeline.domain.kinds import Claim, Entity
 
 DEFAULT_ORGANIZATION_DOMAIN = "website"
-"""The Organization field that holds its web site where the company has it: the default source of the domain claim."""
+"""The Organization field for the web site, which not every company has: the default source of the domain claim."""
 
 NIGHTLY = "nightly"
 
@@ -27,20 +27,20 @@ class _Row(BaseModel):
 
 
 class ClaimRule(_Row):
-    """Which Pipedrive field identifies a record in Hull: `service` is the field's code, `hull` the claim it feeds."""
+    """Which Pipedrive field identifies a record in Hull: `service` is the field's code, `hull` the claim."""
 
     hull: Literal[Claim.EMAIL, Claim.EXTERNAL_ID, Claim.DOMAIN]
     service: Name
 
 
 Owner = Literal["hull", "pipedrive", "latest"]
-"""The owner of a field that is mapped in both directions and was changed on both sides."""
+"""Who wins if a field that is mapped in both directions was changed on both sides."""
 
 
 class AttributeMapping(_Row):
     """One attribute and one field, in one direction.
 
-    on_null  what an empty source does to the other side: clear it, or leave it as it is
+    on_null  whether an empty source clears the other side or leaves it unchanged
     form     by default labels and the primary value; `id` keeps option ids, `list` the whole list of e-mails
     parts    for addresses: also deliver these parts as `<attribute>_<part>`, for example `locality`, `country`
     owner    of an outgoing row: the owner of a field that is sent to Hull as well
@@ -74,20 +74,20 @@ class ConnectorSettings(BaseModel):
     ignore_deleted_users: bool = True
     ignore_deleted_accounts: bool = True
     user_sync_key: Annotated[str, Field(max_length=255)] = ""
-    """Code of a custom text field of Persons in which a Person that is made here keeps the User's Hull id; empty for none."""
+    """Code of a custom text field of Persons for the Hull id of the User, set on Persons created here; empty for none."""
     account_sync_key: Annotated[str, Field(max_length=255)] = ""
     """The same for Organizations and Accounts."""
     deletion_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """How large a share of the known records may be missing from a full fetch before a person must look; a few always may."""
+    """Share of the known records that may be missing from a full fetch without a check; a few always may."""
     change_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """The share of the known records that new settings may touch without approval; a hundred always may."""
+    """Share of the known records that new settings may change without approval; a hundred always may."""
     full_fetch_cron: str = NIGHTLY
     """When celery beat fetches everything: five cron fields in UTC, for example `15 2 * * *`; `nightly` is once a night at a
-    minute of the connector's own, empty is never."""
+    minute that the connector's id decides; empty is never."""
     incremental_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 5
-    """How often everything that changed is fetched, webhooks or not; 0 means never."""
+    """How often changes are fetched in addition to webhooks; 0 means never."""
     daily_tokens: Annotated[int, Field(ge=0, le=1_000_000_000)] = DEFAULT_DAILY_TOKENS
-    """Tokens a day that the Pipedrive company has, all its users and apps together; 0 is without limit."""
+    """Tokens per day of the Pipedrive company, for all its users and apps together; 0 is without limit."""
     live_reserve: Annotated[float, Field(ge=0, le=0.9)] = DEFAULT_LIVE_RESERVE
     """The share of them that fetches leave to webhooks and notifications."""
 
@@ -132,7 +132,7 @@ def _refuse_repeats(setting: str, column: str, values: list[str]) -> None:
 
 
 class SettingsRefused(ValueError):
-    """The settings were not taken over; `mistakes` names each of them with its place."""
+    """The settings are invalid; `mistakes` has each mistake with its place."""
 
     def __init__(self, mistakes: list[str]) -> None:
         self.mistakes = mistakes

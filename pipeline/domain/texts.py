@@ -1,8 +1,8 @@
-"""Texts: whether they can be stored and sent, and the form in which identifying texts and labels are compared.
+"""Check whether texts can be stored and sent, and normalize identifiers and labels for comparison.
 
 People copy addresses out of documents and chats, with invisible characters: zero width spaces, byte order marks, soft
 hyphens, marks of direction. East Asian keyboards type full-width letters. An international domain has two spellings.
-All of these mean one person: Unicode's NFKC normalizes widths and composition (https://unicode.org/reports/tr15/), and
+All of these identify the same person: Unicode's NFKC normalizes widths and composition (https://unicode.org/reports/tr15/), and
 characters that are ignored when a text is shown (https://unicode.org/reports/tr44/#Default_Ignorable_Code_Point) are
 removed.
 """
@@ -72,7 +72,7 @@ HULL_VALUE_BYTES: Final = 2_000
 
 
 def hull_text(text: str) -> str | None:
-    """Give a text as Hull may have it; None for the empty one.
+    """Return a text that Hull accepts; None for an empty one.
 
     Raises: Rejected("unusable_text" or "too_long").
     """
@@ -107,21 +107,21 @@ Found = TypeVar("Found")
 
 
 def same_text(text: str) -> str:
-    """Give the form in which a label is compared: composed Unicode, without the spaces around it."""
+    """Return a label as it is compared: composed Unicode, without surrounding spaces."""
     return text.strip() if text.isascii() else unicodedata.normalize("NFC", text).strip()
 
 
 def loose_text(text: str) -> str:
-    """Give the form in which labels are compared that are spelled in another case or width."""
+    """Return a label as it is compared if case and width do not matter."""
     return text.strip().casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold().strip()
 
 
 def list_readings(text: str, find: Callable[[str], Found | None], most_commas: int) -> list[list[Found]]:
-    """Return the ways to read a text as labels with commas between them, because a label may contain commas.
+    """Return every way to read a text as labels with commas between them, because a label may contain commas.
 
     find         the meaning of one label, None for a text that is not a label
     most_commas  maximum number of commas in one label
-    Return no reading if some part is not a label; readings with the same members count once, and only a few are listed.
+    Without a reading, some part is not a label. Readings with the same members count once; only a few are returned.
     """
     pieces = text.split(",")
     readings: list[dict[frozenset[Found], list[Found]]] = [{} for _ in pieces] + [{frozenset(): []}]
@@ -140,7 +140,7 @@ def list_readings(text: str, find: Callable[[str], Found | None], most_commas: i
 
 
 _MOST_READINGS: Final = 8
-"""More are never listed: two are too many already."""
+"""Maximum number of readings: two are ambiguous already."""
 
 
 _SHOWN_AS_NOTHING: Final = re.compile(
@@ -148,4 +148,4 @@ _SHOWN_AS_NOTHING: Final = re.compile(
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _DOTS: Final = str.maketrans({"\u3002": ".", "\uff0e": ".", "\uff61": "."})
-"""Full stops that IDNA takes for the dot of a host name (RFC 3490, section 3.1)."""
+"""Full stops that IDNA treats as the dot of a host name (RFC 3490, section 3.1)."""

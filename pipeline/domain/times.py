@@ -1,4 +1,4 @@
-"""Reads the spellings of a moment, a day and a time of day, and how long ago people say; nothing here asks the clock.
+"""Read the formats of a moment, a day, a time of day and a time span such as `2h`. Nothing here reads the clock.
 
 Pipedrive writes moments as `2026-02-01T09:30:00Z` and allows `.000Z`; its older interface wrote `2026-02-01 09:30:00`
 in UTC. Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
@@ -39,7 +39,7 @@ def epoch_milliseconds(value: object) -> int | None:
 
 
 def iso_moment(text: str) -> str | None:
-    """Spell a moment as `YYYY-MM-DDTHH:MM:SSZ`; None when it is not readable."""
+    """Return a moment as `YYYY-MM-DDTHH:MM:SSZ`; None if it is not readable."""
     moment = _moment(text)
     if moment is None:
         return None
@@ -52,9 +52,9 @@ def iso_moment(text: str) -> str | None:
 
 
 def iso_day(text: str) -> str | None:
-    """Spell a day as `YYYY-MM-DD`; a moment in UTC stays a moment, as Pipedrive types some of its moments `date`.
+    """Return a day as `YYYY-MM-DD`; a moment in UTC stays a moment, because Pipedrive gives some moments the type `date`.
 
-    Of a moment in another zone the day stays that is written: through UTC a local midnight would be the day before.
+    Of a moment in another zone the written day counts: in UTC a local midnight would be the day before.
     """
     if len(text) > 10:
         moment = _moment(text)
@@ -67,7 +67,7 @@ def iso_day(text: str) -> str | None:
 
 
 def written_day(text: str) -> str | None:
-    """Spell the calendar day that a text writes, alone or in a moment, as `YYYY-MM-DD`; None when it is not readable."""
+    """Return the calendar day as written, alone or in a moment, as `YYYY-MM-DD`; None if it is not readable."""
     if len(text) > 10:
         moment = _moment(text)
         return None if moment is None or moment.year < 1000 else moment.date().isoformat()
@@ -75,7 +75,7 @@ def written_day(text: str) -> str | None:
 
 
 def iso_time(text: str) -> str | None:
-    """Spell a time of day as `HH:MM:SS`, without a zone."""
+    """Return a time of day as `HH:MM:SS`, without a zone; None if it is not readable."""
     try:
         at = time.fromisoformat(text)
     except ValueError:
@@ -112,4 +112,4 @@ def read_moment(text: str, now: datetime) -> datetime:
         moment = datetime.fromisoformat(written)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"{written[:40]!r} is no time; {HOW}") from None
+        raise ValueError(f"{written[:40]!r} is not a valid time; {HOW}") from None

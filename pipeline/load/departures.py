@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline.clients.hull import MessageWriter
-from pipeline.domain.departures import Farewell
+from pipeline.domain.deletions import DeletionEffect
 from pipeline.domain.kinds import Claim, Entity, anonymous_id
 
 
-def compose(entity: Entity, farewells: Iterable[Farewell], writer: MessageWriter) -> list[bytes]:
+def compose(entity: Entity, farewells: Iterable[DeletionEffect], writer: MessageWriter) -> list[bytes]:
     """Return the messages for Hull, in order; none for a deletion that Hull does not need.
 
     A record is named by its anonymous id alone: its e-mail or domain may belong to another one by now.
@@ -21,7 +21,7 @@ def compose(entity: Entity, farewells: Iterable[Farewell], writer: MessageWriter
     )
     messages = []
     for farewell in farewells:
-        departed, survivor = farewell.departure.pipedrive_id, farewell.departure.merged_into
+        departed, survivor = farewell.deletion.pipedrive_id, farewell.deletion.merged_into
         if farewell.joins and survivor is not None:
             messages.append(alias(_who(survivor), anonymous_id(departed)))
         elif farewell.attributes:

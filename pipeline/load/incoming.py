@@ -21,7 +21,7 @@ from db.id_mapping import IN_DOUBT, Known
 from db.page import LINK_TOLD, TOLD, Overtaken, PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull import MessageWriter
-from pipeline.domain.departures import DELETED_AT
+from pipeline.domain.deletions import DELETED_AT
 from pipeline.domain.kinds import Claim, Entity, anonymous_id
 
 Record = dict[str, Any]

@@ -16,9 +16,8 @@ from typing import Any, Final
 
 from pipeline.clients.http_transport import Exchange
 from pipeline.clients.pipedrive import PipedriveClient
-from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import fields_without
+from pipeline.domain.records import FieldProblem, fields_without
 from pipeline.errors import NOTHING_SENT, ConfigurationError, LostLease, PipelineError, Rejected, Retryable
 
 

@@ -15,7 +15,7 @@ from db.failure_filter import open_of_record
 from db.record_events import Whose
 from db.session import transaction
 from db.sync_event import SyncEvent
-from pipeline.domain.departures import DEPARTED
+from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.kinds import Direction, Entity, Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
@@ -340,7 +340,7 @@ def _sentence(
 ) -> str:
     """Return whether both sides agree, and if not, why not."""
     kind = Entity(whose.entity)
-    if state in DEPARTED:
+    if state in DELETED_STATES:
         into = f" into {whose.entity} {merged_into}" if merged_into is not None else ""
         return f"This {kind.value.capitalize()} is {state}{into} in Pipedrive."
     if state in STATES:
@@ -369,6 +369,6 @@ def _level(whose: Whose, state: str, fields: Sequence[RowShape], *, has_failed: 
     """Return the level of the sentence, for an icon and a colour."""
     if has_failed or state == "conflict":
         return "error"
-    if state in DEPARTED or whose.pipedrive_id is None:
+    if state in DELETED_STATES or whose.pipedrive_id is None:
         return "skip"
     return "ok" if state == "full" and not any(row.differs for row in fields) else "warning"

@@ -26,7 +26,7 @@ from db.figures import oldest_due_s
 from db.session import transaction
 from pipeline import wiring
 from pipeline.clients.alert_sinks import NotDelivered, Notice
-from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_house, unknown_rules
+from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_installation, unknown_rules
 from pipeline.domain.kinds import Entity
 from pipeline.error_kinds import classify
 from pipeline.settings import settings
@@ -75,7 +75,7 @@ def facts_of(session: Session, connector: Connector) -> Facts:
         late_bound_s=bound_s,
         late_since=late_since,
         failures=failure_filter.count_new(session, connector.key, hours=1),
-        unheard={} if is_paused else _unheard(session, connector, now),
+        unhealthy_webhooks={} if is_paused else _unheard(session, connector, now),
         budget=_budget(session, connector),
         silent_s=_age_s(now, heard),
         events=volume.events if volume else None,
@@ -162,7 +162,7 @@ def _judge_house(session: Session, in_use_since: datetime | None) -> None:
     tick = schedule.heartbeats(session).get("beat")
     since = tick or in_use_since
     tick_age_s = (datetime.now(UTC) - since).total_seconds() if since else None
-    for trouble in judge_house(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):
+    for trouble in judge_installation(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):
         alerts.raise_alert(session, None, trouble.rule, trouble.sentence)
 
 

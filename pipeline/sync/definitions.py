@@ -32,8 +32,8 @@ from pipeline.domain.fields import (
     read_field_definitions,
     value_at,
 )
-from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.records import IncomingRecord
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.errors import PipelineError, Retryable
 from pipeline.extract import id_of

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import zstandard
 
-from pipeline.domain.departures import Departure
+from pipeline.domain.deletions import Deletion
 from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.paging import split_page
 
@@ -57,18 +57,18 @@ def unpack_page(staged: bytes) -> tuple[list[Any], int | None, int | None]:
     return read_lenient(body)["data"], above, below
 
 
-def pack_changes(records: list[Any], departures: list[Departure]) -> bytes:
+def pack_changes(records: list[Any], departures: list[Deletion]) -> bytes:
     """Pack a page of records that changes named, with the requested records that do not exist."""
     more = {"departed": [asdict(departure) for departure in departures]} if departures else {}
     return pack_page(write_lenient({"data": records, **more}))
 
 
-def unpack_departures(staged: bytes) -> list[Departure]:
+def unpack_departures(staged: bytes) -> list[Deletion]:
     """Return the deletions staged with a page."""
     body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")[2]
     if b'"departed":' not in body:
         return []
-    return [Departure(**each) for each in read_lenient(body).get("departed", ())]
+    return [Deletion(**each) for each in read_lenient(body).get("departed", ())]
 
 
 def unpack_bodies(staged: bytes) -> dict[int, bytes]:

@@ -11,10 +11,10 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
-from pipeline.domain.departures import DELETED_AT
-from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, DriftFinding, HullRecord, MappedRecord
-from pipeline.domain.incoming import IncomingRecord
+from pipeline.domain.deletions import DELETED_AT, DELETED_STATES
+from pipeline.domain.drift import CONFLICT, Difference, Drift, DriftFinding, HullRecord, MappedRecord
 from pipeline.domain.kinds import Claim, parse_record_id
+from pipeline.domain.records import IncomingRecord
 from pipeline.domain.texts import email_spelling, plain
 from pipeline.domain.times import epoch_milliseconds
 from pipeline.transform.hull_reports import ABSENT, ID_ATTRIBUTE, find_attribute, hull_id_of, pipedrive_ids_of
@@ -23,7 +23,7 @@ from pipeline.transform.identifiers import registrable_domain
 Canonical = str | tuple[Any, ...] | None
 
 
-def read_held(report: Mapping[str, Any], names: Iterable[str]) -> HullRecord:
+def read_hull_record(report: Mapping[str, Any], names: Iterable[str]) -> HullRecord:
     """Take from a report what a comparison needs; `names` are the attributes that are mapped.
 
     Raises: Rejected("no_hull_id").
@@ -74,7 +74,7 @@ def digest(lines: Iterable[object]) -> bytes:
     return hasher.digest()
 
 
-def in_step(
+def sides_agree(
     records: Mapping[int, IncomingRecord],
     held: Mapping[int, HullRecord],
     mapped: Mapping[int, MappedRecord],
@@ -121,7 +121,7 @@ def judge(
         linked = f"to that of {', '.join(map(str, held.organization_ids))}" if held.organization_ids else "to none"
         detail = f"belongs to Organization {organization_id}, is linked {linked}"
         yield DriftFinding(kind=Drift.UNLINKED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
-    if mapped is None or mapped.state in DEPARTED:
+    if mapped is None or mapped.state in DELETED_STATES:
         detail = "no id mapping" if mapped is None else f"the id mapping is {mapped.state}"
         yield DriftFinding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
     elif mapped.state == CONFLICT and len(held.pipedrive_ids) == 1:
@@ -140,7 +140,7 @@ def judge_absent(
     marks  whether the settings mark deletions in Hull
     A shell represents an Organization that a Person references; that Pipedrive does not show it is not drift.
     """
-    if mapped is not None and mapped.state in DEPARTED:
+    if mapped is not None and mapped.state in DELETED_STATES:
         if held is None or not marks or not _shows_id(pipedrive_id, held):
             return None
         detail = f"the id map is {mapped.state}, and Hull still shows the id"

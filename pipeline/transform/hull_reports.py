@@ -27,7 +27,7 @@ ID_ATTRIBUTE: Final = "pipedrive/id"
 
 
 def attribute_name(hull: str) -> str:
-    """Give the name under which Hull stores an attribute: its lists put `traits_` before it, its records need not."""
+    """Return the name under which Hull stores an attribute: its lists prefix it with `traits_`, its records need not."""
     return hull.removeprefix("traits_") or hull
 
 
@@ -49,7 +49,7 @@ _PREFIX: Final = "pipedrive:"
 
 
 def hull_id_of(report: Mapping[str, Any]) -> str:
-    """Get the id Hull gave the record.
+    """Return the id Hull gave the record.
 
     Raises: Rejected("no_hull_id").
     """
@@ -60,7 +60,7 @@ def hull_id_of(report: Mapping[str, Any]) -> str:
 
 
 def pipedrive_ids_of(report: Mapping[str, Any]) -> tuple[int, ...]:
-    """Give every Pipedrive id the report names, the attribute `pipedrive/id` first.
+    """Return every Pipedrive id in the report, the attribute `pipedrive/id` first.
 
     More than one means that Hull merged records which are still two in Pipedrive.
     """
@@ -69,7 +69,7 @@ def pipedrive_ids_of(report: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def anonymous_pipedrive_ids(report: Mapping[str, Any]) -> tuple[int, ...]:
-    """Give the Pipedrive ids among the report's anonymous ids: each belongs to one User or Account of Hull alone."""
+    """Return the Pipedrive ids among the report's anonymous ids: each belongs to one User or Account of Hull alone."""
     names = report.get("anonymous_ids")
     ours = [
         name.removeprefix(_PREFIX)
@@ -80,12 +80,12 @@ def anonymous_pipedrive_ids(report: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def pipedrive_id_of(report: Mapping[str, Any]) -> int | None:
-    """Find the id of the record's counterpart in Pipedrive, as far as Hull knows it."""
+    """Return the id of the record's counterpart in Pipedrive, or None if Hull does not know it."""
     return next(iter(pipedrive_ids_of(report)), None)
 
 
 def reported_at(report: Mapping[str, Any]) -> int | None:
-    """Return when Hull last wrote the report, by its clock, in milliseconds since the epoch; None if it does not say."""
+    """Return when Hull last wrote the report, by its clock, in milliseconds since the epoch; None if it is missing."""
     moments = (epoch_milliseconds(report.get(name)) for name in ("indexed_at", "updated_at"))
     return next((moment for moment in moments if moment is not None), None)
 
@@ -95,7 +95,7 @@ _OF_ACCOUNT: Final = "account."
 
 
 def changed_attributes(message: Mapping[str, Any], entity: Entity) -> set[str]:
-    """Name the attributes that changed as a mapping names them: those of a User's Account begin with `account.`."""
+    """Return the attributes that changed, as a mapping names them: those of a User's Account begin with `account.`."""
     own = {plain_name(name) for name in _changed(message, entity.hull)}
     if entity is Entity.ORGANIZATION:
         return own
@@ -109,7 +109,7 @@ def values_before(message: Mapping[str, Any], entity: Entity, name: str) -> list
 
 
 def plain_name(name: str) -> str:
-    """Give the attribute a name means: without `traits_`, and for an item of a list the list."""
+    """Return the attribute that a name means: without `traits_`, and for an item of a list the list."""
     whole = _ITEM.sub("", name)
     if whole.startswith(_OF_ACCOUNT):
         return _OF_ACCOUNT + attribute_name(whole.removeprefix(_OF_ACCOUNT))
@@ -139,7 +139,7 @@ def entered_ids(message: Mapping[str, Any], entity: Entity) -> set[str]:
 
 
 def segments_name(entity: Entity) -> str:
-    """Give the name under which a message and its changes keep the segments of the record itself."""
+    """Return the key of the record's own segments in a message and in its changes."""
     return "segments" if entity is Entity.PERSON else "account_segments"
 
 
@@ -159,7 +159,7 @@ def _changed(message: Mapping[str, Any], of: str) -> Mapping[str, Any]:
 
 _WRITTEN_AT: Final = ("indexed_at", "updated_at")
 """Attributes of a report with its time, the better one first."""
-SAID: Final = "values_said"
+REPORTED_VALUES: Final = "reported_values"
 """Key in a combined message for all values that an attribute changed to. Never sent by Hull itself."""
 _KEPT_VALUES: Final = 5
 """How many values of one attribute are kept."""
@@ -168,48 +168,48 @@ _LINK: Final = "id"
 """Key under `changes.account`: the User was linked to an Account, whatever followed."""
 
 
-def fold_messages(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """Make one message of two about the same record, given in the order in which they were received."""
+def combine_messages(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Return one message for two about the same record, given in the order in which they were received."""
     older, newer = _by_age(earlier, later)
-    inherited = () if "account" in newer else [name for name in _ACCOUNT_KEYS if name in older]
-    folded = {name: older[name] for name in inherited} | newer
-    folded["is_export"] = older.get("is_export") is True or newer.get("is_export") is True
+    kept = () if "account" in newer else [name for name in _ACCOUNT_KEYS if name in older]
+    combined = {name: older[name] for name in kept} | newer
+    combined["is_export"] = older.get("is_export") is True or newer.get("is_export") is True
     if "changes" in older or "changes" in newer:
-        folded["changes"] = _fold_changes(_object(older.get("changes")), _object(newer.get("changes")))
-        before, after = values_said(older), values_said(newer)
-        folded[SAID] = {
+        combined["changes"] = _coalesce_changes(_object(older.get("changes")), _object(newer.get("changes")))
+        before, after = reported_values(older), reported_values(newer)
+        combined[REPORTED_VALUES] = {
             name: [*before.get(name, ()), *after.get(name, ())][-_KEPT_VALUES:] for name in {**before, **after}
         }
-    return folded
+    return combined
 
 
-def _fold_changes(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    folded = {**older, **newer}
-    if "is_new" in folded:
-        folded["is_new"] = older.get("is_new") is True or newer.get("is_new") is True
+def _coalesce_changes(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    combined = {**older, **newer}
+    if "is_new" in combined:
+        combined["is_new"] = older.get("is_new") is True or newer.get("is_new") is True
     for name, keep in (("user", None), ("account", _LINK)):
-        if name in folded:
-            folded[name] = _fold_attributes(_object(older.get(name)), _object(newer.get(name)), keep)
+        if name in combined:
+            combined[name] = _coalesce_attributes(_object(older.get(name)), _object(newer.get(name)), keep)
     for name in ("segments", "account_segments"):
-        if name in folded:
-            folded[name] = _fold_moves(_object(older.get(name)), _object(newer.get(name)))
-    return folded
+        if name in combined:
+            combined[name] = _coalesce_moves(_object(older.get(name)), _object(newer.get(name)))
+    return combined
 
 
-def _fold_attributes(older: dict[str, Any], newer: dict[str, Any], keep: str | None) -> dict[str, Any]:
+def _coalesce_attributes(older: dict[str, Any], newer: dict[str, Any], keep: str | None) -> dict[str, Any]:
     """Combine [old value, new value] by attribute; one that was set back is dropped, unless it is the one to `keep`."""
-    folded = {}
+    combined = {}
     for name in {**older, **newer}:
-        said = [changed[name] for changed in (older, newer) if name in changed]
-        pairs = [each for each in said if isinstance(each, list) and len(each) == 2]
+        changes = [changed[name] for changed in (older, newer) if name in changed]
+        pairs = [each for each in changes if isinstance(each, list) and len(each) == 2]
         if len(pairs) < 2:
-            folded[name] = (pairs or said)[-1]
+            combined[name] = (pairs or changes)[-1]
         elif name == keep or not _same(pairs[0][0], pairs[1][1]):
-            folded[name] = [pairs[0][0], pairs[1][1]]
-    return folded
+            combined[name] = [pairs[0][0], pairs[1][1]]
+    return combined
 
 
-def _fold_moves(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, list[Any]]:
+def _coalesce_moves(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, list[Any]]:
     """Net what was entered and left, segment by segment."""
     before, after = _moves(older), _moves(newer)
     net = {
@@ -230,17 +230,17 @@ def _moves(moves: dict[str, Any]) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def values_said(message: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Attribute → [value, when it was reported] of the values it changed to in all combined messages, oldest first."""
-    if SAID in message:
-        return _object(message[SAID])
+def reported_values(message: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return attribute → [value, time of the report] of the values it changed to in all combined messages, oldest first."""
+    if REPORTED_VALUES in message:
+        return _object(message[REPORTED_VALUES])
     at = reported_at(_report(message))
     pairs = {} if at is None else _own_changes(message)
     return {name: [[pair[1], at]] for name, pair in pairs.items() if isinstance(pair, list) and len(pair) == 2}
 
 
 def _own_changes(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What changed of the User of a message, or of its Account where it is about no User."""
+    """Return what changed of the message's User, or of its Account if it has no User."""
     kind = "user" if isinstance(message.get("user"), dict) else "account"
     return _object(_object(message.get("changes")).get(kind))
 
@@ -263,7 +263,7 @@ def _report(message: Mapping[str, Any]) -> Mapping[str, Any]:
 def _same(one: Any, other: Any) -> bool:
     try:
         return type(one) is type(other) and bool(one == other)
-    except RecursionError:  # nested too deeply to be compared: taken for a change
+    except RecursionError:  # nested too deeply to compare: treat it as a change
         return False
 
 

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import orjson
 
-from pipeline.domain.departures import DELETED_AT, MERGED, Departure, Farewell
+from pipeline.domain.deletions import DELETED_AT, MERGED, Deletion, DeletionEffect
 from pipeline.domain.fields import OPTIONAL, FieldCatalog, FieldSource, find_source, is_listed
-from pipeline.domain.incoming import FieldProblem, IncomingRecord
 from pipeline.domain.kinds import Claim, Entity, Outcome, parse_record_id
+from pipeline.domain.records import FieldProblem, IncomingRecord
 from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSettings
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
@@ -63,12 +63,12 @@ class IncomingTransform:
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Every attribute a record may come to have in Hull by this transform."""
+        """Return every attribute that this transform may give a record in Hull."""
         return frozenset({ID_ATTRIBUTE, *(column[0] for column in (*self._system, *self._custom))})
 
     @property
     def columns(self) -> tuple[tuple[bool, Column], ...]:
-        """(whether it is a custom field's, column) of every attribute but the id."""
+        """Return (whether the field is custom, column) of every attribute except the id."""
         return (*((False, each) for each in self._system), *((True, each) for each in self._custom))
 
     def read(self, record: object) -> IncomingRecord:
@@ -286,47 +286,47 @@ def _fingerprint(mapping: bytes, sources: Mapping[str, FieldSource]) -> str:
     return hasher.hexdigest()
 
 
-def say_farewell(
-    departure: Departure,
+def effect_of_deletion(
+    deletion: Deletion,
     *,
     state: str,
     held: Mapping[str, Any],
     in_hull: bool,
     supported: bool,
     joinable: bool,
-) -> Farewell:
-    """Decide what Hull receives about a deleted record, and what the log says.
+) -> DeletionEffect:
+    """Decide what Hull receives about a deleted record, and what is logged.
 
     state      of its id mapping until now
     held       Hull's values of it, without nulls
     in_hull    whether Hull ever received it
     supported  whether the settings mark deletions in Hull
-    joinable   for a merge: whether Hull can merge it with the other one
-    A `conflict` shares its User with a record that may still exist: that one keeps Hull's values.
+    joinable   for a merge: whether Hull can merge it with the survivor
+    A `conflict` shares its User with a record that may still exist: that record keeps Hull's values.
     """
-    is_news = state != departure.state
-    tell = partial(Farewell, departure=departure, before=dict(held))
-    success, skip = (Outcome.SUCCESS, Outcome.SKIP) if is_news else (None, None)
+    is_new = state != deletion.state
+    effect = partial(DeletionEffect, deletion=deletion, before=dict(held))
+    success, skip = (Outcome.SUCCESS, Outcome.SKIP) if is_new else (None, None)
     is_marked = DELETED_AT in held
-    if departure.state == MERGED and joinable and in_hull and (is_news or not is_marked):
-        return tell(outcome=success, reason=MERGED, joins=is_news or bool(held), delivered=None)
-    apart = departure.state == MERGED and in_hull
-    reason = "merge_not_applied" if apart else departure.state
+    if deletion.state == MERGED and joinable and in_hull and (is_new or not is_marked):
+        return effect(outcome=success, reason=MERGED, joins=is_new or bool(held), delivered=None)
+    stays_apart = deletion.state == MERGED and in_hull
+    reason = "merge_not_applied" if stays_apart else deletion.state
     if not in_hull or state == "conflict":
-        return tell(outcome=skip, reason=reason, delivered=dict(held) or None)
+        return effect(outcome=skip, reason=reason, delivered=dict(held) or None)
     if not supported:
-        return tell(outcome=skip, reason=reason if apart else "deletion_not_supported", delivered=dict(held))
-    mark = {ID_ATTRIBUTE: None, DELETED_AT: iso_of(departure.at_ms)}
-    is_told = not is_news and is_marked and ID_ATTRIBUTE not in held
-    return tell(
+        return effect(outcome=skip, reason=reason if stays_apart else "deletion_not_supported", delivered=dict(held))
+    mark = {ID_ATTRIBUTE: None, DELETED_AT: iso_of(deletion.at_ms)}
+    was_sent = not is_new and is_marked and ID_ATTRIBUTE not in held
+    return effect(
         outcome=success,
         reason=reason,
-        attributes={} if is_told else mark,
+        attributes={} if was_sent else mark,
         delivered={name: value for name, value in held.items() if name != ID_ATTRIBUTE}
         | {DELETED_AT: mark[DELETED_AT]},
     )
 
 
 def iso_of(moment_ms: int) -> str:
-    """A moment as Hull keeps dates, in whole seconds."""
+    """Return a moment in the format of Hull's dates, in whole seconds."""
     return datetime.fromtimestamp(moment_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

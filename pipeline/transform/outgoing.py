@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.domain.fields import FieldCatalog, FieldSource, find_source, is_listed, is_writable
-from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Claim, Direction, Entity
-from pipeline.domain.outgoing import Agreement, OutgoingWrite
+from pipeline.domain.records import Agreement, FieldProblem, OutgoingWrite
 from pipeline.domain.settings import ConnectorSettings, Owner
 from pipeline.errors import Rejected
 from pipeline.transform.conflicts import differs, digest_of, is_empty
 from pipeline.transform.hull_reports import find_attribute, is_blank
 from pipeline.transform.identifiers import CLAIMS
-from pipeline.transform.targets import Target, compile_targets, digest_said, find_conflicts, part_code, wanted_value
+from pipeline.transform.targets import Target, compile_targets, digest_reported, find_conflicts, part_code, wanted_value
 from pipeline.transform.writing import holds_member, write_members, write_value
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -171,7 +170,7 @@ class _Work:
 
     def take(self, target: Target, report: Mapping[str, Any]) -> None:
         current = self._current(target.source)
-        sides = (digest_said(target, report), digest_of(target.source.type, current))
+        sides = (digest_reported(target, report), digest_of(target.source.type, current))
         try:
             found = wanted_value(target, report, current, self.delivered)
             self.present |= {part_code(target, part) for part in found.parts}

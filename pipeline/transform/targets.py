@@ -118,7 +118,7 @@ def _parts_of(
     return parts, frozenset(part for part, one in parts.items() if one is not None)
 
 
-def digest_said(target: Target, report: Mapping[str, Any]) -> str:
+def digest_reported(target: Target, report: Mapping[str, Any]) -> str:
     """Hash Hull's values of a field, value and parts, as reported."""
     paths = [target.attribute, *(path for _, path in sorted(target.parts.items()))]
     found = [None if path is None else find_attribute(report, path) for path in paths]
@@ -126,7 +126,7 @@ def digest_said(target: Target, report: Mapping[str, Any]) -> str:
 
 
 def digest_value(value: Any) -> str:
-    """Hash a value as `digest_said` hashes a report with it, for a field without parts."""
+    """Hash a value as `digest_reported` hashes a report with it, for a field without parts."""
     return _digest([value])
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from pipeline.domain.departures import DeletionNotice
+from pipeline.domain.deletions import DeletionNotice
 from pipeline.domain.fields import OPTIONAL, FieldCatalog
 from pipeline.domain.kinds import Entity, parse_record_id
 from pipeline.domain.times import epoch_milliseconds

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.departures import DEPARTED
+from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.hull_messages import work_until_idle
@@ -79,7 +79,7 @@ def test_both_sides_agree_in_the_end(system: SyncSystem, seed: int) -> None:
 
     living, known = pipedrive_names(system), states(system)
     shown = {number: user(system, number) for number in range(1, PERSONS + 1)}
-    assert {number for number, state in known.items() if state not in DEPARTED} == set(living)
+    assert {number for number, state in known.items() if state not in DELETED_STATES} == set(living)
     assert {number: shown[number]["pipedrive/name"] for number in living} == living
     assert {number: shown[number].get("pipedrive/phone") for number in living} == phones(system)
     assert {number: shown[number].get("pipedrive/id") for number in living} == {number: number for number in living}

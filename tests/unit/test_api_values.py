@@ -69,5 +69,5 @@ def test_a_time_is_taken_in_utc(given: str) -> None:
 
 
 def test_so_long_ago_that_there_was_no_calendar() -> None:
-    with pytest.raises(ValueError, match="is no time"):
+    with pytest.raises(ValueError, match="is not a valid time"):
         read_moment("999999d", NOW)

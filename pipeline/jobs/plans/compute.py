@@ -111,7 +111,7 @@ def _finish(session: Session, scope: PlanScope) -> None:
         creates=_total(counts, "outgoing", "create") + _total(counts, "outgoing", "lookup"),
         read_before=_read_before(session, scope, counts),
         fetched=_fetched(scope, counts),
-        told=sum(_total(counts, "incoming", act) for act in (*plans.WRITTEN, "same")),
+        sent=sum(_total(counts, "incoming", act) for act in (*plans.WRITTEN, "same")),
         page_limit=settings().page_limit,
     )
     plan.tokens, plan.takes_s = cost.tokens, cost.takes_s

@@ -17,10 +17,9 @@ from db import plan as plans
 from db.id_mapping import Known
 from db.plan import NewItem
 from db.snapshot import read_snapshots
-from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.outgoing import MatchStatus, OutgoingWrite
+from pipeline.domain.records import FieldProblem, MatchStatus, OutgoingWrite
 from pipeline.errors import Rejected
 from pipeline.jobs.plans.create import PlanScope
 from pipeline.sync.changes.outgoing_changes import LINKED_USER, HullMessage, accounts_of, read_message
@@ -256,7 +255,7 @@ def _outgoing_item(preview: OutgoingPreview, entity: Entity, context: ReportCont
     if effect in _LINKABLE and any(change["field"] == ORGANIZATION for change in changes):
         effect, reason, detail = OutgoingEffect.LINK, "awaits_account", None
     candidate = preview.decision.candidate
-    was = context.known.get(candidate.pipedrive_id or 0) if candidate.standing is MatchStatus.KNOWN else None
+    was = context.known.get(candidate.pipedrive_id or 0) if candidate.match_status is MatchStatus.KNOWN else None
     return NewItem(
         direction=Direction.OUTGOING,
         entity=entity,

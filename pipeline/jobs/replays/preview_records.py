@@ -19,19 +19,18 @@ from db.failure import Failure
 from db.id_mapping import Known
 from db.snapshot import read_snapshots, versions_of
 from pipeline.domain.budget import LIST_TOKENS, WRITE_TOKENS
-from pipeline.domain.departures import DEPARTED
+from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.fields import FieldDefinition
-from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus, OutgoingWrite
 from pipeline.domain.paging import MAX_IDS
 from pipeline.domain.reasons import meaning_of
+from pipeline.domain.records import Act, Candidate, Decision, FieldProblem, MatchStatus, OutgoingWrite
 from pipeline.errors import Rejected
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
 from pipeline.sync.outgoing.preview import NO_SNAPSHOT, OutgoingEffect, OutgoingPreview, Reserved, outgoing_preview
-from pipeline.transform.conflicts import is_overtaken
+from pipeline.transform.conflicts import is_stale
 from pipeline.transform.hull_reports import hull_id_of
 
 MEANINGS: Final[Mapping[str, str]] = {
@@ -153,7 +152,7 @@ def _incoming(failure: Failure, plan: Plan, known: Mapping[int, Known], kept: Ma
             detail="The record has no id: correct it in Pipedrive, and the next fetch brings it.",
         )
     now = known.get(int(failure.record_id))
-    if now is not None and now.state in DEPARTED:
+    if now is not None and now.state in DELETED_STATES:
         detail = f"The record is {now.state} in Pipedrive since; a replay only asks for it once more."
         return ReplayPreview(kind=ReplayEffect.SUPERSEDED, detail=detail, tokens=READ_TOKENS)
     payload = kept.get(failure.record_id) if failure.kind == "field" else failures.payload_of(failure)
@@ -303,7 +302,7 @@ def _preview_outgoing(  # noqa: PLR0911 - one line for each effect
     if effect in (OutgoingEffect.SAME, OutgoingEffect.SKIP, OutgoingEffect.FAIL):
         return _left(decision)
     candidate = decision.candidate
-    if is_older or is_overtaken(candidate.message[entity.hull], candidate.memory):
+    if is_older or is_stale(candidate.message[entity.hull], candidate.memory):
         return ReplayPreview(kind=ReplayEffect.SUPERSEDED, detail="A newer report of the record has been sent since.")
     if effect is OutgoingEffect.MATCH:
         detail = f"It is joined to {entity.value.capitalize()} {candidate.pipedrive_id}, which agrees with it already."
@@ -344,7 +343,7 @@ def _sent(
             kind=ReplayEffect.LOOKS_UP,
             reason=preview.reason,
             detail=f"Pipedrive is asked first: {_ARTICLE[entity].lower()} {entity.value.capitalize()} is created or matched.",
-            note=note or _standing_note(decision.candidate),
+            note=note or _match_note(decision.candidate),
             changes=changes,
             tokens=WRITE_TOKENS + LIST_TOKENS,
         )
@@ -352,7 +351,7 @@ def _sent(
         return ReplayPreview(
             kind=ReplayEffect.CREATES,
             detail=f"{_ARTICLE[entity]} {entity.value.capitalize()}, unless the look-up before it finds one.",
-            note=note or _standing_note(decision.candidate),
+            note=note or _match_note(decision.candidate),
             changes=changes,
             tokens=WRITE_TOKENS + LIST_TOKENS,
         )
@@ -382,8 +381,8 @@ def _labelled(value: Any, field: FieldDefinition | None) -> Any:
     return field.options.get(value, value) if isinstance(value, int | str) else value
 
 
-def _standing_note(candidate: Candidate) -> str:
-    if candidate.standing is MatchStatus.DEPARTED:
+def _match_note(candidate: Candidate) -> str:
+    if candidate.match_status is MatchStatus.DELETED:
         return "Its former record was deleted in Pipedrive."
     return ""
 

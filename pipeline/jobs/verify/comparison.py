@@ -42,7 +42,7 @@ from pipeline.jobs.verify.reading import (
     Window,
     recheck,
 )
-from pipeline.transform.comparison import in_step, judge, judge_absent
+from pipeline.transform.comparison import judge, judge_absent, sides_agree
 
 RECHECKED_AT_MOST: Final = 5_000
 """Records that are read again, 500 tokens; beyond this it is clear enough that something is wrong."""
@@ -196,7 +196,7 @@ class Comparison:
         report.buckets += 1
         report.compared += len(sides.ids)
         report.failed.update(sides.refused.values())
-        if not sides.doubles and in_step(sides.records, sides.held, sides.mapped, link=self._link):
+        if not sides.doubles and sides_agree(sides.records, sides.held, sides.mapped, link=self._link):
             return []
         report.differing += 1
         doubted = {double_id for double_id, _ in sides.doubles}

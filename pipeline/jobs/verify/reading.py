@@ -18,15 +18,15 @@ from db.session import transaction
 from db.verification import Afoot
 from pipeline.clients.pipedrive import Page
 from pipeline.domain.drift import CONFLICT, Drift, DriftFinding, HullRecord, MappedRecord
-from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity, anonymous_id, parse_record_id
+from pipeline.domain.records import IncomingRecord
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import id_of, ids_of, read_by_ids
 from pipeline.settings import settings
 from pipeline.sync.compiled import Plan
 from pipeline.sync.staging import unpack_page
-from pipeline.transform.comparison import holders, judge, judge_absent, read_held
+from pipeline.transform.comparison import holders, judge, judge_absent, read_hull_record
 from pipeline.transform.hull_reports import ID_ATTRIBUTE
 from pipeline.transform.webhooks import decode_head
 from pipeline.wiring import Wired
@@ -159,7 +159,7 @@ class Reader:
             answer = self.wired.hull.find_reports(self.entity, query, page=page)
             pages = answer.pages if answer.reports else 0
             for report in answer.reports:
-                yield read_held(report, self.plan.incoming.attributes)
+                yield read_hull_record(report, self.plan.incoming.attributes)
             page += 1
 
     def count_held(self, low: int = 1, high: int = HIGHEST_ID) -> int:
@@ -192,7 +192,7 @@ class Reader:
     def some_held(self, page: int) -> list[int]:
         """Return the Pipedrive ids of one page of Hull, in Hull's order."""
         answer = self.wired.hull.find_reports(self.entity, _between(1, HIGHEST_ID), page=page)
-        return [each for report in answer.reports for each in read_held(report, ()).pipedrive_ids[:1]]
+        return [each for report in answer.reports for each in read_hull_record(report, ()).pipedrive_ids[:1]]
 
 
 def _between(low: int, high: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pipeline.domain.settings import ConnectorSettings, SettingsRefused
 from pipeline.errors import Rejected
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.event_recorder import EventRecorder
-from pipeline.transform.hull_reports import SAID, fold_messages, hull_id_of, pipedrive_id_of
+from pipeline.transform.hull_reports import REPORTED_VALUES, combine_messages, hull_id_of, pipedrive_id_of
 from pipeline.transform.outgoing_filter import account_to_send
 
 LEVELS: Final = 100
@@ -136,7 +136,7 @@ def _together(waiting: WaitingReport, said: OutgoingReport) -> bytes:
     if not isinstance(before, dict):
         return said.payload
     now = read_lenient(said.payload)
-    return write_lenient(fold_messages(before, now) if waiting.rank <= said.rank else fold_messages(now, before))
+    return write_lenient(combine_messages(before, now) if waiting.rank <= said.rank else combine_messages(now, before))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ def read_message(connector_key: int, entity: Entity, body: Any, *, cause: str, r
     if not isinstance(report, dict):
         raise Rejected("no_hull_id", f"a message carries no {entity.hull}")
     hull_id = hull_id_of(report)
-    body = {name: value for name, value in body.items() if name != SAID}
+    body = {name: value for name, value in body.items() if name != REPORTED_VALUES}
     if is_nested_deeper(body, LEVELS):
         raise Rejected("nested_too_deeply", f"the message about {hull_id} has more than {LEVELS} levels")
     return HullMessage(connector_key=connector_key, entity=entity, hull_id=hull_id, body=body, cause=cause, rank=rank)
@@ -186,7 +186,7 @@ def coalesce_by_record(messages: Iterable[HullMessage]) -> dict[tuple[int, str, 
 def _coalesce(earlier: HullMessage, later: HullMessage) -> HullMessage:
     if earlier.rank > later.rank:
         earlier, later = later, earlier
-    return replace(later, body=fold_messages(earlier.body, later.body))
+    return replace(later, body=combine_messages(earlier.body, later.body))
 
 
 def linked_accounts(session: Session, messages: Iterable[HullMessage]) -> list[HullMessage]:

@@ -21,8 +21,8 @@ from db.change import WaitingCount
 from db.connector import Connector
 from db.outage import REMOTES, Outage, WaitingForRemote
 from pipeline.domain.kinds import Claim, Direction, Entity
-from pipeline.domain.outgoing import INDEX_BEHIND, INDEX_INCOMPLETE
 from pipeline.domain.reasons import REASONS, describe
+from pipeline.domain.records import INDEX_BEHIND, INDEX_INCOMPLETE
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
 from pipeline.sync.connectors.webhooks import subscription_health
 from pipeline.sync.runs import spending

@@ -28,16 +28,16 @@ from db.identifier import Released
 from db.identifier_search import DeletedHolder
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.departures import (
+from pipeline.domain.deletions import (
     DELETED,
-    DEPARTED,
+    DELETED_STATES,
     GONE,
     MERGED,
     MISSING,
     RESTORABLE_DAYS,
+    Deletion,
+    DeletionEffect,
     DeletionNotice,
-    Departure,
-    Farewell,
 )
 from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Claim, Direction, Entity, Outcome, event_name
@@ -47,7 +47,7 @@ from pipeline.sync.compiled import plan_for
 from pipeline.sync.event_recorder import record
 from pipeline.sync.incoming.stale_reads import ask_again, expects_living, is_outdated, may_ask_again
 from pipeline.sync.staging import unpack_departures
-from pipeline.transform.incoming import say_farewell
+from pipeline.transform.incoming import effect_of_deletion
 from pipeline.transform.webhooks import deletion_notice
 
 AT_ONCE = 500
@@ -66,7 +66,7 @@ def find_deleted(
     mine: Sequence[Change],
     absent: Collection[int],
     shown_deleted: Collection[int],
-) -> list[Departure]:
+) -> list[Deletion]:
     """Return which of the records missing in the answers are deleted. Doubtful ones leave the batch and are read again.
 
     shown_deleted  those that Pipedrive shows as deleted
@@ -78,7 +78,7 @@ def find_deleted(
         each
         for each, change in by_id.items()
         if expects_living(newest.get(each), change)
-        and (each not in known or known[each].state in DEPARTED)
+        and (each not in known or known[each].state in DELETED_STATES)
         and may_ask_again(change.attempts)
     }
     told = {
@@ -91,23 +91,23 @@ def find_deleted(
     for pipedrive_id, change in by_id.items():
         is_sure = pipedrive_id in told or pipedrive_id in shown_deleted or change.cause == MISSING
         standing = known.get(pipedrive_id)
-        if standing is not None and (is_sure or (standing.state in DEPARTED and pipedrive_id not in awaited)):
+        if standing is not None and (is_sure or (standing.state in DELETED_STATES and pipedrive_id not in awaited)):
             departed.append(_departure(pipedrive_id, standing, told.get(pipedrive_id), now_ms))
         elif not is_sure:
             doubtful.append(pipedrive_id)
     ask_again(session, batch, list(by_id.values()), awaited.intersection(doubtful))
     gone = _confirm_without_notice(session, batch, by_id, known, [each for each in doubtful if each not in awaited])
-    return departed + [Departure(pipedrive_id=each, state=GONE, at_ms=now_ms) for each in gone]
+    return departed + [Deletion(pipedrive_id=each, state=GONE, at_ms=now_ms) for each in gone]
 
 
-def _departure(pipedrive_id: int, standing: DeletionTarget, told: DeletionNotice | None, now_ms: int) -> Departure:
+def _departure(pipedrive_id: int, standing: DeletionTarget, told: DeletionNotice | None, now_ms: int) -> Deletion:
     """Return the new state; the known state stays, except if a merge follows what looked like a deletion."""
     merged_into = told.merged_into if told is not None and told.merged_into is not None else standing.merged_into
     at_ms = max(0, min(told.at_ms, now_ms)) if told is not None else now_ms
     if standing.deleted_at is not None:
         at_ms = int(standing.deleted_at.timestamp() * 1000)
-    state = MERGED if merged_into is not None else standing.state if standing.state in DEPARTED else DELETED
-    return Departure(pipedrive_id=pipedrive_id, state=state, at_ms=at_ms, merged_into=merged_into)
+    state = MERGED if merged_into is not None else standing.state if standing.state in DELETED_STATES else DELETED
+    return Deletion(pipedrive_id=pipedrive_id, state=state, at_ms=at_ms, merged_into=merged_into)
 
 
 def _confirm_without_notice(
@@ -144,7 +144,7 @@ def _event(
     pipedrive_id: int,
     cause: str,
     detail: str | None = None,
-    farewell: Farewell | None = None,
+    farewell: DeletionEffect | None = None,
 ) -> events.NewEvent:
     told = farewell.attributes if farewell is not None else {}
     return events.NewEvent(
@@ -174,7 +174,7 @@ def load_departures(batch: ClaimedBatch) -> None:
         apart = _kept_apart(session, batch, departures)
         batches.hold(session, batch)
     farewells = [
-        say_farewell(
+        effect_of_deletion(
             departure,
             state=seen[departure.pipedrive_id].state,
             held=seen[departure.pipedrive_id].delivered,
@@ -192,7 +192,7 @@ def load_departures(batch: ClaimedBatch) -> None:
         _write_down(session, batch, farewells, seen)
 
 
-def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Departure]) -> set[int]:
+def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Deletion]) -> set[int]:
     """Return merged records that Hull keeps apart from their survivor: both have an external id, and they differ."""
     pairs = {each.pipedrive_id: each.merged_into for each in departures if each.merged_into is not None}
     if not pairs:
@@ -207,14 +207,14 @@ def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Depa
 
 
 def _write_down(
-    session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell], seen: dict[int, DeletionTarget]
+    session: Session, batch: ClaimedBatch, farewells: Sequence[DeletionEffect], seen: dict[int, DeletionTarget]
 ) -> None:
     """Store the deletions; a record that another worker wrote since is requested once more instead."""
     scope = (batch.connector_key, batch.entity)
     moved_on = id_mapping_writer.depart(session, *scope, farewells, {each: seen[each].updated_at for each in seen})
     _read(session, *scope, moved_on, cause=MISSING)
-    done = [each for each in farewells if each.departure.pipedrive_id not in moved_on]
-    ids = [each.departure.pipedrive_id for each in done]
+    done = [each for each in farewells if each.deletion.pipedrive_id not in moved_on]
+    ids = [each.deletion.pipedrive_id for each in done]
     release_all(session, *scope, [each for each in ids if not seen[each].in_hull])
     names = [str(each) for each in ids]
     failure_closing.close_healed(session, scope[0], Direction.INCOMING, scope[1], names)
@@ -231,16 +231,16 @@ def _read(session: Session, connector_key: int, entity: str, pipedrive_ids: Iter
     change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, ids, cause=cause)
 
 
-def _transfer(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell]) -> None:
+def _transfer(session: Session, batch: ClaimedBatch, farewells: Sequence[DeletionEffect]) -> None:
     """Transfer what merged records held, and Hull's values, to the survivors: these are read and delivered again."""
-    merged = [(each, each.departure.merged_into) for each in farewells if each.departure.merged_into is not None]
+    merged = [(each, each.deletion.merged_into) for each in farewells if each.deletion.merged_into is not None]
     if not merged:
         return
     scope = (batch.connector_key, batch.entity)
     id_mapping_writer.add_shells(session, *scope, [into for each, into in merged if each.joins], in_hull=True)
     became = id_mapping.follow_merges(session, *scope, [into for _, into in merged])
     identifier.transfer(
-        session, *scope, {each.departure.pipedrive_id: became[into] for each, into in merged if each.joins}
+        session, *scope, {each.deletion.pipedrive_id: became[into] for each, into in merged if each.joins}
     )
     left: dict[int, dict[str, Any]] = {}
     for each, into in merged:
@@ -249,8 +249,8 @@ def _transfer(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewel
     _read(session, *scope, left, cause=MERGED)
 
 
-def _deletion_event(batch: ClaimedBatch, farewell: Farewell, sources: Mapping[int, Source]) -> events.NewEvent:
-    departure = farewell.departure
+def _deletion_event(batch: ClaimedBatch, farewell: DeletionEffect, sources: Mapping[int, Source]) -> events.NewEvent:
+    departure = farewell.deletion
     name = event_name(Direction.INCOMING, Entity(batch.entity), farewell.outcome or Outcome.SKIP)
     into = f"merged into {batch.entity} {departure.merged_into}" if departure.merged_into is not None else None
     source = sources.get(departure.pipedrive_id, Source(MERGED, None))
@@ -341,8 +341,8 @@ def recheck_deletions(
 ) -> None:
     """Read by id the deleted records that a page shows, and the known records that it shows as deleted."""
     known = departed_rows.standings(session, connector_key, entity, [*shown, *hidden]) if shown or hidden else {}
-    doubtful = [each for each in shown if each in known and known[each].state in DEPARTED]
-    doubtful += [each for each in hidden if each in known and known[each].state not in DEPARTED]
+    doubtful = [each for each in shown if each in known and known[each].state in DELETED_STATES]
+    doubtful += [each for each in hidden if each in known and known[each].state not in DELETED_STATES]
     _read(session, connector_key, entity, doubtful, cause=MISSING)
 
 

@@ -31,7 +31,7 @@ from db.session import transaction
 from db.snapshot import page_of_snapshots, read_snapshots
 from pipeline import extract, wiring
 from pipeline.domain.budget import Lane
-from pipeline.domain.departures import DEPARTED, MERGED
+from pipeline.domain.deletions import DELETED_STATES, MERGED
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.paging import MAX_IDS
@@ -213,7 +213,7 @@ def _whole(payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan
 def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
     """Newer than the last synchronized state, or equal: the echo of our own write, for example, needs no reading."""
     version = version_of(record)
-    if version is None or (known is not None and known.state in DEPARTED):
+    if version is None or (known is not None and known.state in DELETED_STATES):
         return False
     if known is None or known.version != version:
         return known is None or known.version < version

@@ -17,9 +17,9 @@ from db.change import Source
 from db.identifier import NOBODY
 from db.identifier_search import DeletedHolder, find_deleted_holders
 from db.page import PageContext
-from pipeline.domain.departures import RESTORABLE_DAYS
-from pipeline.domain.incoming import UNIDENTIFYING, FieldProblem
+from pipeline.domain.deletions import RESTORABLE_DAYS
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.records import UNIDENTIFYING, FieldProblem
 from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import PagePlan
 from pipeline.sync import definitions

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from db.id_mapping import Known
-from pipeline.domain.incoming import FieldProblem, IncomingRecord
 from pipeline.domain.kinds import Entity
+from pipeline.domain.records import FieldProblem, IncomingRecord
 from pipeline.errors import Rejected, Skip
 from pipeline.load.incoming import CHANGED, LINKED, NEW, PagePlan, held_after, plan_page
 from pipeline.sync.compiled import Plan

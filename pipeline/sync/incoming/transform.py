@@ -8,9 +8,9 @@ from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline import extract
-from pipeline.domain.incoming import FieldProblem, IncomingRecord
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Outcome
+from pipeline.domain.records import FieldProblem, IncomingRecord
 from pipeline.errors import Rejected, Skip
 from pipeline.sync import definitions
 from pipeline.sync.compiled import Plan, plan_of

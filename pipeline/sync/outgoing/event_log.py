@@ -15,10 +15,9 @@ from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change
 from pipeline.clients.http_transport import Exchange
-from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.outgoing import Act, Decision
+from pipeline.domain.records import Act, Decision, FieldProblem
 from pipeline.load.outgoing import Sent
 from pipeline.sync.event_recorder import EventRecorder, say
 from pipeline.telemetry import logger

@@ -24,7 +24,7 @@ from db.snapshot import read_snapshots
 from pipeline import wiring
 from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.outgoing import Candidate, Delivered, MatchStatus, Memory
+from pipeline.domain.records import Candidate, Delivered, MatchStatus, Memory
 from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.changes import outgoing_changes
 from pipeline.sync.compiled import Plan, plan_for
@@ -125,7 +125,7 @@ def _join_told(batch: ClaimedBatch, found: Mapping[str, Resolution]) -> None:
     told = [
         Join(hull_id=hull_id, pipedrive_id=each.pipedrive_id, matched_by="report")
         for hull_id, each in found.items()
-        if each.matched_by == "report" and each.standing is MatchStatus.KNOWN and each.pipedrive_id is not None
+        if each.matched_by == "report" and each.match_status is MatchStatus.KNOWN and each.pipedrive_id is not None
     ]
     if not told:
         return
@@ -252,7 +252,7 @@ class Gathered:
     @property
     def missing(self) -> list[int]:
         """Records that are known by their id alone."""
-        known = {each.pipedrive_id for each in self.found.values() if each.standing is MatchStatus.KNOWN}
+        known = {each.pipedrive_id for each in self.found.values() if each.match_status is MatchStatus.KNOWN}
         return sorted(each for each in known if each is not None and each not in self.snapshots)
 
     def candidates(self) -> list[Candidate]:
@@ -280,13 +280,13 @@ def _candidate(
     delivered: Mapping[int, dict[str, Any]],
 ) -> Candidate:
     snapshot = snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None
-    standing = found.standing
-    if standing is MatchStatus.KNOWN and snapshot is None:
-        standing = MatchStatus.DEPARTED  # it was requested by its id, and Pipedrive does not show it
+    match_status = found.match_status
+    if match_status is MatchStatus.KNOWN and snapshot is None:
+        match_status = MatchStatus.DELETED  # it was requested by its id, and Pipedrive does not show it
     return Candidate(
         hull_id=hull_id,
         message=message,
-        standing=standing,
+        match_status=match_status,
         pipedrive_id=found.pipedrive_id,
         matched_by=found.matched_by,
         by_lower_claim=found.by_lower_claim,
@@ -295,7 +295,7 @@ def _candidate(
         organization_id=link.organization_id if link else None,
         awaits=link.awaits if link else None,
         memory=Memory.of(read_lenient(found.memory) if found.memory else None),
-        told=told.get(found.pipedrive_id or 0, ()),
+        recent_deliveries=told.get(found.pipedrive_id or 0, ()),
         delivered=delivered.get(found.pipedrive_id or 0, {}),
     )
 

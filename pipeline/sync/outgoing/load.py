@@ -19,10 +19,9 @@ from db.batch import ClaimedBatch
 from db.joining import Join
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.outgoing import Act, Decision, Memory
+from pipeline.domain.records import Act, Decision, FieldProblem, Memory
 from pipeline.error_kinds import classify
 from pipeline.load import outgoing as load_outgoing
 from pipeline.load.outgoing import RecordWrite, Sent, WriteResults, answers
@@ -39,8 +38,8 @@ from pipeline.sync.outgoing.transform import UPDATE_LOOP, decide, decisions_of
 from pipeline.sync.outgoing.write_checks import decide_by_fresh_reads, leave_out_held_values
 from pipeline.sync.stage import check_alone
 from pipeline.sync.staging import pack_page
-from pipeline.transform.conflicts import is_quarrel, remember, with_report
-from pipeline.transform.hull_reports import SAID
+from pipeline.transform.conflicts import is_update_loop, remember, with_report
+from pipeline.transform.hull_reports import REPORTED_VALUES
 from pipeline.transform.identifiers import SYNC_KEY
 
 WRITING_S = 150.0
@@ -214,8 +213,8 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
         if sent.answer is not None:
             decision = outcome.decisions[sent.wanted.hull_id]
             recorder.sent(decision, sent)
-            if decision.quarrel:
-                recorder.failed(decision.hull_id, UPDATE_LOOP, decision.quarrel)
+            if decision.update_loop:
+                recorder.failed(decision.hull_id, UPDATE_LOOP, decision.update_loop)
     _keep(session, batch, outcome, done)
     requeuer = Requeuer(session, batch, mine, recorder)
     requeuer.postpone_waiting(outcome.waiting)
@@ -285,7 +284,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
         memory = remember(each.write, _earlier(each, Entity(batch.entity)), record, outcome.now_s)
         memories[record["id"]] = (write_lenient(memory), each.candidate.awaits)
         reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
-        if is_quarrel(memory, outcome.now_s):  # the success of other fields says nothing about these
+        if is_update_loop(memory, outcome.now_s):  # the success of other fields says nothing about these
             fighting[each.hull_id] = UPDATE_LOOP
     joining.remember(session, batch.connector_key, batch.entity, memories)
     held = {
@@ -323,9 +322,13 @@ def _unchanged(decision: Decision) -> dict[str, Any] | None:
 def _earlier(decision: Decision, entity: Entity) -> Memory:
     """Return what was stored before, and what the report itself has."""
     memory = decision.candidate.memory if decision.act is not Act.CREATE else Memory()
-    return with_report(memory, decision.candidate.message[entity.hull], decision.heard)
+    return with_report(memory, decision.candidate.message[entity.hull], decision.reported)
 
 
 def _without_flags(message: dict[str, Any]) -> dict[str, Any]:
     """A report that is resent automatically was not sent manually, and has no change."""
-    return {name: value for name, value in message.items() if name not in ("is_export", "changes", "events", SAID)}
+    return {
+        name: value
+        for name, value in message.items()
+        if name not in ("is_export", "changes", "events", REPORTED_VALUES)
+    }

@@ -26,10 +26,10 @@ from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
 from db.identifier import SEVERAL
 from db.session import after_commit, transaction
 from db.watermark import IndexFreshness
-from pipeline.domain.departures import DEPARTED
-from pipeline.domain.incoming import IncomingRecord
+from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Claim, Direction, Entity
+from pipeline.domain.records import IncomingRecord
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import Extent, id_of, read_by_ids, search_claim, walk_added, walk_changed, was_added_since
@@ -251,7 +251,7 @@ def _is_ahead(known: Known | None, version: int, digest: str) -> bool:
     """Whether the id map does not hold this state of a record yet: an older one, another one of the same second, or none."""
     if known is None or known.version < version:
         return True
-    if known.state in DEPARTED:  # Pipedrive shows it: it was restored, and a reading by its id will confirm it
+    if known.state in DELETED_STATES:  # Pipedrive shows it: it was restored, and a reading by its id will confirm it
         return True
     return known.version == version and bool(digest) and known.digest not in (*_UNKNOWABLE, digest)
 

@@ -31,7 +31,7 @@ from db.snapshot import read_snapshots
 from db.watermark import IndexFreshness
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.outgoing import INDEX_BEHIND, INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
+from pipeline.domain.records import INDEX_BEHIND, INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.domain.times import epoch_seconds
 from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
@@ -139,9 +139,11 @@ def _no_intent(decision: Decision) -> Intent:
 def _is_known(decision: Decision) -> Resolution | None:
     """The match status of a record of the batch that is not looked up."""
     candidate = decision.candidate
-    if candidate.standing is not MatchStatus.KNOWN:
+    if candidate.match_status is not MatchStatus.KNOWN:
         return None
-    return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=candidate.pipedrive_id, matched_by=candidate.matched_by)
+    return Resolution(
+        match_status=MatchStatus.KNOWN, pipedrive_id=candidate.pipedrive_id, matched_by=candidate.matched_by
+    )
 
 
 def _write_intents(
@@ -149,7 +151,7 @@ def _write_intents(
 ) -> dict[str, Intent]:
     """Return Hull id → the intent with which it continues; the others are stored as waiting."""
     scope = (batch.connector_key, batch.entity)
-    departed = [each.hull_id for each in creates if each.candidate.standing is MatchStatus.DEPARTED]
+    departed = [each.hull_id for each in creates if each.candidate.match_status is MatchStatus.DELETED]
     pending = joining.detach_deleted(session, *scope, departed)
     intents = joining.write_intents(session, *scope, [each.hull_id for each in creates])
     joining.store_pending_attributes(session, *scope, pending)
@@ -198,7 +200,7 @@ def _wait_for_listing(
         for each in mine
         if each.hull_id in answers.blind
         and intents[each.hull_id].is_new
-        and each.candidate.standing is not MatchStatus.DEPARTED
+        and each.candidate.match_status is not MatchStatus.DELETED
     ]
     with transaction() as session:
         batches.hold(session, batch)
@@ -240,7 +242,7 @@ def _decide(
     result.decided += [
         _found(each, met[each.hull_id], snapshots, plan, entity, now_s=now_s) for each in mine if each.hull_id in met
     ]
-    unresolved = [hull_id for hull_id, found in met.items() if found.standing is MatchStatus.UNRESOLVED]
+    unresolved = [hull_id for hull_id, found in met.items() if found.match_status is MatchStatus.UNRESOLVED]
     if cancelled := [hull_id for hull_id in unresolved if intents[hull_id].is_new]:
         with transaction() as session:
             batches.hold(session, batch)
@@ -253,7 +255,7 @@ def _doubt_undelivered(
     """A record that our tables do not know is sent to Hull with its own claims: if they belong to another one, that
     one gets it."""
     record = answers.records.get(found.pipedrive_id or 0)
-    if found.standing is not MatchStatus.KNOWN or record is None or found.pipedrive_id in owners:
+    if found.match_status is not MatchStatus.KNOWN or record is None or found.pipedrive_id in owners:
         return found
     return found if agrees(record, each.claims, plan) else unresolved(found.pipedrive_id or 0, found.matched_by)
 
@@ -275,8 +277,8 @@ def _made_before(
         and _says(record, each)
     ]
     if len(alike) > 1:
-        return Resolution(standing=MatchStatus.AMBIGUOUS, others=tuple(alike), matched_by="created")
-    return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=alike[0], matched_by="created") if alike else None
+        return Resolution(match_status=MatchStatus.AMBIGUOUS, others=tuple(alike), matched_by="created")
+    return Resolution(match_status=MatchStatus.KNOWN, pipedrive_id=alike[0], matched_by="created") if alike else None
 
 
 def _says(record: dict[str, Any], each: Decision) -> bool:
@@ -313,7 +315,7 @@ def _found(
     """Decide again, now that the report's record is known."""
     candidate: Candidate = replace(
         each.candidate,
-        standing=found.standing,
+        match_status=found.match_status,
         pipedrive_id=found.pipedrive_id,
         matched_by=found.matched_by,
         by_lower_claim=False,
@@ -349,7 +351,11 @@ def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Postponement]) -
 def is_met(decision: Decision) -> bool:
     """Whether it was matched just now, with nothing left to look up."""
     candidate = decision.candidate
-    return candidate.standing is MatchStatus.KNOWN and candidate.matched_by is not None and not candidate.by_lower_claim
+    return (
+        candidate.match_status is MatchStatus.KNOWN
+        and candidate.matched_by is not None
+        and not candidate.by_lower_claim
+    )
 
 
 def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *, now_s: int) -> list[Decision]:
@@ -371,5 +377,5 @@ def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *
 def _taken(decision: Decision, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
     candidate = decision.candidate
     others = (candidate.pipedrive_id,) if candidate.pipedrive_id is not None else ()
-    taken = replace(candidate, standing=MatchStatus.TAKEN, pipedrive_id=None, others=others, snapshot=None)
+    taken = replace(candidate, match_status=MatchStatus.TAKEN, pipedrive_id=None, others=others, snapshot=None)
     return deciding.decide(taken, plan, entity, now_s=now_s)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from db import identifier_search, watermark
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
+from pipeline.domain.records import INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing.extract import NAMED_BY_HULL, Gathered, gather
 from pipeline.sync.outgoing.resolve import Message, Pair, Resolution
@@ -130,8 +130,8 @@ def outgoing_preview(
 def _decide(candidate: Candidate, gathered: Gathered, plan: Plan, entity: Entity, now_s: int) -> Decision:
     """Decide as transform does. What a record without a snapshot holds is not known: it is decided as if it held nothing."""
     resolution = gathered.found[candidate.hull_id]
-    if resolution.standing is MatchStatus.KNOWN and candidate.snapshot is None:
-        candidate = replace(candidate, standing=MatchStatus.KNOWN)
+    if resolution.match_status is MatchStatus.KNOWN and candidate.snapshot is None:
+        candidate = replace(candidate, match_status=MatchStatus.KNOWN)
     return decide(candidate, plan, entity, now_s=now_s)
 
 
@@ -213,9 +213,9 @@ def _asked_first(
     decision = preview.decision
     if is_named:
         return replace(preview, effect=OutgoingEffect.LOOK_UP, reason=NAMED_BY_HULL, detail=None)
-    if resolution.standing is MatchStatus.TAKEN and resolution.matched_by == "report":
+    if resolution.match_status is MatchStatus.TAKEN and resolution.matched_by == "report":
         return replace(preview, effect=OutgoingEffect.UNKNOWN, reason="hull_id_unknown", detail=None)
-    if resolution.standing is MatchStatus.KNOWN and resolution.pipedrive_id not in gathered.snapshots:
+    if resolution.match_status is MatchStatus.KNOWN and resolution.pipedrive_id not in gathered.snapshots:
         return replace(preview, effect=OutgoingEffect.UNKNOWN, reason=NO_SNAPSHOT, detail=None)
     is_doubtful = decision.candidate.by_lower_claim and preview.effect is not OutgoingEffect.SAME
     if blind and (decision.act is Act.CREATE or is_doubtful):
@@ -237,6 +237,6 @@ def _reserves(decision: Decision, resolution: Resolution) -> list[Pair]:
     """Return what no other record may use: the claims of a record to be created, or the record that it has just been joined to."""
     if decision.act is Act.CREATE:
         return list(decision.claims)
-    if resolution.standing is MatchStatus.KNOWN and resolution.matched_by is not None:
+    if resolution.match_status is MatchStatus.KNOWN and resolution.matched_by is not None:
         return [(RECORD, str(resolution.pipedrive_id))]
     return []

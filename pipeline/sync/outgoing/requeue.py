@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db import change_writer, joining
 from db.batch import ClaimedBatch
 from db.change import Change
-from pipeline.domain.departures import MISSING
+from pipeline.domain.deletions import MISSING
 from pipeline.domain.kinds import Direction
 from pipeline.errors import ConfigurationError
 from pipeline.load.outgoing import WriteResults

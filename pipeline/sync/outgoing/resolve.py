@@ -23,9 +23,9 @@ from db.batch import ClaimedBatch
 from db.departure import find_living
 from db.joining import MappingState, RecordOwner
 from db.session import transaction
-from pipeline.domain.departures import DEPARTED, MERGED
+from pipeline.domain.deletions import DELETED_STATES, MERGED
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import MatchStatus
+from pipeline.domain.records import MatchStatus
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.errors import Rejected, Skip
 from pipeline.sync.changes.hull_ids import find_hull_ids, store_hull_ids
@@ -47,7 +47,7 @@ class Resolution:
     is_old   of UNRESOLVED: Hull would show the record's id by now
     """
 
-    standing: MatchStatus = MatchStatus.UNKNOWN
+    match_status: MatchStatus = MatchStatus.UNKNOWN
     pipedrive_id: int | None = None
     matched_by: str | None = None
     by_lower_claim: bool = False
@@ -99,11 +99,11 @@ def _by_map(row: MappingState | None, merged: Mapping[int, int | None]) -> Resol
         return Resolution()
     if row.state == MERGED:
         survivor = merged.get(row.pipedrive_id)
-        standing = MatchStatus.DEPARTED if survivor is None else MatchStatus.KNOWN
-        return Resolution(standing=standing, pipedrive_id=survivor)
-    if row.state in DEPARTED:
-        return Resolution(standing=MatchStatus.DEPARTED)
-    return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=row.pipedrive_id, memory=row.outgoing)
+        match_status = MatchStatus.DELETED if survivor is None else MatchStatus.KNOWN
+        return Resolution(match_status=match_status, pipedrive_id=survivor)
+    if row.state in DELETED_STATES:
+        return Resolution(match_status=MatchStatus.DELETED)
+    return Resolution(match_status=MatchStatus.KNOWN, pipedrive_id=row.pipedrive_id, memory=row.outgoing)
 
 
 def _by_report(
@@ -125,15 +125,15 @@ def _by_report(
     for hull_id, ids in said.items():
         now = found[hull_id]
         alive = tuple(dict.fromkeys(one for each in ids if (one := living.get(each)) is not None))
-        if now.standing is MatchStatus.KNOWN and now.pipedrive_id is not None:
+        if now.match_status is MatchStatus.KNOWN and now.pipedrive_id is not None:
             alive = tuple(dict.fromkeys([now.pipedrive_id, *alive]))
         if len(alive) > 1:
-            found[hull_id] = Resolution(standing=MatchStatus.CONFLICT, others=alive)
-        elif alive and now.standing is MatchStatus.UNKNOWN:
+            found[hull_id] = Resolution(match_status=MatchStatus.CONFLICT, others=alive)
+        elif alive and now.match_status is MatchStatus.UNKNOWN:
             sure = {living.get(each) for each in anonymous_pipedrive_ids(messages[hull_id][entity.hull])}
             found[hull_id] = _met(hull_id, alive[0], "report", owners, is_sure=alive[0] in sure)
-        elif now.standing is MatchStatus.UNKNOWN and any(each in living for each in ids):
-            now.standing = MatchStatus.DEPARTED
+        elif now.match_status is MatchStatus.UNKNOWN and any(each in living for each in ids):
+            now.match_status = MatchStatus.DELETED
     return named - living.keys()
 
 
@@ -143,10 +143,10 @@ def _met(
     """One record matches; it may be mapped to another one already, or belong to one that Hull has not shown yet."""
     owner = owners.get(pipedrive_id)
     if owner is not None and owner.hull_id not in (None, hull_id):
-        return Resolution(standing=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
+        return Resolution(match_status=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
     if owner is not None and owner.hull_id is None and owner.awaits_hull_id and not is_sure:
         return unresolved(pipedrive_id, matched_by, is_old=owner.is_old)
-    return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by, is_sure=is_sure)
+    return Resolution(match_status=MatchStatus.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by, is_sure=is_sure)
 
 
 def _by_claims(
@@ -158,7 +158,7 @@ def _by_claims(
     found: dict[str, Resolution],
 ) -> None:
     """Find unmatched reports by claims in the local index; the first claim with a match decides."""
-    unknown = [hull_id for hull_id, each in found.items() if each.standing is MatchStatus.UNKNOWN]
+    unknown = [hull_id for hull_id, each in found.items() if each.match_status is MatchStatus.UNKNOWN]
     claims = {hull_id: claims_of(messages[hull_id][entity.hull], settings, entity) for hull_id in unknown}
     answers = identifier_search.find_records(
         session, connector_key, entity, [pair for pairs in claims.values() for pair in pairs]
@@ -183,7 +183,7 @@ def _doubt_undelivered(
     """A record that was never sent to Hull goes there with its own claims: if they belong to another one, that one gets it."""
     for hull_id, each in found.items():
         record = shown.records.get(each.pipedrive_id or 0)
-        if each.standing is not MatchStatus.KNOWN or each.is_sure or each.matched_by is None or record is None:
+        if each.match_status is not MatchStatus.KNOWN or each.is_sure or each.matched_by is None or record is None:
             continue
         if not agrees(record, claims_of(messages[hull_id][entity.hull], plan.settings, entity), plan):
             found[hull_id] = unresolved(each.pipedrive_id or 0, each.matched_by)
@@ -208,18 +208,18 @@ def resolve_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Resolu
 
 
 def _is_asked(each: Resolution) -> bool:
-    return each.standing is MatchStatus.UNRESOLVED or (
-        each.standing is MatchStatus.TAKEN and each.matched_by == "report"
+    return each.match_status is MatchStatus.UNRESOLVED or (
+        each.match_status is MatchStatus.TAKEN and each.matched_by == "report"
     )
 
 
 def _settle(hull_id: str, each: Resolution, answers: Mapping[int, str]) -> None:
     (pipedrive_id,) = each.others
     holder = answers.get(pipedrive_id)
-    if holder == hull_id or (holder is None and each.standing is MatchStatus.UNRESOLVED and each.is_old):
-        each.standing, each.pipedrive_id, each.others = MatchStatus.KNOWN, pipedrive_id, ()
+    if holder == hull_id or (holder is None and each.match_status is MatchStatus.UNRESOLVED and each.is_old):
+        each.match_status, each.pipedrive_id, each.others = MatchStatus.KNOWN, pipedrive_id, ()
     elif holder is not None:
-        each.standing, each.pipedrive_id = MatchStatus.TAKEN, None
+        each.match_status, each.pipedrive_id = MatchStatus.TAKEN, None
 
 
 def claims_in(record: dict[str, Any], plan: Plan) -> list[Pair]:
@@ -243,7 +243,7 @@ def agrees(record: dict[str, Any], claims: Iterable[Pair], plan: Plan) -> bool:
 def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Resolution:
     """Return records with a Hull id that Hull must confirm before two Hull ids could be merged."""
     return Resolution(
-        standing=MatchStatus.UNRESOLVED,
+        match_status=MatchStatus.UNRESOLVED,
         pipedrive_id=pipedrive_id,
         others=(pipedrive_id,),
         matched_by=matched_by,
@@ -258,13 +258,15 @@ def part_rivals(found: dict[str, Resolution]) -> None:
     """
     rivals: dict[int, list[str]] = {}
     for hull_id, each in found.items():
-        if each.standing is MatchStatus.KNOWN and each.pipedrive_id is not None:
+        if each.match_status is MatchStatus.KNOWN and each.pipedrive_id is not None:
             rivals.setdefault(each.pipedrive_id, []).append(hull_id)
     for pipedrive_id, hull_ids in rivals.items():
         strongest = sorted(hull_ids, key=lambda hull_id: _strength(found[hull_id]))
         for hull_id in strongest[1:]:
             if (matched_by := found[hull_id].matched_by) is not None:
-                found[hull_id] = Resolution(standing=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
+                found[hull_id] = Resolution(
+                    match_status=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by
+                )
 
 
 def _strength(found: Resolution) -> int:
@@ -289,7 +291,7 @@ def match(
         if ids:
             met = _met(hull_id, ids[0], claim, owners)
             if len(ids) > 1:
-                met = Resolution(standing=MatchStatus.AMBIGUOUS, others=tuple(ids), matched_by=claim)
+                met = Resolution(match_status=MatchStatus.AMBIGUOUS, others=tuple(ids), matched_by=claim)
             met.by_lower_claim = place > 0
             return met
     return None

@@ -15,8 +15,8 @@ from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus, Memory, OutgoingWrite
 from pipeline.domain.reasons import describe
+from pipeline.domain.records import Act, Candidate, Decision, MatchStatus, Memory, OutgoingWrite
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected
 from pipeline.sync import definitions
@@ -26,15 +26,22 @@ from pipeline.sync.staging import pack_page, unpack_page
 from pipeline.transform.comparison import canonical
 from pipeline.transform.conflicts import (
     LATE_S,
+    ConflictResolution,
     Edit,
-    Settled,
-    edits_told_over,
-    hear,
-    held_by_hull,
-    is_overtaken,
-    settle,
+    find_overwritten_edits,
+    find_reported,
+    is_stale,
+    resolve_conflicts,
+    values_held_by_hull,
 )
-from pipeline.transform.hull_reports import ABSENT, SAID, attribute_name, find_attribute, reported_at, values_before
+from pipeline.transform.hull_reports import (
+    ABSENT,
+    REPORTED_VALUES,
+    attribute_name,
+    find_attribute,
+    reported_at,
+    values_before,
+)
 from pipeline.transform.identifiers import claims_of
 from pipeline.transform.outgoing_filter import FilterDecision, judge, no_change_reason
 from pipeline.transform.targets import Target
@@ -101,20 +108,20 @@ def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> D
         candidate.message,
         plan.settings,
         entity,
-        is_known=candidate.standing is MatchStatus.KNOWN,
-        is_departed=candidate.standing is MatchStatus.DEPARTED,
+        is_known=candidate.match_status is MatchStatus.KNOWN,
+        is_departed=candidate.match_status is MatchStatus.DELETED,
     )
     if not verdict.sends:
         return Decision(candidate=candidate, act=Act.SKIP, reason=verdict.reason, detail=verdict.detail)
-    if candidate.standing in HELD:
+    if candidate.match_status in HELD:
         return Decision(
-            candidate=candidate, act=Act.HOLD, reason=HELD[candidate.standing], detail=_who(candidate, entity)
+            candidate=candidate, act=Act.HOLD, reason=HELD[candidate.match_status], detail=_who(candidate, entity)
         )
-    if candidate.standing is MatchStatus.UNRESOLVED:
+    if candidate.match_status is MatchStatus.UNRESOLVED:
         detail = _who(candidate, entity)
         return Decision(candidate=candidate, act=Act.WAIT, reason="hull_id_unknown", detail=detail)
     try:
-        if candidate.standing is MatchStatus.KNOWN:
+        if candidate.match_status is MatchStatus.KNOWN:
             return update(candidate, plan, entity, verdict, now_s=now_s)
         return _create(candidate, plan, entity, verdict)
     except Rejected as refused:
@@ -145,14 +152,16 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
     Raises: Rejected("name_missing").
     """
     report = candidate.message[entity.hull]
-    if is_overtaken(report, candidate.memory) and not is_export(candidate):
+    if is_stale(report, candidate.memory) and not is_export(candidate):
         return Decision(candidate=candidate, act=Act.SKIP, reason="older_report", detail=describe("older_report"))
-    heard = hear(plan.outgoing.targets, candidate.message, report, candidate.memory, candidate.told)
-    repeated = {key for key, (_, is_last) in heard.items() if is_last}
+    reported = find_reported(
+        plan.outgoing.targets, candidate.message, report, candidate.memory, candidate.recent_deliveries
+    )
+    repeated = {key for key, (_, is_last) in reported.items() if is_last}
     edits = {} if is_export(candidate) else _edits_that_win(candidate, plan, repeated)
     candidate = _with_edits(candidate, entity, edits.values())
     write = write_for(candidate, plan, entity, candidate.snapshot)
-    settled = settle(
+    settled = resolve_conflicts(
         write,
         Memory(recent=candidate.memory.recent) if is_export(candidate) else candidate.memory,
         {} if is_export(candidate) else plan.outgoing.owners,
@@ -168,12 +177,12 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
         left=settled.left,
         overruled=_overruled(candidate, plan, entity, settled),
         held={} if is_export(candidate) else _held(candidate, plan, entity, settled, repeated),
-        heard=heard,
+        reported=reported,
         problems=write.problems,
-        quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
+        update_loop=_quarrel(settled.loops, plan, entity) if settled.loops else "",
     )
-    if settled.fights and settled.write.is_empty:
-        return replace(decision, act=Act.HOLD, reason=UPDATE_LOOP, detail=decision.quarrel)
+    if settled.loops and settled.write.is_empty:
+        return replace(decision, act=Act.HOLD, reason=UPDATE_LOOP, detail=decision.update_loop)
     if settled.write.is_empty:
         reason, detail = no_change_reason(candidate.message, plan.settings, entity)
         if settled.left:
@@ -184,7 +193,9 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
 
 def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
     """Return field key → the delivered edit, for fields in which the report repeats our value and the edit wins."""
-    told_over = edits_told_over(plan.outgoing.targets, candidate.message, candidate.told, candidate.memory)
+    told_over = find_overwritten_edits(
+        plan.outgoing.targets, candidate.message, candidate.recent_deliveries, candidate.memory
+    )
     changed_s = _changed_s(candidate)
     return {
         key: edit
@@ -202,7 +213,7 @@ def _changed_s(candidate: Candidate) -> float:
 
 def _with_edits(candidate: Candidate, entity: Entity, edits: Iterable[Edit]) -> Candidate:
     """The candidate, as if Hull had reported these values."""
-    message = {name: value for name, value in candidate.message.items() if name != SAID}
+    message = {name: value for name, value in candidate.message.items() if name != REPORTED_VALUES}
     said = {edit.attribute: edit.value for edit in edits}
     report = {name: value for name, value in message[entity.hull].items() if attribute_name(name) not in said}
     return replace(candidate, message={**message, entity.hull: report | said})
@@ -213,7 +224,7 @@ def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
     return told is not None and told // 1000 >= _changed_s(candidate)
 
 
-def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:
+def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: ConflictResolution) -> dict[str, Any]:
     """Return Hull's values of the fields that Pipedrive owns, to be corrected in Hull."""
     keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
     report = candidate.message[entity.hull]
@@ -223,14 +234,14 @@ def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settle
 
 
 def _held(
-    candidate: Candidate, plan: Plan, entity: Entity, settled: Settled, repeated: Collection[str]
+    candidate: Candidate, plan: Plan, entity: Entity, settled: ConflictResolution, repeated: Collection[str]
 ) -> dict[str, Any]:
     """Return the values written because of Hull's report, which Hull therefore has; not for a newly matched User or Account."""
     if candidate.matched_by is not None:
         return {}
     written = settled.write.kinds.keys() - set(repeated)
     targets = [target for target in plan.outgoing.targets if target.source.key in written]
-    held = held_by_hull(targets, candidate.message[entity.hull], candidate.told, candidate.memory)
+    held = values_held_by_hull(targets, candidate.message[entity.hull], candidate.recent_deliveries, candidate.memory)
     return {name: value for name, value in held.items() if name in plan.shared}
 
 
@@ -278,7 +289,10 @@ def _was_emptied_in_hull(candidate: Candidate, target: Target, entity: Entity) -
         return False
     if any(canonical(name, each) == canonical(name, value) for each in values_before(candidate.message, entity, name)):
         return True
-    moment, told = reported_at(report), [each.at for each in candidate.told if each.values.get(name) is not None]
+    moment, told = (
+        reported_at(report),
+        [each.at for each in candidate.recent_deliveries if each.values.get(name) is not None],
+    )
     return moment is not None and bool(told) and moment / 1000 - LATE_S > told[-1]
 
 

@@ -13,9 +13,8 @@ from typing import Any
 from db import identifier_search
 from db.batch import ClaimedBatch
 from db.session import transaction
-from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import Act, Decision, OutgoingWrite
+from pipeline.domain.records import Act, Decision, FieldProblem, OutgoingWrite
 from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing.resolve import Pair, claims_in
@@ -47,7 +46,7 @@ def decide_by_fresh_reads(
     decided = []
     for pipedrive_id, each in moved_on.items():
         decision = decide(replace(each.candidate, snapshot=records[pipedrive_id]), plan, entity, now_s=now_s)
-        decided.append(replace(decision, trigger=each.trigger, heard={**each.heard, **decision.heard}))
+        decided.append(replace(decision, trigger=each.trigger, reported={**each.reported, **decision.reported}))
     return decided
 
 

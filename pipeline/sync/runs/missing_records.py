@@ -15,7 +15,7 @@ from db import departure as departed_rows
 from db import failure as failures
 from db.failure import Failure
 from db.run import Run
-from pipeline.domain.departures import DOUBTED, MISSING
+from pipeline.domain.deletions import DOUBTED, MISSING
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.event_recorder import record_failure

@@ -25,7 +25,7 @@ from db.run import Run, Slice
 from db.session import after_commit, transaction
 from db.sync_event import ToldLate
 from pipeline.domain.kinds import Direction, Entity, Outcome
-from pipeline.domain.outgoing import INDEX_BEHIND, INDEX_INCOMPLETE
+from pipeline.domain.records import INDEX_BEHIND, INDEX_INCOMPLETE
 from pipeline.settings import settings
 from pipeline.sync.changes import dispatch
 from pipeline.sync.event_recorder import record

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 from db.connector import Connector
 from db.record_events import Whose
 from db.session import transaction
-from pipeline.domain.departures import DEPARTED
+from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.kinds import Entity
 from pipeline.domain.times import read_moment
 from pipeline.operations import claims
@@ -120,7 +120,7 @@ def _show(session: Session, connector: Connector, whose: Whose) -> Response:
         events=history.events,
         more=history.more,
         is_first="before" not in request.args,
-        holds=record.state in DEPARTED and any(each.holds for each in record.claims),
+        holds=record.state in DELETED_STATES and any(each.holds for each in record.claims),
     )
 
 

@@ -176,14 +176,14 @@ def test_what_nests_too_deeply_stays_behind_alone(system: SyncSystem) -> None:
 
 def test_a_defect_of_ours_stops_no_more_than_one_delivery(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     room = system.module("sync.changes.outgoing_changes")
-    real = room.fold_messages
+    real = room.combine_messages
 
     def stumble(earlier: Any, later: Any) -> Any:
         if later["user"]["id"] == "u2":
             raise RuntimeError
         return real(earlier, later)
 
-    monkeypatch.setattr(room, "fold_messages", stumble)
+    monkeypatch.setattr(room, "combine_messages", stumble)
     notify(system, message("One"), key="n1")
     notify(system, message("Two", of="u2"), message("Two", of="u2"), key="n2")
     notify(system, message("Three", of="u3"), key="n3")
@@ -251,7 +251,7 @@ def test_an_export_from_elsewhere_folds_its_messages_the_same_way(system: SyncSy
     assert found["person", "u1"][2] == {
         "user": {"id": "u1", "name": "Sent"},
         "changes": {"user": {"plan": [1, 2]}},
-        "values_said": {"plan": [[2, 1_767_225_601_000]]},
+        "reported_values": {"plan": [[2, 1_767_225_601_000]]},
         "is_export": True,
     }
     assert found["person", "u2"] == (1, "batch", {"user": {"id": "u2"}, "is_export": True})

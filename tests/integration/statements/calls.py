@@ -39,7 +39,7 @@ from db import (
     sync_event,
     webhook,
 )
-from pipeline.domain.departures import Departure, Farewell
+from pipeline.domain.deletions import Deletion, DeletionEffect
 from tests.integration.statements.rows import CONNECTOR
 
 Call = Callable[[Session], object]
@@ -299,8 +299,8 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "delivery.keep_delivery": {"key": "new", "body": b""},
     "id_mapping_writer.depart": {
         "farewells": [
-            Farewell(
-                departure=Departure(pipedrive_id=number, state="deleted", at_ms=0),
+            DeletionEffect(
+                deletion=Deletion(pipedrive_id=number, state="deleted", at_ms=0),
                 outcome=None,
                 reason="",
                 before={},

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_house, unknown_rules
+from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_installation, unknown_rules
 
 BOUNDS = Bounds(late_minutes=15, failures_per_hour=25, silence_minutes=60, overdue_s=120, volume_factor=5)
 OFF = Bounds(late_minutes=0, failures_per_hour=0, silence_minutes=0, overdue_s=0, volume_factor=0)
@@ -17,7 +17,7 @@ WELL = Facts(
     late_bound_s=900.0,
     late_since=datetime(2026, 11, 3, 14, 3, tzinfo=UTC),
     failures=3,
-    unheard={},
+    unhealthy_webhooks={},
     budget=BudgetFacts(is_closed=False, share=0.4, forecast=0.9),
     silent_s=60.0,
     events=200,
@@ -31,7 +31,7 @@ def rules_of(**changes: object) -> list[str]:
 
 def test_nothing_is_wrong() -> None:
     assert judge(WELL, BOUNDS) == []
-    assert judge_house(20.0, 5.0, BOUNDS) == []
+    assert judge_installation(20.0, 5.0, BOUNDS) == []
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_nothing_is_wrong() -> None:
     [
         ({"late_s": 901.0}, "watermark_late"),
         ({"failures": 25}, "failures"),
-        ({"unheard": {"Persons": 1_201.0}}, "webhook_unhealthy"),
+        ({"unhealthy_webhooks": {"Persons": 1_201.0}}, "webhook_unhealthy"),
         ({"budget": BudgetFacts(is_closed=True, share=0.1, forecast=0.2)}, "budget_short"),
         ({"budget": BudgetFacts(is_closed=False, share=1.0, forecast=1.1)}, "budget_short"),
         ({"budget": BudgetFacts(is_closed=False, share=0.6, forecast=1.0)}, "budget_short"),
@@ -59,7 +59,7 @@ def test_what_is_wrong_is_named(changes: dict[str, object], rule: str) -> None:
         {"late_s": None, "late_since": None},
         {"late_s": 2_000.0, "late_bound_s": 3_600.0},  # a long interval was chosen, or the budget stretches it
         {"failures": 24},
-        {"unheard": {"Persons": 900.0}},
+        {"unhealthy_webhooks": {"Persons": 900.0}},
         {"budget": None},
         {
             "budget": BudgetFacts(is_closed=False, share=0.1, forecast=3.0)
@@ -98,19 +98,19 @@ def test_every_threshold_can_be_switched_off() -> None:
     worst = replace(WELL, late_s=90_000.0, failures=500, silent_s=900_000.0, events=0)
 
     assert judge(worst, OFF) == []
-    assert judge_house(9_000.0, 9_000.0, OFF) == []
+    assert judge_installation(9_000.0, 9_000.0, OFF) == []
 
 
 def test_work_that_waits_and_ticks_that_do_not_come_are_the_houses() -> None:
-    assert [trouble.rule for trouble in judge_house(121.0, 121.0, BOUNDS)] == ["work_overdue", "no_ticks"]
-    assert judge_house(0.0, None, BOUNDS) == []
+    assert [trouble.rule for trouble in judge_installation(121.0, 121.0, BOUNDS)] == ["work_overdue", "no_ticks"]
+    assert judge_installation(0.0, None, BOUNDS) == []
 
 
 def test_a_beat_that_never_ticked_is_missed() -> None:
-    (trouble,) = judge_house(0.0, 7_300.0, BOUNDS, ever_ticked=False)
+    (trouble,) = judge_installation(0.0, 7_300.0, BOUNDS, ever_ticked=False)
 
     assert trouble.rule == "no_ticks"
-    assert trouble.sentence == "No tick was ever carried out; the first connector was added 2 hours ago."
+    assert trouble.sentence == "No tick of beat was ever processed; the first connector was added 2 hours ago."
 
 
 def test_sentences_carry_figures_and_moments() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.json_text import read_lenient, write_lenient
-from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus, Memory, OutgoingWrite
+from pipeline.domain.records import Act, Candidate, Decision, FieldProblem, MatchStatus, Memory, OutgoingWrite
 
 
 @pytest.mark.parametrize("name", ["Ada", "Ada\ud800", "愛", "\x00"], ids=["plain", "surrogate", "kanji", "nul"])
@@ -14,7 +13,7 @@ def test_a_decision_comes_back_as_it_was(name: str) -> None:
     candidate = Candidate(
         hull_id="a" * 24,
         message={"user": {"id": "a" * 24, "name": name}},
-        standing=MatchStatus.KNOWN,
+        match_status=MatchStatus.KNOWN,
         pipedrive_id=7,
         others=(8, 9),
         snapshot={"id": 7, "name": "Bea"},

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pipeline.domain.incoming import FieldProblem, IncomingRecord
+from pipeline.domain.records import FieldProblem, IncomingRecord
 from pipeline.sync.staging import LeftOut, pack_page, pack_transformed, unpack_bodies, unpack_page, unpack_transformed
 
 JSON = some.recursive(

@@ -10,23 +10,23 @@ from hypothesis import strategies as st
 
 from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import RULES, Delivered, Memory, OutgoingWrite
+from pipeline.domain.records import RULES, Delivered, Memory, OutgoingWrite
 from pipeline.domain.settings import AttributeMapping, Owner
 from pipeline.transform.conflicts import (
     LATE_S,
     ROUND_S,
-    Settled,
+    ConflictResolution,
     digest_of,
-    edits_told_over,
-    hear,
-    held_by_hull,
-    is_overtaken,
-    is_quarrel,
+    find_overwritten_edits,
+    find_reported,
+    is_stale,
+    is_update_loop,
     remember,
-    settle,
+    resolve_conflicts,
+    values_held_by_hull,
     with_report,
 )
-from pipeline.transform.hull_reports import fold_messages
+from pipeline.transform.hull_reports import combine_messages
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
 from tests.unit.transform.company import CODES, PERSON_FIELDS, ada_with, settings
 
@@ -62,7 +62,7 @@ def agreed_on(plan: OutgoingTransform, values: dict[str, Any]) -> Memory:
     return remember(write_of(plan, values, values), Memory(), record(values), NOW_S - 3600)
 
 
-def written(settled: Settled) -> dict[str, Any]:
+def written(settled: ConflictResolution) -> dict[str, Any]:
     """Kind → the value that is written."""
     custom = settled.write.fields.get("custom_fields", {})
     return {kind: custom[CODES[kind]] for kind in KINDS if CODES[kind] in custom}
@@ -77,7 +77,7 @@ def test_what_a_wrong_rule_has_written_is_written_once_more_unless_somebody_chan
 
     def written_by(rules: int, held: str) -> dict[str, Any]:
         write, memory = plan.write(report, ada_with({"date": held})), Memory(agreed=agreed, rules=rules)
-        return settle(write, memory, {CODES["date"]: "hull"}, hull_is_newer=True, now_s=NOW_S).write.fields
+        return resolve_conflicts(write, memory, {CODES["date"]: "hull"}, hull_is_newer=True, now_s=NOW_S).write.fields
 
     assert written_by(RULES - 1, "2026-04-30") == {"custom_fields": {CODES["date"]: "2026-05-01"}}
     assert written_by(RULES, "2026-04-30") == {}
@@ -108,7 +108,9 @@ def test_who_changed_it_decides_and_then_the_owner(
     agreement = {"varchar": "a", "double": 1, "enum": 1}
     write = write_of(plan, agreement | {"varchar": hull}, agreement | {"varchar": pipedrive})
 
-    settled = settle(write, agreed_on(plan, agreement), plan.owners, hull_is_newer=hull_is_newer, now_s=NOW_S)
+    settled = resolve_conflicts(
+        write, agreed_on(plan, agreement), plan.owners, hull_is_newer=hull_is_newer, now_s=NOW_S
+    )
 
     if expected == "by owner":
         hull_wins = owner == "hull" or (owner == "latest" and hull_is_newer)
@@ -124,7 +126,7 @@ def test_where_nothing_was_agreed_both_have_changed(owner: Owner) -> None:
     plan = transform(owner)
     write = write_of(plan, {kind: VALUES[kind][0] for kind in KINDS}, {kind: VALUES[kind][1] for kind in KINDS})
 
-    settled = settle(write, Memory(), plan.owners, hull_is_newer=False, now_s=NOW_S)
+    settled = resolve_conflicts(write, Memory(), plan.owners, hull_is_newer=False, now_s=NOW_S)
 
     assert set(written(settled)) == (set(KINDS) if owner == "hull" else set())
 
@@ -135,7 +137,7 @@ def test_what_is_empty_on_both_sides_is_agreed_on(owner: Owner) -> None:
     nothing: dict[str, Any] = dict.fromkeys(KINDS)
     memory = remember(plan.write({}, record(nothing)), Memory(), record(nothing), NOW_S - 60)
 
-    settled = settle(
+    settled = resolve_conflicts(
         plan.write({"varchar": "a"}, record(nothing)), memory, plan.owners, hull_is_newer=False, now_s=NOW_S
     )
 
@@ -149,7 +151,7 @@ def test_another_spelling_of_pipedrive_s_is_not_written_again() -> None:
     memory = remember(write, agreed_on(plan, agreement), record(agreement | {"varchar": "LOWERCASE"}), NOW_S - 1)
 
     again = write_of(plan, agreement | {"varchar": "lowercase"}, agreement | {"varchar": "LOWERCASE"})
-    settled = settle(again, memory, plan.owners, hull_is_newer=True, now_s=NOW_S)
+    settled = resolve_conflicts(again, memory, plan.owners, hull_is_newer=True, now_s=NOW_S)
 
     assert settled.write.is_empty
     assert settled.left == ()
@@ -166,15 +168,15 @@ def test_what_was_settled_and_remembered_needs_no_second_write(
     plan = transform(owner)
     memory = agreed_on(plan, agreement)
     write = write_of(plan, hull, pipedrive)
-    settled = settle(write, memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
+    settled = resolve_conflicts(write, memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
     holds = pipedrive | written(settled)
     memory = remember(settled.write, memory, record(holds), NOW_S)
 
-    again = settle(write_of(plan, hull, holds), memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
+    again = resolve_conflicts(write_of(plan, hull, holds), memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
 
     assert again.write.is_empty
     assert again.left == settled.left
-    assert again.fights == ()
+    assert again.loops == ()
 
 
 @given(owner=owners, agreement=triples, hull=triples, pipedrive=triples)
@@ -182,7 +184,7 @@ def test_one_side_s_change_is_never_lost_whoever_owns_the_field(
     owner: Owner, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any]
 ) -> None:
     plan = transform(owner)
-    settled = settle(
+    settled = resolve_conflicts(
         write_of(plan, hull, pipedrive), agreed_on(plan, agreement), plan.owners, hull_is_newer=False, now_s=NOW_S
     )
 
@@ -200,12 +202,12 @@ def test_fields_are_decided_one_by_one(
     """What becomes of a field depends neither on the other fields nor on their order."""
     plan = transform(owner)
     memory = agreed_on(plan, agreement)
-    together = settle(write_of(plan, hull, pipedrive), memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
+    together = resolve_conflicts(write_of(plan, hull, pipedrive), memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
 
     alone: dict[str, Any] = {}
     for kind in reversed(KINDS):
         one = write_of(plan, pipedrive | {kind: hull[kind]}, pipedrive)
-        alone |= written(settle(one, memory, plan.owners, hull_is_newer=newer, now_s=NOW_S))
+        alone |= written(resolve_conflicts(one, memory, plan.owners, hull_is_newer=newer, now_s=NOW_S))
 
     assert alone == written(together)
 
@@ -216,7 +218,7 @@ def test_a_field_that_is_not_mapped_back_is_always_written(
 ) -> None:
     """Nobody would bring Pipedrive's value to Hull, so the two would differ for ever."""
     plan = transform(owner, maps_back=False)
-    settled = settle(
+    settled = resolve_conflicts(
         write_of(plan, hull, pipedrive), agreed_on(plan, agreement), plan.owners, hull_is_newer=False, now_s=NOW_S
     )
 
@@ -237,7 +239,7 @@ def play(values: list[str], *, every_s: int, answers: str = "") -> list[str]:
     memory, sent = agreed_on(plan, holds), []
     for turn, value in enumerate(values):
         now_s = NOW_S + turn * every_s
-        settled = settle(
+        settled = resolve_conflicts(
             write_of(plan, holds | {"varchar": value}, holds), memory, plan.owners, hull_is_newer=True, now_s=now_s
         )
         sent += written(settled).values()
@@ -262,8 +264,8 @@ def test_values_that_come_back_slowly_are_a_change_of_mind() -> None:
 def test_a_quarrel_is_remembered_for_a_while() -> None:
     memory = Memory(recent=(("name", "d1", NOW_S - 20), ("name", "d1", NOW_S - 10)))
 
-    assert is_quarrel(memory, NOW_S)
-    assert not is_quarrel(memory, NOW_S + ROUND_S)
+    assert is_update_loop(memory, NOW_S)
+    assert not is_update_loop(memory, NOW_S + ROUND_S)
 
 
 def iso(second: int) -> str:
@@ -286,7 +288,7 @@ def told(*words: tuple[str, int]) -> tuple[Delivered, ...]:
 def listen(memory: Memory, message: dict[str, Any], words: tuple[Delivered, ...]) -> tuple[bool, Memory]:
     """Whether the report of the text is an echo, and the memory after it."""
     plan = transform()
-    heard = hear(plan.targets, message, message["user"], memory, words)
+    heard = find_reported(plan.targets, message, message["user"], memory, words)
     return heard.get(CODES["varchar"], (0.0, False))[1], with_report(memory, message["user"], heard)
 
 
@@ -309,38 +311,38 @@ def test_a_value_is_no_echo_long_after_hull_was_told_another_one() -> None:
 
 
 def test_an_edit_over_which_hull_was_told_a_value_is_found_in_the_folded_message() -> None:
-    folded = fold_messages(report("h", 5, "a"), report("p", 10, "h"))
+    folded = combine_messages(report("h", 5, "a"), report("p", 10, "h"))
     words = told(("p", 10))
-    edits = edits_told_over(transform().targets, folded, words, Memory())
+    edits = find_overwritten_edits(transform().targets, folded, words, Memory())
 
     assert {key: (edit.value, edit.at) for key, edit in edits.items()} == {CODES["varchar"]: ("h", int(AT + 5) * 1000)}
     assert listen(Memory(), folded, words)[0]
 
 
 def test_an_edit_on_top_of_what_hull_was_told_is_an_edit() -> None:
-    folded = fold_messages(report("p", 10, "a"), report("h", 12, "p"))
+    folded = combine_messages(report("p", 10, "a"), report("h", 12, "p"))
 
     assert not listen(Memory(), folded, told(("p", 10)))[0]
 
 
 def test_a_value_set_back_after_hull_reported_a_later_one_is_an_edit() -> None:
-    folded = fold_messages(report("q", 20, "p"), report("p", 25, "q"))
+    folded = combine_messages(report("q", 20, "p"), report("p", 25, "q"))
 
     assert not listen(Memory(), folded, told(("p", 10), ("q", 20)))[0]
 
 
 def test_hull_holds_what_it_says_unless_it_was_told_something_it_has_not_said_yet() -> None:
     plan, said_now = transform(), report("h", 30)["user"]
-    heard = Memory(heard={CODES["varchar"]: (AT + 20, False)})
+    heard = Memory(reported={CODES["varchar"]: (AT + 20, False)})
 
-    assert held_by_hull(plan.targets, said_now, told(("p", 10), ("q", 20)), heard)["varchar"] == "h"
-    assert "varchar" not in held_by_hull(plan.targets, said_now, told(("p", 10), ("q", 25)), heard)
+    assert values_held_by_hull(plan.targets, said_now, told(("p", 10), ("q", 20)), heard)["varchar"] == "h"
+    assert "varchar" not in values_held_by_hull(plan.targets, said_now, told(("p", 10), ("q", 25)), heard)
 
 
 @pytest.mark.parametrize(("second", "is_old"), [(9, True), (10, False), (11, False)])
 def test_a_report_is_overtaken_by_a_newer_one_that_was_considered(second: int, is_old: bool) -> None:
     _, memory = listen(Memory(), report("h", 10), ())
 
-    assert is_overtaken(report("h", second)["user"], memory) is is_old
-    assert not is_overtaken({}, memory)
-    assert not is_overtaken(report("h", second)["user"], Memory())
+    assert is_stale(report("h", second)["user"], memory) is is_old
+    assert not is_stale({}, memory)
+    assert not is_stale(report("h", second)["user"], Memory())

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.drift import Drift, HullRecord, MappedRecord
-from pipeline.domain.incoming import IncomingRecord
+from pipeline.domain.records import IncomingRecord
 from pipeline.transform.comparison import (
     canonical,
     differences,
     digest,
     holders,
-    in_step,
     judge,
     judge_absent,
-    read_held,
+    read_hull_record,
+    sides_agree,
 )
 
 
@@ -77,7 +77,7 @@ def record(**members: Any) -> IncomingRecord:
 
 def held(**members: Any) -> HullRecord:
     report = {"id": "h7", "anonymous_ids": ["pipedrive:7"], "pipedrive/id": 7, "name": "Ada", "account": {}}
-    return read_held(report | members, ["name", "phone", "pipedrive/id"])
+    return read_hull_record(report | members, ["name", "phone", "pipedrive/id"])
 
 
 def mapped(**members: Any) -> MappedRecord:
@@ -91,7 +91,7 @@ def kinds(*sides: Any, link: bool = True) -> list[Drift]:
 
 def test_a_record_in_step_has_nothing_wrong() -> None:
     assert kinds(record(), held(), mapped()) == []
-    assert in_step({7: record()}, {7: held()}, {7: mapped()}, link=True)
+    assert sides_agree({7: record()}, {7: held()}, {7: mapped()}, link=True)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_record_in_step_has_nothing_wrong() -> None:
 def test_what_is_wrong_is_named(sides: Any, found: list[Drift]) -> None:
     assert kinds(*sides) == found
     there, row = {7: sides[1]} if sides[1] else {}, {7: sides[2]} if sides[2] else {}
-    assert not (found and in_step({7: sides[0]}, there, row, link=True)), "a digest must not hide what is wrong"
+    assert not (found and sides_agree({7: sides[0]}, there, row, link=True)), "a digest must not hide what is wrong"
 
 
 def test_a_null_counts_only_where_a_value_was_delivered() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.departures import DELETED_AT, DeletionNotice, Departure, Farewell
+from pipeline.domain.deletions import DELETED_AT, Deletion, DeletionEffect, DeletionNotice
 from pipeline.domain.kinds import Outcome
-from pipeline.transform.incoming import say_farewell
+from pipeline.transform.incoming import effect_of_deletion
 from pipeline.transform.webhooks import deletion_notice
 
 AT_MS = 1_770_000_000_616
@@ -44,13 +44,15 @@ def test_a_webhook_tells_of_an_end_or_of_none(name: str, payload: Any, told: Del
     assert deletion_notice(payload, 7) == told
 
 
-def farewell(state: str = "deleted", *, was: str = "full", merged_into: int | None = None, **known: Any) -> Farewell:
+def farewell(
+    state: str = "deleted", *, was: str = "full", merged_into: int | None = None, **known: Any
+) -> DeletionEffect:
     facts: dict[str, Any] = {"held": HELD, "in_hull": True, "supported": True, "joinable": True}
-    departure = Departure(pipedrive_id=7, state=state, at_ms=AT_MS, merged_into=merged_into)
-    return say_farewell(departure, state=was, **(facts | known))
+    departure = Deletion(pipedrive_id=7, state=state, at_ms=AT_MS, merged_into=merged_into)
+    return effect_of_deletion(departure, state=was, **(facts | known))
 
 
-def said(told: Farewell) -> tuple[Outcome | None, str, dict[str, Any], bool]:
+def said(told: DeletionEffect) -> tuple[Outcome | None, str, dict[str, Any], bool]:
     return told.outcome, told.reason, told.attributes, told.joins
 
 

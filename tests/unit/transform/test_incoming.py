@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pipeline.domain.fields import FieldCatalog
-from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity
+from pipeline.domain.records import IncomingRecord
 from pipeline.domain.settings import AttributeMapping
 from pipeline.errors import Rejected, Skip
 from pipeline.transform.incoming import compile_incoming

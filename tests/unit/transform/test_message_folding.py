@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.kinds import Entity
-from pipeline.transform.hull_reports import account_linked, changed_attributes, entered_ids, fold_messages, segment_ids
+from pipeline.transform.hull_reports import (
+    account_linked,
+    changed_attributes,
+    combine_messages,
+    entered_ids,
+    segment_ids,
+)
 from tests.unit.transform.test_properties import anything, often
 
 S1, S2 = {"id": "s1", "name": "One"}, {"id": "s2", "name": "Two"}
@@ -27,7 +33,7 @@ def changing(**changes: Any) -> dict[str, Any]:
 
 
 def folded_changes(*messages: dict[str, Any]) -> Any:
-    return reduce(fold_messages, messages)["changes"]
+    return reduce(combine_messages, messages)["changes"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def folded_changes(*messages: dict[str, Any]) -> Any:
     ],
 )
 def test_the_newest_report_counts(first: Any, second: Any, newest: str) -> None:
-    folded = fold_messages(user("first", **first), {**user("second", **second), "segments": [S2]})
+    folded = combine_messages(user("first", **first), {**user("second", **second), "segments": [S2]})
 
     assert folded["user"]["name"] == newest
     assert segment_ids(folded, Entity.PERSON) == ({"s1"} if newest == "first" else {"s2"})
@@ -67,16 +73,16 @@ def test_an_account_has_a_report_of_its_own() -> None:
     new = {"account": {"id": "a1", "name": "New", "indexed_at": "2026-01-02T00:00:00Z"}, "account_segments": [S1]}
     old = {"account": {"id": "a1", "name": "Old", "indexed_at": "2026-01-01T00:00:00Z"}, "account_segments": [S2]}
 
-    assert fold_messages(new, old) == {**new, "is_export": False}
-    assert "user" not in fold_messages(old, new)
+    assert combine_messages(new, old) == {**new, "is_export": False}
+    assert "user" not in combine_messages(old, new)
 
 
 def test_an_account_that_the_newest_message_does_not_speak_of_is_kept() -> None:
     linked = {**user("old"), "account": {"id": "a1"}, "account_segments": [S1]}
 
-    kept = fold_messages(linked, user("new"))
+    kept = combine_messages(linked, user("new"))
     assert (kept["user"]["name"], kept["account"], kept["account_segments"]) == ("new", {"id": "a1"}, [S1])
-    gone = fold_messages(linked, {**user("new"), "account": {}})
+    gone = combine_messages(linked, {**user("new"), "account": {}})
     assert (gone["account"], "account_segments" in gone) == ({}, False)
 
 
@@ -113,7 +119,7 @@ def test_a_link_that_was_told_stays_told() -> None:
     linked, moved_back = (changing(account={"id": pair}) for pair in ([None, "a1"], ["a1", None]))
 
     assert folded_changes(linked, changing(user={"x": [1, 2]}))["account"] == {"id": [None, "a1"]}
-    assert account_linked(fold_messages(linked, moved_back))
+    assert account_linked(combine_messages(linked, moved_back))
 
 
 @pytest.mark.parametrize("name", ["segments", "account_segments"])
@@ -145,7 +151,7 @@ def test_entries_and_exits_are_netted(name: str, moves: list[Any], entered: Any,
 )
 def test_what_asks_for_the_record_stays_asked_for(first: Any, second: Any, expected: bool) -> None:
     one, two = ({"user": {"id": "u1"}, "is_export": said, "changes": {"is_new": said}} for said in (first, second))
-    folded = fold_messages(one, two)
+    folded = combine_messages(one, two)
 
     assert folded["is_export"] is expected
     assert folded["changes"]["is_new"] is expected
@@ -154,7 +160,7 @@ def test_what_asks_for_the_record_stays_asked_for(first: Any, second: Any, expec
 def test_an_export_says_nothing_of_changes_and_takes_none_away() -> None:
     export = {"user": {"id": "u1"}, "is_export": True}
 
-    assert "changes" not in fold_messages(export, export)
+    assert "changes" not in combine_messages(export, export)
     assert folded_changes(changing(user={"plan": [1, 2]}), export) == {"user": {"plan": [1, 2]}}
     assert folded_changes(export, changing(user={"plan": [1, 2]})) == {"user": {"plan": [1, 2]}}
 
@@ -164,7 +170,7 @@ def test_what_is_folded_stays_as_it_was() -> None:
     two = changing(user={"a": [2, 1]}, segments={"left": [S1]})
     kept = copy.deepcopy((one, two))
 
-    fold_messages(one, two)
+    combine_messages(one, two)
 
     assert (one, two) == kept
 
@@ -218,7 +224,7 @@ def in_groups(messages: list[dict[str, Any]], draw: Any) -> dict[str, Any]:
     left = list(messages)
     while len(left) > 1:
         at = draw.draw(st.integers(0, len(left) - 2))
-        left[at : at + 2] = [fold_messages(left[at], left[at + 1])]
+        left[at : at + 2] = [combine_messages(left[at], left[at + 1])]
     return left[0]
 
 
@@ -227,13 +233,13 @@ def in_groups(messages: list[dict[str, Any]], draw: Any) -> dict[str, Any]:
 def test_in_whatever_groups_a_history_is_folded_it_says_the_same(passed: list[dict[str, Any]], draw: Any) -> None:
     messages = history(passed)
 
-    assert ordered(in_groups(messages, draw)) == ordered(reduce(fold_messages, messages))
+    assert ordered(in_groups(messages, draw)) == ordered(reduce(combine_messages, messages))
 
 
 @often
 @given(st.lists(states, min_size=3, max_size=9))
 def test_a_history_says_what_changed_between_its_ends(passed: list[dict[str, Any]]) -> None:
-    folded = reduce(fold_messages, history(passed))
+    folded = reduce(combine_messages, history(passed))
     whole = told(passed[0], passed[-1], 0)
 
     assert folded["changes"]["user"] == whole["changes"]["user"]
@@ -249,7 +255,7 @@ def test_in_whatever_order_they_arrive_the_newest_report_is_left(passed: list[di
     messages = history(passed)
     newest = messages[-1]
     random.shuffle(messages)
-    folded = reduce(fold_messages, messages)
+    folded = reduce(combine_messages, messages)
 
     assert {name: folded[name] for name in ("user", "account", "segments")} == {
         name: newest[name] for name in ("user", "account", "segments")

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import OutgoingWrite
+from pipeline.domain.records import OutgoingWrite
 from pipeline.domain.settings import AttributeMapping
 from pipeline.errors import Rejected
 from pipeline.transform.hull_reports import hull_id_of, pipedrive_id_of, pipedrive_ids_of

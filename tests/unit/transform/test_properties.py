@@ -13,9 +13,9 @@ from hypothesis import settings as configure
 from hypothesis import strategies as st
 
 from pipeline.domain.fields import FieldCatalog, read_field_definitions
-from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
+from pipeline.domain.records import IncomingRecord
 from pipeline.domain.settings import AttributeMapping
 from pipeline.errors import PipelineError
 from pipeline.transform.identifiers import registrable_domain

@@ -1,4 +1,4 @@
-"""Records that Pipedrive does not show any more, and what follows for their Users and Accounts."""
+"""Records that Pipedrive no longer has, and what follows for their Users and Accounts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipeline.domain.kinds import Outcome
 
 DELETED_AT: Final = "pipedrive/deleted_at"
 
-LIVING: Final = ("shell", "full", "conflict")
-"""States of an id mapping with a record that exists in Pipedrive, as far as known."""
+LIVE_STATES: Final = ("shell", "full", "conflict")
+"""States of an id mapping whose record exists in Pipedrive, as far as known."""
 DELETED, GONE, MERGED = "deleted", "gone", "merged"
-DEPARTED: Final = (DELETED, GONE, MERGED)
+DELETED_STATES: Final = (DELETED, GONE, MERGED)
 """Deleted by a notice, or missing in a complete fetch; absent twice without a notice; merged into another record."""
 
 RESTORABLE_DAYS: Final = 30
@@ -21,7 +21,7 @@ RESTORABLE_DAYS: Final = 30
 MISSING: Final = "missing"
 """Cause of a change for a record that may be deleted: one answer without it confirms that."""
 DOUBTED: Final = "doubted"
-"""The same after a fetch that listed nothing at all, as an answer that is wrongly empty makes it: two answers are needed."""
+"""The same after a fetch that listed no record at all, which may be an error of Pipedrive: two answers are needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class DeletionNotice:
     """The deletion notice in a webhook.
 
     at_ms        when, in milliseconds since the epoch
-    merged_into  the survivor of a merge, None for a deletion
+    merged_into  the survivor of a merge; None for a deletion
     """
 
     at_ms: int
@@ -37,12 +37,12 @@ class DeletionNotice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Departure:
+class Deletion:
     """One requested record that does not exist.
 
-    state        one of DEPARTED
+    state        one of DELETED_STATES
     at_ms        since when, in milliseconds since the epoch
-    merged_into  the survivor, for `merged`
+    merged_into  the survivor of a merge
     """
 
     pipedrive_id: int
@@ -52,18 +52,18 @@ class Departure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Farewell:
-    """The consequences of a deletion for the record's User or Account.
+class DeletionEffect:
+    """What a deletion means for the record's User or Account.
 
     outcome     how it is logged; None if everything was known before
     reason      the reason in the log
-    attributes  what is sent to Hull; empty if nothing is
-    joins       whether Hull is requested to merge it with the one of `departure.merged_into`
+    attributes  what is sent to Hull; empty for nothing
+    joins       whether Hull is requested to merge it with the survivor's User or Account
     before      Hull's values before, without nulls
-    delivered   Hull's values afterwards, without nulls; None if it has none under this record
+    delivered   Hull's values afterwards, without nulls; None if Hull has none under this record
     """
 
-    departure: Departure
+    deletion: Deletion
     outcome: Outcome | None
     reason: str
     attributes: dict[str, Any] = field(default_factory=dict)
