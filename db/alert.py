@@ -20,9 +20,9 @@ CLAIMED_S = 120
 class Alert(Base):
     """One alert of one connector or, with no connector, of the whole installation.
 
-    seen_at  when the rule last matched, or could not be evaluated
-    told     sink → the state it last received
-    settled  the state that every sink has received
+    seen_at      when the rule last matched, or could not be evaluated
+    sink_states  sink → the state it last received
+    sent_state   the state that every sink has received
     """
 
     __tablename__ = "alerts"
@@ -35,7 +35,7 @@ class Alert(Base):
             postgresql_where=text("state = 'open'"),
             postgresql_nulls_not_distinct=True,
         ),
-        Index("ix_alerts_untold", "next_try_at", postgresql_where=text("settled IS DISTINCT FROM state")),
+        Index("ix_alerts_unsent", "next_try_at", postgresql_where=text("sent_state IS DISTINCT FROM state")),
     )
 
     id: Mapped[RowId]
@@ -47,15 +47,15 @@ class Alert(Base):
     raised_at: Mapped[Created]
     seen_at: Mapped[Created]
     resolved_at: Mapped[datetime | None]
-    told: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
-    settled: Mapped[str | None]
-    told_at: Mapped[datetime | None]
+    sink_states: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    sent_state: Mapped[str | None]
+    sent_at: Mapped[datetime | None]
     attempts: Mapped[Count]
     next_try_at: Mapped[Created]
     last_error: Mapped[str | None]
 
 
-def only_one_judges(session: Session) -> bool:
+def try_lock_evaluation(session: Session) -> bool:
     """Return whether no other process is evaluating the rules; the lock is held until the transaction ends."""
     return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('alerts'))")))
 
@@ -89,11 +89,11 @@ def resolve_calm(session: Session, calm_s: float) -> None:
     )
 
 
-def take_untold(session: Session, limit: int = 20) -> list[Alert]:
+def claim_unsent(session: Session, limit: int = 20) -> list[Alert]:
     """Return alerts to send, oldest first; they are claimed for a while."""
     due = (
         select(Alert.id)
-        .where(Alert.settled.is_distinct_from(Alert.state), Alert.next_try_at <= func.now())
+        .where(Alert.sent_state.is_distinct_from(Alert.state), Alert.next_try_at <= func.now())
         .order_by(Alert.next_try_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -109,23 +109,25 @@ def take_untold(session: Session, limit: int = 20) -> list[Alert]:
     return sorted(session.scalars(taken), key=lambda each: each.id)
 
 
-def note_told(
-    session: Session, alert: Alert, told: Mapping[str, str], *, error: str | None, again_in_s: float | None
+def record_sent(
+    session: Session, alert: Alert, sink_states: Mapping[str, str], *, error: str | None, again_in_s: float | None
 ) -> None:
     """Store which sinks received the state that the alert was claimed in.
 
     again_in_s  when the rest is retried; None: no sink is left
     """
-    values: dict[str, Any] = {"told": dict(told), "last_error": error}
-    if any(told.get(sink) != alert.told.get(sink) for sink in told):
-        values["told_at"] = func.now()
+    values: dict[str, Any] = {"sink_states": dict(sink_states), "last_error": error}
+    if any(sink_states.get(sink) != alert.sink_states.get(sink) for sink in sink_states):
+        values["sent_at"] = func.now()
     if again_in_s is None:
-        values["settled"] = alert.state
+        values["sent_state"] = alert.state
     same_state = update(Alert).where(Alert.id == alert.id, Alert.state == alert.state)
     wait = func.make_interval(0, 0, 0, 0, 0, 0, again_in_s or 0)
     noted = session.execute(same_state.values(**values, next_try_at=func.now() + wait))
     if not cast("CursorResult[Any]", noted).rowcount:  # it was resolved since: the new state must be sent too
-        session.execute(update(Alert).where(Alert.id == alert.id).values(told=dict(told), next_try_at=func.now()))
+        session.execute(
+            update(Alert).where(Alert.id == alert.id).values(sink_states=dict(sink_states), next_try_at=func.now())
+        )
 
 
 def open_alerts(session: Session) -> list[Alert]:

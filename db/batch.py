@@ -88,9 +88,9 @@ class Batch(Base):
     extracted: Mapped[bytes | None] = mapped_column(LargeBinary)
     transformed: Mapped[bytes | None] = mapped_column(LargeBinary)
     records: Mapped[Count]
-    asked: Mapped[dict[str, Any] | None]
+    extract_call: Mapped[dict[str, Any] | None]
     """The call with which extract read its records: method, path, status, tokens, duration_ms."""
-    told: Mapped[dict[str, Any] | None]
+    load_call: Mapped[dict[str, Any] | None]
     """The last call with which load sent them to Hull."""
     created_at: Mapped[Created]
 
@@ -165,7 +165,8 @@ _HOLD = Statement("SELECT id FROM batches WHERE id = :id AND lease_token = :toke
 _READY = "state = 'ready', attempts = 0, lease_token = NULL, lease_until = NULL, due_at = now(), enqueued_at = now()"
 
 _STAGE_PAGE = f"""
-    UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, asked = :asked, {_READY}
+    UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, extract_call = :extract_call,
+           {_READY}
      WHERE id = :id"""  # noqa: S608 - put together from constants
 _TO_TRANSFORM = Statement(_NOT_DURABLE + _STAGE_PAGE)
 _FILL_READ_BACK = Statement(_STAGE_PAGE)
@@ -178,7 +179,7 @@ _TRANSFORM_AGAIN = Statement(f"UPDATE batches SET stage = 'transform', transform
 
 _END = Statement("""
     UPDATE batches SET state = :state, lease_token = NULL, lease_until = NULL, extracted = NULL, transformed = NULL,
-           told = :told
+           load_call = :load_call
      WHERE id = :id""")
 
 _FAIL = Statement("UPDATE batches SET state = 'failed', lease_token = NULL, lease_until = NULL WHERE id = :id")
@@ -244,10 +245,10 @@ def hold(session: Session, batch: ClaimedBatch) -> None:
 
 
 def pass_to_transform(
-    session: Session, batch_id: int, staged: bytes, records: int, *, asked: str | None = None
+    session: Session, batch_id: int, staged: bytes, records: int, *, extract_call: str | None = None
 ) -> None:
     """Complete extract: store its records, and its call (JSON); the chain's next message finds the batch ready."""
-    _TO_TRANSFORM.run(session, {"id": batch_id, "staged": staged, "records": records, "asked": asked})
+    _TO_TRANSFORM.run(session, {"id": batch_id, "staged": staged, "records": records, "extract_call": extract_call})
 
 
 def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
@@ -263,12 +264,12 @@ def transform_again(session: Session, batch: ClaimedBatch) -> Wakeup:
 
 def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
     """Pipedrive's answers to what was written: the read-back batch has them now, and begins with transform."""
-    _FILL_READ_BACK.run(session, {"id": batch_id, "staged": staged, "records": records, "asked": None})
+    _FILL_READ_BACK.run(session, {"id": batch_id, "staged": staged, "records": records, "extract_call": None})
 
 
-def end(session: Session, batch_id: int, state: str = "done", *, told: str | None = None) -> None:
-    """Complete the batch and clear its staged data. `told` is the last call that sent its records, as JSON."""
-    _END.run(session, {"id": batch_id, "state": state, "told": told})
+def end(session: Session, batch_id: int, state: str = "done", *, load_call: str | None = None) -> None:
+    """Complete the batch and clear its staged data. `load_call` is the last call that sent its records, as JSON."""
+    _END.run(session, {"id": batch_id, "state": state, "load_call": load_call})
 
 
 def fail(session: Session, batch: ClaimedBatch) -> None:

@@ -161,18 +161,20 @@ def created_ids(session: Session, batch_id: int) -> set[int]:
     return {int(record_id) for record_id in session.scalars(mine)}
 
 
-_UNDER_WAY = text("""
+_IN_FLIGHT = text("""
     SELECT ch.record_id FROM changes ch
      WHERE ch.connector_key = :c AND ch.direction = :d AND ch.entity = :e AND ch.record_id = ANY(CAST(:ids AS text[]))
        AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')""")
 
 
-def under_way(session: Session, connector_key: int, direction: str, entity: str, record_ids: Iterable[str]) -> set[str]:
+def find_in_flight(
+    session: Session, connector_key: int, direction: str, entity: str, record_ids: Iterable[str]
+) -> set[str]:
     """Return the records that are pending: with a waiting change, or in a batch that has not failed."""
     ids = sorted(set(record_ids))
     if not ids:
         return set()
-    return set(session.scalars(_UNDER_WAY, {"c": connector_key, "d": direction, "e": entity, "ids": texts(ids)}))
+    return set(session.scalars(_IN_FLIGHT, {"c": connector_key, "d": direction, "e": entity, "ids": texts(ids)}))
 
 
 @dataclass(frozen=True, slots=True)

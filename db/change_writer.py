@@ -198,17 +198,17 @@ _WRITE_WEBHOOKS = _upsert(
 )
 
 
-def write_webhooks(session: Session, told: Sequence[DeliverySummary]) -> None:
+def write_webhooks(session: Session, summaries: Sequence[DeliverySummary]) -> None:
     """Note in one statement that these records must be carried over; each record once."""
-    if told:
+    if summaries:
         scope = {
-            "ids": bigints(each.delivery_id for each in told),
-            "entities": texts(each.entity for each in told),
-            "records": texts(each.record_id for each in told),
-            "ranks": bigints(each.rank for each in told),
-            "usable": texts(str(each.is_usable) for each in told),
-            "created": texts(str(each.is_created) for each in told),
-            "deleted": texts(str(each.is_deleted) for each in told),
+            "ids": bigints(each.delivery_id for each in summaries),
+            "entities": texts(each.entity for each in summaries),
+            "records": texts(each.record_id for each in summaries),
+            "ranks": bigints(each.rank for each in summaries),
+            "usable": texts(str(each.is_usable) for each in summaries),
+            "created": texts(str(each.is_created) for each in summaries),
+            "deleted": texts(str(each.is_deleted) for each in summaries),
         }
         session.execute(_WRITE_WEBHOOKS, scope)
 

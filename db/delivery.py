@@ -34,7 +34,7 @@ class Delivery(Base):
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("connector_key", "source", "key"),
-        Index("ix_deliveries_unfolded", "id", postgresql_where=text("state = 'new'")),
+        Index("ix_deliveries_new", "id", postgresql_where=text("state = 'new'")),
         Index("ix_deliveries_received", "connector_key", "source", "received_at"),
     )
 
@@ -81,7 +81,7 @@ _TAKE = text("""
     SELECT d.* FROM deliveries d JOIN taken ON taken.id = d.id WHERE taken.before < :most_bytes ORDER BY d.id""")
 
 
-def take_unfolded(session: Session, limit: int, most_bytes: int) -> list[Delivery]:
+def claim_new_deliveries(session: Session, limit: int, most_bytes: int) -> list[Delivery]:
     """Return new deliveries, oldest first, locked for this transaction: as many as fit, at least one."""
     taken = select(Delivery).from_statement(_TAKE)
     return list(session.scalars(taken, {"limit": limit, "most_bytes": most_bytes}))
@@ -104,7 +104,7 @@ def mark_deliveries(session: Session, marks: Mapping[int, tuple[str, str | None]
         session.execute(_MARK, scope)
 
 
-def count_unfolded(session: Session, connector_key: int) -> int:
+def count_new_deliveries(session: Session, connector_key: int) -> int:
     return session.scalar(select(func.count(Delivery.id)).filter_by(connector_key=connector_key, state="new")) or 0
 
 
@@ -117,7 +117,7 @@ def last_delivery(session: Session, connector_key: int, source: str) -> datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class DeliveryRow:
     """A delivery without its body."""
 
     id: int
@@ -138,10 +138,10 @@ _LATEST = text("""
 
 def latest_deliveries(
     session: Session, connector_key: int, source: str, *, before_id: int | None = None, limit: int = 50
-) -> list[Received]:
+) -> list[DeliveryRow]:
     """Newest first."""
     scope = {"key": connector_key, "source": source, "before": before_id, "limit": limit}
-    return [Received(*row) for row in session.execute(_LATEST, scope)]
+    return [DeliveryRow(*row) for row in session.execute(_LATEST, scope)]
 
 
 _COUNT_LATELY = text("""

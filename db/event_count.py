@@ -78,9 +78,9 @@ _TAKE = text("SELECT counted_to, above_id, seen_at, seen_id FROM event_count_mar
 
 _NEWEST_ID = text("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('sync_events', 'id')::regclass), 0)")
 
-_SETTLED = text("""
+_COUNTABLE = text("""
     SELECT clock_timestamp() AS now,
-           greatest(least(now() - interval '1 s', min(xact_start)), now() - CAST(:longest AS interval)) AS settled
+           greatest(least(now() - interval '1 s', min(xact_start)), now() - CAST(:longest AS interval)) AS countable
       FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'""")
 """Up to what moment no event can come any more: its time is when its transaction began."""
@@ -106,7 +106,7 @@ _MOVE = text("""
        SET counted_to = :to, above_id = :above, seen_at = :seen_at, seen_id = :seen_id WHERE id = 1""")
 
 
-def count_on(session: Session) -> bool:
+def count_new_events(session: Session) -> bool:
     """Count the events since the last time, an hour of them at most; return True if there are more.
 
     Do nothing if another process counts at this moment.
@@ -116,13 +116,13 @@ def count_on(session: Session) -> bool:
     if mark is None:
         return False
     newest_id = session.execute(_NEWEST_ID).scalar_one()  # before the clock is read: every later event has a higher one
-    clock = session.execute(_SETTLED, {"longest": LONGEST_WRITE}).one()
-    to = min(clock.settled, mark.counted_to + MOST_AT_ONCE)
+    clock = session.execute(_COUNTABLE, {"longest": LONGEST_WRITE}).one()
+    to = min(clock.countable, mark.counted_to + MOST_AT_ONCE)
     if to <= mark.counted_to:
         return False
     session.execute(_ADD, {"above": mark.above_id, "begin": mark.counted_to, "end": to})
     session.execute(_MOVE, {"to": to, **_marks(mark, to, newest_id, clock.now)})
-    return bool(to < clock.settled)
+    return bool(to < clock.countable)
 
 
 def _marks(mark: Row[Any], to: datetime, newest_id: int, now: datetime) -> dict[str, Any]:
@@ -173,16 +173,16 @@ def counted_to(session: Session) -> datetime | None:
     return mark.counted_to if mark else None
 
 
-_FOLD = """
+_MERGE = """
     WITH gone AS (DELETE FROM event_counts WHERE at < now() - CAST(:age AS interval) AND at <> {home} RETURNING *)
     INSERT INTO event_counts AS c (connector_key, at, event, reason, n)
     SELECT connector_key, {home}, event, reason, sum(n) FROM gone GROUP BY 1, 2, 3, 4
     ON CONFLICT (connector_key, at, event, reason) DO UPDATE SET n = c.n + excluded.n"""
-_INTO_HOURS = text(_FOLD.format(home="date_trunc('hour', at, 'UTC')"))
-_INTO_ONE = text(_FOLD.format(home=f"CAST('{EVER}' AS timestamptz)"))
+_INTO_HOURS = text(_MERGE.format(home="date_trunc('hour', at, 'UTC')"))
+_INTO_ONE = text(_MERGE.format(home=f"CAST('{EVER}' AS timestamptz)"))
 
 
-def fold_old_counts(session: Session) -> None:
+def merge_old_counts(session: Session) -> None:
     """Minutes that are some hours old become hours, hours past their retention become one sum for ever."""
     session.execute(_INTO_HOURS, {"age": KEEP_MINUTES})
     session.execute(_INTO_ONE, {"age": KEEP_HOURS})
@@ -228,7 +228,7 @@ _COUNT = text("""
         ON CONFLICT DO NOTHING""")
 
 
-def count_an_hour(session: Session) -> datetime | None:
+def count_last_hour(session: Session) -> datetime | None:
     """Count the newest hour that is over and has not been counted; returns it.
 
     One at a time: at a first start there are two weeks to count.

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from db.batch import Batch
 from db.run import Run
 from db.session import transaction
-from db.sync_event import NOTABLE, TOLD_WHY, SyncEvent
+from db.sync_event import HAS_REASON, NOTABLE, SyncEvent
 from pipeline.domain.kinds import Direction, Entity, Outcome
 
 SLOWEST_MS: Final = 2_000
@@ -31,7 +31,7 @@ BATCH_LASTS: Final = timedelta(days=2)
 _JOBS: Final = "job"
 
 
-class TooMuch(Exception):
+class TooManyEvents(Exception):
     """The filter looks through more events than one answer may."""
 
 
@@ -102,7 +102,7 @@ def page_of_events(
 ) -> list[SyncEvent]:
     """Newest first from below `before_id`; after an id, in the order they happened.
 
-    Raises: TooMuch, where the transaction is under `bounded`.
+    Raises: TooManyEvents, where the transaction is under `bounded`.
     """
     query = _chosen(session, connector_key, wanted)
     if before_id is not None:
@@ -116,7 +116,7 @@ def page_of_events(
 def bounded(slowest_ms: int | None = None) -> Iterator[Session]:
     """A transaction with a limit of SLOWEST_MS, or another one, per query.
 
-    Raises: TooMuch if a query exceeds it.
+    Raises: TooManyEvents if a query exceeds it.
     """
     try:
         with transaction() as session:
@@ -124,7 +124,7 @@ def bounded(slowest_ms: int | None = None) -> Iterator[Session]:
             yield session
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == _CANCELED:
-            raise TooMuch from None
+            raise TooManyEvents from None
         raise
 
 
@@ -158,7 +158,7 @@ def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select
         if wanted.entity is not None:
             query = query.where(SyncEvent.entity == wanted.entity)
         if not any(name.endswith(tuple(_NO_REASON)) for name in names):
-            query = query.where(text(TOLD_WHY))
+            query = query.where(text(HAS_REASON))
         elif not SUCCESSES.intersection(names):
             query = query.where(text(NOTABLE))
     if wanted.event is not None:

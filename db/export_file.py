@@ -52,7 +52,7 @@ class ExportPiece(Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class StoredFile:
     """What is kept of a file; see `ExportFile`."""
 
     validator: str = ""
@@ -66,12 +66,14 @@ class Kept:
         return f"{self.validator}|{self.size_bytes}"
 
 
-def find_file(session: Session, job_id: int) -> Kept:
+def find_file(session: Session, job_id: int) -> StoredFile:
     """Return what is kept of the file of a job; nothing of it when nothing is."""
     row = session.get(ExportFile, job_id, populate_existing=True)
     if row is None:
-        return Kept()
-    return Kept(validator=row.validator, size_bytes=row.size_bytes, total_bytes=row.total_bytes, is_whole=row.is_whole)
+        return StoredFile()
+    return StoredFile(
+        validator=row.validator, size_bytes=row.size_bytes, total_bytes=row.total_bytes, is_whole=row.is_whole
+    )
 
 
 _DROP = text("DELETE FROM export_files WHERE job_id = :job_id")

@@ -183,17 +183,17 @@ def keep_failures(session: Session, failures: Sequence[NewFailure]) -> None:
         _KEEP.run(session, {name: [row[name] for row in rows] for name in _TYPES})
 
 
-def told_in_run(
+def find_kept_in_run(
     session: Session, connector_key: int, run_id: int | None, subjects: Sequence[str]
 ) -> set[tuple[str, str]]:
     """(subject, reason) of what this run has kept already: a page may be read twice, by a walk and by the catch-up."""
     if run_id is None or not subjects:
         return set()
     scope = {"c": connector_key, "run_id": run_id, "subjects": texts(subjects)}
-    return {(subject, reason) for subject, reason in _TOLD_IN_RUN.rows(session, scope)}
+    return {(subject, reason) for subject, reason in _KEPT_IN_RUN.rows(session, scope)}
 
 
-_TOLD_IN_RUN = Statement("""
+_KEPT_IN_RUN = Statement("""
     SELECT subject, reason FROM failures
      WHERE connector_key = :c AND run_id = :run_id AND state || '' = 'open' AND subject = ANY(CAST(:subjects AS text[]))""")
 """The state as an expression for the same reason as `_IS_OPEN`."""

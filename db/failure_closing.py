@@ -29,7 +29,7 @@ def close_all(session: Session, ids: Sequence[int], state: str, *, by: str, why:
     return sorted(session.scalars(query, {"ids": list(ids), "state": state, "by": by, "why": why}))
 
 
-def close_healed(
+def close_recovered(
     session: Session,
     connector_key: int,
     direction: str,
@@ -75,7 +75,7 @@ def close_subject(session: Session, connector_key: int, subject: str) -> None:
     )
 
 
-def close_made_good(
+def close_reread(
     session: Session,
     connector_key: int,
     entity: str,

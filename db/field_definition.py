@@ -23,9 +23,9 @@ from db.base import Base
 class FieldDefinitions(Base):
     """The rows of personFields or organizationFields as Pipedrive last returned them.
 
-    asked_at  when a worker last began to read them again
-    unknown   keys of the codes and option ids that were not known then: looking up the same ones again rarely helps
-    in_vain   consecutive readings without a change: the pause before the same ones are looked up again doubles with each
+    refresh_began_at  when a worker last began to read them again
+    unknown           keys of the codes and option ids that were not known then: looking up the same ones again rarely helps
+    unchanged_reads   consecutive readings without a change: each doubles the pause before the same ones are looked up again
     """
 
     __tablename__ = "field_definitions"
@@ -34,9 +34,9 @@ class FieldDefinitions(Base):
     entity: Mapped[str] = mapped_column(primary_key=True)
     rows: Mapped[list[Any]]
     fetched_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    asked_at: Mapped[datetime | None]
+    refresh_began_at: Mapped[datetime | None]
     unknown: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
-    in_vain: Mapped[int] = mapped_column(Integer, server_default="0")
+    unchanged_reads: Mapped[int] = mapped_column(Integer, server_default="0")
 
 
 def find_fields(session: Session, connector_key: int, entity: str) -> FieldDefinitions | None:
@@ -66,13 +66,13 @@ MOST_UNKNOWN = 200
 
 _CLAIM_READING = text("""
     UPDATE field_definitions
-       SET asked_at = now(), in_vain = least(in_vain + 1, 20),
+       SET refresh_began_at = now(), unchanged_reads = least(unchanged_reads + 1, 20),
            unknown = CASE WHEN cardinality(unknown) >= :most OR unknown @> CAST(:unknown AS text[]) THEN unknown
                           ELSE (unknown || CAST(:unknown AS text[]))[1:2 * :most] END
      WHERE connector_key = :c AND entity = :e
-       AND (asked_at IS NULL
-            OR asked_at <= now() - make_interval(secs => least(:again_s, :burst_s * power(2, in_vain)))
-            OR asked_at <= now() - make_interval(secs => :burst_s)
+       AND (refresh_began_at IS NULL
+            OR refresh_began_at <= now() - make_interval(secs => least(:again_s, :burst_s * power(2, unchanged_reads)))
+            OR refresh_began_at <= now() - make_interval(secs => :burst_s)
                AND cardinality(unknown) < :most AND NOT unknown @> CAST(:unknown AS text[]))
     RETURNING true""")
 
@@ -90,7 +90,7 @@ def claim_reading(
 
 
 _FORGET_UNKNOWN = text(
-    "UPDATE field_definitions SET unknown = '{}', in_vain = 0 WHERE connector_key = :c AND entity = :e"
+    "UPDATE field_definitions SET unknown = '{}', unchanged_reads = 0 WHERE connector_key = :c AND entity = :e"
 )
 
 

@@ -124,7 +124,7 @@ LOOK_BACK = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moving:
+class UnfinishedBatches:
     """state  `running`, `abandoned` (its lease ran out), `due`, `put_off` (tried again later), `held` (its connector is
     paused) or `waiting` (for its turn in its run)
     oldest  when the first of them was or will be due
@@ -136,7 +136,7 @@ class Moving:
     oldest: datetime | None
 
 
-_MOVING = text("""
+_UNFINISHED = text("""
     SELECT b.queue, CASE WHEN c.state <> 'active' THEN 'held'
                          WHEN b.state = 'running' AND b.lease_until < now() THEN 'abandoned'
                          WHEN b.state = 'running' THEN 'running'
@@ -150,14 +150,14 @@ _MOVING = text("""
      GROUP BY 1""")
 
 
-def moving(session: Session, connector_key: int | None = None) -> list[Moving]:
+def count_unfinished(session: Session, connector_key: int | None = None) -> list[UnfinishedBatches]:
     """Batches that have not ended, by queue and state; of one connector, or of all."""
-    rows = session.execute(_MOVING, {"key": connector_key})
-    return [Moving(queue=row.queue, state=row.state, batches=row.batches, oldest=row.oldest) for row in rows]
+    rows = session.execute(_UNFINISHED, {"key": connector_key})
+    return [UnfinishedBatches(queue=row.queue, state=row.state, batches=row.batches, oldest=row.oldest) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class BatchRow:
     """A batch as the list of batches shows it. task_id is of the stage that was begun last."""
 
     id: int
@@ -176,31 +176,31 @@ class Seen:
     task_id: str | None
 
 
-_SEEN = """
+_ROWS = """
     SELECT b.id, c.name AS connector, b.direction, b.entity, b.queue, b.stage, b.state, b.attempts, b.records, b.due_at,
            b.lease_until, b.created_at, b.run_id, b.task_id
       FROM {batches} b JOIN connectors c ON c.key = b.connector_key
      WHERE {chosen} AND (CAST(:key AS int) IS NULL OR b.connector_key = :key)
      ORDER BY b.id DESC LIMIT :limit"""
-_AT_WORK = text(_SEEN.format(batches="batches", chosen="b.state IN ('ready', 'running')"))
-_LATEST = text(
-    _SEEN.format(
+_ACTIVE = text(_ROWS.format(batches="batches", chosen="b.state IN ('ready', 'running')"))
+_RECENT = text(
+    _ROWS.format(
         batches="(SELECT * FROM batches ORDER BY id DESC LIMIT :look_back)",
         chosen="b.state NOT IN ('ready', 'running')",
     )
 )
 
 
-def at_work(session: Session, connector_key: int | None, limit: int) -> list[Seen]:
+def list_active(session: Session, connector_key: int | None, limit: int) -> list[BatchRow]:
     """Batches that are due or at work, newest first."""
-    rows = session.execute(_AT_WORK, {"key": connector_key, "limit": limit})
-    return [Seen(*row) for row in rows]
+    rows = session.execute(_ACTIVE, {"key": connector_key, "limit": limit})
+    return [BatchRow(*row) for row in rows]
 
 
-def lately(session: Session, connector_key: int | None, limit: int) -> list[Seen]:
+def list_recent(session: Session, connector_key: int | None, limit: int) -> list[BatchRow]:
     """The newest of those that are not, as far as the last batches of all connectors reach."""
-    rows = session.execute(_LATEST, {"key": connector_key, "limit": limit, "look_back": LOOK_BACK})
-    return [Seen(*row) for row in rows]
+    rows = session.execute(_RECENT, {"key": connector_key, "limit": limit, "look_back": LOOK_BACK})
+    return [BatchRow(*row) for row in rows]
 
 
 _LINE = """

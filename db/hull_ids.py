@@ -28,18 +28,18 @@ _INTENDED = text(f"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
+class StoredHullIds:
     """The result of storing Hull ids.
 
     conflicts  Pipedrive ids that are newly in conflict
-    settled    Pipedrive id → Hull id, of those no longer in conflict
+    resolved    Pipedrive id → Hull id, of those no longer in conflict
     """
 
     conflicts: list[int] = field(default_factory=list)
-    settled: dict[int, str] = field(default_factory=dict)
+    resolved: dict[int, str] = field(default_factory=dict)
 
 
-def learn_hull_ids(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> Learnt:
+def store_hull_ids(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> StoredHullIds:
     """Store Hull ids. A Hull id that another Pipedrive record already has makes a `conflict`.
 
     found  Pipedrive id → Hull id, as Hull has just returned
@@ -60,11 +60,11 @@ def learn_hull_ids(session: Session, connector_key: int, entity: str, found: Map
     joining.join(session, connector_key, entity, fulfilled)
     first = {pipedrive_id: left[pipedrive_id] for pipedrive_id in first_with.values()}
     done = id_mapping_writer.set_hull_ids(session, connector_key, entity, first)
-    learnt = Learnt(settled={each: left[each] for each, was_conflict in done.items() if was_conflict})
+    stored = StoredHullIds(resolved={each: left[each] for each, was_conflict in done.items() if was_conflict})
     rest = {each: hull_id for each, hull_id in left.items() if each not in done}
     if rest:
-        learnt.conflicts.extend(id_mapping_writer.mark_conflicts(session, connector_key, entity, rest))
-    return learnt
+        stored.conflicts.extend(id_mapping_writer.mark_conflicts(session, connector_key, entity, rest))
+    return stored
 
 
 def _intended(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> dict[str, bool]:

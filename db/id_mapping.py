@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.base import Base, RowId
 from db.statement import Statement, bigints, texts
 
-IN_DOUBT = ""
+UNCERTAIN = ""
 """Digest of a record with unknown values in Hull: the next reading is sent completely."""
 CONTRADICTED = "contradicted"
 """Digest of a record with known deviations in Hull: only these are sent again."""
@@ -79,7 +79,7 @@ class IdMapping(Base):
     absences: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """Consecutive answers without this id, although it was requested; an answer with it resets the count."""
     deleted_at: Mapped[datetime | None]
-    asked_at: Mapped[datetime | None]
+    requested_at: Mapped[datetime | None]
     """When a shell was last requested by its id."""
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.orm import Session
 
-from db.id_mapping import IN_DOUBT, NEVER, IdMapping
+from db.id_mapping import NEVER, UNCERTAIN, IdMapping
 from db.statement import Cell, Shared, Statement, bigints, copy_rows, texts
 from pipeline.domain.deletions import DELETED_STATES, DeletionEffect
 
@@ -116,22 +116,22 @@ def add_shells(
     return [pipedrive_id for (pipedrive_id,) in rows]
 
 
-ASK_AGAIN_S: Final = 3600
+REQUEST_AGAIN_S: Final = 3600
 """A shell that was asked for and still is one failed, or is in a failed batch: it is asked for again, but not often."""
-UNASKED_SHELLS: Final = f"""connector_key = :c AND entity = :e AND state = 'shell'
-       AND (asked_at IS NULL OR asked_at < now() - make_interval(secs => {ASK_AGAIN_S}))"""
-_NOTE_ASKED = _update("asked_at = now()", of=UNASKED_SHELLS)
-_TAKE_UNASKED = _update("asked_at = now()", of=UNASKED_SHELLS, returning="RETURNING pipedrive_id")
+UNREQUESTED_SHELLS: Final = f"""connector_key = :c AND entity = :e AND state = 'shell'
+       AND (requested_at IS NULL OR requested_at < now() - make_interval(secs => {REQUEST_AGAIN_S}))"""
+_MARK_REQUESTED = _update("requested_at = now()", of=UNREQUESTED_SHELLS)
+_CLAIM_UNREQUESTED = _update("requested_at = now()", of=UNREQUESTED_SHELLS, returning="RETURNING pipedrive_id")
 
 
-def take_unasked_shells(session: Session, connector_key: int, entity: str) -> list[int]:
+def claim_unrequested_shells(session: Session, connector_key: int, entity: str) -> list[int]:
     """Return the shells that wait to be asked for, and note that they are."""
-    return list(session.scalars(_TAKE_UNASKED, {"c": connector_key, "e": entity}))
+    return list(session.scalars(_CLAIM_UNREQUESTED, {"c": connector_key, "e": entity}))
 
 
-def leave_shells_to_a_fetch(session: Session, connector_key: int, entity: str) -> None:
+def mark_shells_requested(session: Session, connector_key: int, entity: str) -> None:
     """A fetch reads all of them: none must be requested separately."""
-    session.execute(_NOTE_ASKED, {"c": connector_key, "e": entity})
+    session.execute(_MARK_REQUESTED, {"c": connector_key, "e": entity})
 
 
 # Hull ids
@@ -175,19 +175,21 @@ def note_unresolved(session: Session, connector_key: int, entity: str, pipedrive
         session.execute(_NOTE_UNRESOLVED, _scope(connector_key, entity, ids))
 
 
-_ASK_ANEW = _update(
+_QUERY_AGAIN = _update(
     "hull_id = NULL, resolve_attempts = 0, resolve_at = now() + make_interval(secs => :wait_s)",
     of=f"{_IDS} AND coalesce(hull_id, '') <> ''",
 )
 """Not `IS NOT NULL`, which the index by Hull id fits as well: it would read every mapping of the entity."""
 
 
-def ask_anew(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], wait_s: float) -> None:
+def query_hull_ids_again(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], wait_s: float
+) -> None:
     """Hull may have merged these with others that have the same claim: their Hull ids are queried again, once its
     search shows the result.
     """
     if ids := sorted(pipedrive_ids):
-        session.execute(_ASK_ANEW, {**_scope(connector_key, entity, ids), "wait_s": wait_s})
+        session.execute(_QUERY_AGAIN, {**_scope(connector_key, entity, ids), "wait_s": wait_s})
 
 
 _FORGET_HULL_IDS = _update("hull_id = NULL, resolve_at = now(), resolve_attempts = 0, updated_at = now()")
@@ -256,28 +258,30 @@ def _pairs(connector_key: int, entity: str, found: Mapping[int, str]) -> dict[st
     return {**_scope(connector_key, entity, ids), "hull_ids": texts(found[each] for each in ids)}
 
 
-_ASK_FOR_CONFLICTS = _update(
+_QUERY_CONFLICTS = _update(
     "resolve_at = now(), resolve_attempts = 0",
     of="connector_key = :c AND entity = :e AND state = 'conflict' AND hull_id IS NULL AND resolve_at > now()",
 )
 
 
-def ask_for_conflicts(session: Session, connector_key: int, entity: str) -> None:
+def query_conflicts_again(session: Session, connector_key: int, entity: str) -> None:
     """A record was deleted that may share its User with another one: query Hull for that one again."""
-    session.execute(_ASK_FOR_CONFLICTS, {"c": connector_key, "e": entity})
+    session.execute(_QUERY_CONFLICTS, {"c": connector_key, "e": entity})
 
 
 # What Hull holds
 
 
-def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes], *, digest: str = IN_DOUBT) -> None:
-    """Hull received an older state last: what was `said` (Pipedrive id → its attributes) overrides the stored values.
+def mark_uncertain(
+    session: Session, connector_key: int, entity: str, sent: dict[int, bytes], *, digest: str = UNCERTAIN
+) -> None:
+    """Hull received an older state last: what was `sent` (Pipedrive id → its attributes) overrides the stored values.
 
     The digest is removed, so that the next reading is delivered in any case, including nulls for values that only the
     older state had.
     """
-    for pipedrive_id, mapping in _locked(session, connector_key, entity, said):
-        mapping.delivered = orjson.dumps(_delivered(mapping) | orjson.loads(said[pipedrive_id]))
+    for pipedrive_id, mapping in _locked(session, connector_key, entity, sent):
+        mapping.delivered = orjson.dumps(_delivered(mapping) | orjson.loads(sent[pipedrive_id]))
         mapping.digest = digest
 
 
@@ -342,35 +346,35 @@ def note_present(session: Session, connector_key: int, entity: str, pipedrive_id
     session.execute(_NOTE_PRESENT, {**_scope(connector_key, entity, pipedrive_ids), "departed": list(DELETED_STATES)})
 
 
-def depart(
+def mark_deleted(
     session: Session,
     connector_key: int,
     entity: str,
-    farewells: Sequence[DeletionEffect],
+    effects: Sequence[DeletionEffect],
     written_at: Mapping[int, datetime],
 ) -> set[int]:
     """Store what was sent. Return the ids that another worker wrote since `written_at`: those are not changed.
 
     The digest is emptied, so that a restored record is delivered in any case.
     """
-    by_id = {farewell.deletion.pipedrive_id: farewell for farewell in farewells}
-    moved_on = set()
+    by_id = {effect.deletion.pipedrive_id: effect for effect in effects}
+    changed = set()
     for pipedrive_id, mapping in _locked(session, connector_key, entity, by_id):
-        farewell = by_id[pipedrive_id]
+        effect = by_id[pipedrive_id]
         if mapping.updated_at != written_at[pipedrive_id]:
-            moved_on.add(pipedrive_id)
+            changed.add(pipedrive_id)
             continue
-        mapping.state, mapping.version, mapping.absences = farewell.deletion.state, NEVER, 0
-        mapping.deleted_at = datetime.fromtimestamp(farewell.deletion.at_ms / 1000, UTC)
-        mapping.merged_into = farewell.deletion.merged_into
-        mapping.delivered = orjson.dumps(farewell.delivered) if farewell.delivered is not None else None
-        mapping.digest = "" if mapping.digest is not None or farewell.delivered is not None else None
-        mapping.resolve_at = None if farewell.joins else mapping.resolve_at
+        mapping.state, mapping.version, mapping.absences = effect.deletion.state, NEVER, 0
+        mapping.deleted_at = datetime.fromtimestamp(effect.deletion.at_ms / 1000, UTC)
+        mapping.merged_into = effect.deletion.merged_into
+        mapping.delivered = orjson.dumps(effect.delivered) if effect.delivered is not None else None
+        mapping.digest = "" if mapping.digest is not None or effect.delivered is not None else None
+        mapping.resolve_at = None if effect.joins else mapping.resolve_at
         mapping.updated_at = func.now()
-    return moved_on
+    return changed
 
 
-_NOTE_NEVER_SEEN = text(
+_ADD_DELETED = text(
     upsert(
         "pipedrive_id, state, version, deleted_at, matched_by, resolve_at",
         "SELECT :c, :e, id, 'deleted', :never, now(), 'report', NULL FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id",
@@ -379,16 +383,16 @@ _NOTE_NEVER_SEEN = text(
 )
 
 
-def note_never_seen(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+def add_deleted(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
     """Hull names these records, we have never seen them, and Pipedrive does not show them: they are deleted.
 
     A page that shows one all the same has it read by its id, and then it lives.
     """
     if ids := sorted(pipedrive_ids):
-        session.execute(_NOTE_NEVER_SEEN, {**_scope(connector_key, entity, ids), "never": NEVER})
+        session.execute(_ADD_DELETED, {**_scope(connector_key, entity, ids), "never": NEVER})
 
 
-_ADOPT = text(
+_ADD_UNMAPPED = text(
     upsert(
         "pipedrive_id, state, digest, matched_by",
         "SELECT :c, :e, id, 'full', '', 'verify' FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id",
@@ -397,6 +401,6 @@ _ADOPT = text(
 )
 
 
-def adopt(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> None:
+def add_unmapped(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> None:
     """Insert into the id map what only Hull had, so that a deletion has a row."""
-    session.execute(_ADOPT, _scope(connector_key, entity, ids))
+    session.execute(_ADD_UNMAPPED, _scope(connector_key, entity, ids))

@@ -57,7 +57,7 @@ REMOTES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class RecordedFailure:
     """The meaning of a failed call: whether it started the outage, whether other work has failed too, when to probe."""
 
     is_first: bool
@@ -96,11 +96,13 @@ _NOTE_FAILURE = text("""
     RETURNING failures = 1 AS is_first, is_shared, extract(epoch FROM probe_at - now())::float8 AS wait_s""")
 
 
-def note_failure(session: Session, connector_key: int, remote: str, *, subject: str, reason: str, detail: str) -> Noted:
+def note_failure(
+    session: Session, connector_key: int, remote: str, *, subject: str, reason: str, detail: str
+) -> RecordedFailure:
     """Write down that a call was not answered."""
     scope = {"key": connector_key, "remote": remote, "subject": subject, "reason": reason, "detail": detail}
     row = session.execute(_NOTE_FAILURE, scope | {"first_s": FIRST_PAUSE_S, "longest_s": LONGEST_PAUSE_S}).one()
-    return Noted(row.is_first, row.is_shared, row.wait_s)
+    return RecordedFailure(row.is_first, row.is_shared, row.wait_s)
 
 
 _ASK = text("""

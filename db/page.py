@@ -22,7 +22,7 @@ from db.change import Source
 from db.session import after_commit
 from db.statement import Cell, Integer, Statement, bigints, copy_rows, texts
 
-TOLD, LINK_TOLD = 1, 2
+STATE_SENT, LINK_SENT = 1, 2
 """Effects of a delivery: a new state, which another worker may have sent already; a link, which is not part of the state."""
 
 
@@ -32,7 +32,7 @@ class PageRow(NamedTuple):
     delivered      JSON of Hull's values now
     snapshot       the whole Pipedrive record as JSON, zstd
     before, after  JSON of what changed, for the event
-    effect         `TOLD` or `LINK_TOLD` if the delivery changed something (an event is logged), 0 if all was sent again
+    effect         `STATE_SENT` or `LINK_SENT` if the delivery changed something (an event is logged), 0 if all was sent again
                    unchanged, or nothing was sent
     """
 
@@ -66,7 +66,7 @@ class PageContext:
 
 _OF_SNAPSHOT = ("record_id", "version", "payload")
 _OF_EVENT = ("pipedrive_id", "after")
-_OF_TOLD_EVENT = (*_OF_EVENT, "cause", "delivery_id")
+_OF_LIVE_EVENT = (*_OF_EVENT, "cause", "delivery_id")
 _OF_EVENTS = ("connector_key", "event", "entity", "run_id", "batch_id", "settings_version", "cause")
 
 _MADE = "incoming_page"
@@ -77,7 +77,7 @@ _TABLE = text("""
         snapshot bytea NOT NULL, before bytea, after bytea, effect bigint NOT NULL
     ) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS""")
 
-_TOLD_BEFORE = Statement("""
+_DROP_REPEATED = Statement("""
     UPDATE incoming_page p SET effect = 0
      WHERE p.effect = 1
        AND (SELECT m.version = p.version AND m.digest = p.digest FROM id_mappings m
@@ -103,7 +103,7 @@ _EVENTS = Statement("""
       FROM incoming_page WHERE effect > 0""")
 
 
-_TOLD_EVENTS = Statement("""
+_LIVE_EVENTS = Statement("""
     INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, run_id, batch_id, settings_version, cause, before, after,
                              delivery_id)
     SELECT :connector_key, :event, :entity, p.pipedrive_id, :run_id, :batch_id, :settings_version, coalesce(s.cause, :cause),
@@ -118,20 +118,20 @@ _BEGIN_FRESH = Statement("SAVEPOINT fresh_rows")
 _UNDO_FRESH = Statement("ROLLBACK TO SAVEPOINT fresh_rows")
 
 
-class Overtaken(NamedTuple):
+class PageConflicts(NamedTuple):
     """Pipedrive ids of rows that another worker wrote first.
 
-    moved_on     with a newer state: what Hull just received of them is stale
-    told_before  with the same state: no event of these was logged
+    stale     with a newer state: what Hull just received of them is stale
+    repeated  with the same state: no event of these was logged
     """
 
-    moved_on: frozenset[int] = frozenset()
-    told_before: frozenset[int] = frozenset()
+    stale: frozenset[int] = frozenset()
+    repeated: frozenset[int] = frozenset()
 
 
 def write_page(
     session: Session, context: PageContext, rows: Sequence[PageRow], known: Container[int] | None = None
-) -> Overtaken:
+) -> PageConflicts:
     """Write what was delivered.
 
     known  the ids that are already in the id map; None if they were not looked up
@@ -140,7 +140,7 @@ def write_page(
     fresh = [row for row in rows if row.pipedrive_id not in known] if known is not None else []
     if not _append(session, context, fresh):
         return _merge(session, context, rows)
-    return _merge(session, context, [row for row in rows if row.pipedrive_id in known]) if known else Overtaken()
+    return _merge(session, context, [row for row in rows if row.pipedrive_id in known]) if known else PageConflicts()
 
 
 def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> bool:
@@ -159,7 +159,7 @@ def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> 
         copy_rows(session, "snapshots", _OF_SNAPSHOT, kept, entity | {"side": "pipedrive"})
         if context.sources:
             told = [(row[0], row[6], *_source(context, row[0])) for row in rows]
-            copy_rows(session, "sync_events", _OF_TOLD_EVENT, told, event)
+            copy_rows(session, "sync_events", _OF_LIVE_EVENT, told, event)
         else:
             copy_rows(session, "sync_events", _OF_EVENT, map(itemgetter(0, 6), rows), event)
     except IntegrityError:
@@ -168,20 +168,20 @@ def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> 
     return True
 
 
-def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> Overtaken:
+def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> PageConflicts:
     """Merge rows, some of which may exist already, through a temporary table; newer versions win."""
     if not rows:
-        return Overtaken()
+        return PageConflicts()
     facts = {name: getattr(context, name) for name in PageContext.__slots__ if name != "sources"}
     _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
-    told = _TOLD_BEFORE.rows(session, facts)
+    told = _DROP_REPEATED.rows(session, facts)
     stale = id_mapping_writer.merge_page(session, facts)
     if stale:
         _DROP_STALE.run(session, {"stale": bigints(stale)})
     _SNAPSHOTS.run(session, facts)
     _log_merged(session, context, facts)
-    return Overtaken(frozenset(stale), frozenset(pipedrive_id for (pipedrive_id,) in told))
+    return PageConflicts(frozenset(stale), frozenset(pipedrive_id for (pipedrive_id,) in told))
 
 
 def _log_merged(session: Session, context: PageContext, facts: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ def _log_merged(session: Session, context: PageContext, facts: dict[str, Any]) -
         "causes": texts(each.cause for each in context.sources.values()),
         "deliveries": bigints(each.delivery_id or 0 for each in context.sources.values()),
     }
-    _TOLD_EVENTS.run(session, facts | sources)
+    _LIVE_EVENTS.run(session, facts | sources)
 
 
 def _source(context: PageContext, pipedrive_id: int) -> Source:

@@ -91,7 +91,7 @@ class PlanItem(Base):
     """The preview of one record in a plan. Unchanged records have one too, with their version.
 
     record_id        Pipedrive id of an incoming record, Hull id of an outgoing one
-    version, digest  of its id mapping at that time; `told` is the version of Hull's report
+    version, digest  of its id mapping at that time; `report_version` is the version of Hull's report
     names            the attributes or fields that would change, or that have a problem
     fields           these with their values before and after, as compressed JSON
     message          of an Account that only its Users mention: what is to be sent, as compressed JSON
@@ -117,7 +117,7 @@ class PlanItem(Base):
     detail: Mapped[str | None]
     version: Mapped[int | None]
     digest: Mapped[str | None]
-    told: Mapped[int | None]
+    report_version: Mapped[int | None]
     names: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     fields: Mapped[bytes | None] = mapped_column(LargeBinary)
     message: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -148,21 +148,23 @@ class NewItem:
     detail: str | None = None
     version: int | None = None
     digest: str | None = None
-    told: int | None = None
+    report_version: int | None = None
     fields: tuple[dict[str, Any], ...] = ()
     message: dict[str, Any] | None = None
 
 
 _ADD = text("""
-    INSERT INTO plan_items (plan_id, direction, entity, record_id, pipedrive_id, act, reason, detail, version, digest, told,
-                            names, fields, message)
-    SELECT :plan, t.direction, t.entity, t.record_id, t.pipedrive_id, t.act, t.reason, t.detail, t.version, t.digest, t.told,
-           CASE WHEN t.names <> '[]' THEN ARRAY(SELECT jsonb_array_elements_text(t.names::jsonb)) END, t.fields, t.message
+    INSERT INTO plan_items (plan_id, direction, entity, record_id, pipedrive_id, act, reason, detail, version, digest,
+                            report_version, names, fields, message)
+    SELECT :plan, t.direction, t.entity, t.record_id, t.pipedrive_id, t.act, t.reason, t.detail, t.version, t.digest,
+           t.report_version, CASE WHEN t.names <> '[]' THEN ARRAY(SELECT jsonb_array_elements_text(t.names::jsonb)) END,
+           t.fields, t.message
       FROM unnest(CAST(:direction AS text[]), CAST(:entity AS text[]), CAST(:record_id AS text[]),
                   CAST(:pipedrive_id AS bigint[]), CAST(:act AS text[]), CAST(:reason AS text[]), CAST(:detail AS text[]),
-                  CAST(:version AS bigint[]), CAST(:digest AS text[]), CAST(:told AS bigint[]), CAST(:names AS text[]),
-                  CAST(:fields AS bytea[]), CAST(:message AS bytea[]))
-           AS t(direction, entity, record_id, pipedrive_id, act, reason, detail, version, digest, told, names, fields, message)
+                  CAST(:version AS bigint[]), CAST(:digest AS text[]), CAST(:report_version AS bigint[]),
+                  CAST(:names AS text[]), CAST(:fields AS bytea[]), CAST(:message AS bytea[]))
+           AS t(direction, entity, record_id, pipedrive_id, act, reason, detail, version, digest, report_version, names, fields,
+                message)
         ON CONFLICT (plan_id, direction, entity, record_id) DO NOTHING
  RETURNING direction, entity, record_id""")
 
@@ -171,7 +173,18 @@ def add_items(session: Session, plan_id: int, items: Sequence[NewItem]) -> list[
     """Write what a slice found. A record that has an item keeps it; returns those that are new, which are the ones to count."""
     if not items:
         return []
-    plain = ("direction", "entity", "record_id", "pipedrive_id", "act", "reason", "detail", "version", "digest", "told")
+    plain = (
+        "direction",
+        "entity",
+        "record_id",
+        "pipedrive_id",
+        "act",
+        "reason",
+        "detail",
+        "version",
+        "digest",
+        "report_version",
+    )
     columns: dict[str, Any] = {name: _literal(getattr(item, name) for item in items) for name in plain}
     columns["names"] = texts(write_lenient([each["field"] for each in item.fields]).decode() for item in items)
     columns["fields"] = _packed(item.fields or None for item in items)
@@ -307,7 +320,7 @@ _MARK_MOVED = text("""
                   WHERE m.connector_key = :c AND m.entity = i.entity AND m.pipedrive_id = i.pipedrive_id
                     AND m.state NOT IN ('gone', 'deleted', 'merged', 'conflict')
                     AND (m.version, m.digest) IS NOT DISTINCT FROM (i.version, i.digest) LIMIT 1) IS NULL
-            OR i.told IS NOT NULL AND i.told IS DISTINCT FROM
+            OR i.report_version IS NOT NULL AND i.report_version IS DISTINCT FROM
                (SELECT s.version FROM snapshots s
                  WHERE i.direction = 'outgoing' AND s.connector_key = :c AND s.entity = i.entity AND s.side = 'hull'
                    AND s.record_id = i.record_id LIMIT 1))

@@ -26,7 +26,7 @@ from db.sync_event import SyncEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whose:
+class RecordIds:
     """A record by its ids, at least one of which is known; `merged` are (entity, id) of merged records."""
 
     connector_key: int
@@ -37,7 +37,7 @@ class Whose:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Touching:
+class FieldNames:
     """One field, by its names in events: `attribute` in deliveries to Hull, `key` in writes to Pipedrive.
 
     codes  its names in refusals
@@ -50,77 +50,80 @@ class Touching:
 
 def record_events(
     session: Session,
-    whose: Whose,
+    record: RecordIds,
     *,
     before_id: int | None = None,
     until: datetime | None = None,
-    touching: Touching | None = None,
+    names: FieldNames | None = None,
     limit: int = 50,
 ) -> list[SyncEvent]:
     """Newest first."""
-    asked = [
-        _narrowed(each, before_id, until, touching).order_by(SyncEvent.id.desc()).limit(limit) for each in _own(whose)
+    queries = [
+        _narrowed(each, before_id, until, names).order_by(SyncEvent.id.desc()).limit(limit)
+        for each in _of_record(record)
     ]
-    return _together(session, asked, newest_first=True, limit=limit)
+    return _together(session, queries, newest_first=True, limit=limit)
 
 
-def next_touching(session: Session, whose: Whose, *, after: datetime, touching: Touching) -> SyncEvent | None:
+def next_field_event(session: Session, record: RecordIds, *, after: datetime, names: FieldNames) -> SyncEvent | None:
     """Return the first event after a moment about a field: its `before` is the value at that moment."""
-    asked = [
-        _narrowed(each, None, None, touching).where(SyncEvent.at > after).order_by(SyncEvent.id).limit(1)
-        for each in _own(whose)
+    queries = [
+        _narrowed(each, None, None, names).where(SyncEvent.at > after).order_by(SyncEvent.id).limit(1)
+        for each in _of_record(record)
     ]
-    return next(iter(_together(session, asked, newest_first=False, limit=1)), None)
+    return next(iter(_together(session, queries, newest_first=False, limit=1)), None)
 
 
-def last_sent(session: Session, whose: Whose, *, before_id: int, limit: int = 10) -> list[SyncEvent]:
+def latest_writes(session: Session, record: RecordIds, *, before_id: int, limit: int = 10) -> list[SyncEvent]:
     """The writes to Pipedrive before an event, newest first."""
-    asked = [
+    queries = [
         each.where(SyncEvent.event.like("outgoing.%.success"), SyncEvent.id < before_id)
         .order_by(SyncEvent.id.desc())
         .limit(limit)
-        for each in _own(whose)
+        for each in _of_record(record)
     ]
-    return _together(session, asked, newest_first=True, limit=limit)
+    return _together(session, queries, newest_first=True, limit=limit)
 
 
-def events_of_batch(session: Session, whose: Whose, batch_id: int, limit: int = 20) -> list[SyncEvent]:
+def batch_events(session: Session, record: RecordIds, batch_id: int, limit: int = 20) -> list[SyncEvent]:
     """What a batch did to the record, in order."""
-    asked = [each.where(SyncEvent.batch_id == batch_id).order_by(SyncEvent.id).limit(limit) for each in _own(whose)]
-    return _together(session, asked, newest_first=False, limit=limit)
+    queries = [
+        each.where(SyncEvent.batch_id == batch_id).order_by(SyncEvent.id).limit(limit) for each in _of_record(record)
+    ]
+    return _together(session, queries, newest_first=False, limit=limit)
 
 
-def _own(whose: Whose) -> list[Select[SyncEvent]]:
+def _of_record(record: RecordIds) -> list[Select[SyncEvent]]:
     """One question for each index."""
-    scope = select(SyncEvent).where(SyncEvent.connector_key == whose.connector_key)
-    asked = []
-    ids = [(whose.entity, whose.pipedrive_id), *whose.merged] if whose.pipedrive_id is not None else []
+    scope = select(SyncEvent).where(SyncEvent.connector_key == record.connector_key)
+    queries = []
+    ids = [(record.entity, record.pipedrive_id), *record.merged] if record.pipedrive_id is not None else []
     for entity, pipedrive_id in ids:
-        asked.append(scope.where(SyncEvent.entity == entity, SyncEvent.pipedrive_id == pipedrive_id))
-    if whose.hull_id is not None:
+        queries.append(scope.where(SyncEvent.entity == entity, SyncEvent.pipedrive_id == pipedrive_id))
+    if record.hull_id is not None:
         alone = and_(SyncEvent.pipedrive_id.is_(None), SyncEvent.hull_id.is_not(None))
-        asked.append(scope.where(SyncEvent.entity == whose.entity, SyncEvent.hull_id == whose.hull_id, alone))
-    return asked
+        queries.append(scope.where(SyncEvent.entity == record.entity, SyncEvent.hull_id == record.hull_id, alone))
+    return queries
 
 
 def _narrowed(
-    query: Select[SyncEvent], before_id: int | None, until: datetime | None, touching: Touching | None
+    query: Select[SyncEvent], before_id: int | None, until: datetime | None, names: FieldNames | None
 ) -> Select[SyncEvent]:
     if before_id is not None:
         query = query.where(SyncEvent.id < before_id)
     if until is not None:
         query = query.where(SyncEvent.at <= until)
-    return query if touching is None else query.where(_touches(touching))
+    return query if names is None else query.where(_is_about_field(names))
 
 
-def _touches(touching: Touching) -> ColumnElement[bool]:
+def _is_about_field(names: FieldNames) -> ColumnElement[bool]:
     """A rough filter: the caller reads the values themselves."""
     ways: list[ColumnElement[bool]] = []
-    if touching.attribute is not None:
-        ways.append(and_(SyncEvent.event.like("incoming.%"), _holds(touching.attribute)))
-    if touching.keys:
-        ways.append(and_(SyncEvent.event.like("outgoing.%"), or_(*map(_holds, touching.keys))))
-    ways += [func.starts_with(cast(SyncEvent.detail, Text), f"{code}: ") for code in touching.codes]
+    if names.attribute is not None:
+        ways.append(and_(SyncEvent.event.like("incoming.%"), _holds(names.attribute)))
+    if names.keys:
+        ways.append(and_(SyncEvent.event.like("outgoing.%"), or_(*map(_holds, names.keys))))
+    ways += [func.starts_with(cast(SyncEvent.detail, Text), f"{code}: ") for code in names.codes]
     return or_(*ways)
 
 
@@ -129,41 +132,41 @@ def _holds(needle: bytes) -> ColumnElement[bool]:
 
 
 def _together(
-    session: Session, asked: Sequence[Select[SyncEvent]], *, newest_first: bool, limit: int
+    session: Session, queries: Sequence[Select[SyncEvent]], *, newest_first: bool, limit: int
 ) -> list[SyncEvent]:
-    if not asked:
+    if not queries:
         return []
-    found = aliased(SyncEvent, union_all(*(each.subquery().select() for each in asked)).subquery())
+    found = aliased(SyncEvent, union_all(*(each.subquery().select() for each in queries)).subquery())
     order = found.id.desc() if newest_first else found.id
     return list(session.scalars(select(found).order_by(order).limit(limit)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """asked  the call with which the batch read its records."""
+    """extract_call  the call with which the batch read its records."""
 
     received_at: datetime | None = None
     delivery_state: str | None = None
     run_kind: str | None = None
     run_cause: str | None = None
     started_at: datetime | None = None
-    asked: dict[str, Any] | None = None
+    extract_call: dict[str, Any] | None = None
 
 
 def origin_of(
     session: Session, connector_key: int, delivery_id: int | None, run_id: int | None, batch_id: int | None
 ) -> Origin:
     """The delivery or fetch with a record."""
-    told = _row(session, connector_key, Delivery, delivery_id, Delivery.received_at, Delivery.state)
+    delivery = _row(session, connector_key, Delivery, delivery_id, Delivery.received_at, Delivery.state)
     run = _row(session, connector_key, Run, run_id, Run.kind, Run.cause, Run.started_at)
-    batch = _row(session, connector_key, Batch, batch_id, Batch.asked)
+    batch = _row(session, connector_key, Batch, batch_id, Batch.extract_call)
     return Origin(
-        received_at=told.received_at if told else None,
-        delivery_state=told.state if told else None,
+        received_at=delivery.received_at if delivery else None,
+        delivery_state=delivery.state if delivery else None,
         run_kind=run.kind if run else None,
         run_cause=run.cause if run else None,
         started_at=run.started_at if run else None,
-        asked=batch.asked if batch else None,
+        extract_call=batch.extract_call if batch else None,
     )
 
 
@@ -178,18 +181,18 @@ class BatchFacts:
     read_back_id: int | None
     task_id: str | None
     records: int
-    told: dict[str, Any] | None
+    load_call: dict[str, Any] | None
 
 
 def batch_of(session: Session, batch_id: int | None) -> BatchFacts | None:
     """What is known of a batch without what it carried."""
     if batch_id is None:
         return None
-    columns = select(Batch.read_back_id, Batch.task_id, Batch.records, Batch.told)
+    columns = select(Batch.read_back_id, Batch.task_id, Batch.records, Batch.load_call)
     row = session.execute(columns.where(Batch.id == batch_id)).first()
     if row is None:
         return None
-    return BatchFacts(read_back_id=row.read_back_id, task_id=row.task_id, records=row.records, told=row.told)
+    return BatchFacts(read_back_id=row.read_back_id, task_id=row.task_id, records=row.records, load_call=row.load_call)
 
 
 def settings_at(session: Session, connector_key: int, version: int | None, moment: datetime) -> SettingsVersion | None:
@@ -201,7 +204,7 @@ def settings_at(session: Session, connector_key: int, version: int | None, momen
     return session.scalar(before.order_by(SettingsVersion.version.desc()).limit(1))
 
 
-def joined(
+def find_record_mapping(
     session: Session, connector_key: int, entity: str, pipedrive_id: int | None, hull_id: str | None
 ) -> IdMapping | None:
     """The id mapping of a record."""

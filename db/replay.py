@@ -199,13 +199,13 @@ class ReplayEvent:
     hull_id: str | None
 
 
-_TOLD_INCOMING = text("""
+_INCOMING = text("""
     SELECT at, event, reason, batch_id, pipedrive_id, hull_id FROM sync_events
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND at >= :since AND id > :after
        AND event LIKE 'incoming.%'
      ORDER BY id LIMIT 20000""")
 
-_TOLD_OUTGOING = text(f"""
+_OUTGOING = text(f"""
     SELECT at, event, reason, batch_id, pipedrive_id, hull_id FROM sync_events
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND at >= :since AND id > :after
        AND event LIKE 'outgoing.%' AND {NOTABLE}
@@ -213,20 +213,20 @@ _TOLD_OUTGOING = text(f"""
 """By the few events without a delivery to Hull: the id map may have released a Hull id for a while."""
 
 
-def told_incoming(
+def incoming_events(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int], *, since: datetime, after: int
 ) -> list[ReplayEvent]:
     """Return incoming events of these records, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "since": since, "after": after}
-    return [ReplayEvent(*row) for row in session.execute(_TOLD_INCOMING, scope)]
+    return [ReplayEvent(*row) for row in session.execute(_INCOMING, scope)]
 
 
-def told_outgoing(
+def outgoing_events(
     session: Session, connector_key: int, entity: str, hull_ids: Sequence[str], *, since: datetime, after: int
 ) -> list[ReplayEvent]:
     """Return outgoing events of these Users or Accounts, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": texts(hull_ids), "since": since, "after": after}
-    return [ReplayEvent(*row) for row in session.execute(_TOLD_OUTGOING, scope)]
+    return [ReplayEvent(*row) for row in session.execute(_OUTGOING, scope)]
 
 
 def last_event_id(session: Session) -> int:

@@ -215,7 +215,7 @@ class SliceProgress:
     empty_pages: int
 
 
-def where_stands(session: Session, slice_id: int, overlap_s: float) -> SliceProgress:
+def get_slice_progress(session: Session, slice_id: int, overlap_s: float) -> SliceProgress:
     """Where the next page of a slice begins; `overlap_s` is how long before its run a walk by time begins."""
     row = _WHERE.row(session, {"slice_id": slice_id, "overlap_s": overlap_s})
     if row is None:

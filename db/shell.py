@@ -9,16 +9,16 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db import change_writer, id_mapping_writer
-from db.id_mapping_writer import ASK_AGAIN_S, UNASKED_SHELLS
+from db.id_mapping_writer import REQUEST_AGAIN_S, UNREQUESTED_SHELLS
 
 _COUNT = text(f"""
-    SELECT count(*) FILTER (WHERE {UNASKED_SHELLS}) AS waiting, count(*) FILTER (WHERE state = 'full') AS filled
+    SELECT count(*) FILTER (WHERE {UNREQUESTED_SHELLS}) AS waiting, count(*) FILTER (WHERE state = 'full') AS filled
       FROM id_mappings WHERE connector_key = :c AND entity = :e""")  # noqa: S608 - conditions of ours
 
 _WITH_SHELLS = text(f"""
     SELECT key FROM connectors WHERE state = 'active' AND EXISTS (
            SELECT 1 FROM id_mappings WHERE connector_key = connectors.key AND state = 'shell'
-              AND (asked_at IS NULL OR asked_at < now() - make_interval(secs => {ASK_AGAIN_S}))) ORDER BY key""")  # noqa: S608
+              AND (requested_at IS NULL OR requested_at < now() - make_interval(secs => {REQUEST_AGAIN_S}))) ORDER BY key""")  # noqa: S608
 
 _AGES = text("""
     SELECT c.name, count(*) AS shells, min(m.first_seen_at) AS oldest,
@@ -37,7 +37,7 @@ class ShellAges:
     late: int
 
 
-def with_shells(session: Session) -> list[int]:
+def connectors_with_shells(session: Session) -> list[int]:
     """Return active connectors with shells that were not requested recently."""
     return list(session.scalars(_WITH_SHELLS))
 
@@ -48,9 +48,9 @@ def count_shells(session: Session, connector_key: int, entity: str) -> tuple[int
     return row.waiting, row.filled
 
 
-def ask_for_shells(session: Session, connector_key: int, entity: str) -> int:
+def request_shells(session: Session, connector_key: int, entity: str) -> int:
     """Make a change of every shell that waits, so that it is read by its id; returns how many."""
-    ids = id_mapping_writer.take_unasked_shells(session, connector_key, entity)
+    ids = id_mapping_writer.claim_unrequested_shells(session, connector_key, entity)
     change_writer.write_shells(session, connector_key, entity, ids)
     return len(ids)
 

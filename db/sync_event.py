@@ -22,7 +22,7 @@ RETENTION_DAYS = 90
 LOCK_PATIENCE_MS = 1_000
 NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
 """Few events match, so these alone have their own order index."""
-TOLD_WHY = "reason IS NOT NULL"
+HAS_REASON = "reason IS NOT NULL"
 """Skips, errors and other exceptions: still fewer, found by their reason or their name."""
 
 ABOUT_WEBHOOKS = (
@@ -49,8 +49,8 @@ class SyncEvent(Base):
         Index("ix_sync_events_record", "connector_key", "entity", "pipedrive_id"),
         Index("ix_sync_events_at", "at", postgresql_using="brin"),
         Index("ix_sync_events_notable", "connector_key", "id", postgresql_where=text(NOTABLE)),
-        Index("ix_sync_events_reason", "connector_key", "reason", "id", postgresql_where=text(TOLD_WHY)),
-        Index("ix_sync_events_outcome", "connector_key", "event", "id", postgresql_where=text(TOLD_WHY)),
+        Index("ix_sync_events_reason", "connector_key", "reason", "id", postgresql_where=text(HAS_REASON)),
+        Index("ix_sync_events_outcome", "connector_key", "event", "id", postgresql_where=text(HAS_REASON)),
         Index(
             "ix_sync_events_hull_alone",
             "connector_key",
@@ -111,7 +111,7 @@ def log_events(session: Session, events: Sequence[NewEvent]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class ToldRow:
+class HullDelivery:
     """A delivery to Hull of one record: `after` is JSON of the attributes that changed."""
 
     pipedrive_id: int
@@ -119,20 +119,20 @@ class ToldRow:
     after: bytes
 
 
-_TOLD_LATELY = text("""
+_RECENT_DELIVERIES = text("""
     SELECT pipedrive_id, extract(epoch FROM at)::float8 AS at_s, after FROM sync_events
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
        AND at > now() - make_interval(secs => :within) AND event LIKE 'incoming.%.success' AND after IS NOT NULL
      ORDER BY id""")
 
 
-def told_lately(
+def recent_deliveries(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, within_s: float
-) -> list[ToldRow]:
+) -> list[HullDelivery]:
     """Return recent deliveries to Hull of these records, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "within": within_s}
-    rows = session.execute(_TOLD_LATELY, scope)
-    return [ToldRow(row.pipedrive_id, row.at_s, bytes(row.after)) for row in rows]
+    rows = session.execute(_RECENT_DELIVERIES, scope)
+    return [HullDelivery(row.pipedrive_id, row.at_s, bytes(row.after)) for row in rows]
 
 
 def make_partitions(session: Session, today: date, days_ahead: int = DAYS_AHEAD) -> list[str]:
@@ -182,7 +182,7 @@ def detach_partition(session: Session, name: str) -> None:
     CONCURRENTLY is not allowed with a default partition. So writers wait for this lock for LOCK_PATIENCE_MS at most.
     Raises: OperationalError if another transaction reads the table for longer than that.
     """
-    be_quick(session)
+    limit_lock_wait(session)
     session.execute(text(f"ALTER TABLE sync_events DETACH PARTITION {name}"))
 
 
@@ -191,7 +191,7 @@ def drop_partition(session: Session, name: str) -> None:
     session.execute(text(f"DROP TABLE {name}"))
 
 
-def be_quick(session: Session) -> None:
+def limit_lock_wait(session: Session) -> None:
     """Cancel a lock request of this transaction after LOCK_PATIENCE_MS: all later writers wait behind it."""
     session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE_MS}ms'"))
 
@@ -203,7 +203,7 @@ def events_about_webhooks(session: Session, connector_key: int, limit: int = 20)
 
 
 @dataclass(frozen=True, slots=True)
-class ToldLate:
+class LateRecords:
     """Records that only a walk by time brought, and when the first and the last of them had changed in Pipedrive."""
 
     records: int
@@ -211,7 +211,7 @@ class ToldLate:
     last: datetime
 
 
-_TOLD_LATE = text("""
+_LATE = text("""
     SELECT count(*), to_timestamp(min(m.version)), to_timestamp(max(m.version))
       FROM (SELECT DISTINCT connector_key, entity, pipedrive_id FROM sync_events
              WHERE run_id = :run_id AND at >= :started_at AND event LIKE 'incoming.%.success' AND pipedrive_id IS NOT NULL) e
@@ -221,27 +221,27 @@ _TOLD_LATE = text("""
      WHERE m.version < extract(epoch FROM CAST(:started_at AS timestamptz)) - :grace_s AND m.state = 'full'""")
 
 
-def told_late(session: Session, run_id: int, started_at: datetime, grace_s: float) -> ToldLate | None:
+def find_late(session: Session, run_id: int, started_at: datetime, grace_s: float) -> LateRecords | None:
     """Return what a run read although it had changed more than `grace_s` before the run began; None if there is no
     such record."""
     scope = {"run_id": run_id, "started_at": started_at, "grace_s": grace_s}
-    row = session.execute(_TOLD_LATE, scope).one()
-    return ToldLate(*row) if row[0] else None
+    row = session.execute(_LATE, scope).one()
+    return LateRecords(*row) if row[0] else None
 
 
-LATELY = 5_000
-"""How many events back `changed_lately` looks: of all connectors together, so that it costs the same on a quiet one."""
+RECENT_EVENTS = 5_000
+"""How many events back `find_recently_changed` looks: of all connectors together, so that it costs the same on a quiet one."""
 
-_CHANGED_LATELY = text("""
+_RECENTLY_CHANGED = text("""
     SELECT pipedrive_id
       FROM (SELECT id, connector_key, entity, event, pipedrive_id FROM sync_events ORDER BY id DESC LIMIT :back) newest
      WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL AND event LIKE '%.success'
      ORDER BY id DESC LIMIT 1""")
 
 
-def changed_lately(session: Session, connector_key: int, entity: str) -> int | None:
+def find_recently_changed(session: Session, connector_key: int, entity: str) -> int | None:
     """Return the Pipedrive id of a recently synchronized record, in either direction; None if there is none."""
-    found: int | None = session.scalar(_CHANGED_LATELY, {"c": connector_key, "e": entity, "back": LATELY})
+    found: int | None = session.scalar(_RECENTLY_CHANGED, {"c": connector_key, "e": entity, "back": RECENT_EVENTS})
     return found
 
 

@@ -2,9 +2,9 @@
 
 The ledger has the tokens by day, lane and kind of call:
 
-    owe          a call was made: kept in this process
-    settle       the process's pending calls are written by the next committing transaction, as its last statement
-    settle_rest  or by a separate one, when a task or a command ends
+    record_pending          a call was made: kept in this process
+    flush_pending       the process's pending calls are written by the next committing transaction, as its last statement
+    flush_rest  or by a separate one, when a task or a command ends
 
 So no caller can forget it, it costs one statement for a stage that called, and the row is locked for no longer than a
 commit takes. A killed process loses the calls of its current stage.
@@ -78,7 +78,7 @@ class TokenSpending(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class PendingCall:
     """One call that is not stored yet."""
 
     connector_key: int
@@ -104,9 +104,9 @@ class Day:
     tokens: int
 
 
-_owed: deque[Owed] = deque()
+_pending: deque[PendingCall] = deque()
 """Threads append and pop without a lock: both are atomic."""
-os.register_at_fork(after_in_child=_owed.clear)
+os.register_at_fork(after_in_child=_pending.clear)
 
 _WRITE = Statement("""
     INSERT INTO token_ledger AS kept (connector_key, day, lane, operation, calls, tokens)
@@ -130,29 +130,29 @@ _DAYS = text(f"""
      WHERE l.day > (now() AT TIME ZONE 'UTC')::date - :days GROUP BY 1 ORDER BY 1 DESC""")  # noqa: S608 - as above
 
 
-def owe(connector_key: int, lane: str, operation: str, tokens: int) -> None:
+def record_pending(connector_key: int, lane: str, operation: str, tokens: int) -> None:
     """A call was made; the next commit of this process writes it down."""
-    _owed.append(Owed(connector_key, lane, operation, tokens))
+    _pending.append(PendingCall(connector_key, lane, operation, tokens))
 
 
-def settle(session: Session) -> None:
+def flush_pending(session: Session) -> None:
     """Write the pending calls of this process; a rollback makes them pending again. Calls for a removed connector are
     left out."""
     taken = _take()
     if not taken:
         return
-    event.listen(session, "after_rollback", lambda _session: _owed.extend(taken), once=True)
+    event.listen(session, "after_rollback", lambda _session: _pending.extend(taken), once=True)
     _WRITE.run(session, _columns(taken))
 
 
-def settle_rest() -> None:
+def flush_rest() -> None:
     """Write the remaining pending calls."""
-    if _owed:
+    if _pending:
         with sessions.transaction():
             """The transaction writes them before it commits."""
 
 
-sessions.before_commit(settle)
+sessions.before_commit(flush_pending)
 
 
 def spent_today(session: Session, company: str) -> int:
@@ -160,7 +160,7 @@ def spent_today(session: Session, company: str) -> int:
     return int(session.execute(_SPENT, {"company": company}).scalar_one())
 
 
-def ask_spent_today(company: str) -> int:
+def read_spent_today(company: str) -> int:
     """The same, for callers inside a transaction: read in a session that writes nothing and waits for no row."""
     with Session(sessions.engine()) as session:
         return spent_today(session, company)
@@ -184,17 +184,17 @@ def moment(session: Session) -> datetime:
     return now
 
 
-def _take() -> list[Owed]:
+def _take() -> list[PendingCall]:
     taken = []
-    while _owed:
+    while _pending:
         try:
-            taken.append(_owed.popleft())
+            taken.append(_pending.popleft())
         except IndexError:  # another thread was faster
             break
     return taken
 
 
-def _columns(taken: Iterable[Owed]) -> dict[str, list[object]]:
+def _columns(taken: Iterable[PendingCall]) -> dict[str, list[object]]:
     calls: Counter[tuple[int, str, str]] = Counter()
     tokens: Counter[tuple[int, str, str]] = Counter()
     for each in taken:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import id_mapping_writer
 from db.base import Base, Created, RowId
-from db.hull_ids import learn_hull_ids
+from db.hull_ids import store_hull_ids
 from db.statement import bigints, texts
 from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.drift import MappedRecord
@@ -60,7 +60,7 @@ def unlisted_ids(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Afoot:
+class InFlight:
     """Pending and failed records, by Pipedrive id or Hull id.
 
     failed   record → reason code
@@ -111,11 +111,11 @@ _FETCHING = text("""
                AND b.state IN ('waiting', 'ready', 'running')) AS fetched_from""")
 
 
-def afoot(session: Session, connector_key: int, entity: str, names: Collection[str]) -> Afoot:
+def find_in_flight(session: Session, connector_key: int, entity: str, names: Collection[str]) -> InFlight:
     """Return what is pending for these records, `names` being Pipedrive ids and Hull ids."""
     scope = {"c": connector_key, "e": entity, "names": texts(names)}
     clock = session.execute(_FETCHING, scope).one()
-    return Afoot(
+    return InFlight(
         waiting=frozenset(session.scalars(_WAITING, scope)),
         failed={row.record_id: row.reason for row in session.execute(_FAILED, scope)},
         bodies=[(row.reason, bytes(row.extracted)) for row in session.execute(_FAILED_PAGES, scope)],
@@ -143,7 +143,7 @@ def correct_hull_ids(
     All are released first, because two swapped ids would block each other.
     """
     id_mapping_writer.forget_hull_ids(session, connector_key, entity, {*right, *unknown})
-    learn_hull_ids(session, connector_key, entity, dict(right))
+    store_hull_ids(session, connector_key, entity, dict(right))
 
 
 KEPT: Final = timedelta(days=90)

@@ -66,7 +66,7 @@ class Calls:
         self.tokens += exchange.tokens
         self.last = exchange
         if exchange.operation:
-            token_ledger.owe(self.key, self.lane, exchange.operation, exchange.tokens)
+            token_ledger.record_pending(self.key, self.lane, exchange.operation, exchange.tokens)
         logger().debug(
             "connector.service_api.call",
             method=exchange.method,
@@ -371,7 +371,7 @@ def _budget(terms: Terms, lane: str) -> TokenBudget:
         lane=lane,
         ceiling=terms.allowance.ceiling(Lane(lane)),
         daily_tokens=terms.allowance.daily_tokens,
-        ledger=partial(token_ledger.ask_spent_today, terms.company),
+        ledger=partial(token_ledger.read_spent_today, terms.company),
     )
 
 

@@ -166,7 +166,7 @@ def _copy(system: SyncSystem, result: Any) -> Copy:
         tables=_content(_tables()),
         sequences=sequences,
         redis=[(key, max(redis.pttl(key), 0), redis.dump(key)) for key in redis.scan_iter()],
-        calls=tuple(token_ledger._owed),
+        calls=tuple(token_ledger._pending),
         records=system.company._store.connection.serialize(),
         memory=_dumped(system, (result, [_state(part) for part in _parts(system)])),
     )
@@ -184,7 +184,7 @@ def _restore(system: SyncSystem, copy: Copy) -> Any:
         for key, ttl, value in copy.redis:
             pipe.restore(key, ttl, value, replace=True)
         pipe.execute()
-    token_ledger._owed.extend(copy.calls)
+    token_ledger._pending.extend(copy.calls)
     compiled._compiled.clear()
     system.company._store.connection.deserialize(copy.records)
     result, states = _loaded(system, copy.memory)

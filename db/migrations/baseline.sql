@@ -27,15 +27,15 @@ CREATE TABLE alerts (
     raised_at timestamptz DEFAULT now() NOT NULL,
     seen_at timestamptz DEFAULT now() NOT NULL,
     resolved_at timestamptz,
-    told jsonb DEFAULT '{}' NOT NULL,
-    settled text,
-    told_at timestamptz,
+    sink_states jsonb DEFAULT '{}' NOT NULL,
+    sent_state text,
+    sent_at timestamptz,
     attempts integer DEFAULT 0 NOT NULL,
     next_try_at timestamptz DEFAULT now() NOT NULL,
     last_error text,
     CONSTRAINT pk_alerts PRIMARY KEY (id)
 );
-CREATE INDEX ix_alerts_untold ON alerts (next_try_at) WHERE (settled IS DISTINCT FROM state);
+CREATE INDEX ix_alerts_unsent ON alerts (next_try_at) WHERE (sent_state IS DISTINCT FROM state);
 CREATE UNIQUE INDEX uq_alerts_open ON alerts (connector_key, rule) NULLS NOT DISTINCT WHERE (state = 'open');
 
 CREATE TABLE audit_log (
@@ -104,7 +104,7 @@ CREATE TABLE deliveries (
     CONSTRAINT fk_deliveries_connector_key FOREIGN KEY (connector_key) REFERENCES connectors(key)
 );
 CREATE INDEX ix_deliveries_received ON deliveries (connector_key, source, received_at);
-CREATE INDEX ix_deliveries_unfolded ON deliveries (id) WHERE (state = 'new');
+CREATE INDEX ix_deliveries_new ON deliveries (id) WHERE (state = 'new');
 
 CREATE TABLE event_count_mark (
     id integer NOT NULL,
@@ -184,9 +184,9 @@ CREATE TABLE field_definitions (
     entity text NOT NULL,
     rows jsonb NOT NULL,
     fetched_at timestamptz DEFAULT now() NOT NULL,
-    asked_at timestamptz,
+    refresh_began_at timestamptz,
     unknown text[] DEFAULT '{}' NOT NULL,
-    in_vain integer DEFAULT 0 NOT NULL,
+    unchanged_reads integer DEFAULT 0 NOT NULL,
     CONSTRAINT pk_field_definitions PRIMARY KEY (connector_key, entity),
     CONSTRAINT fk_field_definitions_connector_key FOREIGN KEY (connector_key) REFERENCES connectors(key)
 );
@@ -221,7 +221,7 @@ CREATE TABLE id_mappings (
     resolve_at timestamptz DEFAULT now(),
     absences smallint DEFAULT '0' NOT NULL,
     deleted_at timestamptz,
-    asked_at timestamptz,
+    requested_at timestamptz,
     awaits_account text,
     intent_at timestamptz,
     outgoing bytea,
@@ -498,7 +498,7 @@ CREATE TABLE plan_items (
     detail text,
     version bigint,
     digest text,
-    told bigint,
+    report_version bigint,
     names text[],
     fields bytea,
     message bytea,
@@ -649,8 +649,8 @@ CREATE TABLE batches (
     records integer DEFAULT 0 NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     cause text,
-    asked jsonb,
-    told jsonb,
+    extract_call jsonb,
+    load_call jsonb,
     waits_for text,
     slot text,
     slot_at timestamptz,

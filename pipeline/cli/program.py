@@ -41,7 +41,7 @@ class Program(click.Group):
             try:
                 return super().invoke(ctx)
             finally:
-                token_ledger.settle_rest()
+                token_ledger.flush_rest()
         except (SettingsError, EmbeddedError) as error:
             raise Failed(str(error)) from None
         except OperationalError as error:

@@ -200,7 +200,7 @@ def _webhooks(case: Case) -> Iterator[Finding]:
         )
     else:
         yield Finding(level=OK, text=f"last webhook {ago(last)}")
-    if waiting := delivery.count_unfolded(case.session, case.key):
+    if waiting := delivery.count_new_deliveries(case.session, case.key):
         yield Finding(level=NOTE, text=f"{waiting} deliveries wait for a worker", next_step="see the workers above")
 
 

@@ -22,7 +22,7 @@ from db import event_log
 from db import job as jobs
 from db import log_export as exports
 from db.connector import Connector
-from db.event_log import EventFilter, TooMuch
+from db.event_log import EventFilter, TooManyEvents
 from db.job import ClaimedJob, Job
 from db.log_export import LogExport
 from db.session import after_commit, transaction
@@ -115,7 +115,7 @@ def step(job: ClaimedJob) -> JobStep:
             rows = event_log.page_of_events(session, key, wanted, before_id=before_id, limit=limit)
             lines = head + "".join(map(form.line, rows))
         state = "done" if len(rows) < limit or written + len(rows) >= EXPORTED else None
-    except TooMuch:
+    except TooManyEvents:
         rows, lines, state = [], head, "cut"
     with transaction() as session:
         last_id = rows[-1].id if rows else before_id

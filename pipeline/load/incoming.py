@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from db.id_mapping import IN_DOUBT, Known
-from db.page import LINK_TOLD, TOLD, Overtaken, PageRow
+from db.id_mapping import UNCERTAIN, Known
+from db.page import LINK_SENT, STATE_SENT, PageConflicts, PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull import MessageWriter
 from pipeline.domain.deletions import DELETED_AT
@@ -28,7 +28,7 @@ Record = dict[str, Any]
 """An IncomingRecord as it was staged."""
 
 NEW, CHANGED, SAME, LINKED = "new", "changed", "same", "linked"
-EFFECTS: Final[Mapping[str, int]] = {NEW: TOLD, LINKED: LINK_TOLD, SAME: 0}
+EFFECTS: Final[Mapping[str, int]] = {NEW: STATE_SENT, LINKED: LINK_SENT, SAME: 0}
 ANONYMOUS_ID = Claim.ANONYMOUS_ID.value
 CREATED_BY_WEBHOOK = "pipedrive/created_by_webhook"
 
@@ -156,7 +156,7 @@ def _decide(
     elif known.digest != record["digest"]:
         plan.counters[CHANGED] += 1
         before = orjson.loads(known.delivered) if known.delivered else {}
-        plan.sendings.append(FirehoseRecord(record, CHANGED, before, resend or known.digest == IN_DOUBT))
+        plan.sendings.append(FirehoseRecord(record, CHANGED, before, resend or known.digest == UNCERTAIN))
     elif relink and record["organization_id"] is not None:
         plan.counters[CHANGED] += 1
         plan.sendings.append(FirehoseRecord(record, LINKED, None))
@@ -283,13 +283,13 @@ def organizations_of(plan: PagePlan) -> set[int]:
     }
 
 
-def count_anew(plan: PagePlan, overtaken: Overtaken) -> None:
+def count_anew(plan: PagePlan, overtaken: PageConflicts) -> None:
     """The faster worker has counted them as new or changed: count them once."""
     for sending in plan.sendings:
         pipedrive_id = sending.record["pipedrive_id"]
-        if pipedrive_id in overtaken.told_before or pipedrive_id in overtaken.moved_on:
+        if pipedrive_id in overtaken.repeated or pipedrive_id in overtaken.stale:
             plan.counters[CHANGED if sending.effect == LINKED else sending.effect] -= 1
-            plan.counters[SAME if pipedrive_id in overtaken.told_before else "skipped"] += 1
+            plan.counters[SAME if pipedrive_id in overtaken.repeated else "skipped"] += 1
 
 
 def rows_of(plan: PagePlan, bodies: Mapping[int, bytes], compress: Compress) -> list[PageRow]:

@@ -164,9 +164,9 @@ def _shape(alert: Alert, connector: str | None) -> AlertShape:
         sentence=alert.sentence,
         raised_at=alert.raised_at,
         resolved_at=alert.resolved_at,
-        told=sorted(sink for sink, state in alert.told.items() if state == alert.state),
-        told_at=alert.told_at,
-        is_told=alert.settled == alert.state,
+        told=sorted(sink for sink, state in alert.sink_states.items() if state == alert.state),
+        told_at=alert.sent_at,
+        is_told=alert.sent_state == alert.state,
         attempts=alert.attempts,
         last_error=alert.last_error,
     )

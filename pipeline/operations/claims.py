@@ -52,7 +52,7 @@ def release_claims(call: Call, request: ReleaseClaims) -> ReleasedAnswer:
     named = f"{request.entity} {request.pipedrive_id}"
     with call.transaction(named, why=request.why) as session:
         entity = Entity(request.entity)
-        if record_events.joined(session, call.connector.key, entity, request.pipedrive_id, None) is None:
+        if record_events.find_record_mapping(session, call.connector.key, entity, request.pipedrive_id, None) is None:
             raise not_found(f"This connector knows no {named}.", "Search for the record by its e-mail or domain.")
         released = deletions.release(session, call.connector.key, entity, request.pipedrive_id)
         if released is None:

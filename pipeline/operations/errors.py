@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from db.event_log import TooMuch
+from db.event_log import TooManyEvents
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
@@ -106,7 +106,7 @@ def _nothing(_no: NothingToReplay) -> OperationError:
     return OperationError(CONFLICT, "nothing_fits", "No open failure matches.")
 
 
-def _too_much(_no: TooMuch) -> OperationError:
+def _too_much(_no: TooManyEvents) -> OperationError:
     sentence = "This filter would scan too many events."
     return OperationError(BAD, "too_much", sentence, "Narrow it by a time range, a record or a run.")
 
@@ -131,7 +131,7 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], OperationError]]] = {
     SettingsRefused: _settings,
     SetupRefused: _plainly("refused"),
     TooMany: _too_many,
-    TooMuch: _too_much,
+    TooManyEvents: _too_much,
 }
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from db import event_log
-from db.departure import find_merge_sources
+from db.deletion import find_merge_sources
 from db.event_log import EventFilter, Subject
 from db.log_export import RETENTION_HOURS, LogExport, find_export
 from db.session import transaction

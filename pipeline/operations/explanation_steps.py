@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import record_events as rows
 from db.identifier_search import list_identifiers
-from db.record_events import Origin, Whose
+from db.record_events import Origin, RecordIds
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.operations.events import ChangeShape, values_of
@@ -74,7 +74,7 @@ def find_origin(session: Session, row: SyncEvent, change: ChangeShape | None) ->
         make_fact("Delivery", row.delivery_id, ("delivery", row.delivery_id)),
         make_fact("Run", row.run_id, ("run", row.run_id)),
         make_fact("Batch", row.batch_id, ("batch", row.batch_id)),
-        make_fact("Read by", call_words(found.asked)),
+        make_fact("Read by", call_words(found.extract_call)),
         make_fact("Event", row.id, ("event", row.id)),
     ]
     return make_step(
@@ -177,9 +177,9 @@ def matched_words(matched_by: str | None) -> str:
     return MATCHED.get(matched_by, f"The two were matched by {matched_by.replace('_', ' ')}.")
 
 
-def find_identity(session: Session, whose: Whose, row: SyncEvent) -> StepShape:
+def find_identity(session: Session, whose: RecordIds, row: SyncEvent) -> StepShape:
     """Return the record on the other side, and the claim that matched."""
-    mapping = rows.joined(session, whose.connector_key, whose.entity, whose.pipedrive_id, whose.hull_id)
+    mapping = rows.find_record_mapping(session, whose.connector_key, whose.entity, whose.pipedrive_id, whose.hull_id)
     claims = (
         list_identifiers(session, whose.connector_key, whose.entity, whose.pipedrive_id) if whose.pipedrive_id else []
     )
@@ -219,7 +219,7 @@ def find_message(session: Session, row: SyncEvent) -> StepShape:
     forgotten = batch is None and row.batch_id is not None
     sentence = "It was sent to Hull's firehose, with the rest of the batch."
     facts = [
-        make_fact("Call", call_words(batch.told if batch else None)),
+        make_fact("Call", call_words(batch.load_call if batch else None)),
         make_fact("Records in the batch", batch.records if batch else None),
         make_fact("Celery task", batch.task_id if batch else None),
     ]
@@ -257,12 +257,12 @@ def describe_read_back(row: SyncEvent, change: ChangeShape | None) -> StepShape:
     return make_step("read_back", "The read-back", sentence, at=row.at, facts=facts, change=change)
 
 
-def find_read_back(session: Session, whose: Whose, sent: SyncEvent, field: MappedField) -> list[StepShape]:
+def find_read_back(session: Session, whose: RecordIds, sent: SyncEvent, field: MappedField) -> list[StepShape]:
     """Return the read-back of a write; empty if its batch is past its retention."""
     batch = rows.batch_of(session, sent.batch_id)
     if batch is None or batch.read_back_id is None:
         return []  # past its retention: the read-back has a separate event
-    found = rows.events_of_batch(session, whose, batch.read_back_id)
+    found = rows.batch_events(session, whose, batch.read_back_id)
     success = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
     if success is not None:
         return [describe_read_back(success, _returned_change(success, field))]
@@ -280,11 +280,11 @@ def _returned_change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
     return ChangeShape(name=field.name, label=name, before=before.get(name), after=after[name], is_first=False)
 
 
-def find_write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEvent | None:
+def find_write_before(session: Session, whose: RecordIds, row: SyncEvent) -> SyncEvent | None:
     """Return the write of an incoming read-back event; if their batches are deleted, the one just before it."""
     if row.cause != READ_BACK or row.batch_id is None:
         return None
-    earlier = rows.last_sent(session, whose, before_id=row.id)
+    earlier = rows.latest_writes(session, whose, before_id=row.id)
     for sent in earlier:
         batch = rows.batch_of(session, sent.batch_id)
         if batch is not None and batch.read_back_id == row.batch_id:

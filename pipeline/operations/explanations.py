@@ -18,7 +18,7 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from db import record_events
-from db.record_events import Touching, Whose
+from db.record_events import FieldNames, RecordIds
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import describe
@@ -61,7 +61,7 @@ class ExplanationAnswer(Shape):
     similar: Annotated[list[str], Field(description="Mapped fields with a similar name, if the field is unknown.")]
 
 
-def explain(session: Session, whose: Whose, name: str, at: datetime | None = None) -> ExplanationAnswer:
+def explain(session: Session, whose: RecordIds, name: str, at: datetime | None = None) -> ExplanationAnswer:
     """Explain the field of that name (attribute, code or label), now or as of a moment."""
     fields = mapped_fields(plan_for(session, whose.connector_key, Entity(whose.entity)))
     answer = explain_field(session, whose, find_field(fields, name), read_sides(session, whose), at)
@@ -72,10 +72,10 @@ def explain(session: Session, whose: Whose, name: str, at: datetime | None = Non
 
 
 def explain_field(
-    session: Session, whose: Whose, field: MappedField, sides: RecordSides, at: datetime | None = None
+    session: Session, whose: RecordIds, field: MappedField, sides: RecordSides, at: datetime | None = None
 ) -> ExplanationAnswer:
     """Return the same for a known field, with both sides read."""
-    rows = record_events.record_events(session, whose, until=at, touching=touching(field), limit=LOOKED_AT)
+    rows = record_events.record_events(session, whose, until=at, names=touching(field), limit=LOOKED_AT)
     decided = next((row for row in rows if value_in(row, field) is not ABSENT), None)
     refused = next((row for row in rows if _is_refusal(row, field) and (not decided or row.id > decided.id)), None)
     value, hull, pipedrive = _values(session, whose, field, sides, decided, at)
@@ -101,10 +101,10 @@ def explain_field(
     )
 
 
-def touching(field: MappedField) -> Touching:
+def touching(field: MappedField) -> FieldNames:
     """Return how events name the field."""
     keys = [field.key, "first_name", "last_name"] if field.key == "name" else [field.key]
-    return Touching(
+    return FieldNames(
         attribute=_needle(field.attribute),
         keys=[_needle(key) for key in keys],
         codes=sorted({field.code, field.key}),
@@ -121,7 +121,7 @@ def _is_refusal(row: SyncEvent, field: MappedField) -> bool:
 
 def _values(
     session: Session,
-    whose: Whose,
+    whose: RecordIds,
     field: MappedField,
     sides: RecordSides,
     decided: SyncEvent | None,
@@ -131,7 +131,7 @@ def _values(
     chain = value_in(decided, field) if decided else ABSENT
     if at is not None and chain is not ABSENT:
         return chain, chain, chain
-    if at is not None and (later := record_events.next_touching(session, whose, after=at, touching=touching(field))):
+    if at is not None and (later := record_events.next_field_event(session, whose, after=at, names=touching(field))):
         return _before(later, field)
     hull, pipedrive = sides.in_hull(field), field.in_pipedrive(sides.pipedrive)
     if chain is ABSENT:
@@ -148,7 +148,7 @@ def _before(later: SyncEvent, field: MappedField) -> tuple[Any, Any, Any]:
     return value, value, value
 
 
-def _chain(session: Session, whose: Whose, field: MappedField, decided: SyncEvent) -> list[StepShape]:
+def _chain(session: Session, whose: RecordIds, field: MappedField, decided: SyncEvent) -> list[StepShape]:
     if decided.event.startswith(Direction.OUTGOING):
         return _sent(session, whose, field, decided)
     sent = explanation_steps.find_write_before(session, whose, decided)
@@ -166,7 +166,7 @@ def _chain(session: Session, whose: Whose, field: MappedField, decided: SyncEven
 
 
 def _sent(
-    session: Session, whose: Whose, field: MappedField, sent: SyncEvent, *, with_read_back: bool = True
+    session: Session, whose: RecordIds, field: MappedField, sent: SyncEvent, *, with_read_back: bool = True
 ) -> list[StepShape]:
     steps = [
         explanation_steps.find_origin(session, sent, None),

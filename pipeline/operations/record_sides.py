@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from db import identifier_search
 from db import record_events as events
 from db import snapshot as snapshots
-from db.departure import find_merge_sources
+from db.deletion import find_merge_sources
 from db.id_mapping import NEVER, IdMapping
-from db.record_events import Whose
+from db.record_events import RecordIds
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity
 from pipeline.operations.mapped_fields import MappedField
@@ -46,10 +46,10 @@ class RecordSides:
         return field.in_report(self.report)
 
 
-def read_sides(session: Session, whose: Whose) -> RecordSides:
+def read_sides(session: Session, whose: RecordIds) -> RecordSides:
     """Return both sides of a record as last known."""
     key, entity = whose.connector_key, Entity(whose.entity)
-    mapping = events.joined(session, key, entity, whose.pipedrive_id, whose.hull_id)
+    mapping = events.find_record_mapping(session, key, entity, whose.pipedrive_id, whose.hull_id)
     pipedrive = read_snapshot(session, key, entity, "pipedrive", whose.pipedrive_id)
     report = read_report(session, key, entity, whose.hull_id)
     version = mapping.version if mapping and 0 < mapping.version < NEVER else None
@@ -85,23 +85,23 @@ def read_snapshot(
 
 def find_whose(
     session: Session, connector_key: int, entity: Entity, *, pipedrive_id: int | None = None, hull_id: str | None = None
-) -> Whose | None:
+) -> RecordIds | None:
     """Return the record with this id, if it is known; None also for an id that is too large."""
     if (pipedrive_id or 0) > LARGEST_ID or "\0" in (hull_id or ""):
         return None
-    mapping = events.joined(session, connector_key, entity, pipedrive_id, hull_id)
+    mapping = events.find_record_mapping(session, connector_key, entity, pipedrive_id, hull_id)
     if mapping is not None:
         pipedrive_id, hull_id = mapping.pipedrive_id, mapping.hull_id
         merged = find_merge_sources(session, connector_key, pipedrive_id) if pipedrive_id is not None else []
         mine = [(kind, each) for kind, each in merged if kind == entity]
-        return Whose(
+        return RecordIds(
             connector_key=connector_key,
             entity=entity,
             pipedrive_id=pipedrive_id,
             hull_id=hull_id,
             merged=tuple(mine),
         )
-    whose = Whose(connector_key=connector_key, entity=entity, pipedrive_id=pipedrive_id, hull_id=hull_id)
+    whose = RecordIds(connector_key=connector_key, entity=entity, pipedrive_id=pipedrive_id, hull_id=hull_id)
     is_known = bool(events.record_events(session, whose, limit=1)) or (
         hull_id is not None
         and any(each.entity == entity for each in identifier_search.find_by_ids(session, connector_key, hull_id))

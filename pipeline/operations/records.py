@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db import identifier_search, record_events
 from db.change import waiting_changes
 from db.failure_filter import open_of_record
-from db.record_events import Whose
+from db.record_events import RecordIds
 from db.session import transaction
 from db.sync_event import SyncEvent
 from pipeline.domain.deletions import DELETED_STATES
@@ -188,7 +188,7 @@ def explain_field(call: Call, request: FieldAsked) -> ExplanationAnswer:
         return explain(session, _whose(session, call, request), request.field, request.at)
 
 
-def _whose(session: Session, call: Call, request: OfRecord) -> Whose:
+def _whose(session: Session, call: Call, request: OfRecord) -> RecordIds:
     kind, name = Entity(request.entity), request.record
     found = None
     if request.by == "hull":
@@ -202,7 +202,7 @@ def _whose(session: Session, call: Call, request: OfRecord) -> Whose:
     return found
 
 
-def read_record(session: Session, whose: Whose) -> RecordAnswer:
+def read_record(session: Session, whose: RecordIds) -> RecordAnswer:
     """Return both sides of a record, its id mapping, and what is wrong with it."""
     plan = plan_for(session, whose.connector_key, Entity(whose.entity))
     sides = read_sides(session, whose)
@@ -241,7 +241,7 @@ def read_record(session: Session, whose: Whose) -> RecordAnswer:
     )
 
 
-def read_history(session: Session, whose: Whose, *, before_id: int | None = None) -> HistoryAnswer:
+def read_history(session: Session, whose: RecordIds, *, before_id: int | None = None) -> HistoryAnswer:
     """Return a page of the events of a record, newest first."""
     plan = plan_for(session, whose.connector_key, Entity(whose.entity))
     return _page(plan, record_events.record_events(session, whose, before_id=before_id, limit=HISTORY + 1))
@@ -295,20 +295,20 @@ def _refuses(row: SyncEvent, field: MappedField) -> bool:
     return is_error and (row.detail or "").startswith((f"{field.code}: ", f"{field.key}: "))
 
 
-def _claims(session: Session, whose: Whose) -> list[ClaimShape]:
+def _claims(session: Session, whose: RecordIds) -> list[ClaimShape]:
     if whose.pipedrive_id is None:
         return []
     found = identifier_search.list_identifiers(session, whose.connector_key, whose.entity, whose.pipedrive_id)
     return [ClaimShape.model_validate(each) for each in found]
 
 
-def _organization(session: Session, whose: Whose, sides: RecordSides) -> OrganizationShape | None:
+def _organization(session: Session, whose: RecordIds, sides: RecordSides) -> OrganizationShape | None:
     if whose.entity != Entity.PERSON:
         return None
     linked = (sides.pipedrive or {}).get("org_id")
     if not isinstance(linked, int):
         return None
-    mapping = record_events.joined(session, whose.connector_key, Entity.ORGANIZATION, linked, None)
+    mapping = record_events.find_record_mapping(session, whose.connector_key, Entity.ORGANIZATION, linked, None)
     return OrganizationShape(pipedrive_id=linked, is_known=mapping is not None)
 
 
@@ -317,7 +317,7 @@ def _count(sides: RecordSides) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _waiting(session: Session, whose: Whose) -> list[WaitingShape]:
+def _waiting(session: Session, whose: RecordIds) -> list[WaitingShape]:
     found = waiting_changes(session, whose.connector_key, whose.entity, _names(whose))
     return [
         WaitingShape(direction=each.direction, cause=each.cause, since=each.created_at, due_at=each.due_at)
@@ -325,7 +325,7 @@ def _waiting(session: Session, whose: Whose) -> list[WaitingShape]:
     ]
 
 
-def _names(whose: Whose) -> dict[str, str]:
+def _names(whose: RecordIds) -> dict[str, str]:
     """Return direction → the id of the record on the side that it comes from."""
     names = {}
     if whose.pipedrive_id is not None:
@@ -336,7 +336,7 @@ def _names(whose: Whose) -> dict[str, str]:
 
 
 def _sentence(
-    whose: Whose, state: str, merged_into: int | None, fields: Sequence[RowShape], *, has_failed: bool
+    whose: RecordIds, state: str, merged_into: int | None, fields: Sequence[RowShape], *, has_failed: bool
 ) -> str:
     """Return whether both sides agree, and if not, why not."""
     kind = Entity(whose.entity)
@@ -365,7 +365,7 @@ def _agreement(fields: Sequence[RowShape]) -> str:
     return f"{len(differing)} of {len(fields)} mapped fields {verb}: {', '.join(differing[:NAMED])}{more}."
 
 
-def _level(whose: Whose, state: str, fields: Sequence[RowShape], *, has_failed: bool) -> str:
+def _level(whose: RecordIds, state: str, fields: Sequence[RowShape], *, has_failed: bool) -> str:
     """Return the level of the sentence, for an icon and a colour."""
     if has_failed or state == "conflict":
         return "error"

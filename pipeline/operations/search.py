@@ -49,5 +49,5 @@ def _claims(text: str) -> Iterator[tuple[str, str]]:
 def _with_hull_id(session: Session, connector_key: int, found: FoundRecord) -> FoundRecord:
     if found.hull_id is not None or found.pipedrive_id is None:
         return found
-    mapping = record_events.joined(session, connector_key, found.entity, found.pipedrive_id, None)
+    mapping = record_events.find_record_mapping(session, connector_key, found.entity, found.pipedrive_id, None)
     return replace(found, hull_id=mapping.hull_id) if mapping else found

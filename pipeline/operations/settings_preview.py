@@ -181,7 +181,7 @@ def find_sample(
     if wanted:
         found = _mapping(session, connector_key, entity, wanted[:LONGEST_ID])
         return _read(session, connector_key, entity, found) if found else None
-    lately = sync_event.changed_lately(session, connector_key, entity)
+    lately = sync_event.find_recently_changed(session, connector_key, entity)
     best: Sample | None = None
     side = "pipedrive" if direction is Direction.INCOMING else "hull"
     any_record = snapshot.any_record(session, connector_key, entity, side)

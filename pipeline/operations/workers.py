@@ -12,7 +12,7 @@ from pydantic import Field
 
 from db import figures as rows
 from db import schedule
-from db.figures import Moving, oldest_due_s
+from db.figures import UnfinishedBatches, oldest_due_s
 from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations.cached_answers import BackgroundValue
@@ -154,11 +154,11 @@ def _count_messages() -> dict[str, int]:
 def _work(connector_key: int | None, wait_for_nodes: bool) -> WorkAnswer:
     nodes = _nodes(ANSWERED_S if wait_for_nodes else PATIENCE_S)
     with transaction() as session:
-        moving = rows.moving(session, connector_key)
+        moving = rows.count_unfinished(session, connector_key)
         due_s = oldest_due_s(session, connector_key)
         beats = schedule.heartbeats(session)
-        at_work = rows.at_work(session, connector_key, AT_WORK)
-        lately = rows.lately(session, connector_key, LATELY)
+        at_work = rows.list_active(session, connector_key, AT_WORK)
+        lately = rows.list_recent(session, connector_key, LATELY)
     level, sentence, next_step = _verdict(moving, due_s, beats, nodes)
     return WorkAnswer(
         level=level,
@@ -182,7 +182,9 @@ Verdict = tuple[str, str, str]
 """(level, the answer in a sentence, the next step)"""
 
 
-def _verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], nodes: WorkerNodes | None) -> Verdict:
+def _verdict(
+    moving: list[UnfinishedBatches], due_s: float, beats: dict[str, datetime], nodes: WorkerNodes | None
+) -> Verdict:
     """Return the verdict; the worst problem decides."""
     missing = _who_is_missing(moving, beats, nodes)
     if missing is not None:
@@ -199,7 +201,9 @@ def _verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], nod
     return "ok", "All work is done; the workers wait for more.", ""
 
 
-def _who_is_missing(moving: list[Moving], beats: dict[str, datetime], nodes: WorkerNodes | None) -> Verdict | None:
+def _who_is_missing(
+    moving: list[UnfinishedBatches], beats: dict[str, datetime], nodes: WorkerNodes | None
+) -> Verdict | None:
     """Return what is missing. A busy node may answer late or partly: that alone does not make it missing."""
     if nodes is not None and nodes.broker != "ok":
         words = "The broker does not answer: work waits in the database, and continues automatically."
@@ -219,7 +223,7 @@ def _is_late(last: datetime | None) -> bool:
     return last is None or (datetime.now(UTC) - last).total_seconds() > TICK_LATE_S
 
 
-def _queue(name: str, moving: list[Moving], nodes: WorkerNodes | None) -> QueueShape:
+def _queue(name: str, moving: list[UnfinishedBatches], nodes: WorkerNodes | None) -> QueueShape:
     workers = nodes.workers if nodes else {}
     return QueueShape(
         name=name,
@@ -229,7 +233,7 @@ def _queue(name: str, moving: list[Moving], nodes: WorkerNodes | None) -> QueueS
     )
 
 
-def _counts(moving: list[Moving]) -> Counter[str]:
+def _counts(moving: list[UnfinishedBatches]) -> Counter[str]:
     """Return how many batches are in each state."""
     counts = Counter[str]()
     for each in moving:
@@ -237,7 +241,7 @@ def _counts(moving: list[Moving]) -> Counter[str]:
     return counts
 
 
-def _waiting(moving: list[Moving]) -> str:
+def _waiting(moving: list[UnfinishedBatches]) -> str:
     counts = _counts(moving)
     waiting = counts["due"] + counts["waiting"] + counts["abandoned"]
     return f"{_batches(waiting)} waiting." if waiting else "nothing is due just now."

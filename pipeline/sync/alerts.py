@@ -46,7 +46,7 @@ LOG: Final = "log"
 def watch() -> None:
     """Evaluate the rules, and send what changed."""
     with transaction() as session:
-        event_count.count_an_hour(session)
+        event_count.count_last_hour(session)
     judge_all()
     tell()
 
@@ -132,7 +132,7 @@ def _budget(session: Session, connector: Connector) -> BudgetFacts | None:
 def judge_all() -> None:
     """Update the open alerts. Another process may do it at the same time."""
     with transaction() as session:
-        if not alerts.only_one_judges(session):
+        if not alerts.try_lock_evaluation(session):
             return
         schedule.note_heartbeats(session, [HEARTBEAT])
         known = connectors.all_connectors(session)
@@ -171,7 +171,7 @@ def tell() -> None:
     for _ in range(AT_ONCE):
         with transaction() as session:
             names = {row.key: row.name for row in connectors.all_connectors(session)}
-            taken = alerts.take_untold(session, 1)
+            taken = alerts.claim_unsent(session, 1)
         if not taken:
             return
         _tell_of(taken[0], notice_of(taken[0], names.get(taken[0].connector_key or 0)))
@@ -179,7 +179,7 @@ def tell() -> None:
 
 def _tell_of(alert: Alert, notice: Notice) -> None:
     sinks = {LOG: lambda _notice: _log(alert), **wiring.alert_sinks()}
-    told, errors = dict(alert.told), []
+    told, errors = dict(alert.sink_states), []
     for name, sink in sinks.items():
         if told.get(name) == alert.state:
             continue
@@ -191,7 +191,7 @@ def _tell_of(alert: Alert, notice: Notice) -> None:
             logger().warning("alert.not_told", alert_id=alert.id, sink=name, error=str(error))
     with transaction() as session:
         error_words = "; ".join(errors) or None
-        alerts.note_told(session, alert, told, error=error_words, again_in_s=_pause_s(alert) if errors else None)
+        alerts.record_sent(session, alert, told, error=error_words, again_in_s=_pause_s(alert) if errors else None)
 
 
 def _log(alert: Alert) -> None:

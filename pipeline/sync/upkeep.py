@@ -70,13 +70,13 @@ def count_events() -> None:
     ends_at = time.monotonic() + SLICE_S
     while time.monotonic() < ends_at:
         with transaction() as session:
-            if not event_count.count_on(session):
+            if not event_count.count_new_events(session):
                 return
 
 
 def _make_partitions() -> list[str]:
     with transaction() as session:
-        events.be_quick(session)
+        events.limit_lock_wait(session)
         return events.make_partitions(session, _today())
 
 
@@ -129,7 +129,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "log_exports": _at_once(log_exports.drop_old_exports),
     "alerts": _at_once(alerts.drop_old_alerts),
     "hours": _at_once(event_count.drop_old_hours),
-    "event_counts": _at_once(event_count.fold_old_counts),
+    "event_counts": _at_once(event_count.merge_old_counts),
     "verifications": _at_once(verification.drop_old_verifications),
     "newest_webhooks": _in_slices(webhook.drop_old),
     "failures": _in_slices(failures.drop_old_failures),

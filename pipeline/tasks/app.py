@@ -101,7 +101,7 @@ def unbind_task(**_ignored: Any) -> None:
 def settle_the_ledger(**_ignored: Any) -> None:
     """Calls that no transaction of the task came after are written down now; where that fails, the next one does it."""
     try:
-        token_ledger.settle_rest()
+        token_ledger.flush_rest()
     except SQLAlchemyError as away:
         logger().warning("ledger.flush_failed", error=type(away).__name__)
 

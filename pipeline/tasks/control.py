@@ -105,7 +105,7 @@ def start_scheduled(self: Task) -> None:
 def fill_shells(self: Task) -> None:
     """Read the Organizations that only a Person has named, for every connector that has some."""
     with transaction() as session:
-        keys = shell.with_shells(session)
+        keys = shell.connectors_with_shells(session)
     for_each_connector("fill_shells", keys, self.request.id, schedules.fill_shells)
 
 

@@ -67,7 +67,7 @@ def test_a_run_is_looked_up_within_its_connector(system: SyncSystem) -> None:
     with transaction() as session:
         failures.keep_failures(session, [mine])
         told = [
-            failures.told_in_run(session, key, 7, [mine.subject])
+            failures.find_kept_in_run(session, key, 7, [mine.subject])
             for key in (system.connector_key, system.connector_key + 1)
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from db import id_mapping
-from db.page import Overtaken, PageContext, PageRow, write_page
+from db.page import PageConflicts, PageContext, PageRow, write_page
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.system import SyncSystem
@@ -42,7 +42,7 @@ def written(system: SyncSystem) -> list[tuple[int, int, str, int, int]]:
 @pytest.mark.parametrize("known", [None, set()])
 def test_records_nobody_has_heard_of_are_written_either_way(system: SyncSystem, known: set[int] | None) -> None:
     with transaction() as session:
-        assert write_page(session, context(system), [row(2), row(1)], known) == Overtaken()
+        assert write_page(session, context(system), [row(2), row(1)], known) == PageConflicts()
 
     assert written(system) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
 
@@ -53,7 +53,7 @@ def test_a_page_of_which_somebody_else_was_first_with_one_record_is_merged(syste
     with transaction() as session:
         overtaken = write_page(session, context(system), [row(1), row(2), row(3)], set())
 
-    assert overtaken == Overtaken(moved_on=frozenset({2}))
+    assert overtaken == PageConflicts(stale=frozenset({2}))
     assert written(system) == [(1, 10, "full", 10, 1), (2, 20, "full", 20, 1), (3, 10, "full", 10, 1)]
 
 
@@ -61,7 +61,7 @@ def test_known_and_unknown_records_may_share_a_page(system: SyncSystem) -> None:
     with transaction() as session:
         write_page(session, context(system), [row(1)], set())
     with transaction() as session:
-        assert write_page(session, context(system), [row(1, 20), row(2, 20)], {1}) == Overtaken()
+        assert write_page(session, context(system), [row(1, 20), row(2, 20)], {1}) == PageConflicts()
 
     assert written(system) == [(1, 20, "full", 20, 2), (2, 20, "full", 20, 1)]
 
@@ -73,7 +73,7 @@ def test_what_somebody_else_told_in_the_same_state_is_logged_once(system: SyncSy
     with transaction() as session:
         overtaken = write_page(session, context(system), [row(1), row(2)], known)
 
-    assert overtaken == Overtaken(told_before=frozenset({2}))
+    assert overtaken == PageConflicts(repeated=frozenset({2}))
     assert written(system) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
 
 

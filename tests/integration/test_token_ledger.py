@@ -62,7 +62,7 @@ def test_a_fetch_leaves_in_the_ledger_what_pipedrive_counted(system: SyncSystem)
 def test_calls_add_up_by_lane_and_operation(system: SyncSystem) -> None:
     for lane in ("control", "control", "verify"):
         ask(system, lane)
-    token_ledger.settle_rest()
+    token_ledger.flush_rest()
 
     assert ledger(system) == {("control", "me", 2, 4), ("verify", "me", 1, 2)}
 
@@ -71,7 +71,7 @@ def test_a_refused_call_is_a_call_and_costs_nothing(system: SyncSystem) -> None:
     system.pipedrive.faults.add("/users/me", "429_burst")
     with pytest.raises(Exception, match="rate_limited"):
         ask(system)
-    token_ledger.settle_rest()
+    token_ledger.flush_rest()
 
     assert ledger(system) == {("control", "me", 1, 0)}
 
@@ -89,15 +89,15 @@ def test_a_commit_that_fails_leaves_the_calls_to_the_next_one(system: SyncSystem
     ask(system)
     with pytest.raises(IntegrityError):
         fail_to_commit()
-    token_ledger.settle_rest()
+    token_ledger.flush_rest()
 
     assert ledger(system) == {("control", "me", 1, 2)}
 
 
 def test_a_connector_that_is_gone_stops_nobody(system: SyncSystem) -> None:
-    token_ledger.owe(999, "live", "get", 1)
+    token_ledger.record_pending(999, "live", "get", 1)
     ask(system)
-    token_ledger.settle_rest()
+    token_ledger.flush_rest()
 
     assert ledger(system) == {("control", "me", 1, 2)}
 
@@ -155,18 +155,18 @@ def test_connectors_of_one_company_are_known_by_its_number_or_its_origin(system:
 def test_what_one_connector_spends_the_other_has_no_more(system: SyncSystem) -> None:
     system.change_rows("UPDATE connectors SET company_id = 77")
     ask(system)
-    token_ledger.settle_rest()
+    token_ledger.flush_rest()
     twin = another_connector("twin", company_id=77)
     with transaction() as session:
         company = token_ledger.terms(session, twin).company
-        assert token_ledger.spent_today(session, company) == token_ledger.ask_spent_today(company) == 2
+        assert token_ledger.spent_today(session, company) == token_ledger.read_spent_today(company) == 2
         assert token_ledger.spent_by_lane(session, company) == [Spent("control", "me", 1, 2)]
 
 
 @pytest.mark.usefixtures("noon")
 def test_yesterday_is_not_today(system: SyncSystem) -> None:
     ask(system)
-    token_ledger.settle_rest()
+    token_ledger.flush_rest()
     system.change_rows("UPDATE token_ledger SET day = day - 1")
     with transaction() as session:
         company = token_ledger.terms(session, system.connector_key).company
@@ -185,7 +185,7 @@ def test_the_settings_in_force_say_how_large_the_day_is(system: SyncSystem) -> N
 
 def test_a_connector_takes_its_ledger_along_when_it_goes(system: SyncSystem) -> None:
     ask(system)
-    token_ledger.settle_rest()
+    token_ledger.flush_rest()
     with transaction() as session:
         connectors.remove_rows_of(session, system.connector_key)
 

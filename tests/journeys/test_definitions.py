@@ -47,7 +47,7 @@ def definitions_away(system: SyncSystem, count: int | None = None) -> None:
 
 def a_while_later(system: SyncSystem, seconds: int = 15) -> None:
     """The burst is over; the definitions are as they were."""
-    system.change_rows("UPDATE field_definitions SET asked_at = now() - make_interval(secs => :s)", s=seconds)
+    system.change_rows("UPDATE field_definitions SET refresh_began_at = now() - make_interval(secs => :s)", s=seconds)
 
 
 def rejected(system: SyncSystem) -> list[tuple[str, str, str, str]]:
@@ -157,7 +157,7 @@ def test_a_renamed_option_is_noticed_within_the_hour_and_reaches_records_that_no
     system.company.change_field(
         "person", field, options=(Option(id=first.id, label="Word of mouth"), *field.options[1:])
     )
-    system.change_rows("UPDATE field_definitions SET fetched_at = now() - interval '61 min', asked_at = NULL")
+    system.change_rows("UPDATE field_definitions SET fetched_at = now() - interval '61 min', refresh_began_at = NULL")
     said = listen(system)
     system.company.edit_person(3, name="Three")
     deliver(system, *said)

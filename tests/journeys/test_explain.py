@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from db.change_writer import write_changes
-from db.record_events import Whose
+from db.record_events import RecordIds
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import Owner
@@ -25,7 +25,7 @@ from tests.system import SyncSystem
 OWNERS: list[Owner] = ["hull", "pipedrive", "latest"]
 
 
-def whose(system: SyncSystem, entity: str, pipedrive_id: int) -> Whose:
+def whose(system: SyncSystem, entity: str, pipedrive_id: int) -> RecordIds:
     with transaction() as session:
         found = find_whose(session, system.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
     assert found is not None

@@ -196,9 +196,9 @@ def test_a_hull_id_that_another_record_already_has_is_a_conflict(system: SyncSys
     create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     with transaction() as session:
-        first = hull_ids.learn_hull_ids(session, system.connector_key, Entity.PERSON, {1: "h1"}).conflicts
+        first = hull_ids.store_hull_ids(session, system.connector_key, Entity.PERSON, {1: "h1"}).conflicts
     with transaction() as session:
-        second = hull_ids.learn_hull_ids(session, system.connector_key, Entity.PERSON, {2: "h1"}).conflicts
+        second = hull_ids.store_hull_ids(session, system.connector_key, Entity.PERSON, {2: "h1"}).conflicts
 
     assert (first, second) == ([], [2])
     assert mapped(system) == {1: "h1", 2: None}
@@ -211,7 +211,7 @@ def test_a_conflict_that_is_settled_in_hull_heals(system: SyncSystem, entity: En
 
     def learn(found: dict[int, str]) -> list[int]:
         with transaction() as session:
-            return hull_ids.learn_hull_ids(session, system.connector_key, entity, found).conflicts
+            return hull_ids.store_hull_ids(session, system.connector_key, entity, found).conflicts
 
     def state() -> str:
         return str(

@@ -465,7 +465,9 @@ def test_mappings_that_cannot_be_written_are_named_and_the_others_go(system: Syn
 
 def let_definitions_grow_old(system: SyncSystem) -> None:
     """What Pipedrive said of its fields was read some time ago."""
-    system.change_rows("UPDATE field_definitions SET fetched_at = fetched_at - interval '6 minutes', asked_at = NULL")
+    system.change_rows(
+        "UPDATE field_definitions SET fetched_at = fetched_at - interval '6 minutes', refresh_began_at = NULL"
+    )
 
 
 def test_an_option_that_is_new_in_pipedrive_is_known_as_soon_as_it_is_needed(system: SyncSystem) -> None:

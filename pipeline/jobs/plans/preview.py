@@ -266,7 +266,7 @@ def _outgoing_item(preview: OutgoingPreview, entity: Entity, context: ReportCont
         detail=detail,
         version=was.version if was else None,
         digest=was.digest if was else None,
-        told=context.reported.get(candidate.hull_id),
+        report_version=context.reported.get(candidate.hull_id),
         fields=tuple(changes),
     )
 

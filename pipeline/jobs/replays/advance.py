@@ -277,10 +277,10 @@ def _events_since(
     since = min(item.sent_at for item, _ in mine if item.sent_at is not None)
     after = min(item.after_event or 0 for item, _ in mine)
     if direction == Direction.OUTGOING:
-        found = rows.told_outgoing(session, connector_key, entity, ids, since=since, after=after)
+        found = rows.outgoing_events(session, connector_key, entity, ids, since=since, after=after)
     else:
         numbers = [int(each) for each in ids if each.isdigit()]
-        found = rows.told_incoming(session, connector_key, entity, numbers, since=since, after=after)
+        found = rows.incoming_events(session, connector_key, entity, numbers, since=since, after=after)
     events: dict[str, list[ReplayEvent]] = defaultdict(list)
     for each in found:
         name = each.hull_id if direction == Direction.OUTGOING else str(each.pipedrive_id)

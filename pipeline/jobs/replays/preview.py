@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import change as changes
-from db import departure as departed_rows
+from db import deletion as deletion_rows
 from db import job as jobs
 from db import replay as rows
 from db import run as run_rows
@@ -98,7 +98,7 @@ def _decided_again(session: Session, batch: Batch) -> ReplayPreview:
 
 def _preview_task(session: Session, failure: Failure) -> ReplayPreview:
     if failure.stage == missing_records.STAGE:
-        if failure.run_id is None or not departed_rows.has_page_ids(session, failure.run_id):
+        if failure.run_id is None or not deletion_rows.has_page_ids(session, failure.run_id):
             return ReplayPreview(
                 kind=ReplayEffect.REFUSED, detail="What its run listed is not kept any more; fetch again."
             )

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from db import verification
 from db.session import transaction
-from db.verification import Afoot
+from db.verification import InFlight
 from pipeline.clients.pipedrive import Page
 from pipeline.domain.drift import CONFLICT, Drift, DriftFinding, HullRecord, MappedRecord
 from pipeline.domain.json_text import read_lenient
@@ -227,7 +227,7 @@ def recheck(reader: Reader, ids: Sequence[int]) -> RecheckResult:
 class _Known:
     """What the database knows of the records that differ."""
 
-    afoot: Afoot
+    in_flight: InFlight
     in_conflict: frozenset[int]
     on_failed_pages: Mapping[int, str]
     told: frozenset[int]
@@ -239,13 +239,15 @@ class _Known:
         shared = {pipedrive_id for each in held for pipedrive_id in each.pipedrive_ids}
         with transaction() as session:
             scope = (session, reader.wired.key, reader.entity)
-            afoot = verification.afoot(*scope, {*map(str, sides.ids), *hull_ids})
+            in_flight = verification.find_in_flight(*scope, {*map(str, sides.ids), *hull_ids})
             rows = verification.mapped_ids(*scope, {*sides.ids, *shared})
         return cls(
-            afoot=afoot,
+            in_flight=in_flight,
             in_conflict=frozenset(key for key, row in rows.items() if row.state == CONFLICT),
-            on_failed_pages={key: reason for reason, staged in afoot.bodies for key in ids_of(unpack_page(staged)[0])},
-            told=frozenset(_told(reader, afoot)),
+            on_failed_pages={
+                key: reason for reason, staged in in_flight.bodies for key in ids_of(unpack_page(staged)[0])
+            },
+            told=frozenset(_told(reader, in_flight)),
         )
 
     def failed(self, pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | None) -> str | None:
@@ -254,27 +256,27 @@ class _Known:
         if len(shared) > 1 and self.in_conflict.intersection(shared):
             return "two_records_one_hull_id"
         names = _names(pipedrive_id, held, mapped)
-        reason = next((self.afoot.failed[name] for name in names if name in self.afoot.failed), None)
+        reason = next((self.in_flight.failed[name] for name in names if name in self.in_flight.failed), None)
         return reason or self.on_failed_pages.get(pipedrive_id)
 
     def waits(
         self, pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | None, version: int | None
     ) -> str | None:
         """What the record waits for, in words."""
-        if self.afoot.waiting & set(_names(pipedrive_id, held, mapped)) or pipedrive_id in self.told:
+        if self.in_flight.waiting & set(_names(pipedrive_id, held, mapped)) or pipedrive_id in self.told:
             return "a pending change"
-        if self.afoot.fetched_from is not None and (version or _EVER) >= self.afoot.fetched_from:
+        if self.in_flight.fetched_from is not None and (version or _EVER) >= self.in_flight.fetched_from:
             return "a fetch in flight"
-        if version is not None and version > self.afoot.now_s - JUST_CHANGED_S:
+        if version is not None and version > self.in_flight.now_s - JUST_CHANGED_S:
             return "an edit of the last ten minutes"
         if mapped is not None and mapped.is_fresh:
             return "a delivery of the last minute"
         return None
 
 
-def _told(reader: Reader, afoot: Afoot) -> Iterator[int]:
+def _told(reader: Reader, in_flight: InFlight) -> Iterator[int]:
     """Records in webhooks that are not processed yet."""
-    for body in afoot.deliveries:
+    for body in in_flight.deliveries:
         try:
             head = decode_head(read_lenient(body))
         except (Rejected, Skip, ValueError):

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from db import change_writer, verification
 from db import job as jobs
 from db.id_mapping import mapping_counts
-from db.id_mapping_writer import adopt, ask_for_conflicts, doubt
+from db.id_mapping_writer import add_unmapped, mark_uncertain, query_conflicts_again
 from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
@@ -126,7 +126,7 @@ def repair(session: Session, connector_key: int, piece: RepairPiece) -> Counter[
 
     Return how many of each kind were written; under `left`, those that the pipeline may not write to.
     """
-    ask_for_conflicts(session, connector_key, piece.entity)
+    query_conflicts_again(session, connector_key, piece.entity)
     ours = [finding for finding in piece.findings if finding.is_ours]
     if ours:
         _put_right(session, connector_key, piece.entity, ours)
@@ -141,10 +141,10 @@ def _put_right(session: Session, connector_key: int, entity: Entity, findings: S
     unknown = [each.pipedrive_id for each in findings if each.kind is Drift.MISSING]
     extra = [each.pipedrive_id for each in findings if each.kind is Drift.EXTRA]
     verification.correct_hull_ids(session, connector_key, entity, right, unknown)
-    adopt(session, connector_key, entity, extra)
+    add_unmapped(session, connector_key, entity, extra)
     unmarked = [each.pipedrive_id for each in findings if each.kind is Drift.UNMARKED]
     shown = {pipedrive_id: orjson.dumps({ID_ATTRIBUTE: pipedrive_id}) for pipedrive_id in unmarked}
-    doubt(session, connector_key, entity, shown)
+    mark_uncertain(session, connector_key, entity, shown)
     _read_again(session, connector_key, entity, [*extra, *unmarked], cause="missing")
     said: dict[int, dict[str, object]] = {}
     for each in findings:
@@ -160,7 +160,7 @@ def _read_again(session: Session, connector_key: int, entity: Entity, ids: Itera
 
 def _send_again(session: Session, connector_key: int, entity: Entity, said: dict[int, dict[str, object]]) -> None:
     """`said`: Pipedrive id → values that Hull should not have, so that a null is sent if Pipedrive has no value."""
-    doubt(session, connector_key, entity, {key: orjson.dumps(values) for key, values in said.items()})
+    mark_uncertain(session, connector_key, entity, {key: orjson.dumps(values) for key, values in said.items()})
     _read_again(session, connector_key, entity, said, cause="verify")
 
 

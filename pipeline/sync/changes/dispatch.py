@@ -63,7 +63,7 @@ def _gather() -> int:
 
 def coalesce_deliveries(session: Session) -> bool:
     """Turn new deliveries into changes; return whether there may be more."""
-    waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE, BYTES_AT_ONCE)
+    waiting = deliveries.claim_new_deliveries(session, DELIVERIES_AT_ONCE, BYTES_AT_ONCE)
     if not waiting:
         return False
     now = _Round(connectors=connectors.names_of_all(session))

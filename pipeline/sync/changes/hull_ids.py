@@ -64,9 +64,9 @@ def find_hull_ids(wired: Wired, entity: Entity, pipedrive_ids: Sequence[int]) ->
 def store_hull_ids(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> None:
     """Store Hull's answer (Pipedrive id → Hull id), and its consequences."""
     found = deletions.yield_to_living(session, connector_key, entity, found)
-    learnt = hull_ids.learn_hull_ids(session, connector_key, entity, found)
+    learnt = hull_ids.store_hull_ids(session, connector_key, entity, found)
     _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
-    _send_settled(session, connector_key, entity, learnt.settled.values())
+    _send_settled(session, connector_key, entity, learnt.resolved.values())
     if entity is Entity.ORGANIZATION:
         outgoing_changes.send_waiting_users(session, connector_key, found.values())
 

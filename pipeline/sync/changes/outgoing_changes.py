@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from db import change_writer, id_mapping, joining
 from db import sync_event as events
 from db.change_writer import OutgoingReport, WaitingReport
-from db.departure import find_living
+from db.deletion import find_current
 from pipeline.domain.json_text import is_nested_deeper, read_lenient, write_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused
@@ -226,7 +226,7 @@ def _unknown(session: Session, connector_key: int, accounts: list[HullMessage]) 
     joined = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, hull_ids)
     said = {each.hull_id: pipedrive_id_of(each.body["account"]) for each in accounts if each.hull_id not in joined}
     named = {pipedrive_id for pipedrive_id in said.values() if pipedrive_id is not None}
-    living = find_living(session, connector_key, Entity.ORGANIZATION, named) if named else {}
+    living = find_current(session, connector_key, Entity.ORGANIZATION, named) if named else {}
     unknown = {hull_id for hull_id, pipedrive_id in said.items() if living.get(pipedrive_id or 0) is None}
     return [each for each in accounts if each.hull_id in unknown]
 

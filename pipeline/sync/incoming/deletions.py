@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import change as changes
 from db import change_writer, failure_closing, id_mapping, id_mapping_writer, identifier, identifier_search, webhook
-from db import departure as departed_rows
+from db import deletion as deletion_rows
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change, Source
-from db.departure import DeletionTarget
+from db.deletion import DeletionTarget
 from db.identifier import Released
 from db.identifier_search import DeletedHolder
 from db.session import transaction
@@ -72,7 +72,7 @@ def find_deleted(
     shown_deleted  those that Pipedrive shows as deleted
     """
     by_id = {int(change.record_id): change for change in mine if int(change.record_id) in absent}
-    known = departed_rows.standings(session, batch.connector_key, batch.entity, by_id)
+    known = deletion_rows.find_targets(session, batch.connector_key, batch.entity, by_id)
     newest = webhook.find_newest(session, batch.connector_key, batch.entity, by_id) if by_id else {}
     awaited = {
         each
@@ -170,7 +170,7 @@ def load_departures(batch: ClaimedBatch) -> None:
     with transaction() as session:
         wired = wiring.open_connector(session, key, lane=batch.queue)
         supported = plan_for(session, key, entity).settings.supports_deletion(entity)
-        seen = departed_rows.standings(session, key, entity, [each.pipedrive_id for each in departures])
+        seen = deletion_rows.find_targets(session, key, entity, [each.pipedrive_id for each in departures])
         apart = _kept_apart(session, batch, departures)
         batches.hold(session, batch)
     farewells = [
@@ -211,15 +211,17 @@ def _write_down(
 ) -> None:
     """Store the deletions; a record that another worker wrote since is requested once more instead."""
     scope = (batch.connector_key, batch.entity)
-    moved_on = id_mapping_writer.depart(session, *scope, farewells, {each: seen[each].updated_at for each in seen})
+    moved_on = id_mapping_writer.mark_deleted(
+        session, *scope, farewells, {each: seen[each].updated_at for each in seen}
+    )
     _read(session, *scope, moved_on, cause=MISSING)
     done = [each for each in farewells if each.deletion.pipedrive_id not in moved_on]
     ids = [each.deletion.pipedrive_id for each in done]
     release_all(session, *scope, [each for each in ids if not seen[each].in_hull])
     names = [str(each) for each in ids]
-    failure_closing.close_healed(session, scope[0], Direction.INCOMING, scope[1], names)
+    failure_closing.close_recovered(session, scope[0], Direction.INCOMING, scope[1], names)
     failure_closing.close_fields(session, scope[0], Direction.INCOMING, scope[1], names, refused=())
-    id_mapping_writer.ask_for_conflicts(session, *scope)
+    id_mapping_writer.query_conflicts_again(session, *scope)
     _transfer(session, batch, done)
     sources = changes.sources_of(session, batch.id)
     record(session, [_deletion_event(batch, each, sources) for each in done if each.outcome is not None])
@@ -263,7 +265,7 @@ def deliver_waiting(session: Session, connector_key: int, entity: str, pipedrive
     ids = sorted(set(pipedrive_ids))
     if not ids:
         return
-    id_mapping_writer.doubt(session, connector_key, entity, dict.fromkeys(ids, b"{}"))
+    id_mapping_writer.mark_uncertain(session, connector_key, entity, dict.fromkeys(ids, b"{}"))
     change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, map(str, ids), cause=REASON)
 
 
@@ -340,7 +342,7 @@ def recheck_deletions(
     session: Session, connector_key: int, entity: str, *, shown: Sequence[int], hidden: Sequence[int]
 ) -> None:
     """Read by id the deleted records that a page shows, and the known records that it shows as deleted."""
-    known = departed_rows.standings(session, connector_key, entity, [*shown, *hidden]) if shown or hidden else {}
+    known = deletion_rows.find_targets(session, connector_key, entity, [*shown, *hidden]) if shown or hidden else {}
     doubtful = [each for each in shown if each in known and known[each].state in DELETED_STATES]
     doubtful += [each for each in hidden if each in known and known[each].state not in DELETED_STATES]
     _read(session, connector_key, entity, doubtful, cause=MISSING)
@@ -352,7 +354,7 @@ def yield_to_living(session: Session, connector_key: int, entity: Entity, found:
 
     found    Pipedrive id → Hull id, as Hull returned; returned without the deleted records that yielded
     """
-    found, survivors = departed_rows.yield_to_living(session, connector_key, entity, found)
+    found, survivors = deletion_rows.release_to_existing(session, connector_key, entity, found)
     identifier.transfer(session, connector_key, entity, survivors)
     _read(session, connector_key, entity, survivors.values(), cause="made_anew")
     name = event_name(Direction.INCOMING, entity, Outcome.SKIP)

@@ -63,7 +63,7 @@ def extract_page(batch: ClaimedBatch) -> None:
     plan = plan_of(batch)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        progress = run_rows.where_stands(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
+        progress = run_rows.get_slice_progress(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
         wanted = _page_wanted(progress, plan)
         stored = _stored_page(session, batch, wanted, progress.plan_id) if wanted.walk == "stored" else None
     if stored is None or plan.fields_read_at is None:
@@ -74,7 +74,9 @@ def extract_page(batch: ClaimedBatch) -> None:
     with transaction() as session:
         batches.hold(session, batch)
         walk = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
-        batches.pass_to_transform(session, batch.id, _pack(page, walk), page.records, asked=wired.calls.last_as_json)
+        batches.pass_to_transform(
+            session, batch.id, _pack(page, walk), page.records, extract_call=wired.calls.last_as_json
+        )
         _move_on(session, walk, page)
         run_rows.keep_page_ids(session, walk.run_id, batch.id, page.ids)
         if walk.read == 0:
@@ -170,7 +172,7 @@ def extract_changes(batch: ClaimedBatch) -> None:
         ask_again(session, batch, mine, lagging)
         _relink(session, batch, members)
         staged = pack_changes([*told.values(), *living], departed)
-        batches.pass_to_transform(session, batch.id, staged, len(mine), asked=wired.calls.last_as_json)
+        batches.pass_to_transform(session, batch.id, staged, len(mine), extract_call=wired.calls.last_as_json)
 
 
 def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]) -> dict[int, dict[str, Any]]:

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import departure as departed_rows
+from db import deletion as deletion_rows
 from db import failure_closing, id_mapping, id_mapping_writer, identifier
 from db import run as run_rows
 from db import snapshot as snapshots
@@ -66,7 +66,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         batches.hold(session, batch)
         taken = identifier.take_values(session, wired.key, entity, plan.wanted_claims)
         named = load_incoming.organizations_of(plan)
-        read = departed_rows.read_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
+        read = deletion_rows.find_read(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings or plan.silent else {}
         compress = snapshots.compressor(session, wired.key, entity, bodies.values()) if bodies else bytes
         sent = _hull_ids(session, batch, known)
@@ -82,12 +82,12 @@ def load_batch(batch: ClaimedBatch) -> None:
             context = page_context(session, batch, staged)
             overtaken = write_page(session, context, [*rows, *unsaid], known)
             count_anew(plan, overtaken)
-            _keep_identity(session, batch, plan, taken, overtaken.moved_on)
-            stale_reads.send_newest(session, batch, [row for row in rows if row.pipedrive_id in overtaken.moved_on])
+            _keep_identity(session, batch, plan, taken, overtaken.stale)
+            stale_reads.send_newest(session, batch, [row for row in rows if row.pipedrive_id in overtaken.stale])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
             log_problems(session, plan, taken.held, context)
-            page_log.keep(session, batch, plan, staged, {*plan.stale, *overtaken.moved_on}, outdated)
+            page_log.keep(session, batch, plan, staged, {*plan.stale, *overtaken.stale}, outdated)
             _end(session, batch, plan, wired)
             stale_reads.read_again_later(session, batch, plan, known)
     except LostLease:
@@ -107,7 +107,7 @@ def _keep_identity(
         *scope, plan.aliases(taken.held), changed=[*current, *unsaid], kept=load_incoming.claims_of(plan)
     )
     deliver_waiting(*scope, freed)
-    id_mapping_writer.ask_anew(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
+    id_mapping_writer.query_hull_ids_again(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
 
 
 def _transform_again(session: Session, batch: ClaimedBatch) -> None:
@@ -141,8 +141,8 @@ def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: 
 def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) -> None:
     """After the page is written: close earlier failures, count, and continue the run or the changes."""
     sent = [str(sending.record["pipedrive_id"]) for sending in plan.sendings]
-    failure_closing.close_healed(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
-    batches.end(session, batch.id, told=wired.calls.last_as_json)
+    failure_closing.close_recovered(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
+    batches.end(session, batch.id, load_call=wired.calls.last_as_json)
     if batch.run_id is None:
         dispatch.finish(session, batch, plan)
         return

@@ -86,7 +86,7 @@ def log_troubles(
     entity = Entity(batch.entity)
     troubles = [LeftOut(**trouble) for trouble in staged.troubles]
     kept = [_failure(batch, trouble, staged.settings_version) for trouble in troubles]
-    told = failures.told_in_run(session, batch.connector_key, batch.run_id, [failure.subject for failure in kept])
+    told = failures.find_kept_in_run(session, batch.connector_key, batch.run_id, [failure.subject for failure in kept])
     news = [each for each in zip(troubles, kept, strict=True) if (each[1].subject, each[1].reason) not in told]
     recorder = EventRecorder()
     for trouble, failure in news:
@@ -229,7 +229,9 @@ def keep(
     ]
     kept = [_rejected(batch, record_id, problem, staged.settings_version) for record_id, problem in rejected]
     subjects = {(each.subject, each.reason) for each in kept}
-    counted = failures.told_in_run(session, batch.connector_key, batch.run_id, [subject for subject, _ in subjects])
+    counted = failures.find_kept_in_run(
+        session, batch.connector_key, batch.run_id, [subject for subject, _ in subjects]
+    )
     record(session, kept=kept)
     failure_closing.close_fields(
         session,

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from db import change_writer, id_mapping, id_mapping_writer, webhook
 from db.batch import ClaimedBatch
 from db.change import Change
-from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
+from db.id_mapping import CONTRADICTED, UNCERTAIN, Known
 from db.page import PageRow
 from db.session import transaction
 from db.webhook import Newest
@@ -142,7 +142,7 @@ def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRo
     if not moved_on:
         return
     said = {row.pipedrive_id: row.delivered for row in moved_on}
-    id_mapping_writer.doubt(session, batch.connector_key, batch.entity, said)
+    id_mapping_writer.mark_uncertain(session, batch.connector_key, batch.entity, said)
     scope = (batch.connector_key, Direction.INCOMING, batch.entity)
     change_writer.write_changes(session, *scope, map(str, said), cause="stale_overwrite")
 
@@ -179,4 +179,4 @@ def read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, know
 
 
 def _is_of_same_version(known: Known, record: load_incoming.Record) -> bool:
-    return known.digest not in (None, IN_DOUBT, CONTRADICTED) and known.version == record["version"]
+    return known.digest not in (None, UNCERTAIN, CONTRADICTED) and known.version == record["version"]

@@ -16,8 +16,8 @@ from db import batch as batches
 from db import change as changes
 from db import change_writer, id_mapping, joining, sync_event
 from db.batch import ClaimedBatch
-from db.departure import find_living
-from db.id_mapping_writer import note_never_seen
+from db.deletion import find_current
+from db.id_mapping_writer import add_deleted
 from db.joining import Join
 from db.session import transaction
 from db.snapshot import read_snapshots
@@ -115,7 +115,7 @@ def _by_id(records: list[Any]) -> dict[int, dict[str, Any]]:
 
 
 def _note(session: Session, batch: ClaimedBatch, entity: Entity, asked: set[int], shown: set[int]) -> None:
-    note_never_seen(session, batch.connector_key, entity, asked - shown)
+    add_deleted(session, batch.connector_key, entity, asked - shown)
     scope = (batch.connector_key, Direction.INCOMING, entity)
     change_writer.write_changes(session, *scope, map(str, shown), cause=NAMED_BY_HULL, keeps_cause=True)
 
@@ -170,7 +170,7 @@ def _links(
     ids = {account["id"] for account in accounts.values() if account}
     mapped = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, sorted(ids))
     said = {each for account in accounts.values() for each in pipedrive_ids_of(account)[:1]}
-    living = find_living(session, connector_key, Entity.ORGANIZATION, said) | {
+    living = find_current(session, connector_key, Entity.ORGANIZATION, said) | {
         each: each for each in shown.organizations
     }
     links = {}
@@ -204,7 +204,7 @@ def _told(
     if not plan.shared or not known:
         return {}
     told: dict[int, tuple[Delivered, ...]] = {}
-    for row in sync_event.told_lately(session, connector_key, entity, known, within_s=ROUND_S):
+    for row in sync_event.recent_deliveries(session, connector_key, entity, known, within_s=ROUND_S):
         values = {name: value for name, value in read_lenient(row.after).items() if name in plan.shared}
         one = Delivered(at=row.at_s, values=values)
         told[row.pipedrive_id] = (*told.get(row.pipedrive_id, ()), one)

@@ -296,7 +296,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
     snapshot.keep_reports(session, batch.connector_key, batch.entity, reports | left)
     _say_again(session, batch, outcome)
     healed = sorted({*by_answer, *reports})
-    failure_closing.close_healed(
+    failure_closing.close_recovered(
         session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting
     )
 
@@ -309,7 +309,9 @@ def _say_again(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> N
         if each.candidate.pipedrive_id is not None
         and any(problem.reason == "owned_by_pipedrive" for problem in each.left)
     }
-    id_mapping_writer.doubt(session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED)
+    id_mapping_writer.mark_uncertain(
+        session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED
+    )
     scope = (batch.connector_key, Direction.INCOMING, batch.entity)
     change_writer.write_changes(session, *scope, map(str, overruled), cause="owned_by_pipedrive", keeps_cause=True)
 

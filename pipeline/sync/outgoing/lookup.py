@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import batch_queue, id_mapping, identifier_search, watermark
 from db.batch import LISTED, Batch, ClaimedBatch, wakeup_of
-from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
+from db.id_mapping import CONTRADICTED, UNCERTAIN, Known
 from db.identifier import SEVERAL
 from db.session import after_commit, transaction
 from db.watermark import IndexFreshness
@@ -42,7 +42,7 @@ from pipeline.wiring import Wired
 
 OVERLAP: Final = timedelta(seconds=60)
 """How far before the last list the next one begins: the clocks of both sides may differ by this much."""
-_UNKNOWABLE: Final = (None, IN_DOUBT, CONTRADICTED)
+_UNKNOWABLE: Final = (None, UNCERTAIN, CONTRADICTED)
 """Digests that do not reveal a record's content."""
 
 Record = dict[str, Any]

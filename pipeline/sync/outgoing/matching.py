@@ -167,7 +167,7 @@ def _write_intents(
     ]
     second = identifier.reserve(session, *scope, wanted)
     # The first one is in flight and will end the wait. One that is no longer in flight needs a person.
-    alive = changes.under_way(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
+    alive = changes.find_in_flight(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
     result.waiting |= {
         hull_id: Postponement("claim_reserved", RESERVED_S, counted=first not in alive)
         for hull_id, first in second.items()

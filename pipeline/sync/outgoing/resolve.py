@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import identifier_search, joining
 from db.batch import ClaimedBatch
-from db.departure import find_living
+from db.deletion import find_current
 from db.joining import MappingState, RecordOwner
 from db.session import transaction
 from pipeline.domain.deletions import DELETED_STATES, MERGED
@@ -91,7 +91,7 @@ def _follow(
 ) -> dict[int, int | None]:
     """Return merged record → its existing survivor, None if that was deleted."""
     merged = [row.pipedrive_id for row in rows.values() if row.state == MERGED and row.pipedrive_id is not None]
-    return find_living(session, connector_key, entity, merged) if merged else {}
+    return find_current(session, connector_key, entity, merged) if merged else {}
 
 
 def _by_map(row: MappingState | None, merged: Mapping[int, int | None]) -> Resolution:
@@ -120,7 +120,7 @@ def _by_report(
     """
     said = {hull_id: pipedrive_ids_of(message[entity.hull]) for hull_id, message in messages.items()}
     named = {each for ids in said.values() for each in ids}
-    living = find_living(session, connector_key, entity, named) | {each: each for each in shown.records}
+    living = find_current(session, connector_key, entity, named) | {each: each for each in shown.records}
     owners = joining.find_owners(session, connector_key, entity, {each for each in living.values() if each is not None})
     for hull_id, ids in said.items():
         now = found[hull_id]

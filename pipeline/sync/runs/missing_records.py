@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from db import change_writer, failure_closing, failure_filter, watermark
-from db import departure as departed_rows
+from db import deletion as deletion_rows
 from db import failure as failures
 from db.failure import Failure
 from db.run import Run
@@ -30,14 +30,14 @@ ALWAYS_ALLOWED = 20
 def compare(session: Session, run: Run) -> None:
     """A run has come to its end: look for what a full fetch did not list. The run must be locked."""
     if run.kind != "full":
-        departed_rows.drop_page_ids(session, run, itself=True)
+        deletion_rows.drop_page_ids(session, run, itself=True)
         return
-    if not departed_rows.is_covered(session, run):
+    if not deletion_rows.is_covered(session, run):
         logger().warning("deletes.not_compared", run_id=run.id, type=Entity(run.entity).hull)
         return
-    missing = departed_rows.find_missing(session, run)
+    missing = deletion_rows.find_missing(session, run)
     if len(missing) >= ALWAYS_ALLOWED:
-        known = departed_rows.count_known(session, run)
+        known = deletion_rows.count_known(session, run)
         if len(missing) > known * plan_for(session, run.connector_key, Entity(run.entity)).settings.deletion_stop_share:
             _stop(session, run, known, len(missing))
             return
@@ -49,9 +49,9 @@ def compare(session: Session, run: Run) -> None:
 def confirm(session: Session, failure: Failure) -> bool:
     """An operator confirms the deletions: request the records. Return False if the run's ids are no longer stored."""
     run = session.get(Run, failure.run_id) if failure.run_id is not None else None
-    if run is None or not departed_rows.has_page_ids(session, run.id):
+    if run is None or not deletion_rows.has_page_ids(session, run.id):
         return False
-    _look_for(session, run, departed_rows.find_missing(session, run))
+    _look_for(session, run, deletion_rows.find_missing(session, run))
     return True
 
 
@@ -60,7 +60,7 @@ def _look_for(session: Session, run: Run, missing: Sequence[int]) -> None:
         cause = MISSING if run.read else DOUBTED
         scope = (run.connector_key, Direction.INCOMING, run.entity)
         change_writer.write_changes(session, *scope, map(str, missing), cause=cause)
-    departed_rows.drop_page_ids(session, run, itself=True)
+    deletion_rows.drop_page_ids(session, run, itself=True)
     watermark.note_deletes_verified(session, run.connector_key, run.entity, run.started_at)
 
 
@@ -80,7 +80,7 @@ def _stop(session: Session, run: Run, known: int, missing: int) -> None:
         detail=detail,
     )
     record_failure(session, "incoming.job.error", failure, run_id=run.id, detail=detail)
-    departed_rows.drop_page_ids(session, run, itself=False)
+    deletion_rows.drop_page_ids(session, run, itself=False)
 
 
 def _close_earlier(session: Session, run: Run) -> None:

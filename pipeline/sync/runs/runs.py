@@ -23,7 +23,7 @@ from db import sync_event as events
 from db.batch import Batch, ClaimedBatch
 from db.run import Run, Slice
 from db.session import after_commit, transaction
-from db.sync_event import ToldLate
+from db.sync_event import LateRecords
 from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.domain.records import INDEX_BEHIND, INDEX_INCOMPLETE
 from pipeline.settings import settings
@@ -141,7 +141,7 @@ class RunInProgress(Exception):
 def _note_end(session: Session, run: Run) -> None:
     """A run has read everything it was to read, and all of it was delivered or is a Failure."""
     if run.kind != "backfill":
-        failure_closing.close_made_good(
+        failure_closing.close_reread(
             session,
             run.connector_key,
             run.entity,
@@ -167,7 +167,7 @@ def _note_end(session: Session, run: Run) -> None:
 
 
 def _report_gap(session: Session, run: Run) -> None:
-    missed = events.told_late(session, run.id, run.started_at, ON_ITS_WAY_S)
+    missed = events.find_late(session, run.id, run.started_at, ON_ITS_WAY_S)
     subscriptions = webhook.subscriptions_of(session, run.connector_key)
     if missed is None or not subscriptions:
         return
@@ -188,7 +188,7 @@ def _report_gap(session: Session, run: Run) -> None:
         webhook.note_silence(session, run.connector_key, entity)
 
 
-def _sentence(entity: Entity, missed: ToldLate) -> str:
+def _sentence(entity: Entity, missed: LateRecords) -> str:
     noun = (entity.value if missed.records == 1 else entity.plural).capitalize()
     return (
         f"{missed.records} {noun}, changed from {_clock(missed.first)} to {_clock(missed.last)} UTC, reached Hull by the "

@@ -101,7 +101,7 @@ def fill_shells(connector_key: int) -> bool:
             return False
         waiting, filled = shell.count_shells(session, connector_key, entity)
         if waiting * TOO_MANY <= filled:
-            asked = shell.ask_for_shells(session, connector_key, entity)
+            asked = shell.request_shells(session, connector_key, entity)
             after_commit(session, lambda: canvases.wake_control("dispatch"))
             logger().info("shells.asked", shells=asked)
             return asked > 0
@@ -115,7 +115,7 @@ def _fetch_all(connector_key: int, entity: Entity, waiting: int) -> bool:
     except runs.RunInProgress:
         return False
     with transaction() as session:
-        id_mapping_writer.leave_shells_to_a_fetch(session, connector_key, entity)
+        id_mapping_writer.mark_shells_requested(session, connector_key, entity)
     logger().info("shells.fetch", shells=waiting, run_id=run_id)
     return True
 

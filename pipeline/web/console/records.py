@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
 from db.connector import Connector
-from db.record_events import Whose
+from db.record_events import RecordIds
 from db.session import transaction
 from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.kinds import Entity
@@ -93,7 +93,7 @@ def path_of(connector: Connector, entity: str, pipedrive_id: int | None, hull_id
 
 def _whose(
     session: Session, connector: Connector, entity: str, *, pipedrive_id: int | None = None, hull_id: str | None = None
-) -> Whose:
+) -> RecordIds:
     kind = Entity(entity)
     found = find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
     if found is None:
@@ -105,7 +105,7 @@ def _whose(
     return found
 
 
-def _show(session: Session, connector: Connector, whose: Whose) -> Response:
+def _show(session: Session, connector: Connector, whose: RecordIds) -> Response:
     record = read_record(session, whose)
     before = before_id()
     history = record if before is None else read_history(session, whose, before_id=before)
@@ -124,7 +124,7 @@ def _show(session: Session, connector: Connector, whose: Whose) -> Response:
     )
 
 
-def _explain(session: Session, connector: Connector, whose: Whose) -> Response:
+def _explain(session: Session, connector: Connector, whose: RecordIds) -> Response:
     """Show the explanation of one field, now or at a moment in the past."""
     fields = mapped_fields(plan_for(session, connector.key, Entity(whose.entity)))
     asked_at, wanted = request.args.get("at", "").strip(), request.args.get("field", "").strip()[:300]

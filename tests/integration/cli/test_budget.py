@@ -172,7 +172,9 @@ def test_what_a_command_asked_of_pipedrive_at_last_is_in_the_ledger(
     system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        rendering_connectors, "table", lambda *_, **__: token_ledger.owe(system.connector_key, "control", "me", 2)
+        rendering_connectors,
+        "table",
+        lambda *_, **__: token_ledger.record_pending(system.connector_key, "control", "me", 2),
     )
     run("budget", "acme")
 

@@ -91,7 +91,7 @@ def test_a_change_of_state_is_told_once_each_way(system: SyncSystem, hook: Hook)
     watch(system)
 
     assert events(hook) == [("alert.raised", "auth_lost"), ("alert.resolved", "auth_lost")]
-    assert system.rows("SELECT state, settled FROM alerts") == [("resolved", "resolved")]
+    assert system.rows("SELECT state, sent_state FROM alerts") == [("resolved", "resolved")]
 
 
 def test_what_is_told_leads_to_the_page_and_says_what_to_do(system: SyncSystem, hook: Hook) -> None:
@@ -121,7 +121,7 @@ def test_nobody_heard_so_it_is_told_again_and_not_every_minute(system: SyncSyste
     watch(system)
     watch(system)
     assert len(hook.told) == 1
-    assert system.rows("SELECT told ? 'webhook', settled, last_error FROM alerts") == [
+    assert system.rows("SELECT sink_states ? 'webhook', sent_state, last_error FROM alerts") == [
         (False, None, "webhook: status 503")
     ]
 
@@ -132,7 +132,7 @@ def test_nobody_heard_so_it_is_told_again_and_not_every_minute(system: SyncSyste
 
     assert len(hook.told) == 2
     assert [line for line in lines if line["event"] == "alert.raised"] == []  # the log had been told
-    assert system.rows("SELECT told, settled, last_error FROM alerts") == [
+    assert system.rows("SELECT sink_states, sent_state, last_error FROM alerts") == [
         ({"log": "open", "webhook": "open"}, "open", None)
     ]
 
@@ -148,7 +148,7 @@ def test_whoever_is_killed_while_telling_has_it_told_again(
 
     pause(system)
     with monkeypatch.context() as patch:
-        patch.setattr(system.module("sync.alerts").alerts, "note_told", die)
+        patch.setattr(system.module("sync.alerts").alerts, "record_sent", die)
         with pytest.raises(Killed):
             watch(system)
     watch(system)
@@ -180,7 +180,7 @@ def test_after_a_day_nobody_tries_any_more(system: SyncSystem, hook: Hook) -> No
     system.change_rows("UPDATE alerts SET next_try_at = now(), raised_at = now() - interval '25 hours'")
     watch(system)
 
-    assert system.rows("SELECT settled, last_error FROM alerts") == [("open", "webhook: status 500")]
+    assert system.rows("SELECT sent_state, last_error FROM alerts") == [("open", "webhook: status 500")]
 
 
 def test_nobody_is_followed_elsewhere(system: SyncSystem, hook: Hook) -> None:
@@ -215,12 +215,12 @@ def test_a_pause_leaves_open_what_cannot_be_judged_meanwhile(system: SyncSystem,
 
 
 def test_only_one_judges_at_a_time(system: SyncSystem, hook: Hook) -> None:
-    from db.alert import only_one_judges  # noqa: PLC0415 - beside what it proves
+    from db.alert import try_lock_evaluation  # noqa: PLC0415 - beside what it proves
     from db.session import transaction  # noqa: PLC0415
 
     pause(system)
     with transaction() as session:
-        assert only_one_judges(session)
+        assert try_lock_evaluation(session)
         watch(system)
 
     assert system.rows("SELECT id FROM alerts") == []

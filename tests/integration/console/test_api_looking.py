@@ -218,7 +218,7 @@ def test_a_filter_that_finds_nothing_soon_is_refused_in_time(
     from db import event_log  # noqa: PLC0415 - needed here alone
 
     def slow(*_: Any, **__: Any) -> None:
-        raise event_log.TooMuch
+        raise event_log.TooManyEvents
 
     assert system
     monkeypatch.setattr("db.event_log.page_of_events", slow)

@@ -183,7 +183,7 @@ def test_the_number_of_open_failures_is_that_of_a_recount(system: SyncSystem) ->
         failure.keep_failures(session, [failed(system, number, "wrong_type") for number in range(10, 50)])
     upkeep.count_events()
     with transaction() as session:
-        failure_closing.close_healed(
+        failure_closing.close_recovered(
             session, system.connector_key, "incoming", "person", [str(number) for number in range(5)]
         )
         failure_closing.close_subject(session, system.connector_key, "incoming:person:20")

@@ -250,7 +250,7 @@ def test_a_filter_that_takes_too_long_ends_the_file_where_it_stands(
     def slow(*args: Any, **options: Any) -> Any:
         asked.append(1)
         if len(asked) > 1:
-            raise event_log.TooMuch
+            raise event_log.TooManyEvents
         return real(*args, **options)
 
     monkeypatch.setattr(event_log, "page_of_events", slow)

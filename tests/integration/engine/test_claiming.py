@@ -49,14 +49,14 @@ FILL = {
 }
 
 CLAIMS: dict[str, tuple[str, Callable[[Session, int], int]]] = {
-    "alert": ("alerts", lambda session, _: len(alert.take_untold(session, limit=LIMIT))),
+    "alert": ("alerts", lambda session, _: len(alert.claim_unsent(session, limit=LIMIT))),
     "job": ("jobs", lambda session, _: len(job.take_due(session, patience_s=60, limit=LIMIT))),
     "change": (
         "changes",
         lambda session, key: change_writer.claim_changes(session, key, "incoming", "person", batch_id=1, limit=LIMIT),
     ),
     "id_mapping": ("id_mappings", lambda session, key: len(id_mapping_writer.take_unresolved(session, key, LIMIT))),
-    "delivery": ("deliveries", lambda session, _: len(delivery.take_unfolded(session, LIMIT, most_bytes=10**6))),
+    "delivery": ("deliveries", lambda session, _: len(delivery.claim_new_deliveries(session, LIMIT, most_bytes=10**6))),
     "batch": ("batches", lambda session, _: len(batch_queue.release_waiting(session, 1, LIMIT))),
 }
 

@@ -220,7 +220,7 @@ def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(system: SyncSyst
     other = Thread(target=fold_the_other)
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
-        mine = folding.deliveries.take_unfolded(session, 1, 1_000)
+        mine = folding.deliveries.claim_new_deliveries(session, 1, 1_000)
         now = folding._Round(connectors={})
         folding._coalesce(mine[0], now)
         folding._write_messages(session, mine, now)

@@ -24,7 +24,7 @@ from db import (
     change,
     change_writer,
     connector,
-    departure,
+    deletion,
     event_log,
     failure,
     failure_filter,
@@ -51,8 +51,8 @@ WANTED: Final = [("email", email, number) for email, number in zip(EMAILS, IDS, 
 RUN: Final = 100_001
 BATCH: Final = 200_004
 DAY_AGO: Final = datetime.now(UTC) - timedelta(days=1)
-WHOSE: Final = record_events.Whose(connector_key=CONNECTOR, entity="person", pipedrive_id=397, hull_id="h397")
-TOUCHING: Final = record_events.Touching(attribute=b"name", keys=[b"name"], codes=["name"])
+WHOSE: Final = record_events.RecordIds(connector_key=CONNECTOR, entity="person", pipedrive_id=397, hull_id="h397")
+TOUCHING: Final = record_events.FieldNames(attribute=b"name", keys=[b"name"], codes=["name"])
 FILTER: Final = failure_filter.FailureFilter(connector_key=CONNECTOR)
 
 BY_NAME: Final[dict[str, Any]] = {
@@ -187,7 +187,7 @@ NOT_ASKED: Final = {
     "sync_event.make_partitions": "makes tables",
     "sync_event.detach_partition": "alters a table",
     "sync_event.drop_partition": "drops a table",
-    "sync_event.be_quick": "a setting",
+    "sync_event.limit_lock_wait": "a setting",
     "sync_event.log_events": "COPY has no plan",
 }
 
@@ -226,7 +226,7 @@ PAGE: Final = [
     page.PageRow(number, number - 1 + number % 3, f"{number}", b"{}", b"", None, b"{}", 1)
     for number in range(50_000, 50_500)
 ]
-TOLD: Final = [
+SUMMARIES: Final = [
     change_writer.DeliverySummary(
         delivery_id=number, entity="person", record_id=str(number), rank=1, is_usable=True, is_created=False
     )
@@ -259,7 +259,7 @@ def _remote_that_is_out(session: Session) -> str:
 
 OWN: Final[dict[str, dict[str, Any]]] = {
     "alert.past_alerts": {"connector_keys": [1, 2]},
-    "alert.note_told": {"told": {}, "error": None, "again_in_s": 60.0},
+    "alert.record_sent": {"sink_states": {}, "error": None, "again_in_s": 60.0},
     "audit.note": {"operator": "a"},
     "authorisation.drop_state": {"digest": "digest"},
     "authorisation.finish_state": {"digest": "digest"},
@@ -287,7 +287,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
             for hull_id in HULL_IDS
         ]
     },
-    "change_writer.write_webhooks": {"told": TOLD},
+    "change_writer.write_webhooks": {"summaries": SUMMARIES},
     "change.waiting_changes": {"names": {"incoming": "396", "outgoing": "h397"}},
     "connector.add_settings": {"document": {}},
     "connector.keep_default_currency": {"currency": "EUR"},
@@ -297,7 +297,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "field_definition.keep_fields": {"rows": []},
     "connector.lock_credentials": {"names": ("webhook_path",)},
     "delivery.keep_delivery": {"key": "new", "body": b""},
-    "id_mapping_writer.depart": {
+    "id_mapping_writer.mark_deleted": {
         "farewells": [
             DeletionEffect(
                 deletion=Deletion(pipedrive_id=number, state="deleted", at_ms=0),
@@ -309,7 +309,8 @@ OWN: Final[dict[str, dict[str, Any]]] = {
             for number in IDS
         ],
         "written_at": lambda session: {
-            number: known.updated_at for number, known in departure.standings(session, CONNECTOR, "person", IDS).items()
+            number: known.updated_at
+            for number, known in deletion.find_targets(session, CONNECTOR, "person", IDS).items()
         },
     },
     "id_mapping_writer.transfer_attributes": {"left": {number: {"name": "x"} for number in IDS}},
@@ -327,7 +328,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "failure_closing.close_fields": {"refused": [("7", "label_ids")]},
     "failure_filter.count_fields": {"fields": ["label_ids"]},
     "failure_filter.open_of_record": {"names": {"incoming": "395"}},
-    "failure_closing.close_healed": {"unless": {"7": "gone"}},
+    "failure_closing.close_recovered": {"unless": {"7": "gone"}},
     "failure.keep_failures": {
         "failures": [
             failure.NewFailure(
@@ -343,8 +344,8 @@ OWN: Final[dict[str, dict[str, Any]]] = {
             for number in IDS
         ]
     },
-    "hull_ids.learn_hull_ids": {"found": {3 * number: f"new{number}" for number in range(1, 9)}},
-    "id_mapping_writer.doubt": {"said": dict.fromkeys(IDS, b"{}")},
+    "hull_ids.store_hull_ids": {"found": {3 * number: f"new{number}" for number in range(1, 9)}},
+    "id_mapping_writer.mark_uncertain": {"sent": dict.fromkeys(IDS, b"{}")},
     "id_mapping_writer.note_held": {"held": {number: ({}, {"name": "x"}) for number in IDS}},
     "joining.forget_intents": {"mapping_ids": IDS},
     "joining.store_pending_attributes": {"pending": dict.fromkeys(HULL_IDS, b"{}")},
@@ -359,7 +360,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "identifier_search.find_joined": {"wanted": "p397@example.com"},
     "identifier_search.find_records": {"wanted": [("email", email) for email in EMAILS]},
     "identifier.write_aliases": {"aliases": WANTED},
-    "departure.drop_page_ids": {"itself": True},
+    "deletion.drop_page_ids": {"itself": True},
     "identifier_search.find_by_emails": {"emails": EMAILS},
     "watermark.note_listed": {"until": DAY_AGO},
     "webhook.bodies_of": {"newest": NEWEST},
@@ -382,14 +383,14 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "plan.reserve": {"first": {("email", email): "h1" for email in EMAILS}},
     "plan.reserved": {"pairs": [("email", email) for email in EMAILS]},
     "plan.leaves_any_out": {"incoming": ["person"], "outgoing": ["person"]},
-    "figures.at_work": {"limit": 50},
-    "record_events.events_of_batch": {"whose": WHOSE},
-    "record_events.last_sent": {"whose": WHOSE},
-    "record_events.next_touching": {"whose": WHOSE, "touching": TOUCHING, "after": DAY_AGO},
+    "figures.list_active": {"limit": 50},
+    "record_events.batch_events": {"whose": WHOSE},
+    "record_events.latest_writes": {"whose": WHOSE},
+    "record_events.next_field_event": {"whose": WHOSE, "touching": TOUCHING, "after": DAY_AGO},
     "record_events.record_events": {"whose": WHOSE},
     "identifier_search.find_by_values": {"wanted": [("email", email) for email in EMAILS]},
-    "replay.told_incoming": {"after": 1},
-    "replay.told_outgoing": {"after": 1},
+    "replay.incoming_events": {"after": 1},
+    "replay.outgoing_events": {"after": 1},
     "schedule.take_share": {"wanted": 3, "most": 10, "every_s": 60.0},
     "run.count": {"deltas": {"read": 1}},
     "run.find_runs": {"exact": {"state": "done"}},
@@ -417,8 +418,8 @@ MORE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
         "identifier.take_values",
         {"wanted": [("domain", f"several{number}.test", number + more) for number in IDS for more in range(3)]},
     ),
-    ("departure.yield_to_living", {"found": {number: f"h{number + 1}" for number in (60, 63, 66, 69)}}),
-    ("hull_ids.learn_hull_ids", {"found": {3 * number: f"h{number * 3 + 1}" for number in range(1, 9)}}),
+    ("deletion.release_to_existing", {"found": {number: f"h{number + 1}" for number in (60, 63, 66, 69)}}),
+    ("hull_ids.store_hull_ids", {"found": {3 * number: f"h{number * 3 + 1}" for number in range(1, 9)}}),
     (
         "page.write_page",
         {

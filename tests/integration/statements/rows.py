@@ -130,7 +130,7 @@ STEPS: Final = (
     " SELECT 1, 'outgoing', 'person', 'h' || n, 'create' FROM generate_series(1, {n}) n",
     "INSERT INTO plan_claims (plan_id, entity, claim, value, record_id)"
     " SELECT 1, 'person', 'email', 'p' || n || '@example.com', 'h' || n FROM generate_series(1, {n}) n",
-    "INSERT INTO alerts (connector_key, rule, sentence, state, settled, resolved_at) SELECT 1, 'rule' || n, '',"
+    "INSERT INTO alerts (connector_key, rule, sentence, state, sent_state, resolved_at) SELECT 1, 'rule' || n, '',"
     " CASE WHEN n % 50 = 0 THEN 'open' ELSE 'resolved' END, CASE WHEN n % 2 = 0 THEN 'resolved' END, now()"
     " FROM generate_series(1, 5000) n",
     "INSERT INTO audit_log (operator, connector_key, action, subject) SELECT 'a', 1, 'did', n FROM generate_series(1, 20000) n",

@@ -39,11 +39,11 @@ class DeletionTarget:
     updated_at: datetime
 
 
-def standings(
+def find_targets(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, DeletionTarget]:
     """Pipedrive id → what is known of it, for those that are known."""
-    rows = session.execute(_STANDINGS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    rows = session.execute(_TARGETS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
     return {
         row.pipedrive_id: DeletionTarget(
             state=row.state,
@@ -57,7 +57,7 @@ def standings(
     }
 
 
-def read_among(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
+def find_read(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
     """Return the records that were ever read, whatever their state: they are more than shells."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)}
     return {pipedrive_id for (pipedrive_id,) in _READ_AMONG.rows(session, scope)}
@@ -68,7 +68,7 @@ _READ_AMONG = Statement("""
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND state <> 'shell'""")
 
 
-_STANDINGS = text("""
+_TARGETS = text("""
     SELECT pipedrive_id, state, delivered, merged_into, deleted_at, updated_at,
            delivered IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL AS in_hull
       FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
@@ -82,7 +82,7 @@ _RIVALS = text("""
 """Each by its own index; an OR, or `IS NOT NULL` for an id, may read every mapping of the entity."""
 
 
-def yield_to_living(
+def release_to_existing(
     session: Session, connector_key: int, entity: str, found: dict[int, str]
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Of records with the same User, the deleted ones yield it to the existing one, which gets Hull's values.
@@ -121,7 +121,7 @@ def _rivals(
     return living, departed
 
 
-def find_living(
+def find_current(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, int | None]:
     """Return Pipedrive id → the current record, itself or the one it was merged into; None for a deleted one.
@@ -129,7 +129,7 @@ def find_living(
     Unknown ids are left out.
     """
     became = follow_merges(session, connector_key, entity, pipedrive_ids)
-    known = standings(session, connector_key, entity, became.values())
+    known = find_targets(session, connector_key, entity, became.values())
     return {
         first: last if known[last].state not in DELETED_STATES else None
         for first, last in became.items()
