@@ -1,4 +1,4 @@
-"""How a process of ours begins: read the settings, have the servers running, point the database at them."""
+"""Start a process: read the settings, have the servers running, and configure the database and the log."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipeline.settings import Settings, SettingsError, settings, settings_to_wat
 def begin(*, shares: bool = False) -> Settings:
     """Make this process ready for work; servers that the environment does not name are embedded ones. Idempotent.
 
-    shares  whether other processes may use embedded servers that have to be run by this one
+    shares  whether other processes may use the embedded servers if this one must run them
     Raises: SettingsError, EmbeddedError.
     """
     return begin_with(servers.complete(settings(), shares=shares))
 
 
 def begin_with(chosen: Settings) -> Settings:
-    """Prepare this process with these settings, whose servers answer."""
+    """Prepare this process with these settings; their servers must answer."""
     use(chosen)
     telemetry.configure(chosen.log_level, chosen.log_format)
     use_database(chosen.database_url or "")
@@ -38,7 +38,7 @@ def begin_or_exit() -> Settings:
 
 
 def begin_watching() -> bool:
-    """Make a process ready that speaks to the broker alone, without database and keys; False if no broker is named.
+    """Prepare a process that uses only the broker, without database and keys; return False if no broker is named.
 
     Raises: SystemExit with a message for people.
     """

@@ -1,7 +1,7 @@
 """The types of the environment's values: how each text is checked and converted.
 
-Each type is annotated with a converter that raises ValueError with the end of a sentence that begins with the name
-("must be a path such as …"). No sentence repeats the value, which may be a secret in the wrong place.
+Each type has a converter. It raises ValueError with the rest of a sentence that begins with the name ("must be a path such
+as …"). No sentence repeats the value, which may be a misplaced secret.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64}@[A-Za-z0-9.-]{1,190
 
 
 def from_text(convert: Callable[[str], Any]) -> BeforeValidator:
-    """Return a validator that converts text; a value that code gives in its own type stays as it is."""
+    """Return a validator that converts text; a value that already has its type is unchanged."""
     return BeforeValidator(lambda value: convert(value) if isinstance(value, str) else value)
 
 
@@ -71,7 +71,7 @@ def broker_of_redis(redis: str | None) -> str | None:
 
 
 def redis_of_broker(broker: str | None) -> str | None:
-    """Return a broker that is a Redis as a Redis URL, so that naming it alone starts no embedded one; None for another broker."""
+    """Return the Redis URL of a broker that is a Redis, so that it is enough to name the broker; None for other brokers."""
     parts = _split(broker or "")
     if parts.scheme in ("redis", "rediss"):
         return broker
@@ -143,7 +143,7 @@ def _secret_keys(text: str) -> tuple[str, ...]:
 
 
 def _split(url: str) -> SplitResult:
-    """Return the parts of a URL, and empty parts for one that cannot be read: Python's own errors repeat what they cannot read."""
+    """Return the parts of a URL; empty parts for an invalid one, because Python's own errors repeat the URL."""
     try:
         for each in url.split(";"):  # kombu takes several brokers
             urlsplit(each).port  # noqa: B018 - reading it raises for a port that is not a number

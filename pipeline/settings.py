@@ -1,13 +1,12 @@
 """The environment, read once by pydantic-settings into one frozen Settings.
 
 This is the only module that reads the environment. Every name may also be given as NAME_FILE, a file with the
-value (as Docker and Kubernetes pass secrets). An empty value counts as not given. Everything missing or
-malformed is reported together, in one SettingsError. docs/configuration.md describes each name.
+value, as Docker and Kubernetes pass secrets. An empty value counts as missing. All missing and malformed names are
+reported together, in one SettingsError. docs/configuration.md describes each name.
 
 A database or Redis URL of None means the embedded servers: `pipeline.local.servers` starts them and knows their URLs.
 
-DATA_DIR is where they keep their data, and small files of ours; nothing depends on it if the environment names all servers
-and keys.
+DATA_DIR has their data and small files of ours; nothing depends on it if the environment names all servers and keys.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ from pipeline.environment_values import (
 )
 
 ONLY_WITH_KEYS = frozenset({"SECRET_KEYS", "PIPEDRIVE_CLIENT_SECRET"})
-"""Names that a process without secrets (beat, Flower) is not given."""
+"""Names that a process without secrets (beat, Flower) does not get."""
 PAIRS = {
     "an app of Pipedrive needs both": ("PIPEDRIVE_CLIENT_ID", "PIPEDRIVE_CLIENT_SECRET"),
     "single sign-on needs both": ("SSO_HEADER", "SSO_PROXIES"),
@@ -78,7 +77,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """All settings of a process. Fields with `repr=False` are secret or may hold a password.
 
-    `from_env` reads the environment; a Settings that is made by name in code reads nothing but its arguments.
+    `from_env` reads the environment; a Settings that code creates reads only its arguments.
     """
 
     model_config = SettingsConfigDict(
@@ -102,7 +101,7 @@ class Settings(BaseSettings):
     sso_header: HeaderName | None = None
     #: Networks that such a proxy calls from; the header is ignored from everywhere else.
     sso_proxies: Networks = ()
-    # #: Gives machines from any address access to internal routes.
+    #: Gives machines from any address access to internal routes.
     metrics_token: Token | None = Field(default=None, repr=False)
     #: None: see `internal`.
     internal_networks: Networks | None = None
@@ -122,7 +121,7 @@ class Settings(BaseSettings):
     pipedrive_oauth_url: HttpUrl = "https://oauth.pipedrive.com"
     #: Set: every API call goes to this origin. None: to the `api_domain` the token came with.
     pipedrive_api_url: Origin | None = None
-    # #: Requests per 2 s and token until the answers' headers have the real limit; 0 switches the limiter off.
+    #: Requests per 2 s and token until the answers' headers have the real limit; 0 switches the limiter off.
     pipedrive_burst_limit: Annotated[int, whole(0, 100_000)] = 20
 
     hull_organizations: Hosts = ()
@@ -133,7 +132,7 @@ class Settings(BaseSettings):
     hull_key_path: UrlPath = "/api/v1/public-key"
     hull_export_hosts: Hosts = ()
 
-    # #: The address alone often allows posting there, so it is a secret.
+    #: The address alone often allows posting there, so it is a secret.
     alert_webhook_url: AlertUrl | None = Field(default=None, repr=False)
     alert_email_to: Mailboxes = ()
     alert_email_from: Mailbox | None = None
@@ -156,7 +155,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing but the arguments: `from_env` reads the environment and reports all mistakes together."""
+        """Read only the arguments: `from_env` reads the environment and reports all mistakes together."""
         return (sources["init_settings"],)
 
     @classmethod
@@ -223,7 +222,7 @@ class NameOrFileSource(EnvSettingsSource):
 
 
 def settings() -> Settings:
-    """Return the settings in force; the first call reads the process environment (and makes the local key)."""
+    """Return the settings of this process; the first call reads its environment, and creates the local key."""
     if _in_force is None:
         use(with_local_key(Settings.from_env(os.environ)))
     assert _in_force is not None  # noqa: S101  # for the type checker: `use` has just set it
@@ -236,7 +235,7 @@ def settings_to_watch() -> Settings:
 
 
 def use(chosen: Settings | None) -> None:
-    """Put these settings in force for this process; None makes the next `settings()` read the environment again."""
+    """Use these settings in this process; None makes the next `settings()` read the environment again."""
     global _in_force  # noqa: PLW0603  # the one per-process value, set here only
     _in_force = chosen
 
@@ -261,7 +260,7 @@ def with_local_key(found: Settings) -> Settings:
         ) from None
     if not is_fernet_key(key):
         problem = (
-            f"SECRET_KEYS is missing, and {path} holds no key: put the key back from a backup, or give SECRET_KEYS"
+            f"SECRET_KEYS is missing, and {path} has no valid key: restore the key from a backup, or set SECRET_KEYS"
         )
         raise SettingsError([problem])
     return found.replace(secret_keys=(key,))
@@ -297,7 +296,7 @@ def _validated(given: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
 
 
 def _missing(found: Settings, excused: set[str]) -> list[str]:
-    """Return a sentence for each name that another one calls for, unless it is excused."""
+    """Return a sentence for each name that another name requires, unless it is excused."""
     problems = []
     if found.database_url and not found.secret_keys and "SECRET_KEYS" not in excused:
         problems.append(
@@ -327,10 +326,10 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
 
 
 def make_data_dir(path: Path) -> None:
-    """Make DATA_DIR if it is missing, closed to other accounts; a folder that exists keeps its mode.
+    """Create DATA_DIR if it is missing, closed to other accounts; an existing folder keeps its mode.
 
-    Made by root it may be passed through, not read: the account that the embedded servers run under must reach its
-    own folder inside.
+    If root creates it, other accounts may pass through it, but not read it: the account of the embedded servers must
+    reach its own folder inside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -339,7 +338,7 @@ def make_data_dir(path: Path) -> None:
 
 
 def unwritable(data_dir: Path, error: OSError) -> str:
-    """Return one line: why nothing can be kept in DATA_DIR, and what to do."""
+    """Return one line: why DATA_DIR cannot be written, and what to do."""
     reason = error.strerror or type(error).__name__
     return (
         f"DATA_DIR={data_dir} cannot be used ({reason}); set DATA_DIR to a folder that this account may make and write"
@@ -347,19 +346,19 @@ def unwritable(data_dir: Path, error: OSError) -> str:
 
 
 def write_once(path: Path, content: bytes) -> None:
-    """Write a file that only this account may read; of several processes the first wins, and none reads half a file."""
+    """Write a file that only this account may read. Of several processes the first wins, and none reads half a file."""
     descriptor, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # made with mode 0600
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # what is encrypted with a lost key is lost
+        os.fsync(file.fileno())  # without the key, everything encrypted with it is lost
     with suppress(FileExistsError):
         os.link(draft, path)
     os.unlink(draft)
 
 
 def home_of_account() -> Path:
-    """Return the home that the machine knows; containers often run as an account that it does not know."""
+    """Return the home of this account; containers often run as an account that the machine does not know."""
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)
     except KeyError:

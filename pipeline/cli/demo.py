@@ -60,7 +60,7 @@ def demo(persons: int, organizations: int) -> None:
                 f"Starting PostgreSQL, the broker, a sandbox with {persons:,} Persons and {organizations:,} Organizations,"
             )
             say("two workers, beat, the web process and Flower …")
-            with running_system(chosen, tell=write, sizes=sizes) as system:
+            with running_system(chosen, write_line=write, sizes=sizes) as system:
                 say(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
                 run = _run_demo(system, chosen, interrupts)
     except (StartFailed, PortTaken) as error:

@@ -51,7 +51,7 @@ def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
     try:
         with (
             begin_serving("pipeline up", printer) as chosen,
-            running_system(chosen, tell=printer, sizes=sizes, host=host, has_example=has_example) as system,
+            running_system(chosen, write_line=printer, sizes=sizes, host=host, has_example=has_example) as system,
         ):
             show(described(system), lambda: print_system(system))
             interrupts.wait()

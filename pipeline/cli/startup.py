@@ -12,7 +12,7 @@ from db.session import engine
 from pipeline import environment, telemetry
 from pipeline.cli.output import Failed
 from pipeline.local import programs, servers
-from pipeline.local.children import Tell
+from pipeline.local.children import WriteLine
 from pipeline.settings import Settings, settings, use
 
 
@@ -22,12 +22,12 @@ def begin() -> Settings:
 
 
 @contextmanager
-def begin_serving(name: str, tell: Tell) -> Iterator[Settings]:
+def begin_serving(name: str, write_line: WriteLine) -> Iterator[Settings]:
     """Like `begin`, and run the embedded servers for all processes of DATA_DIR while the block lasts.
 
     Raises: EmbeddedError if another command runs them already.
     """
-    with servers.serve(settings(), name=name, tell=tell) as chosen:
+    with servers.serve(settings(), name=name, write_line=write_line) as chosen:
         yield _quietly(environment.begin_with(chosen))
 
 

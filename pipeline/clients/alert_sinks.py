@@ -20,7 +20,7 @@ SMTP_PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
 
 
 class NotDelivered(Exception):
-    """Sending an alert failed; the text says why, without the address and the answer."""
+    """Sending an alert failed. The text is the reason, without the address and the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

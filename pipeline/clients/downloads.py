@@ -89,7 +89,7 @@ class Downloads:
                 streamed = answers.enter_context(transport.stream(_request(url, max_bytes, 0, "")))
                 begins = _begins(streamed, 0, "", None)
             if begins is None:
-                raise Retryable("remote_unavailable", f"HTTP {streamed.status} without a range that was asked for")
+                raise Retryable("remote_unavailable", f"HTTP {streamed.status} without the requested range")
             yield _file(streamed, begins, max_bytes, validator)
 
 
@@ -109,7 +109,7 @@ def _request(url: str, max_bytes: int, start: int, validator: str) -> Request:
 
 
 def _begins(streamed: Streamed, start: int, validator: str, total_bytes: int | None) -> int | None:
-    """Return at which byte of the file the answer begins; None if it cannot be used, so that the whole file is to be requested."""
+    """Return at which byte of the file the answer begins; None if it cannot be used, and the whole file must be requested."""
     if streamed.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
         return start if _range(streamed) == (None, start) else None
     if streamed.status != HTTPStatus.PARTIAL_CONTENT:
@@ -186,7 +186,7 @@ class StreamingTransport(HttpTransport):
 
     @contextmanager
     def stream(self, request: Request) -> Iterator[Streamed]:
-        """Send a request; what is left unread in the end is given up.
+        """Send a request; close the answer at the end, even if it was not read completely.
 
         Raises: as `call`.
         """
@@ -197,7 +197,7 @@ class StreamingTransport(HttpTransport):
         except NETWORK as error:
             failure = describe(error, request)
         if failure is not None:
-            self._tell(request, 0, started, 0)
+            self._log_call(request, 0, started, 0)
             self._note(request, failure, is_known=is_known)
             raise failure  # outside the except block: the cause's text holds the whole URL
         headers = {name.lower(): value for name, value in answer.headers.items()}
@@ -207,7 +207,7 @@ class StreamingTransport(HttpTransport):
             pieces = self._guarded(answer.raw, request, started)
             yield Streamed(status=answer.status, headers=headers, pieces=pieces)
         finally:
-            self._tell(request, answer.status, started, request.tokens)
+            self._log_call(request, answer.status, started, request.tokens)
             answer.raw.close()
 
     def _guarded(self, raw: Any, request: Request, started: float) -> Iterator[bytes]:

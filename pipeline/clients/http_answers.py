@@ -29,8 +29,8 @@ BURST_PAUSE_S = 2.0
 DAILY_PAUSE_S = 1800.0
 """The daily budget is reset at an unknown midnight: try twice an hour."""
 HTML_PAUSE_S = 60.0
-DEAREST_CALL = 20
-"""Tokens of the dearest call, a search: a 429 with less left of the day may be the day's."""
+MOST_EXPENSIVE_CALL = 20
+"""Tokens of the most expensive call, a search: a 429 with less left of the day may be the day's."""
 HIGHEST_LIMIT = 10_000
 """A larger burst limit per two seconds is not plausible; the highest plan has 480."""
 LONGEST_PAUSE_S = 3600.0
@@ -50,8 +50,8 @@ STATUSES: Final[Statuses] = {
     425: (Retryable, "remote_unavailable"),
     429: (Retryable, "rate_limited"),
 }
-"""Calls to what is always there. Everything else: 2xx is an answer, 3xx and 5xx (520 to 524 too) are `remote_unavailable`,
-4xx is `bad_request`."""
+"""Calls to lists and other resources that always exist. Other statuses: 2xx is an answer, 3xx and 5xx (520 to 524 too)
+are `remote_unavailable`, 4xx is `bad_request`."""
 
 RECORD_STATUSES: Final[Statuses] = {**STATUSES, 404: (Rejected, "gone"), 410: (Rejected, "gone")}
 """Calls that name one record by its id."""
@@ -59,16 +59,16 @@ RECORD_STATUSES: Final[Statuses] = {**STATUSES, 404: (Rejected, "gone"), 410: (R
 TOKEN_STATUSES: Final[Statuses] = {
     status: (Retryable, "remote_unavailable") for status in range(400, 500) if status != HTTPStatus.TOO_MANY_REQUESTS
 } | {429: STATUSES[429]}
-"""The token endpoint, after its error code was read: no status alone ends an authorisation."""
+"""The token endpoint, after its error code was read: no status on its own ends an authorization."""
 
-_SPEAK_THROUGH_HTML = frozenset({401, 402, 408, 425, 429})
+_VALID_WITH_HTML = frozenset({401, 402, 408, 425, 429})
 """For the other 4xx, an HTML page comes from the edge: it has no meaning for the record."""
 
 _WORDS_IN = ("error", "message", "errors", "code", "error_info")
 """Members of an answer that describe the error."""
 DEEPEST_WORDS = 6
 MOST_WORDS = 50
-"""Texts of one answer that are put together, and how deep they may lie in it."""
+"""Maximum number of texts that are joined, and how deep in the answer they may be."""
 _HTML_TAG = re.compile(rb"</?[a-zA-Z!][a-zA-Z0-9-]{0,40}")
 _MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,40}")
 
@@ -97,7 +97,7 @@ def error_for(
     hidden, known  texts that its message must never repeat, and may always repeat; see `remote_words`
     """
     status = response.status
-    if response.is_html and 400 <= status < 500 and status not in _SPEAK_THROUGH_HTML:
+    if response.is_html and 400 <= status < 500 and status not in _VALID_WITH_HTML:
         return Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)
     if status == 429:
         return _too_many(response)
@@ -118,7 +118,7 @@ def _too_many(response: Response) -> Retryable:
     """
     asked_s = pause_s(response, "retry-after")
     day = daily_headers(response)
-    if day is not None and day[1] < DEAREST_CALL:
+    if day is not None and day[1] < MOST_EXPENSIVE_CALL:
         return Retryable("daily_budget_spent", "HTTP 429", retry_after_s=asked_s or DAILY_PAUSE_S)
     pause = asked_s or pause_s(response, "x-ratelimit-reset") or BURST_PAUSE_S
     return Retryable("rate_limited", "HTTP 429", retry_after_s=pause)
@@ -212,7 +212,7 @@ def excerpt(response: Response) -> str:
 
 
 def texts_of(value: Any) -> list[str]:
-    """Every text inside a JSON value: what an error about it may not repeat."""
+    """Return every text in a JSON value: an error about it must not repeat them."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
@@ -223,7 +223,7 @@ def texts_of(value: Any) -> list[str]:
 
 
 def names_in(value: Any) -> set[str]:
-    """Every key inside a JSON value: what an error about it may repeat."""
+    """Return every key in a JSON value: an error about it may repeat them."""
     if isinstance(value, Mapping):
         return {str(name) for name in value} | {name for item in value.values() for name in names_in(item)}
     if isinstance(value, (list, tuple)):

@@ -87,7 +87,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What came back. Header names are lower case; the body is decoded from its transfer and content encodings."""
+    """The answer. Header names are lower case; the body is decoded from its transfer and content encodings."""
 
     status: int
     headers: Mapping[str, str]
@@ -96,10 +96,10 @@ class Response:
 
     @property
     def is_html(self) -> bool:
-        """Judged by the body: servers call a plain `ok` text/html too, and errors are sometimes JSON under that name."""
+        """Whether the body is HTML. Servers also send `ok` or JSON errors as text/html, so the body decides."""
         first = self.body[:64].lstrip()[:1]
-        says_html = self.status >= 400 and "html" in self.headers.get("content-type", "")
-        return first == b"<" or (says_html and first not in {b"{", b"["})
+        claims_html = self.status >= 400 and "html" in self.headers.get("content-type", "")
+        return first == b"<" or (claims_html and first not in {b"{", b"["})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class Exchange:
     operation: str = ""
 
     def as_json(self) -> str:
-        """What is stored of it besides its effect."""
+        """Return what is stored about the call."""
         facts = {name: getattr(self, name) for name in ("method", "path", "status", "tokens", "duration_ms")}
         return json.dumps(facts)
 
@@ -123,7 +123,7 @@ OnCall = Callable[[Exchange], None]
 
 
 class Gate(Protocol):
-    """Holds back the calls of a connector while a remote system does not answer; see `pipeline.outages`."""
+    """Delays the calls of a connector while a remote system does not answer; see `pipeline.outages`."""
 
     def enter(self, remote: str) -> bool:
         """Raises: Retryable("remote_outage") or Retryable("slots_taken"). Returns whether an answer is news."""
@@ -132,11 +132,11 @@ class Gate(Protocol):
         """Store the result of a call: no answer, or an answer of any kind."""
 
     def limited(self, remote: str) -> None:
-        """Note that there were too many calls, again and again."""
+        """Note that Pipedrive refused too many calls in a row."""
 
 
 _OUT = frozenset({"remote_unavailable", "remote_unreachable"})
-_SERVES_NOBODY = frozenset({"remote_unavailable", "html_answer"})
+_WHOLE_SYSTEM = frozenset({"remote_unavailable", "html_answer"})
 """Reasons of an answer after which all calls wait."""
 
 
@@ -165,7 +165,7 @@ class _Answer(NamedTuple):
 
 
 class HttpTransport:
-    """The way out through one Session; threads may share it."""
+    """Sends requests through one Session; threads may share it."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class HttpTransport:
             if failure.reason in _OUT:
                 self._note(request, failure, is_known=is_known)
             raise
-        if response.status != 429:  # its pauses are the limiter's business
+        if response.status != 429:  # the limiter handles it
             self._note(request, _trouble(request, response), is_known=is_known)
         return response
 
@@ -215,14 +215,14 @@ class HttpTransport:
         try:
             response = self._answer(request, started)
         except PipelineError:
-            self._tell(request, 0, started, request.tokens)
+            self._log_call(request, 0, started, request.tokens)
             raise
         except NETWORK as error:
             failure = describe(error, request)
         else:
-            self._tell(request, response.status, started, 0 if response.status == 429 else request.tokens)
+            self._log_call(request, response.status, started, 0 if response.status == 429 else request.tokens)
             return response
-        self._tell(request, 0, started, 0 if failure.reason == "remote_unreachable" else request.tokens)
+        self._log_call(request, 0, started, 0 if failure.reason == "remote_unreachable" else request.tokens)
         raise failure  # outside the except block: the cause's text holds the whole URL
 
     def _answer(self, request: Request, started: float) -> Response:
@@ -277,7 +277,7 @@ class HttpTransport:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _read_error(self, raw: Any, request: Request, started: float) -> bytes:
-        """The first MAX_ERROR_BYTES. What is left unread costs the connection."""
+        """Return the first MAX_ERROR_BYTES. If more is left unread, the connection is closed."""
         body: bytes
         body, most = b"", min(MAX_ERROR_BYTES, request.max_bytes)
         while chunk := raw.read1(most - len(body) + 1, decode_content=True):
@@ -289,7 +289,7 @@ class HttpTransport:
         return body
 
     def _pieces(self, raw: Any, request: Request, started: float) -> Iterator[bytes]:
-        """The body within its limits."""
+        """Yield the body in pieces, within its limits of size and time."""
         size_bytes = 0
         while chunk := raw.read1(CHUNK_BYTES, decode_content=request.decodes):
             size_bytes += len(chunk)
@@ -302,7 +302,7 @@ class HttpTransport:
         if self._clock() - started > request.deadline_s:
             raise Retryable("remote_unavailable", f"{request.path} took longer than {request.deadline_s:g} s")
 
-    def _tell(self, request: Request, status: int, started: float, tokens: int) -> None:
+    def _log_call(self, request: Request, status: int, started: float, tokens: int) -> None:
         if self._on_call is not None:
             duration_ms = round((self._clock() - started) * 1000, 3)
             self._on_call(
@@ -325,7 +325,7 @@ def _trouble(request: Request, response: Response) -> Retryable | None:
     error = request.error_of(response)
     if isinstance(error, Retryable) and error.reason == "app_refused":
         return error
-    return unavailable if error is not None and error.reason in _SERVES_NOBODY else None
+    return unavailable if error is not None and error.reason in _WHOLE_SYSTEM else None
 
 
 def _send_by_pool(request: Request, pool: HTTPConnectionPool, path: str) -> _Answer:
@@ -346,7 +346,7 @@ def _send_by_pool(request: Request, pool: HTTPConnectionPool, path: str) -> _Ans
 
 
 def _pool(session: requests.Session, origin: str, settings: Mapping[str, Any]) -> HTTPConnectionPool | None:
-    """The Session's own connections to an origin; None behind a proxy, or when something else than the network answers."""
+    """Return the Session's connection pool for an origin; None behind a proxy or with another adapter."""
     adapter = session.get_adapter(f"{origin}/")
     if not isinstance(adapter, HTTPAdapter) or type(adapter) not in (HTTPAdapter, GuardedAdapter):
         return None
@@ -359,7 +359,7 @@ def _pool(session: requests.Session, origin: str, settings: Mapping[str, Any]) -
 
 
 def _split(url: str) -> tuple[str, str]:
-    """Origin and the rest: `https://acme.pipedrive.com`, `/api/v2/persons?limit=500`."""
+    """Return origin and path: `https://acme.pipedrive.com`, `/api/v2/persons?limit=500`."""
     end = url.find("/", 8)
     return (url, "/") if end < 0 else (url[:end], url[end:])
 
@@ -380,12 +380,12 @@ def describe(error: BaseException, request: Request) -> Retryable:
 
 
 def _was_stale(error: BaseException) -> bool:
-    """True when the peer closed the connection before it answered anything, as servers do with idle connections."""
+    """Return whether the server closed the connection before it answered, as servers do with idle connections."""
     return any(isinstance(cause, (ConnectionResetError, BrokenPipeError)) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything it wraps: requests and urllib3 put the real cause into arguments, not into a chain."""
+    """Yield the error and all its causes: requests and urllib3 put the real cause into arguments, not into a chain."""
     waiting: list[Any] = [error]
     for cause in waiting:
         if isinstance(cause, BaseException):

@@ -28,7 +28,7 @@ ACCOUNT_CLAIMS = ("id", "external_id", "domain", "anonymous_id")
 _HEADER = urlsafe_b64encode(b'{"typ":"JWT","alg":"HS256"}').rstrip(b"=") + b"."
 
 Claims = Mapping[str, str] | bytes
-"""Claims by name, or their JSON where the caller has written it already."""
+"""Claims by name, or their JSON if the caller has serialized them."""
 
 Attributes = Mapping[str, Any] | bytes
 """Attributes by name, or their JSON."""
@@ -37,7 +37,7 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class MessageWriter:
-    """Writes the messages of one connector at one moment; make one per batch."""
+    """Writes the messages of one connector at one moment; create one per batch."""
 
     def __init__(self, *, connector_id: str, secret: str, now: datetime) -> None:
         self._sign = signer(secret)
@@ -64,7 +64,7 @@ class MessageWriter:
         return self._message(b"alias", _as_user(claims), {"anonymous_id": anonymous_id})
 
     def account_alias(self, claims: Claims, anonymous_id: str) -> bytes:
-        """The same for an Account. Raises: as `user_traits`."""
+        """Give an Account one more anonymous id. Raises: as `user_traits`."""
         return self._message(b"alias", _as_account(claims), {"anonymous_id": anonymous_id})
 
     def link_traits(self, user: Claims, account: Claims, attributes: Attributes) -> bytes:
@@ -84,7 +84,7 @@ class MessageWriter:
 
 
 def envelope(messages: Sequence[bytes], now: datetime) -> bytes:
-    """The body of one firehose request."""
+    """Return the body of one firehose request."""
     moment = iso_millis(now).encode()
     return b'{"batch":[%b],"timestamp":"%b","sentAt":"%b"}' % (b",".join(messages), moment, moment)
 
@@ -126,7 +126,7 @@ def _subject(claims: Claims, known: tuple[str, ...]) -> bytes:
 
 
 def _sub(claims: Claims) -> bytes:
-    """Hull's own id, if it is known, is also `sub`."""
+    """Return `sub`, which is Hull's own id, if it is known."""
     hull_id = None if isinstance(claims, bytes) else claims.get("id")
     return b',"sub":' + orjson.dumps(hull_id) if hull_id else b""
 
@@ -142,7 +142,7 @@ def _json(value: Mapping[str, Any] | bytes) -> bytes:
 
 
 BATCH_SIZE = 50
-"""Messages to a request: what Hull's own client sends at most."""
+"""Maximum number of messages in a request, as in Hull's own client."""
 BATCH_MAX_BYTES = 4 * 1024 * 1024
 SEARCH_PER_PAGE = 50
 _MAX_SEARCH_PAGES = 20
@@ -167,7 +167,7 @@ class HullClient:
     firehose_url  replaces `<protocol>://firehose.<the organization's domain>`
     """
 
-    def __init__(  # noqa: PLR0913 - what it speaks with, and to whom
+    def __init__(  # noqa: PLR0913 - each argument is one setting of the connection
         self,
         session: requests.Session,
         *,
@@ -192,14 +192,14 @@ class HullClient:
         return f"HullClient({self._organization}, {self._connector_id})"
 
     def writer(self) -> MessageWriter:
-        """A writer of firehose messages for one batch: its tokens contain this moment."""
+        """Return a writer of firehose messages for one batch: its tokens contain the current time."""
         return MessageWriter(connector_id=self._connector_id, secret=self._secret, now=self._now())
 
     def post_batches(self, messages: Sequence[bytes], *, size: int = BATCH_SIZE) -> int:
         """Send messages in order, at most `size` per request, over one kept connection; return the number of requests.
 
-        The firehose accepts or refuses a whole request without details about messages. After an error some requests
-        may have been accepted; sending all again changes nothing in Hull.
+        The firehose accepts or refuses a whole request, without details about messages. After an error some requests may
+        have been accepted; sending all of them again changes nothing in Hull.
         Raises: ConfigurationError("hull_refused"), Retryable.
         """
         count = 0
@@ -209,15 +209,15 @@ class HullClient:
         return count
 
     def app(self) -> Record:
-        """The connector as Hull knows it: `private_settings`, `manifest`, ..."""
+        """Return the connector as stored in Hull: `private_settings`, `manifest`, ..."""
         return self._object("GET", "app")
 
     def connector(self, connector_id: str | None = None) -> Record:
-        """The same by its id."""
+        """Return a connector as stored in Hull, by its id."""
         return self._object("GET", connector_id or self._connector_id)
 
     def put_settings(self, private_settings: Mapping[str, Any], *, refresh_status: bool = False) -> Record:
-        """Replace the settings whole, so read, merge and write; Hull then notifies `ship:update`. Returns the connector."""
+        """Replace all settings, so read and merge them first; Hull then sends `ship:update`. Return the connector."""
         body = {"private_settings": dict(private_settings), "refresh_status": refresh_status}
         return self._object("PUT", self._connector_id, body)
 
@@ -228,7 +228,7 @@ class HullClient:
         )
 
     def segments(self, entity: Entity) -> list[tuple[str, str]]:
-        """(id, name) of every segment of Users or Accounts. Raises: Retryable("page_malformed")."""
+        """Return (id, name) of every segment of Users or Accounts. Raises: Retryable("page_malformed")."""
         path = f"{entity.hull}s_segments?shipId={self._connector_id}"
         answer = json_answer(self._accepted(self._rest("GET", path, None)))
         if not isinstance(answer, list):
@@ -239,9 +239,9 @@ class HullClient:
     def search_reports(
         self, entity: Entity, anonymous_ids: Sequence[str], *, per_page: int = SEARCH_PER_PAGE
     ) -> list[Report]:
-        """Find the Users or Accounts that carry one of at most 50 anonymous ids; flat reports, as Hull holds them."""
+        """Return the flat reports of the Users or Accounts that have one of at most 50 anonymous ids."""
         if len(anonymous_ids) > SEARCH_PER_PAGE:
-            raise ValueError(f"at most {SEARCH_PER_PAGE} anonymous ids to a search")
+            raise ValueError(f"at most {SEARCH_PER_PAGE} anonymous ids per search")
         terms = [{"term": {"anonymous_ids.raw": value}} for value in anonymous_ids]
         query = {"bool": {"filter": [{"bool": {"should": terms}}]}}
         found: list[Report] = []
@@ -255,8 +255,9 @@ class HullClient:
     def find_reports(
         self, entity: Entity, query: Mapping[str, Any], *, page: int = 1, per_page: int = SEARCH_PER_PAGE
     ) -> FoundReports:
-        """Return one page of the Users or Accounts that match a query; at most 50 per page.
-        The query is one of Elasticsearch's: bool, term, terms, range, exists.
+        """Return one page of the Users or Accounts that match a query, at most 50.
+
+        The query is in Elasticsearch's format: bool, term, terms, range, exists.
         Raises: Retryable("page_malformed") if the answer is not a page.
         """
         body = {"query": query, "raw": True, "page": page, "per_page": per_page}
@@ -300,9 +301,10 @@ class HullClient:
         return self._transport.call(request)
 
     def _accepted(self, response: Response) -> Response:
-        """Hull answers 401 or 403 to wrong credentials, and 404 for an unknown connector or one of others.
+        """Return a 2xx answer, or raise its error.
 
-        A page of HTML does not come from Hull, whatever its status: a proxy or a maintenance page received the messages.
+        Hull answers 401 or 403 to wrong credentials, and 404 for a connector that is unknown or not ours. An HTML page
+        does not come from Hull, whatever its status: a proxy or a maintenance page received the messages.
         """
         if response.is_html and response.status < 400:
             raise Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)

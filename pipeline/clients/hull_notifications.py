@@ -28,7 +28,7 @@ from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryab
 
 KEY_TTL_S = 3600.0
 KEY_MIN_AGE_S = 60.0
-"""A key that verified nothing is fetched again, but not more often than this: Hull may have changed it."""
+"""Minimum age at which a key that did not verify a token is fetched again: Hull may have changed it."""
 FAILED_S = 2.0
 """How long a key that could not be fetched is not requested again."""
 KEY_DEADLINE_S = 5.0
@@ -40,7 +40,7 @@ LEEWAY_S = 60
 MAX_AGE_S: Final = 86_400
 """How old a token without `exp` may be by its `iat`; Hull signs each delivery."""
 UNUSABLE_KEY: Final = "the key of the signature cannot be used"
-"""The text for a wrong address, for every error there, and for an invalid key: a sender learns nothing about the key's host."""
+"""One text for a wrong address, an error there and an invalid key: a sender learns nothing about the key's host."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{10,1000}\.[A-Za-z0-9_-]{2,4000}\.[A-Za-z0-9_-]{300,1400}")
 """Three parts in base64url; the last is a signature under a key of 2048 to 8192 bits."""
@@ -64,7 +64,7 @@ class HeaderMapping(Protocol):
 
 
 class NotificationRefused(Exception):
-    """The request is not proven to come from Hull; `code` is what Hull's own validator calls it."""
+    """The request is not proven to come from Hull. `code` is as in Hull's own validator."""
 
     def __init__(self, code: Code, message: str) -> None:
         self.code: Code = code
@@ -108,7 +108,7 @@ class NotificationVerifier:
         self._lock = threading.Lock()
 
     def proven_id(self, headers: HeaderMapping) -> str:
-        """Return the id of the notification that the headers prove. Nothing of the body is needed for it.
+        """Return the id of the notification that the headers prove. The body is not needed.
 
         Raises: NotificationRefused; Retryable while the key cannot be fetched.
         """
@@ -123,7 +123,7 @@ class NotificationVerifier:
         return proven
 
     def _read(self, headers: HeaderMapping) -> tuple[str, str]:
-        """The token and the address of its key, both well-formed."""
+        """Return the token and the address of its key, both well-formed."""
         given = {name.lower(): value for name, value in headers.items()}
         if "x-hull-smart-notifier" not in given:
             raise NotificationRefused("MISSING_FLAG_HEADER", "X-Hull-Smart-Notifier is missing")
@@ -144,7 +144,7 @@ class NotificationVerifier:
         return token, f"{parts.scheme}://{parts.netloc.lower()}{self._key_path}"
 
     def _key(self, url: str, *, younger_than_s: float) -> RSAPublicKey:
-        """Fetch a key, one request at a time. What failed a moment ago fails again without a call.
+        """Return a key, fetched by one request at a time. After a failure it fails without a call for FAILED_S.
 
         Raises: NotificationRefused, Retryable.
         """
@@ -234,7 +234,7 @@ def _is_current(claims: dict[str, Any]) -> bool:
 
 
 def _proven_by(token: str, key: RSAPublicKey, audiences: Collection[str]) -> str | None:
-    """The id that a token proves, or None. Where it names an audience, that must be ours."""
+    """Return the id that a token proves, or None. If it names an audience, that must be one of ours."""
     try:
         claims = jwt.decode(
             token,

@@ -1,4 +1,4 @@
-"""The two limits of Pipedrive, which all workers share in Redis: the burst limit of a token, and the daily budget of a company.
+"""Pipedrive's two limits, shared by all workers in Redis: the burst limit of a token, and the daily budget of a company.
 
 Burst: requests in rolling two seconds, per access token.
 
@@ -9,10 +9,10 @@ Burst: requests in rolling two seconds, per access token.
 Daily budget: one counter of tokens per company, and a share of the budget reserved for live work.
 
     spend   counts a call's price before it is sent, in Redis (`budget.lua`), or raises Retryable("daily_budget_spent")
-    a 429   about the budget closes it for every lane until midnight UTC; one call tries again every half an hour
+    a 429   about the budget closes it for every lane until midnight UTC; one call retries every half an hour
 
-Without Redis each process has its own small burst limit, so that an outage of Redis never causes a ban; the ledger is read
-before each call, and each batch finds out alone that the budget is closed. A counter that Redis has lost starts from
+Without Redis each process has its own small burst limit, so that an outage of Redis never causes a ban. The ledger is read
+before each call, and each batch finds out for itself that the budget is closed. A counter that Redis has lost starts from
 today's ledger.
 Source: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
 """
@@ -38,19 +38,19 @@ logger = structlog.get_logger(__name__)
 
 SERVER_WINDOW_S = 2.0
 WINDOW_S = 2.05
-"""Ours is a little longer: calls reach the server a few milliseconds apart from their slots. With 30 ms,
-two of 600 calls came too early on a crowded machine. Costs 2.4 % of the limit."""
+"""Ours is a little longer, because calls reach the server a few milliseconds before or after their slots. With 30 ms,
+two of 600 calls came too early on a busy machine. It costs 2.4 % of the limit."""
 LONGEST_WAIT_S = 2.1
-"""One window: a worker that is alone with its token never fails because of its own calls."""
+"""One window: a worker that is the only one with its token never fails because of its own calls."""
 SEARCH_LIMIT = 10
 """Calls of the search API in two seconds, on any plan."""
 ALONE_LIMIT = 5
 """Calls per two seconds of one process while Redis is unavailable."""
 REDIS_PAUSE_S = 5.0
-"""How long a failed Redis is left alone, so that not every call waits for its timeout."""
+"""How long a failed Redis is not called, so that not every call waits for its timeout."""
 LONGEST_PAUSE_S = 300.0
 FORGOTTEN_S = 10.0
-"""A 429 so long after the end of the last pause, or as long as that pause was, is the first again."""
+"""A 429 this long after the last pause, or as long after it as the pause was, counts as the first one again."""
 _LATENESS_S = 0.25
 
 _BURST_LUA = files("pipeline.clients").joinpath("burst.lua").read_text()
@@ -58,7 +58,7 @@ _BURST_LUA = files("pipeline.clients").joinpath("burst.lua").read_text()
 
 _BUDGET_LUA = files("pipeline.clients").joinpath("budget.lua").read_text()
 BELIEVED_S = 1.0
-_TELLS_NOTHING = frozenset({401, 403, 429})
+_BUDGET_UNKNOWN = frozenset({401, 403, 429})
 """Answers after which the budget may still be closed: they come before Pipedrive checks the budget, or because of it."""
 
 
@@ -127,7 +127,7 @@ class BurstLimiter:
         """Store a 429 with this pause, `took_s` after its call was sent; return how long to pause.
 
         The pause doubles if a call that was sent after the last pause is refused again. Several calls are in flight at a time:
-        those that were sent before the pause ended tell nothing new, and do not lengthen it.
+        those that were sent before the pause ended do not lengthen it.
         """
         self._refused.add(bucket)
         if not self._limits[bucket]:
@@ -165,7 +165,7 @@ class BurstLimiter:
 
 
 class LocalWindow:
-    """The same rule inside one process: never more than `limit` slots in any rolling window."""
+    """The burst limit within one process: never more than `limit` slots in any rolling window."""
 
     def __init__(self, limit: int, window_s: float) -> None:
         self._window_s = window_s
@@ -203,7 +203,7 @@ class LocalWindow:
 
 
 def grown_s(refusals: int) -> float:
-    """Return the least pause after so many consecutive 429: 2 s, 4 s, 8 s, … five minutes."""
+    """Return the minimum pause after this many consecutive 429: 2 s, 4 s, 8 s, … five minutes."""
     return min(LONGEST_PAUSE_S, float(2 ** min(refusals, 20)))
 
 
@@ -258,10 +258,10 @@ class TokenBudget:
             raise
         if response.status == 429:
             self._ask("give_back", tokens)
-            self._close_if_told(response)
+            self._close_if_budget_spent(response)
             return response
         self._believe(response)
-        if is_probe and response.status < 500 and response.status not in _TELLS_NOTHING:
+        if is_probe and response.status < 500 and response.status not in _BUDGET_UNKNOWN:
             self._ask("open")
         return response
 
@@ -287,7 +287,7 @@ class TokenBudget:
                 "daily_budget_spent", f"{self._lane}: the rest of the day is kept for live work", retry_after_s=wait_s
             )
         if word == "closed":
-            raise Retryable("daily_budget_spent", "Pipedrive said so", retry_after_s=wait_s)
+            raise Retryable("daily_budget_spent", "Pipedrive refuses calls for today", retry_after_s=wait_s)
         return word == "probe"
 
     def _take_alone(self, tokens: int) -> tuple[str, float]:
@@ -297,7 +297,7 @@ class TokenBudget:
         return "go", 0.0
 
     def _believe(self, response: Response) -> None:
-        """Pipedrive's own figure of the remaining budget wins over our count; used at most once a second and client."""
+        """Replace our count by Pipedrive's own figure of the remaining budget, at most once a second per client."""
         day = daily_headers(response)
         if day is None or self._clock() < self._believed_at + BELIEVED_S:
             return
@@ -305,7 +305,7 @@ class TokenBudget:
         limit, remaining = day
         self._ask("tell", max(limit, self._daily_tokens) - remaining)
 
-    def _close_if_told(self, response: Response) -> None:
+    def _close_if_budget_spent(self, response: Response) -> None:
         error = error_for(response)
         if isinstance(error, Retryable) and error.reason == "daily_budget_spent":
             self._ask("close", error.retry_after_s or DAILY_PAUSE_S)

@@ -1,7 +1,7 @@
-"""Pipedrive's OAuth: where a person is sent to agree, how a code or a refresh token becomes tokens, and the headers made of them.
+"""Pipedrive's OAuth: the authorization page, the exchange of a code or a refresh token for tokens, and the headers.
 
-oauthlib builds each request and parses the answer; our own client sends it. The caller checks the grant: `api_domain` comes
-from outside like any other host name.
+oauthlib builds each request and parses the answer; our own client sends it. The caller checks the grant: `api_domain` is
+untrusted like any other host name.
 Source: https://pipedrive.readme.io/docs/marketplace-oauth-authorization
 """
 
@@ -34,7 +34,7 @@ _APP_REFUSED: Final = frozenset({"invalid_client"})
 _CODES: Final = _CODE_REFUSED | _APP_REFUSED
 
 _SECURE: Final = "https://oauth.invalid/"
-"""oauthlib words a step for https addresses only. The words are the same for a sandbox on this machine."""
+"""oauthlib builds requests for https addresses only. The text is the same for a sandbox on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +80,8 @@ class OAuthClient:
 
     def authorize_url(self, state: str) -> str:
         """Return the page where a person authorises the app. Scopes are not requested: the app's settings define them."""
-        worded: str = self._app.prepare_request_uri(_SECURE, redirect_uri=self._callback_url, state=state)
-        return f"{self._oauth_url}/oauth/authorize?{worded.removeprefix(_SECURE + '?')}"
+        address: str = self._app.prepare_request_uri(_SECURE, redirect_uri=self._callback_url, state=state)
+        return f"{self._oauth_url}/oauth/authorize?{address.removeprefix(_SECURE + '?')}"
 
     def exchange(self, query: str) -> Grant:
         """Exchange the query of our callback URL for tokens. A code is valid once, for 5 minutes.
@@ -92,7 +92,7 @@ class OAuthClient:
         try:
             code = self._app.parse_request_uri_response(f"{_SECURE}?{query}")["code"]
         except OAuth2Error as refused:
-            raise _unwilling(refused.error) from None
+            raise _declined(refused.error) from None
         body = self._app.prepare_request_body(code=code, redirect_uri=self._callback_url, include_client_id=False)
         grant = self._token(body, hidden=(code,), refusals=_CODE_REFUSED, refused=Rejected("code_refused"))
         if grant.refresh_token is None:
@@ -120,8 +120,11 @@ class OAuthClient:
         refused: PipelineError,
         app_refused: type[Retryable | ConfigurationError] = ConfigurationError,
     ) -> Grant:
-        """`refused` is what one of the error codes `refusals` means, `app_refused` what `invalid_client` does; without a code that
-        is known, every status passes."""
+        """Request tokens.
+
+        refused      the error for one of the error codes `refusals`
+        app_refused  the kind of error for `invalid_client`; without a known code every status is temporary
+        """
         secrets = (*self._hidden, *hidden)
 
         def error_of(response: Response) -> PipelineError:
@@ -166,7 +169,7 @@ class OAuthClient:
 
 
 def _grant(answer: Mapping[str, Any]) -> Grant:
-    """Scopes are separated by commas, where the standard has spaces."""
+    """Return the grant in an answer. Pipedrive separates scopes by commas, the standard by spaces."""
     scope = _text(answer, "scope")
     return Grant(
         access_token=answer["access_token"],
@@ -190,8 +193,8 @@ def _text(answer: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _unwilling(error: str | None) -> PipelineError:
-    """Pipedrive sends `user_denied` instead of the standard's `access_denied`."""
+def _declined(error: str | None) -> PipelineError:
+    """Return the error for a declined authorization; Pipedrive sends `user_denied`, the standard `access_denied`."""
     if error in {"user_denied", "access_denied"}:
         return ConfigurationError("authorisation_denied")
     return Rejected("code_refused")
@@ -212,8 +215,8 @@ def _error_code(response: Response) -> str:
         return ""
     if not isinstance(answer, dict):
         return ""
-    said = [answer.get(name) for name in ("error", "code", "message", "error_description")]
-    words = [word.strip().lower().partition(":")[0].replace(" ", "_") for word in said if isinstance(word, str)]
+    texts = [answer.get(name) for name in ("error", "code", "message", "error_description")]
+    words = [word.strip().lower().partition(":")[0].replace(" ", "_") for word in texts if isinstance(word, str)]
     return next((word for word in words if word in _CODES), "")
 
 
@@ -221,7 +224,7 @@ RENEW_BEFORE_S = 300.0
 SHARE_OF_LIFE: Final = 0.2
 """A token that lives less than 25 minutes is renewed in the last fifth of its life."""
 TRY_AGAIN_S = 30.0
-"""After a renewal that failed while the token is still good."""
+"""Pause after a renewal that failed while the token is still valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,16 +241,16 @@ class Token:
 
     @property
     def due_in_s(self) -> float:
-        """Seconds until it should be renewed; below 0 when it is time."""
+        """Return the seconds until it should be renewed; negative if it is overdue."""
         return self.left_s - min(RENEW_BEFORE_S, SHARE_OF_LIFE * self.life_s)
 
 
 Renew = Callable[[str | None], Token]
-"""Given the token that was refused, or None when it is merely due: the token in force now, which another worker may have got."""
+"""Given the refused token, or None if it is only due, return the current token, which another worker may have fetched."""
 
 
 class BearerAuth:
-    """What `pipeline.clients.pipedrive.PipedriveClient` takes as `auth` and `renew`."""
+    """The `auth` and `renew` of `pipeline.clients.pipedrive.PipedriveClient`."""
 
     def __init__(self, token: Token, renew: Renew, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._renew = renew
@@ -256,13 +259,13 @@ class BearerAuth:
         self._take(token)
 
     def headers(self) -> Mapping[str, str]:
-        """Raises: what renewing raises, if the token is past its time."""
+        """Return the headers. Raises: the errors of the renewal, if the token has expired."""
         if self._clock() >= self._renew_at:
             self._renew_early()
         return self._headers
 
     def after_refusal(self, refused: Mapping[str, str]) -> Mapping[str, str]:
-        """Headers worth one more try after a 401. Raises: what renewing raises."""
+        """Return headers for one more attempt after a 401. Raises: the errors of the renewal."""
         self._take(self._renew(refused["Authorization"].removeprefix("Bearer ")))
         return self._headers
 

@@ -6,18 +6,14 @@ Source: https://developers.pipedrive.com/docs/api/v1 and https://pipedrive.readm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 
-import requests
-
 from pipeline.clients.http_answers import json_answer
-from pipeline.clients.http_transport import Gate, OnCall
-from pipeline.clients.limits import BurstLimiter, TokenBudget
-from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
+from pipeline.clients.pipedrive_calls import PipedriveCalls
 from pipeline.domain.json_text import read_strict
 from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import MAX_IDS, MAX_LIMIT, Cursors, scan_page, usable_id
@@ -30,7 +26,7 @@ SEARCH_FIELDS: Final[Mapping[Entity, str]] = {Entity.PERSON: "email", Entity.ORG
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page of a list: the body as it came, the id of each record or None, and the cursor of the next page or None."""
+    """One page of a list: the body as received, the id of each record or None, and the cursor of the next page or None."""
 
     body: bytes = field(repr=False)
     ids: list[int | None] = field(repr=False)
@@ -43,47 +39,13 @@ class Page:
         return found
 
 
-class PipedriveClient:
-    """The calls of one connector.
-
-    base_url    origin of the company, for example `https://acme.pipedrive.com`
-    auth        headers that authenticate (`Authorization` or `x-api-token`), or a callable that returns them for each call
-    renew       given the headers that a 401 refused, returns others for one more attempt, or None
-    limiter     shared burst limits; None sends immediately
-    budget      the company's daily budget; None spends without counting
-    gate        holds back calls while Pipedrive does not answer
-    deadline_s  maximum duration of one call, if a person waits for it; None: the maximum of its kind
-    """
-
-    def __init__(  # noqa: PLR0913 - what it speaks with, and to whom
-        self,
-        session: requests.Session,
-        *,
-        base_url: str,
-        auth: Headers | Callable[[], Headers],
-        limiter: BurstLimiter | None = None,
-        budget: TokenBudget | None = None,
-        on_call: OnCall | None = None,
-        renew: Callable[[Headers], Headers | None] | None = None,
-        deadline_s: float | None = None,
-        gate: Gate | None = None,
-    ) -> None:
-        self._calls = PipedriveCalls(
-            session,
-            base_url=base_url,
-            auth=auth,
-            limiter=limiter,
-            budget=budget,
-            on_call=on_call,
-            renew=renew,
-            deadline_s=deadline_s,
-            gate=gate,
-        )
+class PipedriveClient(PipedriveCalls):
+    """The calls of one connector."""
 
     def __repr__(self) -> str:
-        return f"PipedriveClient({self._calls.base_url})"
+        return f"PipedriveClient({self.base_url})"
 
-    def list_page(  # noqa: PLR0913 - what the list call itself takes, under its own names
+    def list_page(  # noqa: PLR0913 - the parameters of the list call
         self,
         entity: Entity,
         *,
@@ -105,7 +67,7 @@ class PipedriveClient:
         Raises: Retryable("page_malformed") if `data` is not a list.
         """
         if ids is not None and len(ids) > MAX_IDS:
-            raise ValueError(f"at most {MAX_IDS} ids to a request")
+            raise ValueError(f"at most {MAX_IDS} ids per request")
         query = {
             "limit": limit,
             "sort_by": sort_by,
@@ -120,7 +82,7 @@ class PipedriveClient:
         return self._page(f"/api/v2/{entity.plural}", "list", query)
 
     def get(self, entity: Entity, pipedrive_id: int) -> Record:
-        """Raises: Rejected("gone") when the record does not exist or is not visible."""
+        """Fetch one record. Raises: Rejected("gone") if it does not exist or is not visible."""
         return self._record("get", "GET", f"/api/v2/{entity.plural}/{int(pipedrive_id)}")
 
     def create(self, entity: Entity, values: Mapping[str, Any]) -> Record:
@@ -131,7 +93,7 @@ class PipedriveClient:
         return self._record("create", "POST", f"/api/v2/{entity.plural}", values)
 
     def update(self, entity: Entity, pipedrive_id: int, values: Mapping[str, Any]) -> Record:
-        """Change the fields that are named, and return the record whole."""
+        """Change the given fields, and return the complete record."""
         return self._record("update", "PATCH", f"/api/v2/{entity.plural}/{int(pipedrive_id)}", values)
 
     def delete(self, entity: Entity, pipedrive_id: int) -> None:
@@ -140,7 +102,7 @@ class PipedriveClient:
     def search(
         self, entity: Entity, term: str, *, fields: str | None = None, exact_match: bool = True, limit: int = 100
     ) -> list[Record]:
-        """Find records by a whole value, in any case; the index may lag behind writes.
+        """Find records by an exact value, in any case; the index may lag behind writes.
 
         Shape: [{id, type, name, emails: [text], ...}], not records; `fields` is `email` or `name` unless given.
         """
@@ -157,7 +119,7 @@ class PipedriveClient:
         return [row["item"] for row in items if isinstance(row.get("item"), dict)]
 
     def fields(self, entity: Entity) -> list[Record]:
-        """Every active field with its type and options, all pages.
+        """Return every active field with its type and options, from all pages.
 
         Shape: [{field_code, field_name, field_type, options, is_custom_field, is_optional_response_field, ...}]
         """
@@ -174,11 +136,11 @@ class PipedriveClient:
             cursor = page.next_cursor
 
     def me(self) -> Record:
-        """The user and the company behind the credentials: `id`, `company_id`, `company_domain`, `timezone_name`, ..."""
+        """Return the user and the company of the credentials: `id`, `company_id`, `company_domain`, `timezone_name`, ..."""
         return self._record("me", "GET", "/api/v1/users/me")
 
     def webhooks(self) -> list[Record]:
-        """Every webhook; with OAuth only those this app created."""
+        """Return every webhook; with OAuth only those that this app created."""
         data = self._data("webhooks", "GET", "/api/v1/webhooks")
         if data is None:
             return []
@@ -187,16 +149,16 @@ class PipedriveClient:
         return data
 
     def create_webhook(self, subscription: Mapping[str, Any]) -> Record:
-        """Subscribe; needs `subscription_url`, `event_action`, `event_object` and `name`. Rejected when the URL is refused
+        """Subscribe; needs `subscription_url`, `event_action`, `event_object` and `name`. Rejected if the URL is refused
         or the limit of 40 is reached."""
         return self._record("create_webhook", "POST", "/api/v1/webhooks", subscription)
 
     def delete_webhook(self, webhook_id: int | str) -> None:
-        """Raises: Rejected("gone") if there is none."""
-        self._calls.send("delete_webhook", "DELETE", f"/api/v1/webhooks/{int(webhook_id)}")
+        """Delete a webhook. Raises: Rejected("gone") if it does not exist."""
+        self.send("delete_webhook", "DELETE", f"/api/v1/webhooks/{int(webhook_id)}")
 
     def _page(self, path: str, operation: str, query: Mapping[str, Any]) -> Page:
-        response = self._calls.send(operation, "GET", path, query=query)
+        response = self.send(operation, "GET", path, query=query)
         if scan := scan_page(response.body):
             return Page(body=response.body, ids=scan.ids, next_cursor=scan.next_cursor or None)
         answer = json_answer(response, max_depth=None)
@@ -221,14 +183,14 @@ class PipedriveClient:
         query: Mapping[str, Any] | None = None,
         values: Mapping[str, Any] | None = None,
     ) -> Any:
-        answer = json_answer(self._calls.send(operation, method, path, query=query, values=values))
+        answer = json_answer(self.send(operation, method, path, query=query, values=values))
         if not isinstance(answer, dict):
             raise Retryable("page_malformed", f"{path}: the answer is no object")
         return answer.get("data")
 
 
 def _next_cursor(answer: dict[str, Any], path: str) -> str | None:
-    """Missing, null and empty end the walk; any other value that is not a text would end it too early."""
+    """Return the next cursor; a missing, null or empty one ends the walk. Reject other values that are not text."""
     more = answer.get("additional_data") or {}
     cursor = more.get("next_cursor") if isinstance(more, dict) else more
     if not cursor:
@@ -239,7 +201,7 @@ def _next_cursor(answer: dict[str, Any], path: str) -> str | None:
 
 
 def _timestamp(moment: datetime | None) -> str | None:
-    """Whole seconds in UTC: Pipedrive refuses fractions."""
+    """Return a moment in whole seconds in UTC: Pipedrive refuses fractions."""
     if moment is None:
         return None
     if moment.tzinfo is None:

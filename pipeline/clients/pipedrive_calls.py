@@ -1,4 +1,4 @@
-"""One call to Pipedrive: its turn at the limiter, its price of the day, its credentials, and an error for any answer but a 2xx."""
+"""One call to Pipedrive: its burst slot, its price, its credentials, and an error for every answer that is not 2xx."""
 
 from __future__ import annotations
 
@@ -44,19 +44,28 @@ LONGEST_SHARED_PAUSE_S = 60.0
 
 
 class PipedriveCalls:
-    """Sends the calls of one connector; see `pipeline.clients.pipedrive.PipedriveClient` for its arguments."""
+    """Sends the calls of one connector.
 
-    def __init__(  # noqa: PLR0913 - what it speaks with, and to whom
+    base_url    origin of the company, for example `https://acme.pipedrive.com`
+    auth        headers that authenticate (`Authorization` or `x-api-token`), or a callable that returns them for each call
+    renew       given the headers that a 401 refused, returns others for one more attempt, or None
+    limiter     shared burst limits; None sends immediately
+    budget      the company's daily budget; None spends without counting
+    gate        delays calls while Pipedrive does not answer
+    deadline_s  maximum duration of one call, if a person waits for it; None: the maximum of its kind
+    """
+
+    def __init__(  # noqa: PLR0913 - each argument is one setting of the connection
         self,
         session: requests.Session,
         *,
         base_url: str,
         auth: Headers | Callable[[], Headers],
-        limiter: BurstLimiter | None,
-        budget: TokenBudget | None,
-        on_call: OnCall | None,
-        renew: Callable[[Headers], Headers | None] | None,
-        deadline_s: float | None,
+        limiter: BurstLimiter | None = None,
+        budget: TokenBudget | None = None,
+        on_call: OnCall | None = None,
+        renew: Callable[[Headers], Headers | None] | None = None,
+        deadline_s: float | None = None,
         gate: Gate | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -120,7 +129,7 @@ class PipedriveCalls:
         return response
 
     def _refused(self, bucket: str, request: Request, response: Response) -> Response:
-        """The answer as it is, with the pause that all workers keep now."""
+        """Return the answer with the pause that all workers make now."""
         error = error_for(response)
         if self._limiter is None or not isinstance(error, Retryable) or error.reason == "daily_budget_spent":
             return response
@@ -132,7 +141,7 @@ class PipedriveCalls:
         return replace(response, headers={**response.headers, "retry-after": f"{pause_s:.3f}"})
 
     def _pay(self, request: Request) -> Response:
-        """The price is taken after the turn has come, so that a call that only waits has spent nothing."""
+        """Send the call and count its price. This follows the wait for a slot, so that a waiting call has spent nothing."""
         if self._budget is None:
             return self._transport.call(request)
         return self._budget.spend(request.tokens, lambda: self._transport.call(request))
@@ -140,7 +149,7 @@ class PipedriveCalls:
     def _request(
         self, operation: str, method: str, url: str, auth: Headers, body: bytes | None, deadline_s: float
     ) -> Request:
-        """Only reads are repeated over a stale connection: Pipedrive knows no idempotency key, a write may have happened."""
+        """Build the request. Only reads are repeated after a stale connection: Pipedrive has no idempotency keys."""
         return Request(
             method=method,
             url=url,

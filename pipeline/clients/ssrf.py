@@ -1,8 +1,8 @@
-"""The one guard of every host that a person, a message or the environment names.
+"""The guard of every host that a person, a message or the environment names.
 
-An address is checked twice. By its text: a plain host name over https at port 443, or a place that the environment names together
-with its port. And when a connection is opened: the name is looked up once, all its addresses must lie in the open internet, and
-that very address is called. A name that leads inside fails exactly like one that does not exist.
+An address is checked twice. First its text: it must be a plain host name over https at port 443, or a `host:port` that the
+environment lists. Then the connection: the name is looked up once, all its addresses must be public, and one of exactly these
+addresses is called. A name of an internal address fails exactly like a name that does not exist.
 Source: https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html
 """
 
@@ -28,11 +28,11 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], list[str]]
 
 REFUSED: Final = (
-    "this address may not be called: it must be a public host at port 443, or stand with its port in the environment"
+    "this address may not be called: it must be a public host at port 443, or listed with its port in the environment"
 )
 """The one text for every refused address. It repeats nothing and reveals nothing about the host."""
 MOST_ADDRESSES: Final = 2
-"""Addresses of one name that are tried; a name may have any number."""
+"""Maximum number of addresses of one name that are tried."""
 LONGEST_URL: Final = 8 * 1024
 
 _PLAIN_HOST: Final = re.compile(
@@ -66,7 +66,7 @@ class Guard:
 
     @classmethod
     def of(cls, listed: Iterable[str], *, any_host: bool = False, is_http: bool = False) -> Guard:
-        """Make a guard of a list of the environment: `host` or `host:port`."""
+        """Return a guard for a list from the environment: `host` or `host:port`."""
         entries = {each.strip().lower() for each in listed}
         places = {each for each in entries if re.search(r":\d{1,5}\Z", each)}
         return cls(None if any_host else frozenset(entries - places), frozenset(places), is_http)
@@ -109,7 +109,7 @@ class Guard:
         return parts
 
     def check_host(self, host: str, *, scheme: str = "https") -> None:
-        """Raises ConfigurationError("host_refused") for what is not `host` or `host:port` of an address that may be called."""
+        """Check a `host` or `host:port`. Raises: ConfigurationError("host_refused")."""
         if not _NETLOC.fullmatch(host.lower()):
             raise refused()
         self.check(f"{scheme}://{host}/")
@@ -202,7 +202,7 @@ class GuardedAdapter(HTTPAdapter):
 
 
 class _Guarded:
-    """Part of a connection: the guard looks the name up, and the socket goes to what it answered."""
+    """Part of a connection: the guard looks the name up, and the socket connects to the address it returned."""
 
     guard: Guard
     _dns_host: str
@@ -226,8 +226,8 @@ class _Guarded:
                     return made
         finally:
             self._dns_host = name
-        nobody = socket.gaierror(socket.EAI_NONAME, "no address")
-        raise failure or urllib3.exceptions.NameResolutionError(self.host, self, nobody)  # type: ignore[arg-type]
+        no_address = socket.gaierror(socket.EAI_NONAME, "no address")
+        raise failure or urllib3.exceptions.NameResolutionError(self.host, self, no_address)  # type: ignore[arg-type]
 
 
 def _pools(guard: Guard) -> dict[str, type[HTTPConnectionPool]]:
@@ -248,7 +248,7 @@ def _pools(guard: Guard) -> dict[str, type[HTTPConnectionPool]]:
 
 
 def _place(parts: SplitResult) -> str:
-    """`host:port` of an address. Raises: ValueError for an invalid port."""
+    """Return `host:port` of an address. Raises: ValueError for an invalid port."""
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
     return f"{_bracketed((parts.hostname or '').lower())}:{port}"
 

@@ -143,20 +143,20 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class AlertCondition:
-    """A rule whose condition is met, with the current figures."""
+    """A rule that applies now, with the current figures."""
 
     rule: str
     sentence: str
 
 
-def judge(facts: Facts, bounds: Bounds) -> list[AlertCondition]:
+def check_connector(facts: Facts, bounds: Bounds) -> list[AlertCondition]:
     """Return what is wrong with a connector. For a paused one that is only the pause: everything else follows from it."""
     if facts.paused_by is not None:
         return list(_access(facts, bounds))
     return [trouble for rule in _RULES_OF_CONNECTORS for trouble in rule(facts, bounds)]
 
 
-def judge_installation(
+def check_installation(
     due_s: float, tick_age_s: float | None, bounds: Bounds, *, ever_ticked: bool = True
 ) -> list[AlertCondition]:
     """Return what is wrong with the whole installation.

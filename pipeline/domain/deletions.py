@@ -10,7 +10,7 @@ from pipeline.domain.kinds import Outcome
 DELETED_AT: Final = "pipedrive/deleted_at"
 
 LIVE_STATES: Final = ("shell", "full", "conflict")
-"""States of an id mapping whose record exists in Pipedrive, as far as known."""
+"""States of an id mapping if its record exists in Pipedrive, as far as known."""
 DELETED, GONE, MERGED = "deleted", "gone", "merged"
 DELETED_STATES: Final = (DELETED, GONE, MERGED)
 """Deleted by a notice, or missing in a complete fetch; absent twice without a notice; merged into another record."""

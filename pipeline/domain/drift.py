@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 CONFLICT = "conflict"
-"""State of an id mapping whose record shares its User or Account with another one."""
+"""State of an id mapping if its record shares its User or Account with another one."""
 
 
 class Drift(StrEnum):

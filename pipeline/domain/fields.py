@@ -224,7 +224,7 @@ def _read_options(rows: Any) -> dict[int | str, str]:
 
 
 def _is_part(code: str, found: dict[str, FieldDefinition]) -> bool:
-    """Return whether a row is a part, `<code>_<part>`, and not a field whose code only ends like one."""
+    """Return whether a row is a part, `<code>_<part>`, and not a field with a similar code."""
     for kind, parts in PARTS.items():
         for part in (*parts, "timezone_name"):
             whole = found.get(code.removesuffix(f"_{part}"))

@@ -139,8 +139,8 @@ def cut_below(body: bytes, levels: int, most: int = MOST_TOKENS) -> bytes:
 
 
 def find_unusable(value: Any, path: str = "") -> str | None:
-    """Return the path, such as `user.tier` or `segments[0].id`, of a NUL or lone surrogate, which cannot be stored or sent;
-    None if there is none."""
+    """Return the path, such as `user.tier` or `segments[0].id`, of a NUL or lone surrogate, which cannot be stored or sent,
+    or None."""
     if isinstance(value, str):
         return path if _UNUSABLE.search(value) else None
     if isinstance(value, dict) and (bad := next((name for name in value if _UNUSABLE.search(name)), None)) is not None:

@@ -16,7 +16,7 @@ _SECRET: Final = re.compile(r"[!-~]{1,1000}")
 
 
 class InvalidName(ValueError):
-    """The input is not valid; the text says what is, and does not repeat a secret."""
+    """The input is not valid. The text has the rule, and does not repeat a secret."""
 
 
 def is_connector_name(text: str) -> bool:

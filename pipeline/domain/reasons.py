@@ -37,7 +37,7 @@ REASONS: dict[str, Reason] = {
         "Shorten the value at its source; the record's other fields were synchronized.",
     ),
     "wrong_type": Reason(
-        "A field has a value of a different type than its definition says.",
+        "A field has a value of a different type than in its definition.",
         "Correct the value in Pipedrive, or map another field; the record's other fields were synchronized.",
     ),
     "option_unknown": Reason(
@@ -165,7 +165,7 @@ REASONS: dict[str, Reason] = {
         "Nothing to do: the newer report is used.",
     ),
     "owned_by_pipedrive": Reason(
-        "The field was changed on both sides, and the settings say that Pipedrive's value wins.",
+        "The field was changed on both sides, and Pipedrive's value wins, as set in the settings.",
         "Nothing to do; choose another owner for the field in the settings if Hull should win.",
     ),
     "changed_by_pipedrive": Reason(
@@ -405,11 +405,11 @@ REASONS: dict[str, Reason] = {
     ),
     "authorisation_expired": Reason(
         "This authorisation was not started here, took longer than ten minutes, or was finished already.",
-        "Open Credentials: it says whether Pipedrive is connected. If it is not, start over there.",
+        "Open Credentials: it shows whether Pipedrive is connected. If it is not, start over there.",
     ),
     "other_browser": Reason(
         "This authorisation was started in another browser, or this browser did not keep its cookie.",
-        "Open this page's address in the browser in which you started; it is valid there for ten minutes. Or start over "
+        "Open this page's address in the browser where you started; it is valid there for ten minutes. Or start over "
         "here: open Credentials in Hull, or ask for a new link, and use one browser only. If it is the same browser, "
         "allow cookies for this address.",
     ),
@@ -456,7 +456,7 @@ REASONS: dict[str, Reason] = {
     ),
     # The engine
     "worker_lost": Reason(
-        "The worker died on every attempt of this stage.",
+        "The worker was killed on every attempt of this stage.",
         "Check whether the system killed it for lack of memory. Fix the cause, then replay the failure.",
     ),
     "job_kind_unknown": Reason(

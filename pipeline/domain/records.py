@@ -70,7 +70,7 @@ class OutgoingWrite:
 
     fields    body of the PATCH, or of the POST without a snapshot; empty if nothing differs
     before    field → its value in the snapshot, for the written fields
-    present   codes of mapped fields whose attribute has a value now; a code that is missing in a later write's list was
+    present   codes of mapped fields with a value in Hull; a code that is missing in a later write's list was
               emptied in Hull since
     sides     key of a mapped field → digests of Hull's value and of the snapshot's, written or not
     same      keys of the mapped fields with the same value on both sides

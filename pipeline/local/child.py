@@ -1,4 +1,4 @@
-"""Become another program that ends when its parent does: `python -m pipeline.local.child PARENT PROGRAM ARGUMENT …`.
+"""Replace this process by a program that ends when its parent ends: `python -m pipeline.local.child PARENT PROGRAM ARGUMENT …`.
 
 Standard input has the rest as JSON (`Child.start` in `pipeline.local.children` writes it), so that secrets are never
 part of a process list. A parent may be killed before it can stop its children; the kernel then sends the program its
@@ -17,10 +17,10 @@ PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2
 
 
 def main(parent: int, command: list[str], given: dict[str, Any]) -> None:
-    """Take over what is given, and become the program.
+    """Apply what is given, and run the program.
 
-    given  niceness; signal; environment: name → value, or null for a name that must not be there; inherits: whether all
-           other names stay; umask, folder and account ([uid, gid]) unless they are null
+    given  niceness; signal; environment: name → value, or null to remove a name; keeps_environment: whether all other
+           names stay; umask, folder and account ([uid, gid]) unless they are null
     """
     os.nice(given["niceness"])
     if given["umask"] is not None:
@@ -35,7 +35,7 @@ def main(parent: int, command: list[str], given: dict[str, Any]) -> None:
         return
     if given["folder"] is not None:
         os.chdir(given["folder"])
-    if not given["inherits"]:
+    if not given["keeps_environment"]:
         os.execve(command[0], command, given["environment"])  # noqa: S606 - our own commands, put together in this package
     for name, value in given["environment"].items():
         if value is None:

@@ -1,5 +1,5 @@
-"""Programs that are kept running, restarted with growing pauses when they die, and stopped in order at the end; programs that
-run for a moment; and processes that a crash left running.
+"""Supervise programs: restart them with growing pauses when they die, and stop them in order. Run single commands. End
+processes that a crash left running.
 
 Each program has its own process session, so that Ctrl-C reaches only the supervising process.
 """
@@ -21,11 +21,11 @@ from pathlib import Path
 from pipeline.local.errors import LOG_LINES, EmbeddedError, failed
 from pipeline.local.folders import Account, Folders
 
-Tell = Callable[[str, str], None]
+WriteLine = Callable[[str, str], None]
 """(name of the program, one line of what it wrote)"""
 
 STEADY_S = 30.0
-"""A program that ran this long has started well: the next pause is the shortest again."""
+"""A program that ran this long has started successfully: the next pause is the shortest again."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 POLL_S = 0.05
 SUPERVISOR = "up"
@@ -36,7 +36,7 @@ class Confinement:
     """A folder to run in, without this process's environment, with files closed to other accounts.
 
     account  the account to run as; None for this process's own
-    log      the file that it writes to; all others write to `Tell`
+    log      the file that it writes to; all others write to `WriteLine`
     prepare  removes what a crash left; called before each start
     """
 
@@ -82,8 +82,8 @@ class Child:
 class Children:
     """Start, look after and stop programs; `look_after` must be called again and again."""
 
-    def __init__(self, tell: Tell, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tell, self._clock = tell, clock
+    def __init__(self, write_line: WriteLine, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._write_line, self._clock = write_line, clock
         self._children: dict[str, Child] = {}
         self._is_stopping = False
 
@@ -91,7 +91,7 @@ class Children:
         self._children[program.name] = Child(program, self._spawn(program), self._clock())
 
     def look_after(self) -> None:
-        """Restart what has died, when its time has come."""
+        """Restart programs that have died, after their pause."""
         for child in () if self._is_stopping else self._children.values():
             if child.restart_at is None:
                 self._notice_death(child)
@@ -99,11 +99,11 @@ class Children:
                 self._restart(child)
 
     def restarts(self) -> dict[str, int]:
-        """How often each program had to be started again."""
+        """Return how often each program was restarted."""
         return {name: child.restarts for name, child in self._children.items() if child.restarts}
 
     def pids(self) -> dict[str, int]:
-        """Name → process id."""
+        """Return name → process id."""
         return {name: child.process.pid for name, child in self._children.items()}
 
     def exit_code(self, name: str) -> int | None:
@@ -129,15 +129,15 @@ class Children:
             child.pause_s = FIRST_PAUSE_S
         child.restart_at = self._clock() + child.pause_s
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        self._tell(SUPERVISOR, f"{child.program.name} died ({how}); starting it again in {child.pause_s:.1f} s")
+        self._write_line(SUPERVISOR, f"{child.program.name} died ({how}); starting it again in {child.pause_s:.1f} s")
         child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S)
 
     def _restart(self, child: Child) -> None:
         child.restarts += 1
         try:
             child.process = self._spawn(child.program)
-        except (EmbeddedError, OSError) as error:  # its folder, or its program, for a while perhaps
-            self._tell(SUPERVISOR, f"{child.program.name} cannot be started: {error}")
+        except (EmbeddedError, OSError) as error:  # its folder or its program may be missing for a while
+            self._write_line(SUPERVISOR, f"{child.program.name} cannot be started: {error}")
             child.restart_at = self._clock() + LONGEST_PAUSE_S
         else:
             child.started_at, child.restart_at = self._clock(), None
@@ -158,14 +158,14 @@ class Children:
             "niceness": program.niceness,
             "signal": program.stop_signals[0][0],
             "environment": dict(program.environment),
-            "inherits": confined is None,
+            "keeps_environment": confined is None,
             "umask": 0o077 if confined else None,
             "folder": str(confined.folder) if confined else None,
             "account": [confined.account.uid, confined.account.gid] if confined and confined.account else None,
         }
         if process.stdin is not None:
-            with suppress(BrokenPipeError), process.stdin as told:
-                told.write(json.dumps(given).encode())
+            with suppress(BrokenPipeError), process.stdin as stdin:
+                stdin.write(json.dumps(given).encode())
         if confined:
             os.close(output)
         else:
@@ -176,7 +176,7 @@ class Children:
         if process.stdout is not None:
             with process.stdout as lines:
                 for line in lines:
-                    self._tell(name, line.decode("utf-8", "replace").rstrip("\n"))
+                    self._write_line(name, line.decode("utf-8", "replace").rstrip("\n"))
 
 
 LEFTOVER_S = 75.0  # seconds that leftover processes have to stop
@@ -187,7 +187,7 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
 def until(timeout_s: float) -> Iterator[None]:
-    """Yield immediately and then at short intervals, until that long has passed."""
+    """Yield immediately and then at short intervals, until the timeout has passed."""
     deadline = time.monotonic() + timeout_s
     yield
     while time.monotonic() < deadline:
@@ -196,9 +196,9 @@ def until(timeout_s: float) -> Iterator[None]:
 
 
 def run(command: tuple[str, ...], folders: Folders, folder: Path, *, text_in: str = "") -> None:
-    """Run a program of a server's to its end, under the servers' account.
+    """Run one command of a server under the servers' account.
 
-    Raises: EmbeddedError with what it wrote when it fails.
+    Raises: EmbeddedError with its output if it fails.
     """
     account = folders.account
     done = subprocess.run(  # noqa: S603  # a program out of our own wheels
@@ -249,7 +249,7 @@ def end_leftovers(folder: Path, program: str, number: signal.Signals) -> None:
 
 
 def open_log(path: Path) -> int:
-    """Open a log to append to; one that has grown large is put aside first."""
+    """Open a log for appending; a large log is renamed first."""
     if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
         path.replace(path.with_suffix(".log.1"))
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -265,7 +265,7 @@ def _signals(program: ChildProgram) -> list[tuple[signal.Signals, float]]:
 
 
 def _signal(child: Child, number: signal.Signals) -> None:
-    """The first signals are for the program itself, which knows how to end its own children; the last is for all."""
+    """Send a signal: SIGKILL to the program and its children, others to the program, which ends its own children."""
     with suppress(ProcessLookupError):
         if number is signal.SIGKILL:
             os.killpg(child.process.pid, number)

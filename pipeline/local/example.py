@@ -24,7 +24,7 @@ from pipeline.sync.connectors.webhooks import ensure_webhooks
 
 NAME = "demo"
 AUTHOR = "demo"
-"""Of the settings that the example is given."""
+"""The author of the example's settings."""
 FULL_FETCH_CRON = "15 2 * * *"
 
 USER_FIELDS = {
@@ -59,23 +59,23 @@ ACCOUNT_FIELDS = {
 }
 OUTGOING_USER_FIELDS = {"job_title": "Job title", "lead_score": "Lead score"}
 OUTGOING_ACCOUNT_FIELDS = {"health_score": "Health score"}
-"""Attribute → the field's name in Pipedrive: people know names, the settings hold codes."""
+"""Attribute → the field's name in Pipedrive; the settings need its code."""
 
 
 class ExampleNotAdded(Exception):
-    """Another connector is in the way; the text says which, and what to do."""
+    """Another connector has the name or the id of the example. The text names it, with the next step."""
 
 
 def add(sandbox: dict[str, str], *, arrival_url: str) -> Connector:
     """Add the connector, have Pipedrive send its webhooks here, and Hull its notifications.
 
-    Raises: ExampleNotAdded, and nothing is changed, when a connector that a person set up has its name or the sandbox's id.
+    Raises: ExampleNotAdded, and nothing is changed, if a manually added connector has its name or the sandbox's id.
     """
     with transaction() as session:
         for old in _in_the_way(session, sandbox["hull_connector_id"]):
             if not _is_ours(session, old):
                 raise ExampleNotAdded(
-                    f"the connector {old.name} was set up by hand with the {_SAME[old.name == NAME]}, so it is kept and the "
+                    f"the connector {old.name} was added manually with the {_SAME[old.name == NAME]}, so it is kept and the "
                     f"example is not added. Remove it (pipeline connectors remove {old.name}), or run pipeline up --no-example"
                 )
             connectors.remove_rows_of(session, old.key)
@@ -106,7 +106,7 @@ def _is_ours(session: Session, connector: Connector) -> bool:
 
 
 def settings_for(connector_key: int) -> dict[str, Any]:
-    """The settings, with names turned into the codes this company uses."""
+    """Return the settings, with the codes of this company instead of field names."""
     person, organization = (codes_of(connector_key, entity) for entity in Entity)
     return {
         "incoming_user_attributes": _rows(USER_FIELDS, person),
@@ -123,7 +123,7 @@ def settings_for(connector_key: int) -> dict[str, Any]:
 
 
 def codes_of(connector_key: int, entity: Entity) -> dict[str, str]:
-    """Field name → code, as Pipedrive defines them."""
+    """Return field name → code, from the field definitions."""
     with transaction() as session:
         fields = field_definition.find_fields(session, connector_key, entity)
     return {row["field_name"]: row["field_code"] for row in (fields.rows if fields else [])}
@@ -138,18 +138,18 @@ Record = dict[str, Any]
 
 
 class Remotes:
-    """Edit Pipedrive like a salesperson and Hull like a marketer; read everything either holds."""
+    """Edit and read the records of the sandbox's Pipedrive and Hull, like their users."""
 
     def __init__(self, sandbox: Mapping[str, str]) -> None:
         self._pipedrive = f"{sandbox['pipedrive_url']}/__sandbox__"
         self._hull = f"{sandbox['hull_url']}/__sandbox__"
 
     def records(self, entity: Entity) -> dict[int, Record]:
-        """Pipedrive id → Person or Organization, in API v2 shape."""
+        """Return Pipedrive id → Person or Organization, in API v2 format."""
         return {row["id"]: row for row in _lines(f"{self._pipedrive}/export?entity={entity.value}")}
 
     def hull_records(self, entity: Entity) -> list[Record]:
-        """Users or Accounts, as Hull holds them; a User names its Account by `account_id`."""
+        """Return the Users or Accounts in Hull; a User has its Account in `account_id`."""
         return _lines(f"{self._hull}/export?entity={entity.hull}")
 
     def edit_record(self, entity: Entity, pipedrive_id: int, fields: Mapping[str, Any]) -> None:
@@ -161,7 +161,7 @@ class Remotes:
         _post(f"{self._pipedrive}/delete", {"entity": entity.value, "id": pipedrive_id})
 
     def put_record(self, entity: Entity, record: Mapping[str, Any]) -> None:
-        """Store a record exactly as it is, valid or not, without a webhook."""
+        """Store a record unchanged, valid or not, without a webhook."""
         _post(f"{self._pipedrive}/raw?entity={entity.value}", record)
 
     def edit_hull_record(self, entity: Entity, hull_id: str, attributes: Mapping[str, Any]) -> None:

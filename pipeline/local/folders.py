@@ -6,10 +6,10 @@
     DATA_DIR/servers.lock    the process that runs them (`pipeline.local.servers`)
 
 An ordinary account keeps `servers` in DATA_DIR. PostgreSQL refuses to run as root, so root runs both servers under an
-existing unprivileged account, and that account must reach the folder: it is in DATA_DIR if every account may
-pass through its parents and it is not in a home folder, else under /var/lib. Mode and owner of existing folders are never
-changed. Sockets are in a short folder if their paths would be too long (a unix socket's path has at most
-107 bytes: https://man7.org/linux/man-pages/man7/unix.7.html).
+existing unprivileged account, which must reach the folder. So for root `servers` is in DATA_DIR only if every account
+may pass through its parents and it is not in a home folder; otherwise it is under /var/lib. Mode and owner of
+existing folders are never changed. Sockets are in a short folder if their paths would be too long (a unix socket's path
+has at most 107 bytes: https://man7.org/linux/man-pages/man7/unix.7.html).
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def give_to(path: Path, account: Account | None) -> None:
 
 
 def require_space(folder: Path, megabytes: int, what: str) -> None:
-    """Refuse to begin what would not fit.
+    """Check the free space.
 
-    Raises: EmbeddedError with what is free and what is needed.
+    Raises: EmbeddedError with the free and the needed megabytes.
     """
     free = shutil.disk_usage(folder).free // 1_000_000
     if free < megabytes:
@@ -130,7 +130,7 @@ def _place(data_dir: Path, account: Account | None) -> Folders:
 
 
 def find(data_dir: Path) -> Folders | None:
-    """Return the existing folders, None if there are none."""
+    """Return the existing folders, or None."""
     known = _read(data_dir)
     if not known:
         return None
@@ -177,7 +177,7 @@ def _make_servers(data_dir: Path, account: Account | None) -> Path:
         own = data_dir / "servers"
         own.mkdir(mode=0o700, exist_ok=True)
         return own
-    if _everybody_reaches(data_dir) and not _in_a_home(data_dir):
+    if _is_reachable(data_dir) and not _in_a_home(data_dir):
         own = data_dir / "servers"
     else:
         own = Path(tempfile.mkdtemp(prefix="servers-", dir=_root_parent()))
@@ -192,16 +192,16 @@ def _root_parent() -> Path:
             parent.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
-        if parent.stat().st_uid == 0 and _everybody_reaches(parent):
+        if parent.stat().st_uid == 0 and _is_reachable(parent):
             return parent
     raise EmbeddedError(
         f"Root needs a folder for the embedded servers that an unprivileged account reaches; neither DATA_DIR nor "
         f"{' nor '.join(map(str, _ROOT_PARENTS))} is one.\n"
-        "  Next step: set DATA_DIR to a folder outside any home whose parents everybody may pass through."
+        "  Next step: set DATA_DIR to a folder outside any home, with parents that all accounts may pass through."
     )
 
 
-def _everybody_reaches(path: Path) -> bool:
+def _is_reachable(path: Path) -> bool:
     """Return whether any account may pass through this folder and all above it."""
     real = path.resolve()
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (real, *real.parents))

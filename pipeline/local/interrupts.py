@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a program that runs others, whatever it does at that moment."""
+"""SIGTERM and Ctrl-C end a program that runs others, at any moment."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ POLL_S: Final = 0.5
 class Interrupts:
     """Raises KeyboardInterrupt on SIGTERM and SIGINT, and once more at the next `check` or `wait`.
 
-    The second one is needed because Python drops what a signal handler raises inside a destructor or a callback of C code.
+    The second one is needed because Python drops an exception that a signal handler raises in a destructor or in a callback
+    of C code.
 
-    even_ignored  whether SIGINT counts in a background job, for which a shell has it ignored
+    even_ignored  whether SIGINT counts in a background job, where the shell ignores it
     """
 
     def __init__(self, *, even_ignored: bool = False) -> None:

@@ -26,9 +26,9 @@ LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened to
 USUAL_PORT, USUAL_INTAKE_PORT, USUAL_FLOWER_PORT = 8080, 8081, 5555
 LIVE_PROCESSES, CONTROL_PROCESSES, BULK_PROCESSES = 4, 1, 2
-"""More `live` than one connector may have at work (LIVE_AT_ONCE): reads that stall hold up no other connector."""
+"""More `live` than one connector may use (LIVE_AT_ONCE): stalled reads of one connector do not delay others."""
 CONNECTIONS = 16_384
-"""That granian serves at a time; it accepts no more, and an idle one is closed after 30 s."""
+"""Maximum connections of granian; an idle one is closed after 30 s."""
 LIVE_NICENESS, BULK_NICENESS = 5, 15
 """Priorities on one machine: incoming requests are answered first, then changes are processed,
 then fetches.
@@ -48,20 +48,20 @@ SECRETS: Final = (
 )
 """Environment variables with secrets."""
 WORK: Final = frozenset({"DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEYS", "PIPEDRIVE_CLIENT_SECRET"})
-"""What workers need."""
+"""Secrets of all workers."""
 METRICS: Final = frozenset({"METRICS_TOKEN"})
-"""What intake and the web process need besides, which serve metrics."""
+"""Additional secrets of intake and the web process, which serve metrics."""
 ALERTS: Final = WORK | {"ALERT_WEBHOOK_URL", "SMTP_PASSWORD"}
-"""What the web process and the control worker need, which send alerts."""
+"""Secrets of the web process and the control worker, which send alerts."""
 BROKER: Final = frozenset({"BROKER_URL"})
-"""What beat and Flower need."""
+"""Secrets of beat and Flower."""
 SANDBOX_KEY_PATH = "/__sandbox__/public-key"
 SIZES = ("persons", "organizations", "users", "accounts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxPlace:
-    """Where the sandbox is to listen, and how much it is to hold."""
+    """The ports and the sizes of the sandbox."""
 
     pipedrive_port: int
     hull_port: int
@@ -101,9 +101,9 @@ def free_port() -> int:
 
 
 def facing_sandbox(chosen: Settings, announced: Mapping[str, str]) -> Settings:
-    """The settings of processes that talk to the sandbox instead of the real systems, its app for OAuth included.
+    """Return the settings of processes that use the sandbox instead of the real systems, with its OAuth app.
 
-    announced  what the sandbox printed about itself
+    announced  the sandbox's output
     """
     organization = announced["hull_organization"]
     return chosen.replace(
@@ -128,7 +128,7 @@ def sandbox_program(chosen: Settings, sandbox: SandboxPlace) -> ChildProgram:
 
 
 def pipeline_programs(chosen: Settings, *, host: str, flower_login: str) -> list[ChildProgram]:
-    """The pipeline's own processes. All but beat could run as often as one likes."""
+    """Return the pipeline's own processes. All except beat could run several times."""
     celery = [sys.executable, "-m", "celery", "-q", "-A", "pipeline"]
     quiet = ["--without-mingle", "--without-gossip"]
     flower_url = f"http://{LOOPBACK}:{chosen.flower_port}"
@@ -172,7 +172,7 @@ def pipeline_programs(chosen: Settings, *, host: str, flower_login: str) -> list
 
 
 def served(module: str, host: str, port: int) -> list[str]:
-    """The command that serves `pipeline.web.MODULE`."""
+    """Return the command that serves `pipeline.web.MODULE`."""
     return [
         sys.executable, "-m", "granian", "--interface", "rsgi", "--http", "1", "--no-ws",
         "--factory", f"pipeline.web.{module}:create_server", "--host", host, "--port", str(port),
@@ -186,7 +186,7 @@ def environment(chosen: Settings, *, secrets: Collection[str] = WORK) -> dict[st
 
     secrets  the SECRETS that the process gets; it gets neither the value nor the file of the others
     """
-    told = {
+    given_names = {
         "DATA_DIR": str(chosen.data_dir),
         "DATABASE_URL": chosen.database_url,
         "REDIS_URL": chosen.redis_url,
@@ -208,10 +208,10 @@ def environment(chosen: Settings, *, secrets: Collection[str] = WORK) -> dict[st
         "HULL_KEY_PATH": chosen.hull_key_path,
         "HULL_EXPORT_HOSTS": ",".join(chosen.hull_export_hosts),
     }
-    from_files = dict.fromkeys((f"{name}_FILE" for name in told), None)
+    from_files = dict.fromkeys((f"{name}_FILE" for name in given_names), None)
     kept_back = [name for name in SECRETS if name not in secrets]
     return {
-        **told,
+        **given_names,
         **from_files,
         **dict.fromkeys(kept_back, None),
         **dict.fromkeys((f"{name}_FILE" for name in kept_back), None),
@@ -238,7 +238,7 @@ class FlowerLogin:
 
 
 def flower_login(chosen: Settings) -> FlowerLogin:
-    """Return FLOWER_BASIC_AUTH if it is given, else a login that is made once and kept in DATA_DIR where that can be written."""
+    """Return FLOWER_BASIC_AUTH, or a login that is created once and kept in DATA_DIR if that can be written."""
     if chosen.flower_basic_auth:
         return FlowerLogin(login=chosen.flower_basic_auth, where="FLOWER_BASIC_AUTH")
     path = chosen.data_dir / "flower.login"
@@ -287,7 +287,7 @@ def _worker(
 
 
 def _is_free(port: int) -> bool:
-    """A plain bind detects it; web servers would silently share a port."""
+    """Return whether a port is free. Web servers would silently share it, so it is bound here first."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

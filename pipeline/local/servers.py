@@ -3,8 +3,8 @@
 One process at a time runs them, as its children, under an exclusive lock on `DATA_DIR/servers.lock`; the kernel frees
 the lock and ends the servers when that process ends in any way. The file identifies it.
 
-    serve      for a block: `pipeline up`, `pipeline demo`, test runs. Others use these servers meanwhile
-    complete   for the rest of this process: use another process's servers, or run them here
+    serve      run the servers during a block (`pipeline up`, `pipeline demo`, test runs); other processes use them too
+    complete   use another process's servers, or run them here until this process ends
     status, stop, remove   for people and tests
 """
 
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.local import folders as folders_module
-from pipeline.local.children import Children, Tell, running_in, until
+from pipeline.local.children import Children, WriteLine, running_in, until
 from pipeline.local.embedded import SERVERS, Postgres, Valkey, find_binaries, require_installed
 from pipeline.local.errors import EmbeddedError, failed
 from pipeline.local.folders import Folders
@@ -37,7 +37,7 @@ LOOK_S = 0.25
 LOCK = "servers.lock"
 
 _mine = ExitStack()
-"""What this process runs until it ends."""
+"""The servers that this process runs until it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ServersHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServersStatus:
-    """Return the process that runs the servers, and, by name, their process ids and whether they answer."""
+    """The process that runs the servers, and, by name, their process ids and the servers that answer."""
 
     holder: ServersHolder
     pids: dict[str, int]
@@ -65,11 +65,11 @@ class ServersStatus:
 
 
 @contextmanager
-def serve(settings: Settings, *, name: str, tell: Tell | None = None) -> Iterator[Settings]:
+def serve(settings: Settings, *, name: str, write_line: WriteLine | None = None) -> Iterator[Settings]:
     """Run the servers that the settings do not name, while a block runs; restart one that dies.
 
-    name  the name of this process, for people: `pipeline up`
-    tell  gets a line when a server dies
+    name        the name of this process, for people: `pipeline up`
+    write_line  gets a line when a server dies
     Yields the settings with every URL filled in. All processes of this DATA_DIR may use the servers.
     Raises: EmbeddedError, also if another process runs the servers of this DATA_DIR.
     """
@@ -84,7 +84,7 @@ def serve(settings: Settings, *, name: str, tell: Tell | None = None) -> Iterato
             stack.enter_context(
                 _locked(settings.data_dir, ServersHolder(os.getpid(), name, shares=True, servers=wanted))
             )
-        yield stack.enter_context(_running(settings, wanted, tell, restarts=True))
+        yield stack.enter_context(_running(settings, wanted, write_line, restarts=True))
 
 
 def complete(settings: Settings, *, shares: bool = False) -> Settings:
@@ -111,7 +111,7 @@ def complete(settings: Settings, *, shares: bool = False) -> Settings:
 
 
 def status(settings: Settings) -> ServersStatus | None:
-    """Return the process that runs the servers of this DATA_DIR; None if there is none."""
+    """Return the process that runs the servers of this DATA_DIR, or None."""
     holder, folders = find_holder(settings.data_dir), folders_module.find(settings.data_dir)
     if holder is None or folders is None:
         return None
@@ -154,7 +154,7 @@ def remove(settings: Settings) -> None:
 
 
 def find_holder(data_dir: Path) -> ServersHolder | None:
-    """Return the process that runs the servers of a DATA_DIR, None if there is none."""
+    """Return the process that runs the servers of a DATA_DIR, or None."""
     if not (data_dir / LOCK).exists():
         return None
     descriptor = _take(data_dir)
@@ -165,7 +165,7 @@ def find_holder(data_dir: Path) -> ServersHolder | None:
 
 
 def _wanted(settings: Settings) -> tuple[str, ...]:
-    """Name the servers that the settings leave to us."""
+    """Return the servers that the settings do not name."""
     needs = {
         Postgres.name: settings.database_url is None,
         Valkey.name: settings.redis_url is None or settings.broker_url is None,
@@ -207,8 +207,8 @@ def _take_in_turn(data_dir: Path) -> int:
 def _take(data_dir: Path) -> int | None:
     """Take the lock without waiting, and clear the file; None if another process has it.
 
-    Cleared, because others may read it before the new holder has written it, and stop whatever has the id of a dead one by then.
-    A program started later does not inherit the lock.
+    Another process may read the file before the new holder has written it, and must not stop the process that has the old
+    holder's id by then. Programs that are started later do not get the lock.
     """
     descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -271,14 +271,16 @@ def _use(settings: Settings, wanted: tuple[str, ...], holder: ServersHolder) -> 
 
 
 @contextmanager
-def _running(settings: Settings, wanted: tuple[str, ...], tell: Tell | None, *, restarts: bool) -> Iterator[Settings]:
+def _running(
+    settings: Settings, wanted: tuple[str, ...], write_line: WriteLine | None, *, restarts: bool
+) -> Iterator[Settings]:
     """Run servers as children of this process; the lock is held."""
     if not wanted:
         yield settings
         return
     folders = folders_module.place(settings.data_dir)
     programs = find_binaries(folders)
-    children, stopping = Children(tell or (lambda *_: None)), threading.Event()
+    children, stopping = Children(write_line or (lambda *_: None)), threading.Event()
     looking = threading.Thread(target=_look_after, args=(children, stopping), daemon=True)
     try:
         for name in wanted:

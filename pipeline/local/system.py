@@ -1,4 +1,4 @@
-"""Everything that runs on one machine for the length of a block: sandbox, intake, web, workers, beat, Flower, example."""
+"""Run everything on one machine during a block: sandbox, intake, web, workers, beat, Flower, example."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pathlib import Path
 from db import operator as operators
 from db.migrate import migrate
 from db.session import engine, transaction
-from pipeline import settings as settings_room
+from pipeline import settings as settings_module
 from pipeline.accounts.operators import first_code
 from pipeline.local import example, programs
-from pipeline.local.children import SUPERVISOR, Children, Tell
+from pipeline.local.children import SUPERVISOR, Children, WriteLine
 from pipeline.settings import Settings, unwritable
 
 LOOK_S = 0.2
 SANDBOX_WAIT_S = 120.0
 WEB_WAIT_S = 60.0
 HOPELESS = 3
-"""Restarts after which a process is not waited for any longer."""
+"""Number of restarts after which we stop waiting for a process."""
 
 
 class StartFailed(Exception):
-    """Something did not start; the text says what."""
+    """A process did not start; the text names the process."""
 
 
 @dataclass(slots=True)
 class System:
-    """The running system. `sandbox` is None with real systems, else the output of `pipeline sandbox --json`."""
+    """The running system. `sandbox` is the output of `pipeline sandbox --json`, or None with the real systems."""
 
     settings: Settings
     host: str
@@ -48,10 +48,10 @@ class System:
 
     @property
     def console_url(self) -> str:
-        """Return the console's address; while there is no operator, the link with which the first one logs in."""
+        """Return the console's address; before the first operator exists, the link for their first login."""
         with transaction() as session:
-            is_taken = operators.any_operator(session)
-        return self.web_url if is_taken else f"{self.web_url}/setup?code={first_code()}"
+            has_operator = operators.any_operator(session)
+        return self.web_url if has_operator else f"{self.web_url}/setup?code={first_code()}"
 
     @property
     def flower_url(self) -> str:
@@ -60,19 +60,24 @@ class System:
 
 @contextmanager
 def running_system(
-    chosen: Settings, *, tell: Tell, sizes: Mapping[str, int], host: str = programs.LOOPBACK, has_example: bool = True
+    chosen: Settings,
+    *,
+    write_line: WriteLine,
+    sizes: Mapping[str, int],
+    host: str = programs.LOOPBACK,
+    has_example: bool = True,
 ) -> Iterator[System]:
     """Start everything, yield when it answers, stop everything at the end.
 
-    chosen  settings of a started process, with servers that answer
-    sizes  number of persons, organizations, users, accounts in the sandbox
-    tell   gets every line that a program writes
-    has_example  whether a connector joins the sandbox's two sides immediately
+    chosen       settings of a started process, with servers that answer
+    sizes        number of persons, organizations, users and accounts in the sandbox
+    write_line   gets every line that a program writes
+    has_example  whether a connector between the sandbox's two sides is added
     Raises: StartFailed, PortTaken.
     """
     migrate(engine())
     chosen, notes = _with_ports(chosen)
-    announced = _Announcement(tell)
+    announced = _Announcement(write_line)
     children = Children(announced)
     flower = programs.flower_login(chosen)
     system = System(chosen, host, flower, children, [*notes, *filter(None, [flower.note])], has_example=has_example)
@@ -81,7 +86,7 @@ def running_system(
     try:
         if chosen.faces_sandbox:
             _start_sandbox(system, announced, sizes)
-        settings_room.use(system.settings)
+        settings_module.use(system.settings)
         for program in programs.pipeline_programs(system.settings, host=host, flower_login=flower.login):
             children.start(program)
         looking.start()
@@ -107,7 +112,7 @@ def _add_example(system: System, sandbox: dict[str, str]) -> None:
 
 
 def _wait_for_web(system: System) -> None:
-    """Return when both answer. Raises: StartFailed, without waiting for long, when one dies again and again."""
+    """Return when both processes answer. Raises: StartFailed, also if one dies HOPELESS times."""
     for name, port in (("intake", system.settings.intake_port), ("web", system.settings.port)):
         if not _answers(system, name, port):
             raise StartFailed(f"the {name} process does not answer on port {port}")
@@ -139,7 +144,7 @@ def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:
 def _start_sandbox(system: System, announced: _Announcement, sizes: Mapping[str, int]) -> None:
     place = programs.SandboxPlace(pipedrive_port=programs.free_port(), hull_port=programs.free_port(), sizes=sizes)
     system.children.start(programs.sandbox_program(system.settings, place))
-    if not announced.heard.wait(SANDBOX_WAIT_S):
+    if not announced.received.wait(SANDBOX_WAIT_S):
         raise StartFailed(f"the sandbox does not answer after {SANDBOX_WAIT_S:.0f} s")
     system.sandbox = announced.sandbox
     system.settings = programs.facing_sandbox(system.settings, announced.sandbox)
@@ -163,11 +168,11 @@ def _look_after(system: System, announced: _Announcement, stopping: threading.Ev
 
 
 class _Announcement:
-    """Catches the sandbox's line with its addresses and secrets; passes on all others."""
+    """Reads the sandbox's line with its addresses and secrets; forwards all other lines."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self.heard = threading.Event()
+    def __init__(self, write_line: WriteLine) -> None:
+        self._write_line = write_line
+        self.received = threading.Event()
         self.sandbox: dict[str, str] = {}
         self.count, self.added = 0, 1
 
@@ -175,6 +180,6 @@ class _Announcement:
         if name == "sandbox" and line.startswith("{") and "pipedrive_url" in line:
             self.sandbox = json.loads(line)
             self.count += 1
-            self.heard.set()
+            self.received.set()
         else:
-            self._tell(name, line)
+            self._write_line(name, line)

@@ -26,7 +26,7 @@ from db.figures import oldest_due_s
 from db.session import transaction
 from pipeline import wiring
 from pipeline.clients.alert_sinks import NotDelivered, Notice
-from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_installation, unknown_rules
+from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, check_connector, check_installation, unknown_rules
 from pipeline.domain.kinds import Entity
 from pipeline.error_kinds import classify
 from pipeline.settings import settings
@@ -147,7 +147,7 @@ def _judge_connector(session: Session, connector: Connector) -> None:
     try:
         with session.begin_nested():
             facts = facts_of(session, connector)
-            for trouble in judge(facts, bounds()):
+            for trouble in check_connector(facts, bounds()):
                 alerts.raise_alert(session, connector.key, trouble.rule, trouble.sentence)
             alerts.keep_open(session, connector.key, unknown_rules(facts))
     except Exception as error:
@@ -162,7 +162,7 @@ def _judge_house(session: Session, in_use_since: datetime | None) -> None:
     tick = schedule.heartbeats(session).get("beat")
     since = tick or in_use_since
     tick_age_s = (datetime.now(UTC) - since).total_seconds() if since else None
-    for trouble in judge_installation(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):
+    for trouble in check_installation(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):
         alerts.raise_alert(session, None, trouble.rule, trouble.sentence)
 
 

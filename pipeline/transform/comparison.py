@@ -67,7 +67,7 @@ def holders(
 
 
 def digest(lines: Iterable[object]) -> bytes:
-    """Hash one side of a bucket, independent of the order."""
+    """Return a digest of one side of a bucket, independent of the order."""
     hasher = hashlib.blake2b(digest_size=16)
     for line in sorted(map(repr, lines)):
         hasher.update(line.encode("utf-8", "backslashreplace") + b"\n")
@@ -81,10 +81,10 @@ def sides_agree(
     *,
     link: bool,
 ) -> bool:
-    """Whether the digests of a bucket agree pair by pair: contents, deliveries and ids."""
+    """Return whether the digests of a bucket agree pair by pair: contents, deliveries and ids."""
     return (
-        digest(_said_line(record, link=link) for record in records.values())
-        == digest(_held_line(pipedrive_id, each, link=link) for pipedrive_id, each in held.items())
+        digest(_pipedrive_line(record, link=link) for record in records.values())
+        == digest(_hull_line(pipedrive_id, each, link=link) for pipedrive_id, each in held.items())
         and digest((record.pipedrive_id, record.digest) for record in records.values())
         == digest((row.pipedrive_id, row.digest) for row in mapped.values())
         and digest((pipedrive_id, each.hull_id) for pipedrive_id, each in held.items())
@@ -92,11 +92,11 @@ def sides_agree(
     )
 
 
-def _said_line(record: IncomingRecord, *, link: bool) -> object:
+def _pipedrive_line(record: IncomingRecord, *, link: bool) -> object:
     return record.pipedrive_id, _contents(record.attributes), record.organization_id if link else None
 
 
-def _held_line(pipedrive_id: int, held: HullRecord, *, link: bool) -> object:
+def _hull_line(pipedrive_id: int, held: HullRecord, *, link: bool) -> object:
     return pipedrive_id, _contents(held.attributes), next(iter(held.organization_ids), None) if link else None
 
 
@@ -105,10 +105,10 @@ def _contents(attributes: Mapping[str, Any]) -> list[tuple[str, Canonical]]:
     return sorted((name, value) for name, value in values if value is not None)
 
 
-def judge(
+def find_drift(
     record: IncomingRecord, held: HullRecord | None, mapped: MappedRecord | None, *, link: bool
 ) -> Iterator[DriftFinding]:
-    """Name everything that is wrong with a record that Pipedrive has."""
+    """Yield every drift of a record that Pipedrive has."""
     pipedrive_id = record.pipedrive_id
     if held is None:
         yield DriftFinding(kind=Drift.MISSING, pipedrive_id=pipedrive_id, hull_id=mapped.hull_id if mapped else None)
@@ -128,17 +128,17 @@ def judge(
         detail = "the id mapping is in conflict, but Hull holds this record alone under the id"
         yield DriftFinding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
     elif mapped.hull_id is not None and mapped.hull_id != held.hull_id:
-        detail = f"the id map says {mapped.hull_id}"
+        detail = f"the id map has {mapped.hull_id}"
         yield DriftFinding(kind=Drift.MISMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
 
 
-def judge_absent(
+def drift_of_absent(
     pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | None, *, marks: bool = False
 ) -> DriftFinding | None:
     """Return the drift of an id that Pipedrive does not have: none if it is known as deleted and Hull shows it correctly.
 
     marks  whether the settings mark deletions in Hull
-    A shell represents an Organization that a Person references; that Pipedrive does not show it is not drift.
+    A shell is an Organization that a Person references; if Pipedrive does not show it, that is not drift.
     """
     if mapped is not None and mapped.state in DELETED_STATES:
         if held is None or not marks or not _shows_id(pipedrive_id, held):
@@ -182,7 +182,7 @@ def differences(record: IncomingRecord, held: HullRecord, delivered: Set[str]) -
 
 
 def canonical(name: str, value: Any) -> Canonical:
-    """Give the form in which two values of an attribute are compared; None for everything that is empty."""
+    """Return the form of a value that is compared; None for every kind of empty value."""
     if value is None or value in ("", []):
         return None
     if isinstance(value, list):
@@ -195,14 +195,14 @@ def canonical(name: str, value: Any) -> Canonical:
 
 
 def _plain(value: Any) -> str:
-    """12, 12.0 and "12" are one value: which of them Hull shows depends on what the attribute was given first."""
+    """Return a value as text. 12, 12.0 and "12" are equal: Hull shows the type that the attribute received first."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _claim(name: str, text: str) -> str:
-    """Spell an e-mail or a domain as Hull does."""
+    """Return an e-mail or a domain as Hull stores it."""
     if name == Claim.EMAIL:
         return email_spelling(text)
     spelled = plain(text).lower()
@@ -210,7 +210,7 @@ def _claim(name: str, text: str) -> str:
 
 
 def _moment(value: Any) -> str:
-    """Spell as Hull does: instants to the second, a bare day at its midnight."""
+    """Return a moment as Hull stores it: in whole seconds, a day as its midnight."""
     if isinstance(value, str) and len(value) == 10 and "-" in value:
         value = f"{value}T00:00:00Z"
     milliseconds = epoch_milliseconds(int(value) if isinstance(value, float) and value.is_integer() else value)

@@ -67,7 +67,7 @@ def resolve_conflicts(
 
     owners         key of a field that is mapped in both directions → owner if both sides changed it
     hull_is_newer  whether Hull's report is newer than Pipedrive's record, for the owner `latest`
-    echoes         keys of fields in which Hull reports a value that we delivered
+    echoes         keys of fields with a reported value that we delivered
     """
     left: dict[str, FieldProblem | None] = {}
     for key in write.kinds:
@@ -152,7 +152,7 @@ _KEPT: Final = 60
 
 
 def unlike(write: OutgoingWrite, answer: Mapping[str, Any]) -> list[str]:
-    """Return keys of fields in which Pipedrive has another value than the written one."""
+    """Return keys of fields with another value in Pipedrive than the written one."""
     flat = {**write.fields, **write.fields.get("custom_fields", {})}
     names = {"first_name", "last_name"} & flat.keys()
     return [
@@ -379,4 +379,4 @@ _NORMAL: Final[Mapping[str, Callable[[Any], Any]]] = {
     "emails": _members,
     "phones": _members,
 }
-"""Kind of field → the form in which its values are compared; texts are compared without surrounding spaces."""
+"""Kind of field → the form of its values that is compared; texts are compared without surrounding spaces."""

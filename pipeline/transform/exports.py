@@ -127,10 +127,10 @@ def _read_json(line: bytes, number: int) -> Record | Rejected:
     try:
         value = read_lenient(line)
     except (ValueError, RecursionError):
-        return _broken(number, "it is no JSON")
+        return _broken(number, "it is not JSON")
     if not isinstance(value, dict):
-        return _broken(number, "it is no object")
-    return _broken(number, "it is nested too deep") if is_nested_deeper(value, MAX_DEPTH) else value
+        return _broken(number, "it is not an object")
+    return _broken(number, "it is nested too deeply") if is_nested_deeper(value, MAX_DEPTH) else value
 
 
 def _read_rows(lines: Iterable[bytes], skip: int) -> Iterator[Record | Rejected]:
@@ -143,7 +143,7 @@ def _read_rows(lines: Iterable[bytes], skip: int) -> Iterator[Record | Rejected]
         elif row is None or any(row):
             passed += 1
             if passed > skip:
-                yield _broken(number, "it is no row") if row is None else _read_row(names or [], row, number)
+                yield _broken(number, "it is not a row") if row is None else _read_row(names or [], row, number)
 
 
 def _rows_of(lines: Iterable[bytes]) -> Iterator[tuple[int, list[str] | None]]:

@@ -169,7 +169,7 @@ _LINK: Final = "id"
 
 
 def combine_messages(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """Return one message for two about the same record, given in the order in which they were received."""
+    """Return one message for two about the same record, in the order of their receipt."""
     older, newer = _by_age(earlier, later)
     kept = () if "account" in newer else [name for name in _ACCOUNT_KEYS if name in older]
     combined = {name: older[name] for name in kept} | newer
@@ -210,7 +210,7 @@ def _coalesce_attributes(older: dict[str, Any], newer: dict[str, Any], keep: str
 
 
 def _coalesce_moves(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, list[Any]]:
-    """Net what was entered and left, segment by segment."""
+    """Return the net moves, segment by segment."""
     before, after = _moves(older), _moves(newer)
     net = {
         segment_id: after.get(segment_id, before.get(segment_id))
@@ -221,7 +221,7 @@ def _coalesce_moves(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, l
 
 
 def _moves(moves: dict[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Segment id → which way the record went and the segment as given."""
+    """Return segment id → (`entered` or `left`, the segment as given)."""
     found: dict[str, tuple[str, Any]] = {}
     for way in ("left", "entered"):
         listed = moves.get(way)
@@ -246,7 +246,7 @@ def _own_changes(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_age(earlier: dict[str, Any], later: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Put the one with the older report first; without times, the one that was received first."""
+    """Return the message with the older report first; without times, the one that was received first."""
     first, second = _report(earlier), _report(later)
     for name in _WRITTEN_AT:
         one, other = (epoch_milliseconds(find_attribute(report, name)) for report in (first, second))

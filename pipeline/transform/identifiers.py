@@ -50,7 +50,7 @@ def claims_of(report: Mapping[str, Any], settings: ConnectorSettings, entity: En
 
 
 def email_claim(value: Any) -> str | None:
-    """Spell an e-mail as it is compared, see `email_spelling`. None for an empty one.
+    """Return an e-mail as it is compared, see `email_spelling`; None for an empty one.
 
     Raises: Rejected("wrong_type") when it cannot be an e-mail.
     """
@@ -63,7 +63,7 @@ def email_claim(value: Any) -> str | None:
 
 
 def other_emails(members: list[Any], primary: str | None) -> tuple[tuple[str, str], ...]:
-    """Normalize the usable secondary e-mails of a record, each with the claim for the look-up."""
+    """Return the usable secondary e-mails of a record, each with the claim for the look-up."""
     if len(members) < 2:
         return ()
     found: dict[tuple[str, str], None] = {}
@@ -78,7 +78,7 @@ def other_emails(members: list[Any], primary: str | None) -> tuple[tuple[str, st
 
 
 def external_id_claim(value: Any) -> str | None:
-    """Spell an external id: text as it is compared, case kept; whole numbers without a decimal point."""
+    """Return an external id as it is compared, with its case; whole numbers without a decimal point."""
     if isinstance(value, (bool, list, dict)):
         raise Rejected("wrong_type", "not one text or number, so it is not used as a claim")
     text = plain(str(value))
@@ -88,7 +88,7 @@ def external_id_claim(value: Any) -> str | None:
 
 
 def domain_claim(value: Any) -> str | None:
-    """Reduce a web site to its registrable domain.
+    """Return the registrable domain of a web site.
 
     Raises: Rejected("wrong_type") for no domain at all, Rejected("shared_domain") for one that many share.
     """
@@ -104,7 +104,7 @@ def domain_claim(value: Any) -> str | None:
 
 
 def name_domain_claim(value: Any) -> str | None:
-    """Use a name as domain only if it is a host name; most names correctly are not."""
+    """Return the domain in a name; None unless the name is a host name, which most names are not."""
     domain = domain_of_name(str(value))
     return None if domain is None else _own(domain)
 
@@ -117,13 +117,13 @@ def _own(domain: str) -> str:
 
 @cache
 def shared_hosts() -> frozenset[str]:
-    """Return the hosts that many unrelated organizations have as theirs: they identify none of them. See `shared_hosts.txt`."""
+    """Return the hosts that many unrelated organizations use, which identify none of them. See `shared_hosts.txt`."""
     text = files("pipeline.transform").joinpath("shared_hosts.txt").read_text("utf-8")
     return frozenset(host for line in text.splitlines() if not line.startswith("#") for host in line.split())
 
 
 _RESERVED: Final = frozenset({"test", "example"})
-"""Endings kept for trials (RFC 2606); everything else has to be on the public list."""
+"""Suffixes reserved for tests (RFC 2606); every other suffix must be on the public list."""
 
 _SCHEME: Final = re.compile(r"^(?:[a-z][a-z0-9+.\-]*://|mailto:|//)", re.IGNORECASE)
 _SPACES: Final = re.compile(r"[\s,;|]")
@@ -132,7 +132,7 @@ _LONGEST: Final = 2_000
 
 @cache
 def _suffixes() -> PublicSuffixList:
-    """Official endings, and hosts below which their owners give domains to everybody."""
+    """Return the official suffixes and the hosts that anyone can get a subdomain of."""
     return PublicSuffixList()
 
 
@@ -142,7 +142,7 @@ def _official_suffixes() -> PublicSuffixList:
 
 
 def registrable_domain(text: str) -> str | None:
-    """Return the registrable domain in an address of a web site or a mailbox; None if there is none.
+    """Return the registrable domain in the address of a web site or a mailbox, or None.
 
     The first of several addresses counts. IP addresses, single words and unknown suffixes are not domains.
     """
@@ -151,7 +151,7 @@ def registrable_domain(text: str) -> str | None:
 
 
 def is_shared_suffix(text: str) -> bool:
-    """Return whether an address is a host below which everybody may have a domain, such as `github.io`."""
+    """Return whether an address is a host that anyone can get a subdomain of, such as `github.io`."""
     name = ascii_host(_host_of(text) or "")
     return name is not None and _suffixes().is_public(name) and not _official_suffixes().is_public(name)
 
@@ -168,7 +168,7 @@ def _host_of(text: str) -> str | None:
 
 
 def domain_of_name(name: str) -> str | None:
-    """Find the domain in an Organization's name: only a name that is a bare host name has one."""
+    """Return the domain in an Organization's name; None unless the name is a host name."""
     host = plain(name)
     return None if len(host) > _LONGEST or re.search(r"[\s/@:,;]", host) else _reduce(host)
 
@@ -187,7 +187,7 @@ def _reduce(host: str) -> str | None:
 _EMAIL: Final = re.compile(
     r"[^@\s\x00-\x1f<>()\[\],;:\"\\]{1,64}@[^@\s\x00-\x1f<>()\[\],;:\"\\.]++(?:\.[^@\s\x00-\x1f<>()\[\],;:\"\\.]++)++"
 )
-"""Loose on purpose: a claim has to look like one mailbox, not to pass every rule of RFC 5321."""
+"""Deliberately loose: a claim must look like one mailbox; it need not follow every rule of RFC 5321."""
 
 
 CLAIMS: Final[Mapping[Claim, Normalise]] = {

@@ -204,7 +204,7 @@ def _absence(code: str, unlisted: Set[str]) -> FieldProblem | None:
 
 
 def _parts_beside(source: FieldSource, row: AttributeMapping) -> tuple[str, ...]:
-    """Return the parts that are delivered as attributes besides the value: always, or because the row lists them."""
+    """Return the parts that are delivered as attributes of their own: always, or because the row lists them."""
     if source.part is not None:
         return ()
     if source.type == "address":

@@ -1,6 +1,6 @@
 """Convert a User or Account to Pipedrive's fields: the write that makes a Person or Organization equal to it.
 
-The input is the record as Hull reports it and the last snapshot of its counterpart, the output an OutgoingWrite with only
+The input is Hull's report of the record and the last snapshot of its counterpart. The output is an OutgoingWrite with only
 the differences. The settings and the field definitions are evaluated once.
 """
 
@@ -66,21 +66,21 @@ class OutgoingTransform:
             work.link(organization_id)
         if self.sync_key and snapshot is None:
             work.wanted[True, self.sync_key] = ("varchar", report.get("id"))
-        self._settle_names(work, report)
+        self._choose_names(work, report)
         return work.finish()
 
-    def _settle_names(self, work: _Work, report: Mapping[str, Any]) -> None:
+    def _choose_names(self, work: _Work, report: Mapping[str, Any]) -> None:
         names = {key: value for (custom, key), (_, value) in work.wanted.items() if not custom and key in _NAMES}
         for key in names:
             del work.wanted[False, key]
         try:
-            settled = settle_names(names, work.snapshot)
+            chosen = choose_names(names, work.snapshot)
         except Rejected as refused:
             work.problems.append(FieldProblem(field="name", reason=refused.reason, detail=refused.detail))
-            settled = {}
-        if work.snapshot is None and not settled:
-            settled = {"name": name_for_create(self.entity, report)}
-        work.wanted |= {(False, key): ("varchar", value) for key, value in settled.items()}
+            chosen = {}
+        if work.snapshot is None and not chosen:
+            chosen = {"name": name_for_create(self.entity, report)}
+        work.wanted |= {(False, key): ("varchar", value) for key, value in chosen.items()}
 
 
 _NAMES: Final = ("name", "first_name", "last_name")
@@ -155,14 +155,14 @@ def _written_claims(
 
 
 class _Work:
-    """One write in the making: what is wanted so far, by place, and what went wrong."""
+    """One write while it is built: the wanted values so far, by place, and the problems."""
 
     def __init__(self, *, snapshot: Mapping[str, Any] | None, delivered: Collection[str]) -> None:
         self.snapshot = snapshot
         self.delivered = delivered
         self.wanted: dict[tuple[bool, str], tuple[str, Any]] = {}
         self.sides: dict[str, Agreement] = {}
-        self.unsaid: set[str] = set()
+        self.unreported: set[str] = set()
         self.present: set[str] = set()
         self.problems: list[FieldProblem] = []
         custom = (snapshot or _NOTHING).get("custom_fields")
@@ -179,7 +179,7 @@ class _Work:
             elif not self._may_empty(target, current):
                 self.sides[target.source.key] = sides
                 if not is_empty(target.source.type, current):
-                    self.unsaid.add(target.source.key)
+                    self.unreported.add(target.source.key)
                 return
         except Rejected as refused:
             self.problems.append(FieldProblem(field=target.source.code, reason=refused.reason, detail=refused.detail))
@@ -230,7 +230,7 @@ class _Work:
             before=before,
             present=frozenset(self.present),
             sides=self.sides,
-            same=frozenset(self.sides.keys() - kinds.keys() - self.unsaid),
+            same=frozenset(self.sides.keys() - kinds.keys() - self.unreported),
             kinds=kinds,
             problems=tuple(self.problems),
         )
@@ -247,7 +247,7 @@ class _Work:
         return (self._custom if source.is_custom else self.snapshot or _NOTHING).get(source.key)
 
 
-def settle_names(names: Mapping[str, Any], snapshot: Mapping[str, Any] | None) -> dict[str, Any]:
+def choose_names(names: Mapping[str, Any], snapshot: Mapping[str, Any] | None) -> dict[str, Any]:
     """Choose between a whole name and its parts.
 
     Shape:  wanted values of `name, first_name, last_name`; snapshot → what to write of them, {} for no change

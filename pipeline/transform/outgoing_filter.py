@@ -1,8 +1,8 @@
 """Decide whether a User or an Account is sent to Pipedrive, with the sentences that customers search in their logs.
 
-The input is a message and what is known of its record, the output a Verdict. The questions and their order are those of the
-connector being replaced, so that an organization that moves over sees the same records sent and skipped.
-For a known record, the diff against the snapshot is made later; `no_change_reason` then returns the sentence.
+The input is a message and what is known of its record, the output a FilterDecision. The checks and their order are those of
+the connector that this one replaces, so that the same records are sent and skipped after a move.
+A known record is compared with its snapshot later; `no_change_reason` then returns the sentence.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class FilterDecision:
         return self.reason is None
 
 
-def judge(
-    message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity, *, is_known: bool, is_departed: bool
+def filter_message(
+    message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity, *, is_known: bool, is_deleted: bool
 ) -> FilterDecision:
     """Decide whether the message's record is sent.
 
     is_known     its counterpart in Pipedrive is known
-    is_departed  its counterpart was deleted there
+    is_deleted   its counterpart was deleted there
     """
     if message.get("is_export") is True:
         return _send("export")
     if not in_synchronized_segment(message, settings, entity):
         return _leave("not_in_segment", entity)
-    if settings.ignores_deleted(entity) and (is_departed or _is_marked_deleted(message, entity)):
+    if settings.ignores_deleted(entity) and (is_deleted or _is_marked_deleted(message, entity)):
         return _leave("deleted_in_pipedrive", entity)
     trigger = _trigger(message, settings, entity)
     if trigger is not None:
@@ -78,7 +78,7 @@ def no_change_reason(message: Mapping[str, Any], settings: ConnectorSettings, en
 
 
 def _trigger(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> str | None:
-    """Return what sends a record regardless of mappings: for a User without mapped attributes, a Person with only a name."""
+    """Return the trigger that sends a record even without mapped attributes, as a Person or Organization with only a name."""
     if entered_segment(message, settings, entity):
         return "entered_segment"
     if entity is Entity.PERSON and settings.link_users_in_service and account_linked(message):
@@ -135,7 +135,7 @@ _SENTENCES: Final = {
 }
 
 
-EVERYBODY: Final = frozenset({"ALL", "all_segments"})
+ALL_SEGMENTS: Final = frozenset({"ALL", "all_segments"})
 """Values of a setting instead of segments."""
 
 
@@ -147,7 +147,7 @@ def in_segments(message: Mapping[str, Any], settings: ConnectorSettings, entity:
 def in_synchronized_segment(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> bool:
     """Return whether the message's record is in a synchronised segment; if none is chosen, no record is."""
     wanted = set(settings.synchronized_segments(entity))
-    return bool(wanted & (segment_ids(message, entity) | EVERYBODY))
+    return bool(wanted & (segment_ids(message, entity) | ALL_SEGMENTS))
 
 
 def entered_segment(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> bool:
@@ -155,7 +155,7 @@ def entered_segment(message: Mapping[str, Any], settings: ConnectorSettings, ent
     counts."""
     wanted = set(settings.synchronized_segments(entity))
     entered = entered_ids(message, entity)
-    return bool(entered and wanted & (entered | EVERYBODY))
+    return bool(entered and wanted & (entered | ALL_SEGMENTS))
 
 
 def account_to_send(message: Mapping[str, Any], settings: ConnectorSettings) -> dict[str, Any] | None:

@@ -40,7 +40,7 @@ def reader_for(source: FieldSource, form: str) -> Reader:
 
 
 NOT_SENT: Final = object()
-"""Returned for a part that the value does not contain: the attribute stays as it is, like an absent field."""
+"""Returned for a part that the value does not contain: the attribute stays unchanged, like an absent field."""
 
 
 def read_text(raw: Any) -> str | None:
@@ -53,7 +53,7 @@ def read_text(raw: Any) -> str | None:
 
 
 def read_number(raw: Any) -> int | float | None:
-    """Read a number; whole ones come out as int, so that 5 and 5.0 are one value."""
+    """Read a number; whole numbers become int, so that 5 and 5.0 are equal."""
     if type(raw) is str:
         return _number_of_text(raw)
     if type(raw) is int:
@@ -121,7 +121,7 @@ def read_plain(raw: Any) -> Any:
 
 
 def read_unknown(_raw: Any) -> None:
-    """Refuse a field that the definitions do not list: they are older than the record."""
+    """Reject a field that the definitions do not list, because they are older than the record."""
     raise Rejected("field_missing", "the field definitions at hand do not list this field")
 
 
@@ -215,7 +215,7 @@ def enum_reader(options: Mapping[int | str, str]) -> Callable[[Any], Any]:
 
 
 def set_reader(options: Mapping[int | str, str]) -> Callable[[Any], Any]:
-    """Read a set in the order of its definition, since the two ways a set arrives need not agree on an order."""
+    """Return a reader for a set, in the order of its definition: fetches and webhooks need not have the same order."""
     labels = _by_any_id(options)
     positions = {label: position for position, label in enumerate(options.values())}
     longest = max((len(label.encode(errors="replace")) for label in positions), default=0)
@@ -235,13 +235,13 @@ def set_reader(options: Mapping[int | str, str]) -> Callable[[Any], Any]:
 
 
 def options_reader(options: Mapping[int | str, str]) -> Callable[[Any], Any]:
-    """Read a field of a type this project knows nothing of by the options its definition has: one of them, or a list."""
+    """Return a reader for a field of an unknown type with options: one option, or a list of them."""
     read_one, read_several = enum_reader(options), set_reader(options)
     return lambda raw: read_several(raw) if type(raw) is list else read_one(raw)
 
 
 def read_plain_ids(raw: Any) -> Any:
-    """The same by ids."""
+    """Read one option or a list of them, by ids."""
     return read_ids(raw) if type(raw) is list else read_id(raw)
 
 
@@ -251,7 +251,7 @@ def read_ids(raw: Any) -> list[int | str] | None:
 
 
 def _by_any_id(options: Mapping[int | str, str]) -> dict[int | str, str]:
-    """Labels by number and by digits: a few places spell the same id as text."""
+    """Return the labels by number and by digits: in a few places the same id is a text."""
     labels: dict[int | str, str] = dict(options)
     for key, label in options.items():
         digits = str(key)
@@ -279,7 +279,7 @@ def _given_label(raw: Any, labels: Mapping[int | str, str]) -> str:
 
 
 def _items(raw: Any) -> Iterable[Any]:
-    """Give the members of a set: a list, one member alone, or ids in one text as `1,2`."""
+    """Return the members of a set, given as a list, as one member, or as ids in one text such as `1,2`."""
     if type(raw) is list:
         return raw
     if type(raw) is str:

@@ -51,7 +51,7 @@ class SubscriptionState:
 
 
 def subscription(entity: Entity, address: Address) -> dict[str, str]:
-    """What is requested: every action on every record of the entity."""
+    """Return the subscription to request: every action on every record of the entity."""
     return {
         "subscription_url": address.url,
         "event_action": "*",
@@ -64,39 +64,39 @@ def subscription(entity: Entity, address: Address) -> dict[str, str]:
 
 
 def is_ours(row: Row, address: Address) -> bool:
-    """Whether this connector made the subscription."""
+    """Return whether this connector created the subscription."""
     url = str(row.get("subscription_url"))
     return url.startswith(address.base) or url.endswith("/" + address.path_token)
 
 
 def find_subscription(rows: Iterable[Row], entity: Entity, address: Address) -> SubscriptionState:
-    """Judge what Pipedrive lists for one entity."""
+    """Return the state of the subscription to one entity in Pipedrive's list."""
     ours = [row for row in rows if is_ours(row, address) and row.get("event_object") == entity.value]
-    right = [row for row in ours if _asks_right(row, address)]
-    sound = [row for row in right if _is_active(row) and not _has_failed(row)]
-    chosen = next(iter(sound or right or ours), None)
-    if sound:
+    correct = [row for row in ours if _is_as_requested(row, address)]
+    healthy = [row for row in correct if _is_active(row) and not _has_failed(row)]
+    chosen = next(iter(healthy or correct or ours), None)
+    if healthy:
         state = ACTIVE
-    elif right:
-        state = "failing" if _is_active(right[0]) else "paused"
+    elif correct:
+        state = "failing" if _is_active(correct[0]) else "paused"
     else:
         state = "moved" if ours else "missing"
     return SubscriptionState(
         state=state,
         webhook_id=None if chosen is None else int(chosen["id"]),
         last_status=None if chosen is None else _status(chosen),
-        stale=tuple(int(row["id"]) for row in ours if not sound or row is not chosen),
+        stale=tuple(int(row["id"]) for row in ours if not healthy or row is not chosen),
     )
 
 
 def strays(rows: Iterable[Row], address: Address) -> tuple[int, ...]:
-    """Return ids of ours that request events that are not synchronised."""
+    """Return ids of our subscriptions to events that are not synchronized."""
     entities = {entity.value for entity in Entity}
     return tuple(int(row["id"]) for row in rows if is_ours(row, address) and row.get("event_object") not in entities)
 
 
-def _asks_right(row: Row, address: Address) -> bool:
-    """The password is not compared: Pipedrive may hide it, and it was made together with the user."""
+def _is_as_requested(row: Row, address: Address) -> bool:
+    """Return whether a subscription is as requested. The password is not compared: Pipedrive may hide it."""
     return (
         row.get("subscription_url") == address.url
         and row.get("event_action") == "*"

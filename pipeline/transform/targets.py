@@ -11,9 +11,7 @@ from pipeline.domain.fields import FieldCatalog, FieldSource, find_source
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import AttributeMapping, ConnectorSettings
 from pipeline.transform.hull_reports import ABSENT, ID_ATTRIBUTE, attribute_name, find_attribute, is_blank
-from pipeline.transform.writing import (
-    write_value,
-)
+from pipeline.transform.writing import write_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +53,7 @@ class _Draft:
 
 
 def compile_targets(rows: tuple[AttributeMapping, ...], sources: Mapping[str, FieldSource]) -> tuple[Target, ...]:
-    """Gather the rows by field, in the order in which the settings first name each field."""
+    """Group the rows by field, in the order of the settings."""
     drafts: dict[tuple[bool, str], _Draft] = {}
     for row in rows:
         source = sources.get(row.service)
@@ -72,7 +70,7 @@ def compile_targets(rows: tuple[AttributeMapping, ...], sources: Mapping[str, Fi
 def wanted_value(
     target: Target, report: Mapping[str, Any], current: Any, delivered: Collection[str] = ()
 ) -> TargetValue:
-    """Find what a field is to hold.
+    """Return the value that a field should have.
 
     delivered  what `part_code` names of the parts that an earlier write filled: only these are emptied
     Raises: Rejected when the attribute holds what the field cannot.
@@ -93,17 +91,17 @@ def wanted_value(
 
 
 def part_code(target: Target, part: str) -> str:
-    """Name a part among the codes of fields that a write delivered; no field has a code like it."""
+    """Return the code of a part in the list of delivered fields; no field has such a code."""
     return f"{target.source.key}/{part}"
 
 
 def _parts_of(
     target: Target, report: Mapping[str, Any], delivered: Collection[str]
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """(part → value, None for one to be emptied; the parts that hold one).
+    """Return (part → value, or None to empty it; the parts with a value).
 
-    An address takes its parts one by one, so an empty one would wipe what Pipedrive holds: only what was filled from
-    Hull before is emptied. The other kinds need their parts, and an empty one is theirs to refuse or to replace.
+    The parts of an address are written one by one, and an empty one would erase Pipedrive's value: only parts that Hull
+    filled before are emptied. The other kinds need their parts, and refuse or replace an empty one.
     """
     parts: dict[str, Any] = {}
     for part, path in target.parts.items():
@@ -119,14 +117,14 @@ def _parts_of(
 
 
 def digest_reported(target: Target, report: Mapping[str, Any]) -> str:
-    """Hash Hull's values of a field, value and parts, as reported."""
+    """Return a digest of Hull's values of a field, value and parts, as reported."""
     paths = [target.attribute, *(path for _, path in sorted(target.parts.items()))]
     found = [None if path is None else find_attribute(report, path) for path in paths]
     return _digest([None if value is ABSENT else value for value in found])
 
 
 def digest_value(value: Any) -> str:
-    """Hash a value as `digest_reported` hashes a report with it, for a field without parts."""
+    """Return the same digest for a value of a field without parts."""
     return _digest([value])
 
 
@@ -153,9 +151,9 @@ def _target(draft: _Draft) -> Target:
 
 
 def _emptied(source: FieldSource) -> Any:
-    """Give what empties a field: null, or an empty list where the field is a list. A set refuses `[]`.
+    """Return the value that empties a field: null, or an empty list for a list. A set refuses `[]`.
 
-    E-mails and phones go as a whole: taking the primary one alone would take another with every repetition.
+    All e-mails or phones are removed: removing only the primary one would remove another one with every repetition.
     """
     return [] if source.type in ("labels", "emails", "phones") else None
 
@@ -165,7 +163,7 @@ _NAME_PARTS: Final = ("first_name", "last_name")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """A row that would be ignored, by its place in its table, and why."""
+    """A row that would be ignored: its position in its table, and the reason."""
 
     position: int
     column: str
@@ -173,7 +171,7 @@ class Conflict:
 
 
 def find_conflicts(settings: ConnectorSettings, catalog: FieldCatalog, direction: Direction) -> list[Conflict]:
-    """List the rows of one table that another row or setting would make void, in the order of the table."""
+    """Return the rows of one table that would be ignored because of another row or setting, in the order of the table."""
     if direction is Direction.INCOMING:
         return list(_incoming(settings.incoming(catalog.entity)))
     rows = settings.outgoing(catalog.entity)
@@ -182,7 +180,7 @@ def find_conflicts(settings: ConnectorSettings, catalog: FieldCatalog, direction
 
 
 def _incoming(rows: Sequence[AttributeMapping]) -> Iterator[Conflict]:
-    """Each attribute is filled by one row, and `pipedrive/id` by the id alone."""
+    """Yield rows that fill the attribute of an earlier row, or `pipedrive/id` with another field than the id."""
     first: dict[str, int] = {}
     for position, row in enumerate(rows):
         name = attribute_name(row.hull)
@@ -193,7 +191,7 @@ def _incoming(rows: Sequence[AttributeMapping]) -> Iterator[Conflict]:
 
 
 def _same_field(rows: Sequence[AttributeMapping], catalog: FieldCatalog) -> Iterator[Conflict]:
-    """One field has several names, `email` and `emails`; a row of one of its parts is another thing."""
+    """Yield rows that write the field of an earlier row, by any of its names (`email`, `emails`); parts are separate."""
     first: dict[tuple[bool, str, str | None], int] = {}
     for position, source in _sources(rows, catalog):
         place = (source.is_custom, source.key, source.part)
@@ -202,7 +200,7 @@ def _same_field(rows: Sequence[AttributeMapping], catalog: FieldCatalog) -> Iter
 
 
 def _names(rows: Sequence[AttributeMapping], catalog: FieldCatalog) -> Iterator[Conflict]:
-    """Pipedrive makes a Person's name of its two parts, or the parts of the name."""
+    """Yield rows of first or last name besides a row of the whole name, from which Pipedrive derives them."""
     if catalog.entity is not Entity.PERSON:
         return
     places = {source.key: position for position, source in _sources(rows, catalog) if not source.is_custom}

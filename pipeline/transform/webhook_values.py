@@ -19,9 +19,9 @@ _SCALARS: Final = (str, int, float, bool)
 
 
 def decode_custom(kind: str | None, value: Any) -> Any:
-    """Give a custom field's value the shape API v2 gives it; None for an empty field, else UNREADABLE.
+    """Return a custom field's value in the format of API v2; None for an empty field, UNREADABLE for an unknown format.
 
-    kind  type of the field by its definition, or by the webhook itself where no definition lists it
+    kind  type of the field by its definition, or by the webhook itself if no definition lists it
     """
     if value is None:
         return None
@@ -29,13 +29,13 @@ def decode_custom(kind: str | None, value: Any) -> Any:
         return _OBJECTS.get(kind or "", _decode_plain)(value)
     if kind == "set":
         return _members(value)
-    if kind in _COMPOSED:  # a plain value leaves its other part open
+    if kind in _COMPOSED:  # the other part of a plain value is unknown
         return UNREADABLE if value != "" else None
     return value if isinstance(value, _SCALARS) else UNREADABLE
 
 
 def decode_address(value: Any) -> Any:
-    """The same for an address, in which a webhook has empty texts for missing parts."""
+    """Return an address in the format of API v2; a webhook has empty texts for missing parts."""
     if value is None or value == "":
         return None
     if not isinstance(value, dict) or not any(key in value for key in _ADDRESS_KEYS):
@@ -134,4 +134,4 @@ _OBJECTS: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
     "time": _decode_time,
     "address": decode_address,
 }
-"""Field type → how a webhook's object becomes the API's value; all others carry it under `value`."""
+"""Field type → the decoder of a webhook's object; other types have the value under `value`."""

@@ -38,7 +38,7 @@ class WebhookHead:
     attempt          1 for the first delivery
     merged_to_id     on the delete of a record that was merged into another: that other record
     merged_from_id   on the change of a record that another was merged into: the merged record
-    is_old_format    of version 1.0: it says which record to read, and nothing else is used
+    is_old_format    of version 1.0: only the record's id is used
     """
 
     entity: Entity
@@ -55,7 +55,7 @@ class WebhookHead:
 
     @property
     def latest_ms(self) -> int:
-        """The latest moment it claims, of `meta.timestamp` and the record's `update_time`."""
+        """Return the later of `meta.timestamp` and the record's `update_time`."""
         return max(self.sent_at_ms, self.updated_ms or 0)
 
 
@@ -81,7 +81,7 @@ _NEVER_IN_RECORDS: Final = frozenset({"country_code", "label"})
 
 
 def decode_head(payload: object) -> WebhookHead:
-    """Return the record of a webhook.
+    """Return the head of a webhook.
 
     Raises: Rejected("webhook_malformed"); Skip("not_synchronised") for deals and everything else that Hull does not need.
     """
@@ -91,12 +91,12 @@ def decode_head(payload: object) -> WebhookHead:
     is_old = "entity" not in meta and "object" in meta
     entity, action = (meta.get("object" if is_old else "entity"), meta.get("action"))
     if not isinstance(entity, str) or not isinstance(action, str):
-        raise malformed("meta names no entity and action")
+        raise malformed("meta has no entity and action")
     if entity not in (Entity.PERSON, Entity.ORGANIZATION):
         raise Skip("not_synchronised", "neither a Person nor an Organization")
     known_action = (_OLD_ACTIONS if is_old else _ACTIONS).get(action)
     if known_action is None:
-        raise malformed("meta.action is none that is known")
+        raise malformed("meta.action is not known")
     pipedrive_id = parse_record_id(meta.get("id" if is_old else "entity_id"))
     sent_at_ms = epoch_milliseconds(meta.get("timestamp"))
     if pipedrive_id is None or sent_at_ms is None:
@@ -137,23 +137,23 @@ def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
         raise malformed("data and meta name different records")
     record = _decode_record(data, catalog)
     record |= {"id": head.pipedrive_id, "is_deleted": record.get("is_deleted", False)}
-    told, given = record.setdefault("custom_fields", {}), _custom_of(data)
+    decoded, given = record.setdefault("custom_fields", {}), _custom_of(data)
     if data.get("custom_fields") is not None:  # absent or null: unknown for all of them
         for code in _custom_of(_read_object(payload.get("previous"), "previous")):
             if code not in given:
-                told[code] = None  # it changed and is not there any more: it was emptied
-        unreadable = tuple(code for code in given if code not in told)
+                decoded[code] = None  # it changed and is missing now: it was emptied
+        unreadable = tuple(code for code in given if code not in decoded)
     else:
         unreadable = tuple(code for code, definition in catalog.by_code.items() if definition.is_custom)
     absent = tuple(code for code, definition in catalog.by_code.items() if definition.is_custom and code not in given)
-    absent = tuple(code for code in absent if code not in told and code not in unreadable)
+    absent = tuple(code for code in absent if code not in decoded and code not in unreadable)
     return WebhookRecord(head=head, record=record, previous=previous, absent=absent, unreadable=unreadable)
 
 
 def complete_record(
     webhook: WebhookRecord, snapshot: Mapping[str, Any] | None, used: Collection[str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fill what a webhook omits from the last snapshot.
+    """Complete a webhook from the last snapshot.
 
     Shape:  webhook with a record, last complete record or None, mapped custom fields and keys returned on request
             → (the record, those mapped fields that need a new fetch)
@@ -193,9 +193,9 @@ def deletion_notice(payload: object, pipedrive_id: int) -> DeletionNotice | None
 
 
 def find_head(body: bytes) -> WebhookHead | None:
-    """Look for a head in a body that cannot be read whole: cut, too deep, or no JSON. None without an entity and an id.
+    """Search a body that cannot be parsed (cut off, too deep, or not JSON) for a head. None without an entity and an id.
 
-    Inside a text value the quotes of such a word would be escaped.
+    Inside a text value the quotes of these words would be escaped.
     """
     found = {name: match.group(1).decode() for name, word in _WORDS.items() if (match := word.search(body))}
     pipedrive_id = parse_record_id(found.get("entity_id"))
@@ -217,9 +217,9 @@ def find_head(body: bytes) -> WebhookHead | None:
 
 
 def _decode_record(data: dict[str, Any], catalog: FieldCatalog) -> dict[str, Any]:
-    """Give a webhook's record the shapes of API v2; custom fields in a shape that is not known are left out.
+    """Return a webhook's record in the format of API v2, without custom fields in an unknown format.
 
-    Raises: Rejected("webhook_malformed") for another field in such a shape: the whole record is read by its id then.
+    Raises: Rejected("webhook_malformed") for other fields in an unknown format: the record is then read by its id.
     """
     record = {
         key: _SYSTEM_DECODERS[key](value) if key in _SYSTEM_DECODERS and value is not None else value
@@ -227,7 +227,7 @@ def _decode_record(data: dict[str, Any], catalog: FieldCatalog) -> dict[str, Any
         if key not in _NEVER_IN_RECORDS and key != "custom_fields"
     }
     if UNREADABLE in record.values():
-        raise malformed("a field in a shape that is not known")
+        raise malformed("a field in an unknown format")
     if "label" in data and "label_ids" not in data:
         record["label_ids"] = _decode_labels(data["label"])
     if record.get("label_ids", ()) is None:
@@ -274,7 +274,7 @@ def _read_object(value: Any, name: str) -> dict[str, Any]:
     if value is None or value == []:  # an empty list is how some servers write an empty object
         return {}
     if not isinstance(value, dict):
-        raise malformed(f"{name} is no object")
+        raise malformed(f"{name} is not an object")
     return value
 
 
@@ -288,7 +288,7 @@ _SYSTEM_DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "phones": _decode_members,
     "im": _decode_members,
 }
-"""Record key → how a webhook's value becomes the API's."""
+"""Record key → the decoder of a webhook's value."""
 
 
 _ACTIONS: Final = {action.value: action for action in WebhookAction}
@@ -316,7 +316,7 @@ def _updated_ms(payload: dict[str, Any]) -> int | None:
 
 
 def _event_id(payload: dict[str, Any], meta: dict[str, Any]) -> str:
-    """Give `meta.id`; where it is missing, a digest of all that does not change from one delivery to the next."""
+    """Return `meta.id`; if it is missing, a digest of everything that is the same in each delivery."""
     given = meta.get("id")
     return given if isinstance(given, str) and 0 < len(given) <= 255 else _digest(payload, meta)
 
@@ -332,7 +332,7 @@ def _digest(payload: dict[str, Any], meta: dict[str, Any]) -> str:
 
 
 def _canonical(value: Any) -> str:
-    """Write a value so that the order of keys does not matter."""
+    """Return a text of a value that does not depend on the order of keys."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key!r}:{_canonical(value[key])}" for key in sorted(value, key=str)) + "}"
     return repr(value)

@@ -25,7 +25,7 @@ Parts = Mapping[str, Any]
 
 
 def write_value(source: FieldSource, value: Any, parts: Parts, current: Any, *, form: str) -> Any:
-    """Write one value in the way of its field's kind."""
+    """Return the value for a field, by the field's kind."""
     if source.type == "monetary":
         return write_money(value, parts, current, source.default_currency)
     if source.type in _COMPOSED:
@@ -49,7 +49,7 @@ VISIBILITIES: Final = (1, 3, 5, 7)
 
 
 def write_text(value: Any, max_chars: int) -> str | None:
-    """Write a text without the spaces around it; numbers and booleans as text. None when nothing is left."""
+    """Return a text without surrounding spaces; numbers and booleans as text; None for an empty one."""
     if type(value) is bool:
         text = "true" if value else "false"
     elif type(value) in (int, float):
@@ -74,7 +74,7 @@ def write_simple(source: FieldSource, value: Any) -> Any:
 
 
 def write_plain(value: Any) -> Any:
-    """Write a value for a field of a type this project knows nothing of: as it is, a text without the spaces around it."""
+    """Return a value for a field of an unknown type: unchanged, a text without surrounding spaces."""
     return write_text(value, MAX_CHARS["text"]) if type(value) is str else read_plain(value)
 
 
@@ -167,9 +167,9 @@ def _split_options(
 def _find_option(
     options: Mapping[int | str, str], value: Any, current_ids: list[int | str], *, by_id: bool
 ) -> int | str | None:
-    """Return an option: a number is an id first, a text a label first, in its exact spelling before any other one.
+    """Return an option: a number is an id first, a text is a label first, in its exact spelling before others.
 
-    Raises: Rejected("option_ambiguous") for a label of several options, none of which is the current one.
+    Raises: Rejected("option_ambiguous") for a label of several options if the current option is not one of them.
     """
     if type(value) is float and value.is_integer():
         value = int(value)
@@ -214,9 +214,9 @@ def _wrong(wanted: str, value: Any) -> Rejected:
 
 
 def write_money(amount: Any, parts: Parts, current: Any, default: str | None) -> dict[str, Any] | None:
-    """Write an amount with its currency: the given one, else the current one, else the account's default.
+    """Return an amount with its currency: the given one, else the current one, else the account's default.
 
-    Raises: Rejected("currency_unknown") if there is none: Pipedrive would refuse the field.
+    Raises: Rejected("currency_unknown") without any of them: Pipedrive would refuse the field.
     """
     number = write_number(amount)
     if number is None:
@@ -359,7 +359,7 @@ _SIMPLE: Final[Mapping[str, Callable[[Any], Any]]] = {
     "org": write_link,
     "visible_to": write_visibility,
 }
-"""Kind of field → how an attribute becomes its value, where that is not a text."""
+"""Kind of field → its writer; other kinds are texts."""
 
 
 _COMPOSED: Final[Mapping[str, Callable[[Any, Parts, Any], Any]]] = {

@@ -466,7 +466,7 @@ def test_a_key_that_cannot_be_kept_is_one_line() -> None:
 def test_a_damaged_key_file_is_one_line_and_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_text("half a k")
 
-    with pytest.raises(SettingsError, match="holds no key: put the key back from a backup"):
+    with pytest.raises(SettingsError, match="has no valid key: restore the key from a backup"):
         with_local_key(Settings(data_dir=tmp_path))
 
     assert (tmp_path / KEY_FILE).read_text() == "half a k"

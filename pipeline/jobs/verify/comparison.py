@@ -42,7 +42,7 @@ from pipeline.jobs.verify.reading import (
     Window,
     recheck,
 )
-from pipeline.transform.comparison import judge, judge_absent, sides_agree
+from pipeline.transform.comparison import drift_of_absent, find_drift, sides_agree
 
 RECHECKED_AT_MOST: Final = 5_000
 """Records that are read again, 500 tokens; beyond this it is clear enough that something is wrong."""
@@ -207,10 +207,10 @@ class Comparison:
     def _seems_wrong(self, sides: ThreeSides, pipedrive_id: int) -> bool:
         record, held, mapped = sides.of(pipedrive_id)
         if record is not None:
-            return any(True for _ in judge(record, held, mapped, link=self._link))
+            return any(True for _ in find_drift(record, held, mapped, link=self._link))
         return (
             pipedrive_id not in sides.refused
-            and judge_absent(pipedrive_id, held, mapped, marks=self._reader.marks) is not None
+            and drift_of_absent(pipedrive_id, held, mapped, marks=self._reader.marks) is not None
         )
 
     def _find_strangers(self) -> StepItems:

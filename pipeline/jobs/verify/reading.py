@@ -26,7 +26,7 @@ from pipeline.extract import id_of, ids_of, read_by_ids
 from pipeline.settings import settings
 from pipeline.sync.compiled import Plan
 from pipeline.sync.staging import unpack_page
-from pipeline.transform.comparison import holders, judge, judge_absent, read_hull_record
+from pipeline.transform.comparison import drift_of_absent, find_drift, holders, read_hull_record
 from pipeline.transform.hull_reports import ID_ATTRIBUTE
 from pipeline.transform.webhooks import decode_head
 from pipeline.wiring import Wired
@@ -310,8 +310,8 @@ def _settle(
 def _found(reader: Reader, sides: ThreeSides, pipedrive_id: int) -> Iterator[DriftFinding]:
     record, held, mapped = sides.of(pipedrive_id)
     if record is not None:
-        yield from judge(record, held, mapped, link=reader.plan.settings.link_users_in_hull)
-    elif extra := judge_absent(pipedrive_id, held, mapped, marks=reader.marks):
+        yield from find_drift(record, held, mapped, link=reader.plan.settings.link_users_in_hull)
+    elif extra := drift_of_absent(pipedrive_id, held, mapped, marks=reader.marks):
         yield extra
     for double_id, double in sides.doubles:
         if double_id == pipedrive_id:

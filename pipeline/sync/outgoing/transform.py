@@ -43,7 +43,7 @@ from pipeline.transform.hull_reports import (
     values_before,
 )
 from pipeline.transform.identifiers import claims_of
-from pipeline.transform.outgoing_filter import FilterDecision, judge, no_change_reason
+from pipeline.transform.outgoing_filter import FilterDecision, filter_message, no_change_reason
 from pipeline.transform.targets import Target
 
 UPDATE_LOOP: Final = "update_loop_detected"
@@ -104,12 +104,12 @@ def decisions_of(batch: ClaimedBatch) -> list[Decision]:
 
 def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
     """Filters first, then the record, then the diff."""
-    verdict = judge(
+    verdict = filter_message(
         candidate.message,
         plan.settings,
         entity,
         is_known=candidate.match_status is MatchStatus.KNOWN,
-        is_departed=candidate.match_status is MatchStatus.DELETED,
+        is_deleted=candidate.match_status is MatchStatus.DELETED,
     )
     if not verdict.sends:
         return Decision(candidate=candidate, act=Act.SKIP, reason=verdict.reason, detail=verdict.detail)

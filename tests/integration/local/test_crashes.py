@@ -41,7 +41,7 @@ def test_data_outlives_a_stop(shared: Settings) -> None:
 @pytest.mark.parametrize("name", sorted(BOTH))
 def test_a_killed_server_comes_back_with_its_data(shared: Settings, name: str) -> None:
     told: list[str] = []
-    with servers.serve(shared, name="a test", tell=lambda _, line: told.append(line)) as found:
+    with servers.serve(shared, name="a test", write_line=lambda _, line: told.append(line)) as found:
         write_both(found, f"killed-{name}")
         (before, *_) = server_pids(shared, name)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_installation, unknown_rules
+from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, check_connector, check_installation, unknown_rules
 
 BOUNDS = Bounds(late_minutes=15, failures_per_hour=25, silence_minutes=60, overdue_s=120, volume_factor=5)
 OFF = Bounds(late_minutes=0, failures_per_hour=0, silence_minutes=0, overdue_s=0, volume_factor=0)
@@ -26,12 +26,12 @@ WELL = Facts(
 
 
 def rules_of(**changes: object) -> list[str]:
-    return [trouble.rule for trouble in judge(replace(WELL, **changes), BOUNDS)]
+    return [trouble.rule for trouble in check_connector(replace(WELL, **changes), BOUNDS)]
 
 
 def test_nothing_is_wrong() -> None:
-    assert judge(WELL, BOUNDS) == []
-    assert judge_installation(20.0, 5.0, BOUNDS) == []
+    assert check_connector(WELL, BOUNDS) == []
+    assert check_installation(20.0, 5.0, BOUNDS) == []
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_is_no_trouble_is_not_told(changes: dict[str, object]) -> None:
 def test_a_paused_connector_is_judged_by_its_pause_alone() -> None:
     facts = replace(WELL, paused_by="uninstalled", late_s=90_000.0, failures=500, silent_s=90_000.0)
 
-    assert [trouble.rule for trouble in judge(facts, BOUNDS)] == ["auth_lost"]
+    assert [trouble.rule for trouble in check_connector(facts, BOUNDS)] == ["auth_lost"]
     assert unknown_rules(facts) == set(RULES) - {"auth_lost"}
 
 
@@ -97,24 +97,24 @@ def test_what_is_not_known_is_neither_raised_nor_over() -> None:
 def test_every_threshold_can_be_switched_off() -> None:
     worst = replace(WELL, late_s=90_000.0, failures=500, silent_s=900_000.0, events=0)
 
-    assert judge(worst, OFF) == []
-    assert judge_installation(9_000.0, 9_000.0, OFF) == []
+    assert check_connector(worst, OFF) == []
+    assert check_installation(9_000.0, 9_000.0, OFF) == []
 
 
 def test_work_that_waits_and_ticks_that_do_not_come_are_the_houses() -> None:
-    assert [trouble.rule for trouble in judge_installation(121.0, 121.0, BOUNDS)] == ["work_overdue", "no_ticks"]
-    assert judge_installation(0.0, None, BOUNDS) == []
+    assert [trouble.rule for trouble in check_installation(121.0, 121.0, BOUNDS)] == ["work_overdue", "no_ticks"]
+    assert check_installation(0.0, None, BOUNDS) == []
 
 
 def test_a_beat_that_never_ticked_is_missed() -> None:
-    (trouble,) = judge_installation(0.0, 7_300.0, BOUNDS, ever_ticked=False)
+    (trouble,) = check_installation(0.0, 7_300.0, BOUNDS, ever_ticked=False)
 
     assert trouble.rule == "no_ticks"
     assert trouble.sentence == "No tick of beat was ever processed; the first connector was added 2 hours ago."
 
 
 def test_sentences_carry_figures_and_moments() -> None:
-    (late,) = judge(replace(WELL, late_s=7_260.0), BOUNDS)
+    (late,) = check_connector(replace(WELL, late_s=7_260.0), BOUNDS)
 
     assert late.sentence == "What changed since 2026-11-03 14:03 UTC, 2 hours ago, may not be in Hull."
 

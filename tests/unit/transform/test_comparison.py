@@ -14,9 +14,9 @@ from pipeline.transform.comparison import (
     canonical,
     differences,
     digest,
+    drift_of_absent,
+    find_drift,
     holders,
-    judge,
-    judge_absent,
     read_hull_record,
     sides_agree,
 )
@@ -86,7 +86,7 @@ def mapped(**members: Any) -> MappedRecord:
 
 
 def kinds(*sides: Any, link: bool = True) -> list[Drift]:
-    return [finding.kind for finding in judge(*sides, link=link)]
+    return [finding.kind for finding in find_drift(*sides, link=link)]
 
 
 def test_a_record_in_step_has_nothing_wrong() -> None:
@@ -141,7 +141,7 @@ def test_a_name_that_hull_makes_itself_is_not_ours_to_judge() -> None:
     ],
 )
 def test_an_id_that_pipedrive_does_not_have(there: HullRecord | None, row: MappedRecord | None, extra: bool) -> None:
-    assert (judge_absent(7, there, row) is not None) is extra
+    assert (drift_of_absent(7, there, row) is not None) is extra
 
 
 def test_a_stranger_with_our_id_is_told_from_our_own() -> None:
@@ -151,7 +151,7 @@ def test_a_stranger_with_our_id_is_told_from_our_own() -> None:
         chosen, doubles = holders(order, {7})
         assert chosen[7].hull_id == "h7"
         assert [(key, each.hull_id) for key, each in doubles] == [(7, "h9")]
-    foreign = judge_absent(7, stranger, None)
+    foreign = drift_of_absent(7, stranger, None)
     assert foreign is not None
     assert not foreign.is_ours
 

@@ -27,13 +27,13 @@ def test_a_record_to_a_line_wherever_the_pieces_end(size: int) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"not json", "it is no JSON"),
-        (b'{"id":', "it is no JSON"),
-        (b"[1]", "it is no object"),
-        (b'"text"', "it is no object"),
-        (b"\xff\xfe", "it is no JSON"),
-        (b'{"a":' * 60 + b"1" + b"}" * 60, "it is nested too deep"),
-        (b"[" * 100_000, "it is no JSON"),
+        (b"not json", "it is not JSON"),
+        (b'{"id":', "it is not JSON"),
+        (b"[1]", "it is not an object"),
+        (b'"text"', "it is not an object"),
+        (b"\xff\xfe", "it is not JSON"),
+        (b'{"a":' * 60 + b"1" + b"}" * 60, "it is nested too deeply"),
+        (b"[" * 100_000, "it is not JSON"),
         (b'{"id":"' + b"x" * MAX_LINE_BYTES + b'"}', "it is too long"),
     ],
 )

@@ -12,7 +12,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.transform.hull_reports import segment_ids
-from pipeline.transform.outgoing_filter import FilterDecision, in_segments, judge, no_change_reason
+from pipeline.transform.outgoing_filter import FilterDecision, filter_message, in_segments, no_change_reason
 from tests.unit.transform.test_properties import anything, often
 
 NOT_IN_SEGMENT = {
@@ -72,7 +72,7 @@ def message(
 def decide(
     said: dict[str, Any], chosen: ConnectorSettings, entity: Entity, *, known: bool = True, departed: bool = False
 ) -> FilterDecision:
-    return judge(said, chosen, entity, is_known=known, is_departed=departed)
+    return filter_message(said, chosen, entity, is_known=known, is_deleted=departed)
 
 
 @both
