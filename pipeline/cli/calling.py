@@ -1,4 +1,4 @@
-"""How a generated command calls its operation: in this process, or in a running installation over HTTP."""
+"""How a command calls its operation: in this process, or in a running installation over HTTP."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import requests.auth
 from pydantic import BaseModel, ValidationError
 
 from db import job as jobs
+from db.connector import Connector
 from db.operator import Present
 from db.session import transaction
 from pipeline.cli.startup import open_database
@@ -25,18 +26,18 @@ from pipeline.domain.kinds import Role
 from pipeline.jobs.runtime import run_job
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError
-from pipeline.operations.registry import CHANGING, Download, Operation
+from pipeline.operations.registry import Download, Operation
 from pipeline.sync.stage import StageFailed
 
 A = TypeVar("A")
 TIMEOUT_S: Final = (10.0, 120.0)
-"""To connect, and for an answer: some operations call remote systems before they answer."""
+"""To connect, and for the answer: some operations call remote systems before they answer."""
 CHUNK_BYTES: Final = 65_536
 KEY: Final = re.compile("[A-Za-z0-9_-]{4,200}")
 
 
 def operator_name() -> str:
-    """Return how the audit log names who uses the command line."""
+    """Return the name of the command line's user in the audit log."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # KeyError up to Python 3.12: a container's user may have a number only
@@ -61,11 +62,15 @@ class LocalCaller:
     def call(self, declared: Operation[Any, A], request: BaseModel) -> A:
         return declared(Call(caller=self._caller), request)
 
+    def find_connector(self, id_or_name: str) -> Connector:
+        """Return a connector by its id or name. Raises OperationError."""
+        return Call(caller=self._caller).find_connector(id_or_name)
+
 
 def work_on(caller: Caller, kind: str, key: str) -> None:
-    """Do a worker's part of a job in this process, unless a worker does it: then a small job needs no worker.
+    """Do one step of a job in this process, unless a worker does it: a small job then needs no worker.
 
-    A remote installation has its own workers.
+    Does nothing for a remote installation, which has its own workers.
     """
     if not isinstance(caller, LocalCaller):
         return
@@ -85,19 +90,17 @@ class RemoteCaller:
         self._session.auth = _KeyAuth(_read_key(key_file))
 
     def call(self, declared: Operation[Any, A], request: BaseModel) -> A:
-        given: dict[str, Any] = request.model_dump(mode="json", exclude_unset=True)
+        given = request.model_dump(mode="json", exclude_unset=True)
         path = declared.path
         for name in declared.path_fields:
-            path = path.replace(f"<{name}>", quote(str(given.pop(name)), safe=""))
-        is_in_body = declared.method in CHANGING
-        query = {name: given.pop(name) for name in list(given) if not is_in_body or name in declared.query}
-        has_body = is_in_body and bool(set(declared.request.model_fields) - declared.query - set(declared.path_fields))
+            path = path.replace(f"<{name}>", quote(str(given[name]), safe=""))
+        parts = {name: declared.part_of(name) for name in declared.request.model_fields}
         try:
             response = self._session.request(
                 declared.method,
                 f"{self._base}{path}",
-                params=query,
-                json=given if has_body else None,
+                params={name: value for name, value in given.items() if parts[name] == "query"},
+                json={name: value for name, value in given.items() if parts[name] == "body"} or None,
                 timeout=TIMEOUT_S,
                 allow_redirects=False,
                 stream=declared.answer is Download,
@@ -132,7 +135,7 @@ class _KeyAuth(requests.auth.AuthBase):
 
 
 def _read_key(key_file: Path) -> str:
-    """Return the key that a file, or standard input for `-`, holds. Raises: OperationError, which does not repeat the content."""
+    """Return the key in a file, or in standard input for `-`. Raises OperationError, which does not repeat the content."""
     try:
         with click.open_file(str(key_file), encoding="ascii") as file:
             key: str = file.read().strip()
@@ -140,7 +143,7 @@ def _read_key(key_file: Path) -> str:
         key = ""
     if not KEY.fullmatch(key):
         message = f"{'Standard input' if str(key_file) == '-' else key_file} does not hold an API key."
-        next_step = "Write the whole key into it, as it was shown when it was made, and nothing else."
+        next_step = "Write the whole key into it, as the console showed it, and nothing else."
         raise OperationError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_key_file", message, next_step)
     return key
 

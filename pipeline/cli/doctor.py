@@ -10,9 +10,8 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db.figures import oldest_due_s
 from db.session import is_read_only, loud_settings, transaction
-from pipeline.cli.fetch import WORKER
-from pipeline.cli.output import duration, find_connector, json_option, say, show
-from pipeline.cli.startup import open_database
+from pipeline.cli.calling import LocalCaller
+from pipeline.cli.output import duration, json_option, say, show
 from pipeline.cli.troubleshooting import BAD, NOTE, OK, Answer, Finding, examine
 from pipeline.operations import workers
 from pipeline.operations.workers import WorkerNodes
@@ -32,10 +31,10 @@ def doctor(connector: str | None) -> None:
     Example:
       pipeline doctor acme
     """
-    open_database()
+    caller = LocalCaller()
     found = workers.inspect_nodes()
     with transaction() as session:
-        chosen = [find_connector(session, connector)] if connector else connectors.all_connectors(session)
+        chosen = [caller.find_connector(connector)] if connector else connectors.all_connectors(session)
         machine = Answer(
             heading="Is everything running?",
             findings=[*_database(session), *_machine(found, oldest_due_s(session), bool(chosen))],
@@ -72,7 +71,11 @@ def _machine(found: WorkerNodes, due_s: float, has_connectors: bool) -> list[Fin
     findings = [Finding(level=OK, text="the database and the broker answer")]
     if found.unattended:
         queues = ", ".join(found.unattended)
-        findings.append(Finding(level=BAD, text=f"no worker listens to {queues}", next_step=f"start one: {WORKER}"))
+        findings.append(
+            Finding(
+                level=BAD, text=f"no worker listens to {queues}", next_step=f"start one: {workers.worker_command()}"
+            )
+        )
     else:
         nodes = "; ".join(f"{name}: {', '.join(queues)}" for name, queues in sorted(found.workers.items()))
         findings.append(Finding(level=OK, text=f"workers answer ({nodes})"))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -20,17 +19,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.cli.calling import Caller, LocalCaller, RemoteCaller
-from pipeline.cli.output import Failed, json_option, wants_json, yes_option
+from pipeline.cli.output import json_option, wants_json, yes_option
 from pipeline.cli.presentation import PLAIN, Presentation
 from pipeline.cli.rendering import PRESENTATIONS
 from pipeline.operations.catalogue import all_operations
-from pipeline.operations.errors import OperationError
 from pipeline.operations.models import FromFile
 from pipeline.operations.registry import Download, Operation
 
 READABLE_FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-BAD_USAGE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY})
-"""Statuses that end with exit code 2: a named object does not exist, or a value is not valid."""
 GROUPS: Final[Mapping[str, str]] = {
     "audit": "The audit log: what operators and scripts did, and why.",
     "deliveries": "Webhooks and notifications as they were received.",
@@ -44,10 +40,10 @@ DECLARED: Final = "declared_operation"
 
 
 def add_to(program: click.Group) -> None:
-    """Add the command of every operation to the program, below the groups that its words name."""
+    """Add the command of every operation to the program, in the groups that its words name."""
     for declared in all_operations():
         if declared.command:
-            *groups, name = _words(declared)
+            *groups, name = declared.words
             _group(program, groups, declared).add_command(command_of(declared, name))
 
 
@@ -57,6 +53,7 @@ def command_of(
     """Return the command of an operation; `fixed` are fields that its name implies, `example` is a complete command line."""
     presentation = PRESENTATIONS.get(declared, PLAIN)
 
+    @json_option
     def run(
         url: str | None = None,
         key_file: Path | None = None,
@@ -70,17 +67,15 @@ def command_of(
             caller = _caller(url, key_file)
             presentation.ask(caller, fields)
             request = declared.request.model_validate(fields)
-            if follow and presentation.stream is not None:
-                with suppress(KeyboardInterrupt):
-                    presentation.stream(caller, request)
-                return
-            answer = caller.call(declared, request)
-            if presentation.follow is not None:
-                answer = presentation.follow(caller, request, answer, wait=wait)
         except ValidationError as error:
             raise click.UsageError("; ".join(_mistakes(error))) from None
-        except OperationError as error:
-            raise _failed(error) from None
+        if follow and presentation.stream is not None:
+            with suppress(KeyboardInterrupt):
+                presentation.stream(caller, request)
+            return
+        answer = caller.call(declared, request)
+        if presentation.follow is not None:
+            answer = presentation.follow(caller, request, answer, wait=wait)
         if isinstance(answer, Download):
             _save(answer, output)
             return
@@ -88,32 +83,24 @@ def command_of(
             click.echo(json.dumps(answer.model_dump(mode="json"), indent=2, ensure_ascii=False))
         else:
             presentation.show(request, answer)
-        presentation.check(answer)
+        if presentation.failed(answer):
+            click.get_current_context().exit(1)
 
     setattr(run, DECLARED, declared)
-    words = " ".join(_words(declared))
-    example = example or (
-        f"pipeline {words} {declared.example or ('acme' if 'CONNECTOR' in declared.command else '')}".rstrip()
-    )
-    callback = json_option(run)
-    params = [*_arguments(declared), *_options(declared, presentation), *_remote_options(declared), *_pop_params(run)]
+    default = "acme" if "connector" in declared.arguments else ""
+    example = example or " ".join(["pipeline", *declared.words, declared.example or default]).rstrip()
+    params = [
+        *_arguments(declared),
+        *_options(declared, presentation),
+        *_remote_options(declared),
+        *getattr(run, "__click_params__", []),
+    ]
     return click.Command(
         name,
-        callback=callback,
+        callback=run,
         help=f"{declared.documentation}\n\n\b\nExample:\n  {example}",
         params=[each for each in params if each.name not in fixed],
     )
-
-
-def _pop_params(run: Callable[..., Any]) -> list[click.Parameter]:
-    """Return the parameters that decorators have added to a function."""
-    params: list[click.Parameter] = getattr(run, "__click_params__", [])
-    return params
-
-
-def _words(declared: Operation[Any, Any]) -> list[str]:
-    """Return the words of a command before its arguments."""
-    return [word for word in declared.command.split() if not word.strip("[]").isupper()]
 
 
 def _group(program: click.Group, names: list[str], declared: Operation[Any, Any]) -> click.Group:
@@ -121,33 +108,30 @@ def _group(program: click.Group, names: list[str], declared: Operation[Any, Any]
     for name in names:
         below = group.commands.get(name)
         if not isinstance(below, click.Group):
-            subject = sys.modules[declared.run.__module__].__doc__ or ""
-            below = click.Group(name, help=GROUPS.get(name) or subject.strip().partition("\n\n")[0])
+            below = click.Group(name, help=GROUPS.get(name) or declared.subject.partition("\n\n")[0])
             group.add_command(below)
         group = below
     return group
 
 
 def _arguments(declared: Operation[Any, Any]) -> list[click.Parameter]:
-    words = [word for word in declared.command.split() if word.strip("[]").isupper()]
     fields = declared.request.model_fields
     return [
         click.Argument(
-            [word.strip("[]").lower()],
-            metavar=f"{word}_FILE" if _is_from_file(fields[word.strip("[]").lower()]) else word,
-            required=not word.startswith("["),
-            type=_type(fields[word.strip("[]").lower()]),
+            [name],
+            metavar=f"{name.upper()}_FILE" if _is_from_file(fields[name]) else name.upper(),
+            required=is_required,
+            type=_type(fields[name]),
         )
-        for word in words
+        for name, is_required in declared.arguments.items()
     ]
 
 
 def _options(declared: Operation[Any, Any], presentation: Presentation) -> list[click.Parameter]:
-    arguments = {word.strip("[]").lower() for word in declared.command.split() if word.strip("[]").isupper()}
     options = [
         option
         for name, field in declared.request.model_fields.items()
-        if name not in arguments
+        if name not in declared.arguments
         for option in _options_of(name, field, is_required=field.is_required() and name not in presentation.asks)
     ]
     if presentation.yes:
@@ -249,7 +233,7 @@ def _caller(url: str | None, key_file: Path | None) -> Caller:
 
 
 def _kind(annotation: Any) -> Any:
-    """Return the plain type of a field, without None and without restrictions."""
+    """Return the type of a field without None and restrictions."""
     if get_origin(annotation) is Annotated:
         return _kind(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -271,10 +255,8 @@ def _type(field: FieldInfo) -> Any:
 
 def _description(field: FieldInfo) -> str | None:
     """Return the description of a field, or of its type without None."""
-    described = [
-        each.description for each in _inner_metadata(field) if isinstance(each, FieldInfo) and each.description
-    ]
-    return field.description or next(iter(described), None)
+    inner = [each.description for each in _inner_metadata(field) if isinstance(each, FieldInfo)]
+    return field.description or next(filter(None, inner), None)
 
 
 def _inner_metadata(field: FieldInfo) -> list[Any]:
@@ -291,16 +273,11 @@ def _is_from_file(field: FieldInfo) -> bool:
 
 
 def _mistakes(error: ValidationError) -> list[str]:
-    """Return each mistake with the name of its option, without the value, which may be a secret."""
+    """Return each mistake with the name of its field, without the value, which may be a secret."""
     return [
         f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".strip(": ")
         for each in error.errors(include_input=False)
     ]
-
-
-def _failed(error: OperationError) -> Failed:
-    message = "\n".join([error.message, *(f"  {each}" for each in error.mistakes)])
-    return Failed(message, error.next_step, exit_code=2 if error.status in BAD_USAGE else 1)
 
 
 def _save(found: Download, output: Path | None) -> None:

@@ -1,22 +1,18 @@
-"""Shared by all commands: --json or a table, errors with a next step, the connector argument."""
+"""What all commands share: --json or a table, errors with a next step, the connector argument."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.orm import Session
-
-from db import connector as connectors
-from db.connector import Connector
+from rich.text import Text
 
 F = TypeVar("F", bound=Callable[..., Any])
 JSON = "pipeline.json"
@@ -30,7 +26,10 @@ class Failed(click.ClickException):
 
     def __init__(self, message: str, next_step: str = "", *, exit_code: int = 1) -> None:
         super().__init__(message)
-        self.next_step, self._as_json = next_step, wants_json()  # it is shown when the command's context has gone
+        self.next_step, self._as_json = (
+            next_step,
+            wants_json(),
+        )  # `show` is called after the command's context has ended
         setattr(self, "exit_code", exit_code)  # noqa: B010 - click declares it for the class
 
     def show(self, file: Any = None) -> None:
@@ -82,46 +81,18 @@ def connector_argument(command: F) -> F:
     return click.argument("connector", metavar="CONNECTOR")(command)
 
 
-def find_connector(session: Session, id_or_name: str) -> Connector:
-    """Return the connector with this id or name.
-
-    Raises: Failed with exit code 2, with the existing names.
-    """
-    found = connectors.find_connector(session, id_or_name)
-    if found is not None:
-        return found
-    names = [each.name for each in connectors.all_connectors(session)]
-    if not names:
-        raise Failed("there is no connector yet", "add one: pipeline connectors add --help", exit_code=2)
-    raise Failed(f"there is no connector {id_or_name!r}", f"choose one of: {', '.join(names)}", exit_code=2)
-
-
 def show(document: Any, human: Callable[[], None]) -> None:
-    """Print the document with --json, otherwise call `human`, which prints text."""
+    """Print the document with --json; otherwise call `human`, which prints text."""
     if wants_json():
-        click.echo(json.dumps(plain(document), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=_in_utc))
     else:
         human()
 
 
-def plain(value: Any) -> Any:
-    """Return a value for JSON: times in ISO 8601 and UTC, rows as objects."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(each) for each in value]
-    return value
-
-
-def columns_of(row: Any, *names: str) -> dict[str, Any]:
-    """Return the named columns of a row."""
-    return {name: getattr(row, name) for name in names}
+def _in_utc(value: Any) -> str:
+    if not isinstance(value, datetime):
+        raise TypeError(f"{type(value).__name__} cannot be printed as JSON")
+    return value.astimezone(UTC).isoformat()
 
 
 def console(*, err: bool = False) -> Console:
@@ -137,7 +108,7 @@ def say(text: str = "") -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "") -> None:
     """Print a table, or the sentence `empty` if there are no rows."""
-    lines = [[cell(each) for each in row] for row in rows]
+    lines = [[text_of(each) for each in row] for row in rows]
     if not lines and empty:
         say(empty)
         return
@@ -146,7 +117,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
         numeric = bool(lines) and all(_is_number(line[position]) for line in lines)
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for line in lines:
-        shown.add_row(*line)
+        shown.add_row(*map(Text, line))  # not markup: a value may contain square brackets
     console().print(shown)
 
 
@@ -167,16 +138,19 @@ def own_name() -> str:
     return sys.argv[0] if Path(sys.argv[0]).name == "pipeline" else "pipeline"
 
 
-def cell(value: Any) -> str:
-    """Return a value as text; rich's markup is escaped."""
+def text_of(value: Any) -> str:
+    """Return a value as text: `-` for nothing, times in UTC, the parts of a list or mapping separated by commas."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return moment(value)
-    text = f"{value:,}" if isinstance(value, int) else str(value)
-    return text.replace("[", r"\[")
+    if isinstance(value, Mapping):
+        value = [f"{name}: {text_of(each)}" for name, each in value.items()]
+    if isinstance(value, list):
+        return ", ".join(map(text_of, value)) or "-"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def short(value: Any, longest: int = 30) -> str:

@@ -2,31 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from pipeline.cli.calling import Caller
-from pipeline.cli.output import cell, say, table
+from pipeline.cli.output import say, table, text_of
+
+Show = Callable[[Any, Any], None]
+"""Prints an answer; called with the request and the answer."""
+
+
+def lines(*templates: str) -> Show:
+    """Return a `Show` that prints lines such as `Run {request.id} was cancelled.`"""
+
+    def show(request: Any, answer: Any) -> None:
+        for template in templates:
+            say(template.format(request=request, answer=answer).rstrip())
+
+    return show
+
+
+def rows(name: str, columns: str, *, empty: str, **values: Any) -> Show:
+    """Return a `Show` that prints the list `name` of the answer as a table; see `print_rows`."""
+    return lambda _request, answer: print_rows(getattr(answer, name), columns, empty=empty, **values)
+
+
+def print_rows(found: Iterable[Any], columns: str, *, empty: str = "", title: str = "", **values: Any) -> None:
+    """Print entries as a table, or the sentence `empty` if there are none. Headings are the names of the columns.
+
+    columns  separated by spaces: attributes of an entry, or names in `values`
+    values   name of a column → function of an entry
+    """
+    names = columns.split()
+    cells = [[_cell(name, values.get(name, attrgetter(name))(each)) for name in names] for each in found]
+    headings = [re.sub("_at$", " (UTC)", name).replace("_", " ") for name in names]
+    table(title, headings, cells, empty=empty)
+
+
+def _cell(column: str, value: Any) -> Any:
+    """Return a value for a table: an id is text, because the operator copies it, other numbers have separators."""
+    is_id = column == "id" or column.endswith("_id")
+    return str(value) if is_id and value is not None else value
+
+
+def show_plainly(_request: Any, answer: BaseModel) -> None:
+    """Print the values of an answer, one per line, and its lists as tables."""
+    for name in _shown_fields(answer):
+        value, title = getattr(answer, name), name.replace("_", " ").capitalize()
+        if isinstance(value, list) and value and isinstance(value[0], BaseModel):
+            print_rows(value, " ".join(_shown_fields(value[0])), title=title)
+        elif isinstance(value, BaseModel):
+            say(title)
+            for each in _shown_fields(value):
+                say(f"  {each.replace('_', ' '):<20} {text_of(getattr(value, each))}")
+        else:
+            say(f"{title:<22} {text_of(value)}")
+
+
+def _shown_fields(model: BaseModel) -> list[str]:
+    return [name for name, field in type(model).model_fields.items() if not field.exclude]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presentation:
     """How one command looks.
 
-    show   prints the answer to this request
-    check  raises Failed if the answer means that the work failed; called after `show`
-    ask    completes the fields of the request, by other operations or by a prompt
-    asks   fields that `ask` completes, so that their options are not required
-    yes    what the option `--yes` does, which `says_yes` of `output` tells `ask`; empty: there is no such option
-    stream prints what is there and what is new, until Ctrl-C; gives the command `--follow`
-    follow returns the answer after more was done, with `wait` once the work has ended; gives the command `--wait`
+    show    prints the answer to a request
+    failed  returns whether the answer means that the work failed, or raises Failed; called after `show`
+    ask     completes the fields of the request, by other operations or by a prompt
+    asks    fields that `ask` completes, so that their options are not required
+    yes     what the option `--yes` does, for `says_yes` of `output`; empty: there is no such option
+    stream  prints present and new entries until Ctrl-C; gives the command `--follow`
+    follow  returns the answer after more was done, with `wait` once the work has ended; gives the command `--wait`
     """
 
-    show: Callable[[Any, Any], None]
-    check: Callable[[Any], None] = lambda _answer: None
+    show: Show = show_plainly
+    failed: Callable[[Any], bool] = lambda _answer: False
     ask: Callable[[Caller, dict[str, Any]], None] = lambda _caller, _fields: None
     asks: frozenset[str] = frozenset()
     yes: str = ""
@@ -34,24 +90,4 @@ class Presentation:
     follow: Callable[..., Any] | None = None
 
 
-def show_plainly(_request: BaseModel, answer: BaseModel) -> None:
-    """Print the values of an answer, one per line, and its lists as tables."""
-    for name in type(answer).model_fields:
-        value, title = getattr(answer, name), name.replace("_", " ").capitalize()
-        if isinstance(value, list) and value and isinstance(value[0], BaseModel):
-            columns = list(type(value[0]).model_fields)
-            table(
-                title,
-                [each.replace("_", " ") for each in columns],
-                [[getattr(row, each) for each in columns] for row in value],
-            )
-        elif isinstance(value, BaseModel):
-            say(title)
-            for each in type(value).model_fields:
-                say(f"  {each.replace('_', ' '):<20} {cell(getattr(value, each))}")
-        else:
-            shown = ", ".join(map(str, value)) or "-" if isinstance(value, list | dict) else cell(value)
-            say(f"{title:<22} {shown}")
-
-
-PLAIN: Final = Presentation(show=show_plainly)
+PLAIN: Final = Presentation()

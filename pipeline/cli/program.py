@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, Final
 
 import click
@@ -10,24 +11,16 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from db import token_ledger
 from db.migrate import SchemaTooOld
-from pipeline.cli import (
-    demo,
-    doctor,
-    fetch,
-    generated,
-    operators,
-    send,
-    servers,
-    verify,
-)
+from pipeline.cli import demo, doctor, fetch, generated, send, servers, verify
 from pipeline.cli.output import Failed
-from pipeline.domain.reasons import REASONS
-from pipeline.errors import PipelineError
 from pipeline.local.errors import EmbeddedError
+from pipeline.operations.errors import as_operation_error
 from pipeline.settings import SettingsError
 
 FIRST: Final = ("up", "migrate", "sandbox", "demo", "connectors")
 """Commands that are listed before all others."""
+BAD_USAGE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""Statuses of errors that end with exit code 2: a named object does not exist, or a value is not valid."""
 
 
 class Program(click.Group):
@@ -56,9 +49,13 @@ class Program(click.Group):
             raise Failed(str(error), error.next_step) from None
         except CommandError as error:
             raise Failed(f"the schema cannot be brought up to date: {error}") from None
-        except PipelineError as error:
-            advice = REASONS[error.reason].advice if error.reason in REASONS else ""
-            raise Failed(str(error), advice) from None
+        except Exception as error:
+            explained = as_operation_error(error)
+            if explained is None:
+                raise
+            message = "\n".join([explained.message, *(f"  {each}" for each in explained.mistakes)])
+            exit_code = 2 if explained.status in BAD_USAGE else 1
+            raise Failed(message, explained.next_step, exit_code=exit_code) from None
 
 
 def _first_line(error: DBAPIError) -> str:
@@ -78,10 +75,7 @@ def program() -> None:
     """
 
 
-for module in (
-    *(servers, demo, fetch, send),
-    *(doctor, verify, operators),
-):
+for module in (servers, demo, fetch, send, doctor, verify):
     for command in module.COMMANDS:
         program.add_command(command)
 generated.add_to(program)

@@ -1,4 +1,7 @@
-"""Text output of generated commands; without an entry here, an answer is printed as a plain table."""
+"""Presentations of the commands about alerts, claims, credentials, operators and webhooks, and of all other commands.
+
+A command without an entry here prints its answer with `show_plainly`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import click
-from pydantic import BaseModel
 
-from pipeline.cli import operators as operator_commands
 from pipeline.cli import (
     rendering_connectors,
     rendering_failures,
@@ -16,120 +17,123 @@ from pipeline.cli import (
     rendering_runs,
     rendering_settings,
 )
+from pipeline.cli.calling import Caller
 from pipeline.cli.output import Failed, say, table
-from pipeline.cli.presentation import Presentation
-from pipeline.operations import alerts, claims, credentials, webhooks
-from pipeline.operations.alerts import AlertsAnswer, TriedAnswer
-from pipeline.operations.claims import ReleaseClaims, ReleasedAnswer
-from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer, RotatedAnswer
-from pipeline.operations.models import Done, NoRequest
+from pipeline.cli.presentation import Presentation, lines, print_rows, rows
+from pipeline.operations import alerts, claims, credentials, operators, webhooks
+from pipeline.operations.models import ConnectorRequest
 from pipeline.operations.registry import Operation
-from pipeline.operations.webhooks import SubscriptionsAnswer
+
+ALERTS: Final = "id state raised_at about sentence advice told"
+CHANGED_OPERATOR: Final = Presentation(show=lines("{request.id}: {answer.done}."))
+REPLACED: Final = "The credentials of {request.connector} are replaced."
 
 
-def show_alerts(_request: BaseModel, answer: AlertsAnswer) -> None:
-    columns = ("id", "state", "since (UTC)", "about", "what", "next step", "sent to")
-    rows = [
-        (
-            each.id,
-            each.state,
-            each.raised_at,
-            f"{each.connector or 'The whole pipeline'}: {each.title}",
-            each.sentence,
-            each.advice,
-            ", ".join(each.told),
-        )
-        for each in answer.alerts
-    ]
-    table(
-        "",
-        columns,
-        rows,
-        empty="No alert is open." if isinstance(_request, NoRequest) else "No alert was resolved yet.",
-    )
-
-
-def show_tried_sinks(_request: BaseModel, answer: TriedAnswer) -> None:
-    table("", ("sink", "answer"), list(answer.sinks.items()))
-
-
-def fail_unless_all_sent(answer: TriedAnswer) -> None:
+def has_unreached_sink(answer: alerts.TriedAnswer) -> bool:
+    """Raise Failed if an alert sink did not accept the test alert."""
     if any(each != "ok" for each in answer.sinks.values()):
-        raise Failed(
-            "the test alert did not reach every sink",
-            "correct the ALERT_ and SMTP_ names of the environment, then try again",
-        )
+        next_step = "correct the ALERT_ and SMTP_ names of the environment, then try again"
+        raise Failed("the test alert did not reach every sink", next_step)
+    return False
 
 
-def show_subscriptions(request: BaseModel, answer: SubscriptionsAnswer) -> None:
-    say(f"Pipedrive sends the changes of {_connector(request)} here.")
-    columns = ("entity", "state", "webhook_id", "last_status", "healed", "sound_at", "checked_at")
-    table("", columns, [[getattr(each, name) for name in columns] for each in answer.subscriptions])
+def show_checks(_request: Any, answer: credentials.ChecksAnswer) -> None:
+    for each in answer.checks:
+        say(f"{each.system}: {each.sentence} {each.advice}".rstrip())
 
 
-def show_check_requested(request: BaseModel, _answer: Done) -> None:
-    say(
-        f"A worker checks the webhooks of {_connector(request)} now. See them: pipeline webhooks show {_connector(request)}"
-    )
-
-
-def show_invitation(request: BaseModel, answer: InvitationAnswer) -> None:
+def show_invitation(request: ConnectorRequest, answer: credentials.InvitationAnswer) -> None:
     say(answer.link)
     say()
-    say(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {_connector(request)}.")
+    say(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {request.connector}.")
     say("It works only in the first browser in which its button is pressed.")
     say(f"The app's settings at Pipedrive must list the callback URL {answer.callback_url}")
     say(f"and the scopes {', '.join(answer.scopes)}.")
 
 
-def show_checks(_request: BaseModel, answer: ChecksAnswer) -> None:
-    for each in answer.checks:
-        say(f"{each.system}: {each.sentence} {each.advice}".rstrip())
+def show_rotated(_request: Any, answer: credentials.RotatedAnswer) -> None:
+    say(f"{answer.renewed} secrets are encrypted with the newest key.")
+    if others := answer.keys_no_longer_needed:
+        say(f"The other {others} of SECRET_KEYS can be removed once every process has restarted.")
 
 
-def fail_unless_accepted(answer: ChecksAnswer) -> None:
-    if any(each.trouble for each in answer.checks):
-        raise click.exceptions.Exit(1)
+def show_released(request: claims.ReleaseClaims, answer: claims.ReleasedAnswer) -> None:
+    empty = f"{request.entity} {request.pipedrive_id} holds no claims."
+    print_rows(answer.released, "claim waiting_record", title="Released", empty=empty, waiting_record=_waiting_record)
 
 
-def show_replaced(request: BaseModel, answer: Done) -> None:
-    say(f"The credentials of {_connector(request)} are replaced. {getattr(answer, 'warning', '')}".rstrip())
+def _waiting_record(released: claims.ReleasedShape) -> Any:
+    return released.wanted_by or "none"
 
 
-def show_released(request: ReleaseClaims, answer: ReleasedAnswer) -> None:
-    table(
-        "Released",
-        ("claim", "waiting record"),
-        [(each.claim, each.wanted_by or "nobody") for each in answer.released],
-        empty=f"{request.entity} {request.pipedrive_id} holds no claims.",
-    )
+def ask_password(caller: Caller, fields: dict[str, Any]) -> None:
+    """Prompt for the password of a new operator, unless a file was given; an empty one means no password."""
+    if "password" not in fields:
+        prompt = "Password (empty: single sign-on only)"
+        fields["password"] = click.prompt(
+            prompt, default="", show_default=False, hide_input=True, confirmation_prompt=True, err=True
+        )
+    fields["password"] = fields["password"] or None
+    read_connectors(caller, fields)
 
 
-def show_rotated(_request: BaseModel, answer: RotatedAnswer) -> None:
-    others = answer.keys_no_longer_needed
-    say(
-        f"{answer.renewed} secrets are encrypted with the newest key."
-        + (f" The other {others} of SECRET_KEYS can be removed once every process has restarted." if others else "")
-    )
-
-
-def _connector(request: BaseModel) -> str:
-    return str(getattr(request, "connector", ""))
+def read_connectors(_caller: Caller, fields: dict[str, Any]) -> None:
+    """Read `--connectors all` as every connector, not as a connector with this name."""
+    if fields.get("connectors") == ["all"]:
+        fields["connectors"] = "all"
 
 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    alerts.list_open: Presentation(show=show_alerts),
-    alerts.list_past: Presentation(show=show_alerts),
-    alerts.send_test_alert: Presentation(show=show_tried_sinks, check=fail_unless_all_sent),
+    alerts.list_open: Presentation(show=rows("alerts", ALERTS, empty="No alert is open.")),
+    alerts.list_past: Presentation(show=rows("alerts", ALERTS, empty="No alert was resolved yet.")),
+    alerts.send_test_alert: Presentation(
+        show=lambda _request, answer: table("", ("sink", "answer"), answer.sinks.items()), failed=has_unreached_sink
+    ),
     claims.release_claims: Presentation(show=show_released),
-    credentials.check_credentials: Presentation(show=show_checks, check=fail_unless_accepted),
+    credentials.check_credentials: Presentation(
+        show=show_checks, failed=lambda answer: any(each.trouble for each in answer.checks)
+    ),
     credentials.invite: Presentation(show=show_invitation),
-    credentials.put_api_token: Presentation(show=show_replaced),
-    credentials.put_hull_secret: Presentation(show=show_replaced),
-    webhooks.check_webhooks: Presentation(show=show_check_requested),
-    webhooks.ensure_webhooks: Presentation(show=show_subscriptions),
+    credentials.put_api_token: Presentation(show=lines(REPLACED + " {answer.warning}")),
+    credentials.put_hull_secret: Presentation(show=lines(REPLACED)),
     credentials.rotate_keys: Presentation(show=show_rotated),
-    **operator_commands.PRESENTATIONS,
+    operators.add_operator: Presentation(show=lines("{answer.name} can log in as {answer.role}."), ask=ask_password),
+    operators.change_operator: Presentation(show=CHANGED_OPERATOR.show, ask=read_connectors),
+    operators.first_link: Presentation(show=lines("{answer.link}")),
+    operators.list_all_keys: Presentation(
+        show=rows(
+            "keys",
+            "owner id name role created_at expires_at used_at",
+            empty="No operator has a key. Owners create keys in the console, under their account.",
+        )
+    ),
+    operators.list_operators: Presentation(
+        show=rows(
+            "operators",
+            "id name role state second_factor created_at",
+            empty="No operator yet. Add the first one: pipeline operators first",
+            second_factor=lambda each: each.has_second_factor,
+        )
+    ),
+    operators.log_operator_out: CHANGED_OPERATOR,
+    operators.revoke_any_key: Presentation(show=lines("The key {request.id} is revoked.")),
+    operators.turn_off_second_factor: CHANGED_OPERATOR,
+    operators.unlock_operator: CHANGED_OPERATOR,
+    webhooks.check_webhooks: Presentation(
+        show=lines(
+            "A worker checks the webhooks of {request.connector} now. See them: pipeline webhooks show {request.connector}"
+        )
+    ),
+    webhooks.ensure_webhooks: Presentation(
+        show=rows(
+            "subscriptions",
+            "entity state webhook_id last_status recreated last_healthy_at last_checked_at",
+            empty="Pipedrive has no webhook of ours.",
+            recreated=lambda each: each.healed,
+            last_healthy_at=lambda each: each.sound_at,
+            last_checked_at=lambda each: each.checked_at,
+        )
+    ),
     **rendering_connectors.PRESENTATIONS,
     **rendering_failures.PRESENTATIONS,
     **rendering_records.PRESENTATIONS,

@@ -1,4 +1,4 @@
-"""Text output of the commands about connectors, their overview, budget and schedules."""
+"""Presentations of the commands about connectors, their overview, budget and schedules."""
 
 from __future__ import annotations
 
@@ -6,30 +6,21 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import click
-from pydantic import BaseModel
 from rich.columns import Columns
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from pipeline.cli.calling import Caller
-from pipeline.cli.output import console, duration, moment, say, says_yes, table
-from pipeline.cli.presentation import Presentation
+from pipeline.cli.output import console, duration, moment, say, says_yes
+from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.operations import budget, connectors, overview
 from pipeline.operations.budget import BudgetAnswer
-from pipeline.operations.connectors import (
-    BY_HAND,
-    ConnectorAdded,
-    ConnectorAnswer,
-    ConnectorsAnswer,
-    NewName,
-    Removal,
-    Removed,
-)
+from pipeline.operations.connectors import BY_HAND, ConnectorAdded, ConnectorAnswer, Removal, Removed
 from pipeline.operations.credentials import ConnectionShape
-from pipeline.operations.models import ConnectorRequest, Done
-from pipeline.operations.overview import OverviewAnswer, SchedulesAnswer
+from pipeline.operations.models import ConnectorRequest
+from pipeline.operations.overview import OverviewAnswer
 from pipeline.operations.registry import Operation
 
 BAR_WIDTH: Final = 40
@@ -37,27 +28,17 @@ WITHOUT_SCHEDULE: Final = {
     "full_fetch": "manual only (full_fetch_cron is empty in the settings)",
     "incremental": "by webhook only (incremental_minutes is 0 in the settings)",
 }
-"""Kind of a schedule → how records come without it."""
-
-
-def show_connectors(_request: BaseModel, answer: ConnectorsAnswer) -> None:
-    found = [each.connector for each in answer.connectors]
-    table(
-        "",
-        ("name", "id", "Hull", "Pipedrive", "state"),
-        [(c.name, c.id, c.hull_organization, c.pipedrive_company, state_of(c.state, c.pause_reason)) for c in found],
-        empty="No connector yet. Add one: pipeline connectors add --help",
-    )
+"""Kind of a schedule → how records arrive without it."""
 
 
 def state_of(state: str, reason: str | None) -> str:
-    """Return the state of a connector, with the reason for which it paused itself, if it did."""
+    """Return the state of a connector, with the reason why it paused itself, if it did."""
     if not reason or reason == BY_HAND:
         return state
     return f"{state}: {REASONS[reason].meaning if reason in REASONS else reason}"
 
 
-def show_status(_request: BaseModel, answer: ConnectorAnswer) -> None:
+def show_status(_request: Any, answer: ConnectorAnswer) -> None:
     found = answer.connector
     say(f"{found.name} ({found.id}), {state_of(found.state, found.pause_reason)}: {answer.status.status}")
     for message in answer.status.messages:
@@ -65,7 +46,7 @@ def show_status(_request: BaseModel, answer: ConnectorAnswer) -> None:
     say(f"  {answer.status.open_failures:,} failures are open")
 
 
-def show_added(_request: BaseModel, answer: ConnectorAdded) -> None:
+def show_added(_request: Any, answer: ConnectorAdded) -> None:
     made = answer.connector
     if made.pipedrive_company is None:
         say(
@@ -80,19 +61,8 @@ def show_added(_request: BaseModel, answer: ConnectorAdded) -> None:
     say(f"Next: pipeline settings show {made.name}, then pipeline fetch all {made.name} --wait")
 
 
-def show_paused(request: ConnectorRequest, _answer: Done) -> None:
-    say(f"Connector {request.connector} is paused; its work waits.")
-
-
-def show_resumed(request: ConnectorRequest, _answer: Done) -> None:
-    say(f"Connector {request.connector} is active.")
-
-
-def show_renamed(request: NewName, _answer: Done) -> None:
-    say(f"{request.connector} was renamed to {request.name}.")
-
-
 def confirm_removal(caller: Caller, fields: dict[str, Any]) -> None:
+    """Prompt for confirmation, and set `name` as the request needs it."""
     if "name" in fields:
         return
     found = caller.call(connectors.show_connector, ConnectorRequest(connector=fields["connector"])).connector
@@ -105,12 +75,10 @@ def show_removed(request: Removal, answer: Removed) -> None:
     say(f"Connector {request.name} was removed.")
     if answer.left:
         say(f"Its webhooks could not be deleted in Pipedrive: {answer.left}")
-        say(
-            "Their deliveries are refused from now on. Delete them in Pipedrive, or Pipedrive deletes them after three days."
-        )
+        say("We refuse their deliveries from now on. Delete them in Pipedrive, or Pipedrive does so after three days.")
 
 
-def show_overview(_request: BaseModel, seen: OverviewAnswer) -> None:
+def show_overview(_request: Any, seen: OverviewAnswer) -> None:
     planned = {each.kind: f"{moment(each.next_at)} UTC" for each in seen.schedules}
     say(f"{seen.name} ({seen.id}), {state_of(seen.state, seen.pause_reason)}")
     say(f"  {seen.in_step.text}")
@@ -118,18 +86,22 @@ def show_overview(_request: BaseModel, seen: OverviewAnswer) -> None:
         say(f"  - {note.message}")
     for run in seen.running:
         say(f"  run {run.id}: {run.title}, {run.counts['read']:,} records read")
-    say(f"  today      {', '.join(f'{each.today:,} {each.name}' for each in seen.traffic.courses)}")
-    say(f"  Hull       {seen.hull_organization}")
-    say(f"  Pipedrive  {seen.pipedrive_company or '-'}")
-    say(f"  connected  {connection_text(seen.connection)}")
-    say(f"  settings   version {seen.settings_version}")
-    say(f"  full fetch {planned.get('full_fetch', WITHOUT_SCHEDULE['full_fetch'])}")
-    say(f"  changes    {planned.get('incremental', WITHOUT_SCHEDULE['incremental'])}")
+    facts = {
+        "today": ", ".join(f"{each.today:,} {each.name}" for each in seen.traffic.courses),
+        "Hull": seen.hull_organization,
+        "Pipedrive": seen.pipedrive_company or "-",
+        "connected": connection_text(seen.connection),
+        "settings": f"version {seen.settings_version}",
+        "full fetch": planned.get("full_fetch", WITHOUT_SCHEDULE["full_fetch"]),
+        "changes": planned.get("incremental", WITHOUT_SCHEDULE["incremental"]),
+        "webhooks": seen.webhooks.sentence,
+        "failures": f"{seen.open_failures:,} open",
+    }
+    for name, text in facts.items():
+        say(f"  {name:<10} {text}")
     for mark in seen.in_step.by_entity:
-        claimed = f"{moment(mark.claimed)} UTC" if mark.claimed else "no moment yet"
-        say(f"  in step    {Entity(mark.entity).plural} up to {claimed}")
-    say(f"  webhooks   {seen.webhooks.sentence}")
-    say(f"  failures   {seen.open_failures:,} open")
+        until = f"{moment(mark.claimed)} UTC" if mark.claimed else "not known before the first full fetch"
+        say(f"  up to date {Entity(mark.entity).plural}: {until}")
 
 
 def connection_text(connection: ConnectionShape) -> str:
@@ -144,18 +116,6 @@ def connection_text(connection: ConnectionShape) -> str:
     return "not yet: pipeline connectors authorize"
 
 
-def show_schedules(_request: BaseModel, answer: SchedulesAnswer) -> None:
-    table(
-        "",
-        ("what", "when", "next (UTC)", "last (UTC)"),
-        [
-            (each.kind, each.cron or f"every {each.interval_s or 0} s", each.next_at, each.last_at)
-            for each in answer.schedules
-        ],
-        empty="No schedule: changes arrive by webhook only.",
-    )
-
-
 def show_budget(request: ConnectorRequest, day: BudgetAnswer) -> None:
     of = f" of {day.limit:,}; {day.left or 0:,} left" if day.limit else ", without limit"
     say(f"{request.connector}: {day.spent:,} tokens spent today{of}")
@@ -165,19 +125,6 @@ def show_budget(request: ConnectorRequest, day: BudgetAnswer) -> None:
     if day.closed_s is not None:
         say(f"  Pipedrive refuses calls: the budget is spent. Next call in {duration(day.closed_s)}; all work waits")
     say(f"  the day ends at {moment(day.resets_at)} UTC, as far as we know")
-    _print_forecast(day)
-    table(
-        "",
-        ("lane", "operation", "calls", "tokens"),
-        [(each.lane, each.operation, each.calls, each.tokens) for each in day.lanes],
-        empty="  No calls of Pipedrive today.",
-    )
-    if day.days:
-        rows = [(f"{each.day:%Y-%m-%d}", each.calls, each.tokens) for each in reversed(day.days)]
-        table("", ("day (UTC)", "calls", "tokens"), rows)
-
-
-def _print_forecast(day: BudgetAnswer) -> None:
     expected = day.forecast
     say(
         f"  until then, about: {expected.schedules:,} by schedules, {expected.fetches:,} by fetches in flight, "
@@ -188,6 +135,9 @@ def _print_forecast(day: BudgetAnswer) -> None:
         pages = "an unknown number of pages" if run.pages_left is None else f"at most about {run.pages_left:,} pages"
         ends = f"done about {moment(run.ends_at)} UTC" if run.ends_at else "its end is unknown"
         say(f"  run {run.run_id} ({run.entity}s): {pages} left, {ends}")
+    print_rows(day.lanes, "lane operation calls tokens", empty="  No calls of Pipedrive today.")
+    if day.days:
+        print_rows(reversed(day.days), "day calls tokens")
 
 
 def _print_bar(spent: int, limit: int) -> None:
@@ -200,15 +150,31 @@ def _print_bar(spent: int, limit: int) -> None:
 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     connectors.add_connector: Presentation(show=show_added),
-    connectors.list_connectors: Presentation(show=show_connectors),
-    connectors.pause_connector: Presentation(show=show_paused),
-    connectors.remove_connector: Presentation(
-        show=show_removed, ask=confirm_removal, asks=frozenset({"name"}), yes="Do not ask."
+    connectors.list_connectors: Presentation(
+        show=lambda _request, answer: print_rows(
+            [each.connector for each in answer.connectors],
+            "name id Hull Pipedrive state",
+            empty="No connector yet. Add one: pipeline connectors add --help",
+            Hull=lambda each: each.hull_organization,
+            Pipedrive=lambda each: each.pipedrive_company,
+            state=lambda each: state_of(each.state, each.pause_reason),
+        )
     ),
-    connectors.rename_connector: Presentation(show=show_renamed),
-    connectors.resume_connector: Presentation(show=show_resumed),
+    connectors.pause_connector: Presentation(show=lines("Connector {request.connector} is paused; its work waits.")),
+    connectors.remove_connector: Presentation(
+        show=show_removed, ask=confirm_removal, asks=frozenset({"name"}), yes="Do not ask for confirmation."
+    ),
+    connectors.rename_connector: Presentation(show=lines("{request.connector} was renamed to {request.name}.")),
+    connectors.resume_connector: Presentation(show=lines("Connector {request.connector} is active.")),
     connectors.show_connector: Presentation(show=show_status),
     budget.show_budget: Presentation(show=show_budget),
-    overview.list_schedules: Presentation(show=show_schedules),
+    overview.list_schedules: Presentation(
+        show=rows(
+            "schedules",
+            "kind when next_at last_at",
+            empty="No schedule: changes arrive by webhook only.",
+            when=lambda each: each.cron or f"every {each.interval_s or 0} s",
+        )
+    ),
     overview.show_overview: Presentation(show=show_overview),
 }

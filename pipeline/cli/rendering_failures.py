@@ -1,21 +1,21 @@
-"""Output of the commands about failures and replays, and waiting for a replay."""
+"""Presentations of the commands about failures and replays; wait for a replay."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 import click
 
 from pipeline.cli.calling import Caller, work_on
-from pipeline.cli.output import Failed, moment, say, table, wants_json
-from pipeline.cli.presentation import Presentation
+from pipeline.cli.output import Failed, moment, say, wants_json
+from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations import failures, replays
 from pipeline.operations.failures import (
-    Discarding,
     EditAnswer,
     FailuresAnswer,
     FailuresChosen,
@@ -25,10 +25,10 @@ from pipeline.operations.failures import (
     WholeAnswer,
     foresee_replay,
 )
-from pipeline.operations.models import ConnectorRequest, Counted, Done, RowRequest
+from pipeline.operations.models import ConnectorRequest, RowRequest
 from pipeline.operations.registry import Operation
 from pipeline.operations.replay_preview import SumAnswer, VerdictShape
-from pipeline.operations.replays import ReplayItemsAnswer, ReplaysAnswer, ReplayShape, show_replay
+from pipeline.operations.replays import ReplayShape, show_replay
 from pipeline.sync.job_queue import REPLAY
 
 LOOK_S: Final = 1.0
@@ -37,18 +37,19 @@ OF_RECORDS: Final = ("record", "field")
 
 
 def show_failures(request: FailuresChosen, answer: FailuresAnswer) -> None:
-    """Print a list of failures, each with the preview of its replay."""
-    columns = ("id", "since (UTC)", "what", "stage", "reason", "field", "state", "if replayed now")
-    rows = [
-        (f.id, f.updated_at, _title(f), f.stage, f.reason, f.field, f.state, _preview_text(each.verdict))
-        for each in answer.failures
-        for f in (each.failure,)
-    ]
-    table("", columns, rows, empty=_no_failure(request))
+    same: dict[str, Any] = {name: attrgetter(f"failure.{name}") for name in ("id", "stage", "reason", "field", "state")}
+    print_rows(
+        answer.failures,
+        "id since_at what stage reason field state if_replayed_now",
+        empty=_no_failure(request),
+        since_at=lambda each: each.failure.updated_at,
+        what=lambda each: _title(each.failure),
+        if_replayed_now=lambda each: _preview_text(each.verdict),
+        **same,
+    )
 
 
 def show_groups(request: FailuresChosen, answer: GroupsAnswer) -> None:
-    """Print the groups of failures with their advice."""
     if not answer.groups:
         say(_no_failure(request))
     for each in answer.groups:
@@ -60,12 +61,10 @@ def show_groups(request: FailuresChosen, answer: GroupsAnswer) -> None:
 
 
 def show_sum(_request: ReplayForeseen, answer: SumAnswer) -> None:
-    """Print the number of failures that a filter matches, and the preview of their replay."""
     say(f"{answer.total:,} open. {_sum_text(answer)}".rstrip())
 
 
 def show_whole(_request: RowRequest, answer: WholeAnswer) -> None:
-    """Print a failure with all details."""
     failure = answer.failure
     say(f"Failure {failure.id}, {failure.state}: {_title(failure)}, {failure.direction}, stage {failure.stage}")
     say(f"  {failure.reason}: {answer.meaning} {failure.detail}".rstrip())
@@ -89,20 +88,16 @@ def show_whole(_request: RowRequest, answer: WholeAnswer) -> None:
 
 
 def show_edit(_request: RowRequest, answer: EditAnswer) -> None:
-    """Print the differences of an edited payload, and the preview of its replay."""
-    table(
-        "",
-        ("field", "received", "edited"),
-        [(each.path, _json(each.before), _json(each.after)) for each in answer.differences],
+    print_rows(
+        answer.differences,
+        "field received edited",
         empty="The payload is unchanged.",
+        field=lambda each: each.path,
+        received=lambda each: _json(each.before),
+        edited=lambda each: _json(each.after),
     )
     say(f"If replayed now, {_preview_text(answer.verdict)}")
     _print_changes(answer.verdict)
-
-
-def show_discarded(_request: Discarding, answer: Counted) -> None:
-    """Print how many failures were discarded."""
-    say(f"{answer.count:,} discarded.")
 
 
 def count_failures(caller: Caller, fields: dict[str, Any]) -> None:
@@ -138,7 +133,6 @@ def follow(caller: Caller, request: ConnectorRequest, begun: ReplayShape, *, wai
 
 
 def show_begun(request: ConnectorRequest, answer: ReplayShape) -> None:
-    """Print the progress of a replay, and the commands that show more."""
     say(f"Replay {answer.id}, {answer.summary}")
     _print_why_stopped(request, answer)
     if answer.ended_at is None:
@@ -148,39 +142,16 @@ def show_begun(request: ConnectorRequest, answer: ReplayShape) -> None:
             say(f"  See them: pipeline failures replays items {request.connector} {answer.id} --state {state}")
 
 
-def fail_unless_all_came_through(answer: ReplayShape) -> None:
-    """Exit with code 1 if a replay stopped, or if some of its items failed again or were refused."""
-    if answer.reason or answer.counts.get("refused") or answer.counts.get("failed_again"):
-        raise click.exceptions.Exit(1)
-
-
-def show_replays(_request: ConnectorRequest, answer: ReplaysAnswer) -> None:
-    """Print a list of replays."""
-    table(
-        "",
-        ("id", "begun (UTC)", "state", "items", "by", "why"),
-        [(each.id, each.created_at, each.state, each.summary, each.asked_by, each.why) for each in answer.replays],
-        empty="Nothing has been replayed yet.",
-    )
+def has_failures(answer: ReplayShape) -> bool:
+    """Return whether a replay stopped, or whether items of it failed again or were refused."""
+    return bool(answer.reason or answer.counts.get("refused") or answer.counts.get("failed_again"))
 
 
 def show_progress(request: RowRequest, answer: ReplayShape) -> None:
-    """Print the progress of one replay."""
     say(f"Replay {answer.id}, {answer.state}, by {answer.asked_by}: {answer.why}")
     say(f"  {answer.summary}")
     _print_why_stopped(request, answer)
     say(f"  See its items: pipeline failures replays items {request.connector} {answer.id}")
-
-
-def show_items(_request: RowRequest, answer: ReplayItemsAnswer) -> None:
-    """Print the items of a replay."""
-    columns = ("failure_id", "title", "reason", "state", "detail", "new_failure_id", "batch_id", "settled_at")
-    table("", columns, [[getattr(each, name) for name in columns] for each in answer.items], empty="No such item.")
-
-
-def show_moved(request: RowRequest, answer: Done) -> None:
-    """Print what was done to a replay."""
-    say(f"Replay {request.id} is {answer.done}.")
 
 
 def _print_why_stopped(request: ConnectorRequest, replay: ReplayShape) -> None:
@@ -226,25 +197,38 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2 if isinstance(value, dict | list) else None)
 
 
+REPLAY_CHANGED: Final = Presentation(show=lines("Replay {request.id} is {answer.done}."))
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    failures.discard_failures: Presentation(show=show_discarded, ask=count_failures, asks=frozenset({"count"})),
+    failures.discard_failures: Presentation(
+        show=lines("{answer.count:,} discarded."), ask=count_failures, asks=frozenset({"count"})
+    ),
     failures.foresee_replay: Presentation(show=show_sum),
     failures.list_failures: Presentation(show=show_failures),
     failures.list_groups: Presentation(show=show_groups),
     failures.show_failure: Presentation(show=show_whole),
     failures.try_payload: Presentation(show=show_edit),
-    replays.abort_replay: Presentation(show=show_moved),
+    replays.abort_replay: REPLAY_CHANGED,
     replays.begin_replay: Presentation(
-        show=show_begun,
-        check=fail_unless_all_came_through,
-        ask=count_failures,
-        asks=frozenset({"count", "why"}),
-        follow=follow,
+        show=show_begun, failed=has_failures, ask=count_failures, asks=frozenset({"count", "why"}), follow=follow
     ),
-    replays.list_replay_items: Presentation(show=show_items),
-    replays.list_replays: Presentation(show=show_replays),
-    replays.pause_replay: Presentation(show=show_moved),
-    replays.replay_edited: Presentation(show=show_begun, check=fail_unless_all_came_through, follow=follow),
-    replays.resume_replay: Presentation(show=show_moved),
+    replays.list_replay_items: Presentation(
+        show=rows(
+            "items",
+            "failure_id title reason state detail new_failure_id batch_id settled_at",
+            empty="No such item.",
+        )
+    ),
+    replays.list_replays: Presentation(
+        show=rows(
+            "replays",
+            "id created_at state items by why",
+            empty="Nothing has been replayed yet.",
+            items=lambda each: each.summary,
+            by=lambda each: each.asked_by,
+        )
+    ),
+    replays.pause_replay: REPLAY_CHANGED,
+    replays.replay_edited: Presentation(show=show_begun, failed=has_failures, follow=follow),
+    replays.resume_replay: REPLAY_CHANGED,
     replays.show_replay: Presentation(show=show_progress),
 }

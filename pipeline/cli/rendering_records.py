@@ -1,4 +1,4 @@
-"""Text output of the commands about records, mappings, sends and events; follow events, and wait for an export."""
+"""Presentations of the commands about records, mappings, sends and events; follow events, wait for sends and exports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from pipeline.cli.calling import Caller, work_on
 from pipeline.cli.output import Failed, moment, say, short, table, wants_json
-from pipeline.cli.presentation import Presentation
+from pipeline.cli.presentation import Presentation, print_rows, rows
 from pipeline.operations import events, mappings, records, sends
 from pipeline.operations.events import (
     ChangeShape,
@@ -24,11 +24,10 @@ from pipeline.operations.events import (
 )
 from pipeline.operations.explanation_steps import StepShape
 from pipeline.operations.explanations import ExplanationAnswer
-from pipeline.operations.mappings import MappingsAnswer, MappingsOfRecordAnswer, ShellsAnswer
+from pipeline.operations.mappings import MappingsOfRecordAnswer, ShellsAnswer
 from pipeline.operations.models import ConnectorRequest, RowRequest
 from pipeline.operations.records import (
     FieldAsked,
-    FoundAnswer,
     FoundShape,
     HistoryAnswer,
     RecordAnswer,
@@ -37,18 +36,16 @@ from pipeline.operations.records import (
 )
 from pipeline.operations.registry import Operation
 from pipeline.operations.search import SEARCHED
-from pipeline.operations.sends import NewSend, OrderedAnswer, SendsAnswer, SizeAnswer
+from pipeline.operations.sends import NewSend, OrderedAnswer, SizeAnswer
 from pipeline.sync.job_queue import LOG_EXPORT
 
 RECORD: Final = frozenset({"entity"})
 NOUNS: Final = {"person": "User", "organization": "Account"}
-PAUSE_S: Final = 1.0
-"""Pause between two polls of a send."""
-FOLLOW_S: Final = 0.5
 WAIT_S: Final = 1.0
-"""Pause between two polls of a file that is being written."""
+"""Pause between two polls of a send, or of a file that is being written."""
+FOLLOW_S: Final = 0.5
 FIELDS: Final = 4
-"""Changed fields of an event that a line names."""
+"""Maximum number of changed fields in the line of an event."""
 
 
 def find_record(caller: Caller, given: dict[str, Any]) -> None:
@@ -74,16 +71,10 @@ def _record_name(found: FoundShape) -> str:
     return f"{found.entity} {found.pipedrive_id or found.hull_id}"
 
 
-def show_found(_request: ConnectorRequest, answer: FoundAnswer) -> None:
-    columns = ("entity", "Pipedrive id", "Hull id", "found by")
-    lines = [(each.entity, str(each.pipedrive_id or "-"), each.hull_id, each.by) for each in answer.records]
-    table("", columns, lines, empty=f"No matching record. Search by {SEARCHED}.")
-
-
 def show_record(request: ConnectorRequest, answer: RecordAnswer) -> None:
     say(f"{answer.entity.capitalize()} {answer.pipedrive_id or '-'} ↔ Hull {answer.hull_id or 'id not known yet'}")
     say(f"  {answer.sentence} {answer.matched}")
-    columns = ("field", "pipedrive", "", "hull", "attribute", "last change (UTC)")
+    columns = ("field", "Pipedrive", "", "Hull", "attribute", "last change (UTC)")
     table("", columns, [_field_line(row) for row in answer.fields])
     record = answer.pipedrive_id or answer.hull_id
     say(f"Explain a field: pipeline explain {request.connector} {record} --field ATTRIBUTE")
@@ -96,11 +87,13 @@ def _field_line(row: RowShape) -> tuple[Any, ...]:
 
 
 def show_history(_request: ConnectorRequest, answer: HistoryAnswer) -> None:
-    lines = [
-        (each.id, each.at, each.event, each.meaning or "; ".join(_change_text(change) for change in each.changes))
-        for each in answer.events
-    ]
-    table("", ("event", "at (UTC)", "what", "reason or changed fields"), lines, empty="No events of this record.")
+    print_rows(
+        answer.events,
+        "id at what reason_or_changed_fields",
+        empty="No events of this record.",
+        what=lambda each: each.event,
+        reason_or_changed_fields=lambda each: each.meaning or "; ".join(map(_change_text, each.changes)),
+    )
     if answer.more:
         say(f"Next page: --before {answer.more}")
 
@@ -127,21 +120,13 @@ def _print_step(step: StepShape) -> None:
         say(f"  {fact.name}: {fact.value if isinstance(fact.value, str) else short(fact.value, 100)}")
 
 
-def fail_if_unknown(answer: ExplanationAnswer) -> None:
+def is_unknown(answer: ExplanationAnswer) -> bool:
     """Raise Failed for a field that is not mapped and never was."""
-    if answer.is_unknown:
-        hint = (
-            f"did you mean {' or '.join(answer.similar)}?"
-            if answer.similar
-            else "pipeline records show lists all fields"
-        )
-        raise Failed(f"no field {answer.field.name} of this {answer.entity} is mapped, or ever was", hint, exit_code=2)
-
-
-def show_counts(_request: ConnectorRequest, answer: MappingsAnswer) -> None:
-    columns = ("entity", "state", "records", "with Hull id", "without")
-    lines = [(each.entity, each.state, each.records, each.with_hull_id, each.without_hull_id) for each in answer.counts]
-    table("", columns, lines, empty="The id map is empty. Fill it: pipeline fetch all CONNECTOR --wait")
+    if not answer.is_unknown:
+        return False
+    names = " or ".join(answer.similar)
+    hint = f"did you mean {names}?" if names else "pipeline records show lists all fields"
+    raise Failed(f"no field {answer.field.name} of this {answer.entity} is mapped, or ever was", hint, exit_code=2)
 
 
 def show_mappings(_request: ConnectorRequest, answer: MappingsOfRecordAnswer) -> None:
@@ -157,15 +142,6 @@ def show_shells(_request: ConnectorRequest, answer: ShellsAnswer) -> None:
         say("No shells: every Organization that a Person belongs to has been read.")
     else:
         say(f"{answer.shells:,} shells, the oldest since {moment(answer.oldest)} UTC; {answer.late:,} are late.")
-
-
-def show_sends(_request: ConnectorRequest, answer: SendsAnswer) -> None:
-    columns = ("id", "state", "sent", "of", "not in Hull", "requested (UTC)", "ended (UTC)", "reason")
-    lines = [
-        (each.id, each.state, each.done, each.of, each.missing, each.asked_at, each.ended_at, each.reason)
-        for each in answer.sends
-    ]
-    table("", columns, lines, empty="No sends yet.")
 
 
 def show_size(request: NewSend, answer: SizeAnswer) -> None:
@@ -187,23 +163,18 @@ def _counted_text(request: NewSend, count: int) -> str:
     return f"{count:,} {NOUNS[request.entity]}{'' if count == 1 else 's'}"
 
 
-def fail_unless_all_known(answer: OrderedAnswer) -> None:
-    if answer.missing or not answer.count:
-        raise click.exceptions.Exit(1)
-
-
 def wait_until_sent(caller: Caller, request: NewSend, answer: OrderedAnswer, *, wait: bool) -> OrderedAnswer:
     """With `wait`, return once a worker has sent it; the newest send is the first of the list."""
     if not wait:
         return answer
     of_connector = ConnectorRequest(connector=request.connector)
     while caller.call(sends.list_sends, of_connector).sends[0].ended_at is None:
-        time.sleep(PAUSE_S)
+        time.sleep(WAIT_S)
     return answer
 
 
 def show_events(request: EventsAsked, answer: EventsAnswer) -> None:
-    """Print the newest last, where a person reads on."""
+    """Print the newest event last, next to the prompt."""
     _print_events(answer.events if request.after is not None else reversed(answer.events))
     if not answer.events:
         say("No such event.")
@@ -266,9 +237,8 @@ def show_export(request: ConnectorRequest, answer: ExportAnswer) -> None:
         say(f"  Download it: pipeline events download {request.connector} {export.id}")
 
 
-def fail_if_failed(answer: ExportAnswer) -> None:
-    if answer.export.state == "failed":
-        raise click.exceptions.Exit(1)
+def has_failed(answer: ExportAnswer) -> bool:
+    return answer.export.state == "failed"
 
 
 def wait_and_download(caller: Caller, request: NewExport, answer: ExportAnswer, *, wait: bool) -> Any:
@@ -283,18 +253,48 @@ def wait_and_download(caller: Caller, request: NewExport, answer: ExportAnswer, 
 
 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    mappings.count_mappings: Presentation(show=show_counts),
+    mappings.count_mappings: Presentation(
+        show=rows(
+            "counts",
+            "entity state records with_Hull_id without",
+            empty="The id map is empty. Fill it: pipeline fetch all CONNECTOR --wait",
+            with_Hull_id=lambda each: each.with_hull_id,
+            without=lambda each: each.without_hull_id,
+        )
+    ),
     mappings.show_mappings: Presentation(show=show_mappings),
     mappings.show_shells: Presentation(show=show_shells),
-    records.explain_field: Presentation(show=show_explanation, check=fail_if_unknown, ask=find_record, asks=RECORD),
-    records.search_records: Presentation(show=show_found),
+    records.explain_field: Presentation(show=show_explanation, failed=is_unknown, ask=find_record, asks=RECORD),
+    records.search_records: Presentation(
+        show=rows(
+            "records",
+            "entity Pipedrive_id Hull_id found_by",
+            empty=f"No matching record. Search by {SEARCHED}.",
+            Pipedrive_id=lambda each: each.pipedrive_id,
+            Hull_id=lambda each: each.hull_id,
+            found_by=lambda each: each.by,
+        )
+    ),
     records.show_history: Presentation(show=show_history, ask=find_record, asks=RECORD),
     records.show_record: Presentation(show=show_record, ask=find_record, asks=RECORD),
     sends.count_send: Presentation(show=show_size),
-    sends.list_sends: Presentation(show=show_sends),
-    sends.order_send: Presentation(show=show_ordered, check=fail_unless_all_known, follow=wait_until_sent),
-    events.begin_export: Presentation(show=show_export, check=fail_if_failed, follow=wait_and_download),
+    sends.list_sends: Presentation(
+        show=rows(
+            "sends",
+            "id state sent of not_in_Hull requested_at ended_at reason",
+            empty="No sends yet.",
+            sent=lambda each: each.done,
+            not_in_Hull=lambda each: each.missing,
+            requested_at=lambda each: each.asked_at,
+        )
+    ),
+    sends.order_send: Presentation(
+        show=show_ordered,
+        failed=lambda answer: bool(answer.missing or not answer.count),
+        follow=wait_until_sent,
+    ),
+    events.begin_export: Presentation(show=show_export, failed=has_failed, follow=wait_and_download),
     events.list_events: Presentation(show=show_events, stream=follow_events),
     events.show_event: Presentation(show=show_event),
-    events.show_export: Presentation(show=show_export, check=fail_if_failed),
+    events.show_export: Presentation(show=show_export, failed=has_failed),
 }

@@ -1,34 +1,22 @@
-"""Text output of the commands about runs, batches, jobs, comparisons and workers."""
+"""Presentations of the commands about runs, batches, jobs, comparisons and workers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import click
-from pydantic import BaseModel
-
-from pipeline.cli.output import duration, moment, say, table
-from pipeline.cli.presentation import Presentation
+from pipeline.cli.output import duration, moment, say
+from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.domain.reasons import REASONS
 from pipeline.operations import comparisons, jobs, runs, workers
-from pipeline.operations.comparisons import ComparingAnswer, ComparisonRequested, RepairRequest
-from pipeline.operations.jobs import JobsAnswer, JobsAsked, JobShape
-from pipeline.operations.models import ConnectorRequest, Done, RowRequest
+from pipeline.operations.comparisons import ComparingAnswer
+from pipeline.operations.jobs import JobShape
+from pipeline.operations.models import ConnectorRequest
 from pipeline.operations.registry import Operation
-from pipeline.operations.runs import (
-    BatchAnswer,
-    BegunAnswer,
-    FailedShape,
-    PreviewAnswer,
-    RunsAnswer,
-    RunShape,
-    StoryAnswer,
-)
-from pipeline.operations.workers import WorkAnswer
+from pipeline.operations.runs import BatchAnswer, BegunAnswer, FailedShape, PreviewAnswer, RunShape, StoryAnswer
+from pipeline.operations.workers import QueueShape, WorkAnswer
 
-COST_UNKNOWN: Final = "The cost is not known before the first full fetch: 10 tokens of the daily budget for each page"
 BATCH_STATES: Final = ("running", "due", "waiting", "put_off", "abandoned", "held")
 
 
@@ -53,18 +41,6 @@ def print_run(facts: dict[str, Any]) -> None:
     )
 
 
-def show_runs(_request: BaseModel, answer: RunsAnswer) -> None:
-    table(
-        "",
-        ("run", "entity", "kind", "state", "started (UTC)", "took", "read", "failed", "tokens"),
-        [
-            (r.id, r.entity, r.kind, r.state, r.started_at, duration(_duration_s(r)), r.read, r.failed, r.tokens)
-            for r in answer.runs
-        ],
-        empty="No run yet. Start one: pipeline fetch all CONNECTOR --wait",
-    )
-
-
 def _duration_s(run: RunShape) -> float:
     return ((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds()
 
@@ -73,20 +49,16 @@ def show_run(request: ConnectorRequest, answer: RunShape) -> None:
     print_run({**answer.model_dump(), "connector": request.connector, "took_s": _duration_s(answer)})
 
 
-def show_begun(request: ConnectorRequest, answer: RunShape) -> None:
-    say(f"Run {answer.id} fetches {answer.entity}s. See: pipeline runs show {request.connector} {answer.id}")
-
-
-def show_changes(request: ConnectorRequest, answer: BegunAnswer) -> None:
+def show_started(request: ConnectorRequest, answer: BegunAnswer) -> None:
     for each in answer.runs:
-        say(f"Run {each} fetches what changed. See: pipeline runs show {request.connector} {each}")
+        say(f"Run {each} is started. See: pipeline runs show {request.connector} {each}")
     if not answer.runs:
-        say("A fetch of changes is already in flight.")
+        say("Such a fetch is already in flight.")
 
 
-def show_preview(_request: BaseModel, answer: PreviewAnswer) -> None:
+def show_preview(_request: Any, answer: PreviewAnswer) -> None:
     if answer.pages is None or answer.tokens is None:
-        say(COST_UNKNOWN)
+        say("The cost is not known before the first full fetch: 10 tokens of the daily budget for each page")
         return
     about = duration(answer.took_s or 0.0)
     say(f"About {answer.pages:,} pages, {answer.tokens:,} tokens, {about} for {answer.known or 0:,} records")
@@ -99,16 +71,14 @@ def show_run_details(request: ConnectorRequest, answer: StoryAnswer) -> None:
     run = answer.run
     print_run({**run.model_dump(), **run.counts, "connector": request.connector})
     for walk in answer.walks:
-        say(
-            f"  {walk.words}: {walk.state}, {walk.pages:,} pages"
-            + (f", at id {walk.frontier}" if walk.frontier else "")
-        )
+        at = f", at id {walk.frontier}" if walk.frontier else ""
+        say(f"  {walk.words}: {walk.state}, {walk.pages:,} pages{at}")
     if answer.batch_states:
         say(f"  batches: {', '.join(f'{count:,} {state}' for state, count in answer.batch_states.items())}")
     _print_failures(answer.failures)
 
 
-def show_batch(_request: BaseModel, answer: BatchAnswer) -> None:
+def show_batch(_request: Any, answer: BatchAnswer) -> None:
     batch = answer.batch
     lost = ", its worker died" if answer.is_abandoned else ""
     say(
@@ -127,19 +97,6 @@ def _print_failures(failures: Sequence[FailedShape]) -> None:
         say(f"  failure {each.id}: {each.entity} {each.record_id or ''} at {each.stage}, {each.reason}. {each.meaning}")
 
 
-def show_cancelled(request: RowRequest, _answer: Done) -> None:
-    say(f"Run {request.id} was cancelled.")
-
-
-def show_jobs(_request: JobsAsked, answer: JobsAnswer) -> None:
-    table(
-        "",
-        ("job", "kind", "for", "state", "progress", "since (UTC)", "reason"),
-        [(j.id, j.kind, j.title, j.state, _progress_text(j), j.created_at, j.reason) for j in answer.jobs],
-        empty="No such job.",
-    )
-
-
 def _progress_text(job: JobShape) -> str:
     if job.progress is None:
         return ""
@@ -147,7 +104,7 @@ def _progress_text(job: JobShape) -> str:
     return f"{job.progress.done:,}{of} {job.progress.unit}"
 
 
-def show_job(request: RowRequest, job: JobShape) -> None:
+def show_job(request: ConnectorRequest, job: JobShape) -> None:
     say(f"Job {job.id}, {job.kind_name}: {job.title}")
     say(f"  {job.state} {_progress_text(job)}".rstrip())
     ended = f", ended {moment(job.ended_at)}" if job.ended_at else ""
@@ -159,10 +116,6 @@ def show_job(request: RowRequest, job: JobShape) -> None:
         say(f"  Next: {job.advice}")
     for act in job.acts:
         say(f"  pipeline jobs {act} {request.connector} {job.id}")
-
-
-def show_moved(request: RowRequest, answer: Done) -> None:
-    say(f"Job {request.id} is {answer.done}.")
 
 
 def show_comparison(request: ConnectorRequest, answer: ComparingAnswer) -> None:
@@ -180,73 +133,65 @@ def show_comparison(request: ConnectorRequest, answer: ComparingAnswer) -> None:
         command = f"pipeline comparisons repair {request.connector} {answer.job_id} --count {answer.repairable}"
         say(f"Next: {command}")
     all_of = "" if answer.tokens_of_all is None else f", of everything about {answer.tokens_of_all:,}"
-    say(f"The next one of {answer.sample:,} records of each kind takes about {answer.tokens:,} tokens{all_of}.")
+    say(f"The next comparison of {answer.sample:,} records of each kind takes about {answer.tokens:,} tokens{all_of}.")
 
 
-def show_started(request: ConnectorRequest, answer: ComparisonRequested) -> None:
-    say(f"Job {answer.job_id} compares. See: pipeline jobs show {request.connector} {answer.job_id}")
-
-
-def show_repairing(request: RepairRequest, _answer: Done) -> None:
-    say(f"{request.count:,} records are synchronized again. See: pipeline jobs show {request.connector} {request.id}")
-
-
-def show_work(_request: BaseModel, answer: WorkAnswer) -> None:
+def show_work(_request: Any, answer: WorkAnswer) -> None:
     say(f"{answer.sentence} {answer.next_step}".rstrip())
     for name, at in (("last sweep", answer.swept_at), ("beat's last tick", answer.ticked_at)):
         say(f"  {name:<17} {f'{moment(at)} UTC' if at else '-'}")
     say(f"  {'oldest due work':<17} {duration(answer.due_s) if answer.due_s > 0 else '-'}")
-    table(
-        "",
-        ("queue", "messages", *(state.replace("_", " ") for state in BATCH_STATES), "workers"),
-        [
-            (each.name, each.messages, *(each.batches.get(state, 0) for state in BATCH_STATES), ", ".join(each.workers))
-            for each in answer.queues
-        ],
-    )
+    counts: dict[str, Any] = {state: _batches_in(state) for state in BATCH_STATES}
+    columns = f"queue messages {' '.join(BATCH_STATES)} workers"
+    print_rows(answer.queues, columns, queue=lambda each: each.name, **counts)
     if answer.at_work:
-        table(
-            "In flight",
-            ("batch", "connector", "what", "stage", "state", "records", "tries", "due (UTC)", "run"),
-            [
-                (
-                    b.id,
-                    b.connector,
-                    f"{b.direction} {b.entity}",
-                    b.stage,
-                    b.state,
-                    b.records,
-                    b.attempts,
-                    b.due_at,
-                    b.run_id,
-                )
-                for b in answer.at_work
-            ],
-        )
+        columns = "id connector what stage state records attempts due_at run_id"
+        print_rows(answer.at_work, columns, title="In flight", what=lambda each: f"{each.direction} {each.entity}")
 
 
-def fail_on_error(answer: WorkAnswer) -> None:
-    if answer.level == "error":
-        raise click.exceptions.Exit(1)
+def _batches_in(state: str) -> Callable[[QueueShape], int]:
+    return lambda queue: queue.batches.get(state, 0)
 
 
+JOB_CHANGED: Final = Presentation(show=lines("Job {request.id} is {answer.done}."))
+WORK: Final = Presentation(show=show_work, failed=lambda answer: answer.level == "error")
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    runs.cancel_run: Presentation(show=show_cancelled),
-    runs.fetch_changes: Presentation(show=show_changes),
-    runs.list_runs: Presentation(show=show_runs),
+    runs.cancel_run: Presentation(show=lines("Run {request.id} was cancelled.")),
+    runs.fetch_changes: Presentation(show=show_started),
+    runs.list_runs: Presentation(
+        show=rows(
+            "runs",
+            "id entity kind state started_at took read failed tokens",
+            empty="No run yet. Start one: pipeline fetch all CONNECTOR --wait",
+            took=lambda run: duration(_duration_s(run)),
+        )
+    ),
     runs.preview_fetch: Presentation(show=show_preview),
     runs.show_batch: Presentation(show=show_batch),
     runs.show_run: Presentation(show=show_run),
     runs.show_story: Presentation(show=show_run_details),
-    runs.start_fetch: Presentation(show=show_begun),
-    jobs.abort_job: Presentation(show=show_moved),
-    jobs.list_jobs: Presentation(show=show_jobs),
-    jobs.pause_job: Presentation(show=show_moved),
-    jobs.resume_job: Presentation(show=show_moved),
+    runs.start_fetch: Presentation(
+        show=lines("Run {answer.id} fetches {answer.entity}s. See: pipeline runs show {request.connector} {answer.id}")
+    ),
+    runs.start_first_fetches: Presentation(show=show_started),
+    jobs.abort_job: JOB_CHANGED,
+    jobs.list_jobs: Presentation(
+        show=rows(
+            "jobs", "id kind title state progress created_at reason", empty="No such job.", progress=_progress_text
+        )
+    ),
+    jobs.pause_job: JOB_CHANGED,
+    jobs.resume_job: JOB_CHANGED,
     jobs.show_job: Presentation(show=show_job),
-    comparisons.compare: Presentation(show=show_started),
-    comparisons.repair_comparison: Presentation(show=show_repairing),
+    comparisons.compare: Presentation(
+        show=lines("Job {answer.job_id} compares. See: pipeline jobs show {request.connector} {answer.job_id}")
+    ),
+    comparisons.repair_comparison: Presentation(
+        show=lines(
+            "{request.count:,} records are synchronized again. See: pipeline jobs show {request.connector} {request.id}"
+        )
+    ),
     comparisons.show_comparison: Presentation(show=show_comparison),
-    workers.show_work: Presentation(show=show_work, check=fail_on_error),
-    workers.show_work_of: Presentation(show=show_work, check=fail_on_error),
+    workers.show_work: WORK,
+    workers.show_work_of: WORK,
 }

@@ -1,4 +1,4 @@
-"""Text output of the commands about settings, fields and plans, and the prompts for the number of records to confirm."""
+"""Presentations of the commands about settings, fields and plans; prompt for the number of records to confirm."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from pipeline.cli.calling import Caller, LocalCaller
 from pipeline.cli.output import duration, own_name, say, says_yes, table, typed_number
-from pipeline.cli.presentation import Presentation
+from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.domain.kinds import Entity
 from pipeline.jobs.plans import compute
 from pipeline.operations import fields, plans, settings, settings_preview
-from pipeline.operations.fields import FieldsAnswer, SegmentsAnswer, SuggestionsAnswer
+from pipeline.operations.fields import SegmentsAnswer, SuggestionsAnswer
 from pipeline.operations.models import ConnectorRequest, RowRequest
 from pipeline.operations.plan_answers import WORDS, PlanAnswer, PlanItemsAnswer, PlanItemShape
 from pipeline.operations.plans import AppliedAnswer, HeldAnswer, PlansAnswer
@@ -25,7 +25,6 @@ from pipeline.operations.settings import (
     SavedAnswer,
     SettingsShape,
     ShowSettings,
-    VersionsAnswer,
 )
 from pipeline.operations.settings_differences import pretty
 from pipeline.operations.settings_editing import ReviewAnswer
@@ -33,7 +32,7 @@ from pipeline.operations.settings_preview import MappingTriedAnswer, ScheduleTri
 
 BASE: Final = frozenset({"base_version"})
 CUT: Final = 60
-"""Characters of one value in the table of records."""
+"""Maximum length of a value in the table of records."""
 PAUSE_S: Final = 1.0
 """Pause between two polls of a plan that workers compute."""
 YES: Final = "Do not prompt, whatever the number of records."
@@ -50,17 +49,8 @@ def add_base_version(caller: Caller, given: dict[str, Any]) -> None:
         given["base_version"] = now.version
 
 
-def show_document(_request: ShowSettings, answer: SettingsShape) -> None:
+def show_document(_request: Any, answer: SettingsShape | RebasedAnswer) -> None:
     say(pretty(answer.document))
-
-
-def show_rebased(_request: ConnectorRequest, answer: RebasedAnswer) -> None:
-    say(pretty(answer.document))
-
-
-def show_versions(_request: ConnectorRequest, answer: VersionsAnswer) -> None:
-    lines = [(each.version, each.created_at, each.author, ", ".join(each.changed)) for each in answer.versions]
-    table("", ("version", "since (UTC)", "by", "changed"), lines)
 
 
 def show_difference(_request: ConnectorRequest, answer: DifferenceAnswer) -> None:
@@ -111,18 +101,13 @@ def show_tried(_request: ConnectorRequest, answer: MappingTriedAnswer) -> None:
         outcome = "; ".join(each.mistakes) or (found.words if found else "")
         field = each.words.field if each.words else ""
         lines.append((each.position, field, *((found.before, found.after) if found else ("", "")), outcome))
-    table("", ("row", "field", "before", "after", "what becomes of it"), lines, empty="Nothing is mapped.")
+    table("", ("row", "field", "before", "after", "result"), lines, empty="Nothing is mapped.")
 
 
 def show_schedule(_request: ConnectorRequest, answer: ScheduleTriedAnswer) -> None:
-    say(answer.words or "It never comes due.")
+    say(answer.words or "This schedule never comes due.")
     for each in answer.next_at:
         say(f"  {each:%Y-%m-%d %H:%M} UTC")
-
-
-def show_fields(_request: ConnectorRequest, answer: FieldsAnswer) -> None:
-    lines = [(each.code, each.name, each.type, each.is_custom, each.is_writable) for each in answer.fields]
-    table("", ("code", "name", "type", "custom", "writable"), lines, empty="No fields were read yet.")
 
 
 def show_segments(_request: ConnectorRequest, answer: SegmentsAnswer) -> None:
@@ -132,19 +117,25 @@ def show_segments(_request: ConnectorRequest, answer: SegmentsAnswer) -> None:
 
 
 def show_suggestions(_request: ConnectorRequest, answer: SuggestionsAnswer) -> None:
-    columns = ("hull", "service", "field", "type", "what it does")
     for name, offered in answer.suggestions.items():
-        lines = [(each.hull, each.service, each.field, each.type, each.does) for each in offered]
-        table(name, columns, lines, empty=f"{name}: nothing to suggest.")
+        print_rows(
+            offered,
+            "hull service field type what_it_does",
+            title=name,
+            empty=f"{name}: nothing to suggest.",
+            what_it_does=lambda each: each.does,
+        )
 
 
 def show_plans(request: ConnectorRequest, answer: PlansAnswer) -> None:
-    columns = ("plan", "state", "created (UTC)", "by", "changes", "would write", "tokens")
-    lines = [
-        (each.id, each.state, each.created_at, each.author, ", ".join(each.changed), each.written, each.tokens)
-        for each in answer.plans
-    ]
-    table("", columns, lines, empty=f"No plan yet. Make one: {own_name()} settings plan {request.connector} FILE")
+    print_rows(
+        answer.plans,
+        "id state created_at by changes would_write tokens",
+        empty=f"No plan yet. Make one: {own_name()} settings plan {request.connector} FILE",
+        by=lambda each: each.author,
+        changes=lambda each: each.changed,
+        would_write=lambda each: each.written,
+    )
 
 
 def show_plan(request: ConnectorRequest, answer: PlanAnswer) -> None:
@@ -172,16 +163,11 @@ def show_items(_request: ConnectorRequest, answer: PlanItemsAnswer) -> None:
 
 
 def _item_lines(item: PlanItemShape) -> list[tuple[str, str, str, str, str]]:
+    record, act = item.record, WORDS[item.act]
     if not item.fields:
-        return [(item.record, WORDS[item.act], "", item.reason or "", item.detail or "")]
+        return [(record, act, "", item.reason or "", item.detail or "")]
     return [
-        (
-            item.record,
-            WORDS[item.act],
-            each["field"],
-            _cut(each["before"]),
-            each.get("problem") or _cut(each["after"]),
-        )
+        (record, act, each["field"], _cut(each["before"]), each.get("problem") or _cut(each["after"]))
         for each in item.fields
     ]
 
@@ -225,7 +211,7 @@ def ask_number_of_run(caller: Caller, given: dict[str, Any]) -> None:
 
 
 def wait_until_computed(caller: Caller, request: ConnectorRequest, answer: PlanAnswer, *, wait: bool) -> PlanAnswer:
-    """With `wait`, return the plan once it is computed, by this process or by the workers of a running installation."""
+    """With `wait`, return the plan once it is computed: by this process, or by the workers of a remote installation."""
     if not wait:
         return answer
     row = RowRequest(connector=request.connector, id=answer.id)
@@ -239,13 +225,23 @@ def wait_until_computed(caller: Caller, request: ConnectorRequest, answer: PlanA
 
 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    fields.list_fields: Presentation(show=show_fields),
+    fields.list_fields: Presentation(
+        show=rows(
+            "fields",
+            "code name type custom writable",
+            empty="No fields were read yet.",
+            custom=lambda each: each.is_custom,
+            writable=lambda each: each.is_writable,
+        )
+    ),
     fields.list_segments: Presentation(show=show_segments),
     fields.suggest_mappings: Presentation(show=show_suggestions),
     settings.compare_settings: Presentation(show=show_difference),
-    settings.list_settings: Presentation(show=show_versions),
+    settings.list_settings: Presentation(
+        show=rows("versions", "version created_at by changed", empty="No version yet.", by=lambda each: each.author)
+    ),
     settings.put_settings: Presentation(show=show_saved, ask=add_base_version, asks=BASE),
-    settings.rebase_settings: Presentation(show=show_rebased),
+    settings.rebase_settings: Presentation(show=show_document),
     settings.review_settings: Presentation(show=show_review, ask=add_base_version, asks=BASE),
     settings.roll_back_settings: Presentation(show=show_saved),
     settings.show_settings: Presentation(show=show_document, ask=add_defaults),
@@ -254,9 +250,9 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     settings_preview.try_schedule: Presentation(show=show_schedule),
     plans.apply_plan: Presentation(show=show_applied, ask=ask_number_of_plan, yes=YES),
     plans.confirm_run: Presentation(
-        show=lambda request, _answer: say(f"Run {request.id} was approved and starts."), ask=ask_number_of_run, yes=YES
+        show=lines("Run {request.id} was approved and starts."), ask=ask_number_of_run, yes=YES
     ),
-    plans.discard_plan: Presentation(show=lambda request, _answer: say(f"Plan {request.id} is discarded.")),
+    plans.discard_plan: Presentation(show=lines("Plan {request.id} is discarded.")),
     plans.list_held_runs: Presentation(show=show_held),
     plans.list_plan_items: Presentation(show=show_items),
     plans.list_plans: Presentation(show=show_plans),

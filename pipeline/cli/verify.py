@@ -11,26 +11,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from db import connector as connectors
 from db import job as jobs
 from db.connector import Connector
 from db.session import transaction
 from pipeline.cli.calling import LocalCaller
-from pipeline.cli.output import (
-    Failed,
-    connector_argument,
-    console,
-    duration,
-    find_connector,
-    json_option,
-    say,
-    show,
-    table,
-    wants_json,
-)
-from pipeline.cli.startup import open_database
+from pipeline.cli.output import Failed, connector_argument, duration, json_option, say, show, table, wants_json
+from pipeline.cli.progress import ProgressView
 from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Entity
@@ -41,15 +29,14 @@ from pipeline.jobs.verify import verify as verifying
 from pipeline.jobs.verify.comparison import EntityReport
 from pipeline.jobs.verify.verify import Report
 from pipeline.operations.comparisons import NewComparison, RepairRequest, compare, cost_of, repair_comparison
-from pipeline.operations.errors import OperationError
 from pipeline.sync.stage import TURNS, StageFailed
 
 EXAMPLES = 20
 LONGEST_VALUE = 60
 ASK_ABOVE = 0.1
 """Share of the daily budget above which the command asks for confirmation."""
-PART_S: Final = 1.0
-"""How long this process compares before it shows the progress."""
+SLICE_S: Final = 1.0
+"""How long this process compares before it shows the progress again."""
 LOOK_S: Final = 0.5
 """Pause while a worker runs the comparison."""
 LONGEST_WAIT_S: Final = 60.0
@@ -77,9 +64,9 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
       pipeline verify acme --sample 300
       pipeline verify acme --repair
     """
-    open_database()
+    caller = LocalCaller()
+    found = caller.find_connector(connector)
     with transaction() as session:
-        found = find_connector(session, connector)
         budget = read_settings(connectors.settings_in_force(session, found.key).document).daily_tokens
         cost = cost_of(session, found.key, sample)
     if not (wants_json() or _may_go_on(cost, budget, asks=not yes)):
@@ -124,10 +111,7 @@ def _repair(found: Connector, job_id: int, report: Report, *, asks: bool) -> Cou
         if asks and count and sys.stdin.isatty() and not click.confirm("Repair them?"):
             return None
     request = RepairRequest(connector=found.name, id=job_id, count=count)
-    try:
-        LocalCaller().call(repair_comparison, request)
-    except OperationError as error:
-        raise Failed(error.message, error.next_step) from None
+    LocalCaller().call(repair_comparison, request)
     return _follow(found, job_id, f"pipeline jobs show {found.name} {job_id}").repaired or Counter()
 
 
@@ -141,12 +125,13 @@ def _follow(found: Connector, job_id: int, again: str) -> Report:
 
 
 def _work_until_done(found: Connector, job_id: int, again: str) -> None:
-    view = _view()
-    with view:
+    with ProgressView() as view:
         while True:
             with transaction() as session:
                 job = jobs.get_job(session, job_id)
-            view.show(verifying.progress_of(job))
+            report = verifying.progress_of(job)
+            begun = [part for part in report.entities if part.phase != "start"]
+            view.show([(_line(part, report.tokens), _share(part)) for part in begun], has_ended=False)
             if job.state == "done":
                 return
             if job.state == "paused":
@@ -159,16 +144,12 @@ def _work_until_done(found: Connector, job_id: int, again: str) -> None:
                 )
             wait_s = (job.due_at - datetime.now(UTC)).total_seconds()
             if job.waits_for and wait_s > LONGEST_WAIT_S:
-                spent = (
-                    "Pipedrive's daily budget of tokens is spent"
-                    if job.waits_for == BUDGET
-                    else f"it waits: {job.waits_for}"
-                )
-                raise Failed(
-                    f"{spent}; the comparison continues automatically in {duration(wait_s)}", f"see the result: {again}"
-                )
+                is_spent = job.waits_for == BUDGET
+                why = "Pipedrive's daily budget of tokens is spent" if is_spent else f"it waits: {job.waits_for}"
+                message = f"{why}; the comparison continues automatically in {duration(wait_s)}"
+                raise Failed(message, f"see the result: {again}")
             with suppress(StageFailed):  # the row has the outcome
-                if not run_job(job_id, None, slice_s=PART_S):
+                if not run_job(job_id, None, slice_s=SLICE_S):
                     time.sleep(LOOK_S)
 
 
@@ -218,6 +199,7 @@ def _entity_json(part: EntityReport) -> dict[str, Any]:
 
 
 def _kinds(part: EntityReport) -> dict[str, int]:
+    """Return kind of drift → number of findings."""
     counts = Counter(finding.kind for finding in part.findings)
     return {kind.value: counts[kind] for kind in Drift}
 
@@ -244,16 +226,8 @@ def _print_report(found: Connector, job_id: int, report: Report, repaired: Count
 def _row(part: EntityReport) -> tuple[Any, ...]:
     living = sum(count for state, count in part.id_map.items() if state not in DELETED_STATES)
     waiting, failed = part.pending.total(), part.failed.total()
-    return (
-        part.entity.plural,
-        part.pipedrive,
-        part.hull,
-        living,
-        part.compared,
-        *_kinds(part).values(),
-        waiting,
-        failed,
-    )
+    counts = (part.pipedrive, part.hull, living, part.compared)
+    return (part.entity.plural, *counts, *_kinds(part).values(), waiting, failed)
 
 
 def _print_asides(part: EntityReport) -> None:
@@ -292,57 +266,9 @@ def _print_repair(found: Connector, repaired: Counter[str]) -> None:
         say(f"{left:,} other records in Hull have a wrong Pipedrive id: remove it in Hull.")
 
 
-class _Lines:
-    """Prints a line from time to time, for logs and pipes."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown, self._next = shown, 0
-
-    def __enter__(self) -> None:
-        self._next = 0
-
-    def __exit__(self, *_error: object) -> None:
-        self._shown = False
-
-    def show(self, report: Report) -> None:
-        compared = sum(part.compared for part in report.entities)
-        if self._shown and compared >= self._next:
-            self._next = compared + 50_000
-            say(
-                _line(
-                    next((part for part in reversed(report.entities) if part.compared), report.entities[0]),
-                    report.tokens,
-                )
-            )
-
-
-class _Bars:
-    """Shows a bar for each entity, on a terminal."""
-
-    def __init__(self, screen: Any) -> None:
-        self._progress = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), console=screen)
-        self._bars: dict[Entity, TaskID] = {}
-
-    def __enter__(self) -> None:
-        self._progress.start()
-
-    def __exit__(self, *_error: object) -> None:
-        self._progress.stop()
-
-    def show(self, report: Report) -> None:
-        for part in report.entities:
-            if part.phase == "start":
-                continue
-            if part.entity not in self._bars:
-                self._bars[part.entity] = self._progress.add_task("", total=None)
-            total = max(part.expected, part.compared) or None
-            words = _line(part, report.tokens)
-            self._progress.update(self._bars[part.entity], description=words, total=total, completed=part.compared)
-
-
-def _view() -> _Lines | _Bars:
-    screen = console(err=True)
-    return _Bars(screen) if screen.is_terminal and not wants_json() else _Lines(shown=not wants_json())
+def _share(part: EntityReport) -> float | None:
+    total = max(part.expected, part.compared)
+    return part.compared / total if total else None
 
 
 def _line(part: EntityReport, tokens: int) -> str:

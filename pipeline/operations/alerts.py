@@ -18,14 +18,12 @@ from db.session import transaction
 from pipeline.domain.alerts import RULES, Rule
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
-from pipeline.operations.models import Listed, NoRequest, PageOnly, Shape
+from pipeline.operations.models import Listed, NoRequest, PageOnly, Shape, shape_of
 from pipeline.operations.registry import operation
 from pipeline.settings import settings
 from pipeline.sync.alerts import LOG, page_of, try_sinks
 
-UNKNOWN: Final = Rule(
-    "A rule that is not judged any more", "A later version knows it, or an earlier one did.", "", "overview"
-)
+UNKNOWN: Final = Rule("A rule of another version", "This version does not check it.", "", "overview")
 
 
 class AlertShape(Shape):
@@ -108,7 +106,7 @@ def list_rules(_call: Call, _request: NoRequest) -> RulesAnswer:
 def send_test_alert(call: Call, _request: NoRequest) -> TriedAnswer:
     """Send a test alert to every alert sink."""
     with call.transaction(", ".join(sink_targets())):
-        pass  # committed before anything is sent: what was sent cannot be taken back
+        pass  # commit the audit entry first: a sent alert cannot be undone
     return TriedAnswer(sinks=try_sinks(call.caller.name))
 
 
@@ -152,21 +150,14 @@ def _shapes(session: Session, found: list[Alert]) -> list[AlertShape]:
 
 def _shape(alert: Alert, connector: str | None) -> AlertShape:
     rule = RULES.get(alert.rule, UNKNOWN)
-    return AlertShape(
-        id=alert.id,
-        connector_key=alert.connector_key,
+    return shape_of(
+        AlertShape,
+        alert,
         connector=connector,
-        rule=alert.rule,
         title=rule.title,
         advice=rule.advice,
         page=page_of(alert.rule, connector),
-        state=alert.state,
-        sentence=alert.sentence,
-        raised_at=alert.raised_at,
-        resolved_at=alert.resolved_at,
         told=sorted(sink for sink, state in alert.sink_states.items() if state == alert.state),
         told_at=alert.sent_at,
         is_told=alert.sent_state == alert.state,
-        attempts=alert.attempts,
-        last_error=alert.last_error,
     )

@@ -1,4 +1,4 @@
-"""The log: every sync event, newest first, by filter, page by page or as a file."""
+"""The log of sync events: list, show and export them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ from pipeline.operations.models import (
     RowRequest,
     Shape,
     Short,
+    shape_of,
+    split_page,
 )
 from pipeline.operations.registry import Download, operation
 from pipeline.operations.search import search
@@ -45,7 +47,7 @@ from pipeline.sync.compiled import Plan, plan_for
 PATH: Final = "/connectors/<connector>/events"
 EXPORTS: Final = f"{PATH}/exports"
 LOOKED_BACK: Final = timedelta(days=1)
-"""How far back events without an index are searched, unless the filter has a time."""
+"""How far back the search goes if no index serves the filter, unless the filter has a time."""
 WORDS: Final = {
     "success": "synchronized",
     "skip": "left as it was",
@@ -53,11 +55,11 @@ WORDS: Final = {
     "retry": "to be read again",
     "park": "waiting",
 }
-"""Outcome → what became of the record."""
+"""Outcome → the result for the record."""
 
 
 class ChangeShape(BaseModel):
-    """One changed field. `is_first`: the value before is not known."""
+    """One changed field. `is_first`: the previous value is not known."""
 
     name: Text
     label: Text
@@ -69,7 +71,7 @@ class ChangeShape(BaseModel):
 class EventShape(BaseModel):
     """One event of one record; `exchange` is the HTTP call of a write.
 
-    An event with a `field` is about that field alone; the record has another event.
+    An event with a `field` is about that field only; the record has an event of its own.
     """
 
     id: int
@@ -107,7 +109,7 @@ class EventShape(BaseModel):
 
 
 class EventsChosen(ConnectorRequest):
-    """What is not named does not matter."""
+    """A filter of events. Omitted fields match everything."""
 
     direction: DirectionName | None = None
     entity: EntityName | None = None
@@ -125,22 +127,22 @@ class EventsChosen(ConnectorRequest):
 
 
 class EventsAsked(EventsChosen, ListedWhole):
-    """A page of them."""
+    """A filter of events, and the page to return."""
 
     after: Annotated[
-        int | None, Field(ge=0, le=LARGEST_ID, description="Only what is newer than this id, oldest first.")
+        int | None, Field(ge=0, le=LARGEST_ID, description="Only events newer than this id, oldest first.")
     ] = None
 
 
 class NewExport(EventsChosen):
-    """Which events, and as what."""
+    """A filter of events, and the file format."""
 
     format: Literal["csv", "jsonl"]
-    before: Annotated[RowId | None, Field(description="Only what is older than this id.")] = None
+    before: Annotated[RowId | None, Field(description="Only events older than this id.")] = None
 
 
 class EventsAnswer(BaseModel):
-    """`more` is where the next page begins; `since` how far back was looked, where the filter finds nothing soon."""
+    """`more` is where the next page begins. `since` is how far back the search went, if no index serves the filter."""
 
     events: list[EventShape]
     more: int | None
@@ -148,7 +150,7 @@ class EventsAnswer(BaseModel):
 
 
 class ExportShape(Shape):
-    """A file of events; the next one begins before the event `before_id`."""
+    """A file of events. For the next part of the list, export events before `before_id`."""
 
     id: int
     state: Literal["writing", "done", "cut", "failed", "aborted"]
@@ -179,7 +181,7 @@ class EventAnswer(BaseModel):
     example="acme --event 'incoming.*.error' --since 2h",
 )
 def list_events(call: Call, request: EventsAsked) -> EventsAnswer:
-    """List sync events by filter, newest first; after an id, in the order in which they happened."""
+    """List sync events by filter, newest first; with `after`, oldest first."""
     key, wanted = call.connector.key, _filter(call, request)
     is_bounded = wanted.is_found_soon or request.after is not None
     since = None if is_bounded else datetime.now(UTC) - LOOKED_BACK
@@ -190,8 +192,8 @@ def list_events(call: Call, request: EventsAsked) -> EventsAnswer:
         )
     with event_log.bounded() as session:
         labels = _labels(session, key)
-    more = rows[request.limit - 1].id if len(rows) > request.limit else None
-    return EventsAnswer(events=[describe_event(row, labels) for row in rows[: request.limit]], more=more, since=since)
+    shown, more = split_page(rows, request.limit)
+    return EventsAnswer(events=[describe_event(row, labels) for row in shown], more=more, since=since)
 
 
 @operation(
@@ -202,7 +204,7 @@ def list_events(call: Call, request: EventsAsked) -> EventsAnswer:
     example="acme --format csv --since 24h --wait",
 )
 def begin_export(call: Call, request: NewExport) -> ExportAnswer:
-    """Have a worker write sync events to a file, newest first, 100,000 at most; no spreadsheet takes a value for a formula."""
+    """Have a worker write sync events to a file: newest first, 100,000 at most, and safe to open in a spreadsheet."""
     kind, wanted = {"csv": CSV, "jsonl": NDJSON}[request.format], _filter(call, request)
     chosen = [name for name in EventsChosen.model_fields if name != "connector" and getattr(request, name) is not None]
     with call.transaction(f"{request.format}: {', '.join(chosen) or 'everything'}") as session:
@@ -212,7 +214,7 @@ def begin_export(call: Call, request: NewExport) -> ExportAnswer:
 
 @operation(f"GET {EXPORTS}/<id>", role=Role.VIEWER, command="events export-status CONNECTOR ID", example="acme 3")
 def show_export(call: Call, request: RowRequest) -> ExportAnswer:
-    """Show whether a file is written: `done` and `cut` may be downloaded, `cut` ends before its filter does."""
+    """Show the state of a file: `done` and `cut` can be downloaded; `cut` reached the maximum number of events."""
     return ExportAnswer(export=ExportShape.model_validate(_export(call, request)))
 
 
@@ -224,18 +226,18 @@ def show_export(call: Call, request: RowRequest) -> ExportAnswer:
     content_type="application/octet-stream",
 )
 def download_export(call: Call, request: RowRequest) -> Download:
-    """Download a file that is written."""
+    """Download an exported file."""
     export = _export(call, request)
     if not export.is_ready:
         raise OperationError(
-            HTTPStatus.CONFLICT, "not_ready", "The file is not written yet.", "Ask for its state until it is done."
+            HTTPStatus.CONFLICT, "not_ready", "The file is not written yet.", "Wait until its state is done."
         )
     return Download(export.file_name, export.kind, log_exports.lines_of(export))
 
 
 @operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="events show CONNECTOR ID", example="acme 4711")
 def show_event(call: Call, request: RowRequest) -> EventAnswer:
-    """Show one event, and what else its batch did to the record."""
+    """Show one event, and the other events of its record in the same batch."""
     key = call.connector.key
     with transaction() as session:
         row = event_log.find_event(session, key, request.id)
@@ -249,25 +251,13 @@ def show_event(call: Call, request: RowRequest) -> EventAnswer:
 def describe_event(row: SyncEvent, labels: Mapping[str, str] | None = None) -> EventShape:
     """Return an event; `labels` are the names of Pipedrive's fields by their keys."""
     direction, _, rest = row.event.partition(".")
-    return EventShape(
-        id=row.id,
-        at=row.at,
-        event=row.event,
+    return shape_of(
+        EventShape,
+        row,
         direction=direction,
         outcome=rest.rpartition(".")[2],
-        entity=row.entity,
-        pipedrive_id=row.pipedrive_id,
-        hull_id=row.hull_id,
-        cause=row.cause,
-        reason=row.reason,
         meaning=meaning_of(row.reason),
         advice=advice_of(row.reason),
-        detail=row.detail,
-        field=row.field,
-        run_id=row.run_id,
-        batch_id=row.batch_id,
-        settings_version=row.settings_version,
-        delivery_id=row.delivery_id,
         exchange=json.loads(row.exchange) if row.exchange else None,
         changes=_changes(row, labels or {}),
     )
@@ -316,7 +306,7 @@ def _export(call: Call, request: RowRequest) -> LogExport:
 
 
 def _labels(session: Session, connector_key: int) -> dict[str, str]:
-    """Return the names of Pipedrive's fields by their keys, of both entities."""
+    """Return key → name of Pipedrive's fields, for both entities."""
     return {key: name for entity in Entity for key, name in labels_of(plan_for(session, connector_key, entity)).items()}
 
 
@@ -340,7 +330,7 @@ def _filter(call: Call, request: EventsChosen) -> EventFilter:
 
 
 def _subjects(session: Session, connector_key: int, entity: str | None, record: str) -> tuple[Subject, ...]:
-    """Return every record that an id, an e-mail, a domain or an external id finds, and what was merged into it."""
+    """Return every record that matches an id, e-mail, domain or external id, and the records merged into it."""
     found = [each for each in search(session, connector_key, record) if entity in (None, each.entity)]
     if not found:
         text = record.strip()

@@ -1,11 +1,11 @@
-"""A new connector's way to its first record: which steps are done, and what the first fetch takes."""
+"""The steps of a connector's set-up: which are done, which is next, and the cost of the first fetch."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
@@ -18,17 +18,14 @@ from pipeline.domain.budget import LIST_TOKENS
 from pipeline.domain.kinds import Entity, Role
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
 from pipeline.operations.call import Call
-from pipeline.operations.errors import impossible
 from pipeline.operations.fields import Fields
-from pipeline.operations.models import ConnectorRequest, EntityName, Shape
+from pipeline.operations.models import ConnectorRequest, Shape
 from pipeline.operations.registry import operation
-from pipeline.operations.runs import BegunAnswer
 from pipeline.settings import SANDBOX_FILE, settings
-from pipeline.sync.runs import runs, spending
+from pipeline.sync.runs import spending
 
 STEPS: Final = ("hull", "pipedrive", "identity", "mappings", "segments", "first-fetch")
 """In the order of the set-up."""
-CAUSE: Final = "first_fetch"
 
 
 class ExpectedShape(Shape):
@@ -49,45 +46,15 @@ class StepsAnswer(BaseModel):
     first_fetch: ExpectedShape
 
 
-class FirstFetches(ConnectorRequest):
-    entities: Annotated[list[EntityName], Field(min_length=1, max_length=2)]
-
-
 @operation("GET /connectors/<connector>/first-steps", role=Role.VIEWER, command="connectors steps CONNECTOR")
 def show_steps(call: Call, _request: ConnectorRequest) -> StepsAnswer:
-    """Show which steps a new connector has behind it, and which is next."""
+    """Show which steps of a connector's set-up are done, and which is next."""
     with transaction() as session:
         return describe_steps(session, call.connector)
 
 
-@operation("", role=Role.OPERATOR, audit_action="fetch.start")
-def start_first_fetches(call: Call, request: FirstFetches) -> BegunAnswer:
-    """Start a full fetch of each entity, Organizations first, so that Users find their Accounts; keep one that is in flight."""
-    with transaction() as session:
-        is_connected = connection_of(session, call.connector).how is not None
-    if not is_connected or call.connector.state != "active":
-        raise impossible(
-            f"{call.connector.name} cannot fetch yet.", "Connect it to Pipedrive, or resume it under Credentials."
-        )
-    started = []
-    for entity in sorted(set(request.entities)):
-        try:
-            run_id = runs.start_run(
-                call.connector.key,
-                Entity(entity),
-                cause=CAUSE,
-                also=lambda session, run: call.note(session, f"run {run.id}", why="first fetch"),
-            )
-        except runs.RunInProgress:
-            continue
-        started.append(run_id)
-    if not started:
-        call.found_nothing_to_do()
-    return BegunAnswer(runs=started)
-
-
 def describe_steps(session: Session, connector: Connector) -> StepsAnswer:
-    """Return the steps. One is done when its decision was made, here, in Hull, or on the command line."""
+    """Return the steps. A step is done when its decision was made: in the console, in Hull, or on the command line."""
     document = connectors.settings_in_force(session, connector.key).document
     is_mapped = any(document.get(f"incoming_{entity.hull}_attributes") for entity in Entity)
     is_done = {
@@ -113,7 +80,7 @@ def full_runs(session: Session, connector_key: int) -> list[Run]:
 
 
 def expected_fetch(session: Session, connector_key: int) -> ExpectedShape:
-    """Return what the last full fetches took, as the cost of the next: to count millions takes longer than a page may."""
+    """Return the cost of the last full fetches as the estimate for the next: to count millions would be too slow for a page."""
     last = [run_rows.latest_full_run(session, connector_key, entity, state="done") for entity in Entity]
     known = [run for run in last if run is not None]
     took = [(run.finished_at - run.started_at).total_seconds() for run in known if run.finished_at]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from pipeline.domain.times import HOW, read_moment
 
 LARGEST_ID: Final = 2**63 - 1
 FIRST, LAST = datetime(2010, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-"""Pipedrive is not older; a database accepts fewer years and time zones than a text can name."""
+"""Pipedrive is not older; a text can name years and time zones that a database does not accept."""
 _UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
 
 
@@ -32,7 +33,7 @@ def _moment(given: Any) -> Any:
 
 
 def find_unusable(sent: Any) -> str | None:
-    """Return why a value cannot be stored or sent; None if it can."""
+    """Return why a value cannot be stored or sent; None if it can be."""
     if is_nested_deeper(sent, DEEPEST):
         return f"it is nested more than {DEEPEST} levels deep"
     return "it contains a NUL or half a surrogate pair" if _holds_unusable(sent) else None
@@ -47,7 +48,7 @@ def _holds_unusable(value: Any) -> bool:
 
 
 class FromFile:
-    """Marks a field whose value the command line reads from a file: a secret must not be part of a command line."""
+    """Marks a field whose value the command line reads from a file: no secret belongs on a command line."""
 
 
 RowId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
@@ -70,13 +71,28 @@ ConnectorName = Annotated[str, Field(min_length=1, max_length=100)]
 
 T = TypeVar("T")
 PageOnly = Annotated[T, SkipJsonSchema(), Field(exclude=True)]
-"""A field of an answer that only the console's pages show: `/api/v1` and `--json` do not have it. It needs a default."""
+"""A field of an answer that only the console shows: `/api/v1` and `--json` omit it. It needs a default."""
 
 
 class Shape(BaseModel):
     """Built from a row, or from any object with attributes of these names."""
 
     model_config = ConfigDict(from_attributes=True)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def shape_of(model: type[S], row: Any, **values: Any) -> S:
+    """Return an answer model from `values`, and from attributes of `row` for its other fields."""
+    taken = {name: getattr(row, name) for name in model.model_fields if name not in values}
+    return model(**taken, **values)
+
+
+def split_page(found: Sequence[T], size: int) -> tuple[Sequence[T], int | None]:
+    """Return the page of a list that was read with one row more, and the id where the next page begins, if there is one."""
+    shown = found[:size]
+    return shown, shown[-1].id if len(found) > size else None  # type: ignore[attr-defined]  # rows have ids
 
 
 class Asked(BaseModel):
@@ -136,7 +152,7 @@ class Done(BaseModel):
 
 
 class Counted(BaseModel):
-    """`done` names what was done, `count` to how many."""
+    """`done` names what was done, `count` to how many records."""
 
     done: str
     count: int

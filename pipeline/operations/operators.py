@@ -1,4 +1,4 @@
-"""Operators: accounts, roles, sessions and API keys. Passwords are never returned; owners create keys in the console."""
+"""Operators: their accounts, roles, sessions and API keys. Passwords are never returned; owners create keys in the console."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from pipeline.accounts import logins, operators, passwords, second_factor
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
-from pipeline.operations.errors import conflict, not_found
-from pipeline.operations.models import LARGEST_ID, Asked, Done, FromFile, NoRequest, RowId, Shape, Text
+from pipeline.operations.errors import conflict, impossible, not_found
+from pipeline.operations.models import LARGEST_ID, Asked, Done, FromFile, NoRequest, RowId, Shape, Text, shape_of
 from pipeline.operations.registry import operation
+from pipeline.settings import settings
 
 RoleName = Annotated[
     Literal["viewer", "operator", "admin"],
@@ -101,6 +102,19 @@ class OwnedKeysAnswer(BaseModel):
     keys: list[OwnedKeyShape]
 
 
+class LinkAnswer(BaseModel):
+    link: str
+
+
+@operation("", role=Role.ADMIN, command="operators first")
+def first_link(_call: Call, _request: NoRequest) -> LinkAnswer:
+    """Show the link with which the first operator is added. It works until there is an operator."""
+    with transaction() as session:
+        if rows.any_operator(session):
+            raise impossible("An operator already exists.", "Add others: pipeline operators add NAME --role ROLE")
+    return LinkAnswer(link=f"{settings().public_url}/setup?code={operators.first_code()}")
+
+
 @operation("GET /operators", role=Role.ADMIN, command="operators list")
 def list_operators(_call: Call, _request: NoRequest) -> OperatorsAnswer:
     """List operators."""
@@ -114,10 +128,7 @@ def list_all_keys(_call: Call, _request: NoRequest) -> OwnedKeysAnswer:
     """List the keys of all operators."""
     with transaction() as session:
         found = rows.all_keys(session)
-    names = [name for name in OwnedKeyShape.model_fields if name != "owner"]
-    return OwnedKeysAnswer(
-        keys=[OwnedKeyShape(owner=owner.name, **{name: getattr(key, name) for name in names}) for owner, key in found]
-    )
+    return OwnedKeysAnswer(keys=[shape_of(OwnedKeyShape, key, owner=owner.name) for owner, key in found])
 
 
 @operation(
@@ -246,7 +257,7 @@ def turn_off_second_factor(call: Call, request: OfOperator) -> Done:
 
 
 def _connector_keys(session: Session, chosen: list[str] | str | None) -> list[int] | None:
-    """None is all. Raises OperatorRefused for a connector that does not exist."""
+    """Return the keys of these connectors; None for all. Raises OperatorRefused for a connector that does not exist."""
     if chosen is None or isinstance(chosen, str):
         return None
     found = {each: find_connector(session, each) for each in chosen}
@@ -257,7 +268,7 @@ def _connector_keys(session: Session, chosen: list[str] | str | None) -> list[in
 
 
 def _get(session: Session, id_or_name: str) -> Operator:
-    """Return the operator of that id or name. A name may be a number too; one that is also another operator's id is refused."""
+    """Return the operator with this id or name. A name that is another operator's id is refused."""
     is_number = id_or_name.isascii() and id_or_name.isdigit()
     by_id = session.get(Operator, int(id_or_name)) if is_number and int(id_or_name) <= LARGEST_ID else None
     by_name = rows.find_operator(session, id_or_name)

@@ -1,4 +1,4 @@
-"""One connector at a glance: is everything in Hull, what goes on, and what is to be done; and what comes by itself."""
+"""The overview of one connector: how up to date Hull is, current work, problems, and schedules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.operations.budget import BudgetShape, budget_of
 from pipeline.operations.call import Call
 from pipeline.operations.condition import InStepShape, NoteShape, judge_condition
 from pipeline.operations.credentials import ConnectionShape
-from pipeline.operations.models import ConnectorRequest, Shape
+from pipeline.operations.models import ConnectorRequest, Shape, shape_of
 from pipeline.operations.registry import operation
 from pipeline.operations.run_progress import FetchShape
 from pipeline.sync.connectors.webhooks import subscription_health
@@ -34,14 +34,14 @@ RUN_KINDS: Final = {"full_fetch": "full"}
 """Kind of a schedule → kind of the runs it starts, where the two differ."""
 STEPS: Final = {"hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
 SPANS: Final = {"hour": 24, "minute": 60}
-"""Hours or minutes that a course shows, the present one included."""
+"""Number of hours or minutes that a course shows, including the current one."""
 COURSES: Final = ("incoming", "outgoing", "skipped", "failed")
-"""What arrived in Hull, what arrived in Pipedrive, what was left alone on purpose, and what failed."""
+"""Records delivered to Hull, delivered to Pipedrive, skipped on purpose, and failed."""
 RECORDS: Final = frozenset({"user", "account"})
 
 
 class CourseShape(Shape):
-    """`incoming`, `outgoing`, `skipped` or `failed`; one value for each time."""
+    """`name` is `incoming`, `outgoing`, `skipped` or `failed`; `values` has one number for each time."""
 
     name: str
     values: list[int]
@@ -49,7 +49,7 @@ class CourseShape(Shape):
 
 
 class TrafficShape(Shape):
-    """Up to `as_of` everything is counted; it is null before anything was counted."""
+    """All events up to `as_of` are counted; it is null before the first count."""
 
     unit: str
     times: list[datetime]
@@ -58,7 +58,7 @@ class TrafficShape(Shape):
 
 
 class ShellsShape(Shape):
-    """Organizations with only an id; `late` ones wait too long."""
+    """Organizations of which only the id is known; `late` ones wait too long."""
 
     waiting: int
     oldest: datetime
@@ -83,7 +83,7 @@ class SchedulesAnswer(BaseModel):
 
 
 class OverviewAnswer(BaseModel):
-    """All of it was true at the moment `as_of`."""
+    """The state of a connector at `as_of`."""
 
     as_of: datetime
     id: str
@@ -114,19 +114,15 @@ class Unit(ConnectorRequest):
 
 @operation("GET /connectors/<connector>/overview", role=Role.VIEWER, command="connectors show CONNECTOR")
 def show_overview(call: Call, request: Unit) -> OverviewAnswer:
-    """Show everything that can be known of a connector without asking the remote systems."""
+    """Show the state of a connector from stored data; Hull and Pipedrive are not called."""
     connector = call.connector
     with transaction() as session:
         now, judged = moment(session), judge_condition(session, connector)
         day = spending.budget_status(session, connector.key)
-        return OverviewAnswer(
+        return shape_of(
+            OverviewAnswer,
+            connector,
             as_of=now,
-            id=connector.id,
-            name=connector.name,
-            hull_organization=connector.hull_organization,
-            pipedrive_company=connector.pipedrive_company,
-            state=connector.state,
-            pause_reason=connector.pause_reason,
             connection=ConnectionShape.model_validate(connection_of(session, connector)),
             settings_version=connectors.settings_in_force(session, connector.key).version,
             in_step=judged.in_step,
@@ -144,7 +140,7 @@ def show_overview(call: Call, request: Unit) -> OverviewAnswer:
 
 @operation("GET /connectors/<connector>/schedules", role=Role.VIEWER, command="connectors schedules CONNECTOR")
 def list_schedules(call: Call, _request: ConnectorRequest) -> SchedulesAnswer:
-    """List what comes by itself, the next first."""
+    """List the schedules of fetches, the next first."""
     with transaction() as session:
         return SchedulesAnswer(schedules=_schedules(session, call.connector.key))
 
@@ -153,10 +149,9 @@ def _schedules(session: Session, connector_key: int) -> list[PlannedShape]:
     rows = sorted(schedule.schedules_of(session, connector_key), key=lambda row: row.next_run_at)
     last = {row.kind: run_rows.last_started(session, connector_key, RUN_KINDS.get(row.kind, row.kind)) for row in rows}
     return [
-        PlannedShape(
-            kind=row.kind,
-            cron=row.cron,
-            interval_s=row.interval_s,
+        shape_of(
+            PlannedShape,
+            row,
             next_at=row.next_run_at,
             last_at=max((at for at in (row.last_run_at, last[row.kind]) if at is not None), default=None),
         )
@@ -170,7 +165,7 @@ def _shells(session: Session, connector_key: int) -> ShellsShape | None:
 
 
 def _traffic(session: Session, connector_key: int, now: datetime, unit: str) -> TrafficShape:
-    """Return what went through in the last day by the hour, or in the last hour by the minute; and since midnight, UTC."""
+    """Return the traffic of the last day by hour, or of the last hour by minute, and the totals since midnight, UTC."""
     times = times_until(now, unit)
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     counts = event_count.counts_since(session, connector_key, times[0], unit)
@@ -198,7 +193,7 @@ def _sums(counts: Iterable[CountedEvents]) -> Counter[tuple[str | None, datetime
 
 
 def times_until(now: datetime, unit: str) -> list[datetime]:
-    """Return the beginnings of the last hours or minutes, the oldest first."""
+    """Return the start of each of the last hours or minutes, the oldest first."""
     newest = now.astimezone(UTC).replace(second=0, microsecond=0)
     newest = newest.replace(minute=0) if unit == "hour" else newest
     return [newest - STEPS[unit] * back for back in reversed(range(SPANS[unit]))]

@@ -9,12 +9,11 @@ from pydantic import BaseModel
 
 from db import audit, operator
 from db import connector as connectors
-from db.audit import AuditEntry
 from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
-from pipeline.operations.models import Asked, Done, Listed, NoRequest, RowId, Shape, Text
+from pipeline.operations.models import Asked, Done, Listed, NoRequest, RowId, Shape, Text, shape_of
 from pipeline.operations.registry import operation
 
 
@@ -45,7 +44,7 @@ class OfKey(Asked):
 
 
 class EntryShape(Shape):
-    """One act of an operator."""
+    """One action of an operator."""
 
     id: int
     at: datetime
@@ -94,9 +93,5 @@ def list_audit(_call: Call, request: Listed) -> AuditAnswer:
     with transaction() as session:
         found = audit.latest_entries(session, before_id=request.before, limit=request.limit)
         names = {each.key: each.name for each in connectors.all_connectors(session)}
-    return AuditAnswer(entries=[_entry(each, names) for each in found])
-
-
-def _entry(entry: AuditEntry, names: dict[int, str]) -> EntryShape:
-    values = {name: getattr(entry, name) for name in EntryShape.model_fields if name != "connector"}
-    return EntryShape(**values, connector=names.get(entry.connector_key or 0))
+    entries = [shape_of(EntryShape, each, connector=names.get(each.connector_key or 0)) for each in found]
+    return AuditAnswer(entries=entries)

@@ -1,16 +1,17 @@
 """The declaration of an operation: request, answer, role, audit action, REST route and command, each once.
 
 An operation is a function of a `Call` and a request model that returns an answer model. Its annotations are its models, its
-docstring is its documentation. Calling the declared operation checks the role, finds the connector, runs the function, and makes
-sure that an act was audited; every surface calls it in this way.
+docstring is its documentation. Every surface calls the declared operation: the call checks the role, finds the connector, runs
+the function, and fails if an act wrote no audit entry.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, get_type_hints
+from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 
@@ -29,7 +30,7 @@ class DeclarationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """The answer of an operation that returns a file. `chunks` is its content, read while it is sent."""
+    """The answer of an operation that returns a file; its `chunks` are read while it is sent."""
 
     name: str
     content_type: str
@@ -38,7 +39,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Operation(Generic[R, A]):
-    """What a person or a script may do or ask.
+    """What a person or a script may do or request.
 
     method, path   of `/api/v1`; the names in `<…>` are fields of the request. Both empty: not over HTTP
     query          fields of the request that are sent in the query string although the method has a body
@@ -62,22 +63,39 @@ class Operation(Generic[R, A]):
 
     @property
     def name(self) -> str:
-        """The operation's name, in the description and in logs."""
+        """The operation's name, as the API description and logs show it."""
         return self.run.__name__
 
     @property
     def subject(self) -> str:
-        """Name of the module that declares it."""
-        return self.run.__module__.rpartition(".")[2]
+        """Return the docstring of the module that declares it."""
+        return (sys.modules[self.run.__module__].__doc__ or "").strip()
 
     @property
     def documentation(self) -> str:
         return inspect.getdoc(self.run) or ""
 
     @property
+    def words(self) -> list[str]:
+        """Return the words of the command before its arguments."""
+        return [word for word in self.command.split() if not word.strip("[]").isupper()]
+
+    @property
+    def arguments(self) -> dict[str, bool]:
+        """Return the fields of the request that are arguments of the command, and whether each is required."""
+        named = [word for word in self.command.split() if word.strip("[]").isupper()]
+        return {word.strip("[]").lower(): not word.startswith("[") for word in named}
+
+    @property
     def path_fields(self) -> list[str]:
         """Return the fields of the request that are part of the path, in their order."""
         return [part.strip("<>") for part in self.path.split("/") if part.startswith("<")]
+
+    def part_of(self, field: str) -> Literal["path", "query", "body"]:
+        """Return the part of an HTTP request that carries a field of the request model."""
+        if field in self.path_fields:
+            return "path"
+        return "body" if self.method in CHANGING and field not in self.query else "query"
 
     def __call__(self, call: Call, request: R) -> A:
         """Run it. Raises OperationError."""
@@ -142,8 +160,7 @@ def _require_whole(declared: Operation[Any, Any], *, changes: bool) -> None:
     name, fields = declared.name, set(declared.request.model_fields)
     if not declared.documentation:
         raise DeclarationError(f"{name} has no docstring")
-    arguments = {word.strip("[]").lower() for word in declared.command.split() if word.strip("[]").isupper()}
-    if unknown := ({*declared.path_fields, *declared.query} | arguments) - fields:
+    if unknown := {*declared.path_fields, *declared.query, *declared.arguments} - fields:
         raise DeclarationError(f"{name} names fields that its request does not have: {', '.join(sorted(unknown))}")
     does_change = changes and declared.method in CHANGING
     if declared.method and does_change != (declared.audit_action is not None):

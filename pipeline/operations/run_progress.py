@@ -12,6 +12,7 @@ from db import run as rows
 from db.run import COUNTERS, Run, Slice
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
+from pipeline.operations.models import shape_of
 from pipeline.sync.runs import spending
 from pipeline.sync.runs.spending import BudgetStatus
 
@@ -19,7 +20,7 @@ WORDS = {"full": "Full fetch", "incremental": "Fetch of changes", "backfill": "B
 
 
 class FetchShape(BaseModel):
-    """A run as people look at it: how far it is, how fast, when it will be done. `share` goes from 0 to 1."""
+    """A run with its progress. `share` is the completed share, from 0 to 1; `rate` is records a second."""
 
     id: int
     entity: str
@@ -44,24 +45,14 @@ class FetchShape(BaseModel):
 
 
 def describe_run(run: Run, now: datetime, slices: Sequence[Slice] = (), ends_at: datetime | None = None) -> FetchShape:
-    """Return a run with its progress. `slices` and `ends_at` matter while it is running."""
+    """Return a run with its progress. `slices` and `ends_at` are needed only while it is running."""
     took_s = max(0.0, ((run.finished_at or now) - run.started_at).total_seconds())
     expected = expected_records(run, slices)
-    return FetchShape(
-        id=run.id,
-        entity=run.entity,
-        kind=run.kind,
+    return shape_of(
+        FetchShape,
+        run,
         title=f"{WORDS.get(run.kind, run.kind.capitalize())} of {Entity(run.entity).plural.capitalize()}",
-        state=run.state,
-        phase=run.phase,
-        cause=run.cause,
-        changed_only=run.changed_only,
-        since=run.since,
-        settings_version=run.settings_version,
-        reason=run.reason,
         reason_text=describe(run.reason) if run.reason in REASONS else "",
-        started_at=run.started_at,
-        finished_at=run.finished_at,
         took_s=took_s,
         counts={name: getattr(run, name) for name in COUNTERS},
         rate=run.read / took_s if took_s > 0 else 0.0,
@@ -81,7 +72,7 @@ def _share(run: Run, expected: int | None) -> float | None:
 
 
 def expected_records(run: Run, slices: Sequence[Slice]) -> int | None:
-    """Return the records read and those that may lie between the two walks: a little too many where ids have gaps."""
+    """Return the number of records read and of ids between the two walks; too high if ids have gaps."""
     frontiers = {part.walk: part.frontier for part in slices}
     low, high = frontiers.get("ascending"), frontiers.get("descending")
     if run.state != "running" or not run.read or low is None or high is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -11,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db import failure_filter, figures, id_mapping, watermark
 from db import run as rows
+from db.authorisation import connection_of
 from db.failure import Failure
 from db.run import Run, Slice
 from db.session import transaction
@@ -19,8 +22,19 @@ from pipeline.domain.kinds import Entity, Role
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.operations import run_progress
 from pipeline.operations.call import Call
-from pipeline.operations.errors import conflict, not_found
-from pipeline.operations.models import ConnectorRequest, Done, EntityName, Listed, RowId, RowRequest, Shape, Since
+from pipeline.operations.errors import conflict, impossible, not_found
+from pipeline.operations.models import (
+    ConnectorRequest,
+    Done,
+    EntityName,
+    Listed,
+    RowId,
+    RowRequest,
+    Shape,
+    Since,
+    shape_of,
+    split_page,
+)
 from pipeline.operations.registry import operation
 from pipeline.operations.run_progress import FetchShape
 from pipeline.settings import settings
@@ -29,9 +43,9 @@ from pipeline.sync.runs.schedules import OVERLAP
 
 PATH: Final = "/connectors/<connector>/runs"
 PAGE: Final = 50
-"""Batches of a run that are shown at once."""
+"""Batches of a run in one answer."""
 LARGE: Final = 0.5
-"""Share of the tokens that fetches may still spend today above which a fetch is a large one."""
+"""A fetch is large above this share of the tokens that fetches may still spend today."""
 WALKS: Final = {
     "ascending": "from the lowest id up",
     "descending": "from the highest id down",
@@ -76,9 +90,12 @@ class RunsAnswer(BaseModel):
 
 
 class PreviewAnswer(Shape):
-    """`known` is null before the first fetch. `left` is how many tokens fetches may still spend today."""
+    """`known` is null before the first fetch. `left` is how many tokens fetches may still spend today.
 
-    entity: str
+    `entity` is null for the sum of both entities.
+    """
+
+    entity: str | None
     known: int | None
     is_guess: bool
     pages: int | None
@@ -92,7 +109,7 @@ class PreviewAnswer(Shape):
 
 
 class BegunAnswer(BaseModel):
-    """Ids of the started runs; empty if such runs are already in flight."""
+    """Ids of the started runs, without those that were already in flight."""
 
     runs: list[int]
 
@@ -114,7 +131,10 @@ class BatchShape(Shape):
 
 
 class FailedShape(Shape):
-    """`record_id` is a Pipedrive id of incoming failures, a Hull id of outgoing ones; `field` the one that stayed behind alone."""
+    """An open failure; `record_id` is a Pipedrive id if it is incoming, a Hull id if it is outgoing.
+
+    With a `field`, only this field was left out.
+    """
 
     id: int
     direction: str
@@ -137,7 +157,7 @@ class WalkShape(Shape):
 
 
 class StoryAnswer(Shape):
-    """A run with all details. Pass `more` as `before` for the next page of batches."""
+    """A run with all details. For the next page of batches, send `more` as `before`."""
 
     run: FetchShape
     walks: list[WalkShape]
@@ -183,7 +203,13 @@ class NewFetch(ConnectorRequest):
 
 
 class FetchPreviewRequest(ConnectorRequest):
-    entity: EntityName
+    entity: Annotated[EntityName | None, Field(description="Omit it for both.")] = None
+
+
+class FirstFetches(ConnectorRequest):
+    entities: Annotated[list[EntityName], Field(min_length=1, max_length=2, description="By default both.")] = Field(
+        default=["organization", "person"]
+    )
 
 
 class RunStoryRequest(RowRequest):
@@ -194,13 +220,14 @@ class RunStoryRequest(RowRequest):
 @operation(
     "GET /connectors/<connector>/fetch-preview",
     role=Role.VIEWER,
-    command="fetch preview CONNECTOR ENTITY",
+    command="fetch preview CONNECTOR [ENTITY]",
     example="acme person",
 )
 def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
-    """Estimate the pages, tokens and time of a full fetch of one entity."""
+    """Estimate the pages, tokens and time of a full fetch of one entity, or of both."""
+    entities = [Entity(request.entity)] if request.entity else list(Entity)
     with transaction() as session:
-        return estimate_fetch(session, call.connector.key, Entity(request.entity))
+        return estimate_fetch(session, call.connector.key, *entities)
 
 
 @operation(
@@ -210,19 +237,28 @@ def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
     command="fetch changes CONNECTOR",
 )
 def fetch_changes(call: Call, _request: ConnectorRequest) -> BegunAnswer:
-    """Start to fetch what changed since the watermark, for both entities."""
+    """Start an incremental fetch of both entities: what changed since the watermark. Runs in flight continue."""
     call.require_active()
-    begun = []
-    for entity in (Entity.ORGANIZATION, Entity.PERSON):
-        with transaction() as session:
-            since = watermark.walked_to(session, call.connector, entity) - OVERLAP
-        try:
-            begun.append(_start(call, entity, since=since))
-        except runs.RunInProgress:
-            continue  # it fetches the same changes
-    if not begun:
-        call.found_nothing_to_do()
-    return BegunAnswer(runs=begun)
+    entities = (Entity.ORGANIZATION, Entity.PERSON)
+    with transaction() as session:
+        since = {entity: watermark.walked_to(session, call.connector, entity) - OVERLAP for entity in entities}
+    return _start_missing(call, since)
+
+
+@operation(
+    "POST /connectors/<connector>/first-fetches",
+    role=Role.OPERATOR,
+    audit_action="fetch.start",
+    command="fetch first CONNECTOR",
+)
+def start_first_fetches(call: Call, request: FirstFetches) -> BegunAnswer:
+    """Start a full fetch of each entity, Organizations first, so that Users find their Accounts. Runs in flight continue."""
+    with transaction() as session:
+        is_connected = connection_of(session, call.connector).how is not None
+    if not is_connected or call.connector.state != "active":
+        message = f"{call.connector.name} cannot fetch yet."
+        raise impossible(message, "Connect it to Pipedrive, or resume it under Credentials.")
+    return _start_missing(call, dict.fromkeys(sorted(map(Entity, request.entities))), why="first fetch")
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="runs list CONNECTOR", example="acme --kind full --state stopped")
@@ -282,6 +318,7 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
         ends = {each.run_id: each.ends_at for each in spending.forecast_runs(session, key, day)}
         slices = rows.slices_of(session, run.id)
         found = figures.batches_of_run(session, run.id, state=request.state, before=request.before, limit=PAGE + 1)
+        shown, more = split_page(found, PAGE)
         return StoryAnswer(
             run=run_progress.describe_run(run, day.now, slices, ends.get(run.id)),
             walks=[
@@ -290,8 +327,8 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
             ],
             settings_author=connectors.author_of(session, key, run.settings_version),
             batch_states=figures.count_of_run(session, run.id),
-            batches=[BatchShape.model_validate(row) for row in found[:PAGE]],
-            more=found[PAGE - 1].id if len(found) > PAGE else None,
+            batches=[BatchShape.model_validate(row) for row in shown],
+            more=more,
             failures=[_failed(each) for each in failure_filter.failures_of(session, key, run_id=run.id)],
         )
 
@@ -309,45 +346,63 @@ def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
         row = figures.describe_batch(session, key, request.id)
         if row is None:
             raise not_found("There is no such batch.", "Successful batches are deleted after a month.")
-        return BatchAnswer(
+        return shape_of(
+            BatchAnswer,
+            row,
             batch=BatchShape.model_validate(row),
-            cause=row.cause,
-            enqueued_at=row.enqueued_at,
-            lease_until=row.lease_until,
             is_abandoned=row.state == "running" and row.lease_until is not None and row.lease_until < row.now,
-            run_id=row.run_id,
             walk=_walk(session.get(Slice, row.slice_id) if row.slice_id is not None else None),
-            read_back_id=row.read_back_id,
-            extracted_bytes=row.extracted_bytes,
-            transformed_bytes=row.transformed_bytes,
             failures=[_failed(each) for each in failure_filter.failures_of(session, key, batch_id=request.id)],
         )
 
 
-def estimate_fetch(session: Session, connector_key: int, entity: Entity) -> PreviewAnswer:
-    """Return the estimate of a full fetch of one entity."""
+def estimate_fetch(session: Session, connector_key: int, *entities: Entity) -> PreviewAnswer:
+    """Return the estimate of a full fetch of these entities, which run at the same time."""
     day = spending.budget_status(session, connector_key)
     left = day.left_for_fetches
-    known = id_mapping.count_known(session, connector_key, entity, spending.READ_STATES)
-    running = rows.running_run(session, connector_key, entity, "full")
-    cost = budget.fetch_cost(known, settings().page_limit) if known else None
-    pace = spending.pace_of(session, connector_key, entity) if cost else 0.0
+    counts = [id_mapping.count_known(session, connector_key, entity, spending.READ_STATES) for entity in entities]
+    running = [rows.running_run(session, connector_key, entity, "full") for entity in entities]
+    pages = tokens = took_s = ends_at = None
+    if all(counts):
+        costs = [budget.fetch_cost(count, settings().page_limit) for count in counts]
+        paces = [spending.pace_of(session, connector_key, entity) for entity in entities]
+        pages, tokens = sum(each.pages for each in costs), sum(each.tokens for each in costs)
+        took_s = max(cost.pages * pace for cost, pace in zip(costs, paces, strict=True))
+        ends_at = spending.ends_at(day, pages, took_s / pages)
     return PreviewAnswer(
-        entity=entity.value,
-        known=known or None,
-        is_guess=known >= id_mapping.COUNTED_EXACTLY,
-        pages=cost.pages if cost else None,
-        tokens=cost.tokens if cost else None,
+        entity=entities[0].value if len(entities) == 1 else None,
+        known=sum(counts) or None,
+        is_guess=any(count >= id_mapping.COUNTED_EXACTLY for count in counts),
+        pages=pages,
+        tokens=tokens,
         left=left,
-        took_s=cost.pages * pace if cost else None,
-        ends_at=spending.ends_at(day, cost.pages, pace) if cost else None,
-        under_way=running.id if running else None,
-        is_large=cost is not None and bool(left) and cost.tokens > LARGE * (left or 0),
-        waits_for_tomorrow=cost is not None and left is not None and cost.tokens > left,
+        took_s=took_s,
+        ends_at=ends_at,
+        under_way=next((run.id for run in running if run is not None), None),
+        is_large=tokens is not None and bool(left) and tokens > LARGE * (left or 0),
+        waits_for_tomorrow=tokens is not None and left is not None and tokens > left,
     )
 
 
-def _start(call: Call, entity: Entity, *, changed_only: bool = False, since: datetime | None = None) -> int:
+def _start_missing(call: Call, since: Mapping[Entity, datetime | None], *, why: str | None = None) -> BegunAnswer:
+    """Start a fetch of each entity since a moment, or of everything, unless such a run is in flight."""
+    started = []
+    for entity, moment in since.items():
+        with suppress(runs.RunInProgress):
+            started.append(_start(call, entity, since=moment, why=why))
+    if not started:
+        call.found_nothing_to_do()
+    return BegunAnswer(runs=started)
+
+
+def _start(
+    call: Call,
+    entity: Entity,
+    *,
+    changed_only: bool = False,
+    since: datetime | None = None,
+    why: str | None = None,
+) -> int:
     """Start a fetch and write its audit entry. Raises RunInProgress."""
     return runs.start_run(
         call.connector.key,
@@ -355,7 +410,7 @@ def _start(call: Call, entity: Entity, *, changed_only: bool = False, since: dat
         cause=call.caller.name,
         changed_only=changed_only,
         since=since,
-        also=lambda session, run: call.note(session, f"run {run.id}"),
+        also=lambda session, run: call.note(session, f"run {run.id}", why=why),
     )
 
 
@@ -372,14 +427,5 @@ def _walk(part: Slice | None) -> str | None:
 
 
 def _failed(row: Failure) -> FailedShape:
-    return FailedShape(
-        id=row.id,
-        direction=row.direction,
-        entity=row.entity,
-        record_id=row.record_id,
-        stage=row.stage,
-        reason=row.reason,
-        meaning=describe(row.reason) if row.reason in REASONS else "",
-        field=row.field if row.kind == "field" else None,
-        updated_at=row.updated_at,
-    )
+    meaning = describe(row.reason) if row.reason in REASONS else ""
+    return shape_of(FailedShape, row, meaning=meaning, field=row.field if row.kind == "field" else None)

@@ -1,4 +1,4 @@
-"""Webhooks of a connector: their health, what was received, and a check of them."""
+"""Webhooks of a connector: their health, received deliveries, and a check of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ from pipeline.domain.reasons import advice_of, meaning_of
 from pipeline.errors import Rejected, Skip
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, not_found
-from pipeline.operations.models import ConnectorRequest, Done, Listed, PageOnly, RowRequest, Shape, Text, Value
+from pipeline.operations.models import (
+    ConnectorRequest,
+    Done,
+    Listed,
+    PageOnly,
+    RowRequest,
+    Shape,
+    Text,
+    Value,
+    shape_of,
+)
 from pipeline.operations.registry import operation
 from pipeline.sync.connectors.webhooks import SUBJECT, subscription_health
 from pipeline.sync.connectors.webhooks import ensure_webhooks as subscribe_to_what_is_missing
@@ -32,7 +42,7 @@ from pipeline.transform.webhooks import decode_head
 
 HOURS: Final = 6
 MOST: Final = 20_000
-"""Maximum of counted deliveries: a busy company must not make the page slow."""
+"""Maximum of counted deliveries, so that the page stays fast for a busy company."""
 SOURCES: Final = ("pipedrive", "hull")
 LONGEST_READ: Final = 2 * 1024 * 1024
 
@@ -81,7 +91,7 @@ class GapShape(Shape):
 
 
 class WebhooksAnswer(BaseModel):
-    """`level` is `ok`, `warning` or `error`; `is_cut`: there were more deliveries than are counted."""
+    """`level` is `ok`, `warning` or `error`; `is_cut`: there were more deliveries than were counted."""
 
     level: str
     sentence: str
@@ -165,7 +175,7 @@ def ensure_webhooks(call: Call, _request: ConnectorRequest) -> SubscriptionsAnsw
     Runs immediately, without a worker.
     """
     with call.transaction():
-        pass  # committed before the call: a webhook created there outlives a failure here
+        pass  # commit the audit entry first: a created webhook is not undone by a failure here
     subscribe_to_what_is_missing(call.connector.key)
     with transaction() as session:
         found = subscriptions.subscriptions_of(session, call.connector.key)
@@ -211,12 +221,7 @@ def webhook_health(session: Session, connector: Connector, source: str) -> Webho
             SubscriptionShape.model_validate(each) for each in subscriptions.subscriptions_of(session, connector.key)
         ],
         counts=[
-            DeliveryCountShape(
-                state=state,
-                reason=reason,
-                meaning=meaning_of(reason),
-                deliveries=count,
-            )
+            DeliveryCountShape(state=state, reason=reason, meaning=meaning_of(reason), deliveries=count)
             for state, reason, count in counts
         ],
         is_cut=sum(count for _, _, count in counts) >= MOST,
@@ -232,15 +237,7 @@ def find_delivery(session: Session, connector_key: int, delivery_id: int) -> Del
     document, text = _read(found.body)
     about, record = _head(document) if found.source == "pipedrive" else ({}, None)
     return DeliveryAnswer(
-        delivery=DeliveryShape(
-            id=found.id,
-            source=found.source,
-            key=found.key,
-            state=found.state,
-            reason=found.reason,
-            received_at=found.received_at,
-            size_bytes=len(found.body),
-        ),
+        delivery=shape_of(DeliveryShape, found, size_bytes=len(found.body)),
         meaning=meaning_of(found.reason),
         advice=advice_of(found.reason),
         about=about,
@@ -257,10 +254,10 @@ def _level_and_sentence(
         return "warning", "Pipedrive is not connected yet, so no webhooks arrive."
     health = subscription_health(session, connector.key)
     if failure is not None:
-        return "error", f"Not of every change: {health.sentence if not health.is_well else failure.meaning}"
+        return "error", f"Webhooks are incomplete: {failure.meaning if health.is_well else health.sentence}"
     if not health.is_well:
-        return "warning", f"Not of every change: {health.sentence}"
-    return "ok", f"Pipedrive tells us of every change. {health.sentence}"
+        return "warning", f"Webhooks are incomplete: {health.sentence}"
+    return "ok", f"Pipedrive sends every change. {health.sentence}"
 
 
 def _failed_check(session: Session, connector_key: int) -> ListeningFailureShape | None:

@@ -133,6 +133,11 @@ def inspect_nodes() -> WorkerNodes:
     )
 
 
+def worker_command(queues: Iterable[str] = QUEUES) -> str:
+    """Return the command that starts a worker of these queues."""
+    return f"celery -A pipeline worker -Q {','.join(queues)}"
+
+
 def any_worker_answers() -> bool:
     """Return whether a worker answers; beat, which answers as well, does not count."""
     return bool(inspect_nodes().workers)
@@ -209,10 +214,10 @@ def _who_is_missing(
         words = "The broker does not answer: work waits in the database, and continues automatically."
         return "error", words, "Start the broker, or correct BROKER_URL."
     if _is_late(beats.get("sweep")) and (nodes is None or not nodes.workers):
-        return "error", f"No worker gives a sign of life: {_waiting(moving)}", _start(QUEUES)
+        return "error", f"No worker gives a sign of life: {_waiting(moving)}", f"Start one: {worker_command()}"
     if nodes is not None and nodes.workers and nodes.unattended and all(nodes.workers.values()):
         words = f"No worker listens to {', '.join(nodes.unattended)}: {_waiting(moving)}"
-        return "error", words, _start(nodes.unattended)
+        return "error", words, f"Start one: {worker_command(nodes.unattended)}"
     if _is_late(beats.get("beat")):
         words = "Workers run, but beat does not tick: no fetch starts automatically, and lost work is not found."
         return "error", words, "Start it: celery -A pipeline beat"
@@ -249,7 +254,3 @@ def _waiting(moving: list[UnfinishedBatches]) -> str:
 
 def _batches(count: int) -> str:
     return f"{count:,} batch is" if count == 1 else f"{count:,} batches are"
-
-
-def _start(queues: Iterable[str]) -> str:
-    return f"Start one: celery -A pipeline worker -Q {','.join(queues)}"

@@ -6,7 +6,6 @@ role or not at all, so no request can pass without one.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
@@ -141,15 +140,9 @@ def _add_route(routes: APIBlueprint, declared: Operation[Any, Any]) -> None:
         operation_id=declared.name,
         responses={"200": shape},
         security=SECURITY,
-        tags=[_tag_of(declared.run.__module__)],
+        tags=[Tag(name=declared.run.__module__.rpartition(".")[2].replace("_", " "), description=declared.subject)],
     )
     register(_view_of(declared))
-
-
-def _tag_of(module: str) -> Tag:
-    """Return the tag of an operation in the description: the name of its module."""
-    words = (sys.modules[module].__doc__ or "").strip()
-    return Tag(name=module.rpartition(".")[2].replace("_", " "), description=words)
 
 
 def _view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
@@ -171,14 +164,9 @@ def _view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
 
 def _parts_of(declared: Operation[Any, Any]) -> dict[str, type[BaseModel]]:
     """Return the model of each part of a request: `path`, `query`, `body`."""
-    names = list(declared.request.model_fields)
-    path = tuple(name for name in names if name in declared.path_fields)
-    rest = [name for name in names if name not in path]
-    in_query = tuple(name for name in rest if declared.method not in CHANGING or name in declared.query)
-    in_body = tuple(name for name in rest if name not in in_query)
-    chosen = zip(BASES, (path, in_query, in_body), strict=True)
     whole: Any = declared.request
-    return {part: _part(whole, fields, BASES[part]) for part, fields in chosen if fields}
+    fields = {part: tuple(name for name in whole.model_fields if declared.part_of(name) == part) for part in BASES}
+    return {part: _part(whole, names, BASES[part]) for part, names in fields.items() if names}
 
 
 @cache

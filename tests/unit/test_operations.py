@@ -28,15 +28,14 @@ OPENAPI = Path(__file__).parents[2] / "docs" / "openapi.json"
 OPERATIONS = {each.name: each for each in all_operations()}
 WITHOUT_ROUTE: Mapping[str, str] = {
     "ensure_webhooks": "it asks Pipedrive while one waits; check_webhooks has a worker do it",
+    "first_link": "no one can send a request before the first operator exists",
     "rotate_keys": "the keys are in the environment of this machine",
-    "start_first_fetches": "a page of the set-up; scripts start each fetch with start_fetch",
 }
 """Operation → why it has no REST route."""
 WITHOUT_COMMAND: Mapping[str, str] = {
     "list_keys": "the command line has no account; `operators keys` lists all",
     "revoke_key": "the command line has no account; `operators revoke-key` revokes any",
     "show_me": "the command line has no account",
-    "start_first_fetches": "a page of the set-up; `fetch all` does the same",
 }
 """Operation → why it has no command."""
 

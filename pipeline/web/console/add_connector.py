@@ -19,7 +19,7 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Claim, Entity, Role
 from pipeline.operations import connectors as operations
-from pipeline.operations import credentials, fields, first_steps, settings
+from pipeline.operations import credentials, fields, first_steps, runs, settings
 from pipeline.operations.errors import OperationError
 from pipeline.operations.fields import SuggestionShape, fields_of, suggested
 from pipeline.sync import definitions
@@ -172,7 +172,7 @@ def decide_segments(connector: Connector) -> Response:
 def fetch(connector: Connector) -> Response:
     """Start to fetch what was chosen."""
     chosen = [entity.value for entity in Entity if entity.plural in request.form.getlist("what")]
-    if refusal := refusal_of(first_steps.start_first_fetches, entities=chosen, malformed="Choose what to fetch."):
+    if refusal := refusal_of(runs.start_first_fetches, entities=chosen, malformed="Choose what to fetch."):
         return show_step(connector, "first-fetch", refusal, 400)
     return done(_at(connector, "first-fetch"), "The fetch has begun. This page follows it.")
 

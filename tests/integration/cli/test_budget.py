@@ -173,7 +173,7 @@ def test_what_a_command_asked_of_pipedrive_at_last_is_in_the_ledger(
 ) -> None:
     monkeypatch.setattr(
         rendering_connectors,
-        "table",
+        "print_rows",
         lambda *_, **__: token_ledger.record_pending(system.connector_key, "control", "me", 2),
     )
     run("budget", "acme")

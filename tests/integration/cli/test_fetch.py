@@ -9,8 +9,10 @@ import click
 import pytest
 from freezegun import freeze_time
 
+from db.run import COUNTERS
 from pipeline.cli import fetch
 from pipeline.cli.fetch import Moment
+from pipeline.operations.run_progress import FetchShape
 from tests.command_line import Run
 from tests.system import SyncSystem
 
@@ -152,37 +154,37 @@ def test_refuses_what_is_no_time(text: str) -> None:
         Moment().convert(text, None, None)
 
 
-def run_of(**facts: object) -> dict[str, object]:
-    walks = [{"walk": "ascending", "frontier": 100}, {"walk": "descending", "frontier": 401}]
-    usual = {"state": "running", "phase": "walk", "kind": "full", "read": 300, "slices": walks, "entity": "person"}
-    return {**usual, "took_s": 3.0, "pages": 3, "tokens": 30, "failed": 0, **facts}
+def run_of(**facts: object) -> FetchShape:
+    counts = dict.fromkeys(COUNTERS, 0) | {"read": 300, "pages": 3, "tokens": 30}
+    usual = {
+        "id": 1,
+        "entity": "person",
+        "kind": "full",
+        "state": "running",
+        "phase": "walk",
+        "took_s": 3.0,
+        "rate": 100.0,
+    }
+    return FetchShape.model_construct(**{**usual, "counts": counts, "share": 0.5, **facts})
 
 
 @pytest.mark.parametrize(
-    ("facts", "done"),
+    ("facts", "words"),
     [
-        ({}, 300 / 601),
-        ({"slices": []}, None),
-        ({"read": 0}, None),
-        ({"phase": "catch_up"}, 1.0),
-        ({"phase": "catch_up", "kind": "incremental"}, None),
-        ({"state": "stopped"}, 1.0),
+        ({}, "about 3.0 s left"),
+        ({"share": None}, "the number left is not known yet"),
+        ({"phase": "catch_up"}, "catching up with changes"),
+        ({"state": "stopped"}, "stopped after 3.0 s"),
     ],
 )
-def test_estimates_from_the_ids_between_the_walks(facts: dict[str, object], done: float | None) -> None:
-    assert fetch.completed_share(run_of(**facts)) == done
+def test_says_how_much_is_left(facts: dict[str, object], words: str) -> None:
+    assert fetch.progress_line(run_of(**facts)).startswith("persons: 300 read, 100/s, 3 pages, 30 tokens, " + words)
 
 
-def test_says_when_nothing_tells_how_much_is_left() -> None:
-    assert "not known yet" in fetch.progress_line(run_of(slices=[]))
-    assert "about 3.0 s left" in fetch.progress_line(run_of())
+def test_idle_time_counts_from_the_last_progress() -> None:
+    idleness, still = fetch.Idleness(), [run_of()]
+    moved = [run_of(counts={"messages": 5})]
 
-
-def test_counts_idleness_from_the_last_movement() -> None:
-    progressing, still = fetch.Progressing(), [run_of(messages=0, requests=0)]
-    progressing.idle_s(still, 10.0)
-    moved = [run_of(messages=5, requests=0)]
-
-    assert progressing.idle_s(still, 25.0) == 15.0
-    assert progressing.idle_s(moved, 26.0) == 0.0
-    assert progressing.idle_s(moved, 30.0) == 4.0
+    assert [idleness.idle_s(*seen) for seen in ((still, 10.0), (still, 25.0), (moved, 26.0), (moved, 30.0))] == [
+        0.0, 15.0, 0.0, 4.0,
+    ]  # fmt: skip

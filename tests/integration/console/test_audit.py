@@ -24,7 +24,7 @@ from tests.system import SyncSystem
 
 READS = {
     *("alerts list", "connectors list", "doctor"),
-    *("mappings show", "mappings list", "operators first"),
+    *("mappings show", "mappings list"),
 }
 """Commands that change nothing."""
 BY_OPERATIONS = {"fetch all", "fetch organizations", "fetch persons", "verify"}

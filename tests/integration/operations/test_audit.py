@@ -28,7 +28,7 @@ from tests.system import SyncSystem
 CHANGING = [each for each in all_operations() if each.audit_action is not None]
 COMMANDS = [each for each in CHANGING if each.command]
 REMOTE = [each for each in COMMANDS if each.method]
-ENTRIES = {"fetch_changes": 2}
+ENTRIES = {"fetch_changes": 2, "start_first_fetches": 2}
 """Entries of an act that is done in more than one transaction: here a run of each entity."""
 APART = {"token_ledger", "token_ledger_sources"}
 """Tables that count calls of Pipedrive: those were made, whatever came of the act."""
