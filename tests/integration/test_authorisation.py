@@ -122,7 +122,7 @@ def test_the_api_token_of_before_is_forgotten(person: Person) -> None:
     ],
 )
 def test_nobody_begins_without_being_vouched_for_or_invited(person: Person, query: dict[str, str]) -> None:
-    answer = person.client.get("/auth/pipedrive", query_string=query)
+    answer = person.browser.get("/auth/pipedrive", query_string=query)
 
     assert (answer.status_code, "Location" in answer.headers) == (401, False)
     assert person.system.rows("SELECT 1 FROM oauth_states") == []
@@ -132,9 +132,9 @@ def test_nobody_begins_without_being_vouched_for_or_invited(person: Person, quer
     ("method", "path"), [("GET", "/auth"), ("GET", "/auth/"), ("POST", "/auth"), ("POST", "/auth/")]
 )
 def test_hulls_button_leads_here_too(person: Person, method: str, path: str) -> None:
-    begun = person.client.open(path, method=method, query_string=VOUCHED)
+    begun = person.browser.open(path, method=method, query_string=VOUCHED)
 
-    assert person.client.get(person.decide(begun)).status_code == 200
+    assert person.browser.get(person.decide(begun)).status_code == 200
 
 
 def invitation(person: Person) -> str:
@@ -151,10 +151,10 @@ def another_browser(person: Person) -> FlaskClient:
 def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     link = invitation(person)
 
-    assert person.client.get(person.decide(person.press(link))).status_code == 200
+    assert person.browser.get(person.decide(person.press(link))).status_code == 200
     link = invitation(person)
     monkeypatch.setattr(person.system.module("sync.connectors.authorisation"), "INVITATION_S", -1)
-    assert person.client.get(link).status_code == 401
+    assert person.browser.get(link).status_code == 401
     assert press_button(person.browser, link).status_code == 401
 
 
@@ -165,8 +165,8 @@ def test_an_invitation_is_for_one_connector(person: Person) -> None:
         session.add(other)
     link = system.module("sync.connectors.authorisation").invite(other).removeprefix(PUBLIC_URL)
 
-    assert person.client.get(link.replace(other.id, CONNECTOR_ID)).status_code == 401
-    assert "Connect globex" in person.client.get(link).text
+    assert person.browser.get(link.replace(other.id, CONNECTOR_ID)).status_code == 401
+    assert "Connect globex" in person.browser.get(link).text
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -177,11 +177,11 @@ def test_a_preview_of_the_link_uses_nothing_up(person: Person, method: str) -> N
         assert (opened.status_code, "Set-Cookie" in opened.headers) == (200, False)
 
     assert person.system.rows("SELECT 1 FROM oauth_states") == []
-    assert person.client.get(person.decide(person.press(link))).status_code == 200
+    assert person.browser.get(person.decide(person.press(link))).status_code == 200
 
 
 def test_a_look_at_the_address_of_hulls_button_begins_nothing(person: Person) -> None:
-    answer = person.client.head("/auth", query_string=VOUCHED)
+    answer = person.browser.head("/auth", query_string=VOUCHED)
 
     assert (answer.status_code, "Location" in answer.headers) == (200, False)
     assert person.system.rows("SELECT 1 FROM oauth_states") == []
@@ -206,14 +206,14 @@ def test_an_invitation_works_in_one_browser(person: Person, spelling: str) -> No
         assert answer.status_code in (400, 401), answer.text
         assert "Location" not in answer.headers
     assert "used already" in other.get(link).text
-    assert person.client.get(back).status_code == 200
+    assert person.browser.get(back).status_code == 200
 
 
 def test_an_invitation_is_over_when_the_connector_is_connected(person: Person) -> None:
     link = invitation(person)
-    assert person.client.get(person.decide(person.press(link))).status_code == 200
+    assert person.browser.get(person.decide(person.press(link))).status_code == 200
 
-    assert "used already" in person.client.get(link).text
+    assert "used already" in person.browser.get(link).text
     assert press_button(person.browser, link).status_code == 400
     assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
@@ -223,19 +223,19 @@ def test_the_browser_that_used_an_invitation_may_begin_again(person: Person) -> 
     earlier = person.decide(person.press(link))
     back = person.decide(person.press(link))
 
-    assert person.client.get(earlier).status_code == 400
-    assert person.client.get(back).status_code == 200
+    assert person.browser.get(earlier).status_code == 400
+    assert person.browser.get(back).status_code == 200
     assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
 
 def test_a_refusal_leaves_the_invitation_with_its_browser(person: Person) -> None:
     link = invitation(person)
     denied = person.decide(person.press(link), "deny")
-    assert "allow access" in person.client.get(denied).text
-    assert person.client.get(denied).status_code == 400
+    assert "allow access" in person.browser.get(denied).text
+    assert person.browser.get(denied).status_code == 400
 
     assert press_button(another_browser(person), link).status_code == 400
-    assert person.client.get(person.decide(person.press(link))).status_code == 200
+    assert person.browser.get(person.decide(person.press(link))).status_code == 200
 
 
 def test_of_two_browsers_at_the_same_moment_one_uses_the_invitation(person: Person) -> None:
@@ -267,7 +267,7 @@ def test_a_state_that_went_while_it_was_finished_connects_nothing(
 
     monkeypatch.setattr(room, "read_company", read_company)
 
-    assert "not started here" in refused(person.client.get(back), person.system)
+    assert "not started here" in refused(person.browser.get(back), person.system)
 
 
 def test_another_browser_finishes_nothing_and_says_what_to_do(person: Person) -> None:
@@ -282,12 +282,12 @@ def test_another_browser_finishes_nothing_and_says_what_to_do(person: Person) ->
         assert "browser in which you started" in page
         assert "start over" in page
     assert person.system.pipedrive.grants.counts["exchanges"] == 0
-    assert person.client.get(back).status_code == 200
+    assert person.browser.get(back).status_code == 200
 
 
 def test_what_another_browser_reads_of_a_finished_one_is_nothing(person: Person) -> None:
     back = person.decide(person.begin())
-    assert person.client.get(back).status_code == 200
+    assert person.browser.get(back).status_code == 200
 
     page = another_browser(person).get(back)
     assert (page.status_code, "acme" in page.text) == (400, False)
@@ -296,14 +296,14 @@ def test_what_another_browser_reads_of_a_finished_one_is_nothing(person: Person)
 def test_two_connectors_may_be_begun_in_one_browser(person: Person) -> None:
     first, second = person.decide(person.begin()), person.decide(person.begin())
 
-    assert person.client.get(first).status_code == 200
-    assert person.client.get(second).status_code == 200
+    assert person.browser.get(first).status_code == 200
+    assert person.browser.get(second).status_code == 200
 
 
 @pytest.mark.parametrize("public_url", [PUBLIC_URL, PUBLIC_URL.replace("http:", "https:")])
 def test_the_cookie_is_short_lived_and_for_this_host(person: Person, public_url: str) -> None:
     with installed_app(person.system, public_url=public_url):
-        begun = person.client.get("/auth", query_string=VOUCHED, base_url=public_url)
+        begun = person.browser.get("/auth", query_string=VOUCHED, base_url=public_url)
 
     is_secure = public_url.startswith("https")
     (cookie,) = begun.headers.getlist("Set-Cookie")
@@ -314,25 +314,25 @@ def test_the_cookie_is_short_lived_and_for_this_host(person: Person, public_url:
 
 
 def test_a_cookie_of_another_form_is_replaced(person: Person) -> None:
-    person.client.set_cookie("authorisation", "x", domain="connector.test")
+    person.browser.set_cookie("authorisation", "x", domain="connector.test")
 
     assert person.authorise().status_code == 200
 
 
 def test_begun_at_another_host_it_goes_on_at_the_public_one(person: Person) -> None:
     """The cookie of the other host would not come back from Pipedrive."""
-    begun = person.client.get("/auth", query_string=VOUCHED, base_url="http://10.0.0.7:8080")
+    begun = person.browser.get("/auth", query_string=VOUCHED, base_url="http://10.0.0.7:8080")
     link = begun.headers["Location"]
 
     assert (begun.status_code, HULL_SECRET in link) == (303, False)
     assert link.startswith(f"{PUBLIC_URL}/auth/pipedrive?")
-    assert person.client.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).status_code == 200
+    assert person.browser.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).status_code == 200
 
 
 def test_a_callback_that_is_delivered_twice_says_the_same_twice(person: Person, woken: list[str]) -> None:
     back = person.decide(person.begin())
 
-    first, second = person.client.get(back), person.client.get(back)
+    first, second = person.browser.get(back), person.browser.get(back)
 
     assert (first.status_code, first.text) == (second.status_code, second.text)
     assert "acme is connected to" in first.text
@@ -343,14 +343,14 @@ def test_a_callback_that_is_delivered_twice_says_the_same_twice(person: Person, 
 def test_a_state_is_good_for_one_code(person: Person) -> None:
     back = person.decide(person.begin())
 
-    assert person.client.get(back).status_code == 200
-    assert person.client.get(back.replace("code=", "code=x")).status_code == 400
+    assert person.browser.get(back).status_code == 200
+    assert person.browser.get(back.replace("code=", "code=x")).status_code == 400
     assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
 
 def same_browser(person: Person) -> FlaskClient:
     """Another tab of it."""
-    tab, cookie = person.web.test_client(), person.client.get_cookie("authorisation", domain="connector.test")
+    tab, cookie = person.web.test_client(), person.browser.get_cookie("authorisation", domain="connector.test")
     assert cookie
     tab.set_cookie("authorisation", cookie.value, domain="connector.test")
     return tab
@@ -369,7 +369,7 @@ def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkey
 
     monkeypatch.setattr(room, "read_company", read_company)
 
-    assert person.client.get(back).status_code == 200
+    assert person.browser.get(back).status_code == 200
     assert (within[0].status_code, within[0].headers["Refresh"]) == (503, "2")
     assert "being completed" in within[0].text
     assert person.system.pipedrive.grants.counts["exchanges"] == 1
@@ -381,9 +381,9 @@ def test_a_callback_goes_on_after_trouble_that_passes(person: Person, path: str)
     person.system.pipedrive.faults.add(path, "status", method=None, status=503)
     back = person.decide(person.begin())
 
-    first = person.client.get(back)
+    first = person.browser.get(back)
     kept = person.system.rows("SELECT sealed_grant, claimed_at FROM oauth_states")
-    second = person.client.get(back)
+    second = person.browser.get(back)
 
     assert (first.status_code, "Reload this page" in first.text, second.status_code) == (503, True, 200)
     assert (kept[0].sealed_grant is not None, kept[0].claimed_at) == ("me" in path, None)
@@ -406,9 +406,9 @@ def test_a_deadlock_does_not_use_the_code_up(person: Person, monkeypatch: pytest
     monkeypatch.setattr(room, "request_catch_up", request_catch_up)
     back = person.decide(person.begin())
 
-    pages = [person.client.get(back)]
+    pages = [person.browser.get(back)]
     left.clear()
-    pages.append(person.client.get(back))
+    pages.append(person.browser.get(back))
 
     assert [page.status_code for page in pages] == [503 if times > 2 else 200, 200]
     assert all(page.mimetype == "text/html" for page in pages)
@@ -420,10 +420,10 @@ def test_who_died_while_finishing_holds_nobody_up_for_long(person: Person) -> No
     back = person.decide(person.begin())
     system = person.system
     system.change_rows("UPDATE oauth_states SET claimed_at = now()")
-    assert person.client.get(back).status_code == 503
+    assert person.browser.get(back).status_code == 503
     system.change_rows("UPDATE oauth_states SET claimed_at = now() - make_interval(secs => :s)", s=CLAIM_S + 1)
 
-    assert person.client.get(back).status_code == 200
+    assert person.browser.get(back).status_code == 200
 
 
 def test_what_was_refused_leaves_no_access_behind(person: Person) -> None:
@@ -436,8 +436,8 @@ def test_what_was_refused_leaves_no_access_behind(person: Person) -> None:
 def test_a_look_at_the_address_uses_nothing_up(person: Person) -> None:
     back = person.decide(person.begin())
 
-    assert person.client.head(back).status_code == 200
-    assert person.client.get(back).status_code == 200
+    assert person.browser.head(back).status_code == 200
+    assert person.browser.get(back).status_code == 200
 
 
 def test_a_state_is_good_for_ten_minutes(person: Person) -> None:
@@ -445,13 +445,13 @@ def test_a_state_is_good_for_ten_minutes(person: Person) -> None:
     late = "UPDATE oauth_states SET created_at = now() - make_interval(secs => :age)"
     person.system.change_rows(late, age=LIFETIME_S + 1)
 
-    assert person.client.get(back).status_code == 400
+    assert person.browser.get(back).status_code == 400
     assert stored(person.system) == ["hull_secret"]
 
 
 @pytest.mark.parametrize("state", ["", "&state=made-up", "&state=made&state=up", "&state=%00"])
 def test_a_state_that_is_not_ours_asks_pipedrive_nothing(person: Person, state: str) -> None:
-    page = person.client.get(f"/auth/callback?code=x{state}")
+    page = person.browser.get(f"/auth/callback?code=x{state}")
 
     assert (page.status_code, "start over" in page.text) == (400, True)
     assert person.system.pipedrive.grants.counts == {"exchanges": 0, "refreshes": 0, "refused": 0}
@@ -564,7 +564,7 @@ def test_a_code_that_pipedrive_refuses_is_told(person: Person) -> None:
     back = person.decide(person.begin())
     person.system.pipedrive.grants.revoke_all()
 
-    assert "callback URL" in refused(person.client.get(back), person.system)
+    assert "callback URL" in refused(person.browser.get(back), person.system)
 
 
 def test_a_pipedrive_that_is_away_is_no_refusal(person: Person) -> None:
@@ -621,7 +621,7 @@ def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureF
     system = person.system
     with captured_log("debug") as lines:
         back = person.decide(person.begin())
-        pages = [person.client.get(back), person.client.get(back), person.authorise("deny")]
+        pages = [person.browser.get(back), person.browser.get(back), person.authorise("deny")]
         system.pipedrive.grants.expire_access_tokens()
         with transaction() as session:
             wired = wiring.open_connector(session, system.connector_key)
@@ -649,7 +649,7 @@ def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureF
 
 
 def status(person: Person) -> tuple[int, str]:
-    answer = person.client.get("/auth/status", query_string=VOUCHED)
+    answer = person.browser.get("/auth/status", query_string=VOUCHED)
     return answer.status_code, answer.json["message"]
 
 
@@ -657,11 +657,11 @@ def test_tells_hull_whether_it_is_connected(person: Person) -> None:
     assert status(person) == (400, "Please authenticate")
     person.authorise()
     assert status(person) == (200, "Connected")
-    assert person.client.get("/auth/status").status_code == 401
+    assert person.browser.get("/auth/status").status_code == 401
 
 
 def told(person: Person) -> tuple[str, list[str]]:
-    answer = person.client.get("/status", query_string=VOUCHED).json
+    answer = person.browser.get("/status", query_string=VOUCHED).json
     return answer["status"], answer["messages"]
 
 
@@ -684,7 +684,7 @@ def uninstall(person: Person, *, secret: str | None = None, **changes: Any) -> T
         "user_id": person.system.company.users[0].id,
         "timestamp": 1_700_000_000,
     }
-    return person.client.delete(
+    return person.browser.delete(
         "/auth/callback",
         json=body | changes,
         headers={"Authorization": "Basic " + b64encode(given.encode()).decode()},
@@ -710,7 +710,7 @@ def test_pipedrives_own_notice_pauses_the_connector(person: Person) -> None:
 def test_a_forged_notice_is_turned_away(person: Person) -> None:
     person.authorise()
 
-    for answer in (uninstall(person, secret="wrong"), person.client.delete("/auth/callback", json={})):
+    for answer in (uninstall(person, secret="wrong"), person.browser.delete("/auth/callback", json={})):
         assert (answer.status_code, answer.json) == (401, {"error": "unauthorized"})
     assert connector(person.system).state == "active"
 
@@ -747,7 +747,7 @@ def test_a_connector_with_an_api_token_does_not_mind_an_uninstall(person: Person
 
 def test_no_app_means_no_uninstall(person: Person) -> None:
     with installed_app(person.system, pipedrive_client_id=None, pipedrive_client_secret=None):
-        answer = person.client.delete("/auth/callback", json={}, headers={"Authorization": "Basic Tm9uZTpOb25l"})
+        answer = person.browser.delete("/auth/callback", json={}, headers={"Authorization": "Basic Tm9uZTpOb25l"})
 
     assert answer.status_code == 401
 

@@ -67,7 +67,7 @@ def test_the_link_leads_a_person_through(added: Any, bare: SyncSystem, run: Run)
     given = run("connectors", "authorize", "acme", "--json").json
     person = Person(bare)
 
-    page = person.client.get(person.decide(person.press(given["link"].removeprefix(PUBLIC_URL))))
+    page = person.browser.get(person.decide(person.press(given["link"].removeprefix(PUBLIC_URL))))
 
     assert page.status_code == 200
     assert given["callback_url"] == f"{PUBLIC_URL}/auth/callback"

@@ -86,7 +86,7 @@ def test_a_newcomer_comes_to_the_first_record_by_oauth(admin: Visitor, empty: Sy
         assert "connector_secret" not in page
         link = html.unescape(re.findall(r'href="([^"]*/auth/pipedrive[^"]*)"', page)[0])
         person = Person(empty)
-        back = person.client.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).text
+        back = person.browser.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).text
         assert f'href="{AT}"' in back
         assert admin.get(AT).headers["Location"] == f"{AT}/identity"
         admin.post(f"{AT}/identity", user_email="email", account_domain="website")

@@ -81,7 +81,7 @@ def test_the_way_to_pipedrive_is_a_link_and_ends_connected(admin: Visitor, syste
         page = admin.post(f"{AT}/connect").text
         link = html.unescape(re.findall(r'href="([^"]*/auth/pipedrive[^"]*)"', page)[0])
         person = Person(system)
-        back = person.client.get(person.decide(person.press(link.removeprefix(PUBLIC_URL))))
+        back = person.browser.get(person.decide(person.press(link.removeprefix(PUBLIC_URL))))
 
         assert "is connected to" in back.text
         assert 'href="/c/acme/set-up"' in back.text
