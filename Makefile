@@ -83,7 +83,7 @@ lock: ## Pin every dependency anew, with hashes (needs uv)
 	@python3 deploy/requirements.py embedded dev | $(UV_COMPILE) -c requirements-embedded.lock -o requirements-dev.lock -
 	@echo "requirements.lock, requirements-embedded.lock and requirements-dev.lock are new; now: make check"
 
-openapi: $(DEV) ## Write docs/openapi.json again: the public contract of /api/v1, whose changes are reviewed
+openapi: $(DEV) ## Write docs/openapi.json and the tables of docs/api.md again: the public contract of /api/v1, whose changes are reviewed
 	@$(BIN)/python -m tests.unit.test_operations
 
 guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence

@@ -1,12 +1,13 @@
 """All operations: each has a role, documentation, a REST route and a command; the public contract changes only on purpose.
 
-`python -m tests.unit.test_operations` writes docs/openapi.json again.
+`python -m tests.unit.test_operations` writes docs/openapi.json and the tables of docs/api.md again.
 """
 
 from __future__ import annotations
 
 import json
 import pkgutil
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -20,11 +21,13 @@ from pydantic import BaseModel
 import pipeline.operations as package
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
-from pipeline.operations.catalogue import SUBJECTS, all_operations
+from pipeline.operations.catalogue import SUBJECTS, all_operations, operations_of
 from pipeline.operations.models import ConnectorRequest, Done
 from pipeline.operations.registry import CHANGING, DeclarationError, Download, Operation, operation
 
-OPENAPI = Path(__file__).parents[2] / "docs" / "openapi.json"
+DOCS = Path(__file__).parents[2] / "docs"
+OPENAPI = DOCS / "openapi.json"
+TABLES_BEGIN = "## Operations\n"
 OPERATIONS = {each.name: each for each in all_operations()}
 WITHOUT_ROUTE: Mapping[str, str] = {
     "ensure_webhooks": "it asks Pipedrive while one waits; check_webhooks has a worker do it",
@@ -38,6 +41,8 @@ WITHOUT_COMMAND: Mapping[str, str] = {
     "show_me": "the command line has no account",
 }
 """Operation → why it has no command."""
+PLACEHOLDERS = {"connector": "NAME", "entity": "ENTITY", "record": "ID", "pipedrive_id": "ID", "id": "ID"}
+"""Field of a path → its name in docs/api.md."""
 
 
 def test_no_two_operations_share_a_name_a_route_or_a_command() -> None:
@@ -57,7 +62,7 @@ def test_every_module_that_declares_an_operation_is_in_the_catalogue() -> None:
         name for name in names if any(_is_declared_in(each, name) for each in vars(import_module(name)).values())
     }
 
-    assert declaring == {subject.__name__ for subject in SUBJECTS}
+    assert declaring == {module.__name__ for modules in SUBJECTS.values() for module in modules}
 
 
 def _is_declared_in(value: object, module: str) -> bool:
@@ -128,5 +133,26 @@ def test_the_public_contract_is_the_one_in_the_repository() -> None:
     )
 
 
+def api_document() -> str:
+    """docs/api.md with a table of the operations of each subject."""
+    lines = [(DOCS / "api.md").read_text(encoding="utf-8").partition(TABLES_BEGIN)[0] + TABLES_BEGIN]
+    for heading, modules in SUBJECTS.items():
+        lines += [f"### {heading}\n", "| operation | role | what it does |", "|---|---|---|"]
+        for each in operations_of(modules):
+            if each.method:
+                path = re.sub(r"<(\w+)>", lambda field: PLACEHOLDERS[field[1]], each.path)
+                summary = each.documentation.partition("\n")[0]
+                lines.append(f"| `{each.method} {path}` | {each.role} | {summary} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_document_lists_every_operation() -> None:
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == api_document(), (
+        "write it with: python -m tests.unit.test_operations"
+    )
+
+
 if __name__ == "__main__":
     OPENAPI.write_text(described(), encoding="utf-8")
+    (DOCS / "api.md").write_text(api_document(), encoding="utf-8")

@@ -123,7 +123,7 @@ def test_only_what_was_left_out_lately_is_counted(system: SyncSystem, run: Run, 
 
     told = [[each["text"] for each in found if "no_update_time" in each["text"]] for found in (lately, later)]
     assert [len(texts) for texts in told] == [1, 0]
-    assert re.match(r"incoming.user.error \d+ times in 24 h, no_update_time: The record carries no", told[0][0])
+    assert re.match(r"incoming.user.error \d+ times in 24 h, no_update_time: The record has no", told[0][0])
 
 
 def test_a_fetch_under_way_is_named(system: SyncSystem, run: Run, at_work: None) -> None:

@@ -197,25 +197,6 @@ def test_no_two_shapes_have_one_name() -> None:
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
-def test_the_document_lists_every_operation_with_its_role(anybody: Visitor) -> None:
-    spec = anybody.get("/api/openapi.json").json
-    assert spec
-    described = {
-        (f"{verb.upper()} {_plain(path)}", operation["description"].rpartition(" ")[2].rstrip("."))
-        for path, verbs in spec["paths"].items()
-        for verb, operation in verbs.items()
-    }
-    document = (PROJECT / "docs" / "api.md").read_text()
-    listed = set(re.findall(r"^\| `((?:GET|POST|PUT) /\S+)` \| (\w+) \|", document, re.MULTILINE))
-
-    assert described == listed
-
-
-def _plain(path: str) -> str:
-    named = {"{connector}": "NAME", "{entity}": "ENTITY", "{record}": "ID", "{pipedrive_id}": "ID", "{id}": "ID"}
-    return re.sub(r"\{\w+\}", lambda found: named[found[0]], path.removeprefix("/api/v1"))
-
-
 def test_what_is_too_large_is_refused(script: Any, system: SyncSystem) -> None:
     assert system
     status, problem = script("POST", f"{BASE}/plans", document={"x": "y" * 3_000_000})

@@ -45,7 +45,7 @@ def deliver(
 def test_before_pipedrive_was_asked_the_page_says_so(viewer: Visitor) -> None:
     page = viewer.text("/c/acme/webhooks")
 
-    assert "Not of every change" in page
+    assert "Webhooks are incomplete" in page
     assert "No webhooks yet" in page
     assert "No delivery is kept" in page
 
@@ -58,7 +58,7 @@ def test_sound_webhooks_are_told_with_what_came(system: SyncSystem, viewer: Visi
 
     page = viewer.text("/c/acme/webhooks")
 
-    assert "Pipedrive tells us of every change. Webhooks are healthy" in page
+    assert "Pipedrive sends every change. Webhooks are healthy" in page
     assert "The body does not have the format of Pipedrive" in page
     assert "waits for a worker" in page
     assert page.count("● active") == 2
