@@ -18,7 +18,7 @@ _all: list[Shared[Any, Any]] = []
 
 
 def forget_all() -> None:
-    """Drop all cached answers: for tests and measurements."""
+    """Drop all cached answers: after an action that several pages show, and for tests and measurements."""
     for each in _all:
         each.forget()
 

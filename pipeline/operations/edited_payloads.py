@@ -1,4 +1,4 @@
-"""A payload that a person has edited: its mistakes, by line and field, and its differences from the received one."""
+"""Edited payloads: their mistakes, by line and field, and their differences from the received payload."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.operations.models import Shape, Text, Value
 from pipeline.sync.changes.outgoing_changes import LEVELS
 
 LARGEST: Final = 1024 * 1024
-"""Bytes of an edited payload: what a form carries."""
+"""Maximum bytes of an edited payload."""
 SHOWN: Final = 200
-"""Differences that are shown."""
+"""Maximum of shown differences."""
 
 
 class DifferenceShape(Shape):
@@ -55,9 +55,9 @@ def read_edited(text: str, failure: Failure) -> bytes:
 def parse_edited(text: str, failure: Failure) -> dict[str, Any]:
     """Return an edited payload as an object. Raises OperationError, with the line of a mistake."""
     if not is_editable(failure):
-        raise _mistake("Only open failures of records on their way to Pipedrive can be corrected here.")
+        raise _mistake("Only open failures of outgoing records can be corrected here.")
     if len(text.encode("utf-8", "surrogatepass")) > LARGEST:
-        raise _mistake("It is longer than 1 MB.")
+        raise _mistake("The payload is longer than 1 MB.")
     message: dict[str, Any] = _parse(text)
     _check(message, failure)
     return message
@@ -83,31 +83,31 @@ def _parse(text: str) -> Any:
     except json.JSONDecodeError as wrong:
         raise _mistake(f"Line {wrong.lineno}, column {wrong.colno}: {wrong.msg}.") from None
     except RecursionError:
-        raise _mistake("It is nested too deeply.") from None
-    except ValueError as wrong:  # a number of thousands of digits, for one
-        raise _mistake(f"It cannot be read: {wrong}.") from None
+        raise _mistake("The payload is nested too deeply.") from None
+    except ValueError as wrong:  # for example a number with thousands of digits
+        raise _mistake(f"The payload cannot be read: {wrong}.") from None
 
 
 def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise _mistake(f"The field {name!r} is given twice: take one away.")
+            raise _mistake(f"The field {name!r} is given twice: delete one.")
         found[name] = value
     return found
 
 
 def _reject_constant(name: str) -> Any:
-    raise _mistake(f"{name} is no number of JSON: write a number, or null.")
+    raise _mistake(f"{name} is not a JSON number: write a number, or null.")
 
 
 def _check(message: Any, failure: Failure) -> None:
     hull = Entity(failure.entity).hull
     if not isinstance(message, dict):
-        raise _mistake("It must be an object: { … }.")
+        raise _mistake("The payload must be an object: { … }.")
     report = message.get(hull)
     if not isinstance(report, dict):
-        raise _mistake(f"The field {hull!r} must be an object: it is the {hull.capitalize()} as Hull reports it.")
+        raise _mistake(f"The field {hull!r} must be an object: the {hull.capitalize()} as Hull reports it.")
     if report.get("id") != failure.record_id:
         raise _mistake(
             f"The field '{hull}.id' must stay {failure.record_id}: this failure is about that {hull.capitalize()}."
@@ -119,9 +119,9 @@ def _check(message: Any, failure: Failure) -> None:
         if not isinstance(segment, dict) or not isinstance(segment.get("id"), str):
             raise _mistake(f"The field 'segments[{position}]' must be an object with an 'id'.")
     if is_nested_deeper(message, LEVELS):
-        raise _mistake(f"It is nested more than {LEVELS} levels deep.")
+        raise _mistake(f"The payload is nested more than {LEVELS} levels deep.")
     if (path := find_unusable(message)) is not None:
-        raise _mistake(f"The field {path!r} holds a NUL or half a character, which can be neither stored nor sent.")
+        raise _mistake(f"The field {path!r} contains a NUL or half a character, which cannot be stored or sent.")
 
 
 _SHAPES: Final = (

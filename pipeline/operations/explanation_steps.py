@@ -68,7 +68,7 @@ def make_step(
 
 
 def find_origin(session: Session, row: SyncEvent, change: ChangeShape | None) -> StepShape:
-    """Return the webhook, notification or fetch that brought the record."""
+    """Return the webhook, notification or fetch of the record."""
     found = rows.origin_of(session, row.connector_key, row.delivery_id, row.run_id, row.batch_id)
     facts = [
         make_fact("Delivery", row.delivery_id, ("delivery", row.delivery_id)),
@@ -79,7 +79,7 @@ def find_origin(session: Session, row: SyncEvent, change: ChangeShape | None) ->
     ]
     return make_step(
         "origin",
-        _origin_title(row),
+        TITLES.get(row.cause, row.cause.replace("_", " ").capitalize()),
         _origin_sentence(row, found),
         at=found.received_at or found.started_at or row.at,
         facts=facts,
@@ -88,54 +88,50 @@ def find_origin(session: Session, row: SyncEvent, change: ChangeShape | None) ->
 
 
 TITLES: Final[Mapping[str, str]] = {
-    "webhook": "A webhook of Pipedrive reported it",
-    "notification": "Hull reported it",
-    "fetch": "A fetch read it",
+    "webhook": "Webhook of Pipedrive",
+    "notification": "Report of Hull",
+    "fetch": "Fetch",
     READ_BACK: "Pipedrive's answer to a write",
-    "backfill": "New settings reached what was stored",
-    "linked_user": "A User that links to it was reported",
-    "owned_by_pipedrive": "Hull had said otherwise, and Pipedrive has the last word",
-    "look_up": "It was listed before something was created",
-    "merged": "Another record was merged into it",
+    "backfill": "New settings, applied to stored records",
+    "linked_user": "Report of a linked User",
+    "owned_by_pipedrive": "Value of Pipedrive, which owns the field",
+    "look_up": "Look-up before a create",
+    "merged": "Merge with another record",
 }
-
-
-def _origin_title(row: SyncEvent) -> str:
-    return TITLES.get(row.cause, f"It was carried over: {row.cause.replace('_', ' ')}")
+"""Cause of an event → title of the origin."""
 
 
 def _origin_sentence(row: SyncEvent, found: Origin) -> str:
     if row.run_id is not None:
         what = f"{found.run_kind} fetch" if found.run_kind in ("full", "incremental") else found.run_kind or "fetch"
-        return f"The {what} of {Entity(row.entity).plural.capitalize()}, begun by {found.run_cause or 'somebody'}, read the record."
+        started_by = f", started by {found.run_cause}," if found.run_cause else ""
+        return f"The {what} of {Entity(row.entity).plural.capitalize()}{started_by} read the record."
     if row.delivery_id is not None:
         if found.received_at is None:
-            return "Its delivery is past its retention, thirty days."
-        return "It was stored as received, acknowledged, then processed."
+            return "Its delivery was deleted after thirty days."
+        return "The delivery was stored, acknowledged and then processed."
     if row.cause == READ_BACK:
-        return "What Pipedrive holds after a write comes back to Hull; the write itself is not kept any more."
-    return "No delivery is noted with it." if row.cause in ("webhook", "notification") else "It came by no delivery."
+        return "Pipedrive's record after a write was sent to Hull; the write itself is not kept any more."
+    return "No delivery is stored with the event."
 
 
 def find_rule(session: Session, row: SyncEvent, field: MappedField, direction: Direction) -> StepShape:
-    """Return the mapping that decided, and the settings that were in force."""
+    """Return the mapping row that applied, and the settings that were in force."""
     version = rows.settings_at(session, row.connector_key, row.settings_version, row.at)
     found = _row_of(version.document if version else {}, row.entity, field, direction)
     side = "incoming" if direction is Direction.INCOMING else "outgoing"
     if found:
         arrow = "←" if direction is Direction.INCOMING else "→"
-        sentence = f"The {side} row {found.get('hull')} {arrow} {field.label or field.code} said to carry it over."
+        sentence = f"The {side} row {found.get('hull')} {arrow} {field.label or field.code} maps the field."
     elif field.attribute == ID_ATTRIBUTE:
-        sentence = "The id is said with every record, whatever is mapped."
+        sentence = "The id is sent with every record, whatever is mapped."
     else:
-        sentence = (
-            "No row of the settings of then names it: it identifies the record, or went along with another field."
-        )
+        sentence = "No mapping row of those settings names the field: it identifies the record, or was sent with another field."
     facts = [
         make_fact("Field", f"{field.label} ({field.code})" if field.label else field.code),
         make_fact("When empty", (found or {}).get("on_null", "clear") if found else None),
         make_fact(
-            "Last word",
+            "Owner",
             (found or {}).get("owner", "hull") if found and direction is Direction.OUTGOING else None,
         ),
         make_fact(
@@ -145,7 +141,7 @@ def find_rule(session: Session, row: SyncEvent, field: MappedField, direction: D
         ),
     ]
     at = version.created_at if version else None
-    return make_step("rule", "The rule", sentence, at=at, facts=facts)
+    return make_step("rule", "Mapping rule", sentence, at=at, facts=facts)
 
 
 def _row_of(
@@ -154,18 +150,18 @@ def _row_of(
     table = document.get(f"{direction}_{Entity(entity).hull}_attributes") or []
     mine = [row for row in table if isinstance(row, dict)]
     exact = [row for row in mine if attribute_name(str(row.get("hull"))) == field.attribute]
-    if direction is Direction.OUTGOING:  # also the row that writes a field which comes back as this attribute
+    if direction is Direction.OUTGOING:  # also the row of a field that returns to Hull as this attribute
         exact += [row for row in mine if row.get("service") in (field.code, field.key)]
     beside = [row for row in mine if field.attribute.startswith(f"{attribute_name(str(row.get('hull')))}_")]
     return next(iter([*exact, *beside]), None)
 
 
 MATCHED: Final[Mapping[str, str]] = {
-    "fetched": "It came from Pipedrive, and Hull knows it by its Pipedrive id.",
-    "webhook": "It came from Pipedrive, and Hull knows it by its Pipedrive id.",
-    "referenced": "A Person named its Organization; Hull knows it by its Pipedrive id.",
-    "report": "Hull itself names the Pipedrive record.",
-    "created": "It was made in Pipedrive for this record of Hull.",
+    "fetched": "It was read from Pipedrive, and Hull identifies it by its Pipedrive id.",
+    "webhook": "It was read from Pipedrive, and Hull identifies it by its Pipedrive id.",
+    "referenced": "A Person named it as its Organization, and Hull identifies it by its Pipedrive id.",
+    "report": "Hull's report contains the Pipedrive id.",
+    "created": "It was created in Pipedrive for this record of Hull.",
     "sync_key": "Its key in Pipedrive is the Hull id.",
 }
 
@@ -173,25 +169,23 @@ MATCHED: Final[Mapping[str, str]] = {
 def matched_words(matched_by: str | None) -> str:
     """Return how two records were matched, as a sentence."""
     if not matched_by:
-        return "It is joined to no record of the other side."
-    return MATCHED.get(matched_by, f"The two were matched by {matched_by.replace('_', ' ')}.")
+        return "It is not matched with a record on the other side."
+    return MATCHED.get(matched_by, f"The two records were matched by {matched_by.replace('_', ' ')}.")
 
 
-def find_identity(session: Session, whose: RecordIds, row: SyncEvent) -> StepShape:
+def find_identity(session: Session, ids: RecordIds, row: SyncEvent) -> StepShape:
     """Return the record on the other side, and the claim that matched."""
-    mapping = rows.find_record_mapping(session, whose.connector_key, whose.entity, whose.pipedrive_id, whose.hull_id)
-    claims = (
-        list_identifiers(session, whose.connector_key, whose.entity, whose.pipedrive_id) if whose.pipedrive_id else []
-    )
+    mapping = rows.find_record_mapping(session, ids.connector_key, ids.entity, ids.pipedrive_id, ids.hull_id)
+    claims = list_identifiers(session, ids.connector_key, ids.entity, ids.pipedrive_id) if ids.pipedrive_id else []
     facts = [
-        make_fact("Pipedrive id", whose.pipedrive_id),
-        make_fact("Hull id", whose.hull_id),
+        make_fact("Pipedrive id", ids.pipedrive_id),
+        make_fact("Hull id", ids.hull_id),
         *(make_fact(each.claim, each.value) for each in claims if each.holds),
         make_fact("Why it was sent", _why_sent(row.detail) if row.event.startswith("outgoing") else None),
     ]
     return make_step(
         "identity",
-        "The claim",
+        "Match",
         matched_words(mapping.matched_by if mapping else None),
         at=mapping.first_seen_at if mapping else None,
         facts=facts,
@@ -202,7 +196,7 @@ TRIGGERS: Final[Mapping[str, str]] = {
     "export": "it was sent manually",
     "entered_segment": "it entered a synchronised segment",
     "account_linked": "it was linked to an Account",
-    "never_synced": "it is in a synchronised segment and was not known in Pipedrive",
+    "never_synced": "it is in a synchronised segment and did not exist in Pipedrive",
     "in_segment": "it is in a synchronised segment, and a mapped field differed",
 }
 
@@ -214,17 +208,17 @@ def _why_sent(detail: str | None) -> str | None:
 
 
 def find_message(session: Session, row: SyncEvent) -> StepShape:
-    """Return the call that sent it to Hull, one for a whole batch."""
+    """Return the call that sent the record to Hull: one call for a whole batch."""
     batch = rows.batch_of(session, row.batch_id)
-    forgotten = batch is None and row.batch_id is not None
-    sentence = "It was sent to Hull's firehose, with the rest of the batch."
+    sentence = "It was sent to Hull's firehose, together with its batch."
     facts = [
         make_fact("Call", call_words(batch.load_call if batch else None)),
         make_fact("Records in the batch", batch.records if batch else None),
         make_fact("Celery task", batch.task_id if batch else None),
     ]
-    more = " The batch itself is past its retention, thirty days." if forgotten else ""
-    return make_step("call", "The message to Hull", sentence + more, at=row.at, facts=facts)
+    if batch is None and row.batch_id is not None:
+        sentence += " The batch itself was deleted after thirty days."
+    return make_step("call", "Message to Hull", sentence, at=row.at, facts=facts)
 
 
 def find_write(session: Session, row: SyncEvent, change: ChangeShape | None) -> StepShape:
@@ -234,17 +228,16 @@ def find_write(session: Session, row: SyncEvent, change: ChangeShape | None) -> 
     sentence = (
         f"{call['method']} was answered with {call['status']} within {call['duration_ms']:,.0f} ms."
         if call
-        else "Pipedrive took the write; the call itself was not kept."
+        else "Pipedrive accepted the write; the call itself was not kept."
     )
-    others = [name for name in values_of(row.after) if change is None or name != change.name]
     facts = [
         make_fact("Call", call_words(call)),
-        make_fact("Fields of the write", len(others)),
+        make_fact("Fields of the write", len(values_of(row.after))),
         make_fact("Batch", row.batch_id, ("batch", row.batch_id)),
         make_fact("Celery task", batch.task_id if batch else None),
         make_fact("Event", row.id, ("event", row.id)),
     ]
-    return make_step("call", "The write to Pipedrive", sentence, at=row.at, facts=facts, change=change)
+    return make_step("call", "Write to Pipedrive", sentence, at=row.at, facts=facts, change=change)
 
 
 def describe_read_back(row: SyncEvent, change: ChangeShape | None) -> StepShape:
@@ -253,26 +246,28 @@ def describe_read_back(row: SyncEvent, change: ChangeShape | None) -> StepShape:
         make_fact("Batch", row.batch_id, ("batch", row.batch_id)),
         make_fact("Event", row.id, ("event", row.id)),
     )
-    sentence = "Pipedrive's answer is the whole record as it stood then; what Hull did not have yet was told to it."
-    return make_step("read_back", "The read-back", sentence, at=row.at, facts=facts, change=change)
+    sentence = (
+        "Pipedrive answers a write with the whole record; the values that Hull did not have yet were sent to Hull."
+    )
+    return make_step("read_back", "Read-back", sentence, at=row.at, facts=facts, change=change)
 
 
-def find_read_back(session: Session, whose: RecordIds, sent: SyncEvent, field: MappedField) -> list[StepShape]:
-    """Return the read-back of a write; empty if its batch is past its retention."""
+def find_read_back(session: Session, ids: RecordIds, sent: SyncEvent, field: MappedField) -> list[StepShape]:
+    """Return the read-back of a write; empty if its batch was deleted."""
     batch = rows.batch_of(session, sent.batch_id)
     if batch is None or batch.read_back_id is None:
-        return []  # past its retention: the read-back has a separate event
-    found = rows.batch_events(session, whose, batch.read_back_id)
+        return []
+    found = rows.batch_events(session, ids, batch.read_back_id)
     success = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
     if success is not None:
         return [describe_read_back(success, _returned_change(success, field))]
     facts = (make_fact("Batch", batch.read_back_id, ("batch", batch.read_back_id)),)
-    sentence = "Pipedrive's answer held nothing that Hull had not said itself, so Hull was told nothing."
-    return [make_step("read_back", "The read-back", sentence, at=sent.at, facts=facts)]
+    sentence = "Pipedrive's answer contained only values that Hull had sent itself, so nothing was sent to Hull."
+    return [make_step("read_back", "Read-back", sentence, at=sent.at, facts=facts)]
 
 
 def _returned_change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
-    """Return the change of the field, under the attribute in which it returns to Hull."""
+    """Return the change of the field, by the attribute in which it returns to Hull."""
     after, before = values_of(row.after), values_of(row.before)
     name = next((each for each in (field.attribute, *field.returns_as) if each in after), None)
     if name is None:
@@ -280,11 +275,11 @@ def _returned_change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
     return ChangeShape(name=field.name, label=name, before=before.get(name), after=after[name], is_first=False)
 
 
-def find_write_before(session: Session, whose: RecordIds, row: SyncEvent) -> SyncEvent | None:
+def find_write_before(session: Session, ids: RecordIds, row: SyncEvent) -> SyncEvent | None:
     """Return the write of an incoming read-back event; if their batches are deleted, the one just before it."""
     if row.cause != READ_BACK or row.batch_id is None:
         return None
-    earlier = rows.latest_writes(session, whose, before_id=row.id)
+    earlier = rows.latest_writes(session, ids, before_id=row.id)
     for sent in earlier:
         batch = rows.batch_of(session, sent.batch_id)
         if batch is not None and batch.read_back_id == row.batch_id:

@@ -2,29 +2,30 @@
 
     origin → decision → call → read-back → value
 
-The newest event about the field explains it; everything else is found from there: the delivery or the run that caused
-it, the rule and the settings in force, the batch and its calls, and the other half of a write and its read-back. For a
-moment in the past, it is the newest event up to then.
+The newest event about the field explains it. The other steps are found from there: the delivery or the run that caused
+it, the mapping rule and the settings in force, the batch and its calls, and the write or read-back that belongs to it. For a
+moment in the past, the newest event up to then counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import Field
 from sqlalchemy.orm import Session
 
 from db import record_events
-from db.record_events import FieldNames, RecordIds
+from db.record_events import RecordIds, FieldNames
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import describe
 from pipeline.operations import explanation_steps
 from pipeline.operations.events import ChangeShape, values_of
-from pipeline.operations.explanation_steps import StepShape, make_fact
+from pipeline.operations.explanation_steps import FactShape, StepShape, make_fact, make_step
 from pipeline.operations.mapped_fields import (
     FieldShape,
     MappedField,
@@ -39,7 +40,7 @@ from pipeline.sync.compiled import plan_for
 from pipeline.transform.hull_reports import ABSENT
 
 LOOKED_AT = 20
-"""Events that may be about the field by their text; their values decide."""
+"""Events that contain the name of the field; their values decide."""
 
 
 class ExplanationAnswer(Shape):
@@ -61,10 +62,10 @@ class ExplanationAnswer(Shape):
     similar: Annotated[list[str], Field(description="Mapped fields with a similar name, if the field is unknown.")]
 
 
-def explain(session: Session, whose: RecordIds, name: str, at: datetime | None = None) -> ExplanationAnswer:
+def explain(session: Session, ids: RecordIds, name: str, at: datetime | None = None) -> ExplanationAnswer:
     """Explain the field of that name (attribute, code or label), now or as of a moment."""
-    fields = mapped_fields(plan_for(session, whose.connector_key, Entity(whose.entity)))
-    answer = explain_field(session, whose, find_field(fields, name), read_sides(session, whose), at)
+    fields = mapped_fields(plan_for(session, ids.connector_key, Entity(ids.entity)))
+    answer = explain_field(session, ids, find_field(fields, name), read_sides(session, ids), at)
     if answer.is_unknown:
         names = {each.attribute for each in fields} | {each.label for each in fields}
         answer.similar = get_close_matches(name, names, n=3, cutoff=0.5)
@@ -72,21 +73,21 @@ def explain(session: Session, whose: RecordIds, name: str, at: datetime | None =
 
 
 def explain_field(
-    session: Session, whose: RecordIds, field: MappedField, sides: RecordSides, at: datetime | None = None
+    session: Session, ids: RecordIds, field: MappedField, sides: RecordSides, at: datetime | None = None
 ) -> ExplanationAnswer:
-    """Return the same for a known field, with both sides read."""
-    rows = record_events.record_events(session, whose, until=at, names=touching(field), limit=LOOKED_AT)
+    """Explain a known field of a record with both sides."""
+    rows = record_events.record_events(session, ids, until=at, names=field_names(field), limit=LOOKED_AT)
     decided = next((row for row in rows if value_in(row, field) is not ABSENT), None)
     refused = next((row for row in rows if _is_refusal(row, field) and (not decided or row.id > decided.id)), None)
-    value, hull, pipedrive = _values(session, whose, field, sides, decided, at)
-    steps = _chain(session, whose, field, decided) if decided else []
+    value, hull, pipedrive = _values(session, ids, field, sides, decided, at)
+    steps = _chain(session, ids, field, decided) if decided else []
     if refused is not None:
         steps.append(_refusal(refused))
     is_mapped = field.incoming or field.outgoing
     return ExplanationAnswer(
-        entity=whose.entity,
-        pipedrive_id=whose.pipedrive_id,
-        hull_id=whose.hull_id,
+        entity=ids.entity,
+        pipedrive_id=ids.pipedrive_id,
+        hull_id=ids.hull_id,
         field=FieldShape.model_validate(field),
         at=at,
         sentence=_sentence(decided, refused, field, at),
@@ -95,13 +96,13 @@ def explain_field(
         pipedrive=pipedrive,
         direction=decided.event.partition(".")[0] if decided else None,
         event_id=decided.id if decided else None,
-        steps=[*steps, _current_values(decided, hull, pipedrive, sides, at)],
+        steps=[*steps, _values_step(decided, hull, pipedrive, sides, at)],
         is_unknown=not is_mapped and decided is None and value is None is hull is pipedrive,
         similar=[],
     )
 
 
-def touching(field: MappedField) -> FieldNames:
+def field_names(field: MappedField) -> FieldNames:
     """Return how events name the field."""
     keys = [field.key, "first_name", "last_name"] if field.key == "name" else [field.key]
     return FieldNames(
@@ -121,7 +122,7 @@ def _is_refusal(row: SyncEvent, field: MappedField) -> bool:
 
 def _values(
     session: Session,
-    whose: RecordIds,
+    ids: RecordIds,
     field: MappedField,
     sides: RecordSides,
     decided: SyncEvent | None,
@@ -131,7 +132,7 @@ def _values(
     chain = value_in(decided, field) if decided else ABSENT
     if at is not None and chain is not ABSENT:
         return chain, chain, chain
-    if at is not None and (later := record_events.next_field_event(session, whose, after=at, names=touching(field))):
+    if at is not None and (later := record_events.next_field_event(session, ids, after=at, names=field_names(field))):
         return _before(later, field)
     hull, pipedrive = sides.in_hull(field), field.in_pipedrive(sides.pipedrive)
     if chain is ABSENT:
@@ -148,33 +149,33 @@ def _before(later: SyncEvent, field: MappedField) -> tuple[Any, Any, Any]:
     return value, value, value
 
 
-def _chain(session: Session, whose: RecordIds, field: MappedField, decided: SyncEvent) -> list[StepShape]:
+def _chain(session: Session, ids: RecordIds, field: MappedField, decided: SyncEvent) -> list[StepShape]:
     if decided.event.startswith(Direction.OUTGOING):
-        return _sent(session, whose, field, decided)
-    sent = explanation_steps.find_write_before(session, whose, decided)
+        return _sent(session, ids, field, decided)
+    sent = explanation_steps.find_write_before(session, ids, decided)
     if sent is not None:
         return [
-            *_sent(session, whose, field, sent, with_read_back=False),
+            *_sent(session, ids, field, sent, with_read_back=False),
             explanation_steps.describe_read_back(decided, _change(decided, field)),
         ]
     return [
         explanation_steps.find_origin(session, decided, _change(decided, field)),
         explanation_steps.find_rule(session, decided, field, Direction.INCOMING),
-        explanation_steps.find_identity(session, whose, decided),
+        explanation_steps.find_identity(session, ids, decided),
         explanation_steps.find_message(session, decided),
     ]
 
 
 def _sent(
-    session: Session, whose: RecordIds, field: MappedField, sent: SyncEvent, *, with_read_back: bool = True
+    session: Session, ids: RecordIds, field: MappedField, sent: SyncEvent, *, with_read_back: bool = True
 ) -> list[StepShape]:
     steps = [
         explanation_steps.find_origin(session, sent, None),
-        explanation_steps.find_identity(session, whose, sent),
+        explanation_steps.find_identity(session, ids, sent),
         explanation_steps.find_rule(session, sent, field, Direction.OUTGOING),
         explanation_steps.find_write(session, sent, _change(sent, field)),
     ]
-    return [*steps, *explanation_steps.find_read_back(session, whose, sent, field)] if with_read_back else steps
+    return [*steps, *explanation_steps.find_read_back(session, ids, sent, field)] if with_read_back else steps
 
 
 def _change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
@@ -199,60 +200,52 @@ def _change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
 
 
 def _refusal(row: SyncEvent) -> StepShape:
-    return StepShape(
-        kind="problem",
-        title="Not synchronized since",
-        sentence=describe(row.reason or ""),
-        at=row.at,
-        facts=[
-            make_fact("Reason", row.reason, ("reason", row.reason)),
-            make_fact("Detail", row.detail),
-            make_fact("Event", row.id, ("event", row.id)),
-        ],
-        change=None,
-    )
+    facts = [
+        make_fact("Reason", row.reason, ("reason", row.reason)),
+        make_fact("Detail", row.detail),
+        make_fact("Event", row.id, ("event", row.id)),
+    ]
+    return make_step("problem", "Rejected value", describe(row.reason or ""), at=row.at, facts=facts)
 
 
-def _current_values(
+def _values_step(
     decided: SyncEvent | None, hull: Any, pipedrive: Any, sides: RecordSides, at: datetime | None
 ) -> StepShape:
     """Return the last step: the values of both sides."""
     if at is not None:
-        sentence = "So it was on both sides, as far as the events of this field tell."
+        sentence = "Both sides had these values, as far as the events of this field show."
     elif hull == pipedrive:
-        sentence = "Both sides hold the same."
+        sentence = "Both sides have the same value."
     elif decided is None:
-        sentence = "The two sides differ, and nothing that is kept tells of an attempt to change that."
+        sentence = "The two sides differ, and no stored event shows an attempt to change that."
     else:
-        sentence = "The two sides differ: one of them was changed, or spells it in its own way, since the event above."
-    return StepShape(
-        kind="value",
-        title="The value",
-        sentence=sentence,
-        at=at or sides.as_of,
-        facts=[make_fact("Hull", hull), make_fact("Pipedrive", pipedrive)],
-        change=None,
-    )
+        sentence = "The two sides differ: one was changed since the event above, or writes the value in its own format."
+    facts = [
+        FactShape(name="Hull", value=hull, ref=None),
+        FactShape(name="Pipedrive", value=pipedrive, ref=None),
+    ]
+    return StepShape(kind="value", title="Values", sentence=sentence, at=at or sides.as_of, facts=facts, change=None)
+
+
+SET_BY: Final[Mapping[str, str]] = {
+    "fetch": "Pipedrive, and read by a fetch",
+    "webhook": "Pipedrive, and reported by a webhook",
+    "read_back": "Hull, and confirmed by Pipedrive",
+    "backfill": "Pipedrive, and sent to Hull because of new settings",
+    "notification": "Hull, and written to Pipedrive",
+    "export": "Hull, and sent to Pipedrive manually",
+}
+"""Cause of an event → how the value was set."""
 
 
 def _sentence(decided: SyncEvent | None, refused: SyncEvent | None, field: MappedField, at: datetime | None) -> str:
     when = " at that moment" if at else ""
     if decided is None:
         if refused is not None:
-            return f"A value for {field.attribute} was refused, and none was carried over before."
-        return f"Nothing that is kept tells how {field.attribute} came to be as it is{when}."
-    says = {
-        "fetch": "Pipedrive said so when it was last fetched",
-        "webhook": "a webhook of Pipedrive contained it",
-        "read_back": "Pipedrive answered so to a write of Hull's",
-        "backfill": "new settings brought it over from what Pipedrive had said",
-        "notification": "Hull said so, and it was written to Pipedrive",
-        "export": "it was sent to Pipedrive manually",
-    }
-    default = (
-        "Hull said so, and it was written to Pipedrive" if decided.event.startswith("outgoing") else "Pipedrive said so"
-    )
-    why = says.get(decided.cause, f"{default} ({decided.cause.replace('_', ' ')})")
-    return f"{field.attribute} is as it is{when} because {why}." + (
-        " A later value was refused." if refused is not None else ""
-    )
+            return f"A value of {field.attribute} was rejected, and no other value was synchronized before."
+        return f"No stored event shows why {field.attribute} has its value{when}."
+    side = "Hull, and written to Pipedrive" if decided.event.startswith("outgoing") else "Pipedrive"
+    set_by = SET_BY.get(decided.cause, f"{side} ({decided.cause.replace('_', ' ')})")
+    before = "Until then, " if at else ""
+    later = " A later value was rejected." if refused is not None else ""
+    return f"{before}{field.attribute} was last set by {set_by}.{later}"

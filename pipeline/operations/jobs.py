@@ -1,4 +1,4 @@
-"""Jobs: long work such as exports, sends, comparisons, plans and replays; how far each is; pause, resume and abort it."""
+"""Jobs such as exports, sends, comparisons, plans and replays, with their progress. Pause, resume and abort them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KINDS: Final[Mapping[str, str]] = {
 }
 """Kinds of jobs that belong to a connector → their names."""
 ROUTINE: Final = STATUS
-"""Hull requests it every few minutes: jobs of this kind that are done are listed only by their kind."""
+"""Hull requests it every few minutes: done jobs of this kind are listed only if `kind` names it."""
 
 JobKind = Literal["settings_sync", "export", "status", "send", "verify", "plan", "replay", "log_export"]
 JobState = Literal["waiting", "running", "paused", "done", "failed", "refused", "aborted"]
@@ -55,9 +55,9 @@ class ProgressShape(Shape):
 
 
 class JobShape(Shape):
-    """One job: `title` is what it is for, `acts` what may be done with it now.
+    """One job. `acts` are the actions that are possible now; `result_id` is the number of its plan, replay or file.
 
-    One that failed says why by its `reason`, and the next step by `advice`. `result_id` is the number of its plan, replay or file.
+    `reason` says why it failed, and `advice` what to do next.
     """
 
     id: int
@@ -91,22 +91,23 @@ class JobsAsked(Listed, ConnectorRequest):
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="jobs list CONNECTOR", example="acme --state failed")
 def list_jobs(call: Call, request: JobsAsked) -> JobsAnswer:
-    """List jobs, newest first. Writing the status to Hull is routine: such jobs that are done are listed only by their kind."""
+    """List jobs, newest first. Done jobs that write the status to Hull are listed only if `kind` is `status`."""
     with transaction() as session:
-        found = find_jobs(
+        found = rows.find_jobs(
             session,
             call.connector.key,
             kind=request.kind,
             state=request.state,
+            routine=ROUTINE,
             before_id=request.before,
             limit=request.limit,
         )
-    return JobsAnswer(jobs=found)
+        return JobsAnswer(jobs=[_describe(session, job, is_running=is_running) for job, is_running in found])
 
 
 @operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="jobs show CONNECTOR ID", example="acme 12")
 def show_job(call: Call, request: RowRequest) -> JobShape:
-    """Show one job, and how far it is."""
+    """Show one job and its progress."""
     with transaction() as session:
         found = rows.find_job(session, call.connector.key, request.id)
         if found is None:
@@ -122,7 +123,7 @@ def show_job(call: Call, request: RowRequest) -> JobShape:
     example="acme 12",
 )
 def pause_job(call: Call, request: RowRequest) -> Done:
-    """Have no worker run a job until it is resumed. What its steps wrote stays, and the step that runs now is repeated later."""
+    """Pause a job until it is resumed. The results of its steps are kept; a step that is interrupted is repeated."""
     return _act(call, request, runtime.pause, "paused")
 
 
@@ -134,7 +135,7 @@ def pause_job(call: Call, request: RowRequest) -> Done:
     example="acme 12",
 )
 def resume_job(call: Call, request: RowRequest) -> Done:
-    """Continue a job that was paused, or that failed: behind its last step."""
+    """Resume a job that was paused or that failed, after its last step."""
     return _act(call, request, partial(runtime.resume, by=call.caller.name), "resumed")
 
 
@@ -146,24 +147,8 @@ def resume_job(call: Call, request: RowRequest) -> Done:
     example="acme 12",
 )
 def abort_job(call: Call, request: RowRequest) -> Done:
-    """End a job before its end. What its steps wrote stays; a plan that is being computed is discarded."""
+    """Abort a job. The results of its steps are kept; a plan that is being computed is discarded."""
     return _act(call, request, partial(runtime.abort, by=call.caller.name), "aborted")
-
-
-def find_jobs(
-    session: Session,
-    connector_key: int,
-    *,
-    kind: str | None = None,
-    state: str | None = None,
-    before_id: int | None = None,
-    limit: int = 50,
-) -> list[JobShape]:
-    """Return jobs of a connector, newest first; routine ones that are done only if `kind` names them."""
-    found = rows.find_jobs(
-        session, connector_key, kind=kind, state=state, routine=ROUTINE, before_id=before_id, limit=limit
-    )
-    return [_describe(session, job, is_running=is_running) for job, is_running in found]
 
 
 def _act(call: Call, request: RowRequest, act: Callable[[Session, Job], bool], done: str) -> Done:
@@ -174,7 +159,7 @@ def _act(call: Call, request: RowRequest, act: Callable[[Session, Job], bool], d
         job = found[0]
         call.note(session, f"job {job.id}: {job.title or KINDS.get(job.kind, job.kind)}")
         if not act(session, job):
-            session.refresh(job)  # it may have ended or failed while the act waited for its lock
+            session.refresh(job)  # it may have ended or failed while this waited for its lock
             raise _not_possible(call, job, done)
     return Done(done=done)
 
@@ -217,7 +202,7 @@ def _describe(session: Session, job: Job, *, is_running: bool) -> JobShape:
 def _progress(session: Session, job: Job) -> ProgressShape | None:
     if job.kind not in PROGRESS:
         return None
-    with suppress(Rejected):  # another version wrote what is stored of it
+    with suppress(Rejected):  # another version of this program wrote its checkpoint
         return PROGRESS[job.kind](session, job)
     return None
 

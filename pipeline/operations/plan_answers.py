@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
@@ -23,14 +23,13 @@ from pipeline.jobs.plans import apply
 from pipeline.operations.models import PageOnly, Shape, Text, Value
 from pipeline.sync.job_queue import PLAN
 
-ACTS: Final = ("update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same")
-"""What a plan does with a record, in the order of the page: writes first."""
+Act = Literal["update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same"]
 WORDS: Final[Mapping[str, str]] = {
     "update": "updated",
     "create": "created",
     "lookup": "created or matched, after a look-up in Pipedrive",
     "link": "linked",
-    "match": "matched with nothing to write",
+    "match": "matched, with nothing to write",
     "resend": "sent again without a changed value",
     "error": "in error",
     "unknown": "unknown",
@@ -38,16 +37,17 @@ WORDS: Final[Mapping[str, str]] = {
     "moved": "left out",
     "same": "the same",
 }
+"""What a plan does with a record → its text, in the order of the page: writes first."""
 MEANINGS: Final[Mapping[str, str]] = {
-    "never_seen": "Hull has never reported the User or Account of the record to us, so its values are not known.",
-    "no_snapshot": "The record has never been read whole. It is read before anything is written, and what differs is decided then.",
-    "field_not_read": "Pipedrive gives this field on request only and was not asked for it yet: everything is fetched again.",
-    "index_incomplete": "The first full fetch has not ended: Pipedrive is asked whether the record is there already.",
-    "mirror_stale": "What changed in Pipedrive was not read for an hour: Pipedrive is asked whether the record is there already.",
-    "named_by_hull": "Hull names a record of Pipedrive that was never read: it is read first.",
-    "new_identifiers": "The plan changes what identifies a record: stored records are read by that first, then Pipedrive is asked.",
+    "never_seen": "Hull has never reported this User or Account to us, so its values are not known.",
+    "no_snapshot": "The record has never been read completely. It is read before anything is written, and then compared.",
+    "field_not_read": "Pipedrive returns this field on request only, and it was not requested yet: all records are fetched again.",
+    "index_incomplete": "The first full fetch has not ended, so Pipedrive is queried for the record first.",
+    "mirror_stale": "Changes in Pipedrive have not been read for an hour, so Pipedrive is queried for the record first.",
+    "named_by_hull": "Hull names a Pipedrive record that was never read: it is read first.",
+    "new_identifiers": "The plan changes what identifies a record: stored records are indexed by it, then Pipedrive is queried.",
 }
-"""Act that only a plan has."""
+"""Reason code that only a plan has → its meaning."""
 
 
 class ReasonShape(Shape):
@@ -137,23 +137,6 @@ class PlanItemsAnswer(Shape):
     next_after: str | None
 
 
-def page_of_items(
-    session: Session,
-    plan_id: int,
-    direction: str,
-    entity: str,
-    *,
-    act: str | None = None,
-    field: str | None = None,
-    after: str = "",
-    limit: int = 50,
-) -> PlanItemsAnswer:
-    """Return the plan's items; without `act`, all except unchanged ones."""
-    found = rows.page_of_items(session, plan_id, direction, entity, act=act, field=field, after=after, limit=limit + 1)
-    more = found[limit - 1].record_id if len(found) > limit else None
-    return PlanItemsAnswer(items=[_item(each) for each in found[:limit]], next_after=more)
-
-
 def describe_plan(session: Session, plan: SettingsPlan) -> PlanAnswer:
     """Return a plan with all details."""
     asked = apply.to_confirm(session, plan) if plan.state == "ready" else []
@@ -175,6 +158,18 @@ def describe_plan(session: Session, plan: SettingsPlan) -> PlanAnswer:
     )
 
 
+def describe_item(item: PlanItem) -> PlanItemShape:
+    """Return one record of a plan."""
+    return PlanItemShape(
+        record=str(item.pipedrive_id) if item.pipedrive_id is not None else item.record_id,
+        act=item.act,
+        reason=item.reason,
+        meaning=_meaning(item.reason),
+        detail=item.detail,
+        fields=list(rows.unpacked(item.fields) or ()),
+    )
+
+
 def job_of(session: Session, connector_key: int, plan_id: int) -> Job | None:
     """Return the job that computes a plan, or did."""
     return newest_jobs(session, connector_key, PLAN, [str(plan_id)]).get(str(plan_id))
@@ -188,23 +183,12 @@ def _state_of(session: Session, plan: SettingsPlan) -> str:
 
 def _sentence(plan: SettingsPlan, state: str, changed: list[str], sides: list[SideShape]) -> str:
     if state == "paused":
-        return f"Paused by a person: {plan.examined:,} of about {plan.known:,} known records were examined. Resume its job."
+        return f"Paused by a person: {plan.examined:,} of about {plan.known:,} known records are previewed. Resume its job."
     if state == "computing":
-        return f"Looking at every known record: {plan.examined:,} of about {plan.known:,} so far."
+        return f"In progress: {plan.examined:,} of about {plan.known:,} known records are previewed."
     if not changed and plan.parent_id is None:
-        return "These are the settings in force: nothing would change."
+        return "These settings are in force already: nothing would change."
     return "; ".join(side.sentence for side in sides) + "." if sides else "No known record would change."
-
-
-def _item(item: PlanItem) -> PlanItemShape:
-    return PlanItemShape(
-        record=str(item.pipedrive_id) if item.pipedrive_id is not None else item.record_id,
-        act=item.act,
-        reason=item.reason,
-        meaning=_meaning(item.reason),
-        detail=item.detail,
-        fields=list(rows.unpacked(item.fields) or ()),
-    )
 
 
 def _meaning(code: str | None) -> str:
@@ -233,7 +217,7 @@ def _side(counts: Counter[str], direction: Direction, entity: Entity, labels: di
     of = f"{direction}.{entity}."
     mine = {name.removeprefix(of): records for name, records in counts.items() if name.startswith(of)}
     kind = (entity.plural if direction is Direction.OUTGOING else f"{entity.hull}s").capitalize()
-    acts = {act: mine[f"act.{act}"] for act in ACTS if f"act.{act}" in mine}
+    acts = {act: mine[f"act.{act}"] for act in WORDS if f"act.{act}" in mine}
     fields, flawed, reasons = _counts(mine, "field.", labels), mine.get("flawed", 0), _reasons(mine)
     return SideShape(
         direction=direction,
@@ -265,7 +249,7 @@ def _reasons(mine: Mapping[str, int]) -> list[ReasonShape]:
         if name.startswith("reason.")
         for act, _, code in [name.removeprefix("reason.").partition(".")]
     ]
-    return sorted(found, key=lambda each: (ACTS.index(each.act), -each.records))
+    return sorted(found, key=lambda each: (list(WORDS).index(each.act), -each.records))
 
 
 def _side_sentence(

@@ -1,9 +1,9 @@
-"""Plans: what new settings would do to every known record. Make, apply and discard them, and approve runs."""
+"""Plans: what new settings would do to every known record. Make, apply and discard plans, and approve runs."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
@@ -30,12 +30,13 @@ from pipeline.operations.models import (
     Short,
 )
 from pipeline.operations.plan_answers import (
+    Act,
     PlanAnswer,
     PlanItemsAnswer,
     PlanShape,
+    describe_item,
     describe_plan,
     job_of,
-    page_of_items,
 )
 from pipeline.operations.registry import operation
 from pipeline.sync.connectors.settings_change import read_unknown_fields
@@ -43,8 +44,6 @@ from pipeline.sync.runs import backfill, runs
 from pipeline.sync.runs.backfill import AskFirst
 
 PATH = "/connectors/<connector>/plans"
-
-Act = Literal["update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same"]
 
 
 class PlansAnswer(BaseModel):
@@ -136,17 +135,21 @@ def show_plan(call: Call, request: RowRequest) -> PlanAnswer:
 def list_plan_items(call: Call, request: PlanItemsAsked) -> PlanItemsAnswer:
     """List the records of a plan, with values before and after."""
     with transaction() as session:
-        plan = _plan(session, call, request.id)
-        return page_of_items(
+        found = rows.page_of_items(
             session,
-            plan.id,
+            _get(session, call, request.id).id,
             request.direction,
             request.entity,
             act=request.act,
             field=request.field,
             after=request.after,
-            limit=request.limit,
+            limit=request.limit + 1,
         )
+    shown = found[: request.limit]
+    return PlanItemsAnswer(
+        items=[describe_item(each) for each in shown],
+        next_after=shown[-1].record_id if len(found) > len(shown) else None,
+    )
 
 
 @operation(
@@ -164,7 +167,7 @@ def apply_plan(call: Call, request: Yes) -> AppliedAnswer:
     """
     author = call.caller.name
     with transaction() as session:
-        _plan(session, call, request.id)
+        _get(session, call, request.id)
     try:
         with transaction() as session:
             applied = plan_apply.apply(session, request.id, author=author, confirmed=request.number)
@@ -189,7 +192,7 @@ def apply_plan(call: Call, request: Yes) -> AppliedAnswer:
 def discard_plan(call: Call, request: RowRequest) -> Done:
     """Discard a plan that was not applied."""
     with call.transaction(f"plan {request.id}") as session:
-        _plan(session, call, request.id)
+        _get(session, call, request.id)
         if not create.discard(session, request.id, author=call.caller.name):
             raise conflict("wrong_state", f"Plan {request.id} has already ended.")
         if (job := job_of(session, call.connector.key, request.id)) is not None:
@@ -207,7 +210,7 @@ def discard_plan(call: Call, request: RowRequest) -> Done:
 def plan_again(call: Call, request: RowRequest) -> PlanAnswer:
     """Plan the same settings again."""
     with transaction() as session:
-        document = _plan(session, call, request.id).document
+        document = _get(session, call, request.id).document
     return _make(call, document, force=True)
 
 
@@ -252,13 +255,6 @@ def confirm_run(call: Call, request: Yes) -> Done:
     return Done(done="confirmed")
 
 
-def find_plan(connector_key: int, plan_id: int) -> PlanAnswer | None:
-    """Return a plan; None if the connector has no such plan."""
-    with transaction() as session:
-        found = rows.get_plan(session, plan_id)
-        return describe_plan(session, found) if found is not None and found.connector_key == connector_key else None
-
-
 def _make(call: Call, document: dict[str, Any], *, force: bool) -> PlanAnswer:
     """Store a plan. A small one is ready when this returns; a worker computes a larger one."""
     read_unknown_fields(call.connector.key, document)
@@ -269,7 +265,7 @@ def _make(call: Call, document: dict[str, Any], *, force: bool) -> PlanAnswer:
     return _answer(call, plan.id)
 
 
-def _plan(session: Session, call: Call, plan_id: int) -> SettingsPlan:
+def _get(session: Session, call: Call, plan_id: int) -> SettingsPlan:
     found = rows.get_plan(session, plan_id)
     if found is None or found.connector_key != call.connector.key:
         raise not_found(
@@ -280,4 +276,4 @@ def _plan(session: Session, call: Call, plan_id: int) -> SettingsPlan:
 
 def _answer(call: Call, plan_id: int) -> PlanAnswer:
     with transaction() as session:
-        return describe_plan(session, _plan(session, call, plan_id))
+        return describe_plan(session, _get(session, call, plan_id))

@@ -46,12 +46,12 @@ class RecordSides:
         return field.in_report(self.report)
 
 
-def read_sides(session: Session, whose: RecordIds) -> RecordSides:
+def read_sides(session: Session, ids: RecordIds) -> RecordSides:
     """Return both sides of a record as last known."""
-    key, entity = whose.connector_key, Entity(whose.entity)
-    mapping = events.find_record_mapping(session, key, entity, whose.pipedrive_id, whose.hull_id)
-    pipedrive = read_snapshot(session, key, entity, "pipedrive", whose.pipedrive_id)
-    report = read_report(session, key, entity, whose.hull_id)
+    key, entity = ids.connector_key, Entity(ids.entity)
+    mapping = events.find_record_mapping(session, key, entity, ids.pipedrive_id, ids.hull_id)
+    pipedrive = read_snapshot(session, key, entity, "pipedrive", ids.pipedrive_id)
+    report = read_report(session, key, entity, ids.hull_id)
     version = mapping.version if mapping and 0 < mapping.version < NEVER else None
     return RecordSides(
         mapping=mapping,
@@ -63,7 +63,7 @@ def read_sides(session: Session, whose: RecordIds) -> RecordSides:
 
 
 def read_report(session: Session, connector_key: int, entity: Entity, hull_id: str | None) -> dict[str, Any] | None:
-    """Return the last report of a User or Account; that of a User has its Account below `account`. None if there is none."""
+    """Return the last report of a User or Account, None without one. A User's report has its Account as `account`."""
     message = read_snapshot(session, connector_key, entity, "hull", hull_id) or {}
     report = message.get(entity.hull)
     if not isinstance(report, dict):
@@ -83,7 +83,7 @@ def read_snapshot(
     return read if isinstance(read, dict) else None
 
 
-def find_whose(
+def find_record(
     session: Session, connector_key: int, entity: Entity, *, pipedrive_id: int | None = None, hull_id: str | None = None
 ) -> RecordIds | None:
     """Return the record with this id, if it is known; None also for an id that is too large."""
@@ -101,9 +101,9 @@ def find_whose(
             hull_id=hull_id,
             merged=tuple(mine),
         )
-    whose = RecordIds(connector_key=connector_key, entity=entity, pipedrive_id=pipedrive_id, hull_id=hull_id)
-    is_known = bool(events.record_events(session, whose, limit=1)) or (
+    ids = RecordIds(connector_key=connector_key, entity=entity, pipedrive_id=pipedrive_id, hull_id=hull_id)
+    is_known = bool(events.record_events(session, ids, limit=1)) or (
         hull_id is not None
         and any(each.entity == entity for each in identifier_search.find_by_ids(session, connector_key, hull_id))
     )
-    return whose if is_known else None
+    return ids if is_known else None

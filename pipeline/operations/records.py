@@ -25,7 +25,7 @@ from pipeline.operations.explanations import ExplanationAnswer, explain
 from pipeline.operations.failures import FailureShape
 from pipeline.operations.mapped_fields import FieldShape, MappedField, mapped_fields, value_in
 from pipeline.operations.models import LARGEST_ID, ConnectorRequest, EntityName, Moment, RowId, Shape, Text, Value
-from pipeline.operations.record_sides import RecordSides, find_whose, read_sides
+from pipeline.operations.record_sides import RecordSides, find_record, read_sides
 from pipeline.operations.registry import operation
 from pipeline.operations.search import LONGEST, SEARCHED, search
 from pipeline.sync.compiled import Plan, plan_for
@@ -36,15 +36,16 @@ ONE: Final = f"{PATH}/<entity>/<record>"
 HISTORY: Final = 50
 """Events on one page of a record's history."""
 LOOKED_BACK: Final = 300
-"""Number of events searched for the last change of each field; its explanation finds older ones."""
+"""Number of events searched for the last change of each field; an explanation searches all."""
 STATES: Final = {
-    "shell": "This Organization is only referenced yet: it is read within half a minute, or with the next fetch.",
-    "conflict": "Hull holds several records of Pipedrive under this one, so nothing of it is sent.",
-    "creating": "It is about to be made in Pipedrive.",
-    "unknown": "Pipedrive was asked to make it and gave no answer: it is looked up before it is asked again.",
+    "shell": "This Organization is only referenced by a Person. It is read within half a minute, or by the next fetch.",
+    "conflict": "Hull has merged several Pipedrive records into one, so nothing of this record is sent.",
+    "creating": "The record is being created in Pipedrive.",
+    "unknown": "Pipedrive did not answer when the record was created: it is looked up before it is created again.",
 }
+"""State of an id mapping → sentence."""
 NAMED: Final = 4
-"""Fields that the sentence names."""
+"""Maximum of fields that the sentence names."""
 
 
 class FoundShape(Shape):
@@ -57,7 +58,7 @@ class FoundShape(Shape):
 
 
 class RowShape(Shape):
-    """One field on both sides. `is_heard`: Hull's value is known; `last` is the latest event about the field."""
+    """One field on both sides. `is_heard`: Hull's value is known; `last` is the newest event about the field."""
 
     field: FieldShape
     pipedrive: Value
@@ -166,14 +167,14 @@ def search_records(call: Call, request: Sought) -> FoundAnswer:
 def show_record(call: Call, request: OfRecord) -> RecordAnswer:
     """Show one record: both sides field by field, its id mapping, and its latest events."""
     with transaction() as session:
-        return read_record(session, _whose(session, call, request))
+        return read_record(session, _find_record(session, call, request))
 
 
 @operation(f"GET {ONE}/history", role=Role.VIEWER, command="records history CONNECTOR RECORD", example="acme 4711")
 def show_history(call: Call, request: HistoryAsked) -> HistoryAnswer:
     """Show the events of one record, in both directions."""
     with transaction() as session:
-        return read_history(session, _whose(session, call, request), before_id=request.before)
+        return read_history(session, _find_record(session, call, request), before_id=request.before)
 
 
 @operation(
@@ -185,16 +186,16 @@ def show_history(call: Call, request: HistoryAsked) -> HistoryAnswer:
 def explain_field(call: Call, request: FieldAsked) -> ExplanationAnswer:
     """Explain why a field has its value, now or at a moment in the past: every step from the origin to the value."""
     with transaction() as session:
-        return explain(session, _whose(session, call, request), request.field, request.at)
+        return explain(session, _find_record(session, call, request), request.field, request.at)
 
 
-def _whose(session: Session, call: Call, request: OfRecord) -> RecordIds:
+def _find_record(session: Session, call: Call, request: OfRecord) -> RecordIds:
     kind, name = Entity(request.entity), request.record
     found = None
     if request.by == "hull":
-        found = find_whose(session, call.connector.key, kind, hull_id=name)
+        found = find_record(session, call.connector.key, kind, hull_id=name)
     elif name.isascii() and name.isdigit() and int(name) <= LARGEST_ID:
-        found = find_whose(session, call.connector.key, kind, pipedrive_id=int(name))
+        found = find_record(session, call.connector.key, kind, pipedrive_id=int(name))
     if found is None:
         raise not_found(
             "This connector knows no such record.", "If Pipedrive shows the record, the next fetch adds it."
@@ -202,24 +203,25 @@ def _whose(session: Session, call: Call, request: OfRecord) -> RecordIds:
     return found
 
 
-def read_record(session: Session, whose: RecordIds) -> RecordAnswer:
+def read_record(session: Session, ids: RecordIds) -> RecordAnswer:
     """Return both sides of a record, its id mapping, and what is wrong with it."""
-    plan = plan_for(session, whose.connector_key, Entity(whose.entity))
-    sides = read_sides(session, whose)
+    plan = plan_for(session, ids.connector_key, Entity(ids.entity))
+    sides = read_sides(session, ids)
     mapping = sides.mapping
-    recent = record_events.record_events(session, whose, limit=LOOKED_BACK)
+    recent = record_events.record_events(session, ids, limit=LOOKED_BACK)
     history = _page(plan, recent)
     fields = _rows(plan, sides, recent)
     state = mapping.state if mapping else "never joined"
     merged_into = mapping.merged_into if mapping else None
-    failures = open_of_record(session, whose.connector_key, whose.entity, _names(whose))
+    names = _names(ids)
+    failures = open_of_record(session, ids.connector_key, ids.entity, names)
     return RecordAnswer(
-        entity=whose.entity,
-        pipedrive_id=whose.pipedrive_id,
-        hull_id=whose.hull_id,
+        entity=ids.entity,
+        pipedrive_id=ids.pipedrive_id,
+        hull_id=ids.hull_id,
         title=_title(sides),
-        level=_level(whose, state, fields, has_failed=bool(failures)),
-        sentence=_sentence(whose, state, merged_into, fields, has_failed=bool(failures)),
+        level=_level(ids, state, fields, has_failed=bool(failures)),
+        sentence=_sentence(ids, state, merged_into, fields, has_failed=bool(failures)),
         state=state,
         matched=matched_words(mapping.matched_by if mapping and mapping.pipedrive_id else None),
         first_seen_at=mapping.first_seen_at if mapping else None,
@@ -229,11 +231,14 @@ def read_record(session: Session, whose: RecordIds) -> RecordAnswer:
         deleted_at=mapping.deleted_at if mapping else None,
         awaits_account=mapping.awaits_account if mapping else None,
         fields=fields,
-        claims=_claims(session, whose),
-        organization=_organization(session, whose, sides),
-        persons=_count(sides),
+        claims=_claims(session, ids),
+        organization=_organization(session, ids, sides),
+        persons=persons if isinstance(persons := (sides.pipedrive or {}).get("people_count"), int) else None,
         failures=[FailureShape.model_validate(each) for each in failures],
-        waiting=_waiting(session, whose),
+        waiting=[
+            WaitingShape(direction=each.direction, cause=each.cause, since=each.created_at, due_at=each.due_at)
+            for each in waiting_changes(session, ids.connector_key, ids.entity, names)
+        ],
         snapshot=sides.pipedrive,
         report=sides.report,
         events=history.events,
@@ -241,10 +246,10 @@ def read_record(session: Session, whose: RecordIds) -> RecordAnswer:
     )
 
 
-def read_history(session: Session, whose: RecordIds, *, before_id: int | None = None) -> HistoryAnswer:
+def read_history(session: Session, ids: RecordIds, *, before_id: int | None = None) -> HistoryAnswer:
     """Return a page of the events of a record, newest first."""
-    plan = plan_for(session, whose.connector_key, Entity(whose.entity))
-    return _page(plan, record_events.record_events(session, whose, before_id=before_id, limit=HISTORY + 1))
+    plan = plan_for(session, ids.connector_key, Entity(ids.entity))
+    return _page(plan, record_events.record_events(session, ids, before_id=before_id, limit=HISTORY + 1))
 
 
 def _page(plan: Plan, rows: Sequence[SyncEvent]) -> HistoryAnswer:
@@ -268,11 +273,8 @@ def _rows(plan: Plan, sides: RecordSides, recent: Sequence[SyncEvent]) -> list[R
         last = next((row for row in recent if value_in(row, field) is not ABSENT), None)
         refused = next((row for row in recent if _refuses(row, field)), None)
         is_refused = refused is not None and (last is None or refused.id > last.id)
-        pipedrive, hull, is_heard = (
-            field.in_pipedrive(sides.pipedrive),
-            sides.in_hull(field),
-            field.incoming or sides.report is not None,
-        )
+        pipedrive, hull = field.in_pipedrive(sides.pipedrive), sides.in_hull(field)
+        is_heard = field.incoming or sides.report is not None
         shown = refused if is_refused else last
         rows.append(
             RowShape(
@@ -289,86 +291,74 @@ def _rows(plan: Plan, sides: RecordSides, recent: Sequence[SyncEvent]) -> list[R
 
 
 def _refuses(row: SyncEvent, field: MappedField) -> bool:
+    if not row.event.endswith(".error"):
+        return False
     if row.field is not None:
-        return row.event.endswith(".error") and bool({field.code, field.key} & set(row.field.split(", ")))
-    is_error = row.event.endswith(".error")
-    return is_error and (row.detail or "").startswith((f"{field.code}: ", f"{field.key}: "))
+        return bool({field.code, field.key} & set(row.field.split(", ")))
+    return (row.detail or "").startswith((f"{field.code}: ", f"{field.key}: "))
 
 
-def _claims(session: Session, whose: RecordIds) -> list[ClaimShape]:
-    if whose.pipedrive_id is None:
+def _claims(session: Session, ids: RecordIds) -> list[ClaimShape]:
+    if ids.pipedrive_id is None:
         return []
-    found = identifier_search.list_identifiers(session, whose.connector_key, whose.entity, whose.pipedrive_id)
+    found = identifier_search.list_identifiers(session, ids.connector_key, ids.entity, ids.pipedrive_id)
     return [ClaimShape.model_validate(each) for each in found]
 
 
-def _organization(session: Session, whose: RecordIds, sides: RecordSides) -> OrganizationShape | None:
-    if whose.entity != Entity.PERSON:
+def _organization(session: Session, ids: RecordIds, sides: RecordSides) -> OrganizationShape | None:
+    if ids.entity != Entity.PERSON:
         return None
     linked = (sides.pipedrive or {}).get("org_id")
     if not isinstance(linked, int):
         return None
-    mapping = record_events.find_record_mapping(session, whose.connector_key, Entity.ORGANIZATION, linked, None)
+    mapping = record_events.find_record_mapping(session, ids.connector_key, Entity.ORGANIZATION, linked, None)
     return OrganizationShape(pipedrive_id=linked, is_known=mapping is not None)
 
 
-def _count(sides: RecordSides) -> int | None:
-    found = (sides.pipedrive or {}).get("people_count")
-    return found if isinstance(found, int) else None
-
-
-def _waiting(session: Session, whose: RecordIds) -> list[WaitingShape]:
-    found = waiting_changes(session, whose.connector_key, whose.entity, _names(whose))
-    return [
-        WaitingShape(direction=each.direction, cause=each.cause, since=each.created_at, due_at=each.due_at)
-        for each in found
-    ]
-
-
-def _names(whose: RecordIds) -> dict[str, str]:
+def _names(ids: RecordIds) -> dict[str, str]:
     """Return direction → the id of the record on the side that it comes from."""
     names = {}
-    if whose.pipedrive_id is not None:
-        names[str(Direction.INCOMING)] = str(whose.pipedrive_id)
-    if whose.hull_id is not None:
-        names[str(Direction.OUTGOING)] = whose.hull_id
+    if ids.pipedrive_id is not None:
+        names[str(Direction.INCOMING)] = str(ids.pipedrive_id)
+    if ids.hull_id is not None:
+        names[str(Direction.OUTGOING)] = ids.hull_id
     return names
 
 
 def _sentence(
-    whose: RecordIds, state: str, merged_into: int | None, fields: Sequence[RowShape], *, has_failed: bool
+    ids: RecordIds, state: str, merged_into: int | None, fields: Sequence[RowShape], *, has_failed: bool
 ) -> str:
-    """Return whether both sides agree, and if not, why not."""
-    kind = Entity(whose.entity)
+    """Return whether both sides agree, or why they do not, as a sentence."""
+    kind = Entity(ids.entity)
     if state in DELETED_STATES:
-        into = f" into {whose.entity} {merged_into}" if merged_into is not None else ""
+        into = f" into {ids.entity} {merged_into}" if merged_into is not None else ""
         return f"This {kind.value.capitalize()} is {state}{into} in Pipedrive."
     if state in STATES:
         return STATES[state]
-    if whose.pipedrive_id is None:
-        return f"This {kind.hull.capitalize()} is joined to no {kind.value.capitalize()} of Pipedrive."
+    if ids.pipedrive_id is None:
+        return f"This {kind.hull.capitalize()} is not matched with a {kind.value.capitalize()} in Pipedrive."
     return "Some values of this record were not synchronized." if has_failed else _agreement(fields)
 
 
 def _agreement(fields: Sequence[RowShape]) -> str:
     if len(fields) <= 1:
-        return "No field is mapped yet, so only the id is synchronized."
+        return "No fields are mapped yet, so only the id is synchronized."
     differing = [row.field.attribute for row in fields if row.differs]
-    unheard = sum(not row.is_heard for row in fields)
-    if not differing and unheard:
-        same = f"Both sides hold the same in {len(fields) - unheard} of {len(fields)} mapped fields"
-        return f"{same}; of {'one' if unheard == 1 else unheard} Hull has told nothing yet."
+    unknown = sum(not row.is_heard for row in fields)
+    if not differing and unknown:
+        same = f"Both sides have the same values in {len(fields) - unknown} of {len(fields)} mapped fields"
+        return f"{same}; Hull has not reported {'one' if unknown == 1 else unknown} yet."
     if not differing:
-        return f"Both sides hold the same in all {len(fields)} mapped fields."
+        return f"Both sides have the same values in all {len(fields)} mapped fields."
     more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
     verb = "differs" if len(differing) == 1 else "differ"
     return f"{len(differing)} of {len(fields)} mapped fields {verb}: {', '.join(differing[:NAMED])}{more}."
 
 
-def _level(whose: RecordIds, state: str, fields: Sequence[RowShape], *, has_failed: bool) -> str:
+def _level(ids: RecordIds, state: str, fields: Sequence[RowShape], *, has_failed: bool) -> str:
     """Return the level of the sentence, for an icon and a colour."""
     if has_failed or state == "conflict":
         return "error"
-    if state in DELETED_STATES or whose.pipedrive_id is None:
+    if state in DELETED_STATES or ids.pipedrive_id is None:
         return "skip"
     return "ok" if state == "full" and not any(row.differs for row in fields) else "warning"

@@ -1,4 +1,4 @@
-"""The preview of replaying failures, one by one and in total. Nothing is written, and Pipedrive is not called."""
+"""The preview of replaying failures, as an answer: of one failure, and of a selection. Nothing is written or called."""
 
 from __future__ import annotations
 

@@ -30,16 +30,16 @@ from pipeline.sync.job_queue import REPLAY
 
 WORDS: Mapping[str, str] = {
     WAITING: "waiting",
-    SENT: "on its way",
-    "came_through": "came through",
+    SENT: "in flight",
+    "came_through": "succeeded",
     "already_applied": "already applied",
     "superseded": "superseded",
-    "skipped": "left out",
+    "skipped": "skipped",
     "failed_again": "failed again",
     "refused": "cannot be replayed",
-    "aborted": "not begun",
+    "aborted": "not sent",
 }
-"""State of an item → its text."""
+"""State of an item → its text, in the order of summaries."""
 PATH: Final = "/connectors/<connector>/replays"
 ItemState = Literal[
     "waiting", "sent", "came_through", "already_applied", "superseded", "skipped", "failed_again", "refused", "aborted"
@@ -82,12 +82,10 @@ class ReplayShape(Shape):
     @property
     def mood(self) -> str:
         """Return the state for an icon and a colour: a replay with items that failed again is not shown as a success."""
-        if self.state != "done":
+        failed = self.counts.get("failed_again", 0) + self.counts.get("refused", 0)
+        if self.state != "done" or not failed:
             return self.state
-        lost = self.counts.get("failed_again", 0) + self.counts.get("refused", 0)
-        if not lost:
-            return "done"
-        return "error" if lost == self.total else "warning"
+        return "error" if failed == self.total else "warning"
 
 
 class ReplaysAnswer(BaseModel):
@@ -160,8 +158,8 @@ def begin_replay(call: Call, request: NewReplay) -> ReplayShape:
             per_second=request.per_second,
             at_most=request.count,
         )
-        _note_begin(call, session, begun, chosen, [])
-        return _shape(session, begun)
+        _note_start(call, session, begun, chosen)
+        return _describe(session, begun)
 
 
 @operation(
@@ -177,8 +175,8 @@ def replay_edited(call: Call, request: EditedReplay) -> ReplayShape:
     with call.transaction() as session:
         edited = payload_of(request, get_failure(session, call, request.id))
         begun = start.begin(session, chosen, by=call.caller.name, why=request.why, payloads={request.id: edited})
-        _note_begin(call, session, begun, chosen, [request.id])
-        return _shape(session, begun)
+        _note_start(call, session, begun, chosen, request.id)
+        return _describe(session, begun)
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="failures replays list CONNECTOR")
@@ -193,7 +191,7 @@ def list_replays(call: Call, request: ReplaysAsked) -> ReplaysAnswer:
 def show_replay(call: Call, request: RowRequest) -> ReplayShape:
     """Show one replay and its progress."""
     with transaction() as session:
-        return _shape(session, _get(session, call, request.id))
+        return _describe(session, _get(session, call, request.id))
 
 
 @operation(
@@ -206,8 +204,12 @@ def list_replay_items(call: Call, request: ReplayItemsAsked) -> ReplayItemsAnswe
     """List the items of a replay with their outcomes, in the order of sending."""
     with transaction() as session:
         replay = _get(session, call, request.id)
-        found = describe_items(session, replay.id, state=request.state, after_id=request.after, limit=request.limit)
-    return ReplayItemsAnswer(items=found)
+        found = rows.items_of(session, replay.id, state=request.state, after_id=request.after, limit=request.limit)
+        ids = [each.failure_id for each in found]
+        failures = failure_filter.find_failures(session, ids=ids, state=None, limit=None) if ids else []
+        known = {each.id: each for each in failures}
+        batches = rows.facts_of_batches(session, [each.batch_id for each in found if each.batch_id is not None])
+        return ReplayItemsAnswer(items=[_describe_item(each, known.get(each.failure_id), batches) for each in found])
 
 
 @operation(
@@ -247,18 +249,21 @@ def abort_replay(call: Call, request: RowRequest) -> Done:
 
 
 def describe_replays(session: Session, found: Sequence[Replay]) -> list[ReplayShape]:
-    """Return replays with their progress."""
+    """Return replays of one connector with their progress."""
     counts, jobs = rows.item_counts(session, [each.id for each in found]), _jobs_of(session, found)
-    return [_describe(each, jobs.get(each.id), counts[each.id]) for each in found]
+    return [_with_progress(each, jobs.get(each.id), counts[each.id]) for each in found]
+
+
+def _describe(session: Session, replay: Replay) -> ReplayShape:
+    return describe_replays(session, [replay])[0]
 
 
 def _jobs_of(session: Session, replays: Sequence[Replay]) -> dict[int, Job]:
-    """Return replay → its job."""
-    found: dict[int, Job] = {}
-    for connector_key in {each.connector_key for each in replays}:
-        keys = [str(each.id) for each in replays if each.connector_key == connector_key]
-        found |= {int(key): job for key, job in newest_jobs(session, connector_key, REPLAY, keys).items()}
-    return found
+    """Return replay → its job, for replays of one connector."""
+    if not replays:
+        return {}
+    found = newest_jobs(session, replays[0].connector_key, REPLAY, [str(each.id) for each in replays])
+    return {int(key): job for key, job in found.items()}
 
 
 def _state_of(replay: Replay, job: Job | None) -> str:
@@ -268,7 +273,7 @@ def _state_of(replay: Replay, job: Job | None) -> str:
     return {"due": "running", "paused": "paused", "failed": "stopped"}.get(job.state, replay.state)
 
 
-def _describe(replay: Replay, job: Job | None, counts: Mapping[str, int]) -> ReplayShape:
+def _with_progress(replay: Replay, job: Job | None, counts: Mapping[str, int]) -> ReplayShape:
     state = _state_of(replay, job)
     reason = replay.reason if state == "stopped" else None
     advice = f"{advice_of(reason)} Then resume the replay.".strip() if reason else ""
@@ -295,25 +300,10 @@ def _describe(replay: Replay, job: Job | None, counts: Mapping[str, int]) -> Rep
     )
 
 
-def describe_items(
-    session: Session, replay_id: int, *, state: str | None = None, after_id: int | None = None, limit: int = 50
-) -> list[ReplayItemShape]:
-    """Return items of a replay in the order in which they are sent."""
-    found = rows.items_of(session, replay_id, state=state, after_id=after_id, limit=limit)
-    ids = [each.failure_id for each in found]
-    known = (
-        {each.id: each for each in failure_filter.find_failures(session, ids=ids, state=None, limit=None)}
-        if ids
-        else {}
-    )
-    batches = rows.facts_of_batches(session, [each.batch_id for each in found if each.batch_id is not None])
-    return [_item(each, known.get(each.failure_id), batches) for each in found]
-
-
-def _item(
+def _describe_item(
     row: rows.ReplayItem, failure: Failure | None, batches: Mapping[int, tuple[str | None, str]]
 ) -> ReplayItemShape:
-    title, reason = (title_of(failure), failure.reason) if failure is not None else ("forgotten", "")
+    title, reason = (title_of(failure), failure.reason) if failure is not None else ("deleted", "")
     return ReplayItemShape(
         id=row.id,
         failure_id=row.failure_id,
@@ -340,13 +330,9 @@ def _act(call: Call, request: RowRequest, act: Callable[[Session, Job], bool], d
     return Done(done=done)
 
 
-def _note_begin(call: Call, session: Session, begun: Replay, chosen: FailureFilter, corrected: list[int]) -> None:
-    detail = {"replay": begun.id, "failures": begun.total, "corrected": corrected}
+def _note_start(call: Call, session: Session, begun: Replay, chosen: FailureFilter, *corrected: int) -> None:
+    detail = {"replay": begun.id, "failures": begun.total, "corrected": list(corrected)}
     call.note(session, start.words_of(chosen), why=begun.why, detail=detail)
-
-
-def _shape(session: Session, replay: Replay) -> ReplayShape:
-    return describe_replays(session, [replay])[0]
 
 
 def _get(session: Session, call: Call, replay_id: int) -> Replay:

@@ -94,7 +94,7 @@ def show_difference(page: Page) -> None:
     page.get_by_role("link", name="Edit payload").click()
     text = page.get_by_label("Payload, JSON")
     text.fill(text.input_value().replace("Account executive", "Account manager"))
-    press(page, "Show the difference")
+    press(page, "Show changes")
 
 
 def show_send_count(page: Page) -> None:

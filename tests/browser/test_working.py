@@ -65,22 +65,22 @@ def test_what_pipedrive_refused_is_corrected_and_replayed(admin: Page, active_co
     admin.get_by_role("link", name="Edit payload…").click()
     text = admin.get_by_label("Payload, JSON")
     text.fill(text.input_value().replace("Tresurer", "Treasurer"))
-    admin.get_by_role("button", name="Show the difference").click()
+    admin.get_by_role("button", name="Show changes").click()
     expect(admin.locator("del").first).to_have_text("Tresurer")
     admin.get_by_label("Why").fill("the title was misspelt")
     admin.get_by_role("button", name="Replay with this payload").click()
 
-    expect(admin.locator(".answer")).not_to_contain_text("on its way", timeout=60_000)  # it renews itself
-    expect(admin.locator("tbody tr").first).to_contain_text("came through")
+    expect(admin.locator(".answer")).to_contain_text("succeeded", timeout=60_000)  # it renews itself
+    expect(admin.locator("tbody tr").first).to_contain_text("succeeded")
     assert person(active_connector, number)["custom_fields"][code] == "Treasurer"
 
 
 def test_a_field_is_explained_from_its_record(admin: Page) -> None:
     admin.goto(f"{BASE}/records/person/1")
-    admin.get_by_role("row", name="Name Ada Lovelace").get_by_role("link", name="why?").click()
+    admin.get_by_role("row", name="Name Ada Lovelace").get_by_role("link", name="Explain").click()
 
     expect(admin.locator(".answer")).to_contain_text("pipedrive/name")
-    for heading in ("The rule", "The claim", "The message to Hull"):
+    for heading in ("Mapping rule", "Match", "Message to Hull"):
         expect(admin.get_by_role("heading", name=heading)).to_be_visible()
     admin.get_by_role("link", name="Person 1", exact=True).click()
     expect(admin.get_by_role("heading", name="Ada Lovelace")).to_be_visible()

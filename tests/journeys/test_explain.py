@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from db.change_writer import write_changes
-from db.record_events import RecordIds
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import Owner
 from pipeline.operations.explanations import ExplanationAnswer, explain
-from pipeline.operations.record_sides import find_whose
+from pipeline.operations.record_sides import find_record
 from tests.deliveries import deliver, listen
 from tests.journeys.both_ways import BothWays, Place, both_ways
 from tests.journeys.hull_messages import ANN, fetch_everything, person, send_messages, user
@@ -25,16 +24,9 @@ from tests.system import SyncSystem
 OWNERS: list[Owner] = ["hull", "pipedrive", "latest"]
 
 
-def whose(system: SyncSystem, entity: str, pipedrive_id: int) -> RecordIds:
-    with transaction() as session:
-        found = find_whose(session, system.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
-    assert found is not None
-    return found
-
-
 def why(system: SyncSystem, entity: str, pipedrive_id: int, name: str, at: datetime | None = None) -> ExplanationAnswer:
     with transaction() as session:
-        found = find_whose(session, system.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
+        found = find_record(session, system.connector_key, Entity(entity), pipedrive_id=pipedrive_id)
         assert found is not None
         return explain(session, found, name, at)
 
@@ -153,7 +145,7 @@ def test_a_field_nobody_has_heard_of_says_so(system: SyncSystem, told: list[dict
     found = why(system, "person", 2, "shoe size")
 
     assert (found.value, found.direction) == (None, None)
-    assert found.sentence == "Nothing that is kept tells how shoe size came to be as it is."
+    assert found.sentence == "No stored event shows why shoe size has its value."
 
 
 def test_a_user_that_is_made_is_told_by_the_claim(system: SyncSystem, told: list[dict[str, Any]]) -> None:
@@ -163,5 +155,5 @@ def test_a_user_that_is_made_is_told_by_the_claim(system: SyncSystem, told: list
 
     assert found.value == "Ann"
     identity, call = (next(step for step in found.steps if step.kind == kind) for kind in ("identity", "call"))
-    assert identity.sentence == "It was made in Pipedrive for this record of Hull."
+    assert identity.sentence == "It was created in Pipedrive for this record of Hull."
     assert "POST was answered with 200" in call.sentence

@@ -17,8 +17,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.errors import PipelineError
 from tests.deliveries import deliver, listen, notify
 from tests.integration.engine.tables import differences, everything
-from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
-from tests.journeys.test_bad_records import raw
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names, raw_person
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -44,7 +43,7 @@ def broken(system: SyncSystem) -> Failure:
     """Five good Persons, and one without a time."""
     create_records(system, persons=5, organizations=0)
     age_records(system)
-    system.company.put_raw("person", raw(update_time=None, add_time=None))
+    system.company.put_raw("person", raw_person(update_time=None, add_time=None))
     system.fetch(Entity.PERSON)
     return the_failure(system)
 
@@ -52,7 +51,7 @@ def broken(system: SyncSystem) -> Failure:
 def test_a_record_is_kept_as_it_came(system: SyncSystem, broken: Failure) -> None:
     assert (broken.kind, broken.subject, broken.record_id) == ("record", "incoming:person:10", "10")
     assert (broken.direction, broken.entity, broken.stage) == ("incoming", "person", "transform")
-    assert orjson.loads(failures.payload_of(broken) or b"") == raw(update_time=None, add_time=None)
+    assert orjson.loads(failures.payload_of(broken) or b"") == raw_person(update_time=None, add_time=None)
     assert broken.run_id == system.rows("SELECT id FROM runs")[0].id
 
 
@@ -77,7 +76,7 @@ def test_what_fails_again_is_the_same_failure(system: SyncSystem, broken: Failur
 
 
 def test_a_failure_closes_by_itself_when_its_record_comes_through(system: SyncSystem, broken: Failure) -> None:
-    system.company.put_raw("person", raw())
+    system.company.put_raw("person", raw_person())
     system.fetch(Entity.PERSON, changed_only=True)
 
     assert opened(system) == []
@@ -94,7 +93,7 @@ def test_a_failure_that_was_not_mended_stays(system: SyncSystem, broken: Failure
 
 
 def test_a_replayed_record_is_read_again(system: SyncSystem, broken: Failure) -> None:
-    system.company.put_raw("person", raw())
+    system.company.put_raw("person", raw_person())
 
     replay(system, broken)
     system.work()

@@ -20,8 +20,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected, Retryable
 from pipeline.operations.replays import describe_replays
 from tests.journeys.hull_messages import fetch_everything, person, send_messages, user, work_until_idle
-from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
-from tests.journeys.test_bad_records import raw
+from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names, raw_person
 from tests.journeys.test_failures import break_stage, opened
 from tests.manual_clock import Clock
 from tests.prepared import prepared
@@ -75,13 +74,13 @@ def state(replay_id: int) -> str:
 def broken(system: SyncSystem, *numbers: int) -> None:
     """Persons without a time, as fetched."""
     for number in numbers:
-        system.company.put_raw("person", raw(id=number, update_time=None, add_time=None))
+        system.company.put_raw("person", raw_person(id=number, update_time=None, add_time=None))
     system.fetch(Entity.PERSON)
 
 
 def mended(system: SyncSystem, *numbers: int) -> None:
     for number in numbers:
-        system.company.put_raw("person", raw(id=number))
+        system.company.put_raw("person", raw_person(id=number))
 
 
 def test_every_item_has_its_outcome(system: SyncSystem) -> None:
@@ -198,7 +197,7 @@ def test_a_replay_killed_anywhere_goes_on(system: SyncSystem, monkeypatch: pytes
     assert (outcomes(replay_id), opened(system)) == ({"came_through": 3}, [])
 
 
-@pytest.mark.parametrize("line", ["_clear_stop", "record_outcomes", "_send", "_send_items", "_look_again_s", "_end"])
+@pytest.mark.parametrize("line", ["_clear_stop", "record_outcomes", "_send", "_send_items", "_next_check_s", "_end"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_wherever_a_worker_is_killed_the_lease_brings_the_replay_to_its_end(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
@@ -392,7 +391,7 @@ def test_a_record_without_a_preview_does_not_stop_the_others(
         advance(system)
 
     assert (state(replay_id), outcomes(replay_id)) == ("done", {"came_through": 3})
-    assert [each["error"] for each in told if each["event"] == "failures.verdict.error"] == ["RecursionError"]
+    assert [each["error"] for each in told if each["event"] == "failures.preview.error"] == ["RecursionError"]
 
 
 def test_batches_are_replayed_as_records_are(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
-from tests.journeys.pipedrive_records import age_records
-from tests.journeys.test_bad_records import raw
+from tests.journeys.pipedrive_records import age_records, raw_person
 from tests.logs import captured_log
 from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
 
@@ -67,7 +66,7 @@ def bad_records(system: SyncSystem) -> None:
             {"id": NAME},
         )
     ):
-        system.company.put_raw("person", raw(**canary | {"id": 10 + number} | members))
+        system.company.put_raw("person", raw_person(**canary | {"id": 10 + number} | members))
     system.fetch(Entity.PERSON)
 
 

@@ -14,8 +14,8 @@ from pipeline.domain.drift import Drift
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Retryable
 from tests.deliveries import deliver, listen
-from tests.journeys.pipedrive_records import age_records, create_records
-from tests.journeys.test_bad_records import GOES_WHOLE, GOES_WITHOUT, REFUSED, raw
+from tests.journeys.pipedrive_records import age_records, create_records, raw_person
+from tests.journeys.test_bad_records import GOES_WHOLE, GOES_WITHOUT, REFUSED
 from tests.logs import captured_log
 from tests.prepared import prepared
 from tests.system import SyncSystem, default_settings
@@ -223,7 +223,7 @@ def test_records_that_failed_or_went_without_a_value_are_no_drift(system: SyncSy
     for number, record in enumerate(strange, 100):
         is_numbered = type(record.get("id")) is int
         mail = [{"value": f"odd{number}@example.com", "primary": True}]
-        own = {"id": number, **({"emails": mail} if record.get("emails") == raw()["emails"] else {})}
+        own = {"id": number, **({"emails": mail} if record.get("emails") == raw_person()["emails"] else {})}
         system.company.put_raw("person", record | own if is_numbered and record["id"] == 10 else record)
     settle(system)
 
@@ -237,8 +237,8 @@ def test_two_with_one_e_mail_shells_and_deleted_ones_are_no_drift(system: SyncSy
     create_records(system, persons=10, organizations=3)
     for _ in range(2):
         system.company.create_person(name="Twin", emails=[{"value": "twin@example.com", "primary": True}])
-    system.company.put_raw("person", raw(id=70, org_id=999))
-    system.company.put_raw("person", raw(id=71, is_deleted=True, emails=[]))
+    system.company.put_raw("person", raw_person(id=70, org_id=999))
+    system.company.put_raw("person", raw_person(id=71, is_deleted=True, emails=[]))
     settle(system)
 
     report = compare(system)

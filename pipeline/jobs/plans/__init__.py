@@ -1,7 +1,7 @@
 """Plans: what new settings would do to every known record, computed from stored data, without tokens.
 
-create   a plan is validated like settings, and stored; what it compares
-preview  one slice of records: what Hull or Pipedrive would receive, by the previews of `pipeline.sync`
-compute  it is computed, slice by slice, by a worker, or by the request that created it if it is small
-apply    the settings are put in force, and the planned changes are made; changed records are left out and planned again
+create   check and store a plan; determine what it compares
+preview  preview one slice of records, by the previews of `pipeline.sync`
+compute  compute a plan slice by slice, in a worker or, if it is small, in the request that created it
+apply    put the settings in force and make the planned changes; records that changed since are planned again
 """

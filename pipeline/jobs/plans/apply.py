@@ -1,8 +1,8 @@
 """Apply a plan: put its settings in force and start its changes, in one transaction; or refuse it completely.
 
-Changes in Hull are made by a backfill that skips records that differ from the plan; changes in Pipedrive by outgoing
-changes, each with Hull's last report. Both decide again, by the same rules and from the same state, so they do what was
-planned. Records that changed since are left out and planned again.
+A backfill makes the changes in Hull and skips records that changed since. Outgoing changes, each with Hull's last report, make
+those in Pipedrive. Both decide again by the same rules and from the same state, so the result is the planned one. Records that
+changed since are left out, and a follow-up plan covers them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from db.plan import SettingsPlan
 from db.session import after_commit
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import read_settings
-from pipeline.jobs.plans import create
-from pipeline.jobs.plans.create import PHASES, PlanScope, scope_of
+from pipeline.jobs.plans.create import PlanScope, digests_of_fields, scope_of, store_plan
 from pipeline.sync.changes.outgoing_changes import read_message, write_messages
 from pipeline.sync.connectors.settings_change import enqueue_settings_sync, put_in_force
 from pipeline.sync.outgoing.preview import NO_SNAPSHOT
@@ -36,7 +35,7 @@ CAUSE: Final = "plan"
 CHANGING: Final = ("update", "link", "resend")
 """Acts that change a record which exists already."""
 FOUND_OUT: Final = (NO_SNAPSHOT, "hull_id_unknown")
-"""Reasons of unmapped Users and Accounts with a record that is found, and perhaps changed, when the plan is applied."""
+"""Reasons of unknown Users and Accounts whose record is found, and perhaps changed, when the plan is applied."""
 
 
 class PlanRefused(Exception):
@@ -45,9 +44,9 @@ class PlanRefused(Exception):
     is_over  it can never be applied; its state says so
     """
 
-    def __init__(self, reason: str, words: str, *, is_over: bool = True) -> None:
+    def __init__(self, reason: str, message: str, *, is_over: bool = True) -> None:
         self.reason, self.is_over = reason, is_over
-        super().__init__(words)
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,72 +94,61 @@ def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None 
     """
     plan = plans.lock_plan(session, plan_id)
     if plan is None or plan.state != "ready":
-        state = plan.state if plan else "gone"
-        raise PlanRefused(
-            "plan_not_ready", f"a plan is applied once, when it is ready; this one is {state}", is_over=False
-        )
+        state = plan.state if plan else "deleted"
+        message = f"only a plan that is ready can be applied; this one is {state}"
+        raise PlanRefused("plan_not_ready", message, is_over=False)
     connectors.lock_connector(session, plan.connector_key)
-    _require_same_grounds(session, plan)
+    _require_unchanged_basis(session, plan)
     asked = to_confirm(session, plan)
     if asked and confirmed not in (-1, sum(each.number for each in asked)):
         raise backfill.AskFirst(asked)
-    moved = plans.mark_moved(session, plan)
-    _require_few_moved(session, plan, moved)
+    moved, planned = plans.mark_moved(session, plan), plans.count_items(session, plan.id)
+    if moved > MOVED_SHARE * planned:
+        message = (
+            f"{moved:,} of the {planned:,} planned records have changed since, more than {MOVED_SHARE:.0%}; plan again"
+        )
+        raise PlanRefused("records_moved", message)
     scope = scope_of(session, plan)
     version = put_in_force(session, plan.connector_key, plan.document, author=author, force=True, plan_id=plan.id)
     enqueue_settings_sync(session, plan.connector_key)
     if plan.parent_id is not None:  # its settings are already in force, so no run was started
-        _carry_over_left_out(session, scope)
+        for entity in scope.runs:
+            backfill.begin(
+                session,
+                plan.connector_key,
+                entity,
+                "backfill",
+                resend=scope.needs_relink,
+                reindexes=scope.changes_identifiers(entity),
+                plan_id=plan.id,
+            )
     sent = _send(session, plan)
     plan.state, plan.settings_version, plan.ended_by, plan.ended_at = "applied", version.version, author, func.now()
     session.flush()
-    follow_up = create.create_follow_up(session, plan, author=author) if _leaves_any_out(session, scope) else None
-    return Applied(
-        settings_version=version.version, sent=sent, left_out=moved, follow_up=follow_up.id if follow_up else None
-    )
+    follow_up = None
+    if _leaves_any_out(session, scope):
+        follow_up = store_plan(session, plan.connector_key, plan.document, author, parent_id=plan.id).id
+    return Applied(settings_version=version.version, sent=sent, left_out=moved, follow_up=follow_up)
 
 
-def _require_same_grounds(session: Session, plan: SettingsPlan) -> None:
+def _require_unchanged_basis(session: Session, plan: SettingsPlan) -> None:
     version = connectors.settings_in_force(session, plan.connector_key)
     if version.version != plan.base_version:
         raise PlanRefused(
             "settings_moved",
-            f"version {version.version} of the settings, by {version.author}, came in force since version "
-            f"{plan.base_version}, on which this plan is based; plan again",
+            f"the plan is based on version {plan.base_version} of the settings, but version {version.version}, "
+            f"saved by {version.author}, is in force now; plan again",
         )
-    now = create.digests_of_fields(session, plan.connector_key)
+    now = digests_of_fields(session, plan.connector_key)
     changed = [Entity(each).value.capitalize() for each in Entity if now.get(each) != plan.definitions.get(each)]
     if changed:
         raise PlanRefused(
-            "fields_moved",
-            f"Pipedrive's {' and '.join(changed)} fields are not those of which this plan was made; plan again",
-        )
-
-
-def _require_few_moved(session: Session, plan: SettingsPlan, moved: int) -> None:
-    looked_at = plans.count_items(session, plan.id)
-    if moved > MOVED_SHARE * looked_at:
-        raise PlanRefused(
-            "records_moved",
-            f"{moved:,} of the {looked_at:,} planned records have changed since, more than {MOVED_SHARE:.0%}; plan again",
-        )
-
-
-def _carry_over_left_out(session: Session, scope: PlanScope) -> None:
-    for entity in scope.runs:
-        backfill.begin(
-            session,
-            scope.plan.connector_key,
-            entity,
-            "backfill",
-            resend=scope.needs_relink,
-            reindexes=scope.changes_identifiers(entity),
-            plan_id=scope.plan.id,
+            "fields_moved", f"Pipedrive's {' and '.join(changed)} fields changed since the plan was made; plan again"
         )
 
 
 def _send(session: Session, plan: SettingsPlan) -> int:
-    """Synchronize everything that the plan decides about; Accounts that only their Users mention, with the Users' data."""
+    """Write the outgoing changes of the plan, also of Accounts that only messages of Users contain; return how many succeed."""
     rank = int(time.time() * 1000)
     bodies: list[tuple[str, str, dict[str, Any]]] = plans.messages_to_send(session, plan.id)
     write_messages(
@@ -173,17 +161,13 @@ def _send(session: Session, plan: SettingsPlan) -> int:
 
 
 def _leaves_any_out(session: Session, scope: PlanScope) -> bool:
-    """Of what is fetched again nothing is left out."""
-    looked_at = {
-        direction: [entity.value for way, entity in PHASES if way is direction and scope.looks_at(way, entity)]
-        for direction in Direction
-    }
-    incoming = [name for name in looked_at[Direction.INCOMING] if scope.runs.get(Entity(name)) == "backfill"]
-    return plans.leaves_any_out(session, scope.plan, incoming, looked_at[Direction.OUTGOING])
+    """Return whether records are left out. A new full fetch leaves none out."""
+    incoming = [entity for entity, kind in scope.runs.items() if kind == "backfill"]
+    return plans.leaves_any_out(session, scope.plan, incoming, list(scope.sends))
 
 
 def refuse(session: Session, plan_id: int, refused: PlanRefused, *, author: str) -> None:
-    """Write down why the plan can never be applied any more."""
+    """Store why the plan can never be applied."""
     plan = plans.lock_plan(session, plan_id)
     if plan is not None and plan.state == "ready" and refused.is_over:
         plan.state, plan.reason, plan.detail = "refused", refused.reason, str(refused)

@@ -1,5 +1,7 @@
-"""Compute a plan slice by slice. A slice and the plan's progress are one transaction under the plan's row lock: a
-killed worker loses one slice, and two workers on one plan alternate.
+"""Compute a plan slice by slice.
+
+A slice and the plan's progress are one transaction under the plan's row lock: a killed worker loses one slice, and two workers on
+one plan alternate.
 """
 
 from __future__ import annotations
@@ -26,15 +28,16 @@ from pipeline.jobs.plans.preview import preview_records, preview_reports
 from pipeline.settings import settings
 from pipeline.sync.job_queue import CONTINUE, DONE, JobStep
 from pipeline.sync.outgoing.event_log import HARMLESS
+from pipeline.sync.outgoing.preview import NO_SNAPSHOT
 from pipeline.sync.runs import backfill
 from pipeline.telemetry import logger
 
 SLICE: Final = 500
 LEFT: Final = frozenset({"left", *HARMLESS})
-"""Notes of a field that are not problems."""
+"""Reasons of omitted fields that are not problems."""
 NEVER_SEEN: Final = "never_seen"
 AT_ONCE_S: Final = 1.0
-"""How long a request may compute before it leaves the plan to a worker."""
+"""How long a request computes before it leaves the plan to a worker."""
 
 
 def step(job: ClaimedJob) -> JobStep:
@@ -74,14 +77,14 @@ def abort(session: Session, job: Job, by: str) -> None:
 
 
 def compute_now(plan_id: int, for_s: float = AT_ONCE_S) -> None:
-    """Compute what can be computed in `for_s` seconds: a small plan is ready before a person has looked."""
+    """Compute for `for_s` seconds, so that a small plan is ready when its page is shown."""
     until = time.monotonic() + for_s
     while compute_slice(plan_id) and time.monotonic() < until:
         pass
 
 
 def compute_slice(plan_id: int) -> bool:
-    """Compute the next slice; returns whether there may be more to do."""
+    """Compute the next slice; return whether there may be more to do."""
     with transaction() as session:
         plan = lock_open_plan(session, plan_id)
         if plan is None:
@@ -97,79 +100,60 @@ def compute_slice(plan_id: int) -> bool:
 
 
 def _finish(session: Session, scope: PlanScope) -> None:
-    """Set what is unknown, the cost, and the state ready."""
+    """Set the number of unknown records, the cost, and the state ready."""
     plan = scope.plan
     counts = Counter(plan.counts)
     known = {each: backfill.reach(session, plan.connector_key, each).known for each in Entity}
     counts |= Counter({f"known.{entity}": records for entity, records in known.items()})
     if plan.parent_id is None:
-        for entity in Entity:
-            counts += _unknowable(session, scope, entity, known[entity])
+        for entity in scope.runs:
+            _add_unknown(counts, f"incoming.{entity}", NO_SNAPSHOT, known[entity] - _count_incoming(counts, entity))
+        for entity in scope.sends:
+            never = snapshot.count_unreported(session, plan.connector_key, entity)
+            _add_unknown(counts, f"outgoing.{entity}", NEVER_SEEN, never)
     plan.counts = dict(counts)
+    shares_ownership = [
+        entity
+        for entity in scope.sends
+        if any(owner != "hull" for owner in scope.compiled(session, entity).outgoing.owners.values())
+    ]
     cost = plan_cost(
-        updates=_total(counts, "outgoing", "update") + _total(counts, "outgoing", "link"),
-        creates=_total(counts, "outgoing", "create") + _total(counts, "outgoing", "lookup"),
-        read_before=_read_before(session, scope, counts),
-        fetched=_fetched(scope, counts),
-        sent=sum(_total(counts, "incoming", act) for act in (*plans.WRITTEN, "same")),
+        updates=_total(counts, "outgoing", "update", "link"),
+        creates=_total(counts, "outgoing", "create", "lookup"),
+        read_before=sum(counts[f"outgoing.{entity}.act.update"] for entity in shares_ownership),
+        fetched=tuple(_count_incoming(counts, entity) for entity, kind in scope.runs.items() if kind == "full"),
+        sent=_total(counts, "incoming", *plans.WRITTEN, "same"),
         page_limit=settings().page_limit,
     )
     plan.tokens, plan.takes_s = cost.tokens, cost.takes_s
     plan.state, plan.ready_at = "ready", func.now()
 
 
-def _unknowable(session: Session, scope: PlanScope, entity: Entity, known: int) -> Counter[str]:
-    """Number of records without the needed snapshot, without zeros."""
-    plan, found = scope.plan, Counter[str]()
-    if entity in scope.runs:
-        seen = sum(n for name, n in plan.counts.items() if name.startswith(f"incoming.{entity}.act."))
-        _note(found, f"incoming.{entity}", "no_snapshot", known - seen)
-    if entity in scope.sends:
-        never = snapshot.count_unreported(session, plan.connector_key, entity)
-        _note(found, f"outgoing.{entity}", NEVER_SEEN, never)
-    return found
-
-
-def _note(found: Counter[str], of: str, reason: str, records: int) -> None:
+def _add_unknown(counts: Counter[str], side: str, reason: str, records: int) -> None:
     if records > 0:
-        found[f"{of}.act.unknown"] += records
-        found[f"{of}.reason.unknown.{reason}"] += records
+        counts[f"{side}.act.unknown"] += records
+        counts[f"{side}.reason.unknown.{reason}"] += records
 
 
-def _total(counts: Counter[str], direction: str, act: str) -> int:
-    return sum(counts[f"{direction}.{entity}.act.{act}"] for entity in Entity)
+def _count_incoming(counts: Counter[str], entity: Entity) -> int:
+    return sum(n for name, n in counts.items() if name.startswith(f"incoming.{entity}.act."))
 
 
-def _read_before(session: Session, scope: PlanScope, counts: Counter[str]) -> int:
-    """Records that are read again before they are written, because Pipedrive may own a field."""
-    has_a_say = [
-        entity
-        for entity in scope.sends
-        if any(owner != "hull" for owner in scope.compiled(session, entity).outgoing.owners.values())
-    ]
-    return sum(counts[f"outgoing.{entity}.act.update"] for entity in has_a_say)
-
-
-def _fetched(scope: PlanScope, counts: Counter[str]) -> tuple[int, ...]:
-    """Records of each entity that the settings would have fetched again."""
-    return tuple(
-        sum(n for name, n in counts.items() if name.startswith(f"incoming.{entity}.act."))
-        for entity, kind in scope.runs.items()
-        if kind == "full"
-    )
+def _total(counts: Counter[str], direction: str, *acts: str) -> int:
+    return sum(counts[f"{direction}.{entity}.act.{act}"] for entity in Entity for act in acts)
 
 
 def _slice(session: Session, scope: PlanScope, direction: Direction, entity: Entity) -> None:
     """Preview the next records, store the results, and advance."""
     plan = scope.plan
     where = (session, plan.connector_key, entity)
-    others = plans.line_of(session, plan)[1:]
+    earlier = plans.line_of(session, plan)[1:]
     if direction is Direction.INCOMING:
-        bodies = snapshot.page_of_snapshots(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
+        bodies = snapshot.page_of_snapshots(*where, after=plan.cursor, limit=SLICE, left_out_by=earlier)
         ids, items = list(bodies), preview_records(session, scope, entity, bodies) if bodies else []
         items = plans.add_items(session, plan.id, items)
     else:
-        reports = snapshot.page_of_reports(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
+        reports = snapshot.page_of_reports(*where, after=plan.cursor, limit=SLICE, left_out_by=earlier)
         ids, items = list(reports), preview_reports(session, scope, entity, reports) if reports else []
     plan.counts = dict(Counter(plan.counts) + counted(items))
     plan.examined += len(ids)
@@ -180,7 +164,7 @@ def _slice(session: Session, scope: PlanScope, direction: Direction, entity: Ent
 
 
 def counted(items: Iterable[NewItem]) -> Counter[str]:
-    """The summary of a plan without its items."""
+    """Return the counts of these items, as `SettingsPlan.counts` has them."""
     counts: Counter[str] = Counter()
     for item in items:
         of = f"{item.direction}.{item.entity}"

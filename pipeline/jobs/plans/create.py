@@ -1,4 +1,4 @@
-"""Create a plan: validate its settings like settings to be put in force, and store it for a worker; determine what it compares."""
+"""Create a plan: validate its settings, store it, and determine what it compares."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ PHASES: Final = (
     (Direction.OUTGOING, Entity.PERSON),
 )
 """The order in which a plan previews records: Accounts before the Users that may be linked to them."""
-
-
 SIDES: Final = {Direction.INCOMING: "pipedrive", Direction.OUTGOING: "hull"}
 
 
@@ -37,8 +35,7 @@ SIDES: Final = {Direction.INCOMING: "pipedrive", Direction.OUTGOING: "hull"}
 class PlanScope:
     """One plan while it is computed or applied.
 
-    runs    entity → the kind of run that its incoming side needs; absent if Hull receives nothing. A new fetch
-            reads every record, so that nothing of it is left out
+    runs    entity → the kind of run that its incoming side needs; absent if Hull receives nothing
     sends   entities with an outgoing side that is decided again
     """
 
@@ -54,7 +51,7 @@ class PlanScope:
         return backfill.needs_relink(self.before, self.after)
 
     def changes_identifiers(self, entity: Entity) -> bool:
-        """Whether records are known by other identifiers than before: the index has to be built again from what is stored."""
+        """Return whether records get other identifiers than before, so that the index must be built again."""
         return backfill.changes_identifiers(entity, self.before, self.after)
 
     def looks_at(self, direction: Direction, entity: Entity) -> bool:
@@ -70,7 +67,9 @@ class PlanScope:
 
 def scope_of(session: Session, plan: SettingsPlan) -> PlanScope:
     """Return what the plan compares. A follow-up plan starts from the settings before those of the first plan."""
-    origin = _origin(session, plan)
+    origin = plan
+    while origin.parent_id is not None:
+        origin = session.get_one(SettingsPlan, origin.parent_id)
     base = connectors.get_settings(session, plan.connector_key, origin.base_version)
     before, after = read_settings(base), read_settings(plan.document)
     kinds = {entity: backfill.kind_for(session, plan.connector_key, entity, before, after) for entity in Entity}
@@ -85,14 +84,8 @@ def scope_of(session: Session, plan: SettingsPlan) -> PlanScope:
     )
 
 
-def _origin(session: Session, plan: SettingsPlan) -> SettingsPlan:
-    while plan.parent_id is not None:
-        plan = session.get_one(SettingsPlan, plan.parent_id)
-    return plan
-
-
 def _sends(entity: Entity, settings: ConnectorSettings) -> tuple[object, ...]:
-    """Everything that decides what Pipedrive receives of an entity; incoming mappings decide who owns a field."""
+    """Return the settings that decide what Pipedrive receives of an entity; incoming mappings decide the owner of a field."""
     links = settings.link_users_in_service, settings.link_users_in_hull and entity is Entity.PERSON
     both_ways = {row.service for row in settings.incoming(entity)} & {row.service for row in settings.outgoing(entity)}
     return (
@@ -107,17 +100,18 @@ def _sends(entity: Entity, settings: ConnectorSettings) -> tuple[object, ...]:
 
 
 def make_plan(session: Session, connector_key: int, document: Any, *, author: str, force: bool = False) -> SettingsPlan:
-    """Write a plan down; `compute.compute_now` or a worker computes it once this is committed.
+    """Check and store a plan; `compute.compute_now` or a worker computes it once this is committed.
 
     Raises: SettingsRefused naming every mistake.
     """
     chosen = check(session, connector_key, document, force=force)
-    return _add(session, connector_key, chosen.model_dump(mode="json", exclude_unset=True), author)
+    return store_plan(session, connector_key, chosen.model_dump(mode="json", exclude_unset=True), author)
 
 
-def _add(
+def store_plan(
     session: Session, connector_key: int, document: dict[str, Any], author: str, parent_id: int | None = None
 ) -> SettingsPlan:
+    """Store a plan with its job; `parent_id` is the applied plan that it follows up."""
     definitions = {each: field_definition.find_fields(session, connector_key, each) for each in Entity}
     plan = SettingsPlan(
         connector_key=connector_key,
@@ -137,18 +131,13 @@ def _add(
         if scope.looks_at(direction, entity)
     )
     job_queue.enqueue(
-        session, job_queue.PLAN, str(plan.id), title=f"Plan {plan.id} of {author}", connector_key=connector_key
+        session, job_queue.PLAN, str(plan.id), title=f"Plan {plan.id} by {author}", connector_key=connector_key
     )
     return plan
 
 
-def create_follow_up(session: Session, earlier: SettingsPlan, *, author: str) -> SettingsPlan:
-    """Create the follow-up plan for what an applied plan left out: records that changed since, or that are new."""
-    return _add(session, earlier.connector_key, earlier.document, author, parent_id=earlier.id)
-
-
 def digests_of_fields(session: Session, connector_key: int) -> dict[str, Any]:
-    """Return entity → a mark that changes with Pipedrive's field definitions."""
+    """Return entity → digest of Pipedrive's field definitions."""
     found = {each: field_definition.find_fields(session, connector_key, each) for each in Entity}
     return {
         entity.value: hashlib.blake2b(
@@ -166,7 +155,7 @@ def lock_open_plan(session: Session, plan_id: int) -> SettingsPlan | None:
 
 
 def discard(session: Session, plan_id: int, *, author: str) -> bool:
-    """Delete the plan's items. Return False if it has already ended."""
+    """Discard a plan and delete its items. Return False if it has already ended."""
     plan = plans.lock_plan(session, plan_id)
     if plan is None or plan.state not in ("computing", "ready", "stopped"):
         return False

@@ -1,25 +1,25 @@
 """Preview one slice of stored records under the settings of a plan: of Pipedrive's records, or of Hull's last reports.
 
-The previews of `pipeline.sync` decide, so a plan shows what the stages will do. A plan additionally knows the Accounts for which
-it creates or finds an Organization, and the first records of its earlier slices.
+The previews of `pipeline.sync` decide. A plan adds what only it knows: claims that change with its settings, Organizations that it
+creates or finds for Accounts, and the first records of its earlier slices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from db import id_mapping, identifier
 from db import plan as plans
-from db.id_mapping import Known
 from db.plan import NewItem
 from db.snapshot import read_snapshots
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.records import FieldProblem, MatchStatus, OutgoingWrite
+from pipeline.domain.records import MatchStatus
 from pipeline.errors import Rejected
 from pipeline.jobs.plans.create import PlanScope
 from pipeline.sync.changes.outgoing_changes import LINKED_USER, HullMessage, accounts_of, read_message
@@ -29,36 +29,17 @@ from pipeline.sync.outgoing.resolve import Pair
 
 NOT_READ: Final = "field_not_read"
 ACCOUNT: Final = "account"
-"""What a link is called among the fields of an item."""
+"""Name of a link among the fields of an item."""
 CLAIM: Final = "claim {}"
 SENT: Final = frozenset({IncomingEffect.CREATE, IncomingEffect.UPDATE, IncomingEffect.RESEND, IncomingEffect.LINK})
 
-
 Change = dict[str, Any]
-
-
 Message = dict[str, Any]
-
-
 Reports = Mapping[str, tuple[int, bytes]]
-_LINKABLE: Final = (OutgoingEffect.SAME, OutgoingEffect.MATCH)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportContext:
-    """Additional data of a decision.
-
-    organizations  Accounts for which the plan creates or finds an Organization → its label
-    reported       Hull id → the version of the report; absent if Hull has never sent one
-    """
-
-    organizations: Mapping[str, str]
-    known: Mapping[int, Known]
-    reported: Mapping[str, int]
 
 
 class ReservedInPlan(Reserved):
-    """Return the first records under each claim, from the plan's earlier slices."""
+    """The first records under each claim, those of the plan's earlier slices included."""
 
     def __init__(self, session: Session, plan_id: int, entity: Entity) -> None:
         super().__init__()
@@ -68,12 +49,12 @@ class ReservedInPlan(Reserved):
         self.by |= plans.reserved(*self._where, [pair for pair in pairs if pair not in self.by])
 
     def keep(self) -> None:
-        """Write down what was reserved, for the slices that follow."""
+        """Store the reservations for the slices that follow."""
         plans.reserve(*self._where, self.news)
 
 
 def preview_records(session: Session, scope: PlanScope, entity: Entity, bodies: Mapping[str, bytes]) -> list[NewItem]:
-    """An item for every record (Pipedrive id → the record as JSON)."""
+    """Return an item for every record (Pipedrive id → the record as JSON)."""
     plan = scope.compiled(session, entity)
     records = {int(record_id): read_lenient(body) for record_id, body in bodies.items()}
     known = id_mapping.known(session, scope.plan.connector_key, entity, list(records))
@@ -81,25 +62,34 @@ def preview_records(session: Session, scope: PlanScope, entity: Entity, bodies: 
         record_id: incoming_preview(record, plan, entity, known.get(record_id), relink=scope.needs_relink)
         for record_id, record in records.items()
     }
-    said = _claims_said(session, scope, entity, previews)
-    return [
-        _incoming_item(
-            entity,
-            record_id,
-            preview,
-            known,
-            claims_said=said.get(record_id, ()),
-            not_read=_not_read(records[record_id], plan.incoming.include_fields),
-            links=scope.needs_relink,
+    claims = _claim_changes(session, scope, entity, previews)
+    items = []
+    for record_id, preview in previews.items():
+        # Pipedrive returns some fields on request only, and they were not requested when the record was read.
+        unread = [key for key in plan.incoming.include_fields if key not in records[record_id]]
+        act, reason, changes = _incoming(preview, claims.get(record_id, ()), unread, links=scope.needs_relink)
+        was = known.get(record_id)
+        items.append(
+            NewItem(
+                direction=Direction.INCOMING,
+                entity=entity,
+                record_id=str(record_id),
+                pipedrive_id=record_id,
+                act=act,
+                reason=reason,
+                detail=preview.detail,
+                version=was.version if was else None,
+                digest=was.digest if was else None,
+                fields=tuple(changes),
+            )
         )
-        for record_id, preview in previews.items()
-    ]
+    return items
 
 
-def _claims_said(
+def _claim_changes(
     session: Session, scope: PlanScope, entity: Entity, previews: Mapping[int, IncomingPreview]
 ) -> dict[int, list[Change]]:
-    """Return Pipedrive id → new claims, and claims that another record holds, if the plan changes what identifies a record."""
+    """Return Pipedrive id → changes of its claims; empty if the plan does not change what identifies a record."""
     if scope.before.claims(entity) == scope.after.claims(entity):
         return {}
     where = (session, scope.plan.connector_key, entity)
@@ -108,90 +98,47 @@ def _claims_said(
     held = {(claim, pipedrive_id): value for claim, value, pipedrive_id in identifier.list_held(*where, list(sent))}
     fresh = [each for each in wanted if held.get((each[0], each[2])) != each[1]]
     others = identifier.find_other_holders(*where, fresh)
-    said: dict[int, list[Change]] = {}
+    found: dict[int, list[Change]] = {}
     for claim, value, pipedrive_id in fresh:
         change = {"field": CLAIM.format(claim), "before": held.get((claim, pipedrive_id)), "after": value}
         if (claim, pipedrive_id) in others:
             holder = others[claim, pipedrive_id]
             shared = holder == identifier.NOBODY
-            detail = f"several {entity.plural} give it" if shared else f"{entity} {holder} holds it"
+            detail = f"several {entity.plural} have it" if shared else f"{entity} {holder} holds it"
             change |= {"problem": "shared_domain" if shared else "duplicate_claim", "detail": detail}
-        said.setdefault(pipedrive_id, []).append(change)
-    return said
+        found.setdefault(pipedrive_id, []).append(change)
+    return found
 
 
-def _incoming_item(
-    entity: Entity,
-    pipedrive_id: int,
-    preview: IncomingPreview,
-    known: Mapping[int, Known],
-    *,
-    claims_said: Sequence[Change],
-    not_read: Sequence[str],
-    links: bool,
-) -> NewItem:
+def _incoming(
+    preview: IncomingPreview, claims: Sequence[Change], unread: Sequence[str], *, links: bool
+) -> tuple[str, str | None, list[Change]]:
+    """Return (act, reason, changes) of one record."""
     if preview.effect not in SENT:
-        act = str(preview.effect) if preview.reason else "same"
-        return _record_item(entity, pipedrive_id, known, act=act, reason=preview.reason, detail=preview.detail)
+        return (str(preview.effect) if preview.reason else "same"), preview.reason, []
     changes = [{"field": each.name, "before": each.before, "after": each.after} for each in preview.changes]
-    changes += claims_said
-    organization_id = preview.record.organization_id if preview.record else None
-    linked = links and organization_id is not None
-    if linked:
-        changes.append({"field": ACCOUNT, "before": None, "after": f"Organization {organization_id}"})
-    changes += [{"field": key, "before": None, "after": None, "problem": NOT_READ} for key in not_read]
-    changes += [
-        {"field": each.field, "before": None, "after": None, "problem": each.reason, "detail": each.detail}
-        for each in preview.problems
-        if not _is_of(each, not_read)
-    ]
-    act, reason = _act(preview.effect, changes, linked=linked, unread=bool(not_read))
-    return _record_item(entity, pipedrive_id, known, act=act, reason=reason, fields=tuple(changes))
-
-
-def _record_item(
-    entity: Entity,
-    pipedrive_id: int,
-    known: Mapping[int, Known],
-    *,
-    act: str,
-    reason: str | None = None,
-    detail: str | None = None,
-    fields: tuple[Change, ...] = (),
-) -> NewItem:
-    was = known.get(pipedrive_id)
-    return NewItem(
-        direction=Direction.INCOMING,
-        entity=entity,
-        record_id=str(pipedrive_id),
-        pipedrive_id=pipedrive_id,
-        act=act,
-        reason=reason,
-        detail=detail,
-        version=was.version if was else None,
-        digest=was.digest if was else None,
-        fields=fields,
-    )
-
-
-def _is_of(problem: FieldProblem, unread: Sequence[str]) -> bool:
-    return problem.reason == "field_missing" and problem.field.split(".")[0] in unread
-
-
-def _act(effect: IncomingEffect, changes: Sequence[Change], *, linked: bool, unread: bool) -> tuple[str, str | None]:
+    changes += claims
     problem = next((each["problem"] for each in changes if "problem" in each), None)
+    has_new_value = any("problem" not in each for each in changes)
+    organization_id = preview.record.organization_id if preview.record and links else None
+    if organization_id is not None:
+        changes.append({"field": ACCOUNT, "before": None, "after": f"Organization {organization_id}"})
+    changes += [_problem(key, NOT_READ) for key in unread]
+    for each in preview.problems:
+        if each.reason != "field_missing" or each.field.split(".")[0] not in unread:
+            changes.append(_problem(each.field, each.reason, detail=each.detail))
+            problem = problem or each.reason
     if unread:
-        return "unknown", NOT_READ
-    if effect is IncomingEffect.CREATE:
-        return "create", None
-    if any("problem" not in each and each["field"] != ACCOUNT for each in changes):
-        return "update", problem
-    return ("link" if linked else "resend"), problem
+        return "unknown", NOT_READ, changes
+    if preview.effect is IncomingEffect.CREATE:
+        return "create", None, changes
+    if has_new_value:
+        return "update", problem, changes
+    return ("resend" if organization_id is None else "link"), problem, changes
 
 
-def _not_read(record: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, ...]:
-    """Fields that Pipedrive returns on request only, and that were not requested when the record was read."""
-    return tuple(key for key in wanted if key not in record)
+def _problem(field: str, reason: str, **more: str | None) -> Change:
+    return {"field": field, "before": None, "after": None, "problem": reason, **more}
 
 
 def preview_reports(session: Session, scope: PlanScope, entity: Entity, reports: Reports) -> list[NewItem]:
@@ -200,94 +147,83 @@ def preview_reports(session: Session, scope: PlanScope, entity: Entity, reports:
     accounts = _accounts_first(session, scope, messages) if entity is Entity.PERSON else []
     added = plans.add_items(session, scope.plan.id, accounts)
     versions = {hull_id: version for hull_id, (version, _) in reports.items()}
-    return added + plans.add_items(session, scope.plan.id, _preview(session, scope, entity, messages, versions))
+    return added + plans.add_items(session, scope.plan.id, _outgoing_items(session, scope, entity, messages, versions))
 
 
 def _accounts_first(session: Session, scope: PlanScope, users: Mapping[str, Message]) -> list[NewItem]:
-    """Accounts that only their Users speak of, and that these call for: they travel before them."""
+    """Return the items of Accounts that are known only from messages of their Users, and are synchronized before them."""
     key = scope.plan.connector_key
-    called = accounts_of(session, key, list(_as_messages(key, users)), scope.after)
-    bodies = {each.hull_id: each.body for each in called}
+    of_users: list[HullMessage] = []
+    for body in users.values():
+        with suppress(Rejected):
+            of_users.append(read_message(key, Entity.PERSON, body, cause=LINKED_USER, rank=0))
+    bodies = {each.hull_id: each.body for each in accounts_of(session, key, of_users, scope.after)}
     known = plans.items_among(session, scope.plan.id, Direction.OUTGOING, Entity.ORGANIZATION, sorted(bodies))
     reported = read_snapshots(session, key, Entity.ORGANIZATION, "hull", sorted(bodies)) if bodies else {}
     if Entity.ORGANIZATION not in scope.sends:  # otherwise they were previewed by their own reports
         reported = {}
-    bodies = {hull_id: body for hull_id, body in bodies.items() if hull_id not in reported and hull_id not in known}
-    items = _preview(session, scope, Entity.ORGANIZATION, bodies, {}) if bodies else []
-    return [replace(item, message=bodies[item.record_id]) for item in items]
+    fresh = {hull_id: body for hull_id, body in bodies.items() if hull_id not in known and hull_id not in reported}
+    items = _outgoing_items(session, scope, Entity.ORGANIZATION, fresh, {}) if fresh else []
+    return [replace(item, message=fresh[item.record_id]) for item in items]
 
 
-def _as_messages(connector_key: int, messages: Mapping[str, Message]) -> Iterable[HullMessage]:
-    for body in messages.values():
-        try:
-            yield read_message(connector_key, Entity.PERSON, body, cause=LINKED_USER, rank=0)
-        except Rejected:
-            continue
-
-
-def _preview(
+def _outgoing_items(
     session: Session, scope: PlanScope, entity: Entity, messages: Mapping[str, Message], reported: Mapping[str, int]
 ) -> list[NewItem]:
+    """Return an item for every message. `reported`: Hull id → the version of the report, where Hull has sent one."""
     where = (session, scope.plan.connector_key, entity)
     reserved = ReservedInPlan(session, scope.plan.id, entity)
-    found = outgoing_preview(
+    previews = outgoing_preview(
         *where,
         scope.compiled(session, entity),
         messages,
         reserved=reserved,
         are_identifiers_new=scope.changes_identifiers(entity),
-    )
+    ).values()
     reserved.keep()
-    candidates = [each.decision.candidate for each in found.values()]
+    candidates = [each.decision.candidate for each in previews]
     ids = [each.pipedrive_id for each in candidates if each.pipedrive_id is not None]
+    known = id_mapping.known(*where, ids) if ids else {}
     awaited = sorted({each.awaits for each in candidates if each.awaits})
-    context = ReportContext(
-        organizations=plans.given_organizations(session, scope.plan.id, awaited),
-        known=id_mapping.known(*where, ids) if ids else {},
-        reported=reported,
-    )
-    return [_outgoing_item(each, entity, context) for each in found.values()]
+    organizations = plans.given_organizations(session, scope.plan.id, awaited)
+    items = []
+    for preview, candidate in zip(previews, candidates, strict=True):
+        changes = _outgoing_changes(preview, organizations.get(candidate.awaits or ""))
+        effect, reason, detail = preview.effect, preview.reason, preview.detail
+        is_linked = any(change["field"] == ORGANIZATION for change in changes)
+        if is_linked and effect in (OutgoingEffect.SAME, OutgoingEffect.MATCH):
+            effect, reason, detail = OutgoingEffect.LINK, "awaits_account", None
+        was = known.get(candidate.pipedrive_id or 0) if candidate.match_status is MatchStatus.KNOWN else None
+        items.append(
+            NewItem(
+                direction=Direction.OUTGOING,
+                entity=entity,
+                record_id=candidate.hull_id,
+                pipedrive_id=candidate.pipedrive_id if was else None,
+                act=effect,
+                reason=reason,
+                detail=detail,
+                version=was.version if was else None,
+                digest=was.digest if was else None,
+                report_version=reported.get(candidate.hull_id),
+                fields=tuple(changes),
+            )
+        )
+    return items
 
 
-def _outgoing_item(preview: OutgoingPreview, entity: Entity, context: ReportContext) -> NewItem:
-    effect, reason, detail = preview.effect, preview.reason, preview.detail
-    changes = _outgoing_changes(preview, context)
-    if effect in _LINKABLE and any(change["field"] == ORGANIZATION for change in changes):
-        effect, reason, detail = OutgoingEffect.LINK, "awaits_account", None
-    candidate = preview.decision.candidate
-    was = context.known.get(candidate.pipedrive_id or 0) if candidate.match_status is MatchStatus.KNOWN else None
-    return NewItem(
-        direction=Direction.OUTGOING,
-        entity=entity,
-        record_id=candidate.hull_id,
-        pipedrive_id=candidate.pipedrive_id if was else None,
-        act=effect,
-        reason=reason,
-        detail=detail,
-        version=was.version if was else None,
-        digest=was.digest if was else None,
-        report_version=context.reported.get(candidate.hull_id),
-        fields=tuple(changes),
-    )
-
-
-def _outgoing_changes(preview: OutgoingPreview, context: ReportContext) -> list[Change]:
+def _outgoing_changes(preview: OutgoingPreview, organization: str | None) -> list[Change]:
+    """Return the changes of one record; `organization` is the one that the plan creates or finds for its Account."""
     decision = preview.decision
     write, candidate = decision.write, decision.candidate
     if write is None or (preview.effect is OutgoingEffect.FAIL and not decision.problems):
         return []
-    changes = _written(write) if preview.effect not in (OutgoingEffect.FAIL, OutgoingEffect.UNKNOWN) else []
-    organization = context.organizations.get(candidate.awaits or "")
+    changes: list[Change] = []
+    if preview.effect not in (OutgoingEffect.FAIL, OutgoingEffect.UNKNOWN):
+        flat = {**write.fields, **write.fields.get("custom_fields", {})}
+        changes += [{"field": key, "before": was, "after": flat[key]} for key, was in write.before.items()]
     if organization and ORGANIZATION not in write.before:
         was = (candidate.snapshot or {}).get(ORGANIZATION)
         changes.append({"field": ORGANIZATION, "before": was, "after": organization})
-    changes += [
-        {"field": each.field, "before": None, "after": None, "problem": each.reason, "detail": each.detail}
-        for each in (*decision.problems, *decision.left)
-    ]
-    return changes
-
-
-def _written(write: OutgoingWrite) -> list[Change]:
-    flat = {**write.fields, **write.fields.get("custom_fields", {})}
-    return [{"field": key, "before": was, "after": flat[key]} for key, was in write.before.items()]
+    problems = (*decision.problems, *decision.left)
+    return changes + [_problem(each.field, each.reason, detail=each.detail) for each in problems]

@@ -1,9 +1,9 @@
 """The job of a replay: record the outcomes of sent items, send as many as the pace allows, and continue later.
 
-A step is one transaction that closes failures, coalesces their changes and marks the items: a killed worker has either done
-a slice or not begun it. Outcomes are derived from changes, failures and events, never from the broker: if the change of an
-item is gone and nothing failed, it succeeded or there was nothing to do, and the record's events say which. If its subject
-has a newer failure, it failed again. Otherwise it is in flight.
+A step is one transaction that closes failures, coalesces their changes and marks the items: a killed worker has done a whole
+slice or nothing. Outcomes are derived from changes, failures and events, never from the broker. If the subject of an item has a
+newer failure, it failed again. If its change is gone, the record's events show whether something was sent. Otherwise it is in
+flight.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from pipeline.telemetry import logger
 
 AT_ONCE: Final = 500
 QUIET: Final = timedelta(seconds=30)
-"""A control task leaves nothing behind when it succeeds; after so long without a failure it has."""
+"""A control task that succeeds stores nothing: after so long without a failure it counts as successful."""
 Pair = tuple[ReplayItem, Failure]
 SLICE: Final = 100
 """Items to a transaction."""
 LOOK_S: Final = 1.0
 LONGEST_LOOK_S: Final = 10.0
-"""How often it looks for outcomes while nothing is left to send: less often the longer they take, as of a paused connector."""
+"""Pause between checks of outcomes while nothing is left to send; it grows while outcomes take long, as of a paused connector."""
 HARMLESS_STATES: Final = {
     ReplayEffect.NOTHING: "already_applied",
     ReplayEffect.SUPERSEDED: "superseded",
@@ -52,7 +52,7 @@ HARMLESS_STATES: Final = {
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Learn outcomes, and send what the pace allows now. Raises: LostLease, and nothing was done."""
+    """Record outcomes, and send what the pace allows now. Raises: LostLease, and nothing was done."""
     with transaction() as session:
         row = rows.lock_replay(session, int(job.dedupe_key))
         if row is None:
@@ -63,7 +63,7 @@ def step(job: ClaimedJob) -> JobStep:
         wait_s = _send(session, row) if row.state == "running" else None
         session.flush()
         if wait_s is None:
-            wait_s = _look_again_s(session, row)
+            wait_s = _next_check_s(session, row)
         if wait_s is None:
             _end(session, row)
             return DONE
@@ -85,7 +85,7 @@ def _clear_stop(row: Replay) -> None:
 
 
 def _send(session: Session, row: Replay) -> float | None:
-    """Send what the pace allows now; None when nothing waits any more."""
+    """Send what the pace allows now. Return the seconds until the next item; None if none is waiting."""
     now = rows.moment(session)
     begun, allowed = _allowance(row, now)
     items = rows.take_waiting(session, row.id, allowed) if allowed else []
@@ -99,19 +99,14 @@ def _send(session: Session, row: Replay) -> float | None:
 
 
 def _allowance(row: Replay, now: datetime) -> tuple[datetime, int]:
-    """(from when on the pace is counted, how many items it allows by now): a second's worth at most is made up for."""
+    """Return (the moment from which the pace is counted, the number of items it allows by now). At most one second is caught up."""
     earliest = now - timedelta(seconds=max(1.0, 1 / row.per_second))
     begun = earliest if row.sent_until is None else max(earliest, row.sent_until)
     return begun, min(SLICE, round((now - begun).total_seconds() * row.per_second + 0.001))
 
 
 def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
-    ids = [item.failure_id for item in items]
-    found = (
-        {each.id: each for each in failure_filter.find_failures(session, ids=ids, state=None, limit=None)}
-        if ids
-        else {}
-    )
+    found = _failures_of(session, items)
     corrected = {item.failure_id: item.payload for item in items if item.payload is not None}
     previews = preview_failures(session, list(found.values()), corrected)
     after_event = rows.last_event_id(session) if items else 0
@@ -122,6 +117,12 @@ def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
         else:
             item.after_event = after_event
             _send_one(session, row, item, failure, previews[failure.id])
+
+
+def _failures_of(session: Session, items: Sequence[ReplayItem]) -> dict[int, Failure]:
+    ids = [item.failure_id for item in items]
+    found = failure_filter.find_failures(session, ids=ids, state=None, limit=None) if ids else []
+    return {each.id: each for each in found}
 
 
 def _end_item(item: ReplayItem, state: str, detail: str | None) -> None:
@@ -137,30 +138,27 @@ def _send_one(session: Session, row: Replay, item: ReplayItem, failure: Failure,
         )
         _end_item(item, HARMLESS_STATES[preview.kind], preview.detail)
     else:
-        _replay_item(session, row, item, failure)
+        try:
+            with session.begin_nested():
+                why = f"{row.why} (replay {row.id})"
+                replay_failure(session, failure, by=row.asked_by, why=why, payload=item.payload)
+        except NotReplayable as refused:
+            _end_item(item, "refused", str(refused))
+        else:
+            item.state, item.sent_at, item.payload = rows.SENT, func.now(), None
 
 
 def _is_useless(failure: Failure, preview: ReplayPreview) -> bool:
-    """Return whether its content, or a newer one, is already there, so that sending is useless.
+    """Return whether sending would change nothing.
 
-    An incoming record that the settings leave out is sent all the same: only a fresh read from Pipedrive can tell.
+    An incoming record that the settings exclude is sent all the same: only a fresh read from Pipedrive shows its values.
     """
     if failure.direction == Direction.INCOMING and preview.kind is ReplayEffect.SKIPPED:
         return False
     return preview.kind.is_harmless
 
 
-def _replay_item(session: Session, row: Replay, item: ReplayItem, failure: Failure) -> None:
-    try:
-        with session.begin_nested():
-            replay_failure(session, failure, by=row.asked_by, why=f"{row.why} (replay {row.id})", payload=item.payload)
-    except NotReplayable as refused:
-        _end_item(item, "refused", str(refused))
-        return
-    item.state, item.sent_at, item.payload = rows.SENT, func.now(), None
-
-
-def _look_again_s(session: Session, row: Replay) -> float | None:
+def _next_check_s(session: Session, row: Replay) -> float | None:
     """Return the seconds until the next check of outcomes; None if no items are in flight."""
     if not rows.items_sent(session, row.id, 1):
         return None
@@ -185,7 +183,7 @@ def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
 
 
 def abort(session: Session, job: Job, _by: str) -> None:
-    """Send nothing more; failures that were not sent stay open. `record_left_outcomes` then ends the replay."""
+    """Stop sending; failures that were not sent stay open. `record_left_outcomes` then ends the replay."""
     row = rows.lock_replay(session, int(job.dedupe_key))
     if row is not None and row.state in ("running", "stopped"):
         row.state = "aborted"
@@ -200,7 +198,7 @@ def record_left_outcomes() -> None:
     for replay_id in found:
         try:
             _record_left(replay_id)
-        except Exception as error:  # noqa: BLE001 - the other replays go on, and the next sweep tries again
+        except Exception as error:  # noqa: BLE001 - the other replays continue, and the next sweep tries again
             logger().warning("replay.outcomes_not_recorded", replay_id=replay_id, error=type(error).__name__)
 
 
@@ -216,14 +214,13 @@ def _record_left(replay_id: int) -> None:
 
 
 def record_outcomes(session: Session, row: Replay) -> None:
-    """Write down what became of the items that were sent, as far as it can be known by now. The replay must be locked."""
+    """Store the outcomes of sent items, as far as they are known now. The replay must be locked."""
     items = rows.items_sent(session, row.id, AT_ONCE)
     if not items:
         return
-    ids = [item.failure_id for item in items]
-    found = {each.id: each for each in failure_filter.find_failures(session, ids=ids, state=None, limit=None)}
+    found = _failures_of(session, items)
     traces = rows.traces(session, [item.id for item in items])
-    carried: list[Pair] = []
+    processed: list[Pair] = []
     for item in items:
         failure, trace = found.get(item.failure_id), traces.get(item.id)
         if failure is None or trace is None:
@@ -234,10 +231,10 @@ def record_outcomes(session: Session, row: Replay) -> None:
         elif failure.kind not in failures.OF_RECORDS:
             _record_task(session, item, failure, trace)
         elif trace.change_id is None:
-            carried.append((item, failure))
+            processed.append((item, failure))
         else:
             item.batch_id = trace.batch_id
-    _record_records(session, row.connector_key, carried)
+    _record_records(session, row.connector_key, processed)
 
 
 def _record_task(session: Session, item: ReplayItem, failure: Failure, trace: Trace) -> None:
@@ -251,7 +248,7 @@ def _record_task(session: Session, item: ReplayItem, failure: Failure, trace: Tr
         if jobs.state_of(session, int(failure.record_id or 0)) not in jobs.OPEN:
             _end_item(item, "came_through", None)
     elif failure.stage == missing_records.STAGE:
-        _end_item(item, "came_through", "The missing records are looked for by their ids.")
+        _end_item(item, "came_through", "The missing records are read by their ids.")
     elif item.sent_at is not None and rows.moment(session) - item.sent_at > QUIET:
         _end_item(item, "came_through", "It has not failed since.")
 
@@ -260,9 +257,9 @@ def _record_records(session: Session, connector_key: int, pairs: Iterable[Pair])
     groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for item, failure in pairs:
         groups[failure.direction, failure.entity].append((item, failure))
-    for (direction, entity), mine in groups.items():
-        events = _events_since(session, connector_key, direction, entity, mine)
-        for item, failure in mine:
+    for (direction, entity), group in groups.items():
+        events = _events_since(session, connector_key, direction, entity, group)
+        for item, failure in group:
             since = [
                 each for each in events.get(failure.record_id or "", ()) if item.sent_at and each.at >= item.sent_at
             ]
@@ -270,12 +267,12 @@ def _record_records(session: Session, connector_key: int, pairs: Iterable[Pair])
 
 
 def _events_since(
-    session: Session, connector_key: int, direction: str, entity: str, mine: Sequence[Pair]
+    session: Session, connector_key: int, direction: str, entity: str, pairs: Sequence[Pair]
 ) -> Mapping[str, list[ReplayEvent]]:
-    """Record → its events since the first of the items was sent."""
-    ids = [failure.record_id for _, failure in mine if failure.record_id]
-    since = min(item.sent_at for item, _ in mine if item.sent_at is not None)
-    after = min(item.after_event or 0 for item, _ in mine)
+    """Return record → its events since the first of the items was sent."""
+    ids = [failure.record_id for _, failure in pairs if failure.record_id]
+    since = min(item.sent_at for item, _ in pairs if item.sent_at is not None)
+    after = min(item.after_event or 0 for item, _ in pairs)
     if direction == Direction.OUTGOING:
         found = rows.outgoing_events(session, connector_key, entity, ids, since=since, after=after)
     else:
@@ -290,7 +287,7 @@ def _events_since(
 
 
 def _record_by_events(item: ReplayItem, events: Sequence[ReplayEvent]) -> None:
-    """A success counts more than fields left out; no event means that nothing differed."""
+    """Set the outcome of one item. A success counts more than omitted fields; no event means that nothing differed."""
     successes = [each for each in events if each.event.endswith(".success")]
     if not events:
         _end_item(item, "already_applied", "Nothing differed any more.")
@@ -298,11 +295,11 @@ def _record_by_events(item: ReplayItem, events: Sequence[ReplayEvent]) -> None:
     last = (successes or events)[-1]
     meaning = meaning_of(last.reason) if last.reason is not None else None
     item.batch_id = last.batch_id or item.batch_id
+    state = "skipped"
     if not last.event.endswith(".skip"):
-        _end_item(item, "came_through", meaning)
+        state = "came_through"
     elif last.reason in UNCHANGED:
-        _end_item(item, "already_applied", meaning)
+        state = "already_applied"
     elif last.reason == "older_report":
-        _end_item(item, "superseded", meaning)
-    else:
-        _end_item(item, "skipped", meaning)
+        state = "superseded"
+    _end_item(item, state, meaning)

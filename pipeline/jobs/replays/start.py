@@ -1,7 +1,8 @@
 """Replay one failure, or start a replay of many at a set pace, whose job is in `advance`.
 
-A record is replayed as a change, an incoming batch from the stage that failed, an outgoing one from extract, and a control
-task as itself."""
+A record is replayed as a change, an incoming batch from the stage that failed, an outgoing one from extract. A control task
+runs again.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +49,9 @@ class MoreThanExpected(Exception):
 
 
 def replay_failure(session: Session, failure: Failure, *, by: str, why: str, payload: bytes | None = None) -> None:
-    """Set one failure going again, and close it; if it fails again, a new failure opens.
+    """Replay one failure, and close it; if it fails again, a new failure opens.
 
-    payload  replaces the record as it came, for outgoing records
+    payload  replaces the received record, for outgoing records
     Raises: NotReplayable.
     """
     if not failure_closing.close_failure(session, failure.id, "replayed", by=by, why=why):
@@ -61,11 +62,11 @@ def replay_failure(session: Session, failure: Failure, *, by: str, why: str, pay
         _replay_batch(session, failure)
     elif failure.stage == missing_records.STAGE:
         if not missing_records.confirm(session, failure):
-            raise NotReplayable(f"failure {failure.id}: what its run listed is not kept any more; fetch again")
+            raise NotReplayable(f"failure {failure.id}: the ids that its run listed are not kept any more; fetch again")
     elif failure.stage == JOB_TASK:
         if not jobs.revive(session, int(failure.record_id or 0)):
             raise NotReplayable(
-                f"failure {failure.id}: it was asked for again, or too long ago; ask for it in Hull again"
+                f"failure {failure.id}: it was requested again, or too long ago; request it again in Hull"
             )
         _wake(session, "dispatch")
     else:
@@ -102,8 +103,8 @@ def _replay_batch(session: Session, failure: Failure) -> None:
     if failure.run_id is not None and failure.stage == "extract":
         try:
             runs.reopen(session, failure.run_id)
-        except runs.RunInProgress as under_way:
-            raise NotReplayable(f"failure {failure.id}: {under_way}") from None
+        except runs.RunInProgress as in_flight:
+            raise NotReplayable(f"failure {failure.id}: {in_flight}") from None
     wakeup = batches.revive(session, failure.batch_id or 0)
     if wakeup is None:
         raise NotReplayable(f"failure {failure.id}: its batch is not waiting any more; fetch again")
@@ -111,9 +112,9 @@ def _replay_batch(session: Session, failure: Failure) -> None:
 
 
 def check_payload(failure: Failure, payload: bytes) -> None:
-    """A corrected record must still be that record, or it would take the batch down in which it travels. Raises: NotReplayable."""
+    """Check that a corrected payload is about the same record: another one would fail its batch. Raises: NotReplayable."""
     if failure.direction != Direction.OUTGOING:
-        raise NotReplayable(f"failure {failure.id}: correct the record in Pipedrive, it is read again from there")
+        raise NotReplayable(f"failure {failure.id}: correct the record in Pipedrive; a replay reads it again")
     try:
         hull_id = hull_id_of(read_lenient(payload)[Entity(failure.entity).hull])
     except (ValueError, TypeError, KeyError, AttributeError, Rejected):
@@ -135,7 +136,7 @@ def begin(
     """Add every matching open failure to a new replay, and start its job.
 
     payloads  failure → an edited payload, for outgoing records
-    at_most   how many the caller has seen
+    at_most   maximum of failures: the number that the caller has seen
     Raises: NothingToReplay; MoreThanExpected; NotReplayable for an unusable payload.
     """
     if chosen.connector_key is None:
@@ -152,7 +153,8 @@ def begin(
     if at_most is not None and replay.total > at_most:
         raise MoreThanExpected(f"{replay.total} instead of {at_most}")
     for failure_id, payload in (payloads or {}).items():
-        _correct(session, replay, failure_id, payload)
+        check_payload(session.get_one(Failure, failure_id), payload)
+        session.query(ReplayItem).filter_by(replay_id=replay.id, failure_id=failure_id).update({"payload": payload})
     job_queue.enqueue(
         session,
         job_queue.REPLAY,
@@ -164,16 +166,10 @@ def begin(
     return replay
 
 
-def _correct(session: Session, replay: Replay, failure_id: int, payload: bytes) -> None:
-    failure = session.get_one(Failure, failure_id)
-    check_payload(failure, payload)
-    session.query(ReplayItem).filter_by(replay_id=replay.id, failure_id=failure_id).update({"payload": payload})
-
-
 def words_of(chosen: FailureFilter) -> str:
-    """The filter as the audit log names it."""
+    """Return the filter as text for the audit log."""
     words = {name: value for name, value in chosen.words.items() if name != "ids"}
     if chosen.ids:
         some = ", ".join(map(str, chosen.ids[:10]))
         words["failures" if len(chosen.ids) > 1 else "failure"] = some + (" …" if len(chosen.ids) > 10 else "")
-    return ", ".join(f"{name} {value}" for name, value in words.items()) or "all that are open"
+    return ", ".join(f"{name} {value}" for name, value in words.items()) or "all open failures"

@@ -1,4 +1,4 @@
-"""`/c/<name>/jobs`: long work such as exports, sends, comparisons, plans and replays: how far each is, and its buttons."""
+"""`/c/<name>/jobs`: jobs such as exports, comparisons, plans and replays, with their progress. Pause, resume and abort them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from db import job as rows
 from db.connector import Connector
 from db.session import transaction
 from pipeline.operations import jobs as operations
+from pipeline.operations.cached_answers import forget_all
 from pipeline.operations.errors import OperationError
 from pipeline.operations.jobs import KINDS, JobShape, JobState
 from pipeline.operations.registry import Operation
@@ -20,7 +21,6 @@ from pipeline.web.console.layout import (
     before_id,
     connector_path,
     done,
-    forget_open,
     page,
     plural,
     query_choice,
@@ -32,20 +32,20 @@ PAGE: Final = 50
 STATES: Final[tuple[str, ...]] = get_args(JobState)
 ACTS: Final[Mapping[str, tuple[str, Operation[Any, Any], str]]] = {
     "pause": ("Pause", operations.pause_job, "is paused: no worker continues it until it is resumed."),
-    "resume": ("Resume", operations.resume_job, "continues behind its last step."),
-    "abort": ("Abort", operations.abort_job, "is aborted; what it has done stays."),
+    "resume": ("Resume", operations.resume_job, "continues after its last step."),
+    "abort": ("Abort", operations.abort_job, "is aborted; the results of its steps are kept."),
 }
-"""What a person may do → its button, its operation, and what the page says afterwards."""
+"""Action → (its button, its operation, the message of the page afterwards)."""
 RESULTS: Final[Mapping[str, tuple[str, str]]] = {
     "settings_sync": ("History of settings", "settings/history"),
-    "export": ("What was sent", "logs?cause=export"),
-    "send": ("What was sent", "logs?cause=send"),
-    "verify": ("What differs", "actions#verify"),
+    "export": ("Events", "logs?cause=export"),
+    "send": ("Events", "logs?cause=send"),
+    "verify": ("Differences", "actions#verify"),
     "plan": ("Plan", "plans/{}"),
     "replay": ("Replay", "replays/{}"),
     "log_export": ("File", "exports/{}"),
 }
-"""Kind → where its result is, below the connector's address."""
+"""Kind → (text, address of its result below the connector's)."""
 
 
 def add(pages: Pages) -> None:
@@ -77,23 +77,23 @@ def act_on(connector: Connector, job_id: int, act: str) -> Response:
     """Pause, resume or abort."""
     if act not in ACTS:
         raise auth.missing("There is nothing at this address.", "Choose a job from Jobs.")
-    _, declared, words = ACTS[act]
+    _, declared, message = ACTS[act]
     try:
         perform(declared, id=job_id)
-        notice = f"Job {job_id} {words}"
+        notice = f"Job {job_id} {message}"
     except OperationError as error:
         if error.status is HTTPStatus.NOT_FOUND:
             raise
         notice = f"Nothing was changed: {sentence_of(error)}"
-    forget_open()
+    forget_all()
     return done(connector_path(connector, "jobs"), notice)
 
 
 def _result_of(job: JobShape) -> tuple[str, str] | None:
-    """Return (words, address below the connector's) of what a job has found or done; its failure where it failed."""
+    """Return (text, address below the connector's) of the result of a job; of its failure if it failed."""
     if job.failure_id is not None:
         return f"Failure {job.failure_id}", f"failures/{job.failure_id}"
     if job.kind not in RESULTS:
         return None
-    words, where = RESULTS[job.kind]
-    return words, where.format(job.result_id)
+    text, where = RESULTS[job.kind]
+    return text, where.format(job.result_id)

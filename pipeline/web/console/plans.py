@@ -1,4 +1,4 @@
-"""Plans: what new settings would do to every known record, and the buttons that do it or forget it."""
+"""Plans: what new settings would do to every known record. Make, apply and discard plans."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.domain.kinds import Direction, Entity, Role
 from pipeline.operations import plans
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
-from pipeline.operations.plan_answers import ACTS, WORDS, PlanAnswer, PlanShape, SideShape
+from pipeline.operations.plan_answers import WORDS, PlanAnswer, PlanShape, SideShape
 from pipeline.operations.settings import show_settings
 from pipeline.operations.settings_differences import TITLES
 from pipeline.sync.outgoing.event_log import HARMLESS
 from pipeline.sync.runs.backfill import AskFirst
 from pipeline.web import auth
-from pipeline.web.console.layout import before_id, connector_path, done, page, split_page
+from pipeline.web.console.layout import before_id, connector_path, done, page, plural, split_page
 from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
 from pipeline.web.console.settings_forms import SECTIONS, NotSettings, parse_document
 
@@ -42,7 +42,7 @@ def add(pages: Pages) -> None:
 def show_plans(
     connector: Connector, mistakes: tuple[str, ...] = (), document: str | None = None, status: int = 200
 ) -> Response:
-    """Show the last plans, runs that need approval, and a form for a new plan."""
+    """Show plans, runs that need approval, and a form for a new plan."""
     before = before_id()
     found = perform(plans.list_plans, before=before, limit=PER_PAGE + 1).plans
     shown, more = split_page(found, PER_PAGE)
@@ -63,7 +63,7 @@ def show_plans(
 
 
 def make_plan(connector: Connector) -> Response:
-    """Return an invalid document as typed, with every mistake."""
+    """Make a plan, or show an invalid document again with every mistake."""
     typed = request.form.get("document", "")
     try:
         made = perform(plans.make_plan, document=parse_document(typed))
@@ -87,11 +87,11 @@ def show_plan(connector: Connector, plan_id: int, mistake: str = "", status: int
 
 
 def show_items(connector: Connector, plan_id: int, direction: str, entity: str) -> Response:
-    """The records behind a number, before and after."""
+    """Show the records behind a number, with their values before and after."""
     plan = _find(connector, plan_id)
     side = next((each for each in plan.sides if (each.direction, each.entity) == (direction, entity)), None)
     if side is None or direction not in list(Direction) or entity not in list(Entity):
-        raise auth.missing("The plan says nothing of these.", "Go back to the plan.")
+        raise auth.missing("The plan has no such records.", "Go back to the plan.")
     act, field = request.args.get("act") or None, request.args.get("field") or None
     chosen = {"direction": direction, "entity": entity, "act": act, "field": field}
     after = request.args.get("after", "")
@@ -104,7 +104,6 @@ def show_items(connector: Connector, plan_id: int, direction: str, entity: str) 
         side=side,
         act=act,
         field=field,
-        acts=ACTS,
         words=WORDS,
         harmless=HARMLESS,
         found=found,
@@ -118,15 +117,12 @@ def apply_plan(connector: Connector, plan_id: int) -> Response:
         applied = perform(plans.apply_plan, id=plan_id, number=_typed())
     except OperationError as refused:
         if isinstance(asked := refused.__cause__, AskFirst):
-            sentence = f"{asked}. Type {asked.number:,} to say yes to that; nothing was done."
-            return show_plan(connector, plan_id, sentence[:1].upper() + sentence[1:], 400)
+            return show_plan(connector, plan_id, _approval(asked), 400)
         return show_plan(connector, plan_id, refused.message, refused.status)
-    notice = f"Version {applied.settings_version} is in force; what the plan says is being done."
+    notice = f"Version {applied.settings_version} is in force, and the planned changes have started."
     if applied.follow_up is None:
         return done(_path(connector, plan_id), notice)
-    left = (
-        f" Records that changed since, or are new, were left out ({applied.left_out:,} moved): this plan covers them."
-    )
+    left = f" This plan covers new records and the {applied.left_out:,} that changed since: they were left out."
     return done(_path(connector, applied.follow_up), notice + left)
 
 
@@ -150,32 +146,34 @@ def confirm_run(connector: Connector, run_id: int) -> Response:
         perform(plans.confirm_run, id=run_id, number=_typed())
     except OperationError as refused:
         if isinstance(asked := refused.__cause__, AskFirst):
-            return show_plans(connector, (f"{asked}; type {asked.number:,} to say yes to that",), status=400)
+            return show_plans(connector, (_approval(asked),), status=400)
         if refused.code == "not_found":
             raise auth.missing(f"Run {run_id} does not need approval.", "See the runs.") from None
         return show_plans(connector, (sentence_of(refused),), status=refused.status)
-    return done(_path(connector), f"Run {run_id} begins.")
+    return done(_path(connector), f"Run {run_id} was approved and starts.")
 
 
 def _find(connector: Connector, plan_id: int) -> PlanAnswer:
-    """A plan that is being computed is polled every two seconds by every viewer."""
-    found = _shared((connector.key, plan_id))
-    if found is None or found.state != "computing":
-        found = plans.find_plan(connector.key, plan_id)
-    if found is None:
-        raise auth.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.")
-    return found
+    """Return a plan. While it is computed, all viewers share one answer per second."""
+    try:
+        found = _shared((connector.key, plan_id))
+        return found if found.state == "computing" else perform(plans.show_plan, id=plan_id)
+    except OperationError:
+        raise auth.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.") from None
 
 
-def _read(key: tuple[int, int]) -> PlanAnswer | None:
-    return plans.find_plan(*key)
+_shared = Shared[tuple[int, int], PlanAnswer](lambda key: perform(plans.show_plan, id=key[1]))
+"""(Key of the connector, id) → the plan."""
 
 
-_shared = Shared(_read)
+def _approval(asked: AskFirst) -> str:
+    """Return the request to confirm the number of records."""
+    reason = f"{asked}"
+    return f"{reason[:1].upper()}{reason[1:]}. Nothing was done. Type {asked.number:,} to approve it."
 
 
 def _typed() -> int | None:
-    """The number that was typed, thousands apart or not; -1, which means any, cannot be typed."""
+    """Return the typed number, with or without thousands separators; None for any other text."""
     given = request.form.get("number", "").replace(",", "").replace(" ", "")
     return int(given) if given.isascii() and given.isdigit() and len(given) <= 9 else None
 
@@ -193,16 +191,16 @@ def _sentence(found: list[PlanShape], before: int | None) -> str:
     if before is not None:
         return "Earlier plans."
     if ready:
-        return f"Plan {ready[0].id} is ready to be applied: {ready[0].written:,} records would be written."
-    return "No plan waits to be applied." if found else "No plan was made yet."
+        return f"Plan {ready[0].id} is ready to be applied: it would write {plural(ready[0].written, 'record')}."
+    return "No plan is ready to be applied." if found else "There are no plans yet."
 
 
 def _which(side: SideShape, act: str | None, field: str | None) -> str:
     if field:
         changed = sum(each.records for each in side.fields if each.name == field)
         left = sum(each.records for each in side.problems if each.name == field)
-        refused = f"; of {left:,} it would be left as it is" if left else ""
-        return f"{side.label(field)} would change on {changed:,} {side.kind}{refused}."
+        rejected = f"; on {left:,} it would not change because of a problem" if left else ""
+        return f"{side.label(field)} would change on {changed:,} {side.kind}{rejected}."
     if act:
         return f"{side.acts.get(act, 0):,} {side.kind} would be {WORDS.get(act, act)}."
     return f"{side.sentence}."

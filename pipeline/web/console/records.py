@@ -1,4 +1,4 @@
-"""One record on one page: both sides, its mapping and its events; and the explanation of each field."""
+"""Records: search, one record with both sides and its events, and the explanation of each field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.operations import claims
 from pipeline.operations.errors import OperationError
 from pipeline.operations.explanations import explain_field
 from pipeline.operations.mapped_fields import find_field, mapped_fields
-from pipeline.operations.record_sides import find_whose, read_sides
+from pipeline.operations.record_sides import find_record, read_sides
 from pipeline.operations.records import read_history, read_record, search_records
 from pipeline.operations.search import LONGEST, SEARCHED
 from pipeline.sync.compiled import plan_for
@@ -41,7 +41,7 @@ def add(pages: Pages) -> None:
 
 
 def find(connector: Connector) -> Response:
-    """Search; one hit leads to its page."""
+    """Search records; redirect to the record if only one is found."""
     asked = request.args.get("q", "").strip()
     found = perform(search_records, q=asked[:LONGEST]).records if asked and "\0" not in asked else []
     if len(found) == 1:
@@ -52,71 +52,71 @@ def find(connector: Connector) -> Response:
 
 def show(connector: Connector, entity: str, pipedrive_id: int) -> Response:
     with transaction() as session:
-        return _show(session, connector, _whose(session, connector, entity, pipedrive_id=pipedrive_id))
+        return _show(session, connector, _find_record(session, connector, entity, pipedrive_id=pipedrive_id))
 
 
 def release_claims(connector: Connector, entity: str, pipedrive_id: int) -> Response:
-    """A deleted record gives what it holds to the record that waits for it."""
+    """Release the identifiers of a deleted record."""
     where, why = path_of(connector, entity, pipedrive_id, None), request.form.get("why", "").strip() or None
     try:
         freed = perform(claims.release_claims, entity=entity, pipedrive_id=pipedrive_id, why=why).released
     except OperationError as error:
         raise auth.refusal("release", error.message, error.next_step, error.status) from None
     names = ", ".join(each.claim.replace("_", " ") for each in freed)
-    return done(where, f"Released: {names}." if freed else "It held nothing.")
+    return done(where, f"Released: {names}." if freed else "The record had no identifiers to release.")
 
 
 def show_of_hull(connector: Connector, entity: str, hull_id: str) -> Response:
-    """A User or Account that was never joined; one that is has its page under its Pipedrive id."""
+    """Show a User or Account that was never matched; redirect to the Pipedrive id of one that was."""
     with transaction() as session:
-        whose = _whose(session, connector, entity, hull_id=hull_id)
-        if whose.pipedrive_id is not None:
-            return redirect(path_of(connector, entity, whose.pipedrive_id, None), HTTPStatus.SEE_OTHER)
-        return _show(session, connector, whose)
+        ids = _find_record(session, connector, entity, hull_id=hull_id)
+        if ids.pipedrive_id is not None:
+            return redirect(path_of(connector, entity, ids.pipedrive_id, None), HTTPStatus.SEE_OTHER)
+        return _show(session, connector, ids)
 
 
 def explain(connector: Connector, entity: str, pipedrive_id: int) -> Response:
     with transaction() as session:
-        return _explain(session, connector, _whose(session, connector, entity, pipedrive_id=pipedrive_id))
+        return _explain(session, connector, _find_record(session, connector, entity, pipedrive_id=pipedrive_id))
 
 
 def explain_of_hull(connector: Connector, entity: str, hull_id: str) -> Response:
     with transaction() as session:
-        return _explain(session, connector, _whose(session, connector, entity, hull_id=hull_id))
+        return _explain(session, connector, _find_record(session, connector, entity, hull_id=hull_id))
 
 
 def path_of(connector: Connector, entity: str, pipedrive_id: int | None, hull_id: str | None) -> str:
-    """The address of a record."""
+    """Return the address of a record."""
     last = pipedrive_id if pipedrive_id is not None else f"hull/{quote(hull_id or '', safe='')}"
     return connector_path(connector, f"records/{entity}/{last}")
 
 
-def _whose(
+def _find_record(
     session: Session, connector: Connector, entity: str, *, pipedrive_id: int | None = None, hull_id: str | None = None
 ) -> RecordIds:
     kind = Entity(entity)
-    found = find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
+    found = find_record(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
     if found is None:
         what = f"{kind.value.capitalize()} {pipedrive_id}" if hull_id is None else f"{kind.hull.capitalize()} {hull_id}"
         raise auth.missing(
-            f"Nothing is known here of {what}.",
+            f"{what} is not known here.",
             "If Pipedrive shows the record, the next fetch adds it, or search for it above.",
         )
     return found
 
 
-def _show(session: Session, connector: Connector, whose: RecordIds) -> Response:
-    record = read_record(session, whose)
+def _show(session: Session, connector: Connector, ids: RecordIds) -> Response:
+    record = read_record(session, ids)
     before = before_id()
-    history = record if before is None else read_history(session, whose, before_id=before)
+    history = record if before is None else read_history(session, ids, before_id=before)
     return page(
         "record.html",
         connector=connector,
         tab="records",
         record=record,
-        whose=whose,
-        entity=Entity(whose.entity),
-        path=path_of(connector, whose.entity, whose.pipedrive_id, whose.hull_id),
+        ids=ids,
+        entity=Entity(ids.entity),
+        path=path_of(connector, ids.entity, ids.pipedrive_id, ids.hull_id),
         events=history.events,
         more=history.more,
         is_first="before" not in request.args,
@@ -124,9 +124,9 @@ def _show(session: Session, connector: Connector, whose: RecordIds) -> Response:
     )
 
 
-def _explain(session: Session, connector: Connector, whose: RecordIds) -> Response:
+def _explain(session: Session, connector: Connector, ids: RecordIds) -> Response:
     """Show the explanation of one field, now or at a moment in the past."""
-    fields = mapped_fields(plan_for(session, connector.key, Entity(whose.entity)))
+    fields = mapped_fields(plan_for(session, connector.key, Entity(ids.entity)))
     asked_at, wanted = request.args.get("at", "").strip(), request.args.get("field", "").strip()[:300]
     mistake, at = "", None
     try:
@@ -134,17 +134,17 @@ def _explain(session: Session, connector: Connector, whose: RecordIds) -> Respon
     except ValueError as wrong:
         mistake = f"{str(wrong).capitalize()}."
     field = find_field(fields, wanted) if wanted else fields[0]
-    told = explain_field(session, whose, field, read_sides(session, whose), at)
+    explanation = explain_field(session, ids, field, read_sides(session, ids), at)
     return page(
         "explain.html",
         connector=connector,
         tab="records",
         status=HTTPStatus.BAD_REQUEST if mistake else HTTPStatus.OK,
-        told=told,
-        whose=whose,
-        entity=Entity(whose.entity),
+        explanation=explanation,
+        ids=ids,
+        entity=Entity(ids.entity),
         fields=fields,
         asked_at=asked_at,
         mistake=mistake,
-        path=path_of(connector, whose.entity, whose.pipedrive_id, whose.hull_id),
+        path=path_of(connector, ids.entity, ids.pipedrive_id, ids.hull_id),
     )

@@ -1,6 +1,6 @@
-"""Replays: replay failures, correct a payload first, or discard them; and how far each replay is.
+"""Replays: replay or discard failures, correct a payload, and show the progress of each replay.
 
-Each form first shows how many failures it is about.
+Each form first shows the number of failures that it changes.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from pipeline.operations.replays import (
 )
 from pipeline.web import auth
 from pipeline.web.console.failures import FailureChoice, NotAFilter, forget_lists, get_failure, read_choice
-from pipeline.web.console.layout import before_id, connector_path, done, page, query_choice, split_page, took
+from pipeline.web.console.layout import before_id, connector_path, done, page, plural, query_choice, split_page, took
 from pipeline.web.console.pages import Pages, perform, sentence_of
 from pipeline.web.console.workers import task_url
 
 PAGE = 50
 PACES = (1, 5, 10, 50, 200)
-"""Items a second that are offered."""
+"""Choices of items per second."""
 LONGEST_WHY = 500
 MARKS = {
     "waiting": "waiting",
@@ -62,7 +62,7 @@ MARKS = {
 ACTS: Final = {
     "pause": (pause_replay, "Paused: items already sent continue, no more are sent."),
     "resume": (resume_replay, "Resumed."),
-    "abort": (abort_replay, "It is aborted: what was not sent stays open."),
+    "abort": (abort_replay, "Aborted: failures that were not sent stay open."),
 }
 """Actions on a replay, and the message of the page afterwards."""
 
@@ -81,7 +81,7 @@ def add(pages: Pages) -> None:
 
 def show_replays(connector: Connector) -> Response:
     shown, more = split_page(perform(list_replays, before=before_id(), limit=PAGE + 1).replays, PAGE)
-    return page("replays.html", connector=connector, tab="failures", replays=shown, more=more, sentence=_of_all(shown))
+    return page("replays.html", connector=connector, tab="failures", replays=shown, more=more, sentence=_summary(shown))
 
 
 def show_replay(connector: Connector, replay_id: int) -> Response:
@@ -102,7 +102,7 @@ def show_replay(connector: Connector, replay_id: int) -> Response:
         state=state,
         words=WORDS,
         marks=MARKS,
-        sentence=_of_one(progress),
+        sentence=_progress_text(progress),
         task_url=task_url,
     )
 
@@ -111,19 +111,19 @@ def act_on(connector: Connector, replay_id: int, act: str) -> Response:
     """Pause, resume or abort."""
     if act not in ACTS:
         raise _no_such(connector, replay_id)
-    declared, said = ACTS[act]
+    declared, notice = ACTS[act]
     try:
         perform(declared, id=replay_id)
     except OperationError as error:
         if error.status is HTTPStatus.NOT_FOUND:
             raise _no_such(connector, replay_id) from None
-        said = "Nothing was changed: it was not in a state for that any more."
+        notice = "Nothing was changed: the replay is in another state now."
     _progress.forget()
-    return done(connector_path(connector, f"replays/{replay_id}"), said)
+    return done(connector_path(connector, f"replays/{replay_id}"), notice)
 
 
 def confirm_replay(connector: Connector, mistake: str = "", status: int = 200) -> Response:
-    """How many, what they would come to, and what it costs; nothing has been done."""
+    """Show the number of failures, the preview and the cost; nothing is done."""
     choice = _choice(connector)
     with transaction() as session:
         total = sum_of(session, choice.filter)
@@ -150,7 +150,7 @@ def start_replay(connector: Connector) -> Response:
         begun = perform(begin_replay, failures=choice.chosen, count=form.get("count"), why=why, per_second=pace)
     except OperationError as error:
         return confirm_replay(connector, sentence_of(error), 400)
-    return done(connector_path(connector, f"replays/{begun.id}"), f"Replay {begun.id} has begun.")
+    return done(connector_path(connector, f"replays/{begun.id}"), f"Replay {begun.id} has started.")
 
 
 def confirm_discard(connector: Connector, mistake: str = "", status: int = 200) -> Response:
@@ -175,13 +175,13 @@ def discard(connector: Connector) -> Response:
     """Discard the selected failures, unless there are more than the page showed: then show the page again."""
     choice, why = _choice(connector), _why()
     if not why:
-        return confirm_discard(connector, "Say why: people who look later want to know.", 400)
+        return confirm_discard(connector, "Give a reason: it is kept in the audit log.", 400)
     try:
         closed = perform(discard_failures, failures=choice.chosen, count=request.form.get("count"), why=why).count
     except OperationError as error:
         return confirm_discard(connector, sentence_of(error), 400)
     forget_lists()
-    return done(connector_path(connector, "failures"), f"{closed:,} discarded: {why}")
+    return done(connector_path(connector, "failures"), f"{plural(closed, 'failure')} discarded: {why}")
 
 
 def show_edit(connector: Connector, failure_id: int) -> Response:
@@ -218,29 +218,25 @@ _progress = Shared(_read)
 """Key of the connector and id → the replay."""
 
 
-def _of_one(progress: ReplayShape) -> str:
-    """The answer: how far it is, and how it will end."""
+def _progress_text(progress: ReplayShape) -> str:
     if progress.state == "stopped":
-        return f"Stopped: {progress.meaning} {progress.waiting:,} of {progress.total:,} wait."
+        return f"Stopped: {progress.meaning} {progress.waiting:,} of {progress.total:,} items are waiting."
     if progress.is_over:
         return progress.summary
-    done_so_far = f"{progress.settled:,} of {progress.total:,} have their outcome"
+    finished = f"{progress.settled:,} of {progress.total:,} items are finished"
     if progress.state == "paused":
-        return f"Paused by a person: {done_so_far}, {progress.waiting:,} wait."
+        return f"Paused by a person: {finished}, {progress.waiting:,} are waiting."
     if progress.waiting:
-        return f"In flight: {done_so_far}, the rest is sent in {took(progress.left_s)}."
-    return f"All is sent: {done_so_far}."
+        return f"In flight: {finished}; the rest is sent within {took(progress.left_s)}."
+    return f"All items are sent: {finished}."
 
 
-def _of_all(shown: Sequence[ReplayShape]) -> str:
-    open_ones = sum(not each.is_over for each in shown)
-    stopped = sum(each.state == "stopped" for each in shown)
+def _summary(shown: Sequence[ReplayShape]) -> str:
     if not shown:
-        return "Nothing has been replayed yet."
-    under_way = f"{open_ones} in flight." if open_ones else "No replay is in flight."
-    if not stopped:
-        return under_way
-    return f"{under_way} {stopped} stopped by {'itself' if stopped == 1 else 'themselves'}."
+        return "There are no replays yet."
+    open_ones, stopped = sum(not each.is_over for each in shown), sum(each.state == "stopped" for each in shown)
+    in_flight = f"{plural(open_ones, 'replay')} in flight." if open_ones else "No replay is in flight."
+    return f"{in_flight} {plural(stopped, 'replay')} stopped because of an error." if stopped else in_flight
 
 
 def _edit_page(connector: Connector, failure: Failure, text: str, *, status: int = 200, **more: Any) -> Response:
@@ -263,9 +259,9 @@ def _editable(session: Any, connector: Connector, failure_id: int) -> Failure:
         incoming = failure.kind in OF_RECORDS and failure.direction == "incoming"
         raise auth.missing(
             "This payload cannot be corrected here.",
-            "Correct the record in Pipedrive, then replay: it is read again from there."
+            "Correct the record in Pipedrive, then replay the failure: the replay reads the record again."
             if incoming
-            else "Only open failures of records on their way to Pipedrive have one.",
+            else "Only open failures of outgoing records have a payload to correct.",
         )
     return failure
 

@@ -35,7 +35,7 @@ def test_a_record_is_shown_side_by_side(ada: int, run: Run, asked: str) -> None:
     assert [(each["claim"], each["value"]) for each in told["claims"]] == [("email", "ada@acme.com")]
     (name,) = [each for each in told["fields"] if each["field"]["attribute"] == "pipedrive/name"]
     assert (name["pipedrive"], name["hull"], name["field"]["arrow"]) == ("Ada Lovelace", "Ada Lovelace", "↔")
-    assert "Both sides hold the same" in run("records", "show", "acme", asked).out
+    assert "Both sides have the same values" in run("records", "show", "acme", asked).out
 
 
 def test_a_slip_of_the_pen_is_no_field(ada: int, run: Run) -> None:

@@ -63,7 +63,7 @@ def test_a_replay_is_followed_to_its_end(system: SyncSystem, run: Run, monkeypat
     assert (replay["state"], replay["total"]) == ("done", 2)
     shown = run("failures", "replays", "items", "acme", "1", "--state", "failed_again", "--json").json
     assert [each["new_failure_id"] for each in shown["items"]] == [3]
-    assert "2 items: 1 came through, 1 failed again." in run("failures", "replays", "list", "acme").out
+    assert "2 items: 1 succeeded, 1 failed again." in run("failures", "replays", "list", "acme").out
 
 
 def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, run: Run) -> None:
@@ -111,7 +111,7 @@ def test_a_correction_is_checked(system: SyncSystem, run: Run, tmp_path: Path) -
     said = run("failures", "replay-edited", "acme", "1", *file, "--why", "x")
 
     assert (tried.code, said.code) == (1, 1)
-    assert "Only open failures of records on their way to Pipedrive can be corrected here." in said.err
+    assert "Only open failures of outgoing records can be corrected here." in said.err
     assert system.rows("SELECT 1 FROM replays") == []
 
 

@@ -42,7 +42,7 @@ def test_a_replay_from_its_count_to_its_end(system: SyncSystem, script: Call) ->
     assert (too_few[0], too_few[1]["error"]) == (409, "more_than_expected")
     assert (status, begun["total"], begun["state"]) == (200, 2, "running")
     assert ended["counts"] == {"came_through": 1, "failed_again": 1}
-    assert ended["summary"] == "2 items: 1 came through, 1 failed again."
+    assert ended["summary"] == "2 items: 1 succeeded, 1 failed again."
     assert [each["state"] for each in items] == ["came_through", "failed_again"]
     assert script("GET", f"{BASE}/replays/{begun['id']}/items?after={items[0]['id']}")[1]["items"] == items[1:]
     assert [tuple(each) for each in done(system, "failures.replay")] == [
@@ -93,7 +93,7 @@ def test_failures_are_discarded_within_what_was_counted(system: SyncSystem, scri
     )
     assert failed(system) == []
     assert [tuple(each) for each in done(system, "failures.discard")] == [
-        ("operator@acme.test", "all that are open", "tests")
+        ("operator@acme.test", "all open failures", "tests")
     ]
 
 

@@ -22,8 +22,7 @@ from pipeline.errors import Rejected
 from tests.integration.console.conftest import Visitor
 from tests.journeys.hull_messages import failures as failed
 from tests.journeys.hull_messages import fetch_everything, person, send_messages, user
-from tests.journeys.pipedrive_records import create_records
-from tests.journeys.test_bad_records import raw
+from tests.journeys.pipedrive_records import create_records, raw_person
 from tests.journeys.test_replays import advance, broken, give_up, mended
 from tests.system import SyncSystem
 
@@ -345,11 +344,11 @@ def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(system: Syn
     assert "Replay 2 failures of acme?" in ask
     assert "about 10 of the daily budget" in ask
     assert "hx-get" in begun
-    assert "2 items: 1 came through, 1 failed again." in words(page)
+    assert "2 items: 1 succeeded, 1 failed again." in words(page)
     assert 'id="live" hx-get' not in page, "what has ended is not asked for again"
     (again,) = system.rows("SELECT id FROM failures WHERE state = 'open'")
     assert f"/c/acme/failures/{again.id}" in page
-    assert "1 came through, 1 failed again" in words(operator.text("/c/acme/replays"))
+    assert "1 succeeded, 1 failed again" in words(operator.text("/c/acme/replays"))
     assert "failed again" in operator.text("/c/acme/failures/2")
     (entry,) = system.rows("SELECT operator, action, subject, why, detail FROM audit_log WHERE action LIKE 'failures%'")
     assert tuple(entry)[:4] == ("operator@acme.test", "failures.replay", "reason no_update_time", "mended")
@@ -367,14 +366,14 @@ def test_a_replay_that_stopped_says_why_and_is_let_go_on(
     listed = operator.text("/c/acme/replays")
     resumed = follow(operator, operator.post("/c/acme/replays/1/resume"))
 
-    assert "Stopped: Pipedrive refused the write. 2 of 2 wait." in words(page)
+    assert "Stopped: Pipedrive refused the write. 2 of 2 items are waiting." in words(page)
     assert "<code>refused_by_pipedrive</code>" in page
     assert "said no" in page
     assert "Then resume the replay." in page
     assert 'id="live" hx-get' not in page
     assert 'action="/c/acme/replays/1/resume"' in page
     assert "/c/acme/failures?kind=control&amp;reason=refused_by_pipedrive" in page
-    assert "1 stopped by itself." in listed
+    assert "1 replay stopped because of an error." in listed
     assert "Resumed." in resumed
     assert "Stopped" not in resumed
     assert 'action="/c/acme/replays/1/resume"' not in viewer.text("/c/acme/replays/1")
@@ -404,9 +403,9 @@ def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, operator: Vi
     assert "Paused by a person" in words(paused)
     assert "Nothing was changed" in again
     assert "Resumed." in resumed
-    assert "2 not begun" not in words(resumed)
+    assert "not sent 2" not in words(resumed)
     assert system.rows("SELECT state FROM replays")[0].state == "aborted"
-    assert "not begun" in words(aborted)
+    assert "not sent 2" in words(aborted)
     assert operator.post("/c/acme/replays/1/explode").status_code == 404
     assert operator.post("/c/acme/replays/9/pause").status_code == 404
 
@@ -420,7 +419,7 @@ def test_discarding_needs_a_reason_and_is_written_down(system: SyncSystem, opera
     page = follow(operator, operator.post("/c/acme/failures/discard", count=2, why="test records"))
 
     assert (without.status_code, grown.status_code, len(still)) == (400, 400, 2)
-    assert "2 discarded: test records" in page
+    assert "2 failures discarded: test records" in page
     assert failed(system) == []
     (entry,) = system.rows("SELECT operator, why, detail FROM audit_log WHERE action = 'failures.discard'")
     assert tuple(entry) == ("operator@acme.test", "test records", {"failures": 2})
@@ -442,7 +441,7 @@ def test_an_outgoing_payload_is_corrected_and_sent(system: SyncSystem, operator:
     operator.post(f"/c/acme/failures/{failure_id}/edit", payload=json.dumps(payload), step="send", why="a typo")
     advance(system)
 
-    assert "Pipedrive refused these values before; nothing of them has changed." in words(page)
+    assert "Pipedrive refused these values before; none of them has changed." in words(page)
     assert "1 field of Person 1." in words(checked.text)
     assert "Edit payload…" in page
     assert "Wrong" in edit
@@ -472,7 +471,7 @@ SPOILT: list[tuple[Callable[[str], str], str]] = [
         "The field &#39;segments&#39; must be a list",
     ),
     (lambda text: text.replace("{", '{"a": 1, "a": 2, ', 1), "is given twice"),
-    (lambda text: text.replace("{", '{"a": NaN, ', 1), "NaN is no number"),
+    (lambda text: text.replace("{", '{"a": NaN, ', 1), "NaN is not a JSON number"),
     (lambda text: text.replace("{", '{"a": "\\u0000", ', 1), "NUL"),
     (lambda text: text.replace("{", '{"a": "\\ud800", ', 1), "half a character"),
     (lambda text: text.replace("{", '{"a": ' + "[" * 5000 + "]" * 5000 + ", ", 1), "nested"),
@@ -576,7 +575,7 @@ def test_a_record_that_can_be_read_by_now_would_be_created(system: SyncSystem) -
         direction="incoming",
         record_id="12",
         reason="too_long",
-        payload=json.dumps(raw(id=12)).encode(),
+        payload=json.dumps(raw_person(id=12)).encode(),
     )
 
     kind, changes = verdict(system, good)
@@ -593,7 +592,7 @@ def test_a_departed_record_is_superseded(system: SyncSystem) -> None:
         subject="incoming:person:1",
         direction="incoming",
         record_id="1",
-        payload=json.dumps(raw(id=1)).encode(),
+        payload=json.dumps(raw_person(id=1)).encode(),
     )
     system.change_rows("UPDATE id_mappings SET state = 'deleted' WHERE pipedrive_id = 1")
 

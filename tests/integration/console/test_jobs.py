@@ -35,7 +35,7 @@ def test_a_row_shows_its_name_its_state_and_its_result_and_updates_itself(system
     page = viewer.text(PAGE)
 
     assert "2 jobs in flight." in page
-    assert "Plan 1 of ana" in page
+    assert "Plan 1 by ana" in page
     assert "Users of segment &lt;VIPs&gt;" in page
     assert 'href="/c/acme/plans/1"' in page
     assert 'hx-trigger="every 2s"' in page
@@ -77,4 +77,16 @@ def test_one_that_failed_links_to_its_failure_with_the_next_step(system: SyncSys
 
     assert "worker_lost" in page
     assert 'href="/c/acme/failures/1"' in page
-    assert "No job is of this kind." in viewer.text(f"{PAGE}?state=paused")
+    assert "No job matches the filters." in viewer.text(f"{PAGE}?state=paused")
+
+
+def test_a_plan_page_shows_immediately_that_its_job_is_paused(system: SyncSystem, operator: Visitor) -> None:
+    plan(system)
+    pages = [operator.text("/c/acme/plans/1")]
+    for act in ("pause", "resume"):
+        operator.post(f"{PAGE}/1/{act}")
+        pages.append(operator.text("/c/acme/plans/1"))
+
+    sentences = ["In progress: 0 of about", "Paused by a person: 0 of about", "In progress: 0 of about"]
+    assert [sentence in page for page, sentence in zip(pages, sentences, strict=True)] == [True] * 3
+    assert ['hx-trigger="every 2s"' in page for page in pages] == [True] * 3

@@ -64,7 +64,7 @@ def test_each_says_what_it_is_for_and_how_far_it_is(system: SyncSystem) -> None:
 
     assert list(found) == [4, 3, 2, 1]
     assert [found[n].title for n in (1, 2)] == ["3 Users", "Users of segment VIPs"]
-    assert [found[n].title for n in (3, 4)] == ["Compare all records", "Plan 1 of ana"]
+    assert [found[n].title for n in (3, 4)] == ["Compare all records", "Plan 1 by ana"]
     assert found[1].progress == jobs.ProgressShape(done=2, of=3, unit="records")
     assert (found[4].result_id, found[4].acts, found[4].state) == (1, ["pause", "abort"], "waiting")
 
