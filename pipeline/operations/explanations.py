@@ -19,7 +19,7 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from db import record_events
-from db.record_events import RecordIds, FieldNames
+from db.record_events import FieldNames, RecordIds
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import describe

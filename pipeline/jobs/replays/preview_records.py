@@ -23,9 +23,9 @@ from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.fields import FieldDefinition
 from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.records import Act, Decision, FieldProblem, MatchStatus, OutgoingWrite
 from pipeline.domain.paging import MAX_IDS
 from pipeline.domain.reasons import meaning_of
+from pipeline.domain.records import Act, Decision, FieldProblem, MatchStatus, OutgoingWrite
 from pipeline.errors import Rejected
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
