@@ -1,9 +1,9 @@
 """A small system: a Pipedrive company and a Hull organization in this process, and a connector that joins them.
 
-system.company      edit Pipedrive as a salesperson would
-system.hull         what Hull holds: users() and accounts() by Pipedrive id
-system.work()       run everything that is due, stage by stage, until nothing is left; no Celery, no waiting
-system.fetch(...)   a whole fetch
+system.company      edit Pipedrive as a salesperson does
+system.users()      Users of Hull by Pipedrive id; system.accounts() likewise
+system.work()       run all due stages until none is left, without Celery and without waiting
+system.fetch(...)   run a whole fetch
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from tests.wsgi_adapter import session_for
 CONNECTOR_ID = "5f0c0ffee5f0c0ffee5f0c0f"
 HULL_SECRET = "canary-hull-secret"
 API_TOKEN = "canary-pipedrive-token"
-PATIENCE = 2_000
-"""Stages one `work` may run: a system is small, so more means that something goes round in circles."""
+MOST_STAGES = 2_000
+"""Stages that one `work` may run. A system is small: more stages mean an endless loop."""
 
 DUE = """
     SELECT b.id, b.direction, b.stage FROM batches b JOIN connectors c ON c.key = b.connector_key
@@ -57,38 +57,39 @@ class SyncSystem:
 
     @property
     def hull(self) -> Any:
-        """The state of the sandbox's Hull."""
+        """Return the state of the sandbox's Hull."""
         return self.hull_app.extensions["hull"]
 
     def users(self) -> dict[int, dict[str, Any]]:
-        """Pipedrive id → User, for the Users that know one."""
+        """Return Pipedrive id → User, for the Users that have one."""
         return _by_pipedrive_id(self.hull_records("user"))
 
     def accounts(self) -> dict[int, dict[str, Any]]:
-        """Pipedrive id → Account, for the Accounts that know one."""
+        """Return Pipedrive id → Account, for the Accounts that have one."""
         return _by_pipedrive_id(self.hull_records("account"))
 
     def hull_records(self, kind: str) -> list[dict[str, Any]]:
+        """Return all records of a kind, `user` or `account`, as Hull exports them."""
         answer = self.hull_app.test_client().get(f"/__sandbox__/export?entity={kind}")
         return [requests.models.complexjson.loads(line) for line in answer.text.splitlines()]
 
     def change_settings(self, **changes: Any) -> None:
-        """Put a new version of the settings in force."""
+        """Save a new version of the settings with these changes."""
         with transaction() as session:
             now = connectors.settings_in_force(session, self.connector_key).document
             connectors.add_settings(session, self.connector_key, now | changes, author="test")
 
     def module(self, name: str) -> Any:
-        """Return a module of `pipeline`, imported late: Celery reads its settings when it is imported."""
+        """Return a module of `pipeline`. Import it late: Celery reads its settings on import."""
         return import_module(f"pipeline.{name}")
 
     def start(self, entity: Entity, **options: Any) -> int:
-        """Begin a fetch; `work` carries it out."""
+        """Start a fetch, which `work` then runs. Return the id of the run."""
         run_id: int = self.module("sync.runs.runs").start_run(self.connector_key, entity, cause="test", **options)
         return run_id
 
     def fetch(self, entity: Entity, **options: Any) -> Run:
-        """Run a whole fetch."""
+        """Run a whole fetch and return its run."""
         run_id = self.start(entity, **options)
         self.work()
         return self.run(run_id)
@@ -98,20 +99,20 @@ class SyncSystem:
             return session.get_one(Run, run_id)
 
     def work(self) -> int:
-        """Run what is due until nothing is; returns the number of stages that ran."""
+        """Run due stages until none is left. Return how many ran."""
         from pipeline.sync.changes import dispatch  # noqa: PLC0415 - as above
 
-        for done in range(PATIENCE):
+        for done in range(MOST_STAGES):
             due = self.next_batch()
             if due is None:
                 if not dispatch.dispatch_changes():
                     return done
                 continue
             self.run_batch_stage(*due)
-        raise AssertionError(f"still at work after {PATIENCE} stages")
+        raise AssertionError(f"work is still due after {MOST_STAGES} stages")
 
     def run_jobs(self) -> None:
-        """Carry out what Hull asked for, as workers do; how it fails is written down."""
+        """Run all due jobs as workers do. A job stores its own failure."""
         from pipeline.jobs.runtime import run_job  # noqa: PLC0415 - as above
         from pipeline.sync.stage import StageFailed  # noqa: PLC0415
 
@@ -120,13 +121,13 @@ class SyncSystem:
                 run_job(row.id, f"test-job-{row.id}")
 
     def cancel_run(self, run_id: int) -> bool:
-        """Cancel a run; False if it has already ended."""
+        """Cancel a run. Return False if it has ended."""
         with transaction() as session:
             return bool(self.module("sync.runs.runs").cancel(session, run_id))
 
     def next_batch(self) -> tuple[int, str, str] | None:
-        """(id, direction, stage) of the next batch that is due, or whose worker is gone."""
-        connection = engine().raw_connection()  # a Session would cost ten times as much, after every stage
+        """Return (id, direction, stage) of the next batch that is due or has lost its worker."""
+        connection = engine().raw_connection()  # called after every stage; a Session takes ten times as long
         try:
             cursor = connection.cursor()
             cursor.execute(DUE)
@@ -135,7 +136,7 @@ class SyncSystem:
             connection.close()
 
     def end_pauses(self) -> None:
-        """Let enough time pass for every pause to be over."""
+        """End all pauses, as if their time had passed."""
         self.change_rows("UPDATE batches SET due_at = now() WHERE due_at > now()")
         self.change_rows("UPDATE changes SET due_at = now() WHERE due_at > now()")
         self.change_rows("UPDATE outages SET probe_at = now() WHERE probe_at > now()")
@@ -143,35 +144,35 @@ class SyncSystem:
             connections.shared_redis().hdel(key, "closed_until", "probe_at")
 
     def expire_leases(self) -> None:
-        """Let the leases of all stages at work run out, as when their workers were killed."""
+        """End the leases of all running stages, as if their workers had been killed."""
         self.change_rows(
             "UPDATE batches SET lease_until = now() - interval '1 s', enqueued_at = now() - interval '10 s'"
             " WHERE state = 'running'"
         )
 
     def run_batch_stage(self, batch_id: int, direction: str, stage: str) -> None:
-        """Run one stage as its task would; how it fails is written down, as in a worker."""
+        """Run one stage as its task does. A stage stores its own failure."""
         from pipeline.sync.stage import StageFailed, run_stage  # noqa: PLC0415
         from pipeline.tasks import incoming, outgoing  # noqa: PLC0415 - as above
 
-        room = incoming if direction == "incoming" else outgoing
+        tasks = incoming if direction == "incoming" else outgoing
         try:
-            run_stage(stage, batch_id, f"test-{batch_id}-{stage}", getattr(room, f"{stage}_batch"))
+            run_stage(stage, batch_id, f"test-{batch_id}-{stage}", getattr(tasks, f"{stage}_batch"))
         except StageFailed:
             return
 
     def rows(self, query: str, **values: Any) -> list[Any]:
-        """Ask the database."""
+        """Return the rows of a query."""
         with transaction() as session:
             return list(session.execute(text(query), values).all())
 
     def change_rows(self, statement: str, **values: Any) -> None:
-        """Change the database behind everybody's back."""
+        """Run a statement on the database, past the code under test."""
         with transaction() as session:
             session.execute(text(statement), values)
 
     def events(self) -> list[tuple[str, str | None, int | None]]:
-        """(event, reason, Pipedrive id), in order."""
+        """Return (event, reason, Pipedrive id) of all events in their order."""
         return [tuple(row) for row in self.rows("SELECT event, reason, pipedrive_id FROM sync_events ORDER BY id")]
 
 
@@ -184,15 +185,15 @@ def make_system(
     clock: Callable[[], float] = time.time,
     webhook_session: requests.Session | None = None,
 ) -> Iterator[SyncSystem]:
-    """Make the system and have every client speak to it. Celery's broker stays out of it unless it is asked for.
+    """Create the system and connect all clients to it. Wake-ups do not reach the broker unless `with_broker` is set.
 
-    clock            of the company
-    webhook_session  by which Pipedrive sends its webhooks
+    clock            time of the company
+    webhook_session  HTTP session that Pipedrive sends its webhooks with
     """
     from pipeline.sync import compiled  # noqa: PLC0415 - Celery reads its settings when it is imported
     from pipeline.tasks import canvases  # noqa: PLC0415 - as above
 
-    compiled._compiled.clear()  # each system counts its settings from 1 again
+    compiled._compiled.clear()  # each system numbers its settings from 1
     company = Company(seed=11, persons=persons, organizations=organizations, clock=clock)
     pipedrive = create_pipedrive(company, api_token=API_TOKEN, webhook_session=webhook_session)
     hull = create_hull(connector_id=CONNECTOR_ID, secret=HULL_SECRET, organization="hull.test")
@@ -221,7 +222,7 @@ def _add_connector() -> int:
 
 
 def default_settings() -> dict[str, Any]:
-    """A handful of fields of either entity."""
+    """Return settings that map a few fields of each entity and synchronize all segments."""
     return {
         "incoming_user_attributes": [{"hull": f"pipedrive/{name}", "service": name} for name in USER_FIELDS],
         "incoming_account_attributes": [{"hull": f"pipedrive/{name}", "service": name} for name in ACCOUNT_FIELDS],

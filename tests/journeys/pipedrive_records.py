@@ -1,4 +1,4 @@
-"""A company full of people for the journeys, and what to compare Hull with."""
+"""Records of Pipedrive for the journeys, and what Hull must show of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pipeline.domain.kinds import Entity
 from tests.system import SyncSystem
 
 PAGE = 50
-"""Records to a page in tests, see `tests/conftest.py`."""
+"""Records of a page in tests, see `tests/conftest.py`."""
 
 LONG_AGO = "2026-01-01T00:00:00Z"
 
 
 def create_records(system: SyncSystem, persons: int = 120, organizations: int = 40) -> None:
-    """Numbered Persons with an e-mail each; four of five belong to an Organization."""
+    """Create numbered Persons with an e-mail each. Four of five belong to an Organization."""
     for number in range(1, organizations + 1):
         system.company.create_organization(name=f"Org {number}", website=f"https://www.org{number}.test.example.com")
     for number in range(1, persons + 1):
@@ -27,7 +27,7 @@ def create_records(system: SyncSystem, persons: int = 120, organizations: int = 
 
 
 def age_records(system: SyncSystem, entity: Entity = Entity.PERSON) -> None:
-    """Make all records an hour older, so that no catch-up walk sees them, and an edit has a time of its own."""
+    """Make all records old: no catch-up walk reads them, and an edit has a later time."""
     for body in list(system.company.export(entity.value)):
         record = json.loads(body)
         record["update_time"] = record["add_time"] = LONG_AGO
@@ -35,12 +35,12 @@ def age_records(system: SyncSystem, entity: Entity = Entity.PERSON) -> None:
 
 
 def hull_names(system: SyncSystem) -> dict[int, Any]:
-    """Pipedrive id → name, as Hull shows it."""
+    """Return Pipedrive id → name in Hull."""
     return {pipedrive_id: user["pipedrive/name"] for pipedrive_id, user in system.users().items()}
 
 
 def pipedrive_names(system: SyncSystem, entity: Entity = Entity.PERSON) -> dict[int, Any]:
-    """Pipedrive id → name, as Pipedrive has it."""
+    """Return Pipedrive id → name in Pipedrive."""
     records = map(json.loads, system.company.export(entity.value))
     return {record["id"]: record["name"] for record in records}
 
@@ -49,7 +49,7 @@ OMITTED = object()
 
 
 def raw_person(**members: Any) -> dict[str, Any]:
-    """A Person as API v2 gives it, with these members instead."""
+    """Return a Person as API v2 does, with these members replaced, or left out if OMITTED."""
     whole = {
         "id": 10,
         "name": "Odd",
