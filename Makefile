@@ -87,10 +87,10 @@ openapi: $(DEV) ## Write docs/openapi.json and the tables of docs/api.md again: 
 	@$(BIN)/python -m tests.unit.test_operations
 
 guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence
-	@$(BIN)/python -m tests.guide
+	@$(BIN)/python -m tests.promises guide
 
 defects: $(DEV) ## Show that what was wrong with the connector before is right, defect by defect
-	@$(BIN)/python -m tests.defects
+	@$(BIN)/python -m tests.promises defects
 
 clean: ## Remove what was made here: .venv, caches, and the data of the embedded servers
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.local remove 2>/dev/null || true; fi

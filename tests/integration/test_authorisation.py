@@ -18,6 +18,7 @@ from db.authorisation import CLAIM_S, LIFETIME_S
 from db.connector import get_connector
 from db.session import transaction
 from pipeline import connections, wiring
+from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError
 from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app, press_button, replace_api_token
 from tests.logs import captured_log
@@ -61,6 +62,11 @@ def connector(system: SyncSystem) -> Any:
 CONNECTED = ["hull_secret", "pipedrive_access_token", "pipedrive_refresh_token"]
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "Open Credentials and authorise: the window goes to Pipedrive, asks for your consent and comes back to say"
+    " which company is connected.",
+)
 def test_a_person_connects_the_connector(person: Person, woken: list[str]) -> None:
     page = person.authorise()
 
@@ -128,6 +134,11 @@ def test_nobody_begins_without_being_vouched_for_or_invited(person: Person, quer
     assert person.system.rows("SELECT 1 FROM oauth_states") == []
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "Open Credentials and authorise: the window goes to Pipedrive, asks for your consent and comes back to say"
+    " which company is connected.",
+)
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/auth"), ("GET", "/auth/"), ("POST", "/auth"), ("POST", "/auth/")]
 )
@@ -148,12 +159,18 @@ def another_browser(person: Person) -> FlaskClient:
     return person.web.test_client()
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "A link from pipeline connectors authorize leads through the same steps, for ten minutes and in one browser.",
+)
 def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     link = invitation(person)
 
     assert person.browser.get(person.decide(person.press(link))).status_code == 200
     link = invitation(person)
-    monkeypatch.setattr(person.system.module("sync.connectors.authorisation"), "INVITATION_S", -1)
+    authorisation = person.system.module("sync.connectors.authorisation")
+    assert authorisation.INVITATION_S == 600
+    monkeypatch.setattr(authorisation, "INVITATION_S", -1)
     assert person.browser.get(link).status_code == 401
     assert press_button(person.browser, link).status_code == 401
 
@@ -195,6 +212,10 @@ def test_a_form_of_another_site_presses_no_button(person: Person) -> None:
     assert person.system.rows("SELECT 1 FROM oauth_states") == []
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "A link from pipeline connectors authorize leads through the same steps, for ten minutes and in one browser.",
+)
 @pytest.mark.parametrize("spelling", ["", "!", "%0A", "=="])
 def test_an_invitation_works_in_one_browser(person: Person, spelling: str) -> None:
     """The same ciphertext may be spelt in several ways: base64 is read leniently."""
@@ -478,6 +499,9 @@ def test_a_person_may_say_no(person: Person) -> None:
     assert "allow access" in refused(person.authorise("deny"), person.system)
 
 
+@pytest.mark.guide(
+    "Permissions", "Whoever authorises without being an administrator is refused, is told so, and nothing is changed."
+)
 def test_who_is_no_administrator_is_refused(person: Person) -> None:
     system = person.system
     system.pipedrive.grants.switches.user_id = next(user.id for user in system.company.users if not user.admin)
@@ -522,6 +546,7 @@ def test_a_host_that_is_no_company_of_pipedrive_is_refused_and_never_called(pers
     assert person.system.pipedrive.ledger.requests["user"] == 0
 
 
+@pytest.mark.defect(18, "The company's own address was thrown away, and another host called instead.")
 def test_the_host_of_the_grant_is_the_one_that_is_called(person: Person) -> None:
     system = person.system
     system.pipedrive.grants.switches.api_domain = "https://Renamed.pipedrive.com/"
@@ -535,6 +560,10 @@ def test_the_host_of_the_grant_is_the_one_that_is_called(person: Person) -> None
     assert connector(system).pipedrive_company == "https://renamed.pipedrive.com"
 
 
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Open Credentials and authorise again, for the same Pipedrive account: another company is refused.",
+)
 @pytest.mark.parametrize("by", ["number", "address"])
 def test_another_company_is_refused(person: Person, by: str) -> None:
     system = person.system
@@ -591,6 +620,10 @@ def test_a_pause_by_hand_stays(person: Person) -> None:
     assert (connector(system).state, connector(system).pause_reason) == ("paused", "connector_paused")
 
 
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Open Credentials and authorise again, for the same Pipedrive account: another company is refused.",
+)
 @pytest.mark.parametrize("reason", ["unauthorized", "uninstalled", "host_refused", "app_refused", "forbidden"])
 def test_a_pause_that_lost_access_caused_ends(person: Person, reason: str) -> None:
     system = person.system
@@ -665,6 +698,9 @@ def told(person: Person) -> tuple[str, list[str]]:
     return answer["status"], answer["messages"]
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector", "Until it is authorised, the status asks for it and the connector's work waits."
+)
 def test_the_status_asks_to_connect_until_it_is(person: Person) -> None:
     level, messages = told(person)
 
@@ -673,6 +709,34 @@ def test_the_status_asks_to_connect_until_it_is(person: Person) -> None:
     assert "Open Credentials" in messages[0]
     person.authorise()
     assert told(person)[0] in {"ok", "warning"}
+
+
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector", "Until it is authorised, the status asks for it and the connector's work waits."
+)
+def test_work_waits_until_the_connector_is_connected(person: Person) -> None:
+    person.system.company.create_person(name="Ada")
+    person.system.fetch(Entity.PERSON)
+    before = person.system.users()
+
+    person.authorise()
+    person.system.work()
+
+    assert (before, list(person.system.users())) == ({}, [1])
+
+
+@pytest.mark.defect(20, "The status was written to Hull twice each time it was asked for.")
+def test_the_status_is_written_to_hull_once(person: Person) -> None:
+    person.authorise()
+    person.system.run_jobs()
+    written = person.system.hull.counts["status_reports"]
+
+    level, messages = told(person)
+    for _ in range(2):
+        person.system.run_jobs()
+
+    assert person.system.hull.counts["status_reports"] == written + 1
+    assert person.system.hull.connector["status"] == {"status": level, "messages": messages}
 
 
 def uninstall(person: Person, *, secret: str | None = None, **changes: Any) -> TestResponse:

@@ -92,6 +92,7 @@ def most_in_a_window(slots: list[float], window_s: float = 2.0) -> int:
     return max(sum(start <= slot < start + window_s for slot in ordered) for start in ordered)
 
 
+@pytest.mark.defect(8, "All calls of a notification went out at once, however many Pipedrive takes.")
 @pytest.mark.parametrize("limit", [1, 10, 20, 80])
 def test_no_rolling_window_holds_more_than_the_limit_whatever_eight_workers_do(
     make: Callable[..., BurstLimiter], clock: Clock, limit: int

@@ -90,6 +90,7 @@ def test_twenty_workers_that_are_refused_renew_once(joined: SyncSystem, rotate: 
     assert state(joined) == ("active", None)
 
 
+@pytest.mark.defect(18, "An access token was renewed only once Pipedrive had refused it.")
 def test_twenty_workers_whose_token_is_about_to_end_renew_once(joined: SyncSystem) -> None:
     let_it_end_in(joined, 240)
     workers = [opened(joined) for _ in range(WORKERS)]
@@ -116,6 +117,7 @@ def test_a_token_that_is_good_for_long_is_left_alone(joined: SyncSystem) -> None
     assert counts(joined)["refreshes"] == 0
 
 
+@pytest.mark.defect(18, "When a token ends was kept under one name at first and under another after a renewal.")
 def test_a_renewed_token_is_good_again(joined: SyncSystem) -> None:
     let_it_end_in(joined, 10)
     for _ in range(3):
@@ -192,6 +194,7 @@ def test_what_was_refused_while_another_worker_had_renewed_is_tried_with_the_new
     assert counts(joined)["refreshes"] == 1
 
 
+@pytest.mark.defect(18, "The company's own address was thrown away, and another host called instead.")
 def test_a_company_that_renamed_itself_is_called_at_its_new_address(joined: SyncSystem) -> None:
     joined.pipedrive.grants.switches.api_domain = "https://renamed.pipedrive.com"
     joined.pipedrive.grants.expire_access_tokens()

@@ -10,7 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
+from db.connector import settings_in_force
+from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import ConnectorSettings
 from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.pipedrive_records import age_records, create_records
@@ -58,10 +61,18 @@ def state(system: SyncSystem) -> tuple[str, str | None]:
     return row.state, row.pause_reason
 
 
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "The settings stay as they are.",
+)
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Then the work that waited goes on, and incoming.user.success or incoming.account.success shows again.",
+)
 def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person) -> None:
     system = person.system
     known_on_both_sides(system, persons=4)
-    settings, seen = system.rows(SETTINGS), system.hull.received.count
+    settings, seen, events = system.rows(SETTINGS), system.hull.received.count, len(system.events())
     said = listen(system)
 
     system.pipedrive.grants.revoke_all()
@@ -86,10 +97,20 @@ def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person
     assert sorted(written_names(system), key=str) == [(1, "One"), (2, "Two")]
     assert [system.users()[number]["pipedrive/name"] for number in (1, 2, 3, 4)] == ["One", "Two", "Three", "Four"]
     assert set(sent_since(system, seen).values()) == {1}
+    assert {number for event, _, number in system.events()[events:] if event == "incoming.user.success"} >= {3, 4}
     assert system.rows(SETTINGS) == settings
     assert system.rows("SELECT 1 FROM failures") == []
 
 
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Look for incoming.job.error; if it says Unauthorized, the credentials are no longer accepted and the"
+    " connector has paused.",
+)
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Then the work that waited goes on, and incoming.user.success or incoming.account.success shows again.",
+)
 def test_a_fetch_goes_on_from_where_it_stood(person: Person) -> None:
     system = person.system
     create_records(system, persons=230, organizations=0)
@@ -145,3 +166,23 @@ def test_an_uninstall_keeps_every_change_until_the_app_is_back(person: Person) -
     system.work()
 
     assert written_names(system) == [(1, "One")]
+
+
+@pytest.mark.defect(19, "Who wrote settings wrote them all, so a renewed token and a new webhook undid one another.")
+def test_a_renewal_new_webhooks_and_a_user_change_no_setting_of_one_another(person: Person) -> None:
+    system = person.system
+    chosen = {"outgoing_user_attributes": MAPPED, "synchronized_user_segments": ["vip"]}
+    system.hull.connector["private_settings"] = dict(chosen)
+    with transaction() as session:
+        system.module("sync.connectors.settings_change").enqueue_settings_sync(session, system.connector_key)
+
+    system.pipedrive.grants.expire_access_tokens()
+    system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
+    system.run_jobs()
+
+    with transaction() as session:
+        document = settings_in_force(session, system.connector_key).document
+    in_hull = system.hull.connector["private_settings"]
+    assert {name: document[name] for name in chosen} == {name: in_hull[name] for name in chosen} == chosen
+    assert in_hull.keys() <= ConnectorSettings.model_fields.keys()  # neither tokens nor webhooks
+    assert (system.pipedrive.grants.counts["refreshes"], len(system.pipedrive.subscriptions.by_id)) == (1, 2)

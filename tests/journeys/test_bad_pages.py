@@ -85,6 +85,9 @@ def test_trouble_that_passes_is_waited_out(
     assert system.rows("SELECT 1 FROM failures") == []
 
 
+@pytest.mark.defect(
+    8, "A refusal for the rate limit was met with the next call at once; when to come again was not read."
+)
 def test_the_remotes_wish_rules_over_the_guess(system: SyncSystem) -> None:
     crowd(system)
     system.pipedrive.faults.add(LIST, "429_burst", headers={"retry-after": "7"})
@@ -314,6 +317,12 @@ def test_a_connection_that_breaks_is_tried_again(system: SyncSystem, monkeypatch
     assert hull_names(system) == pipedrive_names(system)
 
 
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Look for incoming.job.error; if it says Unauthorized, the credentials are no longer accepted and the"
+    " connector has paused.",
+)
+@pytest.mark.guide("Permissions", "If that user may not do something, the connector pauses and says so.")
 @pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (402, "payment_required"), (403, "forbidden")])
 def test_what_only_a_person_can_mend_pauses_the_connector(system: SyncSystem, status: int, reason: str) -> None:
     crowd(system)

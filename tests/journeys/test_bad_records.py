@@ -66,6 +66,10 @@ def neighbours(system: SyncSystem) -> None:
     age_records(system)
 
 
+@pytest.mark.guide(
+    "I didn't get any Pipedrive organization/person data in Hull",
+    "A record that cannot be read does not stop the others.",
+)
 @pytest.mark.parametrize(("what", "record", "reason"), REFUSED, ids=by_name)
 def test_a_record_that_cannot_be_read_is_kept_whole(
     system: SyncSystem, what: str, record: dict[str, Any], reason: str
@@ -140,6 +144,10 @@ def test_one_record_may_be_wrong_in_many_ways(system: SyncSystem) -> None:
     assert {"name", "owner_id", "add_time", "email"} <= details
 
 
+@pytest.mark.guide(
+    "Email as an identifier",
+    "If two Persons share an e-mail, the first one holds it and the other is known by its Pipedrive id alone.",
+)
 def test_duplicate_e_mails_make_two_users_and_one_claim(system: SyncSystem) -> None:
     for name in ("Ada", "Ada again"):
         system.company.create_person(name=name, emails=[{"value": "ada@example.com", "primary": True}])
@@ -269,3 +277,45 @@ def test_what_several_fields_lack_for_one_cause_is_told_once_for_the_record(syst
 
     (detail,) = [row.detail for row in system.rows("SELECT detail FROM sync_events WHERE reason = 'field_missing'")]
     assert detail == f"{', '.join(codes[1:])}: not part of the record"
+
+
+@pytest.mark.guide(
+    "I get empty Accounts",
+    "If Accounts are empty after that, look for incoming.account.error and incoming.user.error: a value that"
+    " cannot be used is named there.",
+)
+@pytest.mark.parametrize("entity", Entity)
+def test_a_value_that_cannot_be_read_is_named_by_its_field(system: SyncSystem, entity: Entity) -> None:
+    system.company.put_raw(entity.value, {"id": 1, "name": ["Acme"], "update_time": "2026-01-01T00:00:00Z"})
+
+    system.fetch(entity)
+
+    named = system.rows("SELECT event, reason FROM sync_events WHERE detail LIKE 'name:%'")
+    assert [tuple(row) for row in named] == [(f"incoming.{entity.hull}.error", "wrong_type")]
+
+
+@pytest.mark.guide(
+    "I didn't get any Pipedrive organization/person data in Hull",
+    "Look for incoming.user.error, incoming.user.skip, incoming.account.error and incoming.account.skip in the"
+    " logs. Each carries a reason and says what to do.",
+)
+@pytest.mark.defect(21, "That a record was left out, and why, was logged where nobody looks.")
+@pytest.mark.parametrize("entity", Entity)
+def test_the_log_names_each_reason_and_the_next_step(system: SyncSystem, entity: Entity) -> None:
+    system.company.put_raw(entity.value, {"id": 1, "update_time": None, "add_time": None})
+    own = (
+        {"emails": [{"value": "a@x.test", "primary": True}]}
+        if entity is Entity.PERSON
+        else {"website": "https://acme.com"}
+    )
+    for name in "ab":
+        system.company.create(entity.value, {"name": name, **own})
+
+    with captured_log("info") as lines:
+        system.fetch(entity)
+
+    found = {(line["event"], line["reason"], bool(line["advice"])) for line in lines if "advice" in line}
+    assert {
+        (f"incoming.{entity.hull}.error", "no_update_time", True),
+        (f"incoming.{entity.hull}.skip", "duplicate_claim", True),
+    } <= found

@@ -35,6 +35,10 @@ def test_a_second_fetch_of_changes_sends_nothing(system: SyncSystem) -> None:
     assert len(system.events()) == logged
 
 
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "everything is sent to Hull again, also what seemed to be there.",
+)
 def test_fetch_all_sends_everything_again_and_logs_no_change(system: SyncSystem) -> None:
     create_records(system, persons=60, organizations=0)
     age_records(system)

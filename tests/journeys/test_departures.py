@@ -87,6 +87,11 @@ def resolve(system: SyncSystem) -> None:
     system.work()
 
 
+@pytest.mark.guide(
+    "Incoming Users",
+    "With support_user_deletion on, the User of a deleted Person is marked: pipedrive/deleted_at says when, and"
+    " pipedrive/id is emptied.",
+)
 def test_a_deleted_person_is_marked_in_hull(system: SyncSystem, told: list[Any]) -> None:
     system.company.delete_person(3)
     deliver(system, *told)
@@ -101,6 +106,10 @@ def test_a_deleted_person_is_marked_in_hull(system: SyncSystem, told: list[Any])
     assert settled(system)
 
 
+@pytest.mark.guide(
+    "Incoming Accounts",
+    "With support_account_deletion on, the Account of a deleted Organization is marked in the same way.",
+)
 def test_a_deleted_organization_is_marked_in_hull(system: SyncSystem) -> None:
     system.change_settings(support_account_deletion=True)
     system.company.create_organization(name="Acme", website="https://acme.example.com")
@@ -310,6 +319,8 @@ def test_a_departed_person_is_not_written_to(system: SyncSystem, told: list[Any]
 RETURNS = ["by webhook", "by a fetch", "by an incremental fetch"]
 
 
+@pytest.mark.guide("Incoming Users", "When the Person is restored, the mark is taken back.")
+@pytest.mark.defect(23, "A record that was restored went on being marked as deleted.")
 @pytest.mark.parametrize("way", RETURNS)
 def test_a_restored_person_is_marked_no_more(system: SyncSystem, told: list[Any], way: str) -> None:
     system.company.delete_person(3)
@@ -391,6 +402,8 @@ TOLD_BY = [[0, 1], [1, 0], [0], [1]]
 """Which of the two webhooks of a merge arrive, and in which order: the loser's delete, the survivor's change."""
 
 
+@pytest.mark.guide("Incoming Users", "Persons that are merged in Pipedrive become one User.")
+@pytest.mark.defect(17, "A merge was taken for an update, and the id that was lost stayed where it was.")
 @pytest.mark.parametrize("which", TOLD_BY, ids=["both", "turned round", "delete alone", "change alone"])
 def test_merged_persons_are_one_user(system: SyncSystem, told: list[Any], which: list[int]) -> None:
     merge(system, 3, 4)
@@ -561,6 +574,10 @@ def make_organizations(system: SyncSystem) -> list[Any]:
     return listen(system)
 
 
+@pytest.mark.guide(
+    "Incoming Accounts", "Organizations that are merged in Pipedrive become one Account, with the Users of both."
+)
+@pytest.mark.defect(17, "A merge was taken for an update, and the id that was lost stayed where it was.")
 def test_merged_organizations_are_one_account_with_all_their_users(system: SyncSystem) -> None:
     said = make_organizations(system)
     merge(system, 1, 2, "organization")

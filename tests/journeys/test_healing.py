@@ -10,6 +10,7 @@ import pytest
 from db import webhook as subscriptions
 from db.schedule import set_schedule
 from db.session import transaction
+from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
 from pipeline.sync.connectors.webhooks import UNHEARD, subscription_health
 from tests.logs import captured_log
@@ -93,6 +94,12 @@ def test_a_check_that_finds_all_well_changes_nothing(heard: SyncSystem) -> None:
     assert (kept(heard), heard.events()) == (before, [])
 
 
+@pytest.mark.guide(
+    "Incoming Users",
+    "A webhook that Pipedrive has dropped, paused or could not deliver is made again within minutes, and what it"
+    " missed is fetched.",
+)
+@pytest.mark.defect(17, "A webhook that was noted here and gone in Pipedrive was never made again.")
 @pytest.mark.parametrize(("harm", "reason"), ILLS)
 def test_what_ails_is_healed_and_told(heard: SyncSystem, harm: Any, reason: str) -> None:
     before = listed(heard)
@@ -130,7 +137,14 @@ def test_the_log_names_the_time_in_doubt(heard: SyncSystem) -> None:
     assert row.fresh
 
 
+@pytest.mark.guide(
+    "Incoming Users",
+    "A webhook that Pipedrive has dropped, paused or could not deliver is made again within minutes, and what it"
+    " missed is fetched.",
+)
 def test_what_was_missed_is_fetched_with_the_next_tick(heard: SyncSystem) -> None:
+    from celeryconfig import beat_schedule  # noqa: PLC0415 - it reads the settings of this test
+
     later = datetime.now(UTC) + timedelta(hours=1)
     with transaction() as session:
         set_schedule(session, heard.connector_key, "incremental", interval_s=3600, next_run_at=later)
@@ -140,8 +154,10 @@ def test_what_was_missed_is_fetched_with_the_next_tick(heard: SyncSystem) -> Non
 
     (row,) = heard.rows("SELECT next_run_at <= now() AS is_due FROM schedules")
     assert row.is_due
+    assert float(str(beat_schedule["ensure_webhooks"]["schedule"])) <= 15 * 60
 
 
+@pytest.mark.defect(17, "Webhooks whose address held the organization's name were deleted, whosesoever they were.")
 def test_webhooks_of_others_are_never_touched(heard: SyncSystem) -> None:
     client = heard.pipedrive.test_client()
     answer = client.post("/api/v1/webhooks", json=FOREIGN, headers={"x-api-token": "canary-pipedrive-token"})
@@ -205,6 +221,7 @@ def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
     assert kept(heard)["person"][::2] == ("active", 1)
 
 
+@pytest.mark.defect(17, "Before anything else webhooks were seen to, and when that failed nothing was done at all.")
 def test_a_user_who_may_not_manage_webhooks_does_not_stop_the_rest(system: SyncSystem) -> None:
     system.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
 
@@ -215,6 +232,9 @@ def test_a_user_who_may_not_manage_webhooks_does_not_stop_the_rest(system: SyncS
     assert [row.reason for row in system.rows("SELECT reason FROM failures WHERE state = 'open'")] == [
         "webhooks_forbidden"
     ]
+    system.company.create_person(name="Ada")
+    assert system.fetch(Entity.PERSON).state == "done"
+    assert list(system.users()) == [1]
 
 
 def test_the_tick_rests_after_a_refusal_and_closes_the_failure_once_it_is_through(system: SyncSystem) -> None:

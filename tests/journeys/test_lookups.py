@@ -278,6 +278,11 @@ class TestAnAccountKnownByItsDomain:
     def acme(self, system: SyncSystem, domain: str = "acme.test") -> None:
         send_messages(system, account(ACME, domain=domain, name="Acme Inc"))
 
+    @pytest.mark.guide(
+        "Account Identity",
+        "Until all Organizations have been fetched once, a domain may not be looked up; the Account then waits"
+        " for that fetch, which starts immediately.",
+    )
     def test_starts_the_fetch_that_it_needs_and_is_decided_when_that_ends(self, system: SyncSystem) -> None:
         self.acme(system)
 
@@ -287,6 +292,11 @@ class TestAnAccountKnownByItsDomain:
         work_until_idle(system)
         assert is_idle(system)
 
+    @pytest.mark.guide(
+        "Account Identity",
+        "Until all Organizations have been fetched once, a domain may not be looked up; the Account then waits"
+        " for that fetch, which starts immediately.",
+    )
     def test_is_made_when_the_fetch_shows_none(self, system: SyncSystem) -> None:
         self.acme(system, "new.test")
 

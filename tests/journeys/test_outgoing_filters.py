@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
+from tests.deliveries import deliver, listen
 from tests.journeys.hull_messages import (
+    BEN,
     account,
     as_segments,
     event_details,
@@ -21,6 +23,7 @@ from tests.journeys.hull_messages import (
     work_until_idle,
     writes,
 )
+from tests.logs import captured_log
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -108,6 +111,18 @@ def names_written(system: SyncSystem) -> list[tuple[str, Any]]:
     return [(method, body.get("name")) for method, _, body in writes(system)]
 
 
+@pytest.mark.guide(
+    "Outgoing Accounts",
+    "Without them, an Account that enters a segment goes as a shell: an Organization with a name and its identifiers.",
+)
+@pytest.mark.guide(
+    "Outgoing Users",
+    "Without outgoing attributes, a User that enters a segment goes as a shell: a Person with a name and its"
+    " identifiers.",
+)
+@pytest.mark.defect(
+    22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
+)
 def test_who_enters_a_segment_goes_as_a_shell_with_nothing_mapped(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False))
     send_messages(system, side.fresh(entered=("vip",), plan="gold"))
@@ -118,6 +133,50 @@ def test_who_enters_a_segment_goes_as_a_shell_with_nothing_mapped(system: SyncSy
     assert outgoing_events(system) == side.was("success", None)
 
 
+@pytest.mark.guide("Outgoing Accounts", "an Account is sent when it enters one of these segments.")
+@pytest.mark.guide("Outgoing Users", "a User is sent when it enters one of these segments.")
+def test_a_known_record_is_sent_when_it_enters_a_segment(system: SyncSystem, side: Side) -> None:
+    system.change_settings(**side.settings())
+    send_messages(system, side.known(system, label="Newer", segments=("others",)))
+    before = writes(system)
+
+    send_messages(system, side.known(system, label="Newer", segments=("others", "vip"), entered=("vip",)))
+
+    assert before == []
+    assert names_written(system) == [("PATCH", "Newer")]
+
+
+@pytest.mark.guide(
+    "I don't see recently added/updated fields in Pipedrive",
+    "If a record is still not there, look for outgoing.user.skip, outgoing.user.error, outgoing.account.skip and"
+    " outgoing.account.error in the logs.",
+)
+@pytest.mark.guide(
+    "I don't see recently added/updated fields in Pipedrive",
+    "Each says why; a value that its field cannot take is named, and the other fields are written.",
+)
+@pytest.mark.defect(21, "That a record was left out, and why, was logged where nobody looks.")
+def test_the_log_names_what_was_not_sent_and_why(system: SyncSystem, side: Side) -> None:
+    system.change_settings(**side.settings(is_mapped=False))
+    nameless = {"email": None, "domain": None, "name": None, "label": None}
+
+    with captured_log("info") as lines:
+        send_messages(system, side.fresh(segments=("others",)))
+        send_messages(system, side.fresh(hull_id=BEN, entered=("vip",), **nameless))
+
+    found = [line for line in lines if line["event"].endswith((".skip", ".error"))]
+    assert [(line["event"], line["reason"], line["log_level"]) for line in found] == [
+        (f"outgoing.{side.kind}.skip", "not_in_segment", "info"),
+        (f"outgoing.{side.kind}.error", "name_missing", "warning"),
+    ]
+    assert all(line["advice"] for line in found)
+
+
+@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, no Account is sent then but by hand.")
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
+@pytest.mark.defect(
+    22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
+)
 def test_a_relevant_change_with_nothing_mapped_is_left(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False))
     send_messages(system, side.known(system, label="Newer", changed={"label": ["Old", "Newer"]}))
@@ -127,6 +186,11 @@ def test_a_relevant_change_with_nothing_mapped_is_left(system: SyncSystem, side:
     assert event_details(system, "no_outgoing_mapping") == side.said(R2[side.kind])
 
 
+@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, no Account is sent then but by hand.")
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
+@pytest.mark.defect(
+    22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
+)
 def test_somebody_new_with_nothing_mapped_is_left_as_well(system: SyncSystem, side: Side) -> None:
     """Being in a segment is not entering it."""
     system.change_settings(**side.settings(is_mapped=False))
@@ -136,6 +200,8 @@ def test_somebody_new_with_nothing_mapped_is_left_as_well(system: SyncSystem, si
     assert outgoing_events(system) == side.was("skip", "no_outgoing_mapping")
 
 
+@pytest.mark.guide("Outgoing Accounts", "An Account in one of them is sent when a mapped attribute changes.")
+@pytest.mark.guide("Outgoing Users", "A User in one of them is sent when a mapped attribute changes.")
 def test_a_relevant_change_is_written(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
     send_messages(system, side.known(system, label="Newer", changed={"label": ["Old", "Newer"]}))
@@ -144,6 +210,8 @@ def test_a_relevant_change_is_written(system: SyncSystem, side: Side) -> None:
     assert outgoing_events(system) == side.was("success", None)
 
 
+@pytest.mark.guide("Outgoing Accounts", "An Account in one of them is sent when a mapped attribute changes.")
+@pytest.mark.guide("Outgoing Users", "A User in one of them is sent when a mapped attribute changes.")
 def test_an_irrelevant_change_is_left(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
     send_messages(system, side.known(system, changed={"plan": ["free", "gold"]}))
@@ -162,6 +230,8 @@ def test_nothing_changed_is_left_although_it_is_new(system: SyncSystem, side: Si
     assert event_details(system, "no_change") == side.said(R4)
 
 
+@pytest.mark.guide("Outgoing Accounts", "An Account in none of them is not sent.")
+@pytest.mark.guide("Outgoing Users", "A User in none of them is not sent.")
 def test_who_is_in_no_segment_is_left(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
     send_messages(system, side.fresh(segments=(), changed={"label": [None, "New"]}))
@@ -171,6 +241,8 @@ def test_who_is_in_no_segment_is_left(system: SyncSystem, side: Side) -> None:
     assert event_details(system, "not_in_segment") == side.said(R1)
 
 
+@pytest.mark.guide("Outgoing Accounts", "An Account in none of them is not sent.")
+@pytest.mark.guide("Outgoing Users", "A User in none of them is not sent.")
 @pytest.mark.parametrize("segments", [(), ("others",)])
 def test_who_is_in_another_segment_or_none_is_chosen_is_left(
     system: SyncSystem, side: Side, segments: tuple[str, ...]
@@ -190,6 +262,16 @@ def test_with_all_everybody_goes(system: SyncSystem, side: Side) -> None:
     assert outgoing_events(system) == side.was("success", None)
 
 
+@pytest.mark.guide(
+    "I don't see recently added/updated fields in Pipedrive",
+    'Send the Users or Accounts by hand: select them in Hull and choose "Send to". They are sent whatever their'
+    " segments.",
+)
+@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, no Account is sent then but by hand.")
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
+@pytest.mark.defect(
+    22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
+)
 def test_sent_by_hand_goes_with_nothing_mapped_and_in_no_segment(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False, segments=()))
     message = side.fresh(segments=())
@@ -200,6 +282,14 @@ def test_sent_by_hand_goes_with_nothing_mapped_and_in_no_segment(system: SyncSys
     assert outgoing_events(system) == side.was("success", None)
 
 
+@pytest.mark.guide(
+    "Outgoing Accounts",
+    "An Account in one of them that is not in Pipedrive yet is sent with the next thing Hull says of it.",
+)
+@pytest.mark.guide(
+    "Outgoing Users", "A User in one of them that is not in Pipedrive yet is sent with the next thing Hull says of it."
+)
+@pytest.mark.defect(5, "Who had never been sent waited for a change of a mapped attribute.")
 def test_who_never_went_goes_without_any_change(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
     send_messages(system, side.fresh())
@@ -208,6 +298,7 @@ def test_who_never_went_goes_without_any_change(system: SyncSystem, side: Side) 
     assert outgoing_events(system) == side.was("success", None)
 
 
+@pytest.mark.defect(5, "The mark of a deletion in Hull's report was not looked at, for the same reason.")
 @pytest.mark.parametrize("leaves", [True, False])
 def test_who_is_marked_as_deleted_goes_only_if_the_settings_let_it(
     system: SyncSystem, side: Side, leaves: bool
@@ -222,6 +313,14 @@ def test_who_is_marked_as_deleted_goes_only_if_the_settings_let_it(
     assert event_details(system, "deleted_in_pipedrive") == (side.said("{Kind} has been deleted") if leaves else [])
 
 
+@pytest.mark.guide(
+    "Outgoing Accounts",
+    "An Account whose Organization was deleted in Pipedrive is not sent, unless ignore_deleted_accounts is off.",
+)
+@pytest.mark.guide(
+    "Outgoing Users", "A User whose Person was deleted in Pipedrive is not sent, unless ignore_deleted_users is off."
+)
+@pytest.mark.defect(5, "A record that was deleted in Pipedrive was made there again, although the settings forbade it.")
 @pytest.mark.parametrize("leaves", [True, False])
 def test_whose_record_departed_goes_only_if_the_settings_let_it(system: SyncSystem, side: Side, leaves: bool) -> None:
     system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": leaves})
@@ -237,6 +336,22 @@ def test_whose_record_departed_goes_only_if_the_settings_let_it(system: SyncSyst
     assert is_idle(system)
 
 
+@pytest.mark.defect(23, "The id that a deleted record left behind in Hull led to it, as if it were there.")
+def test_the_id_that_a_deleted_record_left_in_hull_is_not_used(system: SyncSystem, side: Side) -> None:
+    system.change_settings(**side.settings(), support_user_deletion=True, support_account_deletion=True)
+    received = listen(system)
+    system.company.delete(side.entity.value, 1)
+    deliver(system, *received)
+    system.work()
+    (left,) = system.hull_records(side.kind)
+
+    send_messages(system, side.message(**{**left, "hull_id": left["id"], "label": "Again"}), is_export=True)
+
+    assert left["anonymous_ids"] == ["pipedrive:1"]
+    assert names_written(system) == [("POST", "Again")]
+
+
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
 def test_a_user_that_was_linked_goes_with_nothing_mapped(system: SyncSystem) -> None:
     side = SIDES[0]
     acme = system.company.create_organization(name="Acme", website="https://acme.test")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipeline.domain.kinds import Entity
 from tests.journeys.hull_messages import ACME, account, failures, pipedrive_id_of, send_messages, writes
 from tests.journeys.pipedrive_records import age_records
@@ -31,6 +33,17 @@ def test_three_organizations_of_one_domain_are_known_by_their_ids_alone(system: 
     assert set(domains(system).values()) == {None}
     told = {(event, reason) for event, reason, _ in system.events() if reason}
     assert told == {("incoming.account.skip", "shared_domain")}
+
+
+@pytest.mark.guide("Account Identity", "A domain that many share, such as that of a mail service, identifies nobody.")
+def test_the_domain_of_a_mail_service_identifies_no_account(system: SyncSystem) -> None:
+    for name in ("Acme", "Globex"):
+        system.company.create_organization(name=name, website="https://gmail.com")
+
+    system.fetch(Entity.ORGANIZATION)
+
+    assert domains(system) == {1: None, 2: None}
+    assert {reason for _, reason, _ in system.events() if reason} == {"shared_domain"}
 
 
 def test_the_third_that_comes_later_takes_the_domain_from_the_first(system: SyncSystem) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from pipeline.cli.program import program
@@ -23,6 +24,15 @@ def bare(account: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in account.items() if name.startswith("pipedrive/")}
 
 
+@pytest.mark.guide(
+    "I get empty Accounts",
+    "Fetch both Persons and Organizations; until the Organizations have come, Accounts may be shells.",
+)
+@pytest.mark.guide(
+    "Incoming Users",
+    "If that Organization was not fetched yet, Hull gets a shell: an Account that knows its Pipedrive id and"
+    " nothing else.",
+)
 def test_an_unseen_organization_becomes_a_shell(system: SyncSystem) -> None:
     create_records(system, persons=4, organizations=4)
 
@@ -37,6 +47,11 @@ def test_an_unseen_organization_becomes_a_shell(system: SyncSystem) -> None:
     assert sorted(told) == [("incoming.account.success", "shell_created", number) for number in (1, 2, 3, 4)]
 
 
+@pytest.mark.guide(
+    "I get empty Accounts",
+    "Fetch both Persons and Organizations; until the Organizations have come, Accounts may be shells.",
+)
+@pytest.mark.guide("Incoming Users", "The shell is filled when its Organization is fetched.")
 def test_a_shell_is_filled_by_the_fetch_of_organizations(system: SyncSystem) -> None:
     create_records(system, persons=4, organizations=4)
 
@@ -65,6 +80,10 @@ def test_a_full_account_never_becomes_a_shell_again(system: SyncSystem) -> None:
     assert system.accounts()[3]["pipedrive/name"] == "Org 3"
 
 
+@pytest.mark.guide(
+    "Incoming Users",
+    "link user to account in hull: with it off, Users are linked to no Account and no shell is made in Hull.",
+)
 def test_without_links_a_shell_is_noted_but_no_account_is_made(system: SyncSystem) -> None:
     system.change_settings(link_users_in_hull=False)
     create_records(system, persons=4, organizations=4)
@@ -140,6 +159,7 @@ def hire(system: SyncSystem, organization: int) -> None:
     system.fetch(Entity.PERSON)
 
 
+@pytest.mark.guide("Incoming Users", "The connector sees to that by itself, within a minute or two.")
 def test_a_few_shells_are_read_by_their_ids(system: SyncSystem) -> None:
     known(system, 10)
     new = system.company.create_organization(name="Brand new")["id"]
@@ -154,6 +174,7 @@ def test_a_few_shells_are_read_by_their_ids(system: SyncSystem) -> None:
     assert system.pipedrive.ledger.stats()["tokens_total"] - before == 10
 
 
+@pytest.mark.guide("Incoming Users", "The connector sees to that by itself, within a minute or two.")
 def test_more_than_a_fifth_are_fetched_with_all_the_others(system: SyncSystem) -> None:
     create_records(system, persons=6, organizations=4)
     system.fetch(Entity.PERSON)

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.journeys.hull_messages import ANN, BEN, outgoing_events, pipedrive_id_of, send_messages, user, writes
+from tests.journeys.hull_messages import (
+    ANN,
+    BEN,
+    outgoing_events,
+    pipedrive_id_of,
+    send_messages,
+    user,
+    work_until_idle,
+    writes,
+)
 from tests.journeys.pipedrive_records import age_records
 from tests.system import SyncSystem
 
@@ -67,6 +76,19 @@ def test_before_the_first_fetch_the_search_asks_for_both_spellings_of_a_host(sys
 
     assert pipedrive_id_of(system, ANN) == 1
     assert [method for method, _, _ in writes(system)] == []
+
+
+@pytest.mark.defect(
+    10, "An e-mail was looked up with its + read as a space, and the first answer taken whoever it was."
+)
+def test_the_search_matches_the_whole_address_only(system: SyncSystem) -> None:
+    for address in ("joann+tag@x.test", "ann tag@x.test", "ann+tag@x.test", "ann+tag@x.test.example"):
+        system.company.create_person(name=address, emails=of(address))
+
+    send_messages(system, user(ANN, email="ann+tag@x.test", nickname="Ann"))
+    work_until_idle(system)
+
+    assert writes(system) == [("PATCH", 3, {"name": "Ann"})]
 
 
 def test_two_users_of_one_address_make_one_person(system: SyncSystem) -> None:

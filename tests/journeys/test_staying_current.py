@@ -101,6 +101,13 @@ def test_an_incremental_fetch_moves_the_watermark_to_its_own_beginning(settled: 
     assert claimed(settled) == newest_run(settled).started_at - FIVE_S > before
 
 
+@pytest.mark.guide(
+    "Incoming Users",
+    "Every few minutes what has changed in Pipedrive is fetched, so that a webhook that was lost costs minutes"
+    " and nothing else.",
+)
+@pytest.mark.defect(18, "Nothing was fetched by schedule: what no webhook told stayed unknown.")
+@pytest.mark.defect(18, "There was no fetch of what changed, only of everything.")
 def test_a_lost_webhook_is_made_up_for(settled: SyncSystem) -> None:
     some_minutes_ago(settled)
     settled.company.edit_person(3, name="Changed in silence")
@@ -110,6 +117,7 @@ def test_a_lost_webhook_is_made_up_for(settled: SyncSystem) -> None:
     assert hull_names(settled)[3] == "Changed in silence"
 
 
+@pytest.mark.defect(18, "There was no fetch of what changed, only of everything.")
 def test_an_incremental_fetch_with_nothing_changed_costs_twenty_tokens_and_says_nothing(settled: SyncSystem) -> None:
     events, before = len(settled.events()), settled.pipedrive.ledger.stats()
 

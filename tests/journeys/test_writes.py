@@ -76,6 +76,8 @@ def problems(system: SyncSystem) -> list[tuple[str, str | None]]:
     return [each for each in outgoing_events(system) if each[1] is not None]
 
 
+@pytest.mark.guide("Outgoing Users", "Beside them, only the identifiers are written, where the Person lacks them.")
+@pytest.mark.defect(12, "A changed e-mail was written as a mixture of texts and objects, with doubles.")
 def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(system: SyncSystem) -> None:
     send_messages(system, ada(system, email="ada@new.test"))
     send_messages(system, ada(system, email="ADA@new.test "))
@@ -88,6 +90,7 @@ def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(system: Syn
     assert len(writes(system)) == 1
 
 
+@pytest.mark.guide("Outgoing Users", "Beside them, only the identifiers are written, where the Person lacks them.")
 def test_another_of_its_emails_becomes_primary_only_where_emails_are_mapped(system: SyncSystem) -> None:
     send_messages(system, ada(system, email="ada@home.test"))
     unmapped = writes(system)
@@ -157,6 +160,38 @@ def test_an_organization_that_was_named_by_its_domain_keeps_the_name_that_people
     assert (before, after["name"], after["website"]) == ("new.test", "New Ltd", "new.test")
 
 
+@pytest.mark.guide("Account Identity", "A domain never replaces a name or a website that the Organization has.")
+@pytest.mark.defect(14, "Every update of an Account overwrote the Organization's name with the domain.")
+@pytest.mark.parametrize(
+    ("claim", "field"), [("domain", "website"), ("domain", "name"), ("external_id", "name")], ids=lambda value: value
+)
+def test_an_identifier_replaces_no_name_and_no_website(system: SyncSystem, claim: str, field: str) -> None:
+    notes = field_code(system, "organization", "Support notes")
+    system.change_settings(
+        account_claims=[{"hull": claim, "service": field}],
+        outgoing_account_attributes=[{"hull": "notes", "service": notes}],
+    )
+    before = organization(system, 1)[field]
+    send_messages(system, acme(system, notes="New", **{claim: "acme.com"}))
+
+    assert writes(system) == [("PATCH", 1, {"custom_fields": {notes: "New"}})]
+    assert organization(system, 1)[field] == before
+
+
+@pytest.mark.defect(
+    24, "An update wrote no identifier but a changed e-mail, so one that was mapped later never arrived."
+)
+@pytest.mark.parametrize("entity", Entity)
+def test_an_identifier_that_is_mapped_later_is_written_to_known_records(system: SyncSystem, entity: Entity) -> None:
+    number = field_code(system, entity.value, "Customer number")
+    system.change_settings(**{f"{entity.hull}_claims": [{"hull": "external_id", "service": number}]})
+
+    for value in ("C-1", "C-2"):
+        send_messages(system, (ada if entity is Entity.PERSON else acme)(system, external_id=value))
+
+    assert [body for _, _, body in writes(system)] == [{"custom_fields": {number: value}} for value in ("C-1", "C-2")]
+
+
 USER = 12406074
 """A user of the sandbox's company."""
 
@@ -177,6 +212,11 @@ VALUES: list[tuple[str, Any, Any]] = [
 """Field, what Hull says, and what Pipedrive is to hold: options by their labels."""
 
 
+@pytest.mark.guide(
+    "Outgoing Users", "outgoing user attributes: each attribute that is mapped here is written to its Person field."
+)
+@pytest.mark.defect(16, "The same attributes were written to Pipedrive as they were, whatever their fields take.")
+@pytest.mark.defect(16, "An attribute that was emptied in Hull kept its value in Pipedrive.")
 @pytest.mark.parametrize(("field", "said", "held"), VALUES, ids=[f"{field}: {said}" for field, said, _ in VALUES])
 def test_every_kind_of_field_takes_its_value_once_and_is_emptied_by_null(
     system: SyncSystem, field: str, said: Any, held: Any
@@ -222,6 +262,7 @@ COMPOSED: list[tuple[str, dict[str, Any], Any]] = [
 ]
 
 
+@pytest.mark.defect(16, "The same attributes were written to Pipedrive as they were, whatever their fields take.")
 @pytest.mark.parametrize(("field", "said", "held"), COMPOSED, ids=[field for field, _, _ in COMPOSED])
 def test_a_value_of_several_parts_takes_them_from_the_attributes_beside_it(
     system: SyncSystem, field: str, said: dict[str, Any], held: Any
@@ -340,6 +381,10 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.guide(
+    "I don't see recently added/updated fields in Pipedrive",
+    "Each says why; a value that its field cannot take is named, and the other fields are written.",
+)
 @pytest.mark.parametrize(("field", "said", "reason"), WRONG, ids=[f"{field}: {said}"[:40] for field, said, _ in WRONG])
 def test_a_value_that_does_not_fit_is_named_and_the_others_are_written(
     system: SyncSystem, field: str, said: Any, reason: str
@@ -489,6 +534,10 @@ def test_a_mapping_that_cannot_be_written_is_no_reason_to_speak_again(system: Sy
     assert outgoing_events(system) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "not_writable")]
 
 
+@pytest.mark.guide(
+    "Outgoing Users", "With account. before its name, an attribute of the User's Account can be mapped as well."
+)
+@pytest.mark.defect(13, "A mapped attribute of the Account let the User pass, and was then not found in it.")
 def test_attributes_of_the_account_are_written_to_the_person(system: SyncSystem) -> None:
     service = field_code(system, "person", "Job title")
     system.change_settings(outgoing_user_attributes=[NAME, {"hull": "account.industry", "service": service}])
@@ -529,6 +578,11 @@ def test_what_pipedrive_makes_something_else_of_is_told_and_not_written_for_ever
     assert event_details(system, "changed_by_pipedrive")[0].startswith("name: ")
 
 
+@pytest.mark.guide(
+    "Outgoing Accounts",
+    "outgoing account attributes: each attribute that is mapped here is written to its Organization field.",
+)
+@pytest.mark.defect(16, "An attribute that was emptied in Hull kept its value in Pipedrive.")
 def test_every_kind_of_field_of_an_organization_is_written_as_well(system: SyncSystem) -> None:
     said = {
         "Domains": "acme.com",
@@ -549,6 +603,9 @@ def test_every_kind_of_field_of_an_organization_is_written_as_well(system: SyncS
     assert all(held[row["service"]] not in (None, []) for row in rows)
     assert len(writes(system)) == 1
     assert problems(system) == [("outgoing.account.skip", "no_change")]
+
+    send_messages(system, acme(system, **dict.fromkeys(said)))
+    assert all(organization(system, 1)["custom_fields"][row["service"]] in (None, []) for row in rows)
 
 
 def test_a_write_knows_what_changed_in_fields_that_do_not_come_to_hull(system: SyncSystem) -> None:

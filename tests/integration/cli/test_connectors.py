@@ -29,6 +29,10 @@ def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: st
     )  # fmt: skip
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "The API token of a Pipedrive administrator, given when the connector is added, does instead.",
+)
 def test_adds_a_connector_whose_credentials_work(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     said = add(run, tmp_path)
 
@@ -43,6 +47,7 @@ def test_adds_a_connector_whose_credentials_work(bare: SyncSystem, run: Run, tmp
     ]
 
 
+@pytest.mark.guide("Incoming Users", "Adding a connector registers the webhooks, for Persons and for Organizations.")
 def test_pipedrive_is_asked_to_send_its_changes(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     add(run, tmp_path)
 
@@ -89,6 +94,10 @@ def test_settings_that_hull_holds_are_taken_over(bare: SyncSystem, run: Run, tmp
     assert "not-ours" not in str(shown)
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "Both sides are asked before anything is stored: wrong credentials are refused on the spot.",
+)
 @pytest.mark.parametrize(
     ("secrets", "remote"),
     [({"secret": "wrong"}, "Hull: hull_refused"), ({"token": "wrong"}, "Pipedrive: unauthorized")],

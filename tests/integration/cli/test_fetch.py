@@ -12,6 +12,7 @@ from freezegun import freeze_time
 from db.run import COUNTERS
 from pipeline.cli import fetch
 from pipeline.cli.fetch import Moment
+from pipeline.domain.kinds import Entity
 from pipeline.operations.run_progress import FetchShape
 from tests.command_line import Run
 from tests.system import SyncSystem
@@ -70,6 +71,22 @@ def test_progress_goes_line_by_line_where_there_is_no_terminal(
     assert "persons: " in said.out
     assert "tokens, done after" in said.out
     assert "3 new, 0 changed" in said.out
+
+
+@pytest.mark.guide(
+    "Incoming Accounts",
+    "Whoever runs the connector starts a fetch of Organizations by hand: pipeline fetch organizations.",
+)
+@pytest.mark.guide("Incoming Users", "Whoever runs the connector starts a fetch by hand: pipeline fetch persons.")
+@pytest.mark.parametrize("entity", Entity)
+def test_fetches_the_entity_that_is_named(system: SyncSystem, run: Run, entity: Entity) -> None:
+    for each in Entity:
+        system.company.create(each.value, {"name": "Acme"})
+
+    assert run("fetch", f"{entity.value}s", "acme").code == 0
+    system.work()
+
+    assert [len(system.hull_records(each.hull)) for each in Entity] == [int(each is entity) for each in Entity]
 
 
 def test_without_wait_it_only_starts(system: SyncSystem, run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from freezegun import freeze_time
 from sqlalchemy import text
 
@@ -58,6 +59,9 @@ def test_nothing_starts_before_its_time(system: SyncSystem) -> None:
     assert runs(system) == []
 
 
+@pytest.mark.guide(
+    "Incoming Users", "Every night everything is fetched again; full_fetch_cron sets another time, or none."
+)
 def test_a_due_fetch_starts_for_both_entities_and_skips_unchanged_records(system: SyncSystem) -> None:
     plan(system)
     come_due(system)
@@ -128,6 +132,9 @@ def test_a_paused_connector_starts_nothing_and_keeps_its_plan(system: SyncSystem
     assert system.rows("SELECT 1 FROM schedules") != []
 
 
+@pytest.mark.guide(
+    "Incoming Users", "Every night everything is fetched again; full_fetch_cron sets another time, or none."
+)
 def test_without_a_word_in_the_settings_everything_is_fetched_nightly_and_changes_every_five_minutes(
     system: SyncSystem,
 ) -> None:

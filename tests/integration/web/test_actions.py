@@ -60,6 +60,13 @@ def keep(running: RunningWeb, entity: str, rows: list[Any], *, age: str = "0 s")
         session.execute(text("UPDATE field_definitions SET fetched_at = now() - CAST(:age AS interval)"), {"age": age})
 
 
+@pytest.mark.guide("Incoming Accounts", 'The button "Fetch All Organizations" in the settings starts the same fetch.')
+@pytest.mark.guide("Incoming Users", 'The button "Fetch All Persons" in the settings starts the same fetch.')
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    'The buttons "Fetch All Persons" and "Fetch All Organizations" do that; pressed while a fetch is under way,'
+    " they say so.",
+)
 @pytest.mark.parametrize(("route", "entity"), FETCHES)
 def test_a_button_starts_a_full_fetch_that_sends_everything_again(running: RunningWeb, route: str, entity: str) -> None:
     answer = press(running, route)
@@ -68,6 +75,11 @@ def test_a_button_starts_a_full_fetch_that_sends_everything_again(running: Runni
     assert runs(running) == [(entity, "full", False, "hull")]
 
 
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    'The buttons "Fetch All Persons" and "Fetch All Organizations" do that; pressed while a fetch is under way,'
+    " they say so.",
+)
 def test_pressed_twice_it_says_that_the_fetch_is_under_way(running: RunningWeb) -> None:
     first, second = (press(running, "/personFetchAll").json for _ in range(2))
 
@@ -112,6 +124,10 @@ def test_nothing_is_done_for_whom_nobody_vouches(running: RunningWeb, route: str
     assert runs(running) == []
 
 
+@pytest.mark.guide(
+    "Configure your Pipedrive Connector",
+    "The lists of fields show what Pipedrive has at that moment; where values are written, only fields that take one.",
+)
 def test_all_fields_can_be_read_and_only_some_written(running: RunningWeb, pipedrive: PipedriveApp) -> None:
     found = {route: press(running, route).json["options"] for route in LISTS}  # type: ignore[index]
     values = {route: [row["value"] for row in rows] for route, rows in found.items()}
@@ -124,6 +140,7 @@ def test_all_fields_can_be_read_and_only_some_written(running: RunningWeb, piped
     assert all(row["label"] for rows in found.values() for row in rows)
 
 
+@pytest.mark.defect(20, "A list of fields that held one came as that field, and not as a list.")
 def test_one_option_is_a_list_of_one(running: RunningWeb) -> None:
     keep(running, "person", [{"field_code": "name", "field_name": "Name", "field_type": "varchar"}])
 

@@ -95,6 +95,10 @@ def events(running: RunningWeb) -> list[tuple[str, str | None]]:
     return [(row.event, row.reason) for row in running.rows("SELECT event, reason FROM sync_events ORDER BY id")]
 
 
+@pytest.mark.guide(
+    "I don't see recently added/updated fields in Pipedrive",
+    "A selection that Hull hands over as a file is sent in the same way.",
+)
 def test_every_user_of_the_file_is_sent_by_hand(running: RunningWeb, storage: Storage) -> None:
     answer = send(running, query={"segment_id": "s2", "source": "connector"})
     nobody_asked = list(storage.asked)

@@ -56,6 +56,11 @@ def connectors(running: RunningWeb) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in running.rows("SELECT id, name, state, pause_reason FROM connectors ORDER BY key")][1:]
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "In an organization that whoever runs the connector has listed, step 2 is not needed: Hull's first"
+    " notification makes the connector, once Hull has confirmed it.",
+)
 def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_in(
     hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
@@ -73,6 +78,11 @@ def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_
     assert (row.author, row.document["synchronized_user_segments"]) == ("hull", ["vip"])
 
 
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "In an organization that whoever runs the connector has listed, step 2 is not needed: Hull's first"
+    " notification makes the connector, once Hull has confirmed it.",
+)
 def test_its_status_asks_for_setting_it_up(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     knock(hull)
     running.run_jobs()

@@ -289,6 +289,7 @@ def pause(running: RunningWeb, reason: str | None) -> None:
         connector.state, connector.pause_reason = "paused", reason
 
 
+@pytest.mark.guide("I didn't get any Pipedrive organization/person data in Hull", "it says what is wrong in sentences.")
 def test_failures_stopped_runs_and_missing_webhooks_are_warnings_of_their_own(running: RunningWeb) -> None:
     add_failure(running)
     add_run(running)
@@ -338,6 +339,7 @@ def test_the_manifest_is_served_as_json(running: RunningWeb) -> None:
     assert answer.json["name"] == "Pipedrive"
 
 
+@pytest.mark.guide("Add a new Pipedrive Connector", "In Hull, install the connector from its manifest.")
 def test_every_route_the_manifest_names_exists(running: RunningWeb) -> None:
     manifest = running.client.get("/manifest.json").json
     assert manifest is not None

@@ -53,6 +53,9 @@ def versions(running: RunningWeb) -> list[tuple[str, dict[str, Any]]]:
         return [(row.author, row.document) for row in settings_history(session, running.acme)]
 
 
+@pytest.mark.guide("Configure your Pipedrive Connector", "Settings that you save in Hull are in force within seconds.")
+@pytest.mark.defect(20, "To the news that its settings had changed the connector answered with an error.")
+@pytest.mark.defect(20, "For a minute after they were saved, webhooks and buttons went by the settings of before.")
 def test_what_was_saved_in_hull_is_in_force(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED, link_users_in_hull=False, access_token="canary-token", oauth=None)
 
@@ -63,6 +66,8 @@ def test_what_was_saved_in_hull_is_in_force(hull: Hull, running: RunningWeb, pla
     assert len(versions(running)) == 2
 
 
+@pytest.mark.guide("Configure your Pipedrive Connector", "Settings that you save in Hull are in force within seconds.")
+@pytest.mark.defect(20, "To the news that its settings had changed the connector answered with an error.")
 def test_the_door_asks_nobody_and_leaves_it_to_a_worker(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED)
 
@@ -94,6 +99,9 @@ def test_the_same_settings_again_make_no_version(hull: Hull, running: RunningWeb
     assert len(versions(running)) == 2
 
 
+@pytest.mark.defect(
+    19, "Of two who changed different settings, the later one took back what the earlier one had changed."
+)
 def test_an_edit_made_here_stays_unless_hull_changed_the_same(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED, synchronized_user_segments=["a"])
     told(hull, running)
@@ -178,6 +186,10 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
+@pytest.mark.guide(
+    "Configure your Pipedrive Connector",
+    "If they are refused, those of before stay in force, and the connector's status names the mistakes.",
+)
 @pytest.mark.parametrize(("wrong", "named"), WRONG)
 def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
     hull: Hull, running: RunningWeb, platform: Flask, wrong: dict[str, Any], named: list[str]
@@ -201,6 +213,10 @@ def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
     assert (failure.reason, failure.subject) == ("settings_refused", "control:settings_sync")
 
 
+@pytest.mark.guide(
+    "Configure your Pipedrive Connector",
+    "If they are refused, those of before stay in force, and the connector's status names the mistakes.",
+)
 def test_the_status_names_the_mistakes(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps", full_fetch_cron=7)
     told(hull, running)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.web.manifest import SECTIONS, SETTINGS, manifest
 
@@ -11,6 +13,7 @@ def test_every_setting_is_described_and_none_that_does_not_exist() -> None:
     assert all(row["title"] and row["description"].endswith(".") for row in SETTINGS.values())
 
 
+@pytest.mark.guide("Add a new Pipedrive Connector", "In Hull, install the connector from its manifest.")
 def test_every_setting_stands_in_one_section() -> None:
     placed = [name for _, names, _ in SECTIONS for name in names]
 
@@ -54,3 +57,12 @@ def test_its_claims_offer_only_what_the_settings_accept() -> None:
         if row.get("format") == "table":
             for claim in row["items"]["properties"]["hull"]["enum"]:
                 read_settings({row["name"]: [{"hull": claim, "service": "name"}]})
+
+
+@pytest.mark.defect(21, "In the settings two switches about deleted Users had one and the same description.")
+def test_no_two_settings_have_the_same_description() -> None:
+    descriptions = [row["description"] for row in SETTINGS.values()]
+
+    assert len(set(descriptions)) == len(descriptions)
+    assert "pipedrive/deleted_at" in SETTINGS["support_user_deletion"]["description"]
+    assert "not sent again" in SETTINGS["ignore_deleted_users"]["description"]
