@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
-from typing import Any, cast
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import CursorResult, Index, Integer, delete, func, or_, select, text, update
+from sqlalchemy import Index, Integer, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Count, Created, RowId
+from db.base import Base, Count, Created, RowId, changed_rows
 
 RETENTION_DAYS = 180
 CLAIMED_S = 120
@@ -81,9 +81,7 @@ def keep_open(session: Session, connector_key: int | None, rules: Collection[str
 
 def resolve_calm(session: Session, calm_s: float) -> None:
     """Resolve alerts that were not seen for this long."""
-    calm = update(Alert).where(
-        Alert.state == "open", Alert.seen_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, calm_s)
-    )
+    calm = update(Alert).where(Alert.state == "open", Alert.seen_at < func.now() - timedelta(seconds=calm_s))
     session.execute(
         calm.values(state="resolved", resolved_at=func.now(), attempts=0, next_try_at=func.now(), last_error=None)
     )
@@ -103,7 +101,7 @@ def claim_unsent(session: Session, limit: int = 20) -> list[Alert]:
     taken = (
         update(Alert)
         .where(Alert.id.in_(select(due.c.id)))
-        .values(attempts=Alert.attempts + 1, next_try_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, CLAIMED_S))
+        .values(attempts=Alert.attempts + 1, next_try_at=func.now() + timedelta(seconds=CLAIMED_S))
         .returning(Alert)
     )
     return sorted(session.scalars(taken), key=lambda each: each.id)
@@ -122,9 +120,9 @@ def record_sent(
     if again_in_s is None:
         values["sent_state"] = alert.state
     same_state = update(Alert).where(Alert.id == alert.id, Alert.state == alert.state)
-    wait = func.make_interval(0, 0, 0, 0, 0, 0, again_in_s or 0)
-    noted = session.execute(same_state.values(**values, next_try_at=func.now() + wait))
-    if not cast("CursorResult[Any]", noted).rowcount:  # it was resolved since: the new state must be sent too
+    wait = timedelta(seconds=again_in_s or 0)
+    if not changed_rows(session, same_state.values(**values, next_try_at=func.now() + wait)):
+        # It was resolved since: the new state must be sent too.
         session.execute(
             update(Alert).where(Alert.id == alert.id).values(sink_states=dict(sink_states), next_try_at=func.now())
         )
@@ -152,6 +150,6 @@ def past_alerts(
     return list(session.scalars(query if before_id is None else query.where(Alert.id < before_id)))
 
 
-def drop_old_alerts(session: Session, keep_days: int = RETENTION_DAYS) -> None:
-    old = func.now() - func.make_interval(0, 0, 0, keep_days)
+def drop_old_alerts(session: Session) -> None:
+    old = func.now() - timedelta(days=RETENTION_DAYS)
     session.execute(delete(Alert).where(Alert.state == "resolved", Alert.resolved_at < old))

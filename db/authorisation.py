@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, ForeignKey, Integer, LargeBinary, and_, delete, func, or_, select, update
+from sqlalchemy import ForeignKey, Integer, LargeBinary, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Created
+from db.base import Base, Created, changed_rows
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector, Credential
 
 LIFETIME_S = 600
@@ -75,7 +74,7 @@ def keep_state(
     drop_old_states(session)
     row = {"digest": digest, "connector_key": connector_key, "browser": browser, "invitation": invitation}
     begun = insert(OAuthState).values(row)
-    claim_ended = OAuthState.claimed_at < func.now() - _seconds(CLAIM_S)
+    claim_ended = OAuthState.claimed_at < func.now() - timedelta(seconds=CLAIM_S)
     again = begun.on_conflict_do_update(
         index_elements=[OAuthState.invitation],
         set_={
@@ -103,15 +102,16 @@ def is_used(session: Session, invitation: str, browser: str) -> bool:
 
 def drop_old_states(session: Session) -> int:
     """Delete what is past KEPT_S; return how many rows."""
-    gone = session.execute(delete(OAuthState).where(OAuthState.created_at < func.now() - _seconds(KEPT_S)))
-    return cast("CursorResult[Any]", gone).rowcount
+    return changed_rows(
+        session, delete(OAuthState).where(OAuthState.created_at < func.now() - timedelta(seconds=KEPT_S))
+    )
 
 
 def claim_state(session: Session, digest: str, callback: str, browser: str) -> Begun | None:
     """Claim what was begun under this state for the callback of this digest; None for a state that is not ours, too old, or
     was brought back with another callback before. Another browser than the one that began claims nothing."""
     now = func.now()
-    fresh = OAuthState.created_at >= now - _seconds(LIFETIME_S)
+    fresh = OAuthState.created_at >= now - timedelta(seconds=LIFETIME_S)
     mine = select(OAuthState).where(OAuthState.digest == digest, fresh).with_for_update()
     row = session.scalar(mine.execution_options(populate_existing=True))
     if row is None:
@@ -152,8 +152,7 @@ def release_state(session: Session, digest: str) -> None:
 def finish_state(session: Session, digest: str) -> bool:
     """Write that the connector is connected by it; return False when the state is gone, so that nothing may be connected."""
     mine = update(OAuthState).where(OAuthState.digest == digest)
-    done = session.execute(mine.values(finished_at=func.now(), claimed_at=None, sealed_grant=None))
-    return cast("CursorResult[Any]", done).rowcount == 1
+    return changed_rows(session, mine.values(finished_at=func.now(), claimed_at=None, sealed_grant=None)) == 1
 
 
 def drop_state(session: Session, digest: str) -> None:
@@ -161,10 +160,6 @@ def drop_state(session: Session, digest: str) -> None:
     mine = OAuthState.digest == digest
     session.execute(delete(OAuthState).where(mine, OAuthState.invitation.is_(None)))
     session.execute(update(OAuthState).where(mine).values(callback=REFUSED, claimed_at=None, sealed_grant=None))
-
-
-def _seconds(seconds: int) -> Any:
-    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What all tables share: the metadata Alembic compares with, and the column types that recur.
+"""What all tables share: the metadata that Alembic compares, and column types.
 
 Hot tables (id_mappings, identifiers, snapshots, sync_events) carry no foreign keys: a page of 500 records is merged into each of
 them in one statement, and a row trigger per foreign key would cost more than the rows themselves.
@@ -7,11 +7,22 @@ them in one statement, and a row trigger per foreign key would cost more than th
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from sqlalchemy import BigInteger, DateTime, Identity, Integer, LargeBinary, MetaData, Text, func
+from sqlalchemy import (
+    BigInteger,
+    CursorResult,
+    DateTime,
+    Executable,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    func,
+)
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -37,3 +48,8 @@ class Base(DeclarativeBase):
 RowId = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=True)]
 Created = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
 Count = Annotated[int, mapped_column(Integer, server_default="0", default=0)]
+
+
+def changed_rows(session: Session, statement: Executable, values: dict[str, Any] | None = None) -> int:
+    """Execute a change; return how many rows it inserted, updated or deleted."""
+    return cast("CursorResult[Any]", session.execute(statement, values)).rowcount

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
-    CursorResult,
     ForeignKey,
     Index,
     Integer,
@@ -31,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Count, Created, RowId
+from db.base import Base, Count, Created, RowId, changed_rows
 from db.connector import Marks
 from db.statement import Statement
 from pipeline.domain.kinds import Direction
@@ -378,12 +377,12 @@ def drop_waiting(session: Session, slice_id: int) -> None:
 
 def cancel_open(session: Session, run_id: int) -> int:
     """Cancel what has not ended; a stage at work loses its lease and stops at its next write."""
-    cancelled = session.execute(
+    return changed_rows(
+        session,
         update(Batch)
         .where(Batch.run_id == run_id, Batch.state.in_(("waiting", "ready", "running")))
-        .values(state="cancelled", lease_token=None, lease_until=None, extracted=None, transformed=None)
+        .values(state="cancelled", lease_token=None, lease_until=None, extracted=None, transformed=None),
     )
-    return cast("CursorResult[Any]", cancelled).rowcount
 
 
 _DROP_OLD = text("""
@@ -393,6 +392,6 @@ _DROP_OLD = text("""
                            LIMIT :limit))""")
 
 
-def drop_old_batches(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
+def drop_old_batches(session: Session, limit: int) -> int:
     """Delete batches that ended long ago, `limit` at most; return how many. Failed ones stay until they are dealt with."""
-    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"days": keep_days, "limit": limit})).rowcount
+    return changed_rows(session, _DROP_OLD, {"days": RETENTION_DAYS, "limit": limit})

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
-from sqlalchemy import CursorResult, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
+from db.base import changed_rows
 from db.statement import bigints, byteas, texts
 
 KEEP_PAYLOAD: Final = "payload = coalesce(ch.payload, excluded.payload)"
@@ -167,7 +168,7 @@ _WRITE_PLANNED = _upsert(
 def write_planned(session: Session, connector_key: int, plan_id: int, acts: Iterable[str]) -> int:
     """Note that the plan's Users and Accounts with one of these acts must be sent, as Hull last reported them. Returns how many."""
     scope = {"c": connector_key, "plan": plan_id, "acts": texts(acts)}
-    return cast("CursorResult[Any]", session.execute(_WRITE_PLANNED, scope)).rowcount
+    return changed_rows(session, _WRITE_PLANNED, scope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +303,7 @@ def claim_changes(
 ) -> int:
     """Put due changes into a batch; returns how many."""
     scope = {"c": connector_key, "d": direction, "e": entity, "batch_id": batch_id, "limit": limit}
-    return cast("CursorResult[Any]", session.execute(_CLAIM, scope)).rowcount
+    return changed_rows(session, _CLAIM, scope)
 
 
 _CLEAR = text("""
@@ -371,7 +372,7 @@ _MAKE_ALL_DUE = _make_due("", "FOR UPDATE SKIP LOCKED")
 def make_due(session: Session, connector_key: int, direction: str, entity: str, waits_for: Sequence[str]) -> int:
     """Make the changes of one direction and entity due that wait for one of these. Returns how many."""
     scope = {"c": connector_key, "d": direction, "e": entity, "waits_for": texts(waits_for)}
-    return cast("CursorResult[Any]", session.execute(_MAKE_DUE, scope)).rowcount
+    return changed_rows(session, _MAKE_DUE, scope)
 
 
 def make_all_due(session: Session, connector_key: int, waits_for: Sequence[str]) -> None:

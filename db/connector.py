@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -272,7 +272,7 @@ def keep_credential(
     session: Session, connector_key: int, name: str, ciphertext: bytes, *, expires_in_s: float | None = None
 ) -> None:
     """Add or replace one secret; without `expires_in_s` it is good until it is replaced."""
-    expires_at = None if expires_in_s is None else func.now() + func.make_interval(0, 0, 0, 0, 0, 0, expires_in_s)
+    expires_at = None if expires_in_s is None else func.now() + timedelta(seconds=expires_in_s)
     row = insert(Credential).values(
         connector_key=connector_key, name=name, ciphertext=ciphertext, expires_at=expires_at
     )

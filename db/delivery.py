@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, cast
+from typing import cast
 
 from sqlalchemy import (
-    CursorResult,
     ForeignKey,
     Index,
     Integer,
@@ -22,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Created, RowId
+from db.base import Base, Created, RowId, changed_rows
 from db.statement import bigints, texts
 
 RETENTION_DAYS = 30
@@ -166,9 +165,9 @@ _DROP_OLD = text("""
                            WHERE received_at < now() - make_interval(days => :days) AND state <> 'new' LIMIT :limit))""")
 
 
-def drop_old_deliveries(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
+def drop_old_deliveries(session: Session, limit: int) -> int:
     """Delete deliveries past their retention that were dealt with, `limit` at most; return how many."""
-    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"days": keep_days, "limit": limit})).rowcount
+    return changed_rows(session, _DROP_OLD, {"days": RETENTION_DAYS, "limit": limit})
 
 
 PER_NOTIFICATION = 100

@@ -7,13 +7,12 @@ are stored and read from the beginning, which takes seconds; only downloading th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import zstandard
-from sqlalchemy import BigInteger, Boolean, CursorResult, ForeignKey, Integer, LargeBinary, select, text
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Integer, LargeBinary, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base
+from db.base import Base, changed_rows
 
 KEEP_DAYS = 7
 """The file of an export that failed is kept so long for a replay."""
@@ -124,6 +123,6 @@ _DROP_OLD = text("""
      WHERE e.id = f.job_id AND e.state <> 'due' AND e.ended_at < now() - make_interval(days => :days)""")
 
 
-def drop_old_files(session: Session, keep_days: int = KEEP_DAYS) -> int:
+def drop_old_files(session: Session) -> int:
     """Delete files of exports that failed days ago; return how many."""
-    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"days": keep_days})).rowcount
+    return changed_rows(session, _DROP_OLD, {"days": KEEP_DAYS})

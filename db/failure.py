@@ -11,15 +11,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 import zstandard
-from sqlalchemy import BigInteger, CursorResult, Index, Integer, LargeBinary, SmallInteger, func, text
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
 from db.statement import Statement, texts
+
+_OF_ENTITY: Final = ("connector_key", "direction", "entity")
 
 
 class Failure(Base):
@@ -37,18 +40,11 @@ class Failure(Base):
         Index("ix_failures_latest", "connector_key", "state", "id"),
         Index("ix_failures_subject", "connector_key", "subject", "id"),
         Index("ix_failures_groups", "connector_key", "state", "fingerprint", "id"),
-        Index(
-            "ix_failures_batches",
-            "connector_key",
-            "direction",
-            "entity",
-            postgresql_where=text("state = 'open' AND kind = 'batch'"),
-        ),
+        Index("ix_failures_closed", "updated_at", postgresql_where=text("state <> 'open'")),
+        Index("ix_failures_batches", *_OF_ENTITY, postgresql_where=text("state = 'open' AND kind = 'batch'")),
         Index(
             "ix_failures_record",
-            "connector_key",
-            "direction",
-            "entity",
+            *_OF_ENTITY,
             "record_id",
             postgresql_where=text("state = 'open' AND record_id IS NOT NULL"),
         ),
@@ -83,10 +79,8 @@ class Failure(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-RETENTION_DAYS: Final = 90
-"""Of closed failures: as long as the replays that list them."""
 OF_RECORDS: Final = ("record", "field")
-"""Kinds of failures that are about one record, and are replayed by carrying it over again."""
+"""Kinds of failures that are about one record: a replay synchronizes the record again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,30 +128,9 @@ def control_subject(task: str) -> str:
     return f"control:{task}"
 
 
-_TEXTS: Final = (
-    *(
-        "kind",
-        "subject",
-        "direction",
-        "entity",
-        "stage",
-        "reason",
-        "detail",
-        "record_id",
-        "field",
-        "traceback",
-        "task_id",
-    ),
-    "fingerprint",
-)
-_TYPES: Final = dict.fromkeys(_TEXTS, "text") | {
-    "connector_key": "integer",
-    "batch_id": "bigint",
-    "run_id": "bigint",
-    "payload": "bytea",
-    "exchange": "jsonb",
-    "attempts": "smallint",
-    "settings_version": "integer",
+_TYPES: Final = {
+    name: Failure.__table__.c[name].type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]
+    for name in (*NewFailure.__slots__, "fingerprint")
 }
 """Column → its type in PostgreSQL."""
 
@@ -186,7 +159,10 @@ def keep_failures(session: Session, failures: Sequence[NewFailure]) -> None:
 def find_kept_in_run(
     session: Session, connector_key: int, run_id: int | None, subjects: Sequence[str]
 ) -> set[tuple[str, str]]:
-    """(subject, reason) of what this run has kept already: a page may be read twice, by a walk and by the catch-up."""
+    """Return (subject, reason) of the open failures that this run has stored.
+
+    A page may be read twice, by a walk and by the catch-up.
+    """
     if run_id is None or not subjects:
         return set()
     scope = {"c": connector_key, "run_id": run_id, "subjects": texts(subjects)}
@@ -196,7 +172,7 @@ def find_kept_in_run(
 _KEPT_IN_RUN = Statement("""
     SELECT subject, reason FROM failures
      WHERE connector_key = :c AND run_id = :run_id AND state || '' = 'open' AND subject = ANY(CAST(:subjects AS text[]))""")
-"""The state as an expression for the same reason as `_IS_OPEN`."""
+"""The state as an expression, so that only the index by subject fits: one by state would read every open failure."""
 
 
 def _columns(failure: NewFailure) -> dict[str, Any]:
@@ -210,23 +186,15 @@ def _columns(failure: NewFailure) -> dict[str, Any]:
 
 
 def payload_of(failure: Failure) -> bytes | None:
-    """The payload as it came."""
+    """Return the payload as received."""
     return None if failure.payload is None else zstandard.ZstdDecompressor().decompress(failure.payload)
 
 
-_DROP_OLD = text("""
-    DELETE FROM failures
-     WHERE id = ANY(ARRAY(SELECT id FROM failures
-                           WHERE state <> 'open' AND updated_at < now() - make_interval(days => :days) LIMIT :limit))""")
-
-
-def drop_old_failures(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
-    """Delete at most `limit` failures that were closed long ago; returns how many. The audit log keeps who closed them, and why."""
-    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"days": keep_days, "limit": limit})).rowcount
-
-
 class FailureCount(Base):
-    """n  how many more of this kind are open, or fewer; the sum of all rows of a kind is their number"""
+    """Failures that were opened or closed in one transaction.
+
+    n  how many more of this kind are open since, or fewer; the sum of all rows of a kind is the number of open ones
+    """
 
     __tablename__ = "failure_counts"
 
@@ -245,24 +213,24 @@ _COUNT = text("""
 
 
 def count_open(session: Session, connector_key: int) -> dict[tuple[str, str], int]:
-    """(entity, reason) → open failures."""
+    """Return (entity, reason) → the number of open failures."""
     return {(row.entity, row.reason): row.n for row in session.execute(_COUNT, {"c": connector_key})}
 
 
-_MERGE = text("""
+_MERGE_COUNTS = text("""
     WITH several AS MATERIALIZED (
              SELECT connector_key, kind, direction, entity, reason FROM failure_counts
               GROUP BY 1, 2, 3, 4, 5 HAVING count(*) > 1 OR sum(n) = 0),
-         gone AS (
+         merged AS (
              DELETE FROM failure_counts f USING several s
               WHERE (f.connector_key, f.kind, f.direction, f.entity, f.reason)
                   = (s.connector_key, s.kind, s.direction, s.entity, s.reason)
              RETURNING f.*)
     INSERT INTO failure_counts (connector_key, kind, direction, entity, reason, n)
-    SELECT connector_key, kind, direction, entity, reason, sum(n) FROM gone GROUP BY 1, 2, 3, 4, 5 HAVING sum(n) <> 0""")
+    SELECT connector_key, kind, direction, entity, reason, sum(n) FROM merged GROUP BY 1, 2, 3, 4, 5 HAVING sum(n) <> 0""")
 """Of two concurrent merges, each moves the rows that it deletes itself."""
 
 
-def merge(session: Session) -> None:
+def merge_counts(session: Session) -> None:
     """Merge the rows of each kind into one; the sums stay as they are."""
-    session.execute(_MERGE)
+    session.execute(_MERGE_COUNTS)

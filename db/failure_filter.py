@@ -1,21 +1,35 @@
-"""Read failures: one filter for pages, commands and replays, groups by cause, and the failures of a record, run or batch."""
+"""Find and count failures, by one filter for pages, commands and replays."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Integer, cast, func, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
+from db.base import changed_rows
 from db.failure import OF_RECORDS, Failure
 from db.replay import ReplayItem
 from db.statement import Statement, texts
 
-EXACT = ("fingerprint", "direction", "entity", "reason", "field", "kind", "settings_version", "state")
+EXACT = (
+    *(
+        "fingerprint",
+        "direction",
+        "entity",
+        "reason",
+        "field",
+        "kind",
+        "settings_version",
+        "run_id",
+        "batch_id",
+        "state",
+    ),
+)
 """Parts of a filter that are compared as they are."""
 
 
@@ -32,13 +46,15 @@ class FailureFilter:
     field: str | None = None
     kind: str | None = None
     settings_version: int | None = None
+    run_id: int | None = None
+    batch_id: int | None = None
     since: datetime | None = None
     until: datetime | None = None
     state: str | None = "open"
 
     @property
     def words(self) -> dict[str, Any]:
-        """What was chosen, to be kept and shown."""
+        """Return the parts that are set, except the state: to be stored and shown."""
         named = {name: getattr(self, name) for name in EXACT if name != "state"}
         times = {name: at.isoformat() for name in ("since", "until") if (at := getattr(self, name)) is not None}
         ids = {"ids": list(self.ids)} if self.ids else {}
@@ -46,6 +62,7 @@ class FailureFilter:
 
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the filter as SQL conditions."""
         exact = [getattr(Failure, name) == value for name in EXACT if (value := getattr(self, name)) is not None]
         more: list[ColumnElement[bool]] = []
         if self.connector_key is not None:
@@ -59,19 +76,27 @@ class FailureFilter:
         return [*more, *exact]
 
 
-def page_of_failures(
-    session: Session, chosen: FailureFilter, *, before_id: int | None = None, limit: int = 50
+EVERY_OPEN: Final = FailureFilter()
+
+
+def find_failures(
+    session: Session, chosen: FailureFilter = EVERY_OPEN, *, before_id: int | None = None, limit: int = 50
 ) -> list[Failure]:
-    """Newest first."""
+    """Return failures, newest first; only those with a lower id than `before_id` if it is given."""
     query = select(Failure).where(*chosen.conditions).order_by(Failure.id.desc()).limit(limit)
     return list(session.scalars(query if before_id is None else query.where(Failure.id < before_id)))
+
+
+def failures_by_id(session: Session, ids: Sequence[int]) -> dict[int, Failure]:
+    """Return id → failure, open or closed, for those that are stored."""
+    return {each.id: each for each in session.scalars(select(Failure).where(Failure.id.in_(ids)))}
 
 
 def count_failures(session: Session, chosen: FailureFilter) -> int:
     return session.scalar(select(func.count()).select_from(Failure).where(*chosen.conditions)) or 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class GroupRow:
     """Failures with the same cause. `sample` is the newest of them."""
 
@@ -83,7 +108,7 @@ class GroupRow:
 
 
 def group_failures(session: Session, chosen: FailureFilter, *, limit: int = 100) -> list[GroupRow]:
-    """The groups, those first that hold most."""
+    """Return failures grouped by cause, the largest group first."""
     grouped = (
         select(
             Failure.fingerprint,
@@ -98,23 +123,12 @@ def group_failures(session: Session, chosen: FailureFilter, *, limit: int = 100)
         .limit(limit)
     )
     rows = session.execute(grouped).all()
-    newest = select(Failure).where(Failure.id.in_([row.sample_id for row in rows]))
-    samples = {each.id: each for each in session.scalars(newest)}
-    return [
-        GroupRow(
-            fingerprint=row.fingerprint,
-            count=row.failures,
-            first_at=row.first_at,
-            last_at=row.last_at,
-            sample=samples[row.sample_id],
-        )
-        for row in rows
-        if row.sample_id in samples
-    ]
+    samples = failures_by_id(session, [row.sample_id for row in rows])
+    return [GroupRow(*row[:4], sample=samples[row.sample_id]) for row in rows if row.sample_id in samples]
 
 
 def failed_by_day(session: Session, chosen: FailureFilter, days: int) -> dict[str, list[int]]:
-    """Fingerprint → how many began to fail on each of the last days, today last."""
+    """Return fingerprint → how many failures were created on each of the last days, today last."""
     today = func.date(func.now())
     ago = today - func.date(Failure.created_at)
     since = Failure.created_at >= today - text(f"{int(days) - 1}")
@@ -129,7 +143,7 @@ def failed_by_day(session: Session, chosen: FailureFilter, days: int) -> dict[st
 
 
 def same_subject(session: Session, failure: Failure, *, limit: int = 20) -> list[Failure]:
-    """Every failure of the same record, batch or task, newest first, itself among them."""
+    """Return all failures of the same record, batch or task, this one included, newest first."""
     query = select(Failure).filter_by(connector_key=failure.connector_key, subject=failure.subject)
     return list(session.scalars(query.order_by(Failure.id.desc()).limit(limit)))
 
@@ -137,26 +151,23 @@ def same_subject(session: Session, failure: Failure, *, limit: int = 20) -> list
 def causes_of(
     session: Session, connector_key: int, state: str | None, *, limit: int = 500
 ) -> list[tuple[str, str | None, int | None]]:
-    """(reason, field, settings version) as they occur among failures, for lists to choose from."""
+    """Return each combination of (reason, field, settings version) that failures have, for lists to choose from."""
     query = select(Failure.reason, Failure.field, Failure.settings_version).filter_by(connector_key=connector_key)
     found = session.execute((query if state is None else query.filter_by(state=state)).distinct().limit(limit))
     return [(reason, field, version) for reason, field, version in found]
 
 
 def freeze_items(session: Session, replay_id: int, chosen: FailureFilter) -> int:
-    """Put the failures that are open now on a replay's list, oldest first; returns how many."""
-    mine = (
-        select(literal(replay_id), Failure.id).where(*chosen.conditions, Failure.state == "open").order_by(Failure.id)
-    )
-    made = insert(ReplayItem).from_select(["replay_id", "failure_id"], mine)
-    return session.execute(made).rowcount  # type: ignore[attr-defined,no-any-return]
+    """Store the failures that are open now as items of a replay, oldest first; return how many."""
+    mine = select(literal(replay_id), Failure.id).where(*chosen.conditions, Failure.state == "open")
+    items = insert(ReplayItem).from_select(["replay_id", "failure_id"], mine.order_by(Failure.id))
+    return changed_rows(session, items)
 
 
 def open_ids(session: Session, chosen: FailureFilter) -> list[int]:
-    """The open ones that are meant, oldest first."""
-    return list(
-        session.scalars(select(Failure.id).where(*chosen.conditions, Failure.state == "open").order_by(Failure.id))
-    )
+    """Return the ids of the open failures of the filter, oldest first."""
+    mine = select(Failure.id).where(*chosen.conditions, Failure.state == "open")
+    return list(session.scalars(mine.order_by(Failure.id)))
 
 
 _COUNT_FIELDS = Statement("""
@@ -166,56 +177,27 @@ _COUNT_FIELDS = Statement("""
 
 
 def find_open(session: Session, connector_key: int, subject: str) -> Failure | None:
-    """The open failure of this subject."""
+    """Return the open failure of a subject."""
     return session.scalar(select(Failure).filter_by(connector_key=connector_key, subject=subject, state="open"))
-
-
-def find_failures(
-    session: Session,
-    *,
-    connector_key: int | None = None,
-    ids: Sequence[int] = (),
-    reason: str | None = None,
-    entity: str | None = None,
-    since: datetime | None = None,
-    state: str | None = "open",
-    limit: int | None = 100,
-) -> list[Failure]:
-    """Failures by filter, newest first."""
-    query = select(Failure).order_by(Failure.id.desc())
-    exact = {"connector_key": connector_key, "reason": reason, "entity": entity, "state": state}
-    query = query.filter_by(**{name: value for name, value in exact.items() if value is not None})
-    if ids:
-        query = query.where(Failure.id.in_(ids))
-    if since is not None:
-        query = query.where(Failure.updated_at >= since)
-    return list(session.scalars(query if limit is None else query.limit(limit)))
 
 
 def open_of_record(
     session: Session, connector_key: int, entity: str, names: Mapping[str, str], *, limit: int = 100
 ) -> list[Failure]:
-    """The open failures of one record and of its fields, newest first; `names` are direction → what the record is called there."""
+    """Return the open failures of one record and of its fields, newest first.
+
+    names  direction → the record's id in that direction
+    """
     mine = select(Failure).filter_by(connector_key=connector_key, state="open", entity=entity)
     mine = mine.where(tuple_(Failure.direction, Failure.record_id).in_(names.items()), Failure.kind.in_(OF_RECORDS))
     return list(session.scalars(mine.order_by(Failure.id.desc()).limit(limit)))
-
-
-def failures_of(
-    session: Session, connector_key: int, *, run_id: int | None = None, batch_id: int | None = None, limit: int = 20
-) -> list[Failure]:
-    """Open failures of a run or of a batch, newest first, without what they hold."""
-    query = select(Failure).filter_by(connector_key=connector_key, state="open")
-    query = query.filter_by(run_id=run_id) if run_id is not None else query.filter_by(batch_id=batch_id)
-    light = defer(Failure.payload), defer(Failure.traceback), defer(Failure.exchange)
-    return list(session.scalars(query.options(*light).order_by(Failure.id.desc()).limit(limit)))
 
 
 def count_new(session: Session, connector_key: int, hours: int) -> int:
     """Return the open failures of the last hours, without rejected fields of synchronized records."""
     mine = select(func.count(Failure.id)).filter_by(connector_key=connector_key, state="open")
     mine = mine.where(Failure.kind != "field")
-    return session.scalar(mine.where(Failure.created_at > func.now() - func.make_interval(0, 0, 0, 0, hours))) or 0
+    return session.scalar(mine.where(Failure.created_at > func.now() - timedelta(hours=hours))) or 0
 
 
 def count_fields(session: Session, connector_key: int, direction: str, entity: str, fields: Collection[str]) -> int:
@@ -226,6 +208,6 @@ def count_fields(session: Session, connector_key: int, direction: str, entity: s
 
 
 def count_open_up_to(session: Session, connector_key: int, most: int) -> int:
-    """How many are open, counted no further than `most`: what every page shows must not read 200,000 rows."""
+    """Return how many failures are open, `most` at the highest: a number on every page must not read 200,000 rows."""
     some = select(Failure.id).filter_by(connector_key=connector_key, state="open").limit(most).subquery()
     return session.scalar(select(func.count()).select_from(some)) or 0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, cast
+from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import (
     ColumnElement,
-    CursorResult,
     ForeignKey,
     Index,
     Integer,
@@ -23,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import job_item as job_items
-from db.base import Base, Created, RowId
+from db.base import Base, Created, RowId, changed_rows
 from pipeline.errors import LostLease
 
 RETENTION_DAYS = 30
@@ -184,7 +183,7 @@ def postpone(
     """Continue in `wait_s` seconds; without `counted` this was not an attempt. Raises: LostLease."""
     row = hold(session, job)
     row.waits_for = waits_for
-    row.due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, wait_s)
+    row.due_at = func.now() + timedelta(seconds=wait_s)
     row.dispatched_at = None
     row.attempts = row.attempts if counted else 0
 
@@ -357,7 +356,7 @@ def count_open(session: Session, connector_key: int) -> int:
 
 def was_refused(session: Session, kind: str, key: str, *, within_s: float) -> bool:
     """Return whether the same job was refused in the last `within_s` seconds."""
-    recently = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, within_s)
+    recently = func.now() - timedelta(seconds=within_s)
     found = select(Job.id).where(
         Job.kind == kind, Job.dedupe_key == key, Job.state == "refused", Job.ended_at > recently
     )
@@ -381,8 +380,8 @@ _DROP_OLD = text("""
 """The age is checked again for the row as it is when it is deleted: a job may be resumed in between."""
 
 
-def drop_old_jobs(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
+def drop_old_jobs(session: Session, limit: int) -> int:
     """Delete at most `limit` jobs past their retention; returns how many. A failed one is kept as long as its Failure is open,
     or its replay can be resumed."""
-    scope = {"keep_days": keep_days, "limit": limit}
-    return cast("CursorResult[Any]", session.execute(_DROP_OLD, scope)).rowcount
+    scope = {"keep_days": RETENTION_DAYS, "limit": limit}
+    return changed_rows(session, _DROP_OLD, scope)

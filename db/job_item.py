@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Final
 
 import zstandard
-from sqlalchemy import BigInteger, CursorResult, ForeignKey, Integer, LargeBinary, delete, select, text
+from sqlalchemy import BigInteger, ForeignKey, Integer, LargeBinary, delete, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base
+from db.base import Base, changed_rows
 
 LEVEL: Final = 1
 RETENTION_HOURS: Final = 24
@@ -64,9 +64,7 @@ _DROP = text("""
     DELETE FROM job_items WHERE job_id IN (SELECT id FROM ended)""")
 
 
-def drop_old_items(
-    session: Session, keep_hours: int = RETENTION_HOURS, keep_failed_days: int = FAILED_RETENTION_DAYS
-) -> int:
+def drop_old_items(session: Session) -> int:
     """Delete the pieces of jobs that ended so long ago; returns how many. A replay of one that failed then begins again."""
-    scope = {"keep_hours": keep_hours, "keep_failed_days": keep_failed_days}
-    return cast("CursorResult[Any]", session.execute(_DROP, scope)).rowcount
+    scope = {"keep_hours": RETENTION_HOURS, "keep_failed_days": FAILED_RETENTION_DAYS}
+    return changed_rows(session, _DROP, scope)

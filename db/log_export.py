@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Final, cast
+from datetime import datetime, timedelta
+from typing import Final
 
 import zstandard
-from sqlalchemy import BigInteger, CursorResult, ForeignKey, Index, Integer, LargeBinary, delete, func, select
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, delete, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Count, Created, RowId
+from db.base import Base, Count, Created, RowId, changed_rows
 
 RETENTION_HOURS: Final = 24
 LEVEL: Final = 3
@@ -86,8 +86,7 @@ def part_of(session: Session, export_id: int, n: int) -> bytes | None:
     return None if body is None else zstandard.ZstdDecompressor().decompress(bytes(body))
 
 
-def drop_old_exports(session: Session, keep_hours: int = RETENTION_HOURS) -> int:
+def drop_old_exports(session: Session) -> int:
     """Delete files past their retention; returns how many."""
-    old = func.now() - func.make_interval(0, 0, 0, 0, keep_hours)
-    gone = session.execute(delete(LogExport).where(LogExport.created_at < old))
-    return cast("CursorResult[Any]", gone).rowcount
+    old = func.now() - timedelta(hours=RETENTION_HOURS)
+    return changed_rows(session, delete(LogExport).where(LogExport.created_at < old))

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Double, LargeBinary, delete, func, select, text, tuple_
+from sqlalchemy import ColumnElement, Double, LargeBinary, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Created
+from db.base import Base, Created, changed_rows
 
 Key = tuple[bytes, bytes]
 """(digest of a name, digest of a place); an empty one means any."""
@@ -131,8 +130,7 @@ def _wait_s(blocked_until: datetime | None, now: datetime) -> float:
 
 def unlock(session: Session, name_digest: bytes) -> int:
     """Forget every failed login of a name; returns how many counts there were."""
-    forgotten = session.execute(delete(LoginAttempt).filter_by(name_digest=name_digest))
-    return cast("CursorResult[Any]", forgotten).rowcount
+    return changed_rows(session, delete(LoginAttempt).filter_by(name_digest=name_digest))
 
 
 _DELETE_OLD = text("""
@@ -144,7 +142,7 @@ _DELETE_OLD = text("""
 
 def delete_old_attempts(session: Session, at_most: int) -> int:
     """Delete counts with a last failure a day ago; return how many."""
-    return cast("CursorResult[Any]", session.execute(_DELETE_OLD, {"at_most": at_most})).rowcount
+    return changed_rows(session, _DELETE_OLD, {"at_most": at_most})
 
 
 def _is_one_of(limits: Limits) -> ColumnElement[bool]:

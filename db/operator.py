@@ -7,13 +7,12 @@ tables is not enough to log in.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, cast
+from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    CursorResult,
     ForeignKey,
     Identity,
     Integer,
@@ -28,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Created, RowId
+from db.base import Base, Created, RowId, changed_rows
 
 IDLE_S: Final = 12 * 3600
 """A session ends after so long without a request that a person made."""
@@ -165,7 +164,7 @@ def find_session(session: Session, digest: bytes, *, renews: bool = True) -> Pre
     renews  False for an automatic request, such as the update of an open page: it does not prolong the session
     """
     query = (
-        select(Operator, OperatorSession.seen_at < _ago(SEEN_EVERY_S))
+        select(Operator, OperatorSession.seen_at < func.now() - timedelta(seconds=SEEN_EVERY_S))
         .join(OperatorSession, OperatorSession.operator_id == Operator.id)
         .where(OperatorSession.digest == digest, ~_is_over(), Operator.state == "active")
     )
@@ -214,20 +213,19 @@ def close_session_by_id(session: Session, operator_id: int, session_id: int) -> 
 def close_sessions_of(session: Session, operator_id: int, *, but: bytes = b"") -> int:
     """Delete an operator's sessions, except the one with the digest `but`; returns how many."""
     gone = delete(OperatorSession).where(OperatorSession.operator_id == operator_id, OperatorSession.digest != but)
-    return cast("CursorResult[Any]", session.execute(gone)).rowcount
+    return changed_rows(session, gone)
 
 
 def delete_ended_sessions(session: Session) -> int:
     """Delete sessions that are over; returns how many."""
-    return cast("CursorResult[Any]", session.execute(delete(OperatorSession).where(_is_over()))).rowcount
+    return changed_rows(session, delete(OperatorSession).where(_is_over()))
 
 
 def _is_over() -> ColumnElement[bool]:
-    return or_(OperatorSession.seen_at < _ago(IDLE_S), OperatorSession.created_at < _ago(LONGEST_S))
-
-
-def _ago(seconds: float) -> ColumnElement[datetime]:
-    return func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    return or_(
+        OperatorSession.seen_at < func.now() - timedelta(seconds=IDLE_S),
+        OperatorSession.created_at < func.now() - timedelta(seconds=LONGEST_S),
+    )
 
 
 USED_EVERY_S: Final = 60
@@ -252,7 +250,7 @@ class ApiKey(Base):
 
 def find_key(session: Session, digest: bytes) -> tuple[Operator, ApiKey] | None:
     """Find a key that has not expired, of an active operator; note its use."""
-    is_due = or_(ApiKey.used_at.is_(None), ApiKey.used_at < _ago(USED_EVERY_S))
+    is_due = or_(ApiKey.used_at.is_(None), ApiKey.used_at < func.now() - timedelta(seconds=USED_EVERY_S))
     query = (
         select(Operator, ApiKey, is_due)
         .join(ApiKey, ApiKey.operator_id == Operator.id)
@@ -287,10 +285,10 @@ def revoke_key(session: Session, key_id: int, *, operator_id: int | None = None)
 
 def revoke_keys_of(session: Session, operator_id: int) -> int:
     """Delete every key of an operator; returns how many."""
-    return cast("CursorResult[Any]", session.execute(delete(ApiKey).filter_by(operator_id=operator_id))).rowcount
+    return changed_rows(session, delete(ApiKey).filter_by(operator_id=operator_id))
 
 
 def delete_expired_keys(session: Session) -> int:
     """Delete keys that expired a month ago: until then lists show why a script stopped. Returns how many."""
-    gone = delete(ApiKey).where(ApiKey.expires_at < _ago(KEPT_EXPIRED_DAYS * 86_400))
-    return cast("CursorResult[Any]", session.execute(gone)).rowcount
+    gone = delete(ApiKey).where(ApiKey.expires_at < func.now() - timedelta(seconds=KEPT_EXPIRED_DAYS * 86_400))
+    return changed_rows(session, gone)

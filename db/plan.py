@@ -405,7 +405,7 @@ _DROP_OLD = [
 ]
 
 
-def drop_old_items(session: Session, keep_days: int = RETENTION_DAYS) -> None:
+def drop_old_items(session: Session) -> None:
     """Delete the items of old plans; the plans and their authors stay."""
     for statement in _DROP_OLD:
-        session.execute(statement, {"days": keep_days})
+        session.execute(statement, {"days": RETENTION_DAYS})

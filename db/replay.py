@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, cast
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, CursorResult, Float, ForeignKey, Index, Integer, delete, func, select, text, update
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, delete, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Created, RowId
+from db.base import Base, Created, RowId, changed_rows
 from db.statement import bigints, texts
 from db.sync_event import NOTABLE
 
@@ -247,12 +247,11 @@ def find_unwatched(session: Session) -> list[int]:
     return list(session.scalars(_UNWATCHED))
 
 
-def drop_old_replays(session: Session, keep_days: int = RETENTION_DAYS) -> int:
+def drop_old_replays(session: Session) -> int:
     """Delete replays that ended long ago, with their items; return how many. Their authors and reasons stay in the
     audit log."""
-    old = func.now() - func.make_interval(0, 0, 0, keep_days)
-    gone = session.execute(delete(Replay).where(Replay.ended_at < old))
-    return cast("CursorResult[Any]", gone).rowcount
+    old = func.now() - timedelta(days=RETENTION_DAYS)
+    return changed_rows(session, delete(Replay).where(Replay.ended_at < old))
 
 
 def moment(session: Session) -> datetime:

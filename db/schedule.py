@@ -6,14 +6,14 @@ The decision that a schedule is due and its claim are one statement, so two beat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, Final, cast
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import CursorResult, ForeignKey, Integer, func, select, text, update
+from sqlalchemy import ForeignKey, Integer, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base
+from db.base import Base, changed_rows
 from db.statement import texts
 
 FULL_FETCH: Final = "full_fetch"
@@ -51,7 +51,7 @@ def set_schedule(
     if interval_s is None:
         planned["next_run_at"] = row.excluded.next_run_at
     else:
-        within = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, interval_s)
+        within = func.now() + timedelta(seconds=interval_s)
         planned["next_run_at"] = func.least(Schedule.next_run_at, within)
     session.execute(row.on_conflict_do_update(index_elements=["connector_key", "kind"], set_=planned))
 
@@ -68,7 +68,7 @@ def request_catch_up(session: Session, connector_key: int, *, rested_s: float = 
             Schedule.connector_key == connector_key,
             Schedule.kind == INCREMENTAL,
             Schedule.next_run_at > func.now(),
-            has_rested <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, rested_s),
+            has_rested <= func.now() - timedelta(seconds=rested_s),
         )
         .values(next_run_at=func.now())
     )
@@ -156,8 +156,7 @@ _FORGET_ENDED = text("""
 
 def forget_ended_processes(session: Session) -> int:
     """Delete the heartbeats of processes that ended without a word; returns how many."""
-    found = session.execute(_FORGET_ENDED, {"live_process": LIVE_PROCESS, "alive_s": ALIVE_S})
-    return cast("CursorResult[Any]", found).rowcount
+    return changed_rows(session, _FORGET_ENDED, {"live_process": LIVE_PROCESS, "alive_s": ALIVE_S})
 
 
 def heartbeats(session: Session) -> dict[str, datetime]:

@@ -170,9 +170,9 @@ _OLD = text("""
      WHERE c.relkind = 'r' AND c.relname ~ '^sync_events_[0-9]{8}$' AND c.relname < :oldest ORDER BY c.relname""")
 
 
-def old_partitions(session: Session, today: date, keep_days: int = RETENTION_DAYS) -> dict[str, bool]:
+def old_partitions(session: Session, today: date) -> dict[str, bool]:
     """The days that are past their retention → whether they are still part of the table."""
-    oldest = f"sync_events_{today - timedelta(days=keep_days):%Y%m%d}"
+    oldest = f"sync_events_{today - timedelta(days=RETENTION_DAYS):%Y%m%d}"
     return {row.relname: row.is_attached for row in session.execute(_OLD, {"oldest": oldest})}
 
 
@@ -249,9 +249,7 @@ def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tu
     """(event, reason) → how many in the last hours."""
     query = (
         select(SyncEvent.event, SyncEvent.reason, func.count())
-        .where(
-            SyncEvent.connector_key == connector_key, SyncEvent.at > func.now() - func.make_interval(0, 0, 0, 0, hours)
-        )
+        .where(SyncEvent.connector_key == connector_key, SyncEvent.at > func.now() - timedelta(hours=hours))
         .group_by(SyncEvent.event, SyncEvent.reason)
     )
     return {(event, reason): count for event, reason, count in session.execute(query)}

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
 
-from sqlalchemy import BigInteger, Boolean, CursorResult, ForeignKey, Integer, func, select, text, update
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Integer, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.base import Base, Count
+from db.base import Base, Count, changed_rows
 from db.statement import bigints, texts
 
 
@@ -200,6 +199,6 @@ def bodies_of(session: Session, newest: Sequence[Newest]) -> dict[int, bytes]:
     return {pipedrive_id: bodies[delivery] for pipedrive_id, delivery in wanted.items() if delivery in bodies}
 
 
-def drop_old(session: Session, limit: int, keep_hours: int = KEPT_H) -> int:
+def drop_old(session: Session, limit: int) -> int:
     """Delete rows that are no longer needed, `limit` at most; return how many."""
-    return cast("CursorResult[Any]", session.execute(_DROP, {"hours": keep_hours, "limit": limit})).rowcount
+    return changed_rows(session, _DROP, {"hours": KEPT_H, "limit": limit})

@@ -172,6 +172,7 @@ CREATE TABLE failures (
 );
 CREATE INDEX ix_failures_batches ON failures (connector_key, direction, entity)
     WHERE ((state = 'open') AND (kind = 'batch'));
+CREATE INDEX ix_failures_closed ON failures (updated_at) WHERE (state <> 'open');
 CREATE INDEX ix_failures_groups ON failures (connector_key, state, fingerprint, id);
 CREATE INDEX ix_failures_latest ON failures (connector_key, state, id);
 CREATE INDEX ix_failures_record ON failures (connector_key, direction, entity, record_id)

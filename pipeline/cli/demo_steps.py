@@ -15,6 +15,7 @@ from typing import Any
 from db import failure as failures
 from db import failure_filter
 from db.connector import Connector
+from db.failure_filter import FailureFilter
 from db.id_mapping import mapping_counts
 from db.session import transaction
 from pipeline.cli import fetch
@@ -268,7 +269,7 @@ def _by_hull_id(demo: DemoRun, hull_id: str) -> Record:
 
 def _failure(demo: DemoRun, pipedrive_id: int) -> failures.Failure | None:
     with transaction() as session:
-        found = failure_filter.find_failures(session, connector_key=demo.connector.key)
+        found = failure_filter.find_failures(session, FailureFilter(connector_key=demo.connector.key), limit=100)
     return next((each for each in found if each.record_id == str(pipedrive_id)), None)
 
 

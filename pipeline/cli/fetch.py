@@ -13,6 +13,7 @@ import click
 from db import failure_filter
 from db import run as run_rows
 from db.connector import get_connector
+from db.failure_filter import FailureFilter
 from db.run import COUNTERS, Run
 from db.session import transaction
 from pipeline.cli.calling import LocalCaller
@@ -30,7 +31,6 @@ from pipeline.sync.runs.runs import RunInProgress
 POLL_S: Final = 0.25
 IDLE_S: Final = 15.0
 """No progress for this long: probably no worker runs."""
-MOST_FAILURES: Final = 1_000_000
 FACTS: Final = (
     *("id", "entity", "kind", "state", "phase", "reason", "cause", "changed_only", "since", "settings_version"),
     *("started_at", "finished_at"),
@@ -127,7 +127,7 @@ def _start(caller: LocalCaller, connector: str, entity: Entity, since: datetime 
 def _open_failures(connector_key: int, run_id: int) -> int:
     """Return the number of open failures of a run: records and pages."""
     with transaction() as session:
-        return len(failure_filter.failures_of(session, connector_key, run_id=run_id, limit=MOST_FAILURES))
+        return failure_filter.count_failures(session, FailureFilter(connector_key=connector_key, run_id=run_id))
 
 
 def _print_summary(facts: list[dict[str, Any]], wait: bool) -> None:

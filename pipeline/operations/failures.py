@@ -209,7 +209,7 @@ def list_failures(call: Call, request: FailuresAsked) -> FailuresAnswer:
     """List failures by filter, newest first, each with the preview of its replay."""
     chosen = request.filter(call.connector.key, request.chosen_state)
     with transaction() as session:
-        found = failure_filter.page_of_failures(session, chosen, before_id=request.before, limit=request.limit)
+        found = failure_filter.find_failures(session, chosen, before_id=request.before, limit=request.limit)
         foreseen = preview_failures(session, found)
     return FailuresAnswer(
         failures=[

@@ -67,7 +67,7 @@ class SumAnswer(Shape):
 def sum_of(session: Session, chosen: FailureFilter, *, sample: int = SAMPLE) -> SumAnswer:
     """Preview the replay of a selection; its cost is estimated from the previewed sample."""
     total = failure_filter.count_failures(session, chosen)
-    looked = failure_filter.page_of_failures(session, chosen, limit=sample) if total else []
+    looked = failure_filter.find_failures(session, chosen, limit=sample) if total else []
     previews = preview_failures(session, looked)
     kinds = Counter(str(each.kind) for each in previews.values())
     return SumAnswer(

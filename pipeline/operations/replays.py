@@ -205,9 +205,7 @@ def list_replay_items(call: Call, request: ReplayItemsAsked) -> ReplayItemsAnswe
     with transaction() as session:
         replay = _get(session, call, request.id)
         found = rows.items_of(session, replay.id, state=request.state, after_id=request.after, limit=request.limit)
-        ids = [each.failure_id for each in found]
-        failures = failure_filter.find_failures(session, ids=ids, state=None, limit=None) if ids else []
-        known = {each.id: each for each in failures}
+        known = failure_filter.failures_by_id(session, [each.failure_id for each in found])
         batches = rows.facts_of_batches(session, [each.batch_id for each in found if each.batch_id is not None])
         return ReplayItemsAnswer(items=[_describe_item(each, known.get(each.failure_id), batches) for each in found])
 

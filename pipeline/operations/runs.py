@@ -15,6 +15,7 @@ from db import failure_filter, figures, id_mapping, watermark
 from db import run as rows
 from db.authorisation import connection_of
 from db.failure import Failure
+from db.failure_filter import FailureFilter
 from db.run import Run, Slice
 from db.session import transaction
 from pipeline.domain import budget
@@ -329,7 +330,7 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
             batch_states=figures.count_of_run(session, run.id),
             batches=[BatchShape.model_validate(row) for row in shown],
             more=more,
-            failures=[_failed(each) for each in failure_filter.failures_of(session, key, run_id=run.id)],
+            failures=_failures(session, FailureFilter(connector_key=key, run_id=run.id)),
         )
 
 
@@ -352,7 +353,7 @@ def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
             batch=BatchShape.model_validate(row),
             is_abandoned=row.state == "running" and row.lease_until is not None and row.lease_until < row.now,
             walk=_walk(session.get(Slice, row.slice_id) if row.slice_id is not None else None),
-            failures=[_failed(each) for each in failure_filter.failures_of(session, key, batch_id=request.id)],
+            failures=_failures(session, FailureFilter(connector_key=key, batch_id=request.id)),
         )
 
 
@@ -424,6 +425,10 @@ def _find(session: Session, call: Call, run_id: int) -> Run:
 
 def _walk(part: Slice | None) -> str | None:
     return WALKS.get(part.walk, part.walk) if part else None
+
+
+def _failures(session: Session, chosen: FailureFilter) -> list[FailedShape]:
+    return [_failed(row) for row in failure_filter.find_failures(session, chosen, limit=20)]
 
 
 def _failed(row: Failure) -> FailedShape:

@@ -18,6 +18,7 @@ from db import (
     authorisation,
     event_count,
     export_file,
+    failure_closing,
     login_attempt,
     operator,
     schedule,
@@ -66,7 +67,7 @@ def tidy() -> None:
 def count_events() -> None:
     """Count what has happened since the last tick. A second tick at the same time does nothing."""
     with transaction() as session:
-        failures.merge(session)
+        failures.merge_counts(session)
     ends_at = time.monotonic() + SLICE_S
     while time.monotonic() < ends_at:
         with transaction() as session:
@@ -132,7 +133,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "event_counts": _at_once(event_count.merge_old_counts),
     "verifications": _at_once(verification.drop_old_verifications),
     "newest_webhooks": _in_slices(webhook.drop_old),
-    "failures": _in_slices(failures.drop_old_failures),
+    "failures": _in_slices(failure_closing.drop_old_failures),
     "replays": _at_once(replays.drop_old_replays),
     "login_attempts": _in_slices(login_attempt.delete_old_attempts),
     "sessions": _at_once(operator.delete_ended_sessions),

@@ -1,4 +1,4 @@
-"""What tidying forgets, and what it must not; and that nobody waits for it."""
+"""The upkeep deletes what is past its retention and nothing else, and blocks no other transaction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.logs import captured_log
 from tests.system import SyncSystem
 
 
-def test_tidying_forgets_what_was_dealt_with_long_ago_and_nothing_else(system: SyncSystem) -> None:
+def test_the_upkeep_deletes_processed_deliveries_and_ended_batches_past_their_retention(system: SyncSystem) -> None:
     with transaction() as session:
         for key, state, days in (("old", "folded", 40), ("old-new", "new", 40), ("fresh", "folded", 1)):
             session.execute(
@@ -43,7 +43,7 @@ def test_tidying_forgets_what_was_dealt_with_long_ago_and_nothing_else(system: S
     assert [row.state for row in system.rows("SELECT state FROM batches")] == ["failed"]
 
 
-def test_a_step_that_fails_keeps_no_other_from_its_turn(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_step_does_not_prevent_the_others(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[str] = []
 
     def step(name: str) -> Callable[[], None]:
@@ -64,7 +64,7 @@ def test_a_step_that_fails_keeps_no_other_from_its_turn(system: SyncSystem, monk
     assert [(line["event"], line["step"]) for line in log] == [("tidy.step_failed", "dropped")]
 
 
-def test_much_is_deleted_in_several_transactions(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_deleted_in_several_transactions(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "AT_ONCE", 10)
     system.change_rows(
         "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
@@ -96,18 +96,41 @@ def test_failures_and_jobs_that_ended_long_ago_are_deleted_and_open_ones_are_kep
 
     upkeep.tidy()
 
-    assert [row.subject for row in system.rows("SELECT subject FROM failures ORDER BY id")] == [
-        "1",
-        "2",
-        "4",
-        "6",
-        "8",
-        "10",
-    ]
+    assert [row.id for row in system.rows("SELECT id FROM failures ORDER BY id")] == [1, 2, 4, 6, 8, 10]
     assert [row.state for row in system.rows("SELECT state FROM jobs")] == ["due"]
 
 
-def test_an_old_day_that_somebody_reads_is_left_alone_and_writers_wait_no_longer_than_a_second(
+def test_a_discarded_batch_is_deleted_with_its_failure_and_one_that_failed_again_is_kept(system: SyncSystem) -> None:
+    """Batches 1 and 2 have a failure that was discarded long ago. Batch 2 was revived before, and its second failure is open.
+    The failure of batch 3 was discarded yesterday.
+    """
+    system.change_rows(
+        "INSERT INTO batches (connector_key, direction, entity, queue, state, extracted, created_at)"
+        " SELECT :c, 'incoming', 'person', 'bulk', 'failed', 'page', now() - interval '200 days' FROM generate_series(1, 3) n",
+        c=system.connector_key,
+    )
+    system.change_rows(
+        "INSERT INTO failures (connector_key, kind, subject, batch_id, direction, entity, stage, reason, detail, fingerprint,"
+        " state, updated_at) SELECT :c, 'batch', 'batch:' || batch, batch, 'incoming', 'person', 'load', 'x', '', '', state,"
+        " now() - make_interval(days => age)"
+        " FROM (VALUES (1, 'discarded', 100), (2, 'discarded', 100), (2, 'open', 95), (3, 'discarded', 1)) f(batch, state, age)",
+        c=system.connector_key,
+    )
+    system.change_rows(
+        "INSERT INTO changes (connector_key, direction, entity, record_id, cause, batch_id)"
+        " SELECT :c, 'incoming', 'person', n, 'webhook', n FROM generate_series(1, 3) n",
+        c=system.connector_key,
+    )
+
+    upkeep.STEPS["failures"]()
+
+    rows = system.rows("SELECT state, extracted IS NOT NULL AS is_staged FROM batches ORDER BY id")
+    assert [tuple(row) for row in rows] == [("cancelled", False), ("failed", True), ("failed", True)]
+    assert [row.batch_id for row in system.rows("SELECT batch_id FROM changes ORDER BY id")] == [2, 3]
+    assert upkeep.STEPS["batches"]() == 1
+
+
+def test_an_old_partition_in_use_is_kept_and_writers_wait_a_second_at_most(
     system: SyncSystem,
 ) -> None:
     long_ago = datetime.now(UTC).date() - timedelta(days=200)

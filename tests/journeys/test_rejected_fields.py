@@ -120,7 +120,7 @@ def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(syst
     assert body == {"name": "Ann", "custom_fields": {title: "Countess"}}
     assert rows(system) == [("outgoing", ANN, score, "wrong_type", 1)]
     with transaction() as session:
-        (open_one,) = find_failures(session, connector_key=system.connector_key)
+        (open_one,) = find_failures(session, FailureFilter(connector_key=system.connector_key))
         assert preview_failures(session, [open_one])[open_one.id].kind is ReplayEffect.FAILS_AGAIN
 
     assert [each.state for each in replay(system, field=score)] == ["failed_again"]

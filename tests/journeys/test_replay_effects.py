@@ -72,7 +72,7 @@ def break_all(system: SyncSystem) -> dict[int, Record]:
 
 def foreseen(system: SyncSystem, ids: list[int]) -> dict[int, Any]:
     with transaction() as session:
-        found = failure_filter.find_failures(session, ids=ids, state=None, limit=None)
+        found = list(failure_filter.failures_by_id(session, ids).values())
         return dict(system.module("jobs.replays.preview").preview_failures(session, found))
 
 

@@ -106,7 +106,7 @@ def _allowance(row: Replay, now: datetime) -> tuple[datetime, int]:
 
 
 def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
-    found = _failures_of(session, items)
+    found = failure_filter.failures_by_id(session, [item.failure_id for item in items])
     corrected = {item.failure_id: item.payload for item in items if item.payload is not None}
     previews = preview_failures(session, list(found.values()), corrected)
     after_event = rows.last_event_id(session) if items else 0
@@ -117,12 +117,6 @@ def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
         else:
             item.after_event = after_event
             _send_one(session, row, item, failure, previews[failure.id])
-
-
-def _failures_of(session: Session, items: Sequence[ReplayItem]) -> dict[int, Failure]:
-    ids = [item.failure_id for item in items]
-    found = failure_filter.find_failures(session, ids=ids, state=None, limit=None) if ids else []
-    return {each.id: each for each in found}
 
 
 def _end_item(item: ReplayItem, state: str, detail: str | None) -> None:
@@ -218,7 +212,7 @@ def record_outcomes(session: Session, row: Replay) -> None:
     items = rows.items_sent(session, row.id, AT_ONCE)
     if not items:
         return
-    found = _failures_of(session, items)
+    found = failure_filter.failures_by_id(session, [item.failure_id for item in items])
     traces = rows.traces(session, [item.id for item in items])
     processed: list[Pair] = []
     for item in items:

@@ -19,6 +19,7 @@ from db import run as runs
 from db.authorisation import connection_of
 from db.change import WaitingCount
 from db.connector import Connector
+from db.failure_filter import FailureFilter
 from db.outage import REMOTES, Outage, WaitingForRemote
 from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.reasons import REASONS, describe
@@ -168,10 +169,12 @@ def _settings(session: Session, connector: Connector) -> list[StatusFinding]:
     """Yield refused settings: the person who saved them looks here, not in a log."""
     if not any(reason == SETTINGS_REFUSED for _, reason in failures.count_open(session, connector.key)):
         return []  # to look for one that is not there would read every open failure
-    refused = failure_filter.find_failures(session, connector_key=connector.key, reason=SETTINGS_REFUSED)
+    refused = failure_filter.find_failures(
+        session, FailureFilter(connector_key=connector.key, reason=SETTINGS_REFUSED), limit=1
+    )
     return [
         StatusFinding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}", topic="settings")
-        for failure in refused[:1]
+        for failure in refused
     ]
 
 

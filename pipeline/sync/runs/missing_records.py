@@ -14,6 +14,7 @@ from db import change_writer, failure_closing, failure_filter, watermark
 from db import deletion as deletion_rows
 from db import failure as failures
 from db.failure import Failure
+from db.failure_filter import FailureFilter
 from db.run import Run
 from pipeline.domain.deletions import DOUBTED, MISSING
 from pipeline.domain.kinds import Direction, Entity
@@ -85,9 +86,8 @@ def _stop(session: Session, run: Run, known: int, missing: int) -> None:
 
 def _close_earlier(session: Session, run: Run) -> None:
     """An earlier run had stopped here: this one has seen what that one missed, or has looked for it."""
-    for failure in failure_filter.find_failures(
-        session, connector_key=run.connector_key, reason=REASON, entity=run.entity
-    ):
+    earlier = FailureFilter(connector_key=run.connector_key, reason=REASON, entity=run.entity)
+    for failure in failure_filter.find_failures(session, earlier):
         failure_closing.close_failure(
             session, failure.id, "replayed", by="pipeline", why=f"run {run.id} compared again"
         )

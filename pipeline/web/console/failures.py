@@ -140,7 +140,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
     except NotAFilter as wrong:
         raise auth.missing(str(wrong), "Go back to the list of failures.") from None
     with transaction() as session:
-        found = failure_filter.page_of_failures(session, choice.filter, before_id=before, limit=PAGE + 1)
+        found = failure_filter.find_failures(session, choice.filter, before_id=before, limit=PAGE + 1)
         groups = groups_of(session, choice.filter, limit=1)
         latest = groups or groups_of(
             session, FailureFilter(connector_key=connector.key, fingerprint=fingerprint, state=None), limit=1
@@ -231,7 +231,7 @@ def _read(chosen: FailureFilter) -> FailureList:
     with transaction() as session:
         groups = groups_of(session, chosen, limit=GROUPS)
         anything = FailureFilter(connector_key=chosen.connector_key, state=None)
-        last = failure_filter.page_of_failures(session, anything, limit=1)
+        last = failure_filter.find_failures(session, anything, limit=1)
         causes = failure_filter.causes_of(session, chosen.connector_key or 0, chosen.state)
         return FailureList(
             groups=groups,

@@ -1,6 +1,6 @@
-"""One call of each function of `db/` that asks the database, with arguments that fit the rows of `rows`.
+"""One call of each function of `db/` that queries the database, with arguments that fit the rows of `rows`.
 
-Most arguments are found by their name. A function that needs others has a call of its own here.
+Most arguments are found by their name. `OWN` has the arguments of functions that need others.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ WANTED: Final = [("email", email, number) for email, number in zip(EMAILS, IDS, 
 RUN: Final = 100_001
 BATCH: Final = 200_004
 DAY_AGO: Final = datetime.now(UTC) - timedelta(days=1)
-WHOSE: Final = record_events.RecordIds(connector_key=CONNECTOR, entity="person", pipedrive_id=397, hull_id="h397")
-TOUCHING: Final = record_events.FieldNames(attribute=b"name", keys=[b"name"], codes=["name"])
+RECORD: Final = record_events.RecordIds(connector_key=CONNECTOR, entity="person", pipedrive_id=397, hull_id="h397")
+FIELD_NAMES: Final = record_events.FieldNames(attribute=b"name", keys=[b"name"], codes=["name"])
 FILTER: Final = failure_filter.FailureFilter(connector_key=CONNECTOR)
 
 BY_NAME: Final[dict[str, Any]] = {
@@ -177,13 +177,14 @@ BY_NAME: Final[dict[str, Any]] = {
 }
 """Name of a parameter → what it is given, where the function's own call below does not say."""
 
-NOT_ASKED: Final = {
-    "change_writer.write_planned": "plan.send_items asks it",
+NOT_CALLED: Final = {
+    "base.changed_rows": "executes what it is given",
+    "change_writer.write_planned": "plan.send_items calls it",
     "connector.remove_rows_of": "a connector that was removed: every table, one after the other, by its key",
     "statement.copy_rows": "COPY has no plan",
     "id_mapping_writer.append_page": "COPY has no plan",
-    "id_mapping_writer.merge_page": "page.write_page asks it",
-    "session.after_commit": "asks nothing",
+    "id_mapping_writer.merge_page": "page.write_page calls it",
+    "session.after_commit": "executes nothing",
     "sync_event.make_partitions": "makes tables",
     "sync_event.detach_partition": "alters a table",
     "sync_event.drop_partition": "drops a table",
@@ -298,7 +299,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "connector.lock_credentials": {"names": ("webhook_path",)},
     "delivery.keep_delivery": {"key": "new", "body": b""},
     "id_mapping_writer.mark_deleted": {
-        "farewells": [
+        "effects": [
             DeletionEffect(
                 deletion=Deletion(pipedrive_id=number, state="deleted", at_ms=0),
                 outcome=None,
@@ -384,10 +385,10 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "plan.reserved": {"pairs": [("email", email) for email in EMAILS]},
     "plan.leaves_any_out": {"incoming": ["person"], "outgoing": ["person"]},
     "figures.list_active": {"limit": 50},
-    "record_events.batch_events": {"whose": WHOSE},
-    "record_events.latest_writes": {"whose": WHOSE},
-    "record_events.next_field_event": {"whose": WHOSE, "touching": TOUCHING, "after": DAY_AGO},
-    "record_events.record_events": {"whose": WHOSE},
+    "record_events.batch_events": {"record": RECORD},
+    "record_events.latest_writes": {"record": RECORD},
+    "record_events.next_field_event": {"record": RECORD, "names": FIELD_NAMES, "after": DAY_AGO},
+    "record_events.record_events": {"record": RECORD},
     "identifier_search.find_by_values": {"wanted": [("email", email) for email in EMAILS]},
     "replay.incoming_events": {"after": 1},
     "replay.outgoing_events": {"after": 1},
@@ -443,7 +444,7 @@ MORE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("snapshot.page_of_snapshots", {"left_out_by": [1]}),
     ("snapshot.page_of_reports", {"left_out_by": [1]}),
 )
-"""Functions that ask something else when they are given these."""
+"""Functions that execute other statements with these arguments."""
 
 NOT_EXPLAINED: Final = {
     "id_mapping._GUESS": "is an EXPLAIN itself",
@@ -456,7 +457,7 @@ NOT_EXPLAINED: Final = {
 
 
 def functions() -> Iterator[tuple[str, Callable[..., object]]]:
-    """`module.function` of every public function of `db/` that takes a session."""
+    """Yield (`module.function`, function) for every public function of `db/` that takes a session."""
     for found in pkgutil.iter_modules(db.__path__):
         module = importlib.import_module(f"db.{found.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
@@ -466,13 +467,13 @@ def functions() -> Iterator[tuple[str, Callable[..., object]]]:
 
 
 def calls() -> Iterator[tuple[str, Call]]:
-    """Every function that asks the database, with what it is called with. Raises LookupError for an argument nobody knows."""
+    """Yield each function that queries the database, with its arguments. Raises LookupError for an unknown argument."""
     for name, function in functions():
-        if name not in NOT_ASKED:
+        if name not in NOT_CALLED:
             yield name, partial(_call, name, function, OWN.get(name, {}))
-    asked = dict(functions())
+    by_name = dict(functions())
     for name, own in MORE:
-        yield f"{name} with {', '.join(own)}", partial(_call, name, asked[name], OWN.get(name, {}) | own)
+        yield f"{name} with {', '.join(own)}", partial(_call, name, by_name[name], OWN.get(name, {}) | own)
 
 
 def _call(name: str, function: Callable[..., object], own: dict[str, Any], session: Session) -> object:
@@ -507,5 +508,5 @@ def _argument(name: str, parameter: inspect.Parameter, own: dict[str, Any], sess
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return {}
     raise LookupError(
-        f"{name} is asked of 100,000 rows by no test: name its {parameter.name} in tests/integration/statements/calls.py"
+        f"no test calls {name} on 100,000 rows: add its {parameter.name} in tests/integration/statements/calls.py"
     )

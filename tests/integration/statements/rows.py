@@ -118,6 +118,9 @@ STEPS: Final = (
     " fingerprint, state)"
     " SELECT 1, 'record', 'incoming:person:' || n, 'incoming', 'person', n, n, CASE WHEN n % 100 = 0 THEN 100001 END, 'transform',"
     " 'option_unknown', '', 'f' || n % 20, CASE WHEN n % 5 = 0 THEN 'open' ELSE 'replayed' END FROM generate_series(1, {n}) n",
+    "INSERT INTO failures (connector_key, kind, subject, direction, entity, batch_id, stage, reason, detail, fingerprint, state,"
+    " updated_at) SELECT 1, 'batch', 'batch:' || n, 'incoming', 'person', n, 'load', 'x', '', '', 'discarded',"
+    " now() - interval '100 days' FROM generate_series(1000, 20000, 1000) n",
     "INSERT INTO replays (id, connector_key, asked_by, why, chosen, per_second) SELECT n, 1, 'a', '', '{}', 10"
     " FROM generate_series(1, 50) n",
     "INSERT INTO replay_items (replay_id, failure_id, state, sent_at, after_event) SELECT 1 + n % 50, n,"

@@ -1,7 +1,7 @@
-"""No statement depends on statistics: what each touches without them and with them is nearly the same.
+"""No statement depends on statistics: it touches nearly the same rows and blocks with them and without them.
 
-A table that is new, restored, or grows faster than autovacuum looks has none. A statement that the planner can misjudge then
-reads a whole table for a handful of ids, or takes the square of the records.
+A table that is new, was restored, or grows faster than autovacuum works has no statistics. A statement that the planner can
+misjudge then reads a whole table for a few ids, or takes time that grows with the square of the records.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from tests.integration.statements.explaining import SEEN, Seen
 pytestmark = pytest.mark.slow
 
 TIMES = 3
-"""So many times the work, and what a pass over one table takes, are allowed beside the better plan."""
+"""The worse plan may take this many times the work of the better one, and `SLACK` more: a pass over one table."""
 SLACK = 3_000
 MOST_TOUCHED = 4_000_000
-"""`send_items` of 100,000 items touches half of it. To compare all records with one another would take a thousand times as much."""
+"""`send_items` of 100,000 items touches half of this; comparing each record with each other one would touch far more."""
 EITHER_WAY = {
     "snapshot.count_snapshots": "counts every snapshot of one side, by an index or by the table",
 }
-"""Functions whose plans may differ, and why that does no harm."""
+"""Function → why a difference of its plans does no harm."""
 
 Found = dict[tuple[str, int], Seen]
 
 
 @pytest.fixture(scope="module")
 def filled(servers: Settings) -> Iterator[Engine]:
-    """A database of its own, filled, with no statistics."""
+    """A filled database without statistics."""
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     name = f"statements_{WORKER}"
     with admin.connect() as connection:
@@ -64,14 +64,14 @@ def filled(servers: Settings) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def both(filled: Engine) -> tuple[Found, Found, dict[str, str]]:
-    """What every statement touched without statistics and with them, and which function could not be called."""
-    without, errors = _ask_everything(filled)
+    """What every statement touches, without statistics and with them, and the error of each call that failed."""
+    without, errors = _call_everything(filled)
     rows.analyze(filled)
-    with_statistics, more = _ask_everything(filled)
+    with_statistics, more = _call_everything(filled)
     return without, with_statistics, errors | more
 
 
-def _ask_everything(engine: Engine) -> tuple[Found, dict[str, str]]:
+def _call_everything(engine: Engine) -> tuple[Found, dict[str, str]]:
     found: Found = {}
     errors = {}
     for name, call in calls():
@@ -80,21 +80,21 @@ def _ask_everything(engine: Engine) -> tuple[Found, dict[str, str]]:
             try:
                 call(session)
                 session.flush()
-            except Exception as error:  # noqa: BLE001 - all of them are to be named at once
+            except Exception as error:  # noqa: BLE001 - the test lists all of them
                 errors[name] = f"{type(error).__name__}: {error}"[:300]
             session.rollback()
         found |= {(name, position): seen for position, seen in enumerate(SEEN)}
     return found, errors
 
 
-def test_every_function_can_be_asked(both: tuple[Found, Found, dict[str, str]]) -> None:
+def test_every_function_can_be_called(both: tuple[Found, Found, dict[str, str]]) -> None:
     assert both[2] == {}
 
 
-def test_every_statement_of_a_module_is_asked(both: tuple[Found, Found, dict[str, str]]) -> None:
-    asked = {_plain(seen.sql) for seen in (*both[0].values(), *both[1].values())}
+def test_every_statement_of_a_module_is_executed(both: tuple[Found, Found, dict[str, str]]) -> None:
+    executed = {_plain(seen.sql) for seen in (*both[0].values(), *both[1].values())}
     constants = [(name, sql) for name, sql in _constants() if name not in NOT_EXPLAINED]
-    missing = [name for name, sql in constants if not any(_plain(sql) in each for each in asked)]
+    missing = [name for name, sql in constants if not any(_plain(sql) in each for each in executed)]
     assert missing == []
 
 
@@ -112,7 +112,7 @@ def test_no_statement_touches_too_much(both: tuple[Found, Found, dict[str, str]]
     assert much == {}
 
 
-def test_a_scrape_reads_no_table_whole_that_keeps_what_has_ended(both: tuple[Found, Found, dict[str, str]]) -> None:
+def test_a_scrape_reads_no_table_of_ended_work_whole(both: tuple[Found, Found, dict[str, str]]) -> None:
     plans = [seen.plan for found in both[:2] for (name, _), seen in found.items() if name == "figures.all_figures"]
     assert plans
     assert {table for plan in plans for table in _read_whole(plan)} & {
@@ -145,6 +145,14 @@ def test_a_scrape_counts_neither_failures_nor_events(both: tuple[Found, Found, d
     ]
     assert len(plans) >= 6
     assert {table for plan in plans for table in _tables(plan)} & {"failures", "event_counts"} == set()
+
+
+def test_old_failures_are_deleted_without_a_scan_of_all(both: tuple[Found, Found, dict[str, str]]) -> None:
+    """100,000 failures are stored, and 20 of them are past their retention."""
+    name = "failure_closing.drop_old_failures"
+    plans = [seen.plan for found in both[:2] for (called, _), seen in found.items() if called == name]
+    assert len(plans) >= 4
+    assert {table for plan in plans for table in _read_whole(plan)} & {"failures", "batches", "changes"} == set()
 
 
 def _tables(node: dict[str, Any]) -> Iterator[str]:
@@ -182,6 +190,6 @@ def _constants() -> Iterator[tuple[str, str]]:
 
 
 def _plain(sql: str) -> str:
-    """The same statement, however its parameters are written."""
+    """Return the statement with its parameters in one spelling."""
     named = re.sub(r"%\((\w+)\)s", r":\1", sql).replace("%%", "%").replace("\\:", ":")
     return " ".join(named.split())
