@@ -1,6 +1,6 @@
-"""Authorisations: the `state` a person takes to Pipedrive and brings back, in the same browser and within minutes.
+"""OAuth authorisations in progress: each row is a `state` that a browser takes to Pipedrive and returns within minutes.
 
-An invitation is used by one browser: its row here is the only one that names it, so the database decides which browser was first.
+An invitation is for one browser. At most one row has the invitation, so the database decides which browser was first.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector, Cred
 
 LIFETIME_S = 600
 CLAIM_S = 60
-"""Longer than completing takes: an exchange and a call, each of which ends after some seconds."""
+"""Longer than an exchange of a code and a call take together."""
 KEPT_S = 2 * LIFETIME_S
 """Rows are kept longer than they are valid, so that clock differences do not make a used invitation valid again."""
 REFUSED = "refused"
-"""In `callback`: no digest, so no callback fits."""
+"""Value of `callback` after a refusal: it is no digest, so no callback equals it."""
 
 
 class OAuthState(Base):
-    """digest       of the state, so that a reader of this table cannot complete another person's authorisation
-    browser      digest of the cookie of the browser it began in; None in rows of an older version, which no browser
-                 can complete
-    invitation   digest of the invitation it began with, in one row only; None for a person with Hull's credentials
-    callback     digest of the callback's query, once received: it continues with no other query
-    claimed_at   since when a process completes it; another one may after CLAIM_S, if that process has died
-    sealed_grant the tokens of its code, encrypted, until they are stored: a code is valid once
-    finished_at  when it connected the connector: a repeated callback gets this answer
+    """One authorisation.
+
+    digest        of the state, so that a reader of this table cannot complete the authorisation of another user
+    browser       digest of the cookie of the browser in which it began
+    invitation    digest of the invitation; None if it began with Hull's credentials
+    callback      digest of the callback's query, once received: a callback with another query is refused
+    claimed_at    since when a process completes it; after CLAIM_S another process may
+    sealed_grant  the tokens of its code, encrypted, until they are stored: a code is valid once
+    finished_at   when it connected the connector: a repeated callback gets the same answer
     """
 
     __tablename__ = "oauth_states"
@@ -48,28 +49,28 @@ class OAuthState(Base):
     finished_at: Mapped[datetime | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Begun:
-    """An authorisation that a person came back from.
+    """An authorisation from which the user has returned.
 
-    is_same_browser  False: it was begun in another browser, and nothing was claimed
-    is_mine          no other process finishes it, and it is not finished
+    is_same_browser  False: it began in another browser, and nothing was claimed
+    is_mine          it is not finished, and no other process finishes it
     """
 
     connector_key: int
-    is_same_browser: bool
-    is_mine: bool
-    is_finished: bool
-    sealed_grant: bytes | None
+    is_same_browser: bool = True
+    is_mine: bool = False
+    is_finished: bool = False
+    sealed_grant: bytes | None = None
 
 
 def keep_state(
     session: Session, connector_key: int, digest: str, *, browser: str, invitation: str | None = None
 ) -> bool:
-    """Write that this browser began an authorisation; return False when its invitation is used up.
+    """Store that this browser began an authorisation. Return False if another browser used the invitation, or it is finished.
 
-    The browser that used an invitation first may begin again, in place of what it began before, until it is finished. This is
-    one statement: of two browsers that open an invitation at the same moment the database takes one.
+    The browser that used an invitation first may begin again until it is finished. This is one statement: if two browsers open an
+    invitation at the same moment, the database accepts one.
     """
     drop_old_states(session)
     row = {"digest": digest, "connector_key": connector_key, "browser": browser, "invitation": invitation}
@@ -94,22 +95,24 @@ def keep_state(
 
 
 def is_used(session: Session, invitation: str, browser: str) -> bool:
-    """Return whether an invitation is used up for this browser: another browser began by it, or it led to a connection."""
+    """Return whether another browser used an invitation, or it is finished."""
     mine = select(OAuthState.browser, OAuthState.finished_at).where(OAuthState.invitation == invitation)
     row = session.execute(mine).one_or_none()
     return row is not None and (row.browser != browser or row.finished_at is not None)
 
 
 def drop_old_states(session: Session) -> int:
-    """Delete what is past KEPT_S; return how many rows."""
+    """Delete rows past KEPT_S; return how many."""
     return changed_rows(
         session, delete(OAuthState).where(OAuthState.created_at < func.now() - timedelta(seconds=KEPT_S))
     )
 
 
 def claim_state(session: Session, digest: str, callback: str, browser: str) -> Begun | None:
-    """Claim what was begun under this state for the callback of this digest; None for a state that is not ours, too old, or
-    was brought back with another callback before. Another browser than the one that began claims nothing."""
+    """Claim the authorisation of a state for the callback of this digest.
+
+    Return None if the state is unknown, is too old, or was returned with another callback before. Another browser claims nothing.
+    """
     now = func.now()
     fresh = OAuthState.created_at >= now - timedelta(seconds=LIFETIME_S)
     mine = select(OAuthState).where(OAuthState.digest == digest, fresh).with_for_update()
@@ -117,13 +120,7 @@ def claim_state(session: Session, digest: str, callback: str, browser: str) -> B
     if row is None:
         return None
     if row.browser != browser:
-        return Begun(
-            connector_key=row.connector_key,
-            is_same_browser=False,
-            is_mine=False,
-            is_finished=False,
-            sealed_grant=None,
-        )
+        return Begun(row.connector_key, is_same_browser=False)
     if row.callback is not None and row.callback != callback:
         return None
     claimed_until = None if row.claimed_at is None else row.claimed_at + timedelta(seconds=CLAIM_S)
@@ -131,13 +128,8 @@ def claim_state(session: Session, digest: str, callback: str, browser: str) -> B
     is_mine = row.finished_at is None and is_free
     if is_mine:
         row.callback, row.claimed_at = callback, now
-    return Begun(
-        connector_key=row.connector_key,
-        is_same_browser=True,
-        is_mine=is_mine,
-        is_finished=row.finished_at is not None,
-        sealed_grant=row.sealed_grant,
-    )
+    is_finished = row.finished_at is not None
+    return Begun(row.connector_key, is_mine=is_mine, is_finished=is_finished, sealed_grant=row.sealed_grant)
 
 
 def keep_sealed_grant(session: Session, digest: str, sealed: bytes) -> None:
@@ -145,18 +137,18 @@ def keep_sealed_grant(session: Session, digest: str, sealed: bytes) -> None:
 
 
 def release_state(session: Session, digest: str) -> None:
-    """It did not come to its end: the same callback may go on from here."""
+    """End the claim of an authorisation that failed, so that the same callback may continue it."""
     session.execute(update(OAuthState).where(OAuthState.digest == digest).values(claimed_at=None))
 
 
 def finish_state(session: Session, digest: str) -> bool:
-    """Write that the connector is connected by it; return False when the state is gone, so that nothing may be connected."""
+    """Store that an authorisation connected the connector; return False if its row was deleted: then nothing may be connected."""
     mine = update(OAuthState).where(OAuthState.digest == digest)
     return changed_rows(session, mine.values(finished_at=func.now(), claimed_at=None, sealed_grant=None)) == 1
 
 
 def drop_state(session: Session, digest: str) -> None:
-    """It was refused permanently. An invitation stays with the browser that used it, which may begin again."""
+    """End an authorisation that was refused permanently. The browser that used its invitation may begin again."""
     mine = OAuthState.digest == digest
     session.execute(delete(OAuthState).where(mine, OAuthState.invitation.is_(None)))
     session.execute(update(OAuthState).where(mine).values(callback=REFUSED, claimed_at=None, sealed_grant=None))
@@ -178,7 +170,7 @@ class Connection:
 
 
 def connection_of(session: Session, connector: Connector) -> Connection:
-    """How this connector is connected, if it is."""
+    """Return how a connector is connected to Pipedrive."""
     mine = select(Credential.name, Credential.expires_at).filter_by(connector_key=connector.key)
     expiry = {row.name: row.expires_at for row in session.execute(mine)}
     how = "oauth" if REFRESH_TOKEN in expiry else "api_token" if API_TOKEN in expiry else None

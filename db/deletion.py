@@ -1,7 +1,7 @@
-"""Deletions in the id map: records that a full fetch did not list, deleted, restored and merged records.
+"""Deletions in the id map: deleted and merged records, and records that a full fetch did not list.
 
-The version of a deleted record is later than any: no page in flight can restore it, and its worker finds that the record
-has changed. Only a reading of that record does (`db.id_mapping_writer`).
+The version of a deleted record is higher than any other: no page in flight can restore it. Only a reading of that record by its
+id does (`db.id_mapping_writer`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from db.statement import Statement, bigints, texts
 from pipeline.domain.deletions import DELETED_STATES, LIVE_STATES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DeletionTarget:
     """The id map's row of a requested record.
 
     delivered   Hull's values, without nulls
     in_hull     whether Hull ever received it
-    updated_at  when this was last written; another time later means that another worker wrote it
+    updated_at  when the row was last written; if it has another value later, another worker wrote it
     """
 
-    state: str
     delivered: dict[str, Any]
+    state: str
     in_hull: bool
     merged_into: int | None
     deleted_at: datetime | None
@@ -42,23 +42,17 @@ class DeletionTarget:
 def find_targets(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, DeletionTarget]:
-    """Pipedrive id → what is known of it, for those that are known."""
+    """Return Pipedrive id → its row in the id map, for those that have one."""
     rows = session.execute(_TARGETS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
-    return {
-        row.pipedrive_id: DeletionTarget(
-            state=row.state,
-            delivered=orjson.loads(row.delivered) if row.delivered else {},
-            in_hull=row.in_hull,
-            merged_into=row.merged_into,
-            deleted_at=row.deleted_at,
-            updated_at=row.updated_at,
-        )
-        for row in rows
-    }
+    return {pipedrive_id: DeletionTarget(_attributes(delivered), *row) for pipedrive_id, delivered, *row in rows}
+
+
+def _attributes(delivered: bytes | None) -> dict[str, Any]:
+    return orjson.loads(delivered) if delivered else {}
 
 
 def find_read(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
-    """Return the records that were ever read, whatever their state: they are more than shells."""
+    """Return the records that were read at least once: those that are not shells."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)}
     return {pipedrive_id for (pipedrive_id,) in _READ_AMONG.rows(session, scope)}
 
@@ -69,62 +63,60 @@ _READ_AMONG = Statement("""
 
 
 _TARGETS = text("""
-    SELECT pipedrive_id, state, delivered, merged_into, deleted_at, updated_at,
-           delivered IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL AS in_hull
+    SELECT pipedrive_id, delivered, state, delivered IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL AS in_hull,
+           merged_into, deleted_at, updated_at
       FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
-_RIVALS = text("""
+_SAME_HULL_IDS = text("""
     SELECT pipedrive_id, hull_id, state, delivered FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
     UNION
     SELECT pipedrive_id, hull_id, state, delivered FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:hull_ids AS text[])) AND coalesce(pipedrive_id, 0) <> 0""")
-"""Each by its own index; an OR, or `IS NOT NULL` for an id, may read every mapping of the entity."""
+"""Each part by its own index: an OR, or `IS NOT NULL` for an id, may read every mapping of the entity."""
 
 
 def release_to_existing(
     session: Session, connector_key: int, entity: str, found: dict[int, str]
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """Of records with the same User, the deleted ones yield it to the existing one, which gets Hull's values.
+    """Release the User or Account of deleted records to the existing record with the same one, with Hull's values.
 
     found    Pipedrive id → Hull id, as Hull has just returned
-    Returns  `found` without the deleted records that yielded, and deleted → existing: these are delivered again
+    Returns  `found` without these deleted records, and deleted → existing: these are delivered again
     """
-    living, departed = _rivals(session, connector_key, entity, found)
-    left: dict[int, dict[str, Any]] = {}
+    existing, deleted = _same_hull_ids(session, connector_key, entity, found)
+    attributes: dict[int, dict[str, Any]] = {}
     survivors: dict[int, int] = {}
-    for hull_id in departed.keys() & living.keys():
-        for pipedrive_id, held in departed[hull_id].items():
-            survivors[pipedrive_id] = living[hull_id]
-            left[living[hull_id]] = left.get(living[hull_id], {}) | held
+    for hull_id in deleted.keys() & existing.keys():
+        for pipedrive_id, held in deleted[hull_id].items():
+            survivors[pipedrive_id] = existing[hull_id]
+            attributes[existing[hull_id]] = attributes.get(existing[hull_id], {}) | held
     if survivors:
         id_mapping_writer.release_hull_ids(session, connector_key, entity, survivors)
-        id_mapping_writer.transfer_attributes(session, connector_key, entity, left)
-    return {
-        pipedrive_id: hull_id for pipedrive_id, hull_id in found.items() if pipedrive_id not in survivors
-    }, survivors
+        id_mapping_writer.transfer_attributes(session, connector_key, entity, attributes)
+    return {each: hull_id for each, hull_id in found.items() if each not in survivors}, survivors
 
 
-def _rivals(
+def _same_hull_ids(
     session: Session, connector_key: int, entity: str, found: dict[int, str]
 ) -> tuple[dict[str, int], dict[str, dict[int, dict[str, Any]]]]:
-    """By Hull id: the existing record, and the deleted ones with Hull's values."""
+    """Return Hull id → the existing record, and Hull id → its deleted records with Hull's values."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(found), "hull_ids": texts(found.values())}
-    living: dict[str, int] = {}
-    departed: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in session.execute(_RIVALS, scope):
+    existing: dict[str, int] = {}
+    deleted: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in session.execute(_SAME_HULL_IDS, scope):
         hull_id = found.get(row.pipedrive_id, row.hull_id)
         if row.state in LIVE_STATES:
-            living.setdefault(hull_id, row.pipedrive_id)
+            existing.setdefault(hull_id, row.pipedrive_id)
         elif row.state in DELETED_STATES:
-            departed.setdefault(hull_id, {})[row.pipedrive_id] = orjson.loads(row.delivered) if row.delivered else {}
-    return living, departed
+            deleted.setdefault(hull_id, {})[row.pipedrive_id] = _attributes(row.delivered)
+    return existing, deleted
 
 
 def find_current(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, int | None]:
-    """Return Pipedrive id → the current record, itself or the one it was merged into; None for a deleted one.
+    """Return Pipedrive id → the current record: itself, or the one it was merged into. None if that is deleted.
 
     Unknown ids are left out.
     """
@@ -181,7 +173,7 @@ def is_covered(session: Session, run: Run) -> bool:
 
 
 def find_missing(session: Session, run: Run) -> list[int]:
-    """Records that were known before the run began and that no page of it listed.
+    """Return the records that were known before the run began and that no page of it listed.
 
     One pass over the id map: 4 to 5 s for a million records, on two busy cores.
     """
@@ -189,24 +181,20 @@ def find_missing(session: Session, run: Run) -> list[int]:
 
 
 def count_known(session: Session, run: Run) -> int:
-    """Records that were known before the run began."""
+    """Return how many records were known before the run began."""
     return int(session.execute(_COUNT, _scope(run)).scalar_one())
 
 
 def drop_page_ids(session: Session, run: Run, *, itself: bool) -> None:
-    """Forget the ids that earlier runs of this kind listed, and those of the run `itself`."""
+    """Delete the ids that earlier runs of this kind listed, and with `itself` those of the run."""
     scope = {"c": run.connector_key, "e": run.entity, "kind": run.kind, "below": run.id + int(itself)}
     session.execute(_DROP, scope)
 
 
 def has_page_ids(session: Session, run_id: int) -> bool:
+    """Return whether the ids that a run listed are still stored."""
     return session.scalar(select(PageIds.run_id).filter_by(run_id=run_id).limit(1)) is not None
 
 
 def _scope(run: Run) -> dict[str, Any]:
-    return {
-        "c": run.connector_key,
-        "e": run.entity,
-        "started_at": run.started_at,
-        "living": list(LIVE_STATES),
-    }
+    return {"c": run.connector_key, "e": run.entity, "started_at": run.started_at, "living": list(LIVE_STATES)}

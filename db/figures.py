@@ -1,6 +1,6 @@
-"""The state of the pipeline's work: the figures for probes and Prometheus, and batches as pages list them.
+"""Figures for probes and Prometheus, and lists of batches for pages.
 
-Only unfinished work is counted, whatever the number of finished rows.
+A figure counts unfinished work only: it does not depend on the number of finished rows.
 """
 
 from __future__ import annotations
@@ -9,12 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Row,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import Row, func, select, text
 from sqlalchemy.orm import Session
 
 from db.batch import Batch
@@ -39,7 +34,7 @@ _OLDEST_DUE = f"""
             UNION ALL
             (SELECT j.due_at FROM jobs j WHERE j.state = 'due' AND j.due_at <= now() {{of_job}} ORDER BY j.due_at LIMIT 1)
            ) due"""  # noqa: S608 - put together from constants
-"""The first of each by an index, however much is due."""
+"""The first row of each table by an index, however many are due."""
 _OLDEST_OF_ALL = _OLDEST_DUE.format(of_one="", of_job="")
 _OLDEST_OF_ONE = _OLDEST_DUE.format(of_one="AND c.key = :key", of_job="AND j.connector_key = :key")
 
@@ -78,9 +73,9 @@ _FIGURES = text(f"""
     UNION ALL SELECT 'connectors', key, NULL, state, 1 FROM connectors""")  # noqa: S608 - put together from constants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Figure:
-    """One number: its subject, connector, kind and state."""
+    """One number for Prometheus."""
 
     subject: str
     connector_key: int | None
@@ -90,7 +85,7 @@ class Figure:
 
 
 def oldest_due_s(session: Session, connector_key: int | None = None) -> float:
-    """How long, in seconds, the oldest delivery, change or batch has been due without a worker taking it."""
+    """Return for how many seconds the oldest delivery, change, batch or job has been due."""
     _limit(session)
     if connector_key is None:
         return float(session.execute(text(_OLDEST_OF_ALL)).scalar_one())
@@ -98,20 +93,14 @@ def oldest_due_s(session: Session, connector_key: int | None = None) -> float:
 
 
 def all_figures(session: Session) -> list[Figure]:
-    """Return all figures for Prometheus, read at one moment.
+    """Return all figures for Prometheus, in one statement.
 
-    Of deliveries, batches and runs only those that have not ended: the ended ones are most of each table.
+    Deliveries, batches and runs that have ended are left out: they are most of each table.
     """
     _limit(session)
     return [
-        Figure(
-            subject=row.subject,
-            connector_key=row.connector_key,
-            kind=row.kind or "",
-            state=row.state or "",
-            amount=float(row.amount),
-        )
-        for row in session.execute(_FIGURES)
+        Figure(subject, connector_key, kind or "", state or "", float(amount))
+        for subject, connector_key, kind, state, amount in session.execute(_FIGURES)
     ]
 
 
@@ -120,13 +109,15 @@ def _limit(session: Session) -> None:
 
 
 LOOK_BACK = 2_000
-"""Of all connectors' newest batches: there is no index by connector, and it would not be worth its cost."""
+"""Number of the newest batches of all connectors that a list searches. An index by connector would cost more than it saves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class UnfinishedBatches:
-    """state  `running`, `abandoned` (its lease ran out), `due`, `put_off` (tried again later), `held` (its connector is
-    paused) or `waiting` (for its turn in its run)
+    """Batches of one queue in one state.
+
+    state   `running`, `abandoned` (the lease has expired), `due`, `put_off` (retried later), `held` (the connector is
+            paused) or `waiting` (for its turn in its run)
     oldest  when the first of them was or will be due
     """
 
@@ -151,14 +142,13 @@ _UNFINISHED = text("""
 
 
 def count_unfinished(session: Session, connector_key: int | None = None) -> list[UnfinishedBatches]:
-    """Batches that have not ended, by queue and state; of one connector, or of all."""
-    rows = session.execute(_UNFINISHED, {"key": connector_key})
-    return [UnfinishedBatches(queue=row.queue, state=row.state, batches=row.batches, oldest=row.oldest) for row in rows]
+    """Return the number of batches that have not ended, by queue and state: of one connector, or of all."""
+    return [UnfinishedBatches(*row) for row in session.execute(_UNFINISHED, {"key": connector_key})]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """A batch as the list of batches shows it. task_id is of the stage that was begun last."""
+    """A batch in a list. `task_id` is that of the stage that began last."""
 
     id: int
     connector: str
@@ -192,13 +182,12 @@ _RECENT = text(
 
 
 def list_active(session: Session, connector_key: int | None, limit: int) -> list[BatchRow]:
-    """Batches that are due or at work, newest first."""
-    rows = session.execute(_ACTIVE, {"key": connector_key, "limit": limit})
-    return [BatchRow(*row) for row in rows]
+    """Return batches that are due or running, newest first."""
+    return [BatchRow(*row) for row in session.execute(_ACTIVE, {"key": connector_key, "limit": limit})]
 
 
 def list_recent(session: Session, connector_key: int | None, limit: int) -> list[BatchRow]:
-    """The newest of those that are not, as far as the last batches of all connectors reach."""
+    """Return other batches, newest first, among the last `LOOK_BACK` of all connectors."""
     rows = session.execute(_RECENT, {"key": connector_key, "limit": limit, "look_back": LOOK_BACK})
     return [BatchRow(*row) for row in rows]
 
@@ -215,13 +204,13 @@ _OF_RUN = text(f"""{_LINE}
 def batches_of_run(
     session: Session, run_id: int, *, state: str | None = None, before: int | None = None, limit: int = 50
 ) -> list[Row[Any]]:
-    """Newest first, without what is staged in them."""
+    """Return the batches of a run, newest first, without their staged data."""
     scope = {"run_id": run_id, "state": state, "before": before, "limit": limit}
     return list(session.execute(_OF_RUN, scope))
 
 
 def count_of_run(session: Session, run_id: int) -> dict[str, int]:
-    """State → batches of the run."""
+    """Return state → the number of batches of a run."""
     query = select(Batch.state, func.count()).where(Batch.run_id == run_id).group_by(Batch.state)
     return {row.state: row[1] for row in session.execute(query)}
 
@@ -234,5 +223,5 @@ _WHOLE = text("""
 
 
 def describe_batch(session: Session, connector_key: int, batch_id: int) -> Row[Any] | None:
-    """Return the batch without its staged data, but with its size; None if this connector has no such batch."""
+    """Return a batch without its staged data, but with the size of that; None if the connector has no such batch."""
     return session.execute(_WHOLE, {"id": batch_id, "key": connector_key}).one_or_none()

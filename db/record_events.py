@@ -1,8 +1,8 @@
-"""The events of one record, newest first, those about one field, and what caused an event.
+"""The events of one record or of one of its fields, and what caused an event.
 
-A record's events have its Pipedrive id; those of a User or Account before it was matched have only its Hull id. Each of
-the two has an index, and the days to search are limited by the retention. An event's causes are its delivery, run and
-batch, the settings in force and the record's match: each is looked up by its key; what is past its retention is None.
+Events of a record have its Pipedrive id; those of a User or Account that was not matched yet have only its Hull id. There is an
+index for each of the two. The causes of an event are its delivery, run and batch, the settings in force and the id mapping of the
+record: each is found by its key, and is None after its retention.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from db.sync_event import SyncEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordIds:
-    """A record by its ids, at least one of which is known; `merged` are (entity, id) of merged records."""
+    """A record by its ids: at least one is known. `merged` are (entity, Pipedrive id) of records that were merged into it."""
 
     connector_key: int
     entity: str
@@ -38,9 +38,11 @@ class RecordIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldNames:
-    """One field, by its names in events: `attribute` in deliveries to Hull, `key` in writes to Pipedrive.
+    """One field by its names in events.
 
-    codes  its names in refusals
+    attribute  in deliveries to Hull
+    keys       in writes to Pipedrive
+    codes      in events of a rejected field
     """
 
     attribute: bytes | None
@@ -57,7 +59,7 @@ def record_events(
     names: FieldNames | None = None,
     limit: int = 50,
 ) -> list[SyncEvent]:
-    """Newest first."""
+    """Return the events of a record, newest first; with `names` those about one field."""
     queries = [
         _narrowed(each, before_id, until, names).order_by(SyncEvent.id.desc()).limit(limit)
         for each in _of_record(record)
@@ -75,7 +77,7 @@ def next_field_event(session: Session, record: RecordIds, *, after: datetime, na
 
 
 def latest_writes(session: Session, record: RecordIds, *, before_id: int, limit: int = 10) -> list[SyncEvent]:
-    """The writes to Pipedrive before an event, newest first."""
+    """Return the writes to Pipedrive before an event, newest first."""
     queries = [
         each.where(SyncEvent.event.like("outgoing.%.success"), SyncEvent.id < before_id)
         .order_by(SyncEvent.id.desc())
@@ -86,7 +88,7 @@ def latest_writes(session: Session, record: RecordIds, *, before_id: int, limit:
 
 
 def batch_events(session: Session, record: RecordIds, batch_id: int, limit: int = 20) -> list[SyncEvent]:
-    """What a batch did to the record, in order."""
+    """Return the events of the record in one batch, oldest first."""
     queries = [
         each.where(SyncEvent.batch_id == batch_id).order_by(SyncEvent.id).limit(limit) for each in _of_record(record)
     ]
@@ -94,7 +96,7 @@ def batch_events(session: Session, record: RecordIds, batch_id: int, limit: int 
 
 
 def _of_record(record: RecordIds) -> list[Select[SyncEvent]]:
-    """One question for each index."""
+    """Return one query for each index."""
     scope = select(SyncEvent).where(SyncEvent.connector_key == record.connector_key)
     queries = []
     ids = [(record.entity, record.pipedrive_id), *record.merged] if record.pipedrive_id is not None else []
@@ -117,7 +119,7 @@ def _narrowed(
 
 
 def _is_about_field(names: FieldNames) -> ColumnElement[bool]:
-    """A rough filter: the caller reads the values themselves."""
+    """Return a rough condition: the caller compares the values."""
     ways: list[ColumnElement[bool]] = []
     if names.attribute is not None:
         ways.append(and_(SyncEvent.event.like("incoming.%"), _holds(names.attribute)))
@@ -143,7 +145,7 @@ def _together(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """extract_call  the call with which the batch read its records."""
+    """What caused an event; `extract_call` is the call with which its batch read the record."""
 
     received_at: datetime | None = None
     delivery_state: str | None = None
@@ -156,28 +158,28 @@ class Origin:
 def origin_of(
     session: Session, connector_key: int, delivery_id: int | None, run_id: int | None, batch_id: int | None
 ) -> Origin:
-    """The delivery or fetch with a record."""
-    delivery = _row(session, connector_key, Delivery, delivery_id, Delivery.received_at, Delivery.state)
-    run = _row(session, connector_key, Run, run_id, Run.kind, Run.cause, Run.started_at)
-    batch = _row(session, connector_key, Batch, batch_id, Batch.extract_call)
-    return Origin(
-        received_at=delivery.received_at if delivery else None,
-        delivery_state=delivery.state if delivery else None,
-        run_kind=run.kind if run else None,
-        run_cause=run.cause if run else None,
-        started_at=run.started_at if run else None,
-        extract_call=batch.extract_call if batch else None,
-    )
+    """Return the delivery, run and batch of an event, as far as they are still stored."""
+    delivery = select(Delivery.received_at, Delivery.state.label("delivery_state"))
+    run = select(Run.kind.label("run_kind"), Run.cause.label("run_cause"), Run.started_at)
+    rows = [
+        session.execute(query.where(table.id == row_id, table.connector_key == connector_key)).one_or_none()
+        for query, table, row_id in (
+            (delivery, Delivery, delivery_id),
+            (run, Run, run_id),
+            (select(Batch.extract_call), Batch, batch_id),
+        )
+        if row_id is not None
+    ]
+    found: dict[str, Any] = {}
+    for row in rows:
+        found |= row._asdict() if row else {}
+    return Origin(**found)
 
 
-def _row(session: Session, connector_key: int, table: Any, row_id: int | None, *columns: Any) -> Any:
-    if row_id is None:
-        return None
-    return session.execute(select(*columns).where(table.id == row_id, table.connector_key == connector_key)).first()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class BatchFacts:
+    """A batch without its staged data."""
+
     read_back_id: int | None
     task_id: str | None
     records: int
@@ -185,18 +187,14 @@ class BatchFacts:
 
 
 def batch_of(session: Session, batch_id: int | None) -> BatchFacts | None:
-    """What is known of a batch without what it carried."""
-    if batch_id is None:
-        return None
+    """Return a batch without its staged data; None if it was deleted."""
     columns = select(Batch.read_back_id, Batch.task_id, Batch.records, Batch.load_call)
-    row = session.execute(columns.where(Batch.id == batch_id)).first()
-    if row is None:
-        return None
-    return BatchFacts(read_back_id=row.read_back_id, task_id=row.task_id, records=row.records, load_call=row.load_call)
+    row = None if batch_id is None else session.execute(columns.where(Batch.id == batch_id)).one_or_none()
+    return None if row is None else BatchFacts(*row)
 
 
 def settings_at(session: Session, connector_key: int, version: int | None, moment: datetime) -> SettingsVersion | None:
-    """That version of the settings; where an event names none, the one that was in force."""
+    """Return a version of the settings; without `version` the one that was in force at that moment."""
     query = select(SettingsVersion).filter_by(connector_key=connector_key)
     if version is not None:
         return session.scalar(query.filter_by(version=version))
@@ -207,7 +205,7 @@ def settings_at(session: Session, connector_key: int, version: int | None, momen
 def find_record_mapping(
     session: Session, connector_key: int, entity: str, pipedrive_id: int | None, hull_id: str | None
 ) -> IdMapping | None:
-    """The id mapping of a record."""
+    """Return the id mapping of a record, by its Pipedrive id if that is known."""
     mine = select(IdMapping).filter_by(connector_key=connector_key, entity=entity)
     if pipedrive_id is not None:
         return session.scalar(mine.where(IdMapping.pipedrive_id == pipedrive_id))

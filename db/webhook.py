@@ -1,7 +1,7 @@
 """Webhooks of Pipedrive: the subscriptions with the result of their last check, and the newest webhook of each record.
 
-A reading of a record must not be older than its newest webhook. A change is cleared when it is completed, so it cannot be
-compared with later readings. These rows can, for a day: longer than Pipedrive repeats a delivery, and longer than its
+A reading of a record must not be older than its newest webhook. A change is deleted when its record was synchronized, so later
+readings are compared with these rows. They are kept for a day: longer than Pipedrive repeats a delivery, and longer than its
 readings lag behind its webhooks.
 """
 
@@ -45,14 +45,14 @@ def subscriptions_of(session: Session, connector_key: int) -> list[Subscription]
 
 
 def hold_subscription(session: Session, connector_key: int, entity: str) -> Subscription:
-    """The row of one entity, locked until the transaction ends; one that was never checked begins as `missing`."""
+    """Return the row of one entity, locked until the transaction ends. One that was never checked begins as `missing`."""
     new = insert(Subscription).values(connector_key=connector_key, entity=entity, state="missing")
     session.execute(new.on_conflict_do_nothing())
     return session.get_one(Subscription, (connector_key, entity), with_for_update=True, populate_existing=True)
 
 
 def note_silence(session: Session, connector_key: int, entity: str) -> bool:
-    """Records changed without a webhook: the next check recreates the subscription. Return False if that is known."""
+    """Mark a subscription as silent: the next check recreates it. Return False if it is not active any more."""
     active = update(Subscription).filter_by(connector_key=connector_key, entity=entity, state="active")
     return session.scalar(active.values(state="silent").returning(Subscription.connector_key)) is not None
 
@@ -68,7 +68,7 @@ _TO_CHECK = text("""
 
 
 def connectors_to_check(session: Session, *, subject: str, rest_s: float) -> list[int]:
-    """Return active connectors with Pipedrive credentials, except those with a check that failed less than `rest_s` ago.
+    """Return the active connectors with Pipedrive credentials, except those with a check that failed less than `rest_s` ago.
 
     subject  of the Failure of a failed check
     """
@@ -125,7 +125,7 @@ _NOTE = text("""
                               WHEN n.delivery_id = excluded.delivery_id THEN n.delivery_id END,
            is_deleted = excluded.is_deleted OR n.is_deleted AND n.sent_at_ms = excluded.sent_at_ms
      WHERE n.sent_at_ms <= excluded.sent_at_ms""")
-"""In one order, so that two workers never wait for each other."""
+"""Rows are locked in the same order by all, so that two workers do not deadlock."""
 
 _FIND = text("""
     SELECT connector_key, entity, pipedrive_id, sent_at_ms, version, is_deleted, delivery_id FROM newest_webhooks
@@ -139,7 +139,7 @@ _DROP = text("""
 
 
 def newer_of(earlier: Newest, later: Newest) -> Newest:
-    """Of two webhooks about one record the one sent last; of two of one millisecond a deletion outweighs a change."""
+    """Return the later of two webhooks about one record; if both have the same millisecond, merge them: a deletion wins."""
     if earlier.sent_at_ms != later.sent_at_ms:
         return max(earlier, later, key=lambda each: each.sent_at_ms)
     versions = [each.version for each in (earlier, later) if each.version is not None]
@@ -155,7 +155,7 @@ def newer_of(earlier: Newest, later: Newest) -> Newest:
 
 
 def note_webhooks(session: Session, received: Collection[Newest]) -> None:
-    """Keep these where nothing newer is kept, in one statement. Each record once."""
+    """Store webhooks, one for each record, unless a newer one is stored. One statement."""
     if not received:
         return
     scope = {
@@ -173,25 +173,14 @@ def note_webhooks(session: Session, received: Collection[Newest]) -> None:
 def find_newest(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, Newest]:
     """Return Pipedrive id → the newest webhook about it, if there was one within a day."""
     rows = session.execute(_FIND, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
-    return {
-        row.pipedrive_id: Newest(
-            connector_key=row.connector_key,
-            entity=row.entity,
-            pipedrive_id=row.pipedrive_id,
-            sent_at_ms=row.sent_at_ms,
-            version=row.version,
-            is_deleted=row.is_deleted,
-            delivery_id=row.delivery_id,
-        )
-        for row in rows
-    }
+    return {row.pipedrive_id: Newest(**row._asdict()) for row in rows}
 
 
 _BODIES = text("SELECT id, body FROM deliveries WHERE id = ANY(CAST(:ids AS bigint[]))")
 
 
 def bodies_of(session: Session, newest: Sequence[Newest]) -> dict[int, bytes]:
-    """Pipedrive id → the body of its newest webhook, where that is one and still kept."""
+    """Return Pipedrive id → the body of its newest webhook, if it is known and still stored."""
     wanted = {each.pipedrive_id: each.delivery_id for each in newest if each.delivery_id is not None}
     if not wanted:
         return {}
@@ -200,5 +189,5 @@ def bodies_of(session: Session, newest: Sequence[Newest]) -> dict[int, bytes]:
 
 
 def drop_old(session: Session, limit: int) -> int:
-    """Delete rows that are no longer needed, `limit` at most; return how many."""
+    """Delete at most `limit` rows past their retention; return how many."""
     return changed_rows(session, _DROP, {"hours": KEPT_H, "limit": limit})
