@@ -33,7 +33,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.base import Base, Count, Created, RowId, changed_rows
 from db.connector import Marks
 from db.statement import Statement
-from pipeline.domain.kinds import Direction
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import LostLease
 
 RETENTION_DAYS = 30
@@ -110,8 +110,8 @@ class ClaimedBatch:
     id: int
     connector_key: int
     connector_id: str
-    direction: str
-    entity: str
+    direction: Direction
+    entity: Entity
     queue: str
     run_id: int | None
     slice_id: int | None
@@ -225,8 +225,10 @@ def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_i
     if row is None:
         return None
     *columns, of_run, has_outage, is_late, extracted, transformed, settings_id, settings_version, fields_read_at = row
-    columns += [*(of_run or (False, False, False)), has_outage, is_late, extracted, transformed]
-    return ClaimedBatch(Marks(settings_id, settings_version, fields_read_at), *columns)
+    key, connector_key, connector_id, direction, entity, *rest = columns
+    rest += [*(of_run or (False, False, False)), has_outage, is_late, extracted, transformed]
+    marks = Marks(settings_id, settings_version, fields_read_at)
+    return ClaimedBatch(marks, key, connector_key, connector_id, Direction(direction), Entity(entity), *rest)
 
 
 def extend_lease(session: Session, batch: ClaimedBatch, lease_s: float) -> bool:
@@ -328,7 +330,7 @@ def wakeup_from(batch_id: int, direction: str, queue: str, stage: str, read_back
     return Wakeup(batch_id=batch_id, direction=direction, queue=queue, stage=stage, read_back_id=read_back_id)
 
 
-def wakeup_of(row: Batch | Row[Any]) -> Wakeup:
+def wakeup_of(row: Batch | ClaimedBatch | Row[Any]) -> Wakeup:
     """Return the wake-up of this batch."""
     return wakeup_from(row.id, row.direction, row.queue, row.stage, row.read_back_id)
 

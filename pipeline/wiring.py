@@ -1,4 +1,4 @@
-"""Build the clients of a connector from what the database has of it: the one place where clients and database meet."""
+"""Build the clients of a connector from its rows: the one place where clients and database meet."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from pipeline.connections import (
 from pipeline.domain.budget import Lane
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.outages import OutageGate
-from pipeline.settings import Settings, settings
+from pipeline.settings import settings
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
 
@@ -53,7 +53,7 @@ class Calls:
 
     @property
     def last_here(self) -> Exchange | None:
-        """The last call of this very thread: of several that write side by side, each has its own."""
+        """Return the last call of this thread; several threads write in parallel."""
         return getattr(self._here, "last", None)
 
     @property
@@ -92,26 +92,27 @@ class Wired:
 def open_connector(
     session: Session, connector_key: int, *, lane: str = Lane.CONTROL, deadline_s: float | None = None
 ) -> Wired:
-    """Build the clients of one connector; `lane` spends the daily budget, `deadline_s` limits a call to
-    Pipedrive if a person waits for it.
+    """Build the clients of one connector.
 
-    A connector without Pipedrive credentials can still call Hull: its first call to Pipedrive fails with not_connected.
+    lane        spends the daily budget
+    deadline_s  limits a call to Pipedrive while a person waits for it
+    Without Pipedrive credentials, calls to Hull work and the first call to Pipedrive fails with not_connected.
     Raises: ConfigurationError if a credential is missing or cannot be read.
     """
     access, environment, calls = connectors.access(session, connector_key), settings(), Calls(connector_key, Lane(lane))
     check_organization(access.hull_organization)
-    open_secret = partial(_open_secret, connector_key, access.sealed, environment)
-    entry = _pipedrive_entry(connector_key, access, environment)
+    open_secret = partial(_open_secret, connector_key, access.sealed)
+    entry = _pipedrive_entry(connector_key, access)
     return Wired(
         key=connector_key,
         id=access.id,
         organization=access.hull_organization,
         pipedrive=PipedriveClient(
             http_session(),
-            base_url=_pipedrive_url(access.pipedrive_company, environment),
+            base_url=_pipedrive_url(access.pipedrive_company),
             auth=entry.auth,
             renew=entry.renew,
-            limiter=_limiter(entry.counted_as, environment),
+            limiter=_limiter(entry.counted_as),
             budget=_budget(access.terms, lane),
             on_call=calls.note,
             gate=OutageGate(connector_key),
@@ -131,8 +132,14 @@ def open_connector(
     )
 
 
+def connect(connector_key: int, *, lane: str = Lane.CONTROL, deadline_s: float | None = None) -> Wired:
+    """Do the same as `open_connector`, in a transaction of its own."""
+    with transaction() as session:
+        return open_connector(session, connector_key, lane=lane, deadline_s=deadline_s)
+
+
 def oauth_client(connector_key: int) -> OAuthClient:
-    """The steps of this installation's app, for one connector.
+    """Return the client of this installation's app for one connector.
 
     Raises: ConfigurationError("app_missing").
     """
@@ -157,14 +164,14 @@ def try_grant(connector_key: int, grant: Grant) -> PipedriveClient:
     """
     return PipedriveClient(
         http_session(),
-        base_url=_pipedrive_url(granted_origin(grant), settings()),
+        base_url=_pipedrive_url(granted_origin(grant)),
         auth={"Authorization": f"Bearer {grant.access_token}"},
         on_call=Calls(connector_key, Lane.CONTROL).note,
     )
 
 
 class CallsToCount:
-    """Calls with credentials of a company that is not known yet: counted for a connector once there is one."""
+    """Collect calls with credentials of an unknown company, to count them once the connector exists."""
 
     def __init__(self) -> None:
         self._exchanges: list[Exchange] = []
@@ -181,18 +188,17 @@ class CallsToCount:
 
 def try_token(token: str, on_call: Callable[[Exchange], None], company: str | None = None) -> PipedriveClient:
     """Return a client with an API token that is not stored yet, to find its company; `company` is the origin to call."""
-    environment = settings()
     return PipedriveClient(
         http_session(),
-        base_url=_pipedrive_url(company, environment),
+        base_url=_pipedrive_url(company),
         auth={"x-api-token": token},
-        limiter=_limiter(token, environment),
+        limiter=_limiter(token),
         on_call=on_call,
     )
 
 
 def keep_grant(session: Session, connector_key: int, grant: Grant) -> None:
-    """Seal and store the tokens of a grant. The caller holds those it replaces; see `db.connector.lock_credentials`."""
+    """Seal and store the tokens of a grant. The caller has locked the old ones with `db.connector.lock_credentials`."""
     vault = Vault(settings().secret_keys)
     sealed = vault.seal(connector_key, ACCESS_TOKEN, grant.access_token)
     connectors.keep_credential(session, connector_key, ACCESS_TOKEN, sealed, expires_in_s=grant.expires_in_s)
@@ -220,9 +226,9 @@ class _Entry:
     counted_as: str = field(default="", repr=False)
 
 
-def _pipedrive_entry(connector_key: int, access: connectors.Access, environment: Settings) -> _Entry:
-    """By OAuth where it was authorised, else by API token."""
-    open_secret = partial(_open_secret, connector_key, access.sealed, environment)
+def _pipedrive_entry(connector_key: int, access: connectors.Access) -> _Entry:
+    """Return the access by OAuth if the connector was authorised, else by API token."""
+    open_secret = partial(_open_secret, connector_key, access.sealed)
     if REFRESH_TOKEN in access.sealed:
         left_s, life_s = access.expiry.get(ACCESS_TOKEN, (0.0, 0.0))
         token = Token(text=open_secret(ACCESS_TOKEN), left_s=left_s, life_s=life_s)
@@ -239,10 +245,10 @@ def _not_connected() -> Mapping[str, str]:
 
 
 def _renew(connector_key: int, refused: str | None) -> Token:
-    """Renew the connector's tokens, once for all workers: others wait here and find them renewed.
+    """Renew the connector's tokens once for all workers: the others wait for the lock and find new tokens.
 
-    refused  the access token that was answered with 401; None if it is only about to expire
-    The answer is stored before it is used. A refusal pauses the connector here, so that no other worker tries again.
+    refused  the access token that got a 401; None if it is only about to expire
+    The answer is stored before it is used. A refusal pauses the connector, so that no other worker tries again.
     Raises: ConfigurationError, Retryable.
     """
     with transaction() as session:
@@ -251,33 +257,33 @@ def _renew(connector_key: int, refused: str | None) -> Token:
         connector = connectors.get_connector(session, connector_key)
         token = _token_in_force(session, connector_key)
         if token.text == refused or (refused is None and token.due_in_s <= 0):
-            over = _ask_again(session, connector)
+            refusal = _refresh(session, connector)
             token = _token_in_force(session, connector_key)
         else:
-            over = None
-    if over is not None:
-        raise over
+            refusal = None
+    if refusal is not None:
+        raise refusal
     return token
 
 
-_OVER = frozenset({"unauthorized", "app_refused", "app_missing", "host_refused"})
-"""Pauses during which asking for tokens again would only be refused again."""
+_REFUSALS = frozenset({"unauthorized", "app_refused", "app_missing", "host_refused"})
+"""Reasons of a pause during which a request for new tokens would be refused again."""
 
 
 def _token_in_force(session: Session, connector_key: int) -> Token:
     access = connectors.access(session, connector_key)
     left_s, life_s = access.expiry.get(ACCESS_TOKEN, (0.0, 0.0))
-    text = _open_secret(connector_key, access.sealed, settings(), ACCESS_TOKEN)
+    text = _open_secret(connector_key, access.sealed, ACCESS_TOKEN)
     return Token(text=text, left_s=left_s, life_s=life_s)
 
 
-def _ask_again(session: Session, connector: connectors.Connector) -> ConfigurationError | None:
-    """Return the refusal, if there is one: the pause must be committed before it is raised."""
-    if connector.state == "paused" and connector.pause_reason in _OVER:
+def _refresh(session: Session, connector: connectors.Connector) -> ConfigurationError | None:
+    """Request and store new tokens; return a refusal, because the pause must be committed before it is raised."""
+    if connector.state == "paused" and connector.pause_reason in _REFUSALS:
         return ConfigurationError(str(connector.pause_reason))
     sealed = connectors.credentials_of(session, connector.key)
     try:
-        grant = oauth_client(connector.key).refresh(_open_secret(connector.key, sealed, settings(), REFRESH_TOKEN))
+        grant = oauth_client(connector.key).refresh(_open_secret(connector.key, sealed, REFRESH_TOKEN))
         origin = granted_origin(grant)
     except ConfigurationError as refusal:
         connectors.pause(session, connector.key, refusal.reason)
@@ -305,10 +311,7 @@ def hull_client(organization: str, connector_id: str, secret: str) -> HullClient
 
 
 def export_downloads(connector_key: int | None = None) -> Downloads:
-    """Return what downloads the files that Hull names when a person sends a selection; outages are noted for the connector.
-
-    Sessions made by `use_http` lead where they lead.
-    """
+    """Return the client that downloads Hull's export files; it records outages for the connector."""
     return Downloads(
         Guard.of(settings().hull_export_hosts, is_http=settings().hull_protocol == "http"),
         make_session=new_session,
@@ -317,7 +320,7 @@ def export_downloads(connector_key: int | None = None) -> Downloads:
 
 
 def notification_verifier() -> NotificationVerifier:
-    """Return the verifier of Hull's notifications; it keeps Hull's keys, so create one and share it."""
+    """Return the verifier of Hull's notifications. Share it: it caches Hull's keys."""
     environment = settings()
     listed = (*environment.hull_key_hosts, *environment.hull_organizations)
     guard = Guard.of(listed, is_http=environment.hull_protocol == "http")
@@ -329,38 +332,42 @@ def notification_verifier() -> NotificationVerifier:
     )
 
 
-def open_secrets(session: Session, connector_key: int, environment: Settings) -> dict[str, str]:
-    """Name → secret, decrypted."""
-    return unseal(connector_key, connectors.credentials_of(session, connector_key), environment)
+def open_secrets(session: Session, connector_key: int) -> dict[str, str]:
+    """Return name → decrypted secret."""
+    return unseal(connector_key, connectors.credentials_of(session, connector_key))
 
 
-def unseal(connector_key: int, sealed: dict[str, bytes], environment: Settings) -> dict[str, str]:
-    """Name → secret, of secrets that were read already."""
-    return {name: _open_secret(connector_key, sealed, environment, name) for name in sealed}
+def unseal(connector_key: int, sealed: dict[str, bytes]) -> dict[str, str]:
+    """Return name → decrypted secret for sealed secrets."""
+    return {name: _open_secret(connector_key, sealed, name) for name in sealed}
 
 
-def _open_secret(connector_key: int, sealed: dict[str, bytes], environment: Settings, name: str) -> str:
+def _open_secret(connector_key: int, sealed: dict[str, bytes], name: str) -> str:
     if name not in sealed:
         raise ConfigurationError("credential_missing", name)
-    return Vault(environment.secret_keys).open(connector_key, name, sealed[name])
+    return Vault(settings().secret_keys).open(connector_key, name, sealed[name])
 
 
-def _pipedrive_url(company: str | None, environment: Settings) -> str:
-    if environment.pipedrive_api_url:
-        return environment.pipedrive_api_url
+def _pipedrive_url(company: str | None) -> str:
+    if configured := settings().pipedrive_api_url:
+        return configured
     return check_api_domain(company or "https://api.pipedrive.com")
 
 
-def _limiter(token: str, environment: Settings) -> BurstLimiter | None:
-    """Pipedrive counts by token, so connectors with the same token share its limit; the key does not reveal the token."""
-    if not environment.pipedrive_burst_limit:
+def _limiter(token: str) -> BurstLimiter | None:
+    """Return the limiter of a token: Pipedrive counts by token, so connectors with the same token share it.
+
+    The key does not reveal the token.
+    """
+    limit = settings().pipedrive_burst_limit
+    if not limit:
         return None
     key = hashlib.blake2b(token.encode(), digest_size=12, person=b"burst").hexdigest()
-    return BurstLimiter(shared_redis(), key=f"token:{key}", limit=environment.pipedrive_burst_limit)
+    return BurstLimiter(shared_redis(), key=f"token:{key}", limit=limit)
 
 
 def open_budget(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> TokenBudget:
-    """The day of the connector's company, as this lane may use it; Pipedrive counts by company, so connectors of one share it."""
+    """Return the daily budget of the connector's company for one lane; all connectors of a company share it."""
     return _budget(token_ledger.terms(session, connector_key), lane)
 
 

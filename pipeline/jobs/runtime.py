@@ -34,7 +34,7 @@ from pipeline.jobs.verify import verify
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
 from pipeline.sync import job_queue
-from pipeline.sync.event_recorder import record, say, traceback_of
+from pipeline.sync.event_recorder import log_line, record, traceback_of
 from pipeline.sync.job_queue import Handler, JobStep, keep_result
 from pipeline.sync.stage import MAX_ATTEMPTS, StageFailed, check_alone, lease_kept, patience, pause_connector
 from pipeline.tasks.canvases import wake_control
@@ -157,7 +157,7 @@ def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Except
     handler = handler_of(job)
     name = handler.event
     if job.connector_key is None:
-        say(name, cause.reason, level="error", detail=cause.detail)
+        log_line(name, cause.reason, level="error", detail=cause.detail)
         jobs.end(session, job, "refused", cause.reason)
         return
     handler.on_failure(session, job, cause)  # before the job is locked: resuming takes locks in this order too

@@ -1,10 +1,10 @@
-"""Send a page of records to Hull: decide what to send, build the firehose messages, and prepare the rows to write.
+"""Decide what of a page is sent to Hull, build the firehose messages, and prepare the rows to write.
 
-    plan     known id mappings + records → what to send, what to skip, which claims are wanted
-    compose  the messages, once it is known which claims are free, and the rows for `db.page`
+    plan_page  id mappings + records → what to send, what to skip, which claims are wanted
+    compose    the messages, once it is known which claims are free, and the rows for `db.page`
 
-Nothing is written before Hull has accepted it, except that claims are taken first: two records with one e-mail must
-not both be sent with it.
+Claims are taken before Hull receives anything, because two records with one e-mail must not both be sent with it. Everything
+else is written after Hull has accepted it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from db.id_mapping import UNCERTAIN, Known
 from db.page import LINK_SENT, STATE_SENT, PageConflicts, PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull import MessageWriter
-from pipeline.domain.deletions import DELETED_AT
+from pipeline.domain.deletions import DELETED_AT, DeletionEffect
 from pipeline.domain.kinds import Claim, Entity, anonymous_id
 
 Record = dict[str, Any]
@@ -32,14 +32,14 @@ EFFECTS: Final[Mapping[str, int]] = {NEW: STATE_SENT, LINKED: LINK_SENT, SAME: 0
 ANONYMOUS_ID = Claim.ANONYMOUS_ID.value
 CREATED_BY_WEBHOOK = "pipedrive/created_by_webhook"
 
-_NOBODY: Final[Mapping[int, str]] = {}
+_NO_HULL_IDS: Final[Mapping[int, str]] = {}
 
 
 class FirehoseRecord(NamedTuple):
-    """One record to send to Hull, and why: `new`, `changed`, `linked` (Hull gets its Account), or `same` (sent again on
-    request).
+    """One record to send to Hull.
 
-    in_doubt  it is sent completely: Hull's values are not known, or everything was requested
+    effect    why: `new`, `changed`, `linked` (only its Account is sent), or `same` (sent again on request)
+    in_doubt  it is sent completely, because Hull's values are not known or everything was requested
     """
 
     record: Record
@@ -52,15 +52,16 @@ class FirehoseRecord(NamedTuple):
 class PagePlan:
     """The decisions for the records of a page.
 
-    shared  attributes that are also sent to Pipedrive: of a change only those that changed are sent, because Hull may have
-            an edit that it has not sent yet
+    shared     attributes that are also sent to Pipedrive: only changed ones are sent to Hull, which may have an edit that it
+               has not reported yet
+    unchanged  records that Hull has already, with their known state: only stored
+    stale      records of which a newer state was delivered
     """
 
     entity: Entity
     shared: frozenset[str] = frozenset()
     sendings: list[FirehoseRecord] = field(default_factory=list)
-    silent: list[tuple[Record, Known]] = field(default_factory=list)
-    """See `pipeline.load.incoming`: the record, and how it was known."""
+    unchanged: list[tuple[Record, Known]] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -72,6 +73,11 @@ class PagePlan:
             for claim, value in sending.record["claims"].items()
         ]
 
+    @property
+    def unchanged_claims(self) -> list[tuple[str, str, int]]:
+        """Return (claim, value, Pipedrive id) of the unchanged records."""
+        return [(*claim, was.pipedrive_id) for record, was in self.unchanged for claim in record["claims"].items()]
+
     def aliases(self, held: Container[tuple[str, int]]) -> list[tuple[str, str, int]]:
         """Return the aliases of the records: further e-mails, and claims that another record holds."""
         more = [
@@ -80,7 +86,7 @@ class PagePlan:
             for claim, value in sending.record["aliases"]
         ]
         more += [
-            (claim, value, record["pipedrive_id"]) for record, _ in self.silent for claim, value in record["aliases"]
+            (claim, value, record["pipedrive_id"]) for record, _ in self.unchanged for claim, value in record["aliases"]
         ]
         if held:
             more += [each for each in self.wanted_claims if (each[0], each[2]) in held]
@@ -92,8 +98,8 @@ class PagePlan:
         return [sending.record["pipedrive_id"] for sending in self.sendings if sending.effect == CHANGED]
 
     def mark_created(self, ids: Container[int]) -> None:
-        """Send which Users were created by the webhook of their Person's creation: once, and not part of the digest, so
-        that a fetch of the same state finds no change.
+        """Mark Users that are created by the webhook of their Person's creation. The mark is not part of the digest, so a
+        fetch of the same state finds no change.
         """
         for sending in self.sendings:
             if sending.effect == NEW and sending.record["pipedrive_id"] in ids:
@@ -110,11 +116,11 @@ def plan_page(
     fresh_from: float = inf,
     shared: frozenset[str] = frozenset(),
 ) -> PagePlan:
-    """Decide record by record.
+    """Decide for each record whether it is new, changed, unchanged or stale.
 
     resend      also send what Hull already has, as Fetch All in the guide promises
-    relink      also send records that belong to an Organization: links are new, and no digest shows whether Hull has them
-    fresh_from  versions from here on are so recent that their record may have changed again in the same second
+    relink      also send the links of records that belong to an Organization: no digest shows whether Hull has them
+    fresh_from  records with a version from here on may have changed again in the same second
     """
     plan = PagePlan(entity=entity, shared=shared)
     for pipedrive_id, record in newest_of(records).items():
@@ -123,7 +129,7 @@ def plan_page(
 
 
 def newest_of(records: Iterable[Record]) -> dict[int, Record]:
-    """Return Pipedrive id → the record; of several states of one record the newest, and of equally new ones the last."""
+    """Return Pipedrive id → the newest state of the record; of equally new ones the last."""
     newest: dict[int, Record] = {}
     for record in records:
         earlier = newest.get(record["pipedrive_id"])
@@ -133,9 +139,9 @@ def newest_of(records: Iterable[Record]) -> dict[int, Record]:
 
 
 def unchanged_states(records: Iterable[Record], fresh_from: float) -> list[tuple[str, int]]:
-    """Return the (digest, version) at which `plan_page` needs nothing of what was delivered: `db.id_mapping.known` leaves it out.
+    """Return the (digest, version) for which `db.id_mapping.known` need not read what was delivered.
 
-    A record as young as `fresh_from` is written again although it is the same, with what Hull holds of it.
+    A record newer than `fresh_from` is written again even if it is the same, with Hull's values.
     """
     return [
         (record["digest"], record["version"])
@@ -165,7 +171,7 @@ def _decide(
         if resend:
             plan.sendings.append(FirehoseRecord(record, SAME, None))
         elif record["version"] > known.version or record["version"] >= fresh_from:
-            plan.silent.append((record, known))
+            plan.unchanged.append((record, known))
 
 
 def compose(
@@ -177,9 +183,9 @@ def compose(
     *,
     link: bool,
     read: Container[int] = (),
-    hull_ids: Mapping[int, str] = _NOBODY,
+    hull_ids: Mapping[int, str] = _NO_HULL_IDS,
 ) -> tuple[list[bytes], list[PageRow]]:
-    """The messages for Hull, in order, and the rows that store what was sent.
+    """Return the messages for Hull, in order, and the rows that store what was sent.
 
     bodies    Pipedrive id → the record as Pipedrive sent it, for the snapshots
     held      (claim, Pipedrive id) → the other record that holds the value: such a claim is not sent
@@ -190,37 +196,36 @@ def compose(
     rows: list[PageRow] = []
     write = writer.user_traits if plan.entity is Entity.PERSON else writer.account_traits
     for sending in plan.sendings:
-        record = sending.record
+        record, before = sending.record, sending.before
         pipedrive_id = record["pipedrive_id"]
-        if sending.before and DELETED_AT in sending.before:  # it was marked as deleted, and is back
+        if before and DELETED_AT in before:  # it was marked as deleted, and exists again
             record["attributes"].setdefault(DELETED_AT, None)
-        who = _address(record, held, hull_ids.get(pipedrive_id))
-        kept = {name: value for name, value in record["attributes"].items() if value is not None}
-        delivered = orjson.dumps(kept)
-        nulls = _nulls(record["attributes"], sending.before)
-        said: Record | bytes = kept | nulls if nulls else delivered
-        if plan.shared and sending.before is not None and not sending.in_doubt:
-            said = _changed_alone(kept | nulls, sending.before, plan.shared)
-            if pipedrive_id in hull_ids and said.items() <= sending.before.items():
-                said = b""  # Hull itself has sent all of it
-        if said:
-            messages.append(write(who, said))
+        address = _address(record, held, hull_ids.get(pipedrive_id))
+        values = {name: value for name, value in record["attributes"].items() if value is not None}
+        delivered = orjson.dumps(values)
+        nulls = _nulls(record["attributes"], before)
+        traits: Record | bytes = values | nulls if nulls else delivered
+        if plan.shared and before is not None and not sending.in_doubt:
+            traits = _without_unchanged_shared(values | nulls, before, plan.shared)
+            if pipedrive_id in hull_ids and traits.items() <= before.items():
+                traits = b""  # Hull itself has sent all of it
+        if traits:
+            messages.append(write(address, traits))
         organization_id = record["organization_id"]
         if link and organization_id is not None:
             account = b'{"anonymous_id":"pipedrive:%d"}' % organization_id
-            known_by = b"{}" if organization_id in read else b'{"pipedrive/id":%d}' % organization_id
-            messages.append(writer.link_traits(who, account, known_by))
+            account_traits = b"{}" if organization_id in read else b'{"pipedrive/id":%d}' % organization_id
+            messages.append(writer.link_traits(address, account, account_traits))
             plan.counters["links"] += 1
         snapshot = compress(bodies[pipedrive_id])
-        changed = sending.before is not None
-        row = _changed_row(sending, snapshot) if changed else _row(sending, delivered, snapshot)
-        rows.append(row if said or sending.effect == LINKED else row._replace(effect=0))
+        row = _changed_row(sending, snapshot) if before is not None else _row(sending, delivered, snapshot)
+        rows.append(row if traits or sending.effect == LINKED else row._replace(effect=0))
     plan.counters["messages"] += len(messages)
     return messages, rows
 
 
 def _address(record: Record, held: Mapping[tuple[str, int], int], hull_id: str | None) -> bytes | dict[str, str]:
-    """By what Hull finds the User or Account: the claims that are the record's own, or the id Hull itself gave."""
+    """Return the identifiers for Hull: the claims that no other record holds, or Hull's own id."""
     pipedrive_id = record["pipedrive_id"]
     if hull_id is not None:
         return {"id": hull_id, ANONYMOUS_ID: anonymous_id(pipedrive_id)}
@@ -230,20 +235,22 @@ def _address(record: Record, held: Mapping[tuple[str, int], int], hull_id: str |
     return orjson.dumps({**claims, ANONYMOUS_ID: anonymous_id(pipedrive_id)})
 
 
-def _changed_alone(said: Record, before: Record, shared: Container[str]) -> Record:
-    """Return what is sent of a change: the shared attributes that changed, and all other attributes."""
+def _without_unchanged_shared(traits: Record, before: Record, shared: Container[str]) -> Record:
+    """Leave out the shared attributes that did not change."""
     return {
-        name: value for name, value in said.items() if name not in shared or name not in before or before[name] != value
+        name: value
+        for name, value in traits.items()
+        if name not in shared or name not in before or before[name] != value
     }
 
 
 def _nulls(attributes: Record, before: Record | None) -> Record:
-    """A null is sent only if Hull has a value of ours: a first fetch never erases what another source wrote."""
+    """Return the nulls to send: only if Hull has a value of ours, so a first fetch never erases what another source wrote."""
     return {name: None for name, value in attributes.items() if value is None and name in before} if before else {}
 
 
 def _row(sending: FirehoseRecord, delivered: bytes, snapshot: bytes) -> PageRow:
-    """What is kept of a record that is new, linked, or was sent again as it is."""
+    """Return the row of a record that is new, linked, or was sent again as it is."""
     record = sending.record
     after = delivered if sending.effect == NEW else None
     return PageRow(
@@ -259,7 +266,7 @@ def _row(sending: FirehoseRecord, delivered: bytes, snapshot: bytes) -> PageRow:
 
 
 def _changed_row(sending: FirehoseRecord, snapshot: bytes) -> PageRow:
-    """What is kept of a change: a value that could not be read this time stays as it was, and so it does in Hull."""
+    """Return the row of a changed record: a value that could not be read this time stays as it was, as in Hull."""
     record, old = sending.record, sending.before or {}
     new, names = held_after(record["attributes"], old)
     before = orjson.dumps({name: old.get(name) for name in names})
@@ -270,21 +277,19 @@ def _changed_row(sending: FirehoseRecord, snapshot: bytes) -> PageRow:
 
 
 def held_after(attributes: Record, old: Record) -> tuple[Record, list[str]]:
-    """Return (Hull's values of ours after these attributes, the names of those that differ from the `old` ones)."""
+    """Return (our values in Hull after these attributes, the names of those that differ from the `old` ones)."""
     kept = {name: value for name, value in attributes.items() if value is not None}
     new = {name: value for name, value in old.items() if name not in attributes} | kept
     return new, [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def organizations_of(plan: PagePlan) -> set[int]:
-    """The Organizations that the page's Persons belong to."""
-    return {
-        sending.record["organization_id"] for sending in plan.sendings if sending.record["organization_id"] is not None
-    }
+    """Return the Organizations of the page's Persons."""
+    return {each for sending in plan.sendings if (each := sending.record["organization_id"]) is not None}
 
 
-def count_anew(plan: PagePlan, overtaken: PageConflicts) -> None:
-    """The faster worker has counted them as new or changed: count them once."""
+def count_once(plan: PagePlan, overtaken: PageConflicts) -> None:
+    """Correct the counters for records that another worker wrote first and has counted as new or changed."""
     for sending in plan.sendings:
         pipedrive_id = sending.record["pipedrive_id"]
         if pipedrive_id in overtaken.repeated or pipedrive_id in overtaken.stale:
@@ -292,20 +297,36 @@ def count_anew(plan: PagePlan, overtaken: PageConflicts) -> None:
             plan.counters[SAME if pipedrive_id in overtaken.repeated else "skipped"] += 1
 
 
-def rows_of(plan: PagePlan, bodies: Mapping[int, bytes], compress: Compress) -> list[PageRow]:
-    """What is kept of each: its newest state, and what Hull holds of it as before."""
-    rows = []
-    for record, was in plan.silent:
-        kept = compress(bodies[was.pipedrive_id])
-        delivered = was.delivered or b"{}"
-        rows.append(PageRow(was.pipedrive_id, record["version"], record["digest"], delivered, kept, None, None, 0))
-    return rows
+def unchanged_rows(plan: PagePlan, bodies: Mapping[int, bytes], compress: Compress) -> list[PageRow]:
+    """Return the rows of the unchanged records: their newest state, and Hull's values as before."""
+    return [
+        PageRow(
+            was.pipedrive_id,
+            record["version"],
+            record["digest"],
+            was.delivered or b"{}",
+            compress(bodies[was.pipedrive_id]),
+            None,
+            None,
+            0,
+        )
+        for record, was in plan.unchanged
+    ]
 
 
-def ids_of(plan: PagePlan) -> list[int]:
-    return [was.pipedrive_id for _, was in plan.silent]
+def compose_deletions(entity: Entity, effects: Iterable[DeletionEffect], writer: MessageWriter) -> list[bytes]:
+    """Return the messages that mark Users or Accounts as deleted, or merge them, in order.
 
-
-def claims_of(plan: PagePlan) -> list[tuple[str, str, int]]:
-    """What identifies them, as before: (claim, value, Pipedrive id)."""
-    return [(*claim, was.pipedrive_id) for record, was in plan.silent for claim in record["claims"].items()]
+    A record is named by its anonymous id alone: its e-mail or domain may belong to another one by now.
+    """
+    is_person = entity is Entity.PERSON
+    write = writer.user_traits if is_person else writer.account_traits
+    merge = writer.user_alias if is_person else writer.account_alias
+    messages = []
+    for effect in effects:
+        deleted, survivor = anonymous_id(effect.deletion.pipedrive_id), effect.deletion.merged_into
+        if effect.joins and survivor is not None:
+            messages.append(merge({ANONYMOUS_ID: anonymous_id(survivor)}, deleted))
+        elif effect.attributes:
+            messages.append(write({ANONYMOUS_ID: deleted}, effect.attributes))
+    return messages

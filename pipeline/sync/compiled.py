@@ -58,7 +58,7 @@ def plan_for(session: Session, connector_key: int, entity: Entity) -> Plan:
 
 def plan_of(batch: ClaimedBatch) -> Plan:
     """Return the plan that was in force when the batch was claimed, or the current one if it is not compiled here."""
-    entity = Entity(batch.entity)
+    entity = batch.entity
     known = _compiled.get((batch.connector_key, entity, batch.marks.settings_id, batch.marks.fields_read_at))
     if known is not None:
         return known

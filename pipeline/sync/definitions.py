@@ -140,7 +140,7 @@ def plan_up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
         return plan
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-    return current_plan(wired, Entity(batch.entity), plan)
+    return current_plan(wired, batch.entity, plan)
 
 
 def plan_for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan | None:
@@ -149,7 +149,7 @@ def plan_for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) ->
     unknown  from `key_of`
     Raises: the client's errors, only if the definitions were never read.
     """
-    entity = Entity(batch.entity)
+    entity = batch.entity
     with transaction() as session:
         now = plan_for(session, batch.connector_key, entity)
         if _is_newer(now, plan):

@@ -10,7 +10,10 @@ from sqlalchemy.orm import Session
 
 from db import failure as failures
 from db import sync_event as events
-from pipeline.domain.kinds import Outcome
+from db.batch import ClaimedBatch
+from db.failure import NewFailure
+from db.sync_event import NewEvent
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.reasons import describe
 from pipeline.errors import PipelineError
 from pipeline.telemetry import logger
@@ -18,15 +21,41 @@ from pipeline.telemetry import logger
 Level = Literal["debug", "info", "warning", "error"]
 
 _NAMED = ("pipedrive_id", "hull_id", "field", "delivery_id")
-"""What of an event is part of its log line, where it is known. Its detail is not: it may quote a value of the record."""
+"""Members of an event that are part of its log line if they are known. Its detail is not: it may quote a value of the record."""
+
+
+def new_event(connector_key: int, direction: Direction, entity: Entity, outcome: Outcome, **facts: Any) -> NewEvent:
+    """Return an event about a record; `facts` are further members of NewEvent."""
+    name = event_name(direction, entity, outcome)
+    return NewEvent(connector_key=connector_key, event=name, entity=entity, **facts)
+
+
+def batch_event(batch: ClaimedBatch, outcome: Outcome, **facts: Any) -> NewEvent:
+    """Return an event about a record of a batch; `facts` are further members of NewEvent."""
+    ids = {"run_id": batch.run_id, "batch_id": batch.id}
+    return new_event(batch.connector_key, batch.direction, batch.entity, outcome, **ids, **facts)
+
+
+def batch_failure(batch: ClaimedBatch, kind: str, subject: str, **facts: Any) -> NewFailure:
+    """Return a failure of a batch, or of one of its records; `facts` are further members of NewFailure."""
+    return NewFailure(
+        connector_key=batch.connector_key,
+        kind=kind,
+        subject=subject,
+        direction=batch.direction,
+        entity=batch.entity,
+        batch_id=batch.id,
+        run_id=batch.run_id,
+        **facts,
+    )
 
 
 class EventRecorder:
-    """Gathers what happened, then writes the events by one COPY, the failures by one statement, and a log line for each."""
+    """Collects what happened, then writes the events by one COPY, the failures by one statement, and a log line for each."""
 
     def __init__(self) -> None:
-        self._events: list[events.NewEvent] = []
-        self._failures: list[failures.NewFailure] = []
+        self._events: list[NewEvent] = []
+        self._failures: list[NewFailure] = []
         self._lines: list[tuple[str, str | None, Level | None, dict[str, Any]]] = []
 
     @property
@@ -34,22 +63,17 @@ class EventRecorder:
         return bool(self._events)
 
     def add(
-        self,
-        event: events.NewEvent,
-        failure: failures.NewFailure | None = None,
-        *,
-        level: Level | None = None,
-        **facts: Any,
+        self, event: NewEvent, failure: NewFailure | None = None, *, level: Level | None = None, **facts: Any
     ) -> None:
-        """Add an event, its log line, and the failure that is kept with it; `facts` belong to the line alone."""
+        """Add an event, its log line, and the failure that belongs to it; only the line contains `facts`."""
         self._events.append(event)
         if failure is not None:
-            self.keep(failure)
+            self.add_failure(failure)
         known = {name: value for name in _NAMED if (value := getattr(event, name)) is not None}
         self._lines.append((event.event, event.reason, level, known | facts))
 
-    def keep(self, failure: failures.NewFailure) -> None:
-        """Add a failure; another call adds the event and the line, or there are none."""
+    def add_failure(self, failure: NewFailure) -> None:
+        """Add a failure whose event and log line are added separately, or not at all."""
         self._failures.append(failure)
 
     def write(self, session: Session) -> None:
@@ -57,38 +81,38 @@ class EventRecorder:
         events.log_events(session, self._events)
         failures.keep_failures(session, self._failures)
         for name, reason, level, facts in self._lines:
-            say(name, reason, level=level, **facts)
+            log_line(name, reason, level=level, **facts)
 
 
 def record(
     session: Session,
-    happened: Iterable[events.NewEvent] = (),
-    kept: Iterable[failures.NewFailure] = (),
+    happened: Iterable[NewEvent] = (),
+    failed: Iterable[NewFailure] = (),
     *,
     level: Level | None = None,
     **facts: Any,
 ) -> None:
-    """Write events, a log line for each of them, with the same `facts`, and failures."""
+    """Write events, a log line for each of them with the same `facts`, and failures."""
     recorder = EventRecorder()
     for event in happened:
         recorder.add(event, level=level, **facts)
-    for failure in kept:
-        recorder.keep(failure)
+    for failure in failed:
+        recorder.add_failure(failure)
     recorder.write(session)
 
 
-def record_failure(session: Session, name: str, failure: failures.NewFailure, **facts: Any) -> None:
-    """Write the failure of work that is about no record, and its log line."""
+def record_failure(session: Session, name: str, failure: NewFailure, **facts: Any) -> None:
+    """Write a failure that is not about a record, and its log line."""
     failures.keep_failures(session, [failure])
-    say(name, failure.reason, level="error", **facts)
+    log_line(name, failure.reason, level="error", **facts)
 
 
-def say(name: str, reason: str | None, *, level: Level | None = None, **facts: Any) -> None:
-    """Write a log line with its reason's meaning and advice: a warning for an error, unless a level is given."""
+def log_line(name: str, reason: str | None, *, level: Level | None = None, **facts: Any) -> None:
+    """Write a log line with its reason's meaning and advice. The default level is warning for an error, else info."""
     about = {"reason": reason, "advice": describe(reason)} if reason else {}
     getattr(logger(), level or ("warning" if name.endswith(Outcome.ERROR) else "info"))(name, **facts, **about)
 
 
 def traceback_of(cause: PipelineError, error: BaseException) -> str | None:
-    """Return the traceback that is kept with a failure: that of a defect of ours, None for anything else."""
+    """Return the traceback that is stored with a failure: that of a defect of ours, else None."""
     return "".join(traceback.format_exception(error)) if cause.reason == "internal_error" else None

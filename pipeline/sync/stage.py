@@ -1,12 +1,11 @@
-"""How any stage of any batch runs: claim, work, and one place where an error becomes an outcome.
+"""Run any stage of any batch: claim it, do the work, and turn an error into an outcome.
 
-A stage's own code raises the errors of `pipeline.errors` and knows nothing of attempts, backoff or Celery. Here they turn
-into: put off and tried again, kept as a Failure, or a paused connector. What Celery and Flower see is a short text with the
-reason code and the batch id; everything else stays in PostgreSQL.
+A stage's own code raises the errors of `pipeline.errors` and knows nothing of attempts, backoff or Celery. Here an error becomes
+a later attempt, a Failure, or a paused connector. Celery and Flower get a short text with the reason code and the batch id.
 
-`lease_kept` and `patience` serve jobs too. Waiting is not an attempt: for a slot, an unavailable service of ours, or an outage of
-a remote system. Only an error while others get answers counts, up to a limit. If no other work calls the remote system, a cheap
-call checks it.
+Jobs use `lease_kept` and `patience` too. Waiting for a slot, for our own services or for the end of an outage is not an attempt.
+Only an error while other work gets answers counts, up to a limit. If no other work calls the remote system, a cheap call checks
+it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from db import batch as batches
 from db import connector as connectors
 from db import failure as failures
 from db import slot as slots
-from db.batch import ClaimedBatch, Wakeup
+from db.batch import ClaimedBatch, wakeup_of
 from db.outage import REMOTES, alone_of
 from db.session import after_commit, transaction
 from db.slot import STALLED_S
@@ -39,17 +38,17 @@ from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retrya
 from pipeline.fencing import Lease, holding
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
-from pipeline.sync.event_recorder import record_failure, say, traceback_of
+from pipeline.sync.event_recorder import batch_failure, log_line, record_failure, traceback_of
 from pipeline.sync.runs import runs
 from pipeline.tasks import canvases
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
 AGAIN_SHARE = 1 / 30
-"""Of a lease, how soon an extension that failed is tried again."""
+"""Share of a lease after which a failed extension is tried again."""
 MAX_ATTEMPTS = 8
 ASK_AGAIN_S: Final = 120.0
-"""Longest wait of other work during an outage; it is woken as soon as a probe is answered."""
+"""Longest wait of other work during an outage; the answer to a probe wakes it."""
 HERE_PAUSE_S: Final = (5.0, 15.0)
 """Pause between two attempts while PostgreSQL, Redis or the broker is unavailable, random each time."""
 OUR_SYSTEMS: Final = {
@@ -58,24 +57,24 @@ OUR_SYSTEMS: Final = {
     "broker_unavailable": "broker",
     "lease_uncertain": "database",
 }
-"""Reason → which of our own systems it waits for."""
+"""Reason → the system of ours that the work waits for."""
 OUT: Final = frozenset({"remote_unavailable", "remote_unreachable", "html_answer"})
 """Reasons that may mean an outage of the whole remote system, not only of this call."""
 INSTALLATION: Final = frozenset({"app_refused"})
-"""Reasons that lie in the configuration of this installation: every connector waits until it is corrected."""
+"""Reasons in the configuration of this installation: every connector waits until it is corrected."""
 TURNS: Final = {
     "rate_limited": "rate limit",
     "daily_budget_spent": "daily budget",
     "time_limit_reached": "turn",
     "slots_taken": "turn",
 }
-"""Reason → what is waited for: one's turn."""
+"""Reason → what the work waits for."""
 CHECKS: Final[Mapping[str, Callable[[Wired], object]]] = {
     "pipedrive": lambda wired: wired.pipedrive.me(),
     "pipedrive search": lambda wired: wired.pipedrive.search(Entity.PERSON, "nobody@example.com", limit=1),
     "hull": lambda wired: wired.hull.app(),
 }
-"""Remote system → a cheap call that shows whether it answers. The firehose has none: other calls must be answered by it."""
+"""Remote system → a cheap call that shows whether it answers. The firehose has none."""
 BACKOFF_BASE_S = 1.0
 BACKOFF_CAP_S = 300.0
 WAKE_WITHIN_S = 60.0
@@ -83,17 +82,17 @@ WAKE_WITHIN_S = 60.0
 Do = Callable[[ClaimedBatch], None]
 TRIES: Final = 10
 POLL_S: Final = 0.1
-"""A slot that was taken a moment ago is waited for in place, for a second: putting the batch off takes longer."""
+"""Wait a second for a slot in place, because it takes longer to put the batch off."""
 PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 15.0
-"""Those that wait try again one after the other, about one a second: each try takes a process for a moment."""
+"""Waiting batches try again about one a second, because each try occupies a process."""
 
 
 class StageFailed(Exception):
     """The error for Celery and Flower: a reason code and a batch id. It ends the chain."""
 
     is_logged = True
-    """Our own line, with connector and batch, was written where it was raised."""
+    """A log line with connector and batch was written before it was raised."""
 
 
 def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
@@ -115,27 +114,27 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
             with lease_kept(lambda session, lease_s: batches.extend_lease(session, batch, lease_s), began=began):
                 do(batch)
         except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
-            raise StageFailed(f"{_end_of(batch, error, work)}: batch {batch_id}, {stage}") from None
+            raise StageFailed(f"{_settle_or_log(batch, error, work)}: batch {batch_id}, {stage}") from None
         finally:
             if work.slot and time.monotonic() - began > STALLED_S:
                 free_slot(batch, work.slot)
 
 
-def _end_of(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
-    """The reason code under which the stage ends, once that is written down."""
+def _settle_or_log(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
+    """Store the outcome of an error; return its reason code."""
     try:
         return _settle(batch, error, work)
     except LostLease as lost:
         logger().warning("batch.lease_lost", stage=batch.stage)
         return lost.reason
-    except Exception as worse:  # noqa: BLE001 - the lease runs out, and the sweeper brings the batch back
+    except Exception as worse:  # noqa: BLE001 - the lease runs out, and the sweep recovers the batch
         cause = classify(worse)
         logger().error("batch.not_settled", stage=batch.stage, reason=cause.reason, detail=cause.detail)
         return cause.reason
 
 
 def _settle(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
-    """Decide what becomes of the batch, and write it down."""
+    """Decide what becomes of the batch, and store it."""
     cause = classify(error)
     check_alone(cause, work)
     wait = patience(cause, work, batch.attempts) if isinstance(cause, Retryable) else None
@@ -147,7 +146,7 @@ def _settle(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
         elif wait is not None and (batch.attempts < MAX_ATTEMPTS or not wait.counted):
             _put_off(session, batch, cause, wait, before_any_call=cause.reason == "slots_taken" and not work.slot)
         else:
-            _give_up(session, batch, cause, error)
+            _fail(session, batch, cause, error)
     return cause.reason
 
 
@@ -157,36 +156,26 @@ def _put_off(
     wait_s = wait.wait_s
     terms = {"counted": wait.counted, "before_any_call": before_any_call}
     batches.put_off(session, batch, wait_s, waits_for=wait.waits_for, **terms)
-    log = logger().debug if cause.reason == "slots_taken" else logger().warning  # many wait for the same one
+    log = logger().debug if cause.reason == "slots_taken" else logger().warning  # many batches wait for one slot
     log(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))
     if wait_s <= WAKE_WITHIN_S and wait.waits_for not in REMOTES:  # the end of the outage wakes the waiting work
-        wakeup = Wakeup(
-            batch_id=batch.id,
-            direction=batch.direction,
-            queue=batch.queue,
-            stage=batch.stage,
-            read_back_id=batch.read_back_id,
-        )
+        wakeup = wakeup_of(batch)
         after_commit(session, lambda: canvases.wake([wakeup], countdown_s=wait_s))
 
 
-def _give_up(session: Session, batch: ClaimedBatch, cause: PipelineError, error: Exception) -> None:
+def _fail(session: Session, batch: ClaimedBatch, cause: PipelineError, error: Exception) -> None:
     batches.fail(session, batch)
-    failure = failures.NewFailure(
-        connector_key=batch.connector_key,
-        kind="batch",
-        subject=failures.batch_subject(batch.id),
-        direction=batch.direction,
-        entity=batch.entity,
-        batch_id=batch.id,
-        run_id=batch.run_id,
+    failure = batch_failure(
+        batch,
+        "batch",
+        failures.batch_subject(batch.id),
         stage=batch.stage,
         reason=cause.reason,
         detail=cause.detail,
         field=cause.field,
         traceback=traceback_of(cause, error),
         attempts=batch.attempts,
-        task_id=_task_id(session, batch),
+        task_id=session.get_one(batches.Batch, batch.id).task_id,
         settings_version=batch.marks.settings_version,
     )
     record_failure(session, f"{batch.direction}.job.error", failure, stage=batch.stage, detail=cause.detail)
@@ -194,15 +183,11 @@ def _give_up(session: Session, batch: ClaimedBatch, cause: PipelineError, error:
         runs.after_failed_stage(session, batch, cause.reason)
 
 
-def _task_id(session: Session, batch: ClaimedBatch) -> str | None:
-    return session.get_one(batches.Batch, batch.id).task_id
-
-
 @contextmanager
 def lease_kept(extend: Callable[[Session, float], bool], *, began: float) -> Iterator[Lease]:
-    """Have `extend` prolong the lease every third of its length until the work is done; writes inside depend on it.
+    """Extend the lease every third of its length until the block ends; the writes of the block depend on it.
 
-    extend  gets the length in seconds; returns False when the lease is not ours any more
+    extend  extends by this many seconds, in a transaction; returns False if another worker has the lease
     began   `time.monotonic()` from before the claim was sent
     """
     lease_s = settings().lease_s
@@ -212,18 +197,18 @@ def lease_kept(extend: Callable[[Session, float], bool], *, began: float) -> Ite
         wait_s = lease_s / 3
         while not ended.wait(wait_s):
             wait_s = lease_s / 3
-            asked = time.monotonic()
+            requested = time.monotonic()
             try:
                 with transaction() as session:
                     is_ours = extend(session, lease_s)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next extension may succeed
+            except Exception as error:  # noqa: BLE001 - the next extension may succeed
                 logger().warning("lease.not_extended", error=type(error).__name__)
                 wait_s = lease_s * AGAIN_SHARE
                 continue
             if not is_ours:
                 lease.lost()
                 return
-            lease.extended(asked)
+            lease.extended(requested)
 
     Thread(target=keep, name="lease", daemon=True).start()
     try:
@@ -234,14 +219,12 @@ def lease_kept(extend: Callable[[Session, float], bool], *, began: float) -> Ite
 
 
 def check_alone(cause: PipelineError, work: OutageWork | None) -> None:
-    """After a failure: learn whether the remote system answers, so that this work alone fails at it. Costs two tokens, or 20."""
+    """After a failure, find out whether the remote system answers other calls. Costs two tokens, or 20."""
     if work is None or cause.reason not in OUT or work.is_first or work.remote not in CHECKS:
         return
     work.only_checks = True
     try:
-        with transaction() as session:
-            wired = wiring.open_connector(session, work.connector_key)
-        CHECKS[work.remote](wired)
+        CHECKS[work.remote](wiring.connect(work.connector_key))
     except PipelineError:
         return
     finally:
@@ -250,7 +233,7 @@ def check_alone(cause: PipelineError, work: OutageWork | None) -> None:
 
 
 def patience(cause: Retryable, work: OutageWork | None, attempts: int) -> Pause:  # noqa: PLR0911 - one for each kind of wait
-    """Return how work continues after an error: only an error while others get answers counts as an attempt."""
+    """Return how long work waits after an error. Only an error while other work gets answers counts as an attempt."""
     if cause.reason in TURNS:
         wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts)
         return Pause(wait_s=wait_s, counted=False, waits_for=TURNS[cause.reason])
@@ -281,24 +264,24 @@ class Pause:
 
 
 def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
-    """Full jitter: between half a second and base·2ⁿ, at most the cap, so that workers do not retry in sync."""
+    """Return a random pause between half a second and base·2ⁿ, at most the cap, so that workers do not retry in sync."""
     return max(0.5, draw(0.0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0**attempt)))
 
 
 def alone_s(attempt: int) -> float:
-    """Longer pauses for what a remote system fails at while it answers others: eight attempts take about ten minutes."""
+    """Return a longer pause, for work that fails while the remote system answers others: eight attempts take ten minutes."""
     return random.uniform(0.5, 1.0) * min(BACKOFF_CAP_S, 4.0 ** (attempt - 1))
 
 
 def pause_connector(session: Session, connector_key: int, direction: str, cause: ConfigurationError) -> None:
-    """Nothing of this connector can succeed before a person acts: its work waits, whole."""
+    """Pause a connector: a person must act before any of its work can succeed."""
     connectors.pause(session, connector_key, cause.reason)
     word = "Unauthorized" if cause.reason == "unauthorized" else cause.reason
-    say(f"{direction}.job.error", cause.reason, level="error", error=word)
+    log_line(f"{direction}.job.error", cause.reason, level="error", error=word)
 
 
 def take_slot(batch: ClaimedBatch, system: str) -> None:
-    """Take a slot of the remote system for this stage. While PostgreSQL does not answer, the call is made without one.
+    """Take a slot of the remote system for this stage. If PostgreSQL does not answer, the call is made without one.
 
     Raises: Retryable("slots_taken"), LostLease.
     """
@@ -317,7 +300,7 @@ def take_slot(batch: ClaimedBatch, system: str) -> None:
 
 
 def free_slot(batch: ClaimedBatch, system: str) -> None:
-    """A stage that held its slot for long has ended: notify the first batch that waits for one, or leave it to its pause."""
+    """After a stage that held its slot for long, wake the first batch that waits for one."""
     try:
         with transaction() as session:
             woken = slots.next_in_turn(session, batch.connector_key, system)

@@ -1,7 +1,7 @@
-"""The data between two stages, packed: it is stored compressed in the batch row, and cleared by the last stage.
+"""Pack what one stage leaves for the next: it is stored compressed in the batch row, and cleared by the last stage.
 
-A page is staged as Pipedrive sent it, after a line with the ids that belong to it; transform's result is staged as records and
-troubles. The page stays until load has taken the snapshots from it.
+A page is staged as Pipedrive sent it, after a line with the interval of ids that belong to it. Transform's result is staged as
+records and troubles. The page stays until load has stored the snapshots.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEVEL = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """A record that was left out of its batch: why, and the record as it came."""
+    """A record that was left out of its batch: why, and the record as Pipedrive sent it."""
 
     pipedrive_id: int | None
     outcome: str
@@ -34,9 +34,9 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transformed:
-    """Pack transform's result: IncomingRecords and Troubles, as dicts.
+    """Transform's result: IncomingRecords and LeftOuts, as dicts.
 
-    fields_read_at  when the field definitions it used were read
+    fields_read_at  when its field definitions were read
     """
 
     records: list[dict[str, Any]]
@@ -46,34 +46,33 @@ class Transformed:
 
 
 def pack_page(body: bytes, *, above: int | None = None, below: int | None = None) -> bytes:
-    """A page as it came, and the open interval of ids that are this slice's own."""
+    """Pack a page as Pipedrive sent it, with the open interval of ids that belong to its slice."""
     return zstandard.ZstdCompressor(level=LEVEL).compress(orjson.dumps([above, below]) + b"\n" + body)
 
 
 def unpack_page(staged: bytes) -> tuple[list[Any], int | None, int | None]:
-    """The records of a staged page, and the interval (above, below)."""
+    """Return the records of a staged page, and the interval (above, below)."""
     bounds, _, body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")
     above, below = orjson.loads(bounds)
     return read_lenient(body)["data"], above, below
 
 
-def pack_changes(records: list[Any], departures: list[Deletion]) -> bytes:
-    """Pack a page of records that changes named, with the requested records that do not exist."""
-    more = {"departed": [asdict(departure) for departure in departures]} if departures else {}
+def pack_changes(records: list[Any], deletions: list[Deletion]) -> bytes:
+    """Pack the records of some changes, with the deleted ones."""
+    more = {"deleted": [asdict(deleted) for deleted in deletions]} if deletions else {}
     return pack_page(write_lenient({"data": records, **more}))
 
 
-def unpack_departures(staged: bytes) -> list[Deletion]:
+def unpack_deletions(staged: bytes) -> list[Deletion]:
     """Return the deletions staged with a page."""
     body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")[2]
-    if b'"departed":' not in body:
+    if b'"deleted":' not in body:
         return []
-    return [Deletion(**each) for each in read_lenient(body).get("departed", ())]
+    return [Deletion(**each) for each in read_lenient(body).get("deleted", ())]
 
 
 def unpack_bodies(staged: bytes) -> dict[int, bytes]:
-    """Id → the record as Pipedrive gave it, for every record of a staged page; of two with one id the later listed, which a
-    walk by time lists in order of age."""
+    """Return id → record as Pipedrive sent it, for every record of a staged page; of two with one id the later, newer one."""
     body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")[2]
     bodies = split_page(body)
     if bodies is not None:
@@ -83,14 +82,14 @@ def unpack_bodies(staged: bytes) -> dict[int, bytes]:
 
 
 def _is_id(value: Any) -> bool:
-    """Whether transform takes this for an id: not `true`, and no digits without end."""
+    """Return whether transform accepts this as an id: not `true`, and at most 18 digits."""
     return type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18)
 
 
 def pack_transformed(
     records: list[Any], troubles: list[LeftOut], version: int, fields_read_at: datetime | None = None
 ) -> bytes:
-    """What transform made of a page."""
+    """Pack transform's result."""
     staged = orjson.dumps([records, troubles, version, fields_read_at])
     return zstandard.ZstdCompressor(level=LEVEL).compress(staged)
 

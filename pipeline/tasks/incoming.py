@@ -6,7 +6,7 @@ from celery import Task
 
 from db.batch import ClaimedBatch
 from pipeline.sync.incoming import load as incoming_load
-from pipeline.sync.incoming.deletions import load_departures
+from pipeline.sync.incoming.deletions import load_deletions
 from pipeline.sync.incoming.extract import extract_changes, extract_page
 from pipeline.sync.incoming.transform import transform_batch
 from pipeline.sync.stage import run_stage
@@ -39,5 +39,5 @@ def extract_batch(batch: ClaimedBatch) -> None:
 def load_batch(batch: ClaimedBatch) -> None:
     """Send deletions to Hull, then the records; claims that the former released are free for the latter."""
     if batch.slice_id is None:
-        load_departures(batch)
+        load_deletions(batch)
     incoming_load.load_batch(batch)

@@ -23,7 +23,6 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline import wiring
 from pipeline.errors import ConfigurationError
-from pipeline.settings import settings
 from pipeline.telemetry import logger
 
 RENEW_S = 5.0
@@ -118,7 +117,7 @@ class CredentialsCheck:
         if earlier is not None and (earlier.connector_key, earlier.organization, earlier.sealed) == same:
             return replace(earlier, read_at=self._clock())
         try:
-            known = wiring.unseal(connector.key, sealed, settings())
+            known = wiring.unseal(connector.key, sealed)
         except ConfigurationError as unreadable:
             logger().error("connector.secret.error", connector_id=connector.id, reason=unreadable.reason)
             known = {}

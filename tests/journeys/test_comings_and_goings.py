@@ -12,7 +12,7 @@ from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.hull_messages import work_until_idle
 from tests.journeys.pipedrive_records import age_records, create_records, pipedrive_names
-from tests.journeys.test_departures import resolve, settled, states, user
+from tests.journeys.test_deletions import resolve, settled, states, user
 from tests.system import SyncSystem
 
 PERSONS = 16

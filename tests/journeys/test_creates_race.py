@@ -79,7 +79,7 @@ STEPS = {
     "the look-up": ("sync.outgoing.matching", "look_up"),
     "what was found": ("sync.outgoing.matching", "_decide"),
     "the write": ("sync.outgoing.load", "load_outgoing.send"),
-    "what became of it": ("sync.outgoing.load", "_write_down"),
+    "what became of it": ("sync.outgoing.load", "_store"),
 }
 """Step → the seam at which it can be cut."""
 

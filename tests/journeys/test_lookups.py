@@ -190,7 +190,7 @@ def kill_after_the_write(system: SyncSystem, patch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any) -> None:
         raise Killed
 
-    patch.setattr(system.module("sync.outgoing.load"), "_write_down", killed)
+    patch.setattr(system.module("sync.outgoing.load"), "_store", killed)
 
 
 class TestBeforeTheFirstFullFetch:

@@ -11,7 +11,7 @@ from db import failure_filter
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.pipedrive_records import age_records, create_records
-from tests.journeys.test_departures import mapping, settled, since_then, states, user
+from tests.journeys.test_deletions import mapping, settled, since_then, states, user
 from tests.prepared import prepared
 from tests.system import SyncSystem
 

@@ -156,7 +156,7 @@ def _open(connector_key: int) -> tuple[Wired, Address]:
 def _keys(session: Session, connector_key: int) -> dict[str, str]:
     """Return the connector's webhook secrets; all three are created and sealed if one is missing."""
     lock_connector(session, connector_key)
-    known = wiring.open_secrets(session, connector_key, settings())
+    known = wiring.open_secrets(session, connector_key)
     if not all(name in known for name in SECRET_NAMES):
         vault = Vault(settings().secret_keys)
         known = {name: secrets.token_urlsafe(TOKEN_BYTES) for name in SECRET_NAMES}

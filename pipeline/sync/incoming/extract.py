@@ -2,11 +2,12 @@
 
 A page, the cursor of its slice and the next page are saved in one transaction.
 
-Of a webhook, the payload is used if it is complete and newer than the last synchronized state; otherwise the record is read
-again, 100 ids per request. A deletion is never taken from a webhook alone. A sender of webhooks can name any number of ids, so
-unknown ids without a complete body are read with CALLS in EVERY_S only, from the tokens for fetches. The rest waits, and
-webhooks about the same record are one change; what has waited MOST_WAITS times is left to the incremental fetch, which finds
-every real change with one walk.
+A webhook's payload is used if it is complete and newer than the last synchronized state. Otherwise the record is read, 100 ids
+per request. A webhook alone never proves a deletion.
+
+A sender of webhooks can name any number of ids. Unknown ids without a complete payload are therefore read in at most CALLS
+requests per EVERY_S seconds, with tokens for fetches. The other ids wait. After MOST_WAITS waits they are left to the
+incremental fetch, which finds every real change with one walk.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ WEBHOOK: Final = "webhook"
 
 
 def extract_page(batch: ClaimedBatch) -> None:
-    """Read the next page of the batch's slice; the cursor, the page and the successor are saved together."""
-    entity = Entity(batch.entity)
+    """Read the next page of the batch's slice, and save it with the cursor and the slice's next page."""
+    entity = batch.entity
     plan = plan_of(batch)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
@@ -77,7 +78,7 @@ def extract_page(batch: ClaimedBatch) -> None:
         batches.pass_to_transform(
             session, batch.id, _pack(page, walk), page.records, extract_call=wired.calls.last_as_json
         )
-        _move_on(session, walk, page)
+        _continue_walk(session, walk, page)
         run_rows.keep_page_ids(session, walk.run_id, batch.id, page.ids)
         if walk.read == 0:
             log_missing_fields(session, batch, plan.incoming.problems, plan.settings_version)
@@ -89,7 +90,7 @@ def extract_page(batch: ClaimedBatch) -> None:
             requests=wired.calls.requests,
             tokens=wired.calls.tokens,
         )
-        if walk.run_state == "running":  # in a stopped run, the other walk pauses until the run continues
+        if walk.run_state == "running":  # the pages of a stopped run wait until it continues
             runs.release(session, walk.run_id)
 
 
@@ -107,7 +108,7 @@ def _page_wanted(progress: SliceProgress, plan: Plan) -> PageWanted:
 
 
 def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted, plan_id: int | None) -> PageRead:
-    """The next records of a backfill, as Pipedrive once gave them: they cost nothing."""
+    """Return the next page of a backfill, from the snapshots: it costs no tokens."""
     where = (session, batch.connector_key, batch.entity)
     found = page_of_snapshots(*where, after=wanted.cursor, limit=wanted.limit, planned_by=plan_id)
     body = b'{"data":[%b]}' % b",".join(found.values())
@@ -117,21 +118,21 @@ def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted, plan
 
 
 def _pack(page: PageRead, walk: LockedWalk) -> bytes:
-    """The page, and which of its ids are this walk's: those that the other one has not passed."""
+    """Pack the page with the interval of ids that the other walk has not read."""
     above = walk.other_end if walk.walk == "descending" else None
     below = walk.other_end if walk.walk == "ascending" else None
     return pack_page(page.body, above=above, below=below)
 
 
-def _move_on(session: Session, walk: LockedWalk, page: PageRead) -> None:
-    """Save the walk's cursor; either its next page is enqueued now, or the walk is done.
+def _continue_walk(session: Session, walk: LockedWalk, page: PageRead) -> None:
+    """Save the walk's cursor, and add its next page unless it is done.
 
-    A walk by id that reached its end, or met the other one, means that all ids were read, so the other one is done too.
+    When a walk by id reaches its end or meets the other one, all ids were read: the other one is done too.
     """
     met = extract.have_met(walk.walk, page.frontier, walk.other_end)
-    goes_on = walk.state == "open" and not (met or page.ended)
-    run_rows.move_slice(session, walk.slice_id, page.next_cursor, page.frontier, records=page.records, done=not goes_on)
-    if goes_on:
+    is_open = walk.state == "open" and not (met or page.ended)
+    run_rows.move_slice(session, walk.slice_id, page.next_cursor, page.frontier, records=page.records, done=not is_open)
+    if is_open:
         batches.add_page(session, walk.connector_key, walk.entity, walk.run_id, walk.slice_id)
         return
     for other in run_rows.slices_of(session, walk.run_id):
@@ -142,78 +143,75 @@ def _move_on(session: Session, walk: LockedWalk, page: PageRead) -> None:
 
 
 def extract_changes(batch: ClaimedBatch) -> None:
-    """Bring in the newest state of every record the batch's changes name, from their payloads or by reading them."""
-    entity = Entity(batch.entity)
+    """Stage the newest state of every record in the batch's changes, from their payloads or by reading it."""
+    entity = batch.entity
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)
     plan = definitions.current_plan(wired, entity, plan)
     with transaction() as session:
         mine = changes.changes_of(session, batch.id)
-        told = _told(session, batch, plan, mine)
-        ids = [int(change.record_id) for change in mine if int(change.record_id) not in told]
+        from_webhooks = _usable_payloads(session, batch, plan, mine)
+        ids = [int(change.record_id) for change in mine if int(change.record_id) not in from_webhooks]
         found = sort_ids(session, batch, mine, ids)
     read = read_by_ids(wired.pipedrive, entity, found.known, plan.incoming.include_fields)
-    strange = read_unknown(batch, plan, found.unknown) if found.unknown else []
-    to_read = found.known if strange is None else [*found.known, *found.unknown]
-    read = [*read, *(strange or [])]
+    unknown = read_unknown(batch, plan, found.unknown) if found.unknown else []
+    requested = found.known if unknown is None else [*found.known, *found.unknown]
+    read = [*read, *(unknown or [])]
     with transaction() as session:
         lagging = find_lagging(session, batch, plan, mine, read) if read else set()
     read = [record for record in read if id_of(record) not in lagging]
-    deleted = {record_id for record in read if is_shown_deleted(record) and (record_id := id_of(record)) is not None}
+    shown_deleted = set(ids_of([record for record in read if is_shown_deleted(record)]))
     living = [record for record in read if not is_shown_deleted(record)]
-    absent = set(to_read) - set(ids_of(living)) - lagging
+    absent = set(requested) - set(ids_of(living)) - lagging
     members = _members(wired, entity, mine, absent)
     with transaction() as session:
         batches.hold(session, batch)
-        id_mapping_writer.note_present(session, batch.connector_key, entity, [*told, *ids_of(living)])
+        id_mapping_writer.note_present(session, batch.connector_key, entity, [*from_webhooks, *ids_of(living)])
         mine = changes.changes_of(session, batch.id)
-        departed = deletions.find_deleted(session, batch, mine, absent, deleted)
+        deleted = deletions.find_deleted(session, batch, mine, absent, shown_deleted)
         ask_again(session, batch, mine, lagging)
         _relink(session, batch, members)
-        staged = pack_changes([*told.values(), *living], departed)
+        staged = pack_changes([*from_webhooks.values(), *living], deleted)
         batches.pass_to_transform(session, batch.id, staged, len(mine), extract_call=wired.calls.last_as_json)
 
 
-def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]) -> dict[int, dict[str, Any]]:
-    """Return Pipedrive id → record, for webhooks with a complete body that is newer than the last synchronized state,
-    and the newest."""
-    entity = Entity(batch.entity)
-    told_of = [int(change.record_id) for change in mine if change.payload is not None]
-    newest = webhook.find_newest(session, batch.connector_key, entity, told_of) if told_of else {}
-    spoken = {
+def _usable_payloads(
+    session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]
+) -> dict[int, dict[str, Any]]:
+    """Return Pipedrive id → record, for the newest webhooks that are complete and newer than the last synchronized state."""
+    ids = [int(change.record_id) for change in mine if change.payload is not None]
+    newest = webhook.find_newest(session, batch.connector_key, batch.entity, ids) if ids else {}
+    payloads = {
         change.record_id: bytes(change.payload)
         for change in mine
         if change.payload is not None and not is_outdated(newest, change)
     }
-    known = id_mapping.known(session, batch.connector_key, entity, [int(record_id) for record_id in spoken])
-    kept = read_snapshots(session, batch.connector_key, entity, "pipedrive", list(spoken))
-    told = {}
-    for record_id, payload in spoken.items():
-        snapshot = kept.get(record_id)
+    known = id_mapping.known(session, batch.connector_key, batch.entity, [int(record_id) for record_id in payloads])
+    snapshots = read_snapshots(session, batch.connector_key, batch.entity, "pipedrive", list(payloads))
+    usable = {}
+    for record_id, payload in payloads.items():
+        snapshot = snapshots.get(record_id)
         record = _whole(payload, int(record_id), read_lenient(snapshot) if snapshot else None, plan)
         if record is not None and _is_newest(record, known.get(int(record_id)), plan):
-            told[int(record_id)] = record
-    return told
+            usable[int(record_id)] = record
+    return usable
 
 
 def _whole(payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan: Plan) -> dict[str, Any] | None:
-    """Return the record in a webhook, or None if it must be read.
-
-    The webhook of a merge's survivor is also that of the merged record, and says nothing else about it.
-    """
+    """Return the record in a webhook, or None if it must be read: the webhook of a merge has only the survivor's record."""
     try:
-        webhook = decode_webhook(read_lenient(payload), plan.catalog)
-    except (Rejected, Skip):  # its head named a record when it was coalesced: it is only a hint
+        decoded = decode_webhook(read_lenient(payload), plan.catalog)
+    except (Rejected, Skip):
         return None
-    if webhook.record is None or webhook.head.pipedrive_id != record_id:
+    if decoded.record is None or decoded.head.pipedrive_id != record_id:
         return None
-    record, unsure = complete_record(webhook, snapshot, plan.incoming.custom_fields)
+    record, unsure = complete_record(decoded, snapshot, plan.incoming.custom_fields)
     return None if unsure or not plan.incoming.system_fields <= record.keys() else record
 
 
 def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
-    """Newer than the last synchronized state, or equal: the echo of our own write, for example, needs no reading."""
+    """Return whether the record is newer than the last synchronized state, or equal to it, as an echo of our own write is."""
     version = version_of(record)
     if version is None or (known is not None and known.state in DELETED_STATES):
         return False
@@ -226,16 +224,16 @@ def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
 
 
 def _members(wired: Wired, entity: Entity, mine: Sequence[Change], absent: Collection[int]) -> dict[int, list[int]]:
-    """Organization that another was merged into → the ids of its Persons, the other one's former ones among them."""
+    """Return the survivor of each merge of Organizations → the ids of its Persons."""
     if entity is not Entity.ORGANIZATION:
         return {}
-    told = deletions.deletion_notices(mine)
-    survivors = {told[each].merged_into for each in absent if each in told}
+    notices = deletions.deletion_notices(mine)
+    survivors = {notices[each].merged_into for each in absent if each in notices}
     return {each: read_members(wired.pipedrive, each) for each in sorted(filter(None, survivors))}
 
 
 def _relink(session: Session, batch: ClaimedBatch, members: dict[int, list[int]]) -> None:
-    """Persons that we still know in the Organization that went, or not at all, are read again."""
+    """Request a read of the Persons that we do not know as members of the surviving Organization."""
     moved = []
     for organization_id, person_ids in members.items():
         ids = list(map(str, person_ids))
@@ -252,9 +250,9 @@ def _relink(session: Session, batch: ClaimedBatch, members: dict[int, list[int]]
 class Sorted:
     """Pipedrive ids that a batch has to read.
 
-    known    read as ever
-    unknown  may be read now
-    later    have left the batch, and come again
+    known    ids of known records
+    unknown  unknown ids that may be read now
+    later    unknown ids that left the batch and are due later
     """
 
     known: list[int] = field(default_factory=list)
@@ -265,34 +263,33 @@ class Sorted:
 def sort_ids(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Sequence[int]) -> Sorted:
     """Return which ids of a batch may be read now, and postpone or drop the others.
 
-    Only webhooks are limited: ids of a replay, a repair or a recheck were chosen by the pipeline.
+    Only ids from webhooks are limited; the pipeline itself chose those of a replay, a repair or a recheck.
     """
-    known = id_mapping.known(session, batch.connector_key, Entity(batch.entity), list(ids))
+    known = id_mapping.known(session, batch.connector_key, batch.entity, list(ids))
     named = {int(change.record_id) for change in mine if change.cause == WEBHOOK}
     found = Sorted(known=[each for each in ids if each in known or each not in named])
-    strange = [each for each in ids if each not in known and each in named]
-    if not strange:
+    unknown = [each for each in ids if each not in known and each in named]
+    if not unknown:
         return found
     calls = schedule.take_share(
-        session, f"unknown ids of {batch.connector_key}", ceil(len(strange) / MAX_IDS), most=CALLS, every_s=EVERY_S
+        session, f"unknown ids of {batch.connector_key}", ceil(len(unknown) / MAX_IDS), most=CALLS, every_s=EVERY_S
     )
-    found.unknown, strange = strange[: calls * MAX_IDS], strange[calls * MAX_IDS :]
+    found.unknown, unknown = unknown[: calls * MAX_IDS], unknown[calls * MAX_IDS :]
     attempts = {int(change.record_id): change.attempts for change in mine}
-    found.later = [each for each in strange if attempts.get(each, 0) < MOST_WAITS]
+    found.later = [each for each in unknown if attempts.get(each, 0) < MOST_WAITS]
     if found.later:
         names = [str(each) for each in found.later]
         change_writer.put_back(session, batch.id, names, EVERY_S, counted=names)
-    if len(found.later) < len(strange):
-        leave_to_fetch(session, batch, len(strange) - len(found.later))
+    if len(found.later) < len(unknown):
+        leave_to_fetch(session, batch, len(unknown) - len(found.later))
     return found
 
 
 def read_unknown(batch: ClaimedBatch, plan: Plan, ids: Sequence[int]) -> list[Any] | None:
-    """Read ids that are not known; None when fetches may spend no more today. Raises: as `read_by_ids`."""
-    with transaction() as session:
-        wired = wiring.open_connector(session, batch.connector_key, lane=Lane.BULK)
+    """Read ids that are not known; return None if fetches may spend no more tokens today. Raises: as `read_by_ids`."""
+    wired = wiring.connect(batch.connector_key, lane=Lane.BULK)
     try:
-        return read_by_ids(wired.pipedrive, Entity(batch.entity), ids, plan.incoming.include_fields)
+        return read_by_ids(wired.pipedrive, batch.entity, ids, plan.incoming.include_fields)
     except Retryable as spent:
         if spent.reason != "daily_budget_spent":
             raise
@@ -302,6 +299,6 @@ def read_unknown(batch: ClaimedBatch, plan: Plan, ids: Sequence[int]) -> list[An
 
 
 def leave_to_fetch(session: Session, batch: ClaimedBatch, count: int) -> None:
-    """Have the next incremental fetch find out about ids that are not read."""
+    """Leave ids that are not read to the next incremental fetch."""
     logger().warning("incoming.unknown_ids.not_read", records=count)
     catch_up_soon(session, batch.connector_key)

@@ -1,4 +1,4 @@
-"""Load of an incoming batch: what is new or changed goes to Hull, then the page is written down, in one transaction."""
+"""Load of an incoming batch: send new and changed records to Hull, then write the page in one transaction."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from db.identifier import TakeResult
 from db.page import PageContext, write_page
 from db.session import after_commit, transaction
 from pipeline import wiring
-from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
-from pipeline.load.incoming import NEW, SAME, PagePlan, count_anew
+from pipeline.load.incoming import NEW, SAME, PagePlan, count_once
 from pipeline.settings import settings
 from pipeline.sync.changes import dispatch
 from pipeline.sync.compiled import plan_of
-from pipeline.sync.event_recorder import record
+from pipeline.sync.event_recorder import new_event, record
 from pipeline.sync.incoming import page_log, stale_reads
 from pipeline.sync.incoming.deletions import deliver_waiting
-from pipeline.sync.incoming.page_log import log_problems, log_troubles, page_context, page_event
+from pipeline.sync.incoming.page_log import log_problems, log_troubles, page_context, store_rejected_fields
 from pipeline.sync.runs import runs
 from pipeline.sync.staging import unpack_bodies, unpack_transformed
 from pipeline.tasks import canvases
@@ -34,12 +34,12 @@ from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
 SHOWN_AFTER_S = 60.0
-"""So long after a delivery Hull's search shows what became of it."""
+"""How long after a delivery Hull's search shows its result."""
 
 
 def load_batch(batch: ClaimedBatch) -> None:
-    """Deliver what is new or changed to Hull, then write the page down."""
-    entity = Entity(batch.entity)
+    """Send what is new or changed to Hull, then write the page."""
+    entity = batch.entity
     in_force = plan_of(batch)
     link = in_force.settings.link_users_in_hull
     staged = unpack_transformed(bytes(batch.transformed or b""))
@@ -67,27 +67,28 @@ def load_batch(batch: ClaimedBatch) -> None:
         taken = identifier.take_values(session, wired.key, entity, plan.wanted_claims)
         named = load_incoming.organizations_of(plan)
         read = deletion_rows.find_read(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
-        bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings or plan.silent else {}
+        bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings or plan.unchanged else {}
         compress = snapshots.compressor(session, wired.key, entity, bodies.values()) if bodies else bytes
         sent = _hull_ids(session, batch, known)
     messages, rows = load_incoming.compose(
         plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent
     )
-    unsaid = load_incoming.rows_of(plan, bodies, compress)
+    unchanged_rows = load_incoming.unchanged_rows(plan, bodies, compress)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
         with transaction() as session:
             outdated = page_log.outdated(session, batch, staged)
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
-            overtaken = write_page(session, context, [*rows, *unsaid], known)
-            count_anew(plan, overtaken)
-            _keep_identity(session, batch, plan, taken, overtaken.stale)
+            overtaken = write_page(session, context, [*rows, *unchanged_rows], known)
+            count_once(plan, overtaken)
+            _store_claims(session, batch, plan, taken, overtaken.stale)
             stale_reads.send_newest(session, batch, [row for row in rows if row.pipedrive_id in overtaken.stale])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
-            log_problems(session, plan, taken.held, context)
-            page_log.keep(session, batch, plan, staged, {*plan.stale, *overtaken.stale}, outdated)
+            log_problems(session, batch, plan, taken.held, context)
+            left_out = {*plan.stale, *overtaken.stale}
+            store_rejected_fields(session, batch, plan, staged, left_out, outdated)
             _end(session, batch, plan, wired)
             stale_reads.read_again_later(session, batch, plan, known)
     except LostLease:
@@ -95,51 +96,64 @@ def load_batch(batch: ClaimedBatch) -> None:
         raise
 
 
-def _keep_identity(
+def _store_claims(
     session: Session, batch: ClaimedBatch, plan: PagePlan, taken: TakeResult, moved_on: frozenset[int]
 ) -> None:
-    """Use the records' current state. Records that changed since stay as the faster worker has stored them."""
+    """Store claims and aliases, and release the replaced ones; not of records that another worker has written since."""
     scope = (session, batch.connector_key, plan.entity)
     current = [each for each in plan.changed_ids if each not in moved_on]
-    unsaid = [each for each in load_incoming.ids_of(plan) if each not in moved_on]
+    unchanged = [was.pipedrive_id for _, was in plan.unchanged if was.pipedrive_id not in moved_on]
     freed = identifier.release_replaced(*scope, plan.wanted_claims, changed=current)
     identifier.write_aliases(
-        *scope, plan.aliases(taken.held), changed=[*current, *unsaid], kept=load_incoming.claims_of(plan)
+        *scope, plan.aliases(taken.held), changed=[*current, *unchanged], kept=plan.unchanged_claims
     )
     deliver_waiting(*scope, freed)
     id_mapping_writer.query_hull_ids_again(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
 
 
 def _transform_again(session: Session, batch: ClaimedBatch) -> None:
-    """Settings changed between the stages: records converted with the old ones would undo the new ones."""
+    """Return the batch to transform: the settings have changed, and the old ones would undo the new ones."""
     batches.hold(session, batch)
     wakeup = batches.transform_again(session, batch)
     after_commit(session, lambda: canvases.wake([wakeup]))
 
 
 def _hull_ids(session: Session, batch: ClaimedBatch, known: dict[int, Known]) -> dict[int, str]:
-    """Use the Hull ids of the batch for answers to our writes: claims might lead to another User or Account."""
+    """Return the Hull ids of a read-back: claims might lead to another User or Account."""
     if batch.run_id is not None or dispatch.cause_of(session, batch) != dispatch.READ_BACK:
         return {}
     return {pipedrive_id: each.hull_id for pipedrive_id, each in known.items() if each.hull_id is not None}
 
 
 def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: PageContext, *, in_hull: bool) -> None:
-    """Store Organizations that Persons reference and that are unknown, once."""
-    if batch.entity != Entity.PERSON:
+    """Store a shell for every unknown Organization of the page's Persons."""
+    if batch.entity is not Entity.PERSON:
         return
     organizations = load_incoming.organizations_of(plan)
     fresh = id_mapping_writer.add_shells(
         session, context.connector_key, Entity.ORGANIZATION, organizations, in_hull=in_hull
     )
     plan.counters["shells"] += len(fresh)
-    name = event_name(Direction.INCOMING, Entity.ORGANIZATION, Outcome.SUCCESS)
-    made = [page_event(context, name, Entity.ORGANIZATION, each, reason="shell_created") for each in fresh]
-    record(session, made, level="debug")
+    created = [
+        new_event(
+            context.connector_key,
+            Direction.INCOMING,
+            Entity.ORGANIZATION,
+            Outcome.SUCCESS,
+            cause=context.cause,
+            reason="shell_created",
+            pipedrive_id=each,
+            run_id=context.run_id,
+            batch_id=context.batch_id,
+            settings_version=context.settings_version,
+        )
+        for each in fresh
+    ]
+    record(session, created, level="debug")
 
 
 def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) -> None:
-    """After the page is written: close earlier failures, count, and continue the run or the changes."""
+    """End the batch: close earlier failures, count, and continue the run or the changes."""
     sent = [str(sending.record["pipedrive_id"]) for sending in plan.sendings]
     failure_closing.close_recovered(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
     batches.end(session, batch.id, load_call=wired.calls.last_as_json)
@@ -147,8 +161,8 @@ def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) ->
         dispatch.finish(session, batch, plan)
         return
     counters = {name: count for name, count in plan.counters.items() if name in run_rows.COUNTERS}
-    if batch.revisits:  # the walks have read and counted the others
+    if batch.revisits:  # the other records were read and counted before
         counters |= {"read": counters.get(NEW, 0), SAME: 0}
     if run_rows.count(session, batch.run_id, requests=wired.calls.requests, **counters) == "running":
         runs.advance(session, batch.run_id)
-    logger().info("incoming.job.progress", type=Entity(batch.entity).hull, **counters)
+    logger().info("incoming.job.progress", type=batch.entity.hull, **counters)

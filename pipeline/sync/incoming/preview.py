@@ -1,7 +1,7 @@
-"""What the incoming stages would do with a record, computed without a call: the one incoming preview of plans and replays.
+"""What the incoming stages would do with a record, without a call: the one incoming preview of plans and replays.
 
-The record passes the transform of the transform stage and the page plan of load, so a preview says what the stages then do. It does
-not say which claims another record holds: load decides that when it takes them.
+It uses the transform and the page plan of the stages. It does not say which claims another record holds: load decides that when
+it takes them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class IncomingEffect(StrEnum):
     UPDATE = "update"
     """Attributes change in Hull."""
     RESEND = "resend"
-    """Hull receives it again although no attribute changes: its claims, link or mapping did, or what Hull holds is uncertain."""
+    """Hull receives it again without changed attributes: its claims, link or mapping changed, or Hull's values are uncertain."""
     LINK = "link"
     """Only its link to an Account is sent."""
     SAME = "same"
@@ -39,7 +39,7 @@ class IncomingEffect(StrEnum):
 
 
 class AttributeChange(NamedTuple):
-    """One attribute in Hull, as we deliver it; None where Hull holds no value of ours."""
+    """One attribute in Hull, as we deliver it; None if Hull has no value of ours."""
 
     name: str
     before: Any
@@ -49,11 +49,11 @@ class AttributeChange(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncomingPreview:
     """effect    what becomes of the record
-    record    as transform reads it; None where it cannot be read
+    record    as transform reads it; None if it cannot be read
     changes   attributes that change in Hull, in the order in which they are sent
     problems  fields that are left out
-    in_doubt  what Hull holds of the record is uncertain, so everything is sent
-    reason, detail  why it fails or is skipped, as the event says
+    in_doubt  Hull's values are uncertain, so everything is sent
+    reason, detail  why it fails or is skipped, as in the event
     """
 
     effect: IncomingEffect
@@ -68,11 +68,11 @@ class IncomingPreview:
 def incoming_preview(
     body: Any, plan: Plan, entity: Entity, known: Known | None, *, relink: bool = False
 ) -> IncomingPreview:
-    """Say what the stages would do with a record.
+    """Return what the stages would do with a record.
 
-    body    the record as Pipedrive gave it, decoded
-    known   what the id map holds of it; None when it holds nothing
-    relink  links are sent again, as `plan_page` does for a backfill
+    body    the record as Pipedrive returned it, decoded
+    known   its state in the id map; None if it is unknown
+    relink  links are sent again, as in a backfill
     """
     try:
         record = plan.incoming.read(body)
@@ -86,7 +86,7 @@ def incoming_preview(
 
 
 def _staged(record: IncomingRecord) -> dict[str, Any]:
-    """The record as load reads it: through JSON, like everything that one stage leaves for the next."""
+    """Return the record as load reads it: through JSON."""
     staged: dict[str, Any] = orjson.loads(orjson.dumps(record))
     return staged
 

@@ -1,11 +1,11 @@
-"""Older states that arrive late: readings from Pipedrive that are older than a webhook, and deliveries to Hull that lost a race.
+"""Stale states: readings from Pipedrive that are older than a webhook, and deliveries to Hull that lost a race.
 
-Pipedrive's lists may lag behind its webhooks. A stale reading is ignored: its record leaves the batch and is read again, with
-growing pauses and a limited number of attempts; the last attempt is accepted as it is. Two edits of one second have the same
-`update_time`, so within that second a reading is compared with the webhook itself.
+Pipedrive's lists may lag behind its webhooks. The record of a stale reading leaves the batch and is read again after growing
+pauses; the last attempt is accepted as it is. Two edits in one second have the same `update_time`, so a reading of that second
+is compared with the webhook itself.
 
-Load posts before it writes, so another worker with a newer state may be faster; a change that sends the newest state then
-corrects Hull. See "Two workers and one record" in docs/engine.md.
+Load posts before it writes, so another worker may write a newer state first. Then a change resends the newest state to Hull.
+See "Two workers and one record" in docs/engine.md.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from pipeline.telemetry import logger
 from pipeline.transform.webhooks import complete_record, decode_webhook
 
 PAUSES_S: Final = (2.0, 5.0, 15.0, 60.0, 300.0)
-"""Before a record is read again, by the attempts it has had: six minutes in all."""
+"""Pauses before a record is read again, by its attempts: six minutes in total."""
 SETTLED_S: Final = 120
-"""A reading this long after a webhook counts as newer, although its `update_time` does not show it: that has whole
-seconds, and it is not documented whether it changes when a deleted record is restored.
+"""A reading this long after a webhook counts as newer even if its `update_time` does not show it: that has whole seconds, and
+it is not documented whether it changes when a deleted record is restored.
 """
 FRESH_S = 120
-"""A record with an update time older than this will not change again within the same second, whatever the clocks."""
+"""A record with an older update time cannot change again within the same second, even if clocks differ."""
 READ_AGAIN_AFTER_S = 2.0
 
 
@@ -62,7 +62,7 @@ def find_lagging(
         lagging |= {
             each
             for each in doubtful
-            if newest[each].is_deleted or (each in bodies and _says_more(bodies[each], records[each], plan))
+            if newest[each].is_deleted or (each in bodies and _differs_from(bodies[each], records[each], plan))
         }
     exhausted = {each for each in lagging if not may_ask_again(tries[each])}
     for each in sorted(exhausted):
@@ -76,7 +76,7 @@ def _is_older(record: Mapping[str, Any], newest: Newest) -> bool:
 
 
 def _is_of_one_second(record: Mapping[str, Any], newest: Newest) -> bool:
-    """Also a record that is shown although it was deleted, if nothing says that it was restored since."""
+    """Return whether both have the same second, or the record was deleted and nothing shows that it was restored since."""
     version = version_of(record)
     if newest.is_deleted:
         return version is not None and version <= newest.sent_at_ms // 1000 and not is_shown_deleted(record)
@@ -87,15 +87,15 @@ def _now_s(session: Session) -> float:
     return float(session.execute(text("SELECT extract(epoch FROM now())")).scalar_one())
 
 
-def _says_more(body: bytes, record: dict[str, Any], plan: Plan) -> bool:
+def _differs_from(body: bytes, record: dict[str, Any], plan: Plan) -> bool:
     """Return whether a mapped value of the webhook differs from the reading."""
     if is_shown_deleted(record):
         return True
     try:
-        webhook = decode_webhook(read_lenient(body), plan.catalog)
-        if webhook.record is None:
+        decoded = decode_webhook(read_lenient(body), plan.catalog)
+        if decoded.record is None:
             return False
-        completed, _ = complete_record(webhook, record, plan.incoming.custom_fields)
+        completed, _ = complete_record(decoded, record, plan.incoming.custom_fields)
         return plan.incoming.read(completed).digest != plan.incoming.read(record).digest
     except (Rejected, Skip, ValueError, RecursionError):
         return False
@@ -106,7 +106,7 @@ def may_ask_again(attempts: int) -> bool:
 
 
 def ask_again(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Collection[int]) -> None:
-    """Have these records read again after a pause; one with a newer webhook since is due when the batch ends."""
+    """Postpone these records to read them again. One with a newer webhook since is due when the batch ends."""
     waits: dict[float, list[str]] = {}
     for change in mine:
         if int(change.record_id) in ids and change.revision == change.claimed_revision:
@@ -117,34 +117,34 @@ def ask_again(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids
 
 
 def expects_living(newest: Newest | None, change: Change) -> bool:
-    """Whether the newest information about a record is a webhook that shows it: an answer without it may be older."""
+    """Return whether the newest webhook shows the record: then an answer without it may be stale."""
     return newest is not None and not newest.is_deleted and newest.sent_at_ms <= change.rank
 
 
 def is_outdated(newest: Mapping[int, Newest], change: Change) -> bool:
-    """Return whether a newer webhook about the record was received than the one in this change."""
+    """Return whether a newer webhook about the record than this change's was received."""
     known = newest.get(int(change.record_id))
     return known is not None and (known.sent_at_ms > change.rank or (known.is_deleted and not change.is_deleted))
 
 
 def is_shown_deleted(record: Any) -> bool:
-    """Whether Pipedrive shows a record as one that is deleted."""
+    """Return whether Pipedrive returned the record as a deleted one."""
     return isinstance(record, dict) and (record.get("is_deleted") is True or record.get("active_flag") is False)
 
 
 def fresh_from() -> float:
-    """Return the first version that may change again within its second."""
+    """Return the oldest version that may change again within its second."""
     return time.time() - FRESH_S
 
 
 def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRow]) -> None:
-    """Send the newest state of records that another writer stored first: Hull shows an older state until then."""
+    """Resend the newest state of records of which another worker stored a newer one: Hull has received an older one since."""
     if not moved_on:
         return
-    said = {row.pipedrive_id: row.delivered for row in moved_on}
-    id_mapping_writer.mark_uncertain(session, batch.connector_key, batch.entity, said)
+    delivered = {row.pipedrive_id: row.delivered for row in moved_on}
+    id_mapping_writer.mark_uncertain(session, batch.connector_key, batch.entity, delivered)
     scope = (batch.connector_key, Direction.INCOMING, batch.entity)
-    change_writer.write_changes(session, *scope, map(str, said), cause="stale_overwrite")
+    change_writer.write_changes(session, *scope, map(str, delivered), cause="stale_overwrite")
 
 
 def resend_after_lost_lease(batch: ClaimedBatch, rows: list[PageRow]) -> None:
@@ -160,9 +160,9 @@ def _is_newer(known: Known | None, row: PageRow) -> bool:
 
 
 def read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, known: dict[int, Known]) -> None:
-    """Read again records with two contents in one second: the later one is known only after that second.
+    """Read records with two contents in one second again: only a reading after that second shows the later one.
 
-    The same version with other content is also what new settings make of an old record; that needs no recheck.
+    New settings also give an old record other content with the same version; that needs no recheck.
     """
     doubtful = [
         sending.record

@@ -1,4 +1,4 @@
-"""Transform of an incoming batch: every record in Hull's words; one that cannot be read leaves the batch, the others go on."""
+"""Transform of an incoming batch: convert every record to Hull's attributes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
 
 
 def read_records(records: list[Any], plan: Plan) -> tuple[list[IncomingRecord], list[LeftOut]]:
-    """(records in Hull's words, those that cannot be read)."""
+    """Return (converted records, records that cannot be read)."""
     read = plan.incoming.read
     done, troubles = [], []
     for record in records:

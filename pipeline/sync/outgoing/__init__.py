@@ -1,4 +1,4 @@
-"""Outgoing, from Hull to Pipedrive. The modules in the order in which a record passes them:
+"""The stages of outgoing batches, from Hull to Pipedrive. The modules in the order in which a record passes them:
 
 extract       extract: each report with what is known of its record
 resolve       which record a report belongs to

@@ -1,4 +1,4 @@
-"""Load of an outgoing batch: look up before creating, write to Pipedrive, and store the outcomes, in one transaction.
+"""Load of an outgoing batch: look up before creating, write to Pipedrive, and store the outcomes in one transaction.
 
 Pipedrive's answers are staged as the read-back batch. Records that could not be sent become changes again.
 """
@@ -43,15 +43,15 @@ from pipeline.transform.hull_reports import REPORTED_VALUES
 from pipeline.transform.identifiers import SYNC_KEY
 
 WRITING_S = 150.0
-"""So long after a stage began it starts no further write: the last ones end, and are written down, before the task's soft limit."""
+"""How long after its begin a stage starts writes, so that the last ones are stored before the task's soft limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOutcome:
-    """What is to be written down.
+    """What load stores.
 
     unusable   mapped fields that cannot be written at all
-    try_again  what was refused may be taken now: the field definitions were old, and a mapped field is gone
+    try_again  refused writes may succeed now, because the field definitions were outdated
     """
 
     decisions: Mapping[str, Decision]
@@ -65,25 +65,29 @@ class LoadOutcome:
 
 def load_batch(batch: ClaimedBatch) -> None:
     """Carry out the decisions of transform."""
-    entity, ends_at = Entity(batch.entity), time.monotonic() + WRITING_S
+    entity, ends_at = batch.entity, time.monotonic() + WRITING_S
     decisions = {each.hull_id: each for each in decisions_of(batch)}
     if (work := current_work()) is not None and any(_is_sent(each) for each in decisions.values()):
-        work.enter("pipedrive")  # before anything is looked up: without a slot, the batch waits with what is decided
+        work.enter("pipedrive")  # before any call: without a slot, the batch waits with its decisions
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)
     now_s = int(time.time())
-    decisions |= {each.hull_id: each for each in _by_newer_definitions(decisions.values(), plan, entity, now_s=now_s)}
+    decisions |= {
+        each.hull_id: decide(each.candidate, plan, entity, now_s=now_s)
+        for each in decisions.values()
+        if _has_outdated_problem(each)  # another worker may have read newer definitions since
+    }
     matched = matching.look_before_creating(batch, wired, plan, decisions.values(), now_s=now_s)
     decisions |= {each.hull_id: each for each in matched.decided}
-    waiting = matching.until_hull_takes(batch, matched.waiting | matching.unresolved_ones(decisions.values()))
+    waiting = matching.wait_for_hull_outage(batch, matched.waiting | matching.unresolved_ones(decisions.values()))
     fresh_decisions = decide_by_fresh_reads(wired, plan, entity, decisions.values(), now_s=now_s)
     decisions |= {each.hull_id: each for each in fresh_decisions}
-    going = [each for each in decisions.values() if each.hull_id not in waiting]
-    taken = matching.join_found(batch, plan, going, now_s=now_s)
-    decisions |= {each.hull_id: each for each in taken}
-    less = leave_out_held_values(batch, plan, list(decisions.values()), matched.by_claim)
-    decisions |= {each.hull_id: each for each in less}
+    not_waiting = [each for each in decisions.values() if each.hull_id not in waiting]
+    mapped_by_others = matching.join_found(batch, plan, not_waiting, now_s=now_s)
+    decisions |= {each.hull_id: each for each in mapped_by_others}
+    reduced = leave_out_held_values(batch, plan, list(decisions.values()), matched.by_claim)
+    decisions |= {each.hull_id: each for each in reduced}
     wanted = [_wanted(each) for each in decisions.values() if _is_sent(each) and each.hull_id not in waiting]
     sending = load_outgoing.send(
         wired.pipedrive,
@@ -112,34 +116,26 @@ def load_batch(batch: ClaimedBatch) -> None:
     with transaction() as session:
         outdated = _outdated(session, batch, decisions.values(), plan)
         batches.hold(session, batch)
-        _write_down(session, batch, outcome)
+        _store(session, batch, outcome)
         scope = (batch.connector_key, Direction.OUTGOING, batch.entity)
         change_writer.write_changes(session, *scope, outdated, cause=definitions.CAUSE, keeps_cause=True)
 
 
-def _by_newer_definitions(
-    decisions: Iterable[Decision], plan: Plan, entity: Entity, *, now_s: int
-) -> Iterator[Decision]:
-    """Decide again what transform could not without definitions: another worker may have read them since."""
-    for each in decisions:
-        if any(problem.reason in definitions.OUTDATED for problem in each.problems):
-            yield decide(each.candidate, plan, entity, now_s=now_s)
+def _has_outdated_problem(decision: Decision) -> bool:
+    """Return whether a field was rejected because a definition is missing."""
+    return any(problem.reason in definitions.OUTDATED for problem in decision.problems)
 
 
 def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decision], plan: Plan) -> list[str]:
-    """Return records with a field rejected because of missing definitions that another worker has read since."""
-    unknown = [
-        each.hull_id for each in decisions if any(problem.reason in definitions.OUTDATED for problem in each.problems)
-    ]
-    entity = Entity(batch.entity)
-    if unknown and definitions.has_newer(session, batch.connector_key, entity, plan.fields_read_at):
-        return unknown
+    """Return the records with a field that was rejected for missing definitions that another worker has read since."""
+    rejected = [each.hull_id for each in decisions if _has_outdated_problem(each)]
+    if rejected and definitions.has_newer(session, batch.connector_key, batch.entity, plan.fields_read_at):
+        return rejected
     return []
 
 
 def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults) -> Plan | None:
-    """Return the plan for another attempt at writes that Pipedrive refused, for instance without a deleted field; None
-    if there is none."""
+    """Return the plan of newer definitions under which refused writes may succeed; None if there is none."""
     if all(each.refused is None and not each.left_out for each in sending.sent):
         return None
     fresh = definitions.plan_for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
@@ -149,9 +145,9 @@ def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults
 def _without_refused_fields(
     decisions: Mapping[str, Decision], sending: WriteResults, plan: Plan, unusable: Sequence[FieldProblem]
 ) -> Iterator[Decision]:
-    """Return the decisions as executed: fields that Pipedrive refused by name are left out, and listed.
+    """Return the decisions without the fields that Pipedrive refused by name; these become problems.
 
-    unusable  fields reported once for the batch: the company no longer has them
+    unusable  fields that the company no longer has: they are reported once for the batch
     """
     codes = {target.source.key: target.source.code for target in plan.outgoing.targets}
     codes |= {source.key: source.code for _, source in plan.outgoing.claims}
@@ -186,18 +182,15 @@ def _wanted(decision: Decision) -> RecordWrite:
 
 
 def _still_ours(batch: ClaimedBatch) -> None:
-    """Stop a worker that slept past its lease: another one has taken over the batch.
-
-    Raises: LostLease; Retryable if the database does not answer.
-    """
+    """Raises: LostLease if another worker has the batch; Retryable if the database does not answer."""
     try:
         with transaction() as session:
             batches.hold(session, batch)
-    except Exception as error:  # noqa: BLE001 - what was written so far is to be kept
+    except Exception as error:  # noqa: BLE001 - the outcomes so far must be stored
         raise classify(error) from None
 
 
-def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
+def _store(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
     mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
     recorder = BatchRecorder(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
     done = [each for each in outcome.sending.sent if each.unsure is None]
@@ -215,7 +208,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
             recorder.sent(decision, sent)
             if decision.update_loop:
                 recorder.failed(decision.hull_id, UPDATE_LOOP, decision.update_loop)
-    _keep(session, batch, outcome, done)
+    _store_memories(session, batch, outcome, done)
     requeuer = Requeuer(session, batch, mine, recorder)
     requeuer.postpone_waiting(outcome.waiting)
     requeuer.requeue_unsure(outcome.sending, refused_too=outcome.try_again)
@@ -233,12 +226,12 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
 def _join(
     session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], recorder: BatchRecorder
 ) -> None:
-    """Store the created records in the id map; cancel intents that created nothing. Matched records were mapped before."""
+    """Map the created records, and cancel intents that created nothing. Matched records were mapped before."""
     scope = (batch.connector_key, batch.entity)
-    made = {each.wanted.hull_id: _id_of(each) for each in done if each.wanted.pipedrive_id is None}
+    created = {each.wanted.hull_id: _id_of(each) for each in done if each.wanted.pipedrive_id is None}
     joins = [
         Join(hull_id=hull_id, pipedrive_id=pipedrive_id, matched_by="created")
-        for hull_id, pipedrive_id in made.items()
+        for hull_id, pipedrive_id in created.items()
         if pipedrive_id is not None
     ]
     lost = joining.join(session, *scope, joins)
@@ -256,7 +249,7 @@ def _join(
     joining.cancel_intents(session, *scope, held)
     unsure = [each.wanted.hull_id for each in outcome.sending.sent if each.unsure is not None]
     joining.mark_unknown(session, *scope, unsure)
-    if batch.entity == Entity.ORGANIZATION:
+    if batch.entity is Entity.ORGANIZATION:
         found = [each.hull_id for each in outcome.decisions.values() if matching.is_met(each)]
         outgoing_changes.send_waiting_users(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
 
@@ -266,26 +259,29 @@ def _id_of(sent: Sent) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent]) -> None:
-    """What is remembered of the writes, and the reports as they were sent."""
+def _store_memories(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent]) -> None:
+    """Store the memories of the writes and the reports, and close the failures of the records that succeeded.
+
+    Reports that were not sent are stored too: other settings may send them, and a plan must know them.
+    """
     by_answer = {each.wanted.hull_id: each.answer for each in done if each.answer is not None}
     memories: dict[int, tuple[bytes, str | None]] = {}
     reports: dict[str, tuple[int, bytes]] = {}
-    left: dict[str, tuple[int, bytes]] = {}
-    """Also store those that were not sent: other settings may send them, and a plan must know them."""
-    fighting: dict[str, str] = {}
+    succeeded = set(by_answer)
+    looping: dict[str, str] = {}
     for each in outcome.decisions.values():
         answer = by_answer.get(each.hull_id)
         record = answer if answer is not None else _unchanged(each)
         if record is None or each.write is None or not isinstance(record.get("id"), int):
             if each.act in (Act.SKIP, Act.HOLD) and each.reason != "older_report":
-                left[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
+                reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
             continue
-        memory = remember(each.write, _earlier(each, Entity(batch.entity)), record, outcome.now_s)
+        memory = remember(each.write, _earlier(each, batch.entity), record, outcome.now_s)
         memories[record["id"]] = (write_lenient(memory), each.candidate.awaits)
+        succeeded.add(each.hull_id)
         reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
-        if is_update_loop(memory, outcome.now_s):  # the success of other fields says nothing about these
-            fighting[each.hull_id] = UPDATE_LOOP
+        if is_update_loop(memory, outcome.now_s):  # the success of other fields does not close this failure
+            looping[each.hull_id] = UPDATE_LOOP
     joining.remember(session, batch.connector_key, batch.entity, memories)
     held = {
         each.candidate.pipedrive_id: (each.candidate.delivered, each.held)
@@ -293,16 +289,15 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
         if each.held and each.candidate.pipedrive_id is not None and each.hull_id in by_answer
     }
     id_mapping_writer.note_held(session, batch.connector_key, batch.entity, held)
-    snapshot.keep_reports(session, batch.connector_key, batch.entity, reports | left)
-    _say_again(session, batch, outcome)
-    healed = sorted({*by_answer, *reports})
+    snapshot.keep_reports(session, batch.connector_key, batch.entity, reports)
+    _resend_overruled(session, batch, outcome)
     failure_closing.close_recovered(
-        session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting
+        session, batch.connector_key, batch.direction, batch.entity, sorted(succeeded), unless=looping
     )
 
 
-def _say_again(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
-    """Pipedrive's value of a field wins: send it to Hull once more, or a null if the field is empty."""
+def _resend_overruled(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
+    """Send Hull once more the values of the fields that Pipedrive owns; null for an empty field."""
     overruled = {
         each.candidate.pipedrive_id: write_lenient(dict(each.overruled))
         for each in outcome.decisions.values()
@@ -317,20 +312,17 @@ def _say_again(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> N
 
 
 def _unchanged(decision: Decision) -> dict[str, Any] | None:
-    """The record as last read, of one that needs no write."""
+    """Return the snapshot of a record that needs no write."""
     return decision.candidate.snapshot if decision.act is Act.SKIP and decision.write is not None else None
 
 
 def _earlier(decision: Decision, entity: Entity) -> Memory:
-    """Return what was stored before, and what the report itself has."""
+    """Return the memory before this write, with what the report contains."""
     memory = decision.candidate.memory if decision.act is not Act.CREATE else Memory()
     return with_report(memory, decision.candidate.message[entity.hull], decision.reported)
 
 
 def _without_flags(message: dict[str, Any]) -> dict[str, Any]:
-    """A report that is resent automatically was not sent manually, and has no change."""
-    return {
-        name: value
-        for name, value in message.items()
-        if name not in ("is_export", "changes", "events", REPORTED_VALUES)
-    }
+    """Return the report to store: when it is resent later, it was not sent manually and has no changes."""
+    left_out = ("is_export", "changes", "events", REPORTED_VALUES)
+    return {name: value for name, value in message.items() if name not in left_out}

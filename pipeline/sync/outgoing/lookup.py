@@ -1,13 +1,12 @@
-"""The look-up before a create: which records of Pipedrive answer to a claim, loaded here or not.
+"""The look-up before a create: find the records of Pipedrive that have a claim, whether they are loaded here or not.
 
-    staged   records that were listed and are not loaded yet: Hull may be down, or their batch failed; those that answer are read
-             again
-    listed   what changed and what was added since the index was last up to date, page by page
-    indexed  what the index holds of everybody else
-    searched where the index is not complete, or the list was too long: Pipedrive's search, claim by claim
+    staged   records that were listed and are not loaded yet, because Hull is down or their batch failed; matches are read again
+    listed   records that changed or were added since the index was last up to date
+    indexed  all other records, in the local index
+    searched Pipedrive's search, claim by claim, if the index is incomplete or a list was too long
 
-What is listed goes the way of everything that comes in, as batches that begin with transform. Their pages can be looked into as
-long as they are not loaded, so the next look-up need not list the same again.
+Listed records are loaded like all incoming records, as batches that begin with transform. The next look-up reads their staged
+pages and does not list the same records again.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -28,7 +28,7 @@ from db.session import after_commit, transaction
 from db.watermark import IndexFreshness
 from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.json_text import write_lenient
-from pipeline.domain.kinds import Claim, Direction, Entity
+from pipeline.domain.kinds import Claim, Direction
 from pipeline.domain.records import IncomingRecord
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
@@ -41,7 +41,7 @@ from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
 OVERLAP: Final = timedelta(seconds=60)
-"""How far before the last list the next one begins: the clocks of both sides may differ by this much."""
+"""How far before the last list the next one begins, because clocks differ."""
 _UNKNOWABLE: Final = (None, UNCERTAIN, CONTRADICTED)
 """Digests that do not reveal a record's content."""
 
@@ -64,21 +64,21 @@ class LookupQuery:
 class Answers:
     """The result of a look-up.
 
-    by_claim  (claim, value) → Pipedrive ids
-    records   records that were read, by id: matches, and those created since the oldest intent
-    blind     records to be created of which it is not known yet whether Pipedrive has them
+    by_claim   (claim, value) → Pipedrive ids
+    records    records that were read, by id: matches, and those created since the oldest intent
+    undecided  Hull ids of which it is not known yet whether Pipedrive has the record
     changed_is_whole, added_is_whole  whether the lists were read completely
     """
 
     by_claim: dict[Pair, list[int]] = field(default_factory=dict)
     records: dict[int, Record] = field(default_factory=dict)
-    blind: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
     changed_is_whole: bool = True
     added_is_whole: bool = True
 
 
 def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, index: IndexFreshness) -> Answers:
-    """Find the records that match the claims. Pipedrive's lists win over staged pages, and these over the index.
+    """Find the records that have the claims. Pipedrive's lists win over staged pages, and these over the index.
 
     index  how up to date it was before the look-up
     Raises: the client's errors.
@@ -116,14 +116,14 @@ def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, 
 
 
 def _is_shared(pair: Pair, ids: Collection[int]) -> bool:
-    """Return whether so many Organizations have this domain that it identifies none of them."""
+    """Return whether too many Organizations have this domain for it to identify one."""
     return pair[0] == Claim.DOMAIN and len(ids) >= SEVERAL
 
 
 class _Collected:
     """Collects the looked-up claims from pages; a later page wins.
 
-    recent_from  records added since then are kept whatever their claims
+    recent_from  records added since then are kept even without a looked-up claim
     """
 
     def __init__(self, plan: Plan, wanted: set[Pair], recent_from: datetime | None = None) -> None:
@@ -138,7 +138,7 @@ class _Collected:
 
     def take(self, page: Iterable[Any]) -> dict[int, Record]:
         """Add a page; return its records that differ from what was added before."""
-        news: dict[int, Record] = {}
+        fresh: dict[int, Record] = {}
         for record in page:
             pipedrive_id = id_of(record)
             if pipedrive_id is None:
@@ -147,7 +147,7 @@ class _Collected:
             version, digest = version_of(record) or 0, read.digest if read is not None else ""
             if (self.versions.get(pipedrive_id), self.digests.get(pipedrive_id)) == (version, digest):
                 continue
-            news[pipedrive_id] = record
+            fresh[pipedrive_id] = record
             self.versions[pipedrive_id], self.digests[pipedrive_id] = version, digest
             mine = [pair for pair in _pairs_of(read) if pair in self._wanted]
             self.pairs.pop(pipedrive_id, None)
@@ -156,16 +156,16 @@ class _Collected:
                 self.pairs[pipedrive_id] = mine
             if mine or (self._recent_from is not None and was_added_since(record, self._recent_from)):
                 self.records[pipedrive_id] = record
-        return news
+        return fresh
 
 
 def _read(plan: Plan, record: Record) -> IncomingRecord | None:
-    """The record in our words; None for one that is deleted or cannot be read: nothing is matched with it."""
+    """Return the converted record; None if it is deleted or cannot be read, so nothing matches it."""
     try:
         return plan.incoming.read(record)
     except (Rejected, Skip):
         return None
-    except Exception as defect:  # noqa: BLE001 - ours: the batch it is in fails and says so, and the others' creates go on
+    except Exception as defect:  # noqa: BLE001 - a defect of ours: its own batch fails and reports it
         logger().warning("look_up.unreadable", pipedrive_id=id_of(record), error=type(defect).__name__)
         return None
 
@@ -175,9 +175,9 @@ def _pairs_of(read: IncomingRecord | None) -> list[Pair]:
 
 
 def _staged_pages(batch: ClaimedBatch) -> Iterator[list[Any]]:
-    """Yield pages that were listed and are not loaded, oldest first, one in memory at a time. A page that is loaded at
-    the same time is in
-    the index, which is read after them.
+    """Yield the listed pages that are not loaded, oldest first, one in memory at a time.
+
+    A page that is loaded at the same time is in the index, which is read after them.
     """
     with transaction() as session:
         ids = batches.unloaded(session, batch.connector_key, batch.entity)
@@ -189,7 +189,7 @@ def _staged_pages(batch: ClaimedBatch) -> Iterator[list[Any]]:
 
 
 def _read_again(wired: Wired, plan: Plan, pairs: set[Pair], pipedrive_ids: Iterable[int]) -> _Collected:
-    """Read the staged records that answer: a failed page may be days old, and a record may have changed or gone since."""
+    """Read the staged matches again: a failed page may be days old, and its records may have changed since."""
     ids, shown = sorted(pipedrive_ids), _Collected(plan, pairs)
     if ids:
         shown.take(read_by_ids(wired.pipedrive, plan.incoming.entity, ids, plan.incoming.include_fields))
@@ -205,36 +205,32 @@ def _list(
     index: IndexFreshness,
     staged: _Collected,
 ) -> _Collected:
-    """List what the index does not have yet, and stage it; the mark moves to the end of the lists."""
-    entity = Entity(batch.entity)
+    """List what the index does not have yet, stage it, and move the index's freshness to the end of the lists."""
     older = [] if wanted.older is None else [wanted.older]
-    ask = (wired.pipedrive, entity)
-    fields = plan.incoming.include_fields
+    pipedrive, fields = wired.pipedrive, plan.incoming.include_fields
     changed, added = Extent(), Extent()
-    news: list[tuple[bytes, int]] = []
-    for page in walk_changed(*ask, min([index.changed_since, *older]) - OVERLAP, fields, changed):
-        _keep_news(batch, listed.take(page), listed, staged, news)
-    for page in walk_added(*ask, min([index.added_since, *older]) - OVERLAP, fields, added):
-        _keep_news(batch, listed.take(page), listed, staged, news)
+    pages = chain(
+        walk_changed(pipedrive, batch.entity, min([index.changed_since, *older]) - OVERLAP, fields, changed),
+        walk_added(pipedrive, batch.entity, min([index.added_since, *older]) - OVERLAP, fields, added),
+    )
+    to_stage = [new for page in pages if (new := _pack_new(batch, listed.take(page), listed, staged))]
     listed.changed_is_whole, listed.added_is_whole = changed.is_whole, added.is_whole
     with transaction() as session:
         batches.hold(session, batch)
-        for packed, count in news:
+        for packed, count in to_stage:
             _stage(session, batch, packed, count)
-        if added.is_whole:  # of a list by time that was cut, what it showed is proven; of one by id, nothing is
+        if (
+            added.is_whole
+        ):  # the beginning of a list by time proves its time span; the beginning of one by id proves nothing
             until = index.now if changed.is_whole else datetime.fromtimestamp(changed.until_s or 0, UTC)
             watermark.note_listed(session, batch.connector_key, batch.entity, min(until, index.now))
     return listed
 
 
-def _keep_news(
-    batch: ClaimedBatch,
-    fresh: dict[int, Record],
-    listed: _Collected,
-    staged: _Collected,
-    news: list[tuple[bytes, int]],
-) -> None:
-    """Pack the records of a page that are neither loaded nor staged in this state."""
+def _pack_new(
+    batch: ClaimedBatch, fresh: dict[int, Record], listed: _Collected, staged: _Collected
+) -> tuple[bytes, int] | None:
+    """Return the packed records of a page that are neither loaded nor staged in this state, and their number; None for none."""
     with transaction() as session:
         known = id_mapping.known(session, batch.connector_key, batch.entity, list(fresh))
     records = []
@@ -243,15 +239,14 @@ def _keep_news(
         is_staged = (staged.versions.get(pipedrive_id), staged.digests.get(pipedrive_id)) == (version, digest)
         if not is_staged and _is_ahead(known.get(pipedrive_id), version, digest):
             records.append(record)
-    if records:
-        news.append((pack_page(write_lenient({"data": records})), len(records)))
+    return (pack_page(write_lenient({"data": records})), len(records)) if records else None
 
 
 def _is_ahead(known: Known | None, version: int, digest: str) -> bool:
-    """Whether the id map does not hold this state of a record yet: an older one, another one of the same second, or none."""
+    """Return whether the id map lacks this state: it has no state, an older one, or another one of the same second."""
     if known is None or known.version < version:
         return True
-    if known.state in DELETED_STATES:  # Pipedrive shows it: it was restored, and a reading by its id will confirm it
+    if known.state in DELETED_STATES:  # it was restored, and a reading by its id will confirm that
         return True
     return known.version == version and bool(digest) and known.digest not in (*_UNKNOWABLE, digest)
 
@@ -277,36 +272,37 @@ def _stage(session: Session, batch: ClaimedBatch, packed: bytes, count: int) -> 
 
 
 def _search(wired: Wired, plan: Plan, wanted: LookupQuery, answers: Answers) -> None:
-    """Use Pipedrive's search for the claims without a match, the strongest claim of each record first. If a claim's
-    field cannot be searched, only the complete index can answer.
+    """Use Pipedrive's search for the claims without a match, the strongest claim of each record first.
+
+    If a claim's field cannot be searched, only the complete index can answer.
     """
     entity = plan.incoming.entity
     open_ = {hull_id: list(claims) for hull_id, claims in wanted.claims.items()}
     while open_:
-        asked: dict[Pair, list[int]] = {}
+        searched: dict[Pair, list[int]] = {}
         for hull_id, claims in list(open_.items()):
             pair = claims.pop(0) if claims else None
             if pair is None or answers.by_claim.get(pair):
                 del open_[hull_id]
                 continue
-            ids = asked.get(pair)
+            ids = searched.get(pair)
             if ids is None:
                 ids = search_claim(wired.pipedrive, entity, pair[0], plan.claim_field(pair[0]), pair[1])
             if ids is None:
-                answers.blind.append(hull_id)
+                answers.undecided.append(hull_id)
                 del open_[hull_id]
             else:
-                asked[pair] = ids
-        _keep_true(wired, plan, asked, answers)
+                searched[pair] = ids
+        _confirm_matches(wired, plan, searched, answers)
 
 
-def _keep_true(wired: Wired, plan: Plan, asked: Mapping[Pair, list[int]], answers: Answers) -> None:
-    """The search's index may lag, and its comparison is not documented: only the record itself counts."""
-    ids = sorted({each for found in asked.values() for each in found} - answers.records.keys())
+def _confirm_matches(wired: Wired, plan: Plan, searched: Mapping[Pair, list[int]], answers: Answers) -> None:
+    """Add the search results whose record has the claim: the search may lag, and its comparison is not documented."""
+    ids = sorted({each for found in searched.values() for each in found} - answers.records.keys())
     entity = plan.incoming.entity
     read = read_by_ids(wired.pipedrive, entity, ids, plan.incoming.include_fields) if ids else []
     answers.records |= {record_id: record for record in read if (record_id := id_of(record)) is not None}
-    for pair, found in asked.items():
+    for pair, found in searched.items():
         true = [
             each for each in found if each in answers.records and pair in _pairs_of(_read(plan, answers.records[each]))
         ]

@@ -1,15 +1,13 @@
-"""Before anything is created: does the record already exist?
+"""Find out whether a record exists already, before it is created.
 
-    reserve  store what is about to be created, and reserve its claims; a second worker waits
+    reserve  store a create intent, and reserve the claims; a second worker waits
     look up  see `pipeline.sync.outgoing.lookup`; if the answer is not known yet, start the fetch that finds it, and wait
-    decide   one match is used, several are a person's decision, none means that it does not exist
+    decide   one match is used, several need a person, none means that the record is created
 
-Records that our tables know by a weaker claim are looked up too: a stronger claim may name a record that our tables do not know
-yet.
+A record that our tables found by a weaker claim is looked up too: a stronger claim may name a record that they do not know yet.
 
-The intents are committed before the look-up: two workers that would create the same record cannot miss each other.
-An intent that is
-older than this batch may have created its record already, so the list begins before it.
+Intents are committed before the look-up, so two workers that would create the same record see each other. An intent that is older
+than this batch may have created its record already, so the lists begin before it.
 """
 
 from __future__ import annotations
@@ -37,7 +35,15 @@ from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing import transform as deciding
 from pipeline.sync.outgoing.lookup import OVERLAP, Answers, LookupQuery, look_up
-from pipeline.sync.outgoing.resolve import Pair, Resolution, agrees, match, part_rivals, resolve_with_hull, unresolved
+from pipeline.sync.outgoing.resolve import (
+    Pair,
+    Resolution,
+    agrees,
+    match,
+    resolve_with_hull,
+    separate_rivals,
+    unresolved,
+)
 from pipeline.sync.runs import schedules
 from pipeline.transform.conflicts import differs, value_of
 from pipeline.transform.identifiers import claims_of
@@ -46,7 +52,7 @@ from pipeline.wiring import Wired
 RESERVED_S: Final = 2.0
 UNRESOLVED_S: Final = 15.0
 LISTING_S: Final = 600.0
-"""The end of a fetch wakes the waiting records; this pause covers a fetch that does not end."""
+"""Longest wait for a fetch; its end wakes the waiting records."""
 OUTAGE_S: Final = 240.0
 HULL: Final = ("firehose", "hull")
 """Remote systems of Hull, as `db.outage` names them."""
@@ -54,10 +60,12 @@ HULL: Final = ("firehose", "hull")
 
 @dataclass(frozen=True, slots=True)
 class Postponement:
-    """A postponed record: the reason, the pause, whether it counts as an attempt, whether pauses grow, and the name
-    under which the end of the wait finds it.
+    """Why and how long a record is postponed.
 
-    for_hull  Hull must accept or show something first; see `until_hull_takes`
+    counted    it counts as an attempt
+    grows      the pause grows with each attempt
+    waits_for  the name under which the end of the wait finds it
+    for_hull   Hull must accept or show something first; see `wait_for_hull_outage`
     """
 
     reason: str
@@ -73,25 +81,24 @@ class MatchResult:
     """decided  the decision for each record: still CREATE, or UPDATE, SKIP or HOLD because its record was found
     waiting  Hull id → why it has to wait
     by_claim (claim, value) → Pipedrive ids, as far as the look-up found them
-    beside   records of the batch that were not looked up, with their match status
+    others   resolutions of the records that were not looked up
     """
 
     decided: list[Decision] = field(default_factory=list)
     waiting: dict[str, Postponement] = field(default_factory=dict)
     by_claim: dict[Pair, list[int]] = field(default_factory=dict)
-    beside: dict[str, Resolution] = field(default_factory=dict)
+    others: dict[str, Resolution] = field(default_factory=dict)
 
 
 def look_before_creating(
     batch: ClaimedBatch, wired: Wired, plan: Plan, decisions: Iterable[Decision], *, now_s: int
 ) -> MatchResult:
-    """Decide for every record to be created: found, reserved by another one, or really to be created.
+    """Decide for every record to be created whether it exists, is reserved by another one, or is really created.
 
-    decisions  those of the whole batch: a record to be created must not be one that the batch already has
-
+    decisions  of the whole batch: a record to be created must not be one that the batch already has
     Raises: the client's errors; the intents stay, and the next attempt begins with them.
     """
-    result, entity = MatchResult(), Entity(batch.entity)
+    result, entity = MatchResult(), batch.entity
     decided = list(decisions)
     creates = [each for each in decided if each.act is Act.CREATE]
     doubtful = [_with_claims(each, plan, entity) for each in decided if _is_doubtful(each)]
@@ -110,20 +117,22 @@ def look_before_creating(
     ]
     wanted = LookupQuery(claims={each.hull_id: each.claims for each in mine}, older=min(older, default=None))
     answers = look_up(batch, wired, plan, wanted, index)
-    if answers.blind:
+    if answers.undecided:
         _wait_for_listing(batch, mine, intents, answers, index, result)
     result.by_claim = answers.by_claim
     mine = [each for each in mine if each.hull_id not in result.waiting]
-    asked = {each.hull_id for each in mine}
-    result.beside = {
-        each.hull_id: found for each in decided if each.hull_id not in asked and (found := _is_known(each))
+    looked_up = {each.hull_id for each in mine}
+    result.others = {
+        each.hull_id: found
+        for each in decided
+        if each.hull_id not in looked_up and (found := _known_resolution(each)) is not None
     }
     _decide(batch, wired, plan, mine, intents, answers, result, now_s=now_s)
     return result
 
 
 def _is_doubtful(decision: Decision) -> bool:
-    """It matches by a weaker claim than one that our tables do not know, and that makes a difference."""
+    """Return whether the record was found by a weaker claim and would be written."""
     is_left_alone = decision.act is Act.SKIP and decision.write is None
     return decision.candidate.by_lower_claim and decision.act is not Act.CREATE and not is_left_alone
 
@@ -136,8 +145,8 @@ def _no_intent(decision: Decision) -> Intent:
     return Intent(decision.hull_id, "", None, None, is_new=True)
 
 
-def _is_known(decision: Decision) -> Resolution | None:
-    """The match status of a record of the batch that is not looked up."""
+def _known_resolution(decision: Decision) -> Resolution | None:
+    """Return the resolution of a record that is not looked up; None if it is not mapped."""
     candidate = decision.candidate
     if candidate.match_status is not MatchStatus.KNOWN:
         return None
@@ -149,7 +158,7 @@ def _is_known(decision: Decision) -> Resolution | None:
 def _write_intents(
     session: Session, batch: ClaimedBatch, creates: Sequence[Decision], result: MatchResult
 ) -> dict[str, Intent]:
-    """Return Hull id → the intent with which it continues; the others are stored as waiting."""
+    """Return Hull id → its intent, for records that continue; the others are added to `result.waiting`."""
     scope = (batch.connector_key, batch.entity)
     departed = [each.hull_id for each in creates if each.candidate.match_status is MatchStatus.DELETED]
     pending = joining.detach_deleted(session, *scope, departed)
@@ -166,14 +175,13 @@ def _write_intents(
         for claim, value in each.claims
     ]
     second = identifier.reserve(session, *scope, wanted)
-    # The first one is in flight and will end the wait. One that is no longer in flight needs a person.
+    # A reservation that is in flight ends the wait. One that is no longer in flight needs a person.
     alive = changes.find_in_flight(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
     result.waiting |= {
         hull_id: Postponement("claim_reserved", RESERVED_S, counted=first not in alive)
         for hull_id, first in second.items()
     }
-    # Pipedrive was not called for the waiting ones: they release their reservations, so that no two wait for each
-    # other.
+    # Waiting records release their reservations, so that no two records wait for each other.
     joining.cancel_intents(session, *scope, [hull_id for hull_id in second if intents[hull_id].is_new])
     return {hull_id: intent for hull_id, intent in intents.items() if hull_id not in result.waiting}
 
@@ -186,25 +194,24 @@ def _wait_for_listing(
     index: IndexFreshness,
     result: MatchResult,
 ) -> None:
-    """Start the fetch for records that are still undecided, and let them wait for it. Its end wakes them."""
+    """Start the fetch that decides the records without an answer, and postpone them until it ends."""
     whole = not (index.is_complete and answers.added_is_whole)
-    schedules.start_for_lookup(batch.connector_key, Entity(batch.entity), whole=whole)
+    schedules.start_for_lookup(batch.connector_key, batch.entity, whole=whole)
     reason = INDEX_BEHIND if index.is_complete else INDEX_INCOMPLETE
     result.waiting |= {
-        hull_id: Postponement(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind
+        hull_id: Postponement(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.undecided
     }
-    # Pipedrive was not called for these: records that appear since are not theirs. Reservations of deleted records
-    # stay.
-    unasked = [
+    # Nothing was created for these, so records that appear since are not theirs. Reservations of deleted records stay.
+    not_started = [
         each.hull_id
         for each in mine
-        if each.hull_id in answers.blind
+        if each.hull_id in answers.undecided
         and intents[each.hull_id].is_new
         and each.candidate.match_status is not MatchStatus.DELETED
     ]
     with transaction() as session:
         batches.hold(session, batch)
-        joining.cancel_intents(session, batch.connector_key, batch.entity, unasked)
+        joining.cancel_intents(session, batch.connector_key, batch.entity, not_started)
 
 
 def _decide(
@@ -218,7 +225,8 @@ def _decide(
     *,
     now_s: int,
 ) -> None:
-    entity = Entity(batch.entity)
+    """Decide by the answers of the look-up."""
+    entity = batch.entity
     ids = {each for found in answers.by_claim.values() for each in found} | set(answers.records)
     with transaction() as session:
         owners = joining.find_owners(session, batch.connector_key, entity, ids)
@@ -229,14 +237,14 @@ def _decide(
         if found is None and not intent.is_new:
             found = _made_before(each, intent, answers, owners)
         if found is not None:
-            met[each.hull_id] = _doubt_undelivered(each, found, answers, owners, plan)
+            met[each.hull_id] = _check_undelivered(each, found, answers, owners, plan)
         elif each.act is Act.CREATE:
             result.decided.append(each)
-        else:  # a record lost this claim a moment ago; our tables are updated when its page is loaded
+        else:  # a record has just lost this claim; our tables are updated when its page is loaded
             result.waiting[each.hull_id] = Postponement("mapped_concurrently", RESERVED_S, grows=True, for_hull=True)
     resolve_with_hull(batch, wired, met)
-    rivals = result.beside | met
-    part_rivals(rivals)
+    rivals = result.others | met
+    separate_rivals(rivals)
     met = {hull_id: rivals[hull_id] for hull_id in met}
     snapshots = _records_of(batch, wired, plan, met, answers)
     result.decided += [
@@ -249,11 +257,10 @@ def _decide(
             joining.cancel_intents(session, batch.connector_key, entity, cancelled)
 
 
-def _doubt_undelivered(
+def _check_undelivered(
     each: Decision, found: Resolution, answers: Answers, owners: Mapping[int, RecordOwner], plan: Plan
 ) -> Resolution:
-    """A record that our tables do not know is sent to Hull with its own claims: if they belong to another one, that
-    one gets it."""
+    """Return unresolved for a record that Hull has not received yet and that may belong to another User by its claims."""
     record = answers.records.get(found.pipedrive_id or 0)
     if found.match_status is not MatchStatus.KNOWN or record is None or found.pipedrive_id in owners:
         return found
@@ -263,9 +270,7 @@ def _doubt_undelivered(
 def _made_before(
     each: Decision, intent: Intent, answers: Answers, owners: Mapping[int, RecordOwner]
 ) -> Resolution | None:
-    """An earlier attempt may have created the record, which no claim identifies: a record that appeared since with
-    exactly the written values is used.
-    """
+    """Return the record that an earlier attempt may have created: one that appeared since and has exactly the written values."""
     if intent.made_at is None or each.write is None:
         return None
     earliest = int((intent.made_at.astimezone(UTC) - OVERLAP).timestamp())
@@ -274,14 +279,14 @@ def _made_before(
         for pipedrive_id, record in answers.records.items()
         if (pipedrive_id not in owners or owners[pipedrive_id].hull_id is None)
         and (epoch_seconds(record.get("add_time")) or 0) >= earliest
-        and _says(record, each)
+        and _has_written_values(record, each)
     ]
     if len(alike) > 1:
         return Resolution(match_status=MatchStatus.AMBIGUOUS, others=tuple(alike), matched_by="created")
     return Resolution(match_status=MatchStatus.KNOWN, pipedrive_id=alike[0], matched_by="created") if alike else None
 
 
-def _says(record: dict[str, Any], each: Decision) -> bool:
+def _has_written_values(record: dict[str, Any], each: Decision) -> bool:
     write = each.write
     if write is None:
         return False
@@ -292,14 +297,14 @@ def _says(record: dict[str, Any], each: Decision) -> bool:
 def _records_of(
     batch: ClaimedBatch, wired: Wired, plan: Plan, met: Mapping[str, Resolution], answers: Answers
 ) -> dict[int, dict[str, Any]]:
-    """The records that were found: as just read, else as last kept, else read now."""
+    """Return the found records: as just read, else their snapshots, else read now."""
     ids = {each.pipedrive_id for each in met.values() if each.pipedrive_id is not None}
     missing = sorted(ids - answers.records.keys())
     with transaction() as session:
         kept = read_snapshots(session, batch.connector_key, batch.entity, "pipedrive", [str(each) for each in missing])
     records = answers.records | {int(record_id): read_lenient(body) for record_id, body in kept.items()}
     unread = [each for each in missing if each not in records]
-    read = read_by_ids(wired.pipedrive, Entity(batch.entity), unread, plan.incoming.include_fields) if unread else []
+    read = read_by_ids(wired.pipedrive, batch.entity, unread, plan.incoming.include_fields) if unread else []
     return records | {record_id: record for record in read if (record_id := id_of(record)) is not None}
 
 
@@ -312,7 +317,7 @@ def _found(
     *,
     now_s: int,
 ) -> Decision:
-    """Decide again, now that the report's record is known."""
+    """Decide again with the record that was found."""
     candidate: Candidate = replace(
         each.candidate,
         match_status=found.match_status,
@@ -327,14 +332,13 @@ def _found(
 
 
 def unresolved_ones(decisions: Iterable[Decision]) -> dict[str, Postponement]:
-    """Those that wait until Hull shows the id of their record."""
+    """Return the postponements of records whose Hull id Hull does not show yet."""
     wait = Postponement("hull_id_unknown", UNRESOLVED_S, grows=True, for_hull=True)
     return {each.hull_id: wait for each in decisions if each.act is Act.WAIT}
 
 
-def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Postponement]) -> dict[str, Postponement]:
-    """Let records that wait for Hull wait for the end of its outage, if there is one: this is not an attempt, and its
-    end wakes them."""
+def wait_for_hull_outage(batch: ClaimedBatch, waiting: Mapping[str, Postponement]) -> dict[str, Postponement]:
+    """Make records that wait for Hull wait for the end of its outage, if there is one, without counting an attempt."""
     if not (batch.has_outage and any(each.for_hull for each in waiting.values())):
         return dict(waiting)
     with transaction() as session:
@@ -349,7 +353,7 @@ def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Postponement]) -
 
 
 def is_met(decision: Decision) -> bool:
-    """Whether it was matched just now, with nothing left to look up."""
+    """Return whether the record was matched just now, with nothing left to look up."""
     candidate = decision.candidate
     return (
         candidate.match_status is MatchStatus.KNOWN
@@ -359,7 +363,7 @@ def is_met(decision: Decision) -> bool:
 
 
 def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *, now_s: int) -> list[Decision]:
-    """Map the matched records before anything is sent. Return the decisions for those that another worker mapped first."""
+    """Map the matched records before anything is sent. Return the new decisions for those that another worker mapped first."""
     matched = {each.candidate.pipedrive_id: each for each in decisions if is_met(each)}
     joins = [
         Join(hull_id=each.hull_id, pipedrive_id=pipedrive_id, matched_by=each.candidate.matched_by or "")
@@ -371,7 +375,7 @@ def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *
     with transaction() as session:
         batches.hold(session, batch)
         lost = joining.join(session, batch.connector_key, batch.entity, joins)
-    return [_taken(matched[each.pipedrive_id], plan, Entity(batch.entity), now_s=now_s) for each in lost]
+    return [_taken(matched[each.pipedrive_id], plan, batch.entity, now_s=now_s) for each in lost]
 
 
 def _taken(decision: Decision, plan: Plan, entity: Entity, *, now_s: int) -> Decision:

@@ -1,7 +1,6 @@
-"""What the stages would do with Hull's reports, from our tables alone: the one outgoing preview of plans and replays.
+"""What the outgoing stages would do with Hull's reports, without a call: the one outgoing preview of plans and replays.
 
-It uses the functions of an outgoing batch: the matching record, filters, the diff, unique values, and the order under
-one claim. It makes no calls to Pipedrive or Hull: the preview reports that a call is needed, and does not guess.
+It uses the functions of the stages. If they would need a call to Pipedrive or Hull, the preview says so and does not guess.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from pipeline.sync.outgoing.write_checks import new_pairs, without_held
 from pipeline.transform.hull_reports import pipedrive_ids_of
 
 INDEX_FRESH: Final = timedelta(hours=1)
-"""A record that Pipedrive has had for longer is in the index, while that is not older."""
+"""An index that was up to date within this time has every record that Pipedrive has had for longer."""
 INDEX_STALE: Final = "mirror_stale"
 NEW_IDENTIFIERS: Final = "new_identifiers"
 NO_SNAPSHOT: Final = "no_snapshot"
 ORGANIZATION: Final = "org_id"
 RECORD: Final = "pipedrive id"
-"""Reserved like a claim: of two that match one record only the first is joined to it."""
+"""Reserved like a claim: only the first of two reports that match one record is mapped to it."""
 
 
 class OutgoingEffect(StrEnum):
@@ -40,23 +39,23 @@ class OutgoingEffect(StrEnum):
 
     CREATE = "create"
     LOOK_UP = "lookup"
-    """Pipedrive must be queried first: the record is created, or matched with an existing one."""
+    """Pipedrive must be queried first: then the record is created, or matched with an existing one."""
     UPDATE = "update"
     LINK = "link"
     """Only its link to an Organization is written."""
     MATCH = "match"
-    """It is joined to a record that agrees with it already: nothing is written."""
+    """It is mapped to a record that has the same values: nothing is written."""
     SAME = "same"
     SKIP = "skip"
     FAIL = "error"
-    """Kept as a Failure: the whole record, or a field of a record that otherwise stays the same."""
+    """A Failure is stored: of the whole record, or of a field of a record that otherwise stays the same."""
     UNKNOWN = "unknown"
     """Its record must be read first, or Hull must return its Hull id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingPreview:
-    """reason and detail as in the event; `decision` as transform would decide."""
+    """`decision` is that of transform; reason and detail are those of the event."""
 
     effect: OutgoingEffect
     decision: Decision
@@ -66,20 +65,20 @@ class OutgoingPreview:
 
 @dataclass(slots=True)
 class Reserved:
-    """The first record under one claim, or for one Pipedrive record, among many previews in order.
+    """The first report with each claim, or for each Pipedrive record, among many previews in order.
 
     by    (claim, value) → the first Hull id
-    news  those added since it was created
+    news  those that were added since this was created
     """
 
     by: dict[Pair, str] = field(default_factory=dict)
     news: dict[Pair, str] = field(default_factory=dict)
 
     def look(self, pairs: Iterable[Pair]) -> None:
-        """Find the existing first records under these claims, if they are known elsewhere."""
+        """Load existing reservations of these claims, if they are stored elsewhere."""
 
     def take(self, pairs: Iterable[Pair], hull_id: str) -> tuple[str, str] | None:
-        """Reserve all of these, or none. Return (claim, first record) if another one has one of them."""
+        """Reserve all of these, or none. Return (claim, other Hull id) if another report has reserved one of them."""
         mine = list(pairs)
         for pair in mine:
             first = self.by.get(pair, hull_id)
@@ -112,23 +111,23 @@ def outgoing_preview(
     now_s = int(time.time())
     decisions = {hull_id: _decide(each, gathered, plan, entity, now_s) for hull_id, each in candidates.items()}
     decisions |= _without_held(session, connector_key, entity, plan, decisions)
-    blind = NEW_IDENTIFIERS if are_identifiers_new else _blind(session, connector_key, entity)
-    asked = _named(messages, gathered, entity)
+    index_gap = NEW_IDENTIFIERS if are_identifiers_new else _index_gap(session, connector_key, entity)
+    named = _named(messages, gathered, entity)
     reserved.look({pair for hull_id, each in decisions.items() for pair in _reserves(each, gathered.found[hull_id])})
     found = {}
     for hull_id, decision in decisions.items():
         resolution = gathered.found[hull_id]
         preview = _preview(decision)
         if preview.effect is not OutgoingEffect.SKIP:
-            is_named = hull_id in asked.records or (hull_id in asked.links and preview.effect is OutgoingEffect.SAME)
-            preview = _asked_first(preview, resolution, gathered, is_named=is_named, blind=blind)
-            preview = _by_turns(preview, resolution, reserved, entity)
+            is_named = hull_id in named.records or (hull_id in named.links and preview.effect is OutgoingEffect.SAME)
+            preview = _needs_call(preview, resolution, gathered, is_named=is_named, index_gap=index_gap)
+            preview = _reserve(preview, resolution, reserved, entity)
         found[hull_id] = preview
     return found
 
 
 def _decide(candidate: Candidate, gathered: Gathered, plan: Plan, entity: Entity, now_s: int) -> Decision:
-    """Decide as transform does. What a record without a snapshot holds is not known: it is decided as if it held nothing."""
+    """Decide as transform does. A record without a snapshot is decided as if all its fields were empty."""
     resolution = gathered.found[candidate.hull_id]
     if resolution.match_status is MatchStatus.KNOWN and candidate.snapshot is None:
         candidate = replace(candidate, match_status=MatchStatus.KNOWN)
@@ -145,8 +144,8 @@ def _without_held(
     return {each.hull_id: each for each in without_held(decisions.values(), fresh, held, plan)}
 
 
-def _blind(session: Session, connector_key: int, entity: Entity) -> str | None:
-    """Return why the index cannot say whether a record exists; None if it can."""
+def _index_gap(session: Session, connector_key: int, entity: Entity) -> str | None:
+    """Return why the index cannot tell whether a record exists; None if it can."""
     index = watermark.get_index_freshness(session, connector_key, entity)
     if not index.is_reindexed:
         return NEW_IDENTIFIERS
@@ -157,21 +156,23 @@ def _blind(session: Session, connector_key: int, entity: Entity) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """Reports that name records which our tables do not know: as their own, and as that of their Account."""
+    """Reports that name records which our tables do not know: their own (`records`), or their Account's (`links`)."""
 
     records: frozenset[str]
     links: frozenset[str]
 
 
 def _named(messages: Mapping[str, Message], gathered: Gathered, entity: Entity) -> _Named:
-    strange, beside = set(gathered.strange), set(gathered.strange_organizations)
-    if not (strange or beside):
+    unknown, organizations = set(gathered.unknown), set(gathered.unknown_organizations)
+    if not (unknown or organizations):
         return _Named(frozenset(), frozenset())
     return _Named(
         records=frozenset(
-            hull_id for hull_id, each in messages.items() if not strange.isdisjoint(pipedrive_ids_of(each[entity.hull]))
+            hull_id for hull_id, each in messages.items() if not unknown.isdisjoint(pipedrive_ids_of(each[entity.hull]))
         ),
-        links=frozenset(hull_id for hull_id, each in messages.items() if not beside.isdisjoint(_of_account(each))),
+        links=frozenset(
+            hull_id for hull_id, each in messages.items() if not organizations.isdisjoint(_of_account(each))
+        ),
     )
 
 
@@ -182,7 +183,7 @@ def _of_account(message: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _preview(decision: Decision) -> OutgoingPreview:  # noqa: PLR0911 - one line for each effect
-    """The effect of a decision, as load would carry it out."""
+    """Return the effect of a decision."""
 
     def to(effect: OutgoingEffect, reason: str | None, detail: str | None = None) -> OutgoingPreview:
         return OutgoingPreview(effect=effect, decision=decision, reason=reason, detail=detail or None)
@@ -206,10 +207,10 @@ def _preview(decision: Decision) -> OutgoingPreview:  # noqa: PLR0911 - one line
     return to(OutgoingEffect.SAME, decision.reason, decision.detail)
 
 
-def _asked_first(
-    preview: OutgoingPreview, resolution: Resolution, gathered: Gathered, *, is_named: bool, blind: str | None
+def _needs_call(
+    preview: OutgoingPreview, resolution: Resolution, gathered: Gathered, *, is_named: bool, index_gap: str | None
 ) -> OutgoingPreview:
-    """Return the preview, or what has to be read before anything is decided."""
+    """Return the preview, or the effect that a call must come first."""
     decision = preview.decision
     if is_named:
         return replace(preview, effect=OutgoingEffect.LOOK_UP, reason=NAMED_BY_HULL, detail=None)
@@ -218,13 +219,13 @@ def _asked_first(
     if resolution.match_status is MatchStatus.KNOWN and resolution.pipedrive_id not in gathered.snapshots:
         return replace(preview, effect=OutgoingEffect.UNKNOWN, reason=NO_SNAPSHOT, detail=None)
     is_doubtful = decision.candidate.by_lower_claim and preview.effect is not OutgoingEffect.SAME
-    if blind and (decision.act is Act.CREATE or is_doubtful):
-        return replace(preview, effect=OutgoingEffect.LOOK_UP, reason=blind, detail=None)
+    if index_gap and (decision.act is Act.CREATE or is_doubtful):
+        return replace(preview, effect=OutgoingEffect.LOOK_UP, reason=index_gap, detail=None)
     return preview
 
 
-def _by_turns(preview: OutgoingPreview, resolution: Resolution, reserved: Reserved, entity: Entity) -> OutgoingPreview:
-    """Of several with one claim or one record, the first has it; the others fail and an operator decides."""
+def _reserve(preview: OutgoingPreview, resolution: Resolution, reserved: Reserved, entity: Entity) -> OutgoingPreview:
+    """Reserve the claims or the record; the preview fails if an earlier report has reserved them."""
     decision = preview.decision
     other = reserved.take(_reserves(decision, resolution), decision.hull_id)
     if other is None:
@@ -234,7 +235,7 @@ def _by_turns(preview: OutgoingPreview, resolution: Resolution, reserved: Reserv
 
 
 def _reserves(decision: Decision, resolution: Resolution) -> list[Pair]:
-    """Return what no other record may use: the claims of a record to be created, or the record that it has just been joined to."""
+    """Return what no other report may use: the claims of a record to be created, or the record that was just matched."""
     if decision.act is Act.CREATE:
         return list(decision.claims)
     if resolution.match_status is MatchStatus.KNOWN and resolution.matched_by is not None:

@@ -1,6 +1,6 @@
-"""Retry what could not be sent; what was sent stays sent.
+"""Requeue the records of a batch that could not be sent.
 
-Each record waits separately, as a change with attempts and a due time; the last attempt makes it a Failure.
+Each one waits separately, as a change with attempts and a due time. After the last attempt it becomes a Failure.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pipeline.telemetry import logger
 
 LONGEST_WAIT_S: Final = 240.0
 LOOK_AGAIN: Final = Pause(wait_s=3.0, counted=True)
-"""After a record was not there, or an answer was lost: by then the other side has made up its mind."""
+"""Pause after Pipedrive did not have a record, or an answer was lost."""
 OTHERS_S: Final = 1.0
-"""How long those wait that only came after one that fails alone."""
+"""Pause of the records behind one that fails while others succeed."""
 
 
 class Requeuer:
-    """Puts the changes of one batch back."""
+    """Puts back the changes of one batch."""
 
     def __init__(
         self, session: Session, batch: ClaimedBatch, mine: Mapping[str, Change], recorder: BatchRecorder
@@ -50,8 +50,9 @@ class Requeuer:
             self._again([hull_id], Pause(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
 
     def requeue_unsure(self, sending: WriteResults, *, refused_too: bool) -> None:
-        """Refusals need a person, with exceptions: a missing record may have been merged or deleted, and a lost answer
-        may have been a success. `refused_too`: the next write will differ.
+        """Requeue records that are missing (perhaps merged or deleted), or whose answer was lost. Other refusals need a person.
+
+        refused_too  requeue all refused ones, because the next write will differ
         """
         for sent in sending.sent:
             hull_id, pipedrive_id = sent.wanted.hull_id, sent.wanted.pipedrive_id
@@ -69,11 +70,10 @@ class Requeuer:
                 self._recorder.failed(hull_id, "refused_by_pipedrive", sent.refused.detail, sent.exchange)
 
     def requeue_rest(self, sending: WriteResults) -> None:
-        """The first of the rest is the one that was tried. An attempt counts for it alone, so that it does not hold up those
-        behind it for ever."""
+        """Requeue the records that were not sent. Only the first one was tried, so an attempt counts for it alone."""
         stop, rest = sending.stop, [each.hull_id for each in sending.rest]
-        unmade = [each.hull_id for each in sending.rest if each.pipedrive_id is None]
-        joining.cancel_intents(self._session, self._batch.connector_key, self._batch.entity, unmade)
+        not_created = [each.hull_id for each in sending.rest if each.pipedrive_id is None]
+        joining.cancel_intents(self._session, self._batch.connector_key, self._batch.entity, not_created)
         if stop is None:
             return
         if isinstance(stop, ConfigurationError):
@@ -93,7 +93,7 @@ class Requeuer:
         return max((self._mine[each].attempts for each in hull_ids if each in self._mine), default=1)
 
     def _again(self, hull_ids: Iterable[str], wait: Pause, reason: str, *, detail: str = "") -> None:
-        """Put these back, or keep them as Failures when that was their last attempt."""
+        """Put these records back, or make them Failures after their last attempt."""
         back = []
         for hull_id in hull_ids:
             if wait.counted and hull_id in self._mine and self._mine[hull_id].attempts >= MAX_ATTEMPTS:

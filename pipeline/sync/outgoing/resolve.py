@@ -1,12 +1,10 @@
-"""Which record of Pipedrive does each of Hull's reports belong to?
+"""Find the Pipedrive record of each of Hull's reports.
 
-Mapped by the id map, else by the report itself (`pipedrive/id`, `pipedrive:<id>`), else by a claim in the local index.
-If more than one record matches, none is chosen: a person decides. What our tables do not know is returned, and `extract`
-requests it.
+It is found by the id map, else by the report itself (`pipedrive/id`, `pipedrive:<id>`), else by a claim in the local index. If
+several records match, a person decides. `extract` requests what our tables do not know.
 
-Before a User or Account is mapped to a record without a known Hull id, Hull is asked for that id. Such a record is not free: it
-was sent to Hull with its own claims, and identifiers that name it together with another User would merge the two, which cannot
-be undone.
+Before a User or Account is mapped to a record without a known Hull id, that id is requested from Hull. Such a record may belong to
+another User: it was sent to Hull with its own claims, and identifiers that name both Users would merge them for ever.
 """
 
 from __future__ import annotations
@@ -41,10 +39,10 @@ Message = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class Resolution:
-    """The match status of one Hull id, while it is computed.
+    """The match status of one Hull id.
 
     is_sure  Hull's own anonymous id names the record: no other User or Account can have it
-    is_old   of UNRESOLVED: Hull would show the record's id by now
+    is_old   for UNRESOLVED: Hull would show the record's Hull id by now
     """
 
     match_status: MatchStatus = MatchStatus.UNKNOWN
@@ -59,7 +57,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What Pipedrive has just shown of the records that Hull names and our tables do not know, by id."""
+    """The records, by id, that Hull names, our tables do not know, and Pipedrive has just returned."""
 
     records: Mapping[int, dict[str, Any]] = field(default_factory=dict)
     organizations: Collection[int] = ()
@@ -74,28 +72,28 @@ def resolve(
     messages: Mapping[str, Message],
     shown: Shown,
 ) -> tuple[dict[str, Resolution], set[int]]:
-    """Return (Hull id → match status, the ids that Hull names and our tables do not know)."""
+    """Return (Hull id → resolution, the ids that Hull names and our tables do not know)."""
     rows = joining.find_joined(session, connector_key, entity, messages)
     merged = _follow(session, connector_key, entity, rows)
     found = {hull_id: _by_map(rows.get(hull_id), merged) for hull_id in messages}
-    strange = _by_report(session, connector_key, entity, messages, found, shown)
+    unknown = _by_report(session, connector_key, entity, messages, found, shown)
     _by_claims(session, connector_key, entity, plan.settings, messages, found)
-    _recall(session, connector_key, entity, found)
-    _doubt_undelivered(found, shown, entity, plan, messages)
-    part_rivals(found)
-    return found, strange
+    _add_memories(session, connector_key, entity, found)
+    _check_undelivered(found, shown, entity, plan, messages)
+    separate_rivals(found)
+    return found, unknown
 
 
 def _follow(
     session: Session, connector_key: int, entity: Entity, rows: Mapping[str, MappingState]
 ) -> dict[int, int | None]:
-    """Return merged record → its existing survivor, None if that was deleted."""
+    """Return merged record → its survivor; None if that was deleted."""
     merged = [row.pipedrive_id for row in rows.values() if row.state == MERGED and row.pipedrive_id is not None]
     return find_current(session, connector_key, entity, merged) if merged else {}
 
 
 def _by_map(row: MappingState | None, merged: Mapping[int, int | None]) -> Resolution:
-    if row is None or row.pipedrive_id is None:  # no record, or one about to be created
+    if row is None or row.pipedrive_id is None:  # no mapping, or a create intent
         return Resolution()
     if row.state == MERGED:
         survivor = merged.get(row.pipedrive_id)
@@ -114,15 +112,15 @@ def _by_report(
     found: dict[str, Resolution],
     shown: Shown,
 ) -> set[int]:
-    """Use Hull's own ids if the id map has nothing, and if Hull names more than one existing record.
+    """Use the ids in the report if the id map has none, and find reports that name several existing records.
 
     Return the ids that our tables do not know.
     """
-    said = {hull_id: pipedrive_ids_of(message[entity.hull]) for hull_id, message in messages.items()}
-    named = {each for ids in said.values() for each in ids}
+    reported = {hull_id: pipedrive_ids_of(message[entity.hull]) for hull_id, message in messages.items()}
+    named = {each for ids in reported.values() for each in ids}
     living = find_current(session, connector_key, entity, named) | {each: each for each in shown.records}
     owners = joining.find_owners(session, connector_key, entity, {each for each in living.values() if each is not None})
-    for hull_id, ids in said.items():
+    for hull_id, ids in reported.items():
         now = found[hull_id]
         alive = tuple(dict.fromkeys(one for each in ids if (one := living.get(each)) is not None))
         if now.match_status is MatchStatus.KNOWN and now.pipedrive_id is not None:
@@ -131,16 +129,16 @@ def _by_report(
             found[hull_id] = Resolution(match_status=MatchStatus.CONFLICT, others=alive)
         elif alive and now.match_status is MatchStatus.UNKNOWN:
             sure = {living.get(each) for each in anonymous_pipedrive_ids(messages[hull_id][entity.hull])}
-            found[hull_id] = _met(hull_id, alive[0], "report", owners, is_sure=alive[0] in sure)
+            found[hull_id] = _resolve_match(hull_id, alive[0], "report", owners, is_sure=alive[0] in sure)
         elif now.match_status is MatchStatus.UNKNOWN and any(each in living for each in ids):
             now.match_status = MatchStatus.DELETED
     return named - living.keys()
 
 
-def _met(
+def _resolve_match(
     hull_id: str, pipedrive_id: int, matched_by: str, owners: Mapping[int, RecordOwner], *, is_sure: bool = False
 ) -> Resolution:
-    """One record matches; it may be mapped to another one already, or belong to one that Hull has not shown yet."""
+    """Return the resolution for one matching record: it may be mapped already, or its Hull id may not be known yet."""
     owner = owners.get(pipedrive_id)
     if owner is not None and owner.hull_id not in (None, hull_id):
         return Resolution(match_status=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
@@ -157,7 +155,7 @@ def _by_claims(
     messages: Mapping[str, Message],
     found: dict[str, Resolution],
 ) -> None:
-    """Find unmatched reports by claims in the local index; the first claim with a match decides."""
+    """Resolve reports by their claims in the local index; the first claim with a match decides."""
     unknown = [hull_id for hull_id, each in found.items() if each.match_status is MatchStatus.UNKNOWN]
     claims = {hull_id: claims_of(messages[hull_id][entity.hull], settings, entity) for hull_id in unknown}
     answers = identifier_search.find_records(
@@ -170,17 +168,17 @@ def _by_claims(
             found[hull_id] = met
 
 
-def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]) -> None:
-    """Add what is remembered of the writes of records that were just joined."""
+def _add_memories(session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]) -> None:
+    """Add the stored memory of earlier writes for records that were just matched."""
     late = {each.pipedrive_id: each for each in found.values() if each.pipedrive_id is not None and each.memory is None}
     for pipedrive_id, memory in joining.find_memories(session, connector_key, entity, late).items():
         late[pipedrive_id].memory = memory
 
 
-def _doubt_undelivered(
+def _check_undelivered(
     found: dict[str, Resolution], shown: Shown, entity: Entity, plan: Plan, messages: Mapping[str, Message]
 ) -> None:
-    """A record that was never sent to Hull goes there with its own claims: if they belong to another one, that one gets it."""
+    """Mark matches as unresolved if the record, which Hull has not received yet, may belong to another User by its claims."""
     for hull_id, each in found.items():
         record = shown.records.get(each.pipedrive_id or 0)
         if each.match_status is not MatchStatus.KNOWN or each.is_sure or each.matched_by is None or record is None:
@@ -190,30 +188,30 @@ def _doubt_undelivered(
 
 
 def resolve_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Resolution]) -> None:
-    """Ask Hull, store the answers, and resolve the doubtful ones; a record that Hull does not show yet stays unresolved.
+    """Request the Hull ids of doubtful records, store them, and resolve; what Hull does not show yet stays unresolved.
 
     Raises: the client's errors.
     """
-    asked, entity = in_doubt(found), Entity(batch.entity)
-    if not asked:
+    doubtful = in_doubt(found)
+    if not doubtful:
         return
-    answers = find_hull_ids(wired, entity, asked)
+    answers = find_hull_ids(wired, batch.entity, doubtful)
     with transaction() as session:
         batches.hold(session, batch)
-        store_hull_ids(session, batch.connector_key, entity, answers)
+        store_hull_ids(session, batch.connector_key, batch.entity, answers)
     for hull_id, each in found.items():
-        if _is_asked(each):
-            _settle(hull_id, each, answers)
-    part_rivals(found)
+        if _is_doubtful(each):
+            _apply_answer(hull_id, each, answers)
+    separate_rivals(found)
 
 
-def _is_asked(each: Resolution) -> bool:
+def _is_doubtful(each: Resolution) -> bool:
     return each.match_status is MatchStatus.UNRESOLVED or (
         each.match_status is MatchStatus.TAKEN and each.matched_by == "report"
     )
 
 
-def _settle(hull_id: str, each: Resolution, answers: Mapping[int, str]) -> None:
+def _apply_answer(hull_id: str, each: Resolution, answers: Mapping[int, str]) -> None:
     (pipedrive_id,) = each.others
     holder = answers.get(pipedrive_id)
     if holder == hull_id or (holder is None and each.match_status is MatchStatus.UNRESOLVED and each.is_old):
@@ -223,7 +221,7 @@ def _settle(hull_id: str, each: Resolution, answers: Mapping[int, str]) -> None:
 
 
 def claims_in(record: dict[str, Any], plan: Plan) -> list[Pair]:
-    """Return the identifiers by which the record is looked up: its claims and aliases; nothing if it cannot be read."""
+    """Return the claims and aliases of a record; none if it cannot be read."""
     try:
         read = plan.incoming.read(record)
     except (Rejected, Skip):
@@ -232,16 +230,16 @@ def claims_in(record: dict[str, Any], plan: Plan) -> list[Pair]:
 
 
 def agrees(record: dict[str, Any], claims: Iterable[Pair], plan: Plan) -> bool:
-    """Whether Hull would find a User or Account with these claims by those under which the record is brought there."""
+    """Return whether all claims of the record, under which Hull receives it, are among these claims of a User or Account."""
     try:
         read = plan.incoming.read(record)
     except (Rejected, Skip):
-        return True  # it is not brought to Hull at all
+        return True  # Hull does not receive it at all
     return set(read.claims.items()) <= set(claims)
 
 
 def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Resolution:
-    """Return records with a Hull id that Hull must confirm before two Hull ids could be merged."""
+    """Return the resolution for a record whose Hull id Hull must confirm, so that two Users are not merged."""
     return Resolution(
         match_status=MatchStatus.UNRESOLVED,
         pipedrive_id=pipedrive_id,
@@ -251,8 +249,8 @@ def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = Fals
     )
 
 
-def part_rivals(found: dict[str, Resolution]) -> None:
-    """Two reports of one batch match one record: the first gets it, the others need a person.
+def separate_rivals(found: dict[str, Resolution]) -> None:
+    """Give a record that several reports of a batch match to one of them; the others need a person.
 
     Mapped ones come first, then those with Hull's own id, then by order in the batch.
     """
@@ -281,15 +279,15 @@ def match(
     answers: Mapping[tuple[str, str], list[int]],
     owners: Mapping[int, RecordOwner],
 ) -> Resolution | None:
-    """Choose by the first claim with a match: one record is used, several need a person.
+    """Return the resolution by the first claim with a match: one record is used, several need a person.
 
     answers  (claim, value) → Pipedrive ids
-    owners   Pipedrive id → its Hull id, if the id map has one
+    owners   Pipedrive id → its row in the id map
     """
     for place, (claim, value) in enumerate(claims):
         ids = answers.get((claim, value))
         if ids:
-            met = _met(hull_id, ids[0], claim, owners)
+            met = _resolve_match(hull_id, ids[0], claim, owners)
             if len(ids) > 1:
                 met = Resolution(match_status=MatchStatus.AMBIGUOUS, others=tuple(ids), matched_by=claim)
             met.by_lower_claim = place > 0
@@ -298,9 +296,8 @@ def match(
 
 
 def in_doubt(found: Mapping[str, Resolution]) -> list[int]:
-    """Return records with a Hull id that only Hull knows: unresolved ones, and those that two Hull ids claim."""
-    doubted = (each for each in found.values() if _is_asked(each))
-    return sorted({pipedrive_id for each in doubted for pipedrive_id in each.others})
+    """Return the records whose Hull id only Hull knows: unresolved ones, and those that two Hull ids claim."""
+    return sorted({other for each in found.values() if _is_doubtful(each) for other in each.others})
 
 
 NOTHING_SHOWN = Shown()

@@ -1,6 +1,6 @@
-"""Transform of an outgoing batch: what is done with each record, and the write that makes Pipedrive agree with Hull's report.
+"""Transform of an outgoing batch: decide for each report whether its record is skipped, held, updated or created.
 
-Filters first, then the record, then the diff: what differs between report and record, field by field, and who owns each field.
+Filters come first, then the match status, then the diff: which fields differ, and which side owns each field.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ HELD = {
     MatchStatus.AMBIGUOUS: "ambiguous_match",
     MatchStatus.TAKEN: "already_mapped",
 }
-"""Standing → the reason why only a person can go on."""
+"""Match status → the reason why a person must decide."""
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
@@ -65,7 +65,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
 
 
 def _decide_all(batch: ClaimedBatch, candidates: Sequence[Candidate]) -> list[Decision]:
-    entity = Entity(batch.entity)
+    entity = batch.entity
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, entity)
     plan = definitions.plan_up_to_date(batch, plan)
@@ -79,12 +79,12 @@ def _decide_all(batch: ClaimedBatch, candidates: Sequence[Candidate]) -> list[De
 
 
 def _unknown(decisions: Sequence[Decision], plan: Plan, entity: Entity) -> set[str]:
-    """Keys of the fields and options that the definitions do not know: those that a record names, and those that are mapped."""
+    """Return keys of the fields and options that are mapped or in a report, and that the definitions do not know."""
     if not any(each.write is not None for each in decisions):
         return set()
     mapped = {problem.field for problem in plan.outgoing.problems if problem.reason in definitions.OUTDATED}
     named = {target.source.code: target.attribute for target in plan.outgoing.targets}
-    said = {
+    reported = {
         definitions.key_of(
             problem.field, find_attribute(each.candidate.message[entity.hull], named.get(problem.field) or "")
         )
@@ -92,7 +92,7 @@ def _unknown(decisions: Sequence[Decision], plan: Plan, entity: Entity) -> set[s
         for problem in each.problems
         if problem.reason in definitions.OUTDATED
     }
-    return said | {definitions.key_of(field, None) for field in mapped}
+    return reported | {definitions.key_of(field, None) for field in mapped}
 
 
 def decisions_of(batch: ClaimedBatch) -> list[Decision]:
@@ -103,7 +103,7 @@ def decisions_of(batch: ClaimedBatch) -> list[Decision]:
 
 
 def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
-    """Filters first, then the record, then the diff."""
+    """Return the decision about one report: filters first, then the match status, then the diff."""
     verdict = filter_message(
         candidate.message,
         plan.settings,
@@ -115,10 +115,13 @@ def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> D
         return Decision(candidate=candidate, act=Act.SKIP, reason=verdict.reason, detail=verdict.detail)
     if candidate.match_status in HELD:
         return Decision(
-            candidate=candidate, act=Act.HOLD, reason=HELD[candidate.match_status], detail=_who(candidate, entity)
+            candidate=candidate,
+            act=Act.HOLD,
+            reason=HELD[candidate.match_status],
+            detail=_describe_matches(candidate, entity),
         )
     if candidate.match_status is MatchStatus.UNRESOLVED:
-        detail = _who(candidate, entity)
+        detail = _describe_matches(candidate, entity)
         return Decision(candidate=candidate, act=Act.WAIT, reason="hull_id_unknown", detail=detail)
     try:
         if candidate.match_status is MatchStatus.KNOWN:
@@ -128,7 +131,7 @@ def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> D
         return Decision(candidate=candidate, act=Act.HOLD, reason=refused.reason, detail=refused.detail)
 
 
-def _who(candidate: Candidate, entity: Entity) -> str:
+def _describe_matches(candidate: Candidate, entity: Entity) -> str:
     ids = ", ".join(map(str, candidate.others))
     by = f" by {candidate.matched_by}" if candidate.matched_by else ""
     return f"{entity.plural if len(candidate.others) > 1 else entity.value} {ids}{by}"
@@ -147,7 +150,7 @@ def _create(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDec
 
 
 def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDecision, *, now_s: int) -> Decision:
-    """Decide about a record that is known: what is written, what is left to Pipedrive, and what two rules fight over.
+    """Decide about a mapped record: what is written, what is left to Pipedrive, and which fields are in an update loop.
 
     Raises: Rejected("name_missing").
     """
@@ -179,7 +182,7 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
         held={} if is_export(candidate) else _held(candidate, plan, entity, settled, repeated),
         reported=reported,
         problems=write.problems,
-        update_loop=_quarrel(settled.loops, plan, entity) if settled.loops else "",
+        update_loop=_describe_loop(settled.loops, plan, entity) if settled.loops else "",
     )
     if settled.loops and settled.write.is_empty:
         return replace(decision, act=Act.HOLD, reason=UPDATE_LOOP, detail=decision.update_loop)
@@ -192,36 +195,36 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
 
 
 def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
-    """Return field key → the delivered edit, for fields in which the report repeats our value and the edit wins."""
-    told_over = find_overwritten_edits(
+    """Return field key → Hull's edit, for fields in which the report repeats our value and Hull's earlier edit wins."""
+    overwritten = find_overwritten_edits(
         plan.outgoing.targets, candidate.message, candidate.recent_deliveries, candidate.memory
     )
     changed_s = _changed_s(candidate)
     return {
         key: edit
-        for key, edit in told_over.items()
+        for key, edit in overwritten.items()
         if key in repeated
         and ((owner := plan.outgoing.owners.get(key)) == "hull" or (owner == "latest" and edit.at // 1000 >= changed_s))
     }
 
 
 def _changed_s(candidate: Candidate) -> float:
-    """Return when Pipedrive last changed the record, if known; otherwise nothing of Hull's is newer."""
+    """Return when Pipedrive last changed the record; infinity if that is not known, so nothing of Hull is newer."""
     changed = version_of(candidate.snapshot or {})
     return float("inf") if changed is None else changed
 
 
 def _with_edits(candidate: Candidate, entity: Entity, edits: Iterable[Edit]) -> Candidate:
-    """The candidate, as if Hull had reported these values."""
+    """Return the candidate as if Hull had reported these values."""
     message = {name: value for name, value in candidate.message.items() if name != REPORTED_VALUES}
-    said = {edit.attribute: edit.value for edit in edits}
-    report = {name: value for name, value in message[entity.hull].items() if attribute_name(name) not in said}
-    return replace(candidate, message={**message, entity.hull: report | said})
+    values = {edit.attribute: edit.value for edit in edits}
+    report = {name: value for name, value in message[entity.hull].items() if attribute_name(name) not in values}
+    return replace(candidate, message={**message, entity.hull: report | values})
 
 
 def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
-    told = reported_at(candidate.message[entity.hull])
-    return told is not None and told // 1000 >= _changed_s(candidate)
+    moment = reported_at(candidate.message[entity.hull])
+    return moment is not None and moment // 1000 >= _changed_s(candidate)
 
 
 def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: ConflictResolution) -> dict[str, Any]:
@@ -229,14 +232,14 @@ def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Confli
     keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
     report = candidate.message[entity.hull]
     names = [target.attribute for target in plan.outgoing.targets if target.source.key in keys and target.attribute]
-    said = {attribute_name(name): find_attribute(report, name) for name in names}
-    return {name: None if value is ABSENT else value for name, value in said.items() if name in plan.shared}
+    values = {attribute_name(name): find_attribute(report, name) for name in names}
+    return {name: None if value is ABSENT else value for name, value in values.items() if name in plan.shared}
 
 
 def _held(
     candidate: Candidate, plan: Plan, entity: Entity, settled: ConflictResolution, repeated: Collection[str]
 ) -> dict[str, Any]:
-    """Return the values written because of Hull's report, which Hull therefore has; not for a newly matched User or Account."""
+    """Return the values that are written because of the report, so Hull has them; none for a newly matched record."""
     if candidate.matched_by is not None:
         return {}
     written = settled.write.kinds.keys() - set(repeated)
@@ -245,7 +248,7 @@ def _held(
     return {name: value for name, value in held.items() if name in plan.shared}
 
 
-def _quarrel(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
+def _describe_loop(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
     """Name the fields and the rows of the settings that write them."""
     rows = {target.source.key: target for target in plan.outgoing.targets}
     named = [f"{rows[key].attribute} → {rows[key].source.code}" if key in rows else key for key in keys]
@@ -267,19 +270,19 @@ def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[s
 
 
 def _delivered(candidate: Candidate, plan: Plan, entity: Entity) -> set[str]:
-    """Return codes of the fields that may be emptied: those last seen with a value in Hull, in a report or a delivery.
+    """Return codes of the fields that may be emptied: those whose attribute had a value in the last report or delivery.
 
-    Stored values of a record that was just matched belong to another User or Account.
+    The memory of a record that was just matched belongs to another User or Account.
     """
     remembered = set(candidate.memory.present or ()) if candidate.matched_by in (None, "report") else set()
-    told = {target.source.code for target in plan.outgoing.targets if _was_emptied_in_hull(candidate, target, entity)}
-    return remembered | told
+    emptied = {each.source.code for each in plan.outgoing.targets if _was_emptied_in_hull(candidate, each, entity)}
+    return remembered | emptied
 
 
 def _was_emptied_in_hull(candidate: Candidate, target: Target, entity: Entity) -> bool:
-    """Return whether the report clears a value that Hull received: it is null, and newer than our delivery.
+    """Return whether the report clears a value that Hull received: it has null, and is newer than our delivery.
 
-    An older report that is null as well must not empty the field that Hull's value comes from.
+    An older report with null must not empty the field from which Hull received the value since.
     """
     if target.attribute is None or target.attribute.startswith("account."):
         return False
@@ -289,13 +292,11 @@ def _was_emptied_in_hull(candidate: Candidate, target: Target, entity: Entity) -
         return False
     if any(canonical(name, each) == canonical(name, value) for each in values_before(candidate.message, entity, name)):
         return True
-    moment, told = (
-        reported_at(report),
-        [each.at for each in candidate.recent_deliveries if each.values.get(name) is not None],
-    )
-    return moment is not None and bool(told) and moment / 1000 - LATE_S > told[-1]
+    moment = reported_at(report)
+    delivered_at = [each.at for each in candidate.recent_deliveries if each.values.get(name) is not None]
+    return moment is not None and bool(delivered_at) and moment / 1000 - LATE_S > delivered_at[-1]
 
 
 def is_export(candidate: Candidate) -> bool:
-    """Sent manually: every mapped field that differs is written, whatever was agreed before."""
+    """Return whether the report was sent manually: then every mapped field that differs is written."""
     return candidate.message.get("is_export") is True

@@ -1,7 +1,7 @@
-"""Checks before a write: the fields that Pipedrive may own are read again; values that another record holds are left out.
+"""Checks before a write: read the fields that Pipedrive may own again, and leave out values that another record holds.
 
-The snapshot is as old as the last webhook. If Hull owns the field, that is irrelevant: its value is written anyway. Otherwise an
-edit without a webhook so far would be overwritten against the settings. One list of up to a hundred records, 10 tokens.
+The snapshot is as old as the last webhook. If Pipedrive may own a field, an edit whose webhook has not arrived yet would be
+overwritten against the settings. Up to a hundred records are read for 10 tokens.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ HELD_BY_ANOTHER = "held_by_another"
 def decide_by_fresh_reads(
     wired: Wired, plan: Plan, entity: Entity, decisions: Iterable[Decision], *, now_s: int
 ) -> list[Decision]:
-    """Read the records with fields that Pipedrive may own, and decide again; a deleted one is written to and refused.
+    """Read the records with fields that Pipedrive may own, and decide again. A deleted one is left as it is: Pipedrive refuses it.
 
     Raises: the client's errors; nothing has been written then.
     """
-    asked = {
+    requested = {
         pipedrive_id: each
         for each in decisions
-        if _has_a_say(each, plan) and (pipedrive_id := each.candidate.pipedrive_id) is not None
+        if _may_be_owned_by_pipedrive(each, plan) and (pipedrive_id := each.candidate.pipedrive_id) is not None
     }
-    read = read_by_ids(wired.pipedrive, entity, sorted(asked), plan.incoming.include_fields) if asked else []
-    records = {record_id: record for record in read if (record_id := id_of(record)) in asked}
-    moved_on = {
+    read = read_by_ids(wired.pipedrive, entity, sorted(requested), plan.incoming.include_fields) if requested else []
+    records = {record_id: record for record in read if (record_id := id_of(record)) in requested}
+    changed = {
         pipedrive_id: each
-        for pipedrive_id, each in asked.items()
+        for pipedrive_id, each in requested.items()
         if pipedrive_id in records and records[pipedrive_id] != each.candidate.snapshot
     }
     decided = []
-    for pipedrive_id, each in moved_on.items():
+    for pipedrive_id, each in changed.items():
         decision = decide(replace(each.candidate, snapshot=records[pipedrive_id]), plan, entity, now_s=now_s)
         decided.append(replace(decision, trigger=each.trigger, reported={**each.reported, **decision.reported}))
     return decided
 
 
-def _has_a_say(decision: Decision, plan: Plan) -> bool:
+def _may_be_owned_by_pipedrive(decision: Decision, plan: Plan) -> bool:
     if decision.act is not Act.UPDATE or decision.write is None or is_export(decision.candidate):
         return False
     return any(plan.outgoing.owners.get(key, "hull") != "hull" for key in decision.write.kinds)
@@ -59,9 +59,9 @@ def _has_a_say(decision: Decision, plan: Plan) -> bool:
 def leave_out_held_values(
     batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], listed: Mapping[Pair, Iterable[int]]
 ) -> list[Decision]:
-    """Take out of the writes what another record holds. Returns the decisions that are not what they were.
+    """Remove the values that another record holds from the writes. Return the changed decisions.
 
-    listed  (claim, value) → Pipedrive ids, as a look-up has just shown them; our tables may not know them yet
+    listed  (claim, value) → Pipedrive ids that the look-up found; our tables may not know them yet
     """
     decided = list(decisions)
     fresh = new_pairs(decided, plan)
@@ -81,14 +81,13 @@ def new_pairs(decisions: Iterable[Decision], plan: Plan) -> dict[str, list[Pair]
 
 
 def _claim_fields(plan: Plan) -> dict[str, str]:
-    """Claim → key of the field that feeds it."""
+    """Return claim → key of its field."""
     claims = {str(rule.hull) for rule in plan.settings.claims(plan.catalog.entity)}
     found = {claim: plan.claim_field(claim) for claim in claims}
     return {claim: field[0] for claim, field in found.items() if field is not None}
 
 
 def _new_pairs(decision: Decision, plan: Plan, fields: Mapping[str, str]) -> list[Pair]:
-    """What the record would be known by after the write, and is not now."""
     write = decision.write
     if decision.act is not Act.UPDATE or write is None or write.kinds.keys().isdisjoint(fields.values()):
         return []
@@ -133,9 +132,9 @@ def _problem(key: str, others: list[int], entity: Entity) -> FieldProblem:
 
 def _without(decision: Decision, write: OutgoingWrite, problems: Mapping[str, FieldProblem]) -> Decision:
     rest = write.without(set(problems))
-    told = (*decision.problems, *problems.values())
+    all_problems = (*decision.problems, *problems.values())
     if not rest.is_empty:
-        return replace(decision, write=rest, problems=told)
+        return replace(decision, write=rest, problems=all_problems)
     first = next(iter(problems.values()))
     detail = f"{first.field}: {first.detail}"
-    return replace(decision, act=Act.SKIP, write=rest, problems=told, reason=HELD_BY_ANOTHER, detail=detail)
+    return replace(decision, act=Act.SKIP, write=rest, problems=all_problems, reason=HELD_BY_ANOTHER, detail=detail)

@@ -1,4 +1,4 @@
-"""What becomes of the records of a page, decided without a database: who is sent, what is said, what is kept."""
+"""The plan of a page, without a database: which records are sent, the messages, and the rows to store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ import orjson
 import pytest
 
 from db.id_mapping import Known
-from db.page import PageRow
+from db.page import PageConflicts, PageRow
 from pipeline.clients.hull import MessageWriter
 from pipeline.domain.kinds import Entity
-from pipeline.load.incoming import PagePlan, compose, organizations_of, plan_page, unchanged_states
+from pipeline.load.incoming import (
+    CHANGED,
+    NEW,
+    SAME,
+    FirehoseRecord,
+    PagePlan,
+    compose,
+    count_once,
+    organizations_of,
+    plan_page,
+    unchanged_states,
+)
 
 SECRET = "a secret of some length, for tests only"
 
@@ -59,14 +70,14 @@ def claims_of(message: dict[str, Any]) -> dict[str, Any]:
 DECISIONS: list[tuple[str, dict[int, Known], bool, str | None]] = [
     ("never seen", {}, False, "new"),
     ("a shell", known(state="shell", version=0, digest=None, delivered=None), False, "new"),
-    ("as it is", known(), False, None),
-    ("as it is, asked for again", known(), True, "same"),
-    ("another content, later", known(version=99, digest="d0"), False, "changed"),
-    ("another content, same second", known(digest="d0"), False, "changed"),
+    ("unchanged", known(), False, None),
+    ("unchanged, requested again", known(), True, "same"),
+    ("other content, later", known(version=99, digest="d0"), False, "changed"),
+    ("other content, same second", known(digest="d0"), False, "changed"),
     ("in doubt", known(digest=""), False, "changed"),
-    ("older than what is known", known(version=101, digest="d0"), False, None),
-    ("older, asked for again", known(version=101, digest="d0"), True, None),
-    ("older, of the same content", known(version=101), True, None),
+    ("older than the known state", known(version=101, digest="d0"), False, None),
+    ("older, requested again", known(version=101, digest="d0"), True, None),
+    ("older, same content", known(version=101), True, None),
 ]
 
 
@@ -81,14 +92,14 @@ def test_decides_record_by_record(what: str, have: dict[int, Known], resend: boo
     assert plan.stale == ([1] if have and have[1].version > 100 else [])
 
 
-def test_of_two_states_in_one_page_the_newer_goes() -> None:
+def test_the_newer_of_two_states_in_a_page_is_sent() -> None:
     old, new = record(version=100, digest="old"), record(version=101, digest="new")
 
     for order in ([old, new], [new, old]):
         assert [sending.record["digest"] for sending in planned(order, {}).sendings] == ["new"]
 
 
-def test_only_a_record_that_will_not_be_written_again_needs_nothing_of_what_was_delivered() -> None:
+def test_unchanged_states_leave_out_records_that_are_written_again() -> None:
     stored_before, newest, young = record(digest="old"), record(version=101, digest="new"), record(2, version=500)
 
     assert unchanged_states([stored_before, newest, young], fresh_from=500) == [("new", 101)]
@@ -101,26 +112,26 @@ def test_a_record_always_has_its_anonymous_id() -> None:
     assert claims_of(message) == {"io.hull.asUser": {"email": "p1@example.com", "anonymous_id": "pipedrive:1"}}
 
 
-def test_a_claim_somebody_else_holds_stays_at_home() -> None:
+def test_a_claim_of_another_record_is_not_sent() -> None:
     (message,), _ = composed(planned([record()], {}), held={("email", 1): 7})
 
     assert claims_of(message) == {"io.hull.asUser": {"anonymous_id": "pipedrive:1"}}
 
 
 @pytest.mark.parametrize(("link", "messages"), [(True, 2), (False, 1)])
-def test_a_person_of_an_organization_is_linked_if_wanted(link: bool, messages: int) -> None:
+def test_a_person_is_linked_to_its_organization_if_the_settings_say_so(link: bool, messages: int) -> None:
     plan = planned([record(organization_id=9)], {})
 
-    said, rows = composed(plan, link=link)
+    sent, rows = composed(plan, link=link)
 
-    assert len(said) == messages
+    assert len(sent) == messages
     assert len(rows) == 1
     assert (plan.counters["messages"], plan.counters["links"]) == (messages, messages - 1)
     assert organizations_of(plan) == {9}
     if link:
-        assert said[1]["body"] == {"pipedrive/id": 9}
-        assert claims_of(said[1])["io.hull.asAccount"] == {"anonymous_id": "pipedrive:9"}
-        assert claims_of(said[1])["io.hull.asUser"]["email"] == "p1@example.com"
+        assert sent[1]["body"] == {"pipedrive/id": 9}
+        assert claims_of(sent[1])["io.hull.asAccount"] == {"anonymous_id": "pipedrive:9"}
+        assert claims_of(sent[1])["io.hull.asUser"]["email"] == "p1@example.com"
 
 
 NULLS: list[tuple[dict[int, Known], dict[str, Any], dict[str, Any]]] = [
@@ -133,23 +144,23 @@ NULLS: list[tuple[dict[int, Known], dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("have", "attributes", "said"), NULLS)
-def test_null_is_said_only_where_a_value_of_ours_stands(
-    have: dict[int, Known], attributes: dict[str, Any], said: dict[str, Any]
+@pytest.mark.parametrize(("have", "attributes", "sent"), NULLS)
+def test_a_null_is_sent_only_if_hull_has_a_value_of_ours(
+    have: dict[int, Known], attributes: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     (message,), _ = composed(planned([record(attributes=attributes)], have))
 
-    assert message["body"] == said
+    assert message["body"] == sent
 
 
-def test_what_is_kept_of_a_new_record_is_what_was_said() -> None:
+def test_the_row_of_a_new_record_has_the_sent_values() -> None:
     _, (row,) = composed(planned([record(attributes={"name": "Ada", "phone": None})], {}))
 
     assert orjson.loads(row.delivered) == {"name": "Ada"}
     assert (row.before, orjson.loads(row.after or b""), row.effect) == (None, {"name": "Ada"}, 1)
 
 
-def test_what_is_kept_of_a_change_are_the_values_that_differ() -> None:
+def test_the_row_of_a_change_has_the_values_that_differ() -> None:
     have = known(digest="d0", delivered=b'{"name":"Ada","phone":"1","city":"Tartu"}')
 
     _, (row,) = composed(planned([record(attributes={"name": "Anna", "phone": None, "city": "Tartu"})], have))
@@ -159,8 +170,8 @@ def test_what_is_kept_of_a_change_are_the_values_that_differ() -> None:
     assert orjson.loads(row.delivered) == {"name": "Anna", "city": "Tartu"}
 
 
-def test_a_value_that_could_not_be_read_is_remembered_as_it_was() -> None:
-    """Hull still shows it, so a later null must still be said."""
+def test_a_value_that_cannot_be_read_stays_as_it_was() -> None:
+    """Hull still has it, so a later null must be sent."""
     have = known(digest="d0", delivered=b'{"name":"Ada","phone":"1"}')
 
     _, (row,) = composed(planned([record(attributes={"name": "Anna"})], have))
@@ -169,7 +180,7 @@ def test_a_value_that_could_not_be_read_is_remembered_as_it_was() -> None:
     assert orjson.loads(row.before or b"") == {"name": "Ada"}
 
 
-def test_what_is_sent_again_logs_nothing() -> None:
+def test_a_record_that_is_sent_again_has_no_event() -> None:
     _, (row,) = composed(planned([record()], known(), resend=True))
 
     assert (row.before, row.after, row.effect) == (None, None, 0)
@@ -181,3 +192,15 @@ def test_an_organization_is_an_account() -> None:
     (message,), _ = composed(plan)
 
     assert claims_of(message) == {"io.hull.asAccount": {"domain": "acme.com", "anonymous_id": "pipedrive:1"}}
+
+
+def test_a_record_that_another_worker_wrote_first_is_counted_once() -> None:
+    effects = {1: NEW, 2: NEW, 3: CHANGED, 4: CHANGED, 5: NEW}
+    plan = PagePlan(entity=Entity.PERSON)
+    for pipedrive_id, effect in effects.items():
+        plan.sendings.append(FirehoseRecord({"pipedrive_id": pipedrive_id}, effect, None))
+        plan.counters[effect] += 1
+
+    count_once(plan, PageConflicts(stale=frozenset({2}), repeated=frozenset({1, 3})))
+
+    assert dict(plan.counters) == {NEW: 1, CHANGED: 1, SAME: 2, "skipped": 1}

@@ -1,4 +1,4 @@
-"""What a departed record is known by in Hull stays its own: whoever comes after it gets it knowingly, and it may come back."""
+"""What a deleted record is known by in Hull stays its own: whoever comes after it gets it knowingly, and it may come back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.test_departures import holders, mapping, merge, resolve, settled, since_then, user
+from tests.journeys.test_deletions import holders, mapping, merge, resolve, settled, since_then, user
 from tests.prepared import prepared
 from tests.system import SyncSystem
 

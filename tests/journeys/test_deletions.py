@@ -290,7 +290,7 @@ def test_hull_is_told_before_anything_is_written_down(system: SyncSystem, told: 
     system.company.delete_person(3)
     deliver(system, *told)
     with monkeypatch.context() as patch:
-        patch.setattr(deletions, "_write_down", lambda *_: 1 / 0)
+        patch.setattr(deletions, "_store", lambda *_: 1 / 0)
         system.work()
     marked, state = user(system, 3).get("pipedrive/id"), mapping(system, 3).state
 
@@ -366,7 +366,7 @@ def test_a_page_read_before_the_deletion_does_not_bring_it_back(system: SyncSyst
 def test_a_page_that_reaches_hull_after_the_deletion_is_taken_back(
     system: SyncSystem, told: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Load had looked up the record before it departed, and posts afterwards."""
+    """Load had looked up the record before it was deleted, and posts afterwards."""
     real, once = HullClient.post_batches, []
 
     def delete_first(self: Any, *args: Any, **options: Any) -> Any:
@@ -627,7 +627,7 @@ def test_a_person_that_still_names_a_deleted_organization_does_not_bring_its_acc
 
 
 def test_a_link_that_is_late_does_not_take_the_mark_back(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Person's load had asked whether its Organization lives; it posts once that has departed."""
+    """The Person's load had asked whether its Organization lives; it posts after that was deleted."""
     system.change_settings(support_account_deletion=True)
     system.company.behaviour.unlink_persons = False
     create_records(system, persons=1, organizations=1)
