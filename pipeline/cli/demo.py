@@ -16,7 +16,7 @@ from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
 from pipeline.cli import demo_steps
-from pipeline.cli.output import Failed, duration, json_option, own_name, say, show
+from pipeline.cli.output import Failed, duration, echo, json_option, own_name, show
 from pipeline.cli.startup import begin_serving
 from pipeline.local import example
 from pipeline.local.children import SUPERVISOR
@@ -56,12 +56,12 @@ def demo(persons: int, organizations: int) -> None:
     sizes = {"persons": persons, "organizations": organizations}
     try:
         with _log_to(log) as write, begin_serving("pipeline demo", write) as chosen:
-            say(
+            echo(
                 f"Starting PostgreSQL, the broker, a sandbox with {persons:,} Persons and {organizations:,} Organizations,"
             )
-            say("two workers, beat, the web process and Flower …")
+            echo("two workers, beat, the web process and Flower …")
             with running_system(chosen, write_line=write, sizes=sizes) as system:
-                say(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
+                echo(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
                 run = _run_demo(system, chosen, interrupts)
     except (StartFailed, PortTaken) as error:
         raise Failed(str(error), f"what the processes wrote: {log}") from None
@@ -82,14 +82,14 @@ def _run_demo(system: System, chosen: Settings, interrupts: Interrupts) -> demo_
     totals = run.totals
 
     def human() -> None:
-        say(
+        echo(
             f"\nIn {duration(took_s)}: {totals['read']:,} records read, {totals['new']:,} new to Hull, {totals['links']:,}"
             f" links, {totals['shells']:,} shells made, {totals['tokens']:,} tokens of Pipedrive's daily budget."
         )
-        say("All records were processed by the Celery tasks, batch by batch. Look at the results in the database:")
+        echo("All records were processed by the Celery tasks, batch by batch. Look at the results in the database:")
         for command in LOOK_AT:
-            say(f"  {own_name()} {command}")
-        say(f"`{own_name()} up` starts again and keeps everything running.")
+            echo(f"  {own_name()} {command}")
+        echo(f"`{own_name()} up` starts again and keeps everything running.")
 
     show({"took_s": round(took_s, 1), **totals, "broken": run.broken, "data_dir": str(chosen.data_dir)}, human)
     return run
@@ -127,7 +127,7 @@ class _Log:
             if not self._file.closed:
                 self._file.write(f"{name:<8}| {line}\n")
         if name == SUPERVISOR:
-            say(f"   ! {line}")
+            echo(f"   ! {line}")
 
     def close(self) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ from db.id_mapping import mapping_counts
 from db.session import transaction
 from pipeline.cli import fetch
 from pipeline.cli.fetch import read_run
-from pipeline.cli.output import duration, say
+from pipeline.cli.output import duration, echo
 from pipeline.cli.verify import run_comparison
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
@@ -64,7 +64,7 @@ class DemoRun:
 
     def check(self, holds: object, words: str) -> None:
         """Print the result of a check; remember a failed one."""
-        say(f"   {'✓' if holds else '✗'} {words}")
+        echo(f"   {'✓' if holds else '✗'} {words}")
         if not holds:
             self.broken.append(words)
 
@@ -98,12 +98,12 @@ def run_steps(demo: DemoRun, before_each: Callable[[], None]) -> None:
 
 
 def fetch_persons(demo: DemoRun) -> None:
-    say("1. A full fetch of Persons, before any Organization is known")
+    echo("1. A full fetch of Persons, before any Organization is known")
     run = demo.fetch(Entity.PERSON)
     persons = demo.remotes.records(Entity.PERSON)
     shells = [each for each in demo.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each)]
     named = {person["org_id"] for person in persons.values() if person["org_id"]}
-    say(f"   {run['new']:,} Users created or found in Hull, {run['links']:,} linked to their Accounts")
+    echo(f"   {run['new']:,} Users created or found in Hull, {run['links']:,} linked to their Accounts")
     compare(demo, Entity.PERSON)
     demo.check(
         len(shells) == len(named),
@@ -112,10 +112,10 @@ def fetch_persons(demo: DemoRun) -> None:
 
 
 def fetch_organizations(demo: DemoRun) -> None:
-    say("2. A full fetch of Organizations fills the shells")
+    echo("2. A full fetch of Organizations fills the shells")
     run = demo.fetch(Entity.ORGANIZATION)
     left = sum(1 for each in demo.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each))
-    say(f"   {run['read']:,} Organizations read, {run['tokens']:,} tokens of Pipedrive's daily budget")
+    echo(f"   {run['read']:,} Organizations read, {run['tokens']:,} tokens of Pipedrive's daily budget")
     demo.check(left == 0, f"{left} shells are left")
     compare(demo, Entity.ORGANIZATION)
     wake_control("resolve_hull_ids")  # beat would, within half a minute
@@ -154,7 +154,7 @@ def compare(demo: DemoRun, entity: Entity) -> None:
 
 
 def receive_webhook(demo: DemoRun) -> None:
-    say("3. A Person is edited in Pipedrive; its webhook arrives")
+    echo("3. A Person is edited in Pipedrive; its webhook arrives")
     pipedrive_id, title = _person_id(demo, 0), f"Head of Demonstrations {datetime.now(UTC):%H:%M:%S}"
     job_title = codes_of(demo.connector.key, Entity.PERSON)["Job title"]
     demo.remotes.edit_record(Entity.PERSON, pipedrive_id, {"custom_fields": {job_title: title}})
@@ -163,7 +163,7 @@ def receive_webhook(demo: DemoRun) -> None:
 
 
 def fail_and_replay(demo: DemoRun) -> None:
-    say("4. A record without a valid update time becomes a failure; it is replayed after it is corrected")
+    echo("4. A record without a valid update time becomes a failure; it is replayed after it is corrected")
     pipedrive_id, now = _person_id(demo, 1), datetime.now(UTC)
     record = demo.remotes.records(Entity.PERSON)[pipedrive_id]
     demo.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
@@ -172,7 +172,7 @@ def fail_and_replay(demo: DemoRun) -> None:
     demo.check(found is not None and run["failed"] == 1, f"Person {pipedrive_id} is stored as a failure")
     if found is None:
         return
-    say(f"   failure {found.id}, {found.reason}: {REASONS[found.reason].meaning}")
+    echo(f"   failure {found.id}, {found.reason}: {REASONS[found.reason].meaning}")
     saved = {**record, "name": "Ada Example", "update_time": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
     demo.remotes.put_record(Entity.PERSON, saved)
     with transaction() as session:
@@ -183,7 +183,7 @@ def fail_and_replay(demo: DemoRun) -> None:
 
 
 def send_change(demo: DemoRun) -> None:
-    say("5. A User is changed in Hull; the change is sent to Pipedrive")
+    echo("5. A User is changed in Hull; the change is sent to Pipedrive")
     pipedrive_id, title = _person_id(demo, 2), f"Sent from Hull {datetime.now(UTC):%H:%M:%S}"
     job_title = codes_of(demo.connector.key, Entity.PERSON)["Job title"]
     user = _user(demo, pipedrive_id)
@@ -195,7 +195,7 @@ def send_change(demo: DemoRun) -> None:
 
 
 def delete_person(demo: DemoRun) -> None:
-    say("6. A Person is deleted in Pipedrive; its User stays and is marked")
+    echo("6. A Person is deleted in Pipedrive; its User stays and is marked")
     pipedrive_id = _person_id(demo, 3)
     hull_id = _user(demo, pipedrive_id)["id"]
     demo.remotes.delete_record(Entity.PERSON, pipedrive_id)
@@ -204,11 +204,11 @@ def delete_person(demo: DemoRun) -> None:
 
 
 def verify_all(demo: DemoRun) -> None:
-    say("7. Pipedrive, Hull and the id map are compared, as `pipeline verify` does at any time")
+    echo("7. Pipedrive, Hull and the id map are compared, as `pipeline verify` does at any time")
     _, report = run_comparison(demo.connector, None)
     records = sum(each.compared for each in report.entities)
     demo.check(report.drift == 0, f"{records:,} records compared in {report.seconds:.1f} s, {report.drift} differ")
-    say(f"   {report.tokens:,} tokens")
+    echo(f"   {report.tokens:,} tokens")
     demo.totals["tokens"] += report.tokens
 
 

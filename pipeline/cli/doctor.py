@@ -11,7 +11,7 @@ from db import connector as connectors
 from db.figures import oldest_due_s
 from db.session import is_read_only, loud_settings, transaction
 from pipeline.cli.calling import LocalCaller
-from pipeline.cli.output import duration, json_option, say, show
+from pipeline.cli.output import duration, echo, json_option, show
 from pipeline.cli.troubleshooting import BAD, NOTE, OK, Answer, Finding, examine
 from pipeline.operations import workers
 from pipeline.operations.workers import WorkerNodes
@@ -108,14 +108,14 @@ def _as_json(answers: list[Answer]) -> list[dict[str, Any]]:
 def _print(machine: Answer, answers: dict[str, list[Answer]]) -> None:
     _print_answer(machine)
     for name, headings in answers.items():
-        say(f"\nConnector {name}")
+        echo(f"\nConnector {name}")
         for answer in headings:
             _print_answer(answer)
 
 
 def _print_answer(answer: Answer) -> None:
-    say(f"\n{answer.heading}")
+    echo(f"\n{answer.heading}")
     for finding in answer.findings:
-        say(f"  {MARKS[finding.level]} {finding.text}")
+        echo(f"  {MARKS[finding.level]} {finding.text}")
         if finding.next_step:
-            say(f"      → {finding.next_step}")
+            echo(f"      → {finding.next_step}")

@@ -17,7 +17,7 @@ from db.failure_filter import FailureFilter
 from db.run import COUNTERS, Run
 from db.session import transaction
 from pipeline.cli.calling import LocalCaller
-from pipeline.cli.output import Failed, connector_argument, duration, json_option, say, show, wants_json
+from pipeline.cli.output import Failed, connector_argument, duration, echo, json_option, show, wants_json
 from pipeline.cli.progress import ProgressView
 from pipeline.cli.rendering_runs import print_run, show_preview
 from pipeline.domain.kinds import Entity
@@ -135,9 +135,9 @@ def _print_summary(facts: list[dict[str, Any]], wait: bool) -> None:
         if wait:
             print_run(run)
         else:
-            say(f"Run {run['id']} fetches {run['entity']}s. See: pipeline runs show {run['connector']} {run['id']}")
+            echo(f"Run {run['id']} fetches {run['entity']}s. See: pipeline runs show {run['connector']} {run['id']}")
     if failed := sum(run["open_failures"] for run in facts):
-        say(f"{failed} records or pages failed; see: pipeline failures list {facts[0]['connector']}")
+        echo(f"{failed} records or pages failed; see: pipeline failures list {facts[0]['connector']}")
 
 
 def read_run(run_id: int) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def watch(run_ids: Sequence[int]) -> None:
     except KeyboardInterrupt:
         name = read_run(run_ids[0])["connector"]
         stop = "; ".join(f"pipeline runs cancel {name} {run_id}" for run_id in run_ids)
-        say(f"\nThe fetch continues in the background. See: pipeline runs list {name}; stop it: {stop}")
+        echo(f"\nThe fetch continues in the background. See: pipeline runs list {name}; stop it: {stop}")
         click.get_current_context().exit(1)
 
 

@@ -63,7 +63,7 @@ def wants_json() -> bool:
 
 
 def yes_option(help_text: str) -> click.Option:
-    """Return the option --yes; `says_yes` returns whether it was given."""
+    """Return the option --yes; `is_confirmed` returns whether it was given."""
 
     def keep(context: click.Context, _option: click.Parameter, value: bool) -> None:
         context.meta[YES] = value
@@ -71,7 +71,7 @@ def yes_option(help_text: str) -> click.Option:
     return click.Option(["--yes"], is_flag=True, expose_value=False, callback=keep, help=help_text)
 
 
-def says_yes() -> bool:
+def is_confirmed() -> bool:
     """Return whether the command was given --yes."""
     context = click.get_current_context(silent=True)
     return bool(context and context.meta.get(YES))
@@ -101,7 +101,7 @@ def console(*, err: bool = False) -> Console:
     return Console(file=stream, highlight=False, width=None if stream.isatty() else PIPE_WIDTH)
 
 
-def say(text: str = "") -> None:
+def echo(text: str = "") -> None:
     """Print one line of text; square brackets are not interpreted."""
     click.echo(text)
 
@@ -110,7 +110,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     """Print a table, or the sentence `empty` if there are no rows."""
     lines = [[text_of(each) for each in row] for row in rows]
     if not lines and empty:
-        say(empty)
+        echo(empty)
         return
     shown = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for position, name in enumerate(columns):

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from pipeline.cli.calling import Caller
-from pipeline.cli.output import say, table, text_of
+from pipeline.cli.output import echo, table, text_of
 
 Show = Callable[[Any, Any], None]
 """Prints an answer; called with the request and the answer."""
@@ -22,7 +22,7 @@ def lines(*templates: str) -> Show:
 
     def show(request: Any, answer: Any) -> None:
         for template in templates:
-            say(template.format(request=request, answer=answer).rstrip())
+            echo(template.format(request=request, answer=answer).rstrip())
 
     return show
 
@@ -57,11 +57,11 @@ def show_plainly(_request: Any, answer: BaseModel) -> None:
         if isinstance(value, list) and value and isinstance(value[0], BaseModel):
             print_rows(value, " ".join(_shown_fields(value[0])), title=title)
         elif isinstance(value, BaseModel):
-            say(title)
+            echo(title)
             for each in _shown_fields(value):
-                say(f"  {each.replace('_', ' '):<20} {text_of(getattr(value, each))}")
+                echo(f"  {each.replace('_', ' '):<20} {text_of(getattr(value, each))}")
         else:
-            say(f"{title:<22} {text_of(value)}")
+            echo(f"{title:<22} {text_of(value)}")
 
 
 def _shown_fields(model: BaseModel) -> list[str]:
@@ -76,7 +76,7 @@ class Presentation:
     failed  returns whether the answer means that the work failed, or raises Failed; called after `show`
     ask     completes the fields of the request, by other operations or by a prompt
     asks    fields that `ask` completes, so that their options are not required
-    yes     what the option `--yes` does, for `says_yes` of `output`; empty: there is no such option
+    yes     what the option `--yes` does, for `is_confirmed` of `output`; empty: there is no such option
     stream  prints present and new entries until Ctrl-C; gives the command `--follow`
     follow  returns the answer after more was done, with `wait` once the work has ended; gives the command `--wait`
     """

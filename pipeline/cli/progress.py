@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from pipeline.cli.output import console, say, wants_json
+from pipeline.cli.output import console, echo, wants_json
 
 LINE_EVERY_S: Final = 5.0
 
@@ -40,4 +40,4 @@ class ProgressView:
         if self._has_lines and (has_ended or time.monotonic() >= self._next):
             self._next = time.monotonic() + LINE_EVERY_S
             for text, _ in work:
-                say(text)
+                echo(text)

@@ -18,7 +18,7 @@ from pipeline.cli import (
     rendering_settings,
 )
 from pipeline.cli.calling import Caller
-from pipeline.cli.output import Failed, say, table
+from pipeline.cli.output import Failed, echo, table
 from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.operations import alerts, claims, credentials, operators, webhooks
 from pipeline.operations.models import ConnectorRequest
@@ -29,7 +29,7 @@ CHANGED_OPERATOR: Final = Presentation(show=lines("{request.id}: {answer.done}."
 REPLACED: Final = "The credentials of {request.connector} are replaced."
 
 
-def has_unreached_sink(answer: alerts.TriedAnswer) -> bool:
+def has_unreached_sink(answer: alerts.TestAlertAnswer) -> bool:
     """Raise Failed if an alert sink did not accept the test alert."""
     if any(each != "ok" for each in answer.sinks.values()):
         next_step = "correct the ALERT_ and SMTP_ names of the environment, then try again"
@@ -39,22 +39,22 @@ def has_unreached_sink(answer: alerts.TriedAnswer) -> bool:
 
 def show_checks(_request: Any, answer: credentials.ChecksAnswer) -> None:
     for each in answer.checks:
-        say(f"{each.system}: {each.sentence} {each.advice}".rstrip())
+        echo(f"{each.system}: {each.sentence} {each.advice}".rstrip())
 
 
 def show_invitation(request: ConnectorRequest, answer: credentials.InvitationAnswer) -> None:
-    say(answer.link)
-    say()
-    say(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {request.connector}.")
-    say("It works only in the first browser in which its button is pressed.")
-    say(f"The app's settings at Pipedrive must list the callback URL {answer.callback_url}")
-    say(f"and the scopes {', '.join(answer.scopes)}.")
+    echo(answer.link)
+    echo()
+    echo(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {request.connector}.")
+    echo("It works only in the first browser in which its button is pressed.")
+    echo(f"The app's settings at Pipedrive must list the callback URL {answer.callback_url}")
+    echo(f"and the scopes {', '.join(answer.scopes)}.")
 
 
 def show_rotated(_request: Any, answer: credentials.RotatedAnswer) -> None:
-    say(f"{answer.renewed} secrets are encrypted with the newest key.")
+    echo(f"{answer.renewed} secrets are encrypted with the newest key.")
     if others := answer.keys_no_longer_needed:
-        say(f"The other {others} of SECRET_KEYS can be removed once every process has restarted.")
+        echo(f"The other {others} of SECRET_KEYS can be removed once every process has restarted.")
 
 
 def show_released(request: claims.ReleaseClaims, answer: claims.ReleasedAnswer) -> None:

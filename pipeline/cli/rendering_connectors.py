@@ -11,13 +11,13 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from pipeline.cli.calling import Caller
-from pipeline.cli.output import console, duration, moment, say, says_yes
+from pipeline.cli.output import console, duration, echo, is_confirmed, moment
 from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.operations import budget, connectors, overview
 from pipeline.operations.budget import BudgetAnswer
-from pipeline.operations.connectors import BY_HAND, ConnectorAdded, ConnectorAnswer, Removal, Removed
+from pipeline.operations.connectors import BY_HAND, ConnectorAdded, ConnectorAnswer, RemovalRequest, Removed
 from pipeline.operations.credentials import ConnectionShape
 from pipeline.operations.models import ConnectorRequest
 from pipeline.operations.overview import OverviewAnswer
@@ -40,25 +40,25 @@ def state_of(state: str, reason: str | None) -> str:
 
 def show_status(_request: Any, answer: ConnectorAnswer) -> None:
     found = answer.connector
-    say(f"{found.name} ({found.id}), {state_of(found.state, found.pause_reason)}: {answer.status.status}")
+    echo(f"{found.name} ({found.id}), {state_of(found.state, found.pause_reason)}: {answer.status.status}")
     for message in answer.status.messages:
-        say(f"  - {message}")
-    say(f"  {answer.status.open_failures:,} failures are open")
+        echo(f"  - {message}")
+    echo(f"  {answer.status.open_failures:,} failures are open")
 
 
 def show_added(_request: Any, answer: ConnectorAdded) -> None:
     made = answer.connector
     if made.pipedrive_company is None:
-        say(
+        echo(
             f"Connector {made.name} of {made.hull_organization} was added; its work waits until it is connected to Pipedrive."
         )
-        say(f"Next: pipeline connectors authorize {made.name}")
+        echo(f"Next: pipeline connectors authorize {made.name}")
         return
-    say(f"Connector {made.name} joins {made.hull_organization} to {made.pipedrive_company}.")
+    echo(f"Connector {made.name} joins {made.hull_organization} to {made.pipedrive_company}.")
     if answer.webhooks != "ok":
-        say(f"Pipedrive does not send its changes here yet: {answer.webhooks}")
-        say(f"Once it can reach PUBLIC_URL: pipeline connectors webhooks {made.name}")
-    say(f"Next: pipeline settings show {made.name}, then pipeline fetch all {made.name} --wait")
+        echo(f"Pipedrive does not send its changes here yet: {answer.webhooks}")
+        echo(f"Once it can reach PUBLIC_URL: pipeline connectors webhooks {made.name}")
+    echo(f"Next: pipeline settings show {made.name}, then pipeline fetch all {made.name} --wait")
 
 
 def confirm_removal(caller: Caller, fields: dict[str, Any]) -> None:
@@ -66,26 +66,26 @@ def confirm_removal(caller: Caller, fields: dict[str, Any]) -> None:
     if "name" in fields:
         return
     found = caller.call(connectors.show_connector, ConnectorRequest(connector=fields["connector"])).connector
-    if not says_yes():
+    if not is_confirmed():
         click.confirm(f"Remove {found.name} ({found.hull_organization}) with its id map and its history?", abort=True)
     fields["name"] = found.name
 
 
-def show_removed(request: Removal, answer: Removed) -> None:
-    say(f"Connector {request.name} was removed.")
+def show_removed(request: RemovalRequest, answer: Removed) -> None:
+    echo(f"Connector {request.name} was removed.")
     if answer.left:
-        say(f"Its webhooks could not be deleted in Pipedrive: {answer.left}")
-        say("We refuse their deliveries from now on. Delete them in Pipedrive, or Pipedrive does so after three days.")
+        echo(f"Its webhooks could not be deleted in Pipedrive: {answer.left}")
+        echo("We refuse their deliveries from now on. Delete them in Pipedrive, or Pipedrive does so after three days.")
 
 
 def show_overview(_request: Any, seen: OverviewAnswer) -> None:
     planned = {each.kind: f"{moment(each.next_at)} UTC" for each in seen.schedules}
-    say(f"{seen.name} ({seen.id}), {state_of(seen.state, seen.pause_reason)}")
-    say(f"  {seen.in_step.text}")
+    echo(f"{seen.name} ({seen.id}), {state_of(seen.state, seen.pause_reason)}")
+    echo(f"  {seen.in_step.text}")
     for note in seen.notes:
-        say(f"  - {note.message}")
+        echo(f"  - {note.message}")
     for run in seen.running:
-        say(f"  run {run.id}: {run.title}, {run.counts['read']:,} records read")
+        echo(f"  run {run.id}: {run.title}, {run.counts['read']:,} records read")
     facts = {
         "today": ", ".join(f"{each.today:,} {each.name}" for each in seen.traffic.courses),
         "Hull": seen.hull_organization,
@@ -98,10 +98,10 @@ def show_overview(_request: Any, seen: OverviewAnswer) -> None:
         "failures": f"{seen.open_failures:,} open",
     }
     for name, text in facts.items():
-        say(f"  {name:<10} {text}")
+        echo(f"  {name:<10} {text}")
     for mark in seen.in_step.by_entity:
         until = f"{moment(mark.claimed)} UTC" if mark.claimed else "not known before the first full fetch"
-        say(f"  up to date {Entity(mark.entity).plural}: {until}")
+        echo(f"  up to date {Entity(mark.entity).plural}: {until}")
 
 
 def connection_text(connection: ConnectionShape) -> str:
@@ -118,15 +118,15 @@ def connection_text(connection: ConnectionShape) -> str:
 
 def show_budget(request: ConnectorRequest, day: BudgetAnswer) -> None:
     of = f" of {day.limit:,}; {day.left or 0:,} left" if day.limit else ", without limit"
-    say(f"{request.connector}: {day.spent:,} tokens spent today{of}")
+    echo(f"{request.connector}: {day.spent:,} tokens spent today{of}")
     if day.limit:
         _print_bar(day.spent, day.limit)
-        say(f"  fetches may spend {day.left_for_fetches or 0:,} more; {day.reserve or 0:,} are reserved for live work")
+        echo(f"  fetches may spend {day.left_for_fetches or 0:,} more; {day.reserve or 0:,} are reserved for live work")
     if day.closed_s is not None:
-        say(f"  Pipedrive refuses calls: the budget is spent. Next call in {duration(day.closed_s)}; all work waits")
-    say(f"  the day ends at {moment(day.resets_at)} UTC, as far as we know")
+        echo(f"  Pipedrive refuses calls: the budget is spent. Next call in {duration(day.closed_s)}; all work waits")
+    echo(f"  the day ends at {moment(day.resets_at)} UTC, as far as we know")
     expected = day.forecast
-    say(
+    echo(
         f"  until then, about: {expected.schedules:,} by schedules, {expected.fetches:,} by fetches in flight, "
         f"{expected.others:,} by everything else; {day.by_end:,} by the end of the day"
         + ("" if day.fits else f", more than the limit of {day.limit:,}")
@@ -134,7 +134,7 @@ def show_budget(request: ConnectorRequest, day: BudgetAnswer) -> None:
     for run in day.runs:
         pages = "an unknown number of pages" if run.pages_left is None else f"at most about {run.pages_left:,} pages"
         ends = f"done about {moment(run.ends_at)} UTC" if run.ends_at else "its end is unknown"
-        say(f"  run {run.run_id} ({run.entity}s): {pages} left, {ends}")
+        echo(f"  run {run.run_id} ({run.entity}s): {pages} left, {ends}")
     print_rows(day.lanes, "lane operation calls tokens", empty="  No calls of Pipedrive today.")
     if day.days:
         print_rows(reversed(day.days), "day calls tokens")

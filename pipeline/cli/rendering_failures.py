@@ -11,19 +11,19 @@ from typing import Any, Final
 import click
 
 from pipeline.cli.calling import Caller, work_on
-from pipeline.cli.output import Failed, moment, say, wants_json
+from pipeline.cli.output import Failed, echo, moment, wants_json
 from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations import failures, replays
 from pipeline.operations.failures import (
     EditAnswer,
+    FailureDetailsAnswer,
     FailuresAnswer,
-    FailuresChosen,
+    FailuresFilter,
     FailureShape,
     GroupsAnswer,
-    ReplayForeseen,
-    WholeAnswer,
-    foresee_replay,
+    ReplayPreviewRequest,
+    preview_replay,
 )
 from pipeline.operations.models import ConnectorRequest, RowRequest
 from pipeline.operations.registry import Operation
@@ -36,7 +36,7 @@ LOOK_S: Final = 1.0
 OF_RECORDS: Final = ("record", "field")
 
 
-def show_failures(request: FailuresChosen, answer: FailuresAnswer) -> None:
+def show_failures(request: FailuresFilter, answer: FailuresAnswer) -> None:
     same: dict[str, Any] = {name: attrgetter(f"failure.{name}") for name in ("id", "stage", "reason", "field", "state")}
     print_rows(
         answer.failures,
@@ -49,42 +49,42 @@ def show_failures(request: FailuresChosen, answer: FailuresAnswer) -> None:
     )
 
 
-def show_groups(request: FailuresChosen, answer: GroupsAnswer) -> None:
+def show_groups(request: FailuresFilter, answer: GroupsAnswer) -> None:
     if not answer.groups:
-        say(_no_failure(request))
+        echo(_no_failure(request))
     for each in answer.groups:
         about = f" on {each.field}" if each.field else ""
         what = f"{each.direction} {each.entity or each.stage} {each.reason}{about}"
-        say(f"{each.count:,} {what}  (--fingerprint {each.fingerprint})")
-        say(f"  {each.meaning} {each.advice}".rstrip())
-        say(f"  first {moment(each.first_at)}, last {moment(each.last_at)} UTC")
+        echo(f"{each.count:,} {what}  (--fingerprint {each.fingerprint})")
+        echo(f"  {each.meaning} {each.advice}".rstrip())
+        echo(f"  first {moment(each.first_at)}, last {moment(each.last_at)} UTC")
 
 
-def show_sum(_request: ReplayForeseen, answer: SumAnswer) -> None:
-    say(f"{answer.total:,} open. {_sum_text(answer)}".rstrip())
+def show_sum(_request: ReplayPreviewRequest, answer: SumAnswer) -> None:
+    echo(f"{answer.total:,} open. {_sum_text(answer)}".rstrip())
 
 
-def show_whole(_request: RowRequest, answer: WholeAnswer) -> None:
+def show_whole(_request: RowRequest, answer: FailureDetailsAnswer) -> None:
     failure = answer.failure
-    say(f"Failure {failure.id}, {failure.state}: {_title(failure)}, {failure.direction}, stage {failure.stage}")
-    say(f"  {failure.reason}: {answer.meaning} {failure.detail}".rstrip())
-    say(f"  Next: {answer.advice}")
-    say(
+    echo(f"Failure {failure.id}, {failure.state}: {_title(failure)}, {failure.direction}, stage {failure.stage}")
+    echo(f"  {failure.reason}: {answer.meaning} {failure.detail}".rstrip())
+    echo(f"  Next: {answer.advice}")
+    echo(
         f"  {failure.attempts} attempts, first {moment(failure.created_at)}, last {moment(failure.updated_at)} UTC",
     )
-    say(f"  Celery task {answer.task_id or '-'}, run {failure.run_id or '-'}, batch {failure.batch_id or '-'}")
+    echo(f"  Celery task {answer.task_id or '-'}, run {failure.run_id or '-'}, batch {failure.batch_id or '-'}")
     if failure.closed_by:
-        say(f"  closed by {failure.closed_by}: {failure.closed_why}")
+        echo(f"  closed by {failure.closed_by}: {failure.closed_why}")
     else:
-        say(f"  If replayed now, {_preview_text(answer.verdict)}")
+        echo(f"  If replayed now, {_preview_text(answer.verdict)}")
         _print_changes(answer.verdict)
     for attempt in answer.replays:
-        say(f"  replay {attempt.replay_id}: {attempt.state.replace('_', ' ')}. {attempt.detail or ''}".rstrip())
+        echo(f"  replay {attempt.replay_id}: {attempt.state.replace('_', ' ')}. {attempt.detail or ''}".rstrip())
     if answer.earlier:
-        say(f"  earlier failures: {', '.join(str(each.id) for each in answer.earlier)}")
+        echo(f"  earlier failures: {', '.join(str(each.id) for each in answer.earlier)}")
     for name in ("exchange", "traceback", "payload"):
         if value := getattr(answer, name):
-            say(f"\n{name}:\n{value if isinstance(value, str) else _json(value)}")
+            echo(f"\n{name}:\n{value if isinstance(value, str) else _json(value)}")
 
 
 def show_edit(_request: RowRequest, answer: EditAnswer) -> None:
@@ -96,7 +96,7 @@ def show_edit(_request: RowRequest, answer: EditAnswer) -> None:
         received=lambda each: _json(each.before),
         edited=lambda each: _json(each.after),
     )
-    say(f"If replayed now, {_preview_text(answer.verdict)}")
+    echo(f"If replayed now, {_preview_text(answer.verdict)}")
     _print_changes(answer.verdict)
 
 
@@ -106,7 +106,7 @@ def count_failures(caller: Caller, fields: dict[str, Any]) -> None:
     if "count" in fields:
         return
     counted = caller.call(
-        foresee_replay, ReplayForeseen.model_validate({"connector": fields["connector"], **fields["failures"]})
+        preview_replay, ReplayPreviewRequest.model_validate({"connector": fields["connector"], **fields["failures"]})
     )
     if not counted.total:
         raise Failed("no open failure matches", f"see: pipeline failures list {fields['connector']} --state all")
@@ -133,13 +133,13 @@ def follow(caller: Caller, request: ConnectorRequest, begun: ReplayShape, *, wai
 
 
 def show_begun(request: ConnectorRequest, answer: ReplayShape) -> None:
-    say(f"Replay {answer.id}, {answer.summary}")
+    echo(f"Replay {answer.id}, {answer.summary}")
     _print_why_stopped(request, answer)
     if answer.ended_at is None:
-        say(f"  Follow it: pipeline failures replays show {request.connector} {answer.id}")
+        echo(f"  Follow it: pipeline failures replays show {request.connector} {answer.id}")
     for state in ("failed_again", "refused"):
         if answer.counts.get(state):
-            say(f"  See them: pipeline failures replays items {request.connector} {answer.id} --state {state}")
+            echo(f"  See them: pipeline failures replays items {request.connector} {answer.id} --state {state}")
 
 
 def has_failures(answer: ReplayShape) -> bool:
@@ -148,22 +148,22 @@ def has_failures(answer: ReplayShape) -> bool:
 
 
 def show_progress(request: RowRequest, answer: ReplayShape) -> None:
-    say(f"Replay {answer.id}, {answer.state}, by {answer.asked_by}: {answer.why}")
-    say(f"  {answer.summary}")
+    echo(f"Replay {answer.id}, {answer.state}, by {answer.asked_by}: {answer.why}")
+    echo(f"  {answer.summary}")
     _print_why_stopped(request, answer)
-    say(f"  See its items: pipeline failures replays items {request.connector} {answer.id}")
+    echo(f"  See its items: pipeline failures replays items {request.connector} {answer.id}")
 
 
 def _print_why_stopped(request: ConnectorRequest, replay: ReplayShape) -> None:
     if replay.reason is not None:
-        say(f"  {replay.reason}: {replay.meaning} {replay.detail or ''}".rstrip())
-        say(f"  {replay.advice}")
-        say(f"  pipeline failures replays resume {request.connector} {replay.id}")
+        echo(f"  {replay.reason}: {replay.meaning} {replay.detail or ''}".rstrip())
+        echo(f"  {replay.advice}")
+        echo(f"  pipeline failures replays resume {request.connector} {replay.id}")
 
 
 def _print_changes(verdict: VerdictShape) -> None:
     for each in verdict.changes:
-        say(f"    {each.name}: {each.before!r} → {each.after!r}")
+        echo(f"    {each.name}: {each.before!r} → {each.after!r}")
 
 
 def _preview_text(verdict: VerdictShape) -> str:
@@ -179,9 +179,9 @@ def _sum_text(counted: SumAnswer) -> str:
     return f"If replayed now: {kinds}{newest}; about {counted.tokens:,} tokens"
 
 
-def _no_failure(request: FailuresChosen) -> str:
+def _no_failure(request: FailuresFilter) -> str:
     """Return the sentence for an empty list, with or without a filter."""
-    if any(getattr(request, name) for name in FailuresChosen.model_fields):
+    if any(getattr(request, name) for name in FailuresFilter.model_fields):
         return "No failure matches; without a filter, all are listed."
     return "No failures: everything was synchronized."
 
@@ -202,7 +202,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     failures.discard_failures: Presentation(
         show=lines("{answer.count:,} discarded."), ask=count_failures, asks=frozenset({"count"})
     ),
-    failures.foresee_replay: Presentation(show=show_sum),
+    failures.preview_replay: Presentation(show=show_sum),
     failures.list_failures: Presentation(show=show_failures),
     failures.list_groups: Presentation(show=show_groups),
     failures.show_failure: Presentation(show=show_whole),

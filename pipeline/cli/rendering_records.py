@@ -10,15 +10,15 @@ from typing import Any, Final
 import click
 
 from pipeline.cli.calling import Caller, work_on
-from pipeline.cli.output import Failed, moment, say, short, table, wants_json
+from pipeline.cli.output import Failed, echo, moment, short, table, wants_json
 from pipeline.cli.presentation import Presentation, print_rows, rows
 from pipeline.operations import events, mappings, records, sends
 from pipeline.operations.events import (
     ChangeShape,
     EventAnswer,
     EventsAnswer,
-    EventsAsked,
     EventShape,
+    EventsRequest,
     ExportAnswer,
     NewExport,
 )
@@ -72,12 +72,12 @@ def _record_name(found: FoundShape) -> str:
 
 
 def show_record(request: ConnectorRequest, answer: RecordAnswer) -> None:
-    say(f"{answer.entity.capitalize()} {answer.pipedrive_id or '-'} ↔ Hull {answer.hull_id or 'id not known yet'}")
-    say(f"  {answer.sentence} {answer.matched}")
+    echo(f"{answer.entity.capitalize()} {answer.pipedrive_id or '-'} ↔ Hull {answer.hull_id or 'id not known yet'}")
+    echo(f"  {answer.sentence} {answer.matched}")
     columns = ("field", "Pipedrive", "", "Hull", "attribute", "last change (UTC)")
     table("", columns, [_field_line(row) for row in answer.fields])
     record = answer.pipedrive_id or answer.hull_id
-    say(f"Explain a field: pipeline explain {request.connector} {record} --field ATTRIBUTE")
+    echo(f"Explain a field: pipeline explain {request.connector} {record} --field ATTRIBUTE")
 
 
 def _field_line(row: RowShape) -> tuple[Any, ...]:
@@ -95,7 +95,7 @@ def show_history(_request: ConnectorRequest, answer: HistoryAnswer) -> None:
         reason_or_changed_fields=lambda each: each.meaning or "; ".join(map(_change_text, each.changes)),
     )
     if answer.more:
-        say(f"Next page: --before {answer.more}")
+        echo(f"Next page: --before {answer.more}")
 
 
 def _change_text(change: Any) -> str:
@@ -105,19 +105,19 @@ def _change_text(change: Any) -> str:
 def show_explanation(_request: FieldAsked, answer: ExplanationAnswer) -> None:
     if answer.is_unknown:
         return
-    say(answer.sentence)
+    echo(answer.sentence)
     for step in answer.steps:
         _print_step(step)
 
 
 def _print_step(step: StepShape) -> None:
     when = f"  {moment(step.at)} UTC" if step.at else ""
-    say(f"\n● {step.title}{when}\n  {step.sentence}")
+    echo(f"\n● {step.title}{when}\n  {step.sentence}")
     if step.change is not None:
         before = "not known before" if step.change.is_first else short(step.change.before, 60)
-        say(f"  {step.change.label}: {before} → {short(step.change.after, 60)}")
+        echo(f"  {step.change.label}: {before} → {short(step.change.after, 60)}")
     for fact in step.facts:
-        say(f"  {fact.name}: {fact.value if isinstance(fact.value, str) else short(fact.value, 100)}")
+        echo(f"  {fact.name}: {fact.value if isinstance(fact.value, str) else short(fact.value, 100)}")
 
 
 def is_unknown(answer: ExplanationAnswer) -> bool:
@@ -131,30 +131,30 @@ def is_unknown(answer: ExplanationAnswer) -> bool:
 
 def show_mappings(_request: ConnectorRequest, answer: MappingsOfRecordAnswer) -> None:
     for each in answer.mappings:
-        say(f"{each.entity} {each.pipedrive_id or '-'} = Hull {each.hull_id or 'id not known yet'}")
-        say(f"  state {each.state}, matched by {each.matched_by}, first seen {moment(each.first_seen_at)} UTC")
+        echo(f"{each.entity} {each.pipedrive_id or '-'} = Hull {each.hull_id or 'id not known yet'}")
+        echo(f"  state {each.state}, matched by {each.matched_by}, first seen {moment(each.first_seen_at)} UTC")
         for name, value in each.delivered.items():
-            say(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
+            echo(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
 
 
 def show_shells(_request: ConnectorRequest, answer: ShellsAnswer) -> None:
     if answer.oldest is None:
-        say("No shells: every Organization that a Person belongs to has been read.")
+        echo("No shells: every Organization that a Person belongs to has been read.")
     else:
-        say(f"{answer.shells:,} shells, the oldest since {moment(answer.oldest)} UTC; {answer.late:,} are late.")
+        echo(f"{answer.shells:,} shells, the oldest since {moment(answer.oldest)} UTC; {answer.late:,} are late.")
 
 
 def show_size(request: NewSend, answer: SizeAnswer) -> None:
-    say(f"{_counted_text(request, answer.count)} would be sent, for at most {answer.most_tokens:,} tokens.")
+    echo(f"{_counted_text(request, answer.count)} would be sent, for at most {answer.most_tokens:,} tokens.")
 
 
 def show_ordered(request: NewSend, answer: OrderedAnswer) -> None:
     verb = "is" if answer.count == 1 else "are"
-    say(f"{_counted_text(request, answer.count)} {verb} being sent. See: pipeline sends list {request.connector}")
+    echo(f"{_counted_text(request, answer.count)} {verb} being sent. See: pipeline sends list {request.connector}")
     if answer.missing:
-        say(f"Hull does not know {answer.missing:,} of the ids.")
+        echo(f"Hull does not know {answer.missing:,} of the ids.")
     elif not answer.count:
-        say(
+        echo(
             f"Hull knows no {NOUNS[request.entity]} in this segment; copy its id from the address of the segment's page."
         )
 
@@ -173,20 +173,20 @@ def wait_until_sent(caller: Caller, request: NewSend, answer: OrderedAnswer, *, 
     return answer
 
 
-def show_events(request: EventsAsked, answer: EventsAnswer) -> None:
+def show_events(request: EventsRequest, answer: EventsAnswer) -> None:
     """Print the newest event last, next to the prompt."""
     _print_events(answer.events if request.after is not None else reversed(answer.events))
     if not answer.events:
-        say("No such event.")
+        echo("No such event.")
     if answer.since is not None and answer.more is None:
-        say(f"Looked back to {moment(answer.since)} UTC; look further with --since.")
+        echo(f"Looked back to {moment(answer.since)} UTC; look further with --since.")
     if answer.more is not None:
-        say(f"Next page: --{'before' if request.after is None else 'after'} {answer.more}")
+        echo(f"Next page: --{'before' if request.after is None else 'after'} {answer.more}")
 
 
-def follow_events(caller: Caller, request: EventsAsked) -> None:
+def follow_events(caller: Caller, request: EventsRequest) -> None:
     """Print the last events, then every new one."""
-    latest = caller.call(events.list_events, EventsAsked(connector=request.connector, limit=1)).events
+    latest = caller.call(events.list_events, EventsRequest(connector=request.connector, limit=1)).events
     found = caller.call(events.list_events, request).events
     found = found if request.after is not None else found[::-1]
     after_id = max((each.id for each in [*found, *latest]), default=0) if request.after is None else request.after
@@ -202,7 +202,7 @@ def _print_events(found: Iterable[EventShape]) -> None:
         if wants_json():
             click.echo(each.model_dump_json())
         else:
-            say(f"{moment(each.at)}  {each.event:<24} {each.pipedrive_id or each.hull_id}  {_event_text(each)}")
+            echo(f"{moment(each.at)}  {each.event:<24} {each.pipedrive_id or each.hull_id}  {_event_text(each)}")
 
 
 def _event_text(event: EventShape) -> str:
@@ -220,21 +220,21 @@ def _short_change(change: ChangeShape) -> str:
 def show_event(_request: RowRequest, answer: EventAnswer) -> None:
     _print_events([answer.event])
     if answer.event.advice:
-        say(f"  {answer.event.advice}")
+        echo(f"  {answer.event.advice}")
     for change in answer.event.changes:
-        say(f"  {_short_change(change)}")
+        echo(f"  {_short_change(change)}")
     if answer.beside:
-        say("Other events of this record in the same batch:")
+        echo("Other events of this record in the same batch:")
         _print_events(answer.beside)
 
 
 def show_export(request: ConnectorRequest, answer: ExportAnswer) -> None:
     export = answer.export
-    say(f"Export {export.id}, {export.file_name}: {export.state}, {export.events:,} events")
+    echo(f"Export {export.id}, {export.file_name}: {export.state}, {export.events:,} events")
     if export.state == "writing":
-        say(f"  See: pipeline events export-status {request.connector} {export.id}")
+        echo(f"  See: pipeline events export-status {request.connector} {export.id}")
     elif export.state != "failed":
-        say(f"  Download it: pipeline events download {request.connector} {export.id}")
+        echo(f"  Download it: pipeline events download {request.connector} {export.id}")
 
 
 def has_failed(answer: ExportAnswer) -> bool:

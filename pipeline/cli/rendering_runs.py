@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pipeline.cli.output import duration, moment, say
+from pipeline.cli.output import duration, echo, moment
 from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.domain.reasons import REASONS
 from pipeline.operations import comparisons, jobs, runs, workers
@@ -14,7 +14,14 @@ from pipeline.operations.comparisons import ComparingAnswer
 from pipeline.operations.jobs import JobShape
 from pipeline.operations.models import ConnectorRequest
 from pipeline.operations.registry import Operation
-from pipeline.operations.runs import BatchAnswer, BegunAnswer, FailedShape, PreviewAnswer, RunShape, StoryAnswer
+from pipeline.operations.runs import (
+    BatchAnswer,
+    PreviewAnswer,
+    RunDetailsAnswer,
+    RunFailureShape,
+    RunShape,
+    StartedRunsAnswer,
+)
 from pipeline.operations.workers import QueueShape, WorkAnswer
 
 BATCH_STATES: Final = ("running", "due", "waiting", "put_off", "abandoned", "held")
@@ -22,20 +29,20 @@ BATCH_STATES: Final = ("running", "due", "waiting", "put_off", "abandoned", "hel
 
 def print_run(facts: dict[str, Any]) -> None:
     """Print the counters of a run."""
-    say(
+    echo(
         f"Run {facts['id']}: {facts['kind']} fetch of {facts['entity']}s, {facts['connector']}: {facts['state']}"
         f" after {duration(facts['took_s'])}"
     )
     if facts["reason"] and (reason := REASONS.get(facts["reason"])):
-        say(f"  {facts['reason']}: {reason.meaning} {reason.advice}")
-    say(
+        echo(f"  {facts['reason']}: {reason.meaning} {reason.advice}")
+    echo(
         f"  read {facts['read']:,}: {facts['new']:,} new, {facts['changed']:,} changed, {facts['same']:,} unchanged,"
         f" {facts['skipped']:,} skipped, {facts['failed']:,} failed,"
         f" {facts['rejected_fields']:,} fields of synchronized records were left out"
     )
-    say(f"  created {facts['shells']:,} shells, {facts['links']:,} links; {facts['messages']:,} messages to Hull")
+    echo(f"  created {facts['shells']:,} shells, {facts['links']:,} links; {facts['messages']:,} messages to Hull")
     rate = facts["read"] / facts["took_s"] if facts["took_s"] > 0 else 0
-    say(
+    echo(
         f"  {facts['pages']:,} pages, {facts['requests']:,} requests, {facts['tokens']:,} tokens of Pipedrive's daily"
         f" budget, {rate:,.0f} records a second"
     )
@@ -49,52 +56,54 @@ def show_run(request: ConnectorRequest, answer: RunShape) -> None:
     print_run({**answer.model_dump(), "connector": request.connector, "took_s": _duration_s(answer)})
 
 
-def show_started(request: ConnectorRequest, answer: BegunAnswer) -> None:
+def show_started(request: ConnectorRequest, answer: StartedRunsAnswer) -> None:
     for each in answer.runs:
-        say(f"Run {each} is started. See: pipeline runs show {request.connector} {each}")
+        echo(f"Run {each} is started. See: pipeline runs show {request.connector} {each}")
     if not answer.runs:
-        say("Such a fetch is already in flight.")
+        echo("Such a fetch is already in flight.")
 
 
 def show_preview(_request: Any, answer: PreviewAnswer) -> None:
     if answer.pages is None or answer.tokens is None:
-        say("The cost is not known before the first full fetch: 10 tokens of the daily budget for each page")
+        echo("The cost is not known before the first full fetch: 10 tokens of the daily budget for each page")
         return
     about = duration(answer.took_s or 0.0)
-    say(f"About {answer.pages:,} pages, {answer.tokens:,} tokens, {about} for {answer.known or 0:,} records")
+    echo(f"About {answer.pages:,} pages, {answer.tokens:,} tokens, {about} for {answer.known or 0:,} records")
     if answer.waits_for_tomorrow:
         ends = f"it will be done about {moment(answer.ends_at)} UTC" if answer.ends_at else "no day is large enough"
-        say(f"Warning: today has {answer.left or 0:,} tokens left for fetches; the rest waits, {ends}")
+        echo(f"Warning: today has {answer.left or 0:,} tokens left for fetches; the rest waits, {ends}")
 
 
-def show_run_details(request: ConnectorRequest, answer: StoryAnswer) -> None:
+def show_run_details(request: ConnectorRequest, answer: RunDetailsAnswer) -> None:
     run = answer.run
     print_run({**run.model_dump(), **run.counts, "connector": request.connector})
     for walk in answer.walks:
         at = f", at id {walk.frontier}" if walk.frontier else ""
-        say(f"  {walk.words}: {walk.state}, {walk.pages:,} pages{at}")
+        echo(f"  {walk.words}: {walk.state}, {walk.pages:,} pages{at}")
     if answer.batch_states:
-        say(f"  batches: {', '.join(f'{count:,} {state}' for state, count in answer.batch_states.items())}")
+        echo(f"  batches: {', '.join(f'{count:,} {state}' for state, count in answer.batch_states.items())}")
     _print_failures(answer.failures)
 
 
 def show_batch(_request: Any, answer: BatchAnswer) -> None:
     batch = answer.batch
     lost = ", its worker died" if answer.is_abandoned else ""
-    say(
+    echo(
         f"Batch {batch.id}, {batch.direction} {batch.entity}: {batch.state} at {batch.stage}, attempt {batch.attempts}{lost}"
     )
-    say(
+    echo(
         f"  {batch.records:,} records, queue {batch.queue}, Celery task {batch.task_id or '-'}, run {answer.run_id or '-'}"
     )
     what = answer.cause or answer.walk or ""
-    say(f"  created {moment(batch.created_at)}, due {moment(batch.due_at)} UTC; {what}".rstrip("; "))
+    echo(f"  created {moment(batch.created_at)}, due {moment(batch.due_at)} UTC; {what}".rstrip("; "))
     _print_failures(answer.failures)
 
 
-def _print_failures(failures: Sequence[FailedShape]) -> None:
+def _print_failures(failures: Sequence[RunFailureShape]) -> None:
     for each in failures:
-        say(f"  failure {each.id}: {each.entity} {each.record_id or ''} at {each.stage}, {each.reason}. {each.meaning}")
+        echo(
+            f"  failure {each.id}: {each.entity} {each.record_id or ''} at {each.stage}, {each.reason}. {each.meaning}"
+        )
 
 
 def _progress_text(job: JobShape) -> str:
@@ -105,42 +114,42 @@ def _progress_text(job: JobShape) -> str:
 
 
 def show_job(request: ConnectorRequest, job: JobShape) -> None:
-    say(f"Job {job.id}, {job.kind_name}: {job.title}")
-    say(f"  {job.state} {_progress_text(job)}".rstrip())
+    echo(f"Job {job.id}, {job.kind_name}: {job.title}")
+    echo(f"  {job.state} {_progress_text(job)}".rstrip())
     ended = f", ended {moment(job.ended_at)}" if job.ended_at else ""
-    say(f"  since {moment(job.created_at)}{ended} UTC")
+    echo(f"  since {moment(job.created_at)}{ended} UTC")
     if job.state == "waiting" and job.waits_for:
-        say(f"  it waits for {job.waits_for} until {moment(job.due_at)} UTC")
+        echo(f"  it waits for {job.waits_for} until {moment(job.due_at)} UTC")
     if job.reason:
-        say(f"  {job.reason}: {job.meaning}")
-        say(f"  Next: {job.advice}")
+        echo(f"  {job.reason}: {job.meaning}")
+        echo(f"  Next: {job.advice}")
     for act in job.acts:
-        say(f"  pipeline jobs {act} {request.connector} {job.id}")
+        echo(f"  pipeline jobs {act} {request.connector} {job.id}")
 
 
 def show_comparison(request: ConnectorRequest, answer: ComparingAnswer) -> None:
     if answer.under_way:
-        say(f"A comparison or its repair is in flight. See: pipeline jobs show {request.connector} {answer.job_id}")
+        echo(f"A comparison or its repair is in flight. See: pipeline jobs show {request.connector} {answer.job_id}")
     if last := answer.last:
         which = "all records" if last.sample is None else f"a sample of {last.sample:,} of each kind"
-        say(f"Compared {moment(last.finished_at)} UTC by {last.asked_by}: {which}, {last.compared:,} in all")
-        say(f"  {last.drift:,} differ; {duration(last.took_s)}, {last.tokens:,} tokens")
+        echo(f"Compared {moment(last.finished_at)} UTC by {last.asked_by}: {which}, {last.compared:,} in all")
+        echo(f"  {last.drift:,} differ; {duration(last.took_s)}, {last.tokens:,} tokens")
         for each in last.named:
-            say(f"  {each['kind']}: {each['entity']} {each['pipedrive_id'] or each['hull_id']}")
+            echo(f"  {each['kind']}: {each['entity']} {each['pipedrive_id'] or each['hull_id']}")
     else:
-        say("Nothing has been compared in the last 90 days.")
+        echo("Nothing has been compared in the last 90 days.")
     if answer.repairable:
         command = f"pipeline comparisons repair {request.connector} {answer.job_id} --count {answer.repairable}"
-        say(f"Next: {command}")
+        echo(f"Next: {command}")
     all_of = "" if answer.tokens_of_all is None else f", of everything about {answer.tokens_of_all:,}"
-    say(f"The next comparison of {answer.sample:,} records of each kind takes about {answer.tokens:,} tokens{all_of}.")
+    echo(f"The next comparison of {answer.sample:,} records of each kind takes about {answer.tokens:,} tokens{all_of}.")
 
 
 def show_work(_request: Any, answer: WorkAnswer) -> None:
-    say(f"{answer.sentence} {answer.next_step}".rstrip())
+    echo(f"{answer.sentence} {answer.next_step}".rstrip())
     for name, at in (("last sweep", answer.swept_at), ("beat's last tick", answer.ticked_at)):
-        say(f"  {name:<17} {f'{moment(at)} UTC' if at else '-'}")
-    say(f"  {'oldest due work':<17} {duration(answer.due_s) if answer.due_s > 0 else '-'}")
+        echo(f"  {name:<17} {f'{moment(at)} UTC' if at else '-'}")
+    echo(f"  {'oldest due work':<17} {duration(answer.due_s) if answer.due_s > 0 else '-'}")
     counts: dict[str, Any] = {state: _batches_in(state) for state in BATCH_STATES}
     columns = f"queue messages {' '.join(BATCH_STATES)} workers"
     print_rows(answer.queues, columns, queue=lambda each: each.name, **counts)
@@ -169,7 +178,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     runs.preview_fetch: Presentation(show=show_preview),
     runs.show_batch: Presentation(show=show_batch),
     runs.show_run: Presentation(show=show_run),
-    runs.show_story: Presentation(show=show_run_details),
+    runs.show_run_details: Presentation(show=show_run_details),
     runs.start_fetch: Presentation(
         show=lines("Run {answer.id} fetches {answer.entity}s. See: pipeline runs show {request.connector} {answer.id}")
     ),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.cli.calling import Caller, LocalCaller
-from pipeline.cli.output import duration, own_name, say, says_yes, table, typed_number
+from pipeline.cli.output import duration, echo, is_confirmed, own_name, table, typed_number
 from pipeline.cli.presentation import Presentation, lines, print_rows, rows
 from pipeline.domain.kinds import Entity
 from pipeline.jobs.plans import compute
@@ -50,35 +50,35 @@ def add_base_version(caller: Caller, given: dict[str, Any]) -> None:
 
 
 def show_document(_request: Any, answer: SettingsShape | RebasedAnswer) -> None:
-    say(pretty(answer.document))
+    echo(pretty(answer.document))
 
 
 def show_difference(_request: ConnectorRequest, answer: DifferenceAnswer) -> None:
     words = [each.sentence for each in answer.changes]
-    say("\n".join([*words, "", answer.diff]) if answer.diff else "Nothing differs.")
+    echo("\n".join([*words, "", answer.diff]) if answer.diff else "Nothing differs.")
 
 
 def show_review(request: ConnectorRequest, answer: ReviewAnswer) -> None:
     words = [each.sentence for each in answer.changes]
-    say("\n".join([*words, "", answer.diff]) if answer.diff else f"Nothing differs from version {answer.base}.")
+    echo("\n".join([*words, "", answer.diff]) if answer.diff else f"Nothing differs from version {answer.base}.")
     for consequence in answer.consequences:
-        say(consequence.sentence)
+        echo(consequence.sentence)
     for each in answer.unknown:
-        say(f"{each.words}. It was already mapped; the other fields work.")
+        echo(f"{each.words}. It was already mapped; the other fields work.")
     if answer.changes:
-        say(f"Nothing is saved. Next: pipeline settings set {request.connector} FILE")
+        echo(f"Nothing is saved. Next: pipeline settings set {request.connector} FILE")
 
 
 def show_saved(request: ConnectorRequest, answer: SavedAnswer) -> None:
     if not answer.changed:
-        say(f"Nothing differs from version {answer.version}, which stays in force.")
+        echo(f"Nothing differs from version {answer.version}, which stays in force.")
         return
     back = f", with the content of version {request.version}" if isinstance(request, RollBack) else ""
-    say(f"Version {answer.version} is in force{back}.")
+    echo(f"Version {answer.version} is in force{back}.")
     for each in answer.changes:
-        say(each.sentence)
+        echo(each.sentence)
     for run in answer.runs:
-        say(_following_run(request.connector, run))
+        echo(_following_run(request.connector, run))
 
 
 def _following_run(connector: str, run: FollowingRunShape) -> str:
@@ -94,7 +94,7 @@ def _following_run(connector: str, run: FollowingRunShape) -> str:
 
 def show_tried(_request: ConnectorRequest, answer: MappingTriedAnswer) -> None:
     if answer.sample is not None:
-        say(f"On {answer.sample.entity} {answer.sample.pipedrive_id or answer.sample.hull_id}, {answer.sample.name}:")
+        echo(f"On {answer.sample.entity} {answer.sample.pipedrive_id or answer.sample.hull_id}, {answer.sample.name}:")
     lines = []
     for each in answer.rows:
         found = each.conversion
@@ -105,9 +105,9 @@ def show_tried(_request: ConnectorRequest, answer: MappingTriedAnswer) -> None:
 
 
 def show_schedule(_request: ConnectorRequest, answer: ScheduleTriedAnswer) -> None:
-    say(answer.words or "This schedule never comes due.")
+    echo(answer.words or "This schedule never comes due.")
     for each in answer.next_at:
-        say(f"  {each:%Y-%m-%d %H:%M} UTC")
+        echo(f"  {each:%Y-%m-%d %H:%M} UTC")
 
 
 def show_segments(_request: ConnectorRequest, answer: SegmentsAnswer) -> None:
@@ -139,27 +139,27 @@ def show_plans(request: ConnectorRequest, answer: PlansAnswer) -> None:
 
 
 def show_plan(request: ConnectorRequest, answer: PlanAnswer) -> None:
-    say(f"Plan {answer.id}, on version {answer.base_version}: {answer.state}. {answer.sentence}")
+    echo(f"Plan {answer.id}, on version {answer.base_version}: {answer.state}. {answer.sentence}")
     if answer.detail:
-        say(f"  {answer.detail}")
+        echo(f"  {answer.detail}")
     for side in answer.sides:
         for reason in side.reasons:
-            say(f"  {reason.records:,} {side.kind} {WORDS[reason.act]}: {reason.code}. {reason.meaning}")
+            echo(f"  {reason.records:,} {side.kind} {WORDS[reason.act]}: {reason.code}. {reason.meaning}")
     if answer.state == "ready":
         if answer.looked_up:
-            say(f"  {answer.looked_up:,} records need a look-up in Pipedrive: they are matched or created.")
-        say(f"  {answer.tokens:,} tokens, about {duration(answer.takes_s)}.")
-        say(f"Records: {own_name()} settings plan-items {request.connector} {answer.id} incoming|outgoing ENTITY")
-        say(f"Next: {own_name()} settings apply {request.connector} {answer.id}")
+            echo(f"  {answer.looked_up:,} records need a look-up in Pipedrive: they are matched or created.")
+        echo(f"  {answer.tokens:,} tokens, about {duration(answer.takes_s)}.")
+        echo(f"Records: {own_name()} settings plan-items {request.connector} {answer.id} incoming|outgoing ENTITY")
+        echo(f"Next: {own_name()} settings apply {request.connector} {answer.id}")
     elif answer.state in ("computing", "paused"):
-        say(f"Next: {own_name()} settings show-plan {request.connector} {answer.id}")
+        echo(f"Next: {own_name()} settings show-plan {request.connector} {answer.id}")
 
 
 def show_items(_request: ConnectorRequest, answer: PlanItemsAnswer) -> None:
     columns = ("record", "what", "field", "before", "after")
     table("", columns, [line for item in answer.items for line in _item_lines(item)], empty="Nothing to show.")
     if answer.next_after:
-        say(f"Next page: --after {answer.next_after}")
+        echo(f"Next page: --after {answer.next_after}")
 
 
 def _item_lines(item: PlanItemShape) -> list[tuple[str, str, str, str, str]]:
@@ -178,16 +178,16 @@ def _cut(value: Any) -> str:
 
 
 def show_applied(_request: ConnectorRequest, answer: AppliedAnswer) -> None:
-    say(f"Version {answer.settings_version} is in force; {answer.sent:,} records are being sent to Pipedrive.")
+    echo(f"Version {answer.settings_version} is in force; {answer.sent:,} records are being sent to Pipedrive.")
     if answer.follow_up is not None:
-        say(f"{answer.left_out:,} records had changed and were left out; plan {answer.follow_up} covers them.")
+        echo(f"{answer.left_out:,} records had changed and were left out; plan {answer.follow_up} covers them.")
 
 
 def show_held(request: ConnectorRequest, answer: HeldAnswer) -> None:
     for each in answer.runs:
-        say(f"{each.sentence} Next: {own_name()} runs confirm {request.connector} {each.run_id}")
+        echo(f"{each.sentence} Next: {own_name()} runs confirm {request.connector} {each.run_id}")
     if not answer.runs:
-        say("No run needs approval.")
+        echo("No run needs approval.")
 
 
 def ask_number_of_plan(caller: Caller, given: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ def ask_number_of_plan(caller: Caller, given: dict[str, Any]) -> None:
     plan = caller.call(plans.show_plan, RowRequest(connector=given["connector"], id=given["id"]))
     if plan.state == "ready" and plan.asks:
         sentence = f"Plan {plan.id} touches {plan.touched:,} of the known records"
-        given["number"] = plan.touched if says_yes() else typed_number(sentence, plan.touched)
+        given["number"] = plan.touched if is_confirmed() else typed_number(sentence, plan.touched)
 
 
 def ask_number_of_run(caller: Caller, given: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ def ask_number_of_run(caller: Caller, given: dict[str, Any]) -> None:
     held = caller.call(plans.list_held_runs, ConnectorRequest(connector=given["connector"]))
     run = next((each for each in held.runs if each.run_id == given["id"]), None)
     if run is not None:
-        given["number"] = run.touched if says_yes() else typed_number(run.sentence.rstrip("."), run.touched)
+        given["number"] = run.touched if is_confirmed() else typed_number(run.sentence.rstrip("."), run.touched)
 
 
 def wait_until_computed(caller: Caller, request: ConnectorRequest, answer: PlanAnswer, *, wait: bool) -> PlanAnswer:

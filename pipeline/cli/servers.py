@@ -14,7 +14,7 @@ from db import connector as connectors
 from db.migrate import current_revision, is_newer, newest_revision
 from db.migrate import migrate as upgrade
 from db.session import engine, transaction
-from pipeline.cli.output import Failed, json_option, own_name, say, show, table, wants_json
+from pipeline.cli.output import Failed, echo, json_option, own_name, show, table, wants_json
 from pipeline.cli.startup import begin, begin_serving
 from pipeline.local import example
 from pipeline.local.children import SUPERVISOR
@@ -77,7 +77,7 @@ def migrate() -> None:
     words = f"The schema is at revision {after}, as before." if before == after else f"Schema: {before} → {after}."
     if is_newer(after):
         words = f"The schema is at revision {after}, of a later version than this one, and was not changed."
-    show({"before": before, "after": after, "newest": newest_revision()}, lambda: say(words))
+    show({"before": before, "after": after, "newest": newest_revision()}, lambda: echo(words))
 
 
 @click.command()
@@ -168,13 +168,13 @@ def print_system(system: System) -> None:
         rows.append(("sandbox", where, pids["sandbox"]))
     table("", ("what", "where", "process"), [(name, where, str(pid)) for name, where, pid in rows])
     for note in system.notes:
-        say(f"Note: {note}.")
+        echo(f"Note: {note}.")
     if system.flower.file or system.sandbox_file:
-        say(f"Data, local key: {system.settings.data_dir}")
+        echo(f"Data, local key: {system.settings.data_dir}")
     with transaction() as session:
         names = [each.name for each in connectors.all_connectors(session)]
-    say(next_step(system, names))
-    say("Stop: Ctrl-C.")
+    echo(next_step(system, names))
+    echo("Stop: Ctrl-C.")
 
 
 def next_step(system: System, names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from db import job as jobs
 from db.connector import Connector
 from db.session import transaction
 from pipeline.cli.calling import LocalCaller
-from pipeline.cli.output import Failed, connector_argument, duration, json_option, say, show, table, wants_json
+from pipeline.cli.output import Failed, connector_argument, duration, echo, json_option, show, table, wants_json
 from pipeline.cli.progress import ProgressView
 from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.drift import Drift, DriftFinding
@@ -84,11 +84,11 @@ COMMANDS: tuple[click.Command, ...] = (verify,)
 def _may_go_on(cost: int | None, budget: int, *, asks: bool) -> bool:
     """Print the cost; on a terminal, ask for confirmation of a large share of the budget. `budget` 0 means no limit."""
     if cost is None:
-        say("The cost is not known before the first full fetch: 10 tokens for 500 records of Pipedrive.")
+        echo("The cost is not known before the first full fetch: 10 tokens for 500 records of Pipedrive.")
         return not (asks and sys.stdin.isatty()) or click.confirm("Go on?")
     share = cost / budget if budget else 0.0
     of_day = f", {share:.1%} of the day's {budget:,}" if budget else ""
-    say(f"This costs about {cost:,} tokens of Pipedrive's daily budget{of_day}.")
+    echo(f"This costs about {cost:,} tokens of Pipedrive's daily budget{of_day}.")
     return not (asks and share > ASK_ABOVE and sys.stdin.isatty()) or click.confirm("Go on?")
 
 
@@ -107,7 +107,7 @@ def _repair(found: Connector, job_id: int, report: Report, *, asks: bool) -> Cou
     """Print how many records a repair would change, and request it; None if the person declines."""
     count = report.to_repair
     if not wants_json():
-        say(f"The repair synchronizes {count:,} records again.")
+        echo(f"The repair synchronizes {count:,} records again.")
         if asks and count and sys.stdin.isatty() and not click.confirm("Repair them?"):
             return None
     request = RepairRequest(connector=found.name, id=job_id, count=count)
@@ -214,13 +214,13 @@ def _print_report(found: Connector, job_id: int, report: Report, repaired: Count
     for entity, finding in examples[:EXAMPLES]:
         _print_finding(entity, finding)
     if len(examples) > EXAMPLES:
-        say(f"  and {len(examples) - EXAMPLES:,} more; all of them: pipeline verify {found.name} --json")
+        echo(f"  and {len(examples) - EXAMPLES:,} more; all of them: pipeline verify {found.name} --json")
     costs = f"{duration(report.seconds)}, {report.tokens:,} tokens, {report.requests:,} requests"
-    say(f"{'No drift' if not report.drift else f'{report.drift:,} differences'}: {costs}.")
+    echo(f"{'No drift' if not report.drift else f'{report.drift:,} differences'}: {costs}.")
     if repaired is not None:
         _print_repair(found, repaired)
     elif report.to_repair:
-        say(f"Next: pipeline comparisons repair {found.name} {job_id} --count {report.to_repair}")
+        echo(f"Next: pipeline comparisons repair {found.name} {job_id} --count {report.to_repair}")
 
 
 def _row(part: EntityReport) -> tuple[Any, ...]:
@@ -233,22 +233,24 @@ def _row(part: EntityReport) -> tuple[Any, ...]:
 def _print_asides(part: EntityReport) -> None:
     name = part.entity.plural
     for wait, count in part.pending.most_common():
-        say(f"  {name}: {count:,} wait for {wait}")
+        echo(f"  {name}: {count:,} wait for {wait}")
     for reason, count in part.failed.most_common():
-        say(f"  {name}: {count:,} are known to be left out, {reason}")
+        echo(f"  {name}: {count:,} are known to be left out, {reason}")
     if part.unconfirmed:
-        say(f"  {name}: {len(part.unconfirmed):,} more seem to differ and were not checked a second time")
+        echo(f"  {name}: {len(part.unconfirmed):,} more seem to differ and were not checked a second time")
     if part.outdated:
-        say(f"  {name}: {part.outdated:,} are correct in Hull, but were delivered with older settings or another claim")
+        echo(
+            f"  {name}: {part.outdated:,} are correct in Hull, but were delivered with older settings or another claim"
+        )
     if part.hull is None:
-        say(f"  {name}: Hull does not count by ranges of ids, so records that only Hull has were not searched")
+        echo(f"  {name}: Hull does not count by ranges of ids, so records that only Hull has were not searched")
 
 
 def _print_finding(entity: Entity, finding: DriftFinding) -> None:
     who = f"{entity.value} {finding.pipedrive_id}" + (f" (Hull {finding.hull_id})" if finding.hull_id else "")
-    say(f"  {finding.kind.value}: {who}{': ' + finding.detail if finding.detail else ''}")
+    echo(f"  {finding.kind.value}: {who}{': ' + finding.detail if finding.detail else ''}")
     for each in finding.differences:
-        say(f"      {each.attribute}: Pipedrive {_value(each.pipedrive)}, Hull {_value(each.hull)}")
+        echo(f"      {each.attribute}: Pipedrive {_value(each.pipedrive)}, Hull {_value(each.hull)}")
 
 
 def _value(value: Any) -> str:
@@ -259,11 +261,11 @@ def _value(value: Any) -> str:
 def _print_repair(found: Connector, repaired: Counter[str]) -> None:
     left = repaired["left"]
     if count := repaired.total() - left:
-        say(f"{count:,} are synchronized again by the workers. See: pipeline events list {found.name} --follow")
+        echo(f"{count:,} are synchronized again by the workers. See: pipeline events list {found.name} --follow")
         if found.state != "active":
-            say(f"  The connector is paused; resume it: pipeline connectors resume {found.name}")
+            echo(f"  The connector is paused; resume it: pipeline connectors resume {found.name}")
     if left:
-        say(f"{left:,} other records in Hull have a wrong Pipedrive id: remove it in Hull.")
+        echo(f"{left:,} other records in Hull have a wrong Pipedrive id: remove it in Hull.")
 
 
 def _share(part: EntityReport) -> float | None:

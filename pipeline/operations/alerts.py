@@ -18,7 +18,7 @@ from db.session import transaction
 from pipeline.domain.alerts import RULES, Rule
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
-from pipeline.operations.models import Listed, NoRequest, PageOnly, Shape, shape_of
+from pipeline.operations.models import NoRequest, PageOnly, PageRequest, Shape, shape_of
 from pipeline.operations.registry import operation
 from pipeline.settings import settings
 from pipeline.sync.alerts import LOG, page_of, try_sinks
@@ -73,7 +73,7 @@ class RulesAnswer(BaseModel):
     sinks: dict[str, str]
 
 
-class TriedAnswer(BaseModel):
+class TestAlertAnswer(BaseModel):
     """`sinks`: name of each alert sink → `ok`, or the error."""
 
     sinks: dict[str, str]
@@ -87,7 +87,7 @@ def list_open(call: Call, _request: NoRequest) -> AlertsAnswer:
 
 
 @operation("GET /alerts/past", role=Role.VIEWER, command="alerts past", example="--limit 20")
-def list_past(call: Call, request: Listed) -> AlertsAnswer:
+def list_past(call: Call, request: PageRequest) -> AlertsAnswer:
     """List resolved alerts, newest first."""
     keys = call.caller.connector_keys
     with transaction() as session:
@@ -103,11 +103,11 @@ def list_rules(_call: Call, _request: NoRequest) -> RulesAnswer:
 
 
 @operation("POST /alerts/test", role=Role.ADMIN, audit_action="alerts.test", command="alerts test")
-def send_test_alert(call: Call, _request: NoRequest) -> TriedAnswer:
+def send_test_alert(call: Call, _request: NoRequest) -> TestAlertAnswer:
     """Send a test alert to every alert sink."""
     with call.transaction(", ".join(sink_targets())):
         pass  # commit the audit entry first: a sent alert cannot be undone
-    return TriedAnswer(sinks=try_sinks(call.caller.name))
+    return TestAlertAnswer(sinks=try_sinks(call.caller.name))
 
 
 def open_alerts(session: Session) -> list[AlertShape]:

@@ -31,7 +31,7 @@ FIRST_FETCH: Final = {
 }
 
 
-class ReachedShape(BaseModel):
+class WatermarkShape(BaseModel):
     """Everything of this entity that changed before `claimed` is in Hull, but for `excepted` records."""
 
     entity: str
@@ -40,7 +40,7 @@ class ReachedShape(BaseModel):
     deletes_verified_at: datetime | None
 
 
-class InStepShape(BaseModel):
+class FreshnessShape(BaseModel):
     """`level` is `ok`, `warning`, `error`, `paused` or `setupRequired`; `text` is the answer in words.
 
     `lead` and `sentence` are its parts, without the excepted records and the full stop before them.
@@ -52,7 +52,7 @@ class InStepShape(BaseModel):
     sentence: str
     claimed: datetime | None
     excepted: int
-    by_entity: list[ReachedShape]
+    by_entity: list[WatermarkShape]
 
 
 class NoteShape(BaseModel):
@@ -74,7 +74,7 @@ class Condition:
     notes  its problems, the most urgent first
     """
 
-    in_step: InStepShape
+    in_step: FreshnessShape
     notes: tuple[NoteShape, ...]
 
     @property
@@ -104,7 +104,9 @@ def judge_condition(session: Session, connector: Connector) -> Condition:
     )
 
 
-def describe_freshness(level: str, marks: Sequence[ReachedShape], *, is_behind: bool, now: datetime) -> InStepShape:
+def describe_freshness(
+    level: str, marks: Sequence[WatermarkShape], *, is_behind: bool, now: datetime
+) -> FreshnessShape:
     """Return how up to date Hull is, in words. Pure."""
     claims = [mark.claimed for mark in marks if mark.claimed is not None]
     missing = [Entity(mark.entity).plural.capitalize() for mark in marks if mark.claimed is None]
@@ -114,7 +116,7 @@ def describe_freshness(level: str, marks: Sequence[ReachedShape], *, is_behind: 
     sentence = _sentence(claimed, missing, now)
     records = f"{excepted:,} record{'' if excepted == 1 else 's'}"
     end = (f", except {records}." if excepted else ".") if claimed else ""
-    return InStepShape(
+    return FreshnessShape(
         level="warning" if level == "ok" and claimed is None else level,
         text=f"{lead} {sentence}{end}",
         lead=lead,
@@ -139,9 +141,9 @@ def _sentence(claimed: datetime | None, missing: list[str], now: datetime) -> st
     return f"Everything changed in Pipedrive up to {when} is in Hull"
 
 
-def _reached(session: Session, connector_key: int, entity: Entity) -> ReachedShape:
+def _reached(session: Session, connector_key: int, entity: Entity) -> WatermarkShape:
     mark = watermark.find_watermark(session, connector_key, entity)
-    return ReachedShape(
+    return WatermarkShape(
         entity=entity.value,
         claimed=mark.claimed if mark else None,
         excepted=mark.excepted if mark else 0,
@@ -149,7 +151,7 @@ def _reached(session: Session, connector_key: int, entity: Entity) -> ReachedSha
     )
 
 
-def _notes(status: Status, marks: Sequence[ReachedShape], begun: Container[Entity]) -> tuple[NoteShape, ...]:
+def _notes(status: Status, marks: Sequence[WatermarkShape], begun: Container[Entity]) -> tuple[NoteShape, ...]:
     """Return the findings of the status, and the first fetch once it is possible."""
     notes = [
         NoteShape(level=found.level, message=found.message, topic=found.topic, subject=found.subject)

@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError
 from pipeline.operations.call import Call
 from pipeline.operations.condition import judge_condition
 from pipeline.operations.errors import invalid
-from pipeline.operations.models import Asked, ConnectorRequest, Done, FromFile, NoRequest, Secret, Shape, Why
+from pipeline.operations.models import ConnectorRequest, Done, FromFile, NoRequest, RequestModel, Secret, Shape, Why
 from pipeline.operations.registry import operation
 from pipeline.sync.connectors import setup
 from pipeline.sync.connectors.webhooks import ensure_webhooks, remove_webhooks
@@ -70,7 +70,7 @@ class ConnectorsAnswer(BaseModel):
     connectors: list[ConnectorAnswer]
 
 
-class NewConnector(Asked):
+class NewConnector(RequestModel):
     """The connector's data in Hull. Without an API token, connect Pipedrive afterwards (see the credentials)."""
 
     name: Name
@@ -89,13 +89,13 @@ class NewName(ConnectorRequest):
     name: Name
 
 
-class Pausing(ConnectorRequest):
+class PauseRequest(ConnectorRequest):
     """`why` is part of the query string, so that no body is needed."""
 
     why: Why | None = None
 
 
-class Removal(ConnectorRequest):
+class RemovalRequest(ConnectorRequest):
     """`name` repeats the connector's name as confirmation."""
 
     name: Name
@@ -157,7 +157,7 @@ def show_connector(call: Call, _request: ConnectorRequest) -> ConnectorAnswer:
     query=("why",),
     command="connectors pause CONNECTOR",
 )
-def pause_connector(call: Call, request: Pausing) -> Done:
+def pause_connector(call: Call, request: PauseRequest) -> Done:
     """Pause a connector: its work waits, and nothing is lost."""
     with call.transaction(why=request.why) as session:
         row = rows.lock_connector(session, call.connector.key)
@@ -207,7 +207,7 @@ def rename_connector(call: Call, request: NewName) -> Done:
     command="connectors remove CONNECTOR",
     example="acme --yes",
 )
-def remove_connector(call: Call, request: Removal) -> Removed:
+def remove_connector(call: Call, request: RemovalRequest) -> Removed:
     """Remove a connector and everything stored about it. No record is deleted in Hull or Pipedrive.
 
     Its id map, events, failures and credentials are deleted, and its webhooks in Pipedrive.

@@ -49,7 +49,7 @@ class CredentialsAnswer(Shape):
     scopes: list[str]
 
 
-class CheckedShape(Shape):
+class CredentialCheckShape(Shape):
     """The result for one system; `trouble` is a reason code, empty if the credentials work."""
 
     system: str
@@ -59,7 +59,7 @@ class CheckedShape(Shape):
 
 
 class ChecksAnswer(BaseModel):
-    checks: list[CheckedShape]
+    checks: list[CredentialCheckShape]
 
 
 class NewSecret(ConnectorRequest):
@@ -190,16 +190,16 @@ def _callback_url() -> str:
     return f"{settings().public_url}/auth/callback"
 
 
-def _check(system: str, ask: Callable[[], str]) -> CheckedShape:
+def _check(system: str, ask: Callable[[], str]) -> CredentialCheckShape:
     try:
-        return CheckedShape(system=system, sentence=ask(), trouble="", advice="")
+        return CredentialCheckShape(system=system, sentence=ask(), trouble="", advice="")
     except PipelineError as error:
         return _trouble(system, error)
 
 
-def _trouble(system: str, error: PipelineError) -> CheckedShape:
+def _trouble(system: str, error: PipelineError) -> CredentialCheckShape:
     sentence = meaning_of(error.reason) if error.reason in REASONS else str(error)
-    return CheckedShape(system=system, sentence=sentence, trouble=error.reason, advice=advice_of(error.reason))
+    return CredentialCheckShape(system=system, sentence=sentence, trouble=error.reason, advice=advice_of(error.reason))
 
 
 def _title(app: dict[str, Any]) -> str:

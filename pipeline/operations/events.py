@@ -31,12 +31,12 @@ from pipeline.operations.models import (
     ConnectorRequest,
     DirectionName,
     EntityName,
-    ListedWhole,
     Moment,
     RowId,
     RowRequest,
     Shape,
     Short,
+    ShortPageRequest,
     shape_of,
     split_page,
 )
@@ -108,7 +108,7 @@ class EventShape(BaseModel):
         return WORDS.get(self.outcome, self.outcome)
 
 
-class EventsChosen(ConnectorRequest):
+class EventsFilter(ConnectorRequest):
     """A filter of events. Omitted fields match everything."""
 
     direction: DirectionName | None = None
@@ -126,7 +126,7 @@ class EventsChosen(ConnectorRequest):
     until: Moment | None = None
 
 
-class EventsAsked(EventsChosen, ListedWhole):
+class EventsRequest(EventsFilter, ShortPageRequest):
     """A filter of events, and the page to return."""
 
     after: Annotated[
@@ -134,7 +134,7 @@ class EventsAsked(EventsChosen, ListedWhole):
     ] = None
 
 
-class NewExport(EventsChosen):
+class NewExport(EventsFilter):
     """A filter of events, and the file format."""
 
     format: Literal["csv", "jsonl"]
@@ -180,7 +180,7 @@ class EventAnswer(BaseModel):
     command="events list CONNECTOR",
     example="acme --event 'incoming.*.error' --since 2h",
 )
-def list_events(call: Call, request: EventsAsked) -> EventsAnswer:
+def list_events(call: Call, request: EventsRequest) -> EventsAnswer:
     """List sync events by filter, newest first; with `after`, oldest first."""
     key, wanted = call.connector.key, _filter(call, request)
     is_bounded = wanted.is_found_soon or request.after is not None
@@ -206,7 +206,7 @@ def list_events(call: Call, request: EventsAsked) -> EventsAnswer:
 def begin_export(call: Call, request: NewExport) -> ExportAnswer:
     """Have a worker write sync events to a file: newest first, 100,000 at most, and safe to open in a spreadsheet."""
     kind, wanted = {"csv": CSV, "jsonl": NDJSON}[request.format], _filter(call, request)
-    chosen = [name for name in EventsChosen.model_fields if name != "connector" and getattr(request, name) is not None]
+    chosen = [name for name in EventsFilter.model_fields if name != "connector" and getattr(request, name) is not None]
     with call.transaction(f"{request.format}: {', '.join(chosen) or 'everything'}") as session:
         export = log_exports.enqueue(session, call.connector, kind, wanted, request.before, by=call.caller.name)
     return ExportAnswer(export=ExportShape.model_validate(export))
@@ -310,7 +310,7 @@ def _labels(session: Session, connector_key: int) -> dict[str, str]:
     return {key: name for entity in Entity for key, name in labels_of(plan_for(session, connector_key, entity)).items()}
 
 
-def _filter(call: Call, request: EventsChosen) -> EventFilter:
+def _filter(call: Call, request: EventsFilter) -> EventFilter:
     wanted = EventFilter(
         direction=request.direction,
         entity=request.entity,

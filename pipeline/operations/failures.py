@@ -26,7 +26,6 @@ from pipeline.operations.call import Call
 from pipeline.operations.edited_payloads import DifferenceShape, is_editable
 from pipeline.operations.errors import not_found
 from pipeline.operations.models import (
-    Asked,
     ConnectorRequest,
     Counted,
     DirectionName,
@@ -34,6 +33,7 @@ from pipeline.operations.models import (
     Moment,
     Number,
     PageOnly,
+    RequestModel,
     RowId,
     RowRequest,
     Shape,
@@ -57,7 +57,7 @@ Expected = Annotated[
 ]
 
 
-class FailuresChosen(Asked):
+class FailuresFilter(RequestModel):
     """A filter of failures. Omitted fields match everything; `since` and `until` compare the time of the last failed attempt."""
 
     ids: list[RowId] = Field(default_factory=list, max_length=1000)
@@ -73,7 +73,7 @@ class FailuresChosen(Asked):
 
     def filter(self, connector_key: int, state: str | None = "open") -> FailureFilter:
         """Return the filter as the database reads it; `state` None is every state."""
-        named = {name: getattr(self, name) for name in FailuresChosen.model_fields if name != "ids"}
+        named = {name: getattr(self, name) for name in FailuresFilter.model_fields if name != "ids"}
         return FailureFilter(connector_key=connector_key, ids=tuple(self.ids), state=state, **named)
 
 
@@ -132,7 +132,7 @@ class AttemptShape(Shape):
     new_failure_id: int | None
 
 
-class WholeAnswer(Shape):
+class FailureDetailsAnswer(Shape):
     """One failure with all details. `payload` is the record as received, null for viewers; `is_cut`: only its start is shown."""
 
     failure: FailureShape
@@ -152,7 +152,7 @@ class WholeAnswer(Shape):
     is_editable: bool
 
 
-class GroupsAsked(FailuresChosen, ConnectorRequest):
+class GroupsRequest(FailuresFilter, ConnectorRequest):
     state: Literal["open", "replayed", "discarded", "all"] = "open"
 
     @property
@@ -161,22 +161,22 @@ class GroupsAsked(FailuresChosen, ConnectorRequest):
         return None if self.state == "all" else self.state
 
 
-class FailuresAsked(GroupsAsked):
+class FailuresRequest(GroupsRequest):
     before: RowId | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
 
 
-class ReplayForeseen(FailuresChosen, ConnectorRequest):
+class ReplayPreviewRequest(FailuresFilter, ConnectorRequest):
     """Open failures of a connector."""
 
 
-class Discarding(ConnectorRequest):
-    failures: FailuresChosen
+class DiscardRequest(ConnectorRequest):
+    failures: FailuresFilter
     count: Expected
     why: Why
 
 
-class Edited(RowRequest):
+class EditedPayloadRequest(RowRequest):
     """A failure and an edited payload."""
 
     payload: dict[str, Any]
@@ -186,7 +186,7 @@ class GroupsAnswer(BaseModel):
     groups: list[GroupShape]
 
 
-class JudgedShape(BaseModel):
+class PreviewedFailureShape(BaseModel):
     """A failure with the preview of its replay."""
 
     failure: FailureShape
@@ -194,7 +194,7 @@ class JudgedShape(BaseModel):
 
 
 class FailuresAnswer(BaseModel):
-    failures: list[JudgedShape]
+    failures: list[PreviewedFailureShape]
 
 
 class EditAnswer(BaseModel):
@@ -205,7 +205,7 @@ class EditAnswer(BaseModel):
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="failures list CONNECTOR", example="acme --reason too_long")
-def list_failures(call: Call, request: FailuresAsked) -> FailuresAnswer:
+def list_failures(call: Call, request: FailuresRequest) -> FailuresAnswer:
     """List failures by filter, newest first, each with the preview of its replay."""
     chosen = request.filter(call.connector.key, request.chosen_state)
     with transaction() as session:
@@ -213,7 +213,7 @@ def list_failures(call: Call, request: FailuresAsked) -> FailuresAnswer:
         foreseen = preview_failures(session, found)
     return FailuresAnswer(
         failures=[
-            JudgedShape(
+            PreviewedFailureShape(
                 failure=FailureShape.model_validate(each), verdict=VerdictShape.model_validate(foreseen[each.id])
             )
             for each in found
@@ -222,7 +222,7 @@ def list_failures(call: Call, request: FailuresAsked) -> FailuresAnswer:
 
 
 @operation(f"GET {PATH}/groups", role=Role.VIEWER, command="failures groups CONNECTOR")
-def list_groups(call: Call, request: GroupsAsked) -> GroupsAnswer:
+def list_groups(call: Call, request: GroupsRequest) -> GroupsAnswer:
     """List failures grouped by cause, the largest group first."""
     with transaction() as session:
         return GroupsAnswer(groups=groups_of(session, request.filter(call.connector.key, request.chosen_state)))
@@ -234,14 +234,14 @@ def list_groups(call: Call, request: GroupsAsked) -> GroupsAnswer:
     command="failures preview CONNECTOR",
     example="acme --reason no_update_time",
 )
-def foresee_replay(call: Call, request: ReplayForeseen) -> SumAnswer:
+def preview_replay(call: Call, request: ReplayPreviewRequest) -> SumAnswer:
     """Count the open failures of a filter and preview their replay; nothing is done."""
     with transaction() as session:
         return sum_of(session, request.filter(call.connector.key))
 
 
 @operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="failures show CONNECTOR ID", example="acme 17")
-def show_failure(call: Call, request: RowRequest) -> WholeAnswer:
+def show_failure(call: Call, request: RowRequest) -> FailureDetailsAnswer:
     """Show one failure with the preview of its replay; payload and HTTP exchange for operators and admins only."""
     with transaction() as session:
         found = describe_failure(session, get_failure(session, call, request.id))
@@ -257,7 +257,7 @@ def show_failure(call: Call, request: RowRequest) -> WholeAnswer:
     command="failures discard CONNECTOR",
     example='acme --ids 17 --why "deleted by sales"',
 )
-def discard_failures(call: Call, request: Discarding) -> Counted:
+def discard_failures(call: Call, request: DiscardRequest) -> Counted:
     """Discard open failures, unless there are more by now than you counted."""
     chosen = request.failures.filter(call.connector.key)
     with call.transaction() as session:
@@ -278,7 +278,7 @@ def discard_failures(call: Call, request: Discarding) -> Counted:
     command="failures try-payload CONNECTOR ID",
     example="acme 17 --payload-file payload.json",
 )
-def try_payload(call: Call, request: Edited) -> EditAnswer:
+def try_payload(call: Call, request: EditedPayloadRequest) -> EditAnswer:
     """Show the differences of an edited payload and preview its replay; nothing is done."""
     with transaction() as session:
         failure = get_failure(session, call, request.id)
@@ -288,7 +288,7 @@ def try_payload(call: Call, request: Edited) -> EditAnswer:
     return EditAnswer(differences=changed, verdict=VerdictShape.model_validate(verdict))
 
 
-def payload_of(request: Edited, failure: Failure) -> bytes:
+def payload_of(request: EditedPayloadRequest, failure: Failure) -> bytes:
     """Return an edited payload as it would be sent. Raises OperationError."""
     return edited_payloads.read_edited(json.dumps(request.payload, ensure_ascii=False), failure)
 
@@ -333,11 +333,11 @@ def groups_of(session: Session, chosen: FailureFilter, *, limit: int = 100) -> l
     ]
 
 
-def describe_failure(session: Session, failure: Failure) -> WholeAnswer:
+def describe_failure(session: Session, failure: Failure) -> FailureDetailsAnswer:
     """Return all details of one failure, with the current preview of its replay."""
     body = rows.payload_of(failure)
     batch = session.get(Batch, failure.batch_id) if failure.batch_id is not None else None
-    return WholeAnswer(
+    return FailureDetailsAnswer(
         failure=FailureShape.model_validate(failure),
         title=title_of(failure),
         meaning=meaning_of(failure.reason),

@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.call import Call
 from pipeline.operations.conversions import describe_row, type_words
-from pipeline.operations.models import ConnectorRequest, Done, OfEntity, Shape, Text
+from pipeline.operations.models import ConnectorRequest, Done, EntityRequest, Shape, Text
 from pipeline.operations.registry import operation
 from pipeline.operations.settings_differences import effective
 from pipeline.sync import definitions
@@ -117,7 +117,7 @@ class SuggestionsAnswer(BaseModel):
     suggestions: dict[str, list[SuggestionShape]]
 
 
-class FieldsOfEntity(ConnectorRequest, OfEntity):
+class FieldsRequest(ConnectorRequest, EntityRequest):
     """The fields of Persons or of Organizations."""
 
 
@@ -141,7 +141,7 @@ class Fields:
     command="fields list CONNECTOR ENTITY",
     example="acme person",
 )
-def list_fields(call: Call, request: FieldsOfEntity) -> FieldsAnswer:
+def list_fields(call: Call, request: FieldsRequest) -> FieldsAnswer:
     """List Pipedrive's fields of one entity, as they were last read."""
     with transaction() as session:
         found = fields_of(session, call.connector.key, request.kind)

@@ -23,7 +23,7 @@ from pipeline.jobs.sends import handed_over
 from pipeline.jobs.verify import verify
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, conflict, not_found
-from pipeline.operations.models import ConnectorRequest, Done, Listed, RowRequest, Shape
+from pipeline.operations.models import ConnectorRequest, Done, PageRequest, RowRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.sync.job_queue import EXPORT, LOG_EXPORT, PLAN, REPLAY, SEND, SETTINGS_SYNC, STATUS, VERIFY
 
@@ -82,7 +82,7 @@ class JobsAnswer(BaseModel):
     jobs: list[JobShape]
 
 
-class JobsAsked(Listed, ConnectorRequest):
+class JobsAsked(PageRequest, ConnectorRequest):
     """Jobs of a connector."""
 
     kind: JobKind | None = None

@@ -95,7 +95,7 @@ def split_page(found: Sequence[T], size: int) -> tuple[Sequence[T], int | None]:
     return shown, shown[-1].id if len(found) > size else None  # type: ignore[attr-defined]  # rows have ids
 
 
-class Asked(BaseModel):
+class RequestModel(BaseModel):
     """A request. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid")
@@ -108,11 +108,11 @@ class Asked(BaseModel):
         return sent
 
 
-class NoRequest(Asked):
+class NoRequest(RequestModel):
     """A request without fields."""
 
 
-class ConnectorRequest(Asked):
+class ConnectorRequest(RequestModel):
     """A request about one connector."""
 
     connector: ConnectorName
@@ -124,20 +124,20 @@ class RowRequest(ConnectorRequest):
     id: RowId
 
 
-class Listed(Asked):
+class PageRequest(RequestModel):
     """A page of a list, newest first."""
 
     before: Annotated[int | None, Field(ge=1, le=LARGEST_ID, description="Only entries older than this id.")] = None
     limit: Annotated[int, Field(ge=1, le=500)] = 50
 
 
-class ListedWhole(Listed):
+class ShortPageRequest(PageRequest):
     """A page of a list with large entries: fewer fit into one answer."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 50
 
 
-class OfEntity(Asked):
+class EntityRequest(RequestModel):
     entity: EntityName
 
     @property

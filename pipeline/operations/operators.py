@@ -17,7 +17,7 @@ from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, impossible, not_found
-from pipeline.operations.models import LARGEST_ID, Asked, Done, FromFile, NoRequest, RowId, Shape, Text, shape_of
+from pipeline.operations.models import LARGEST_ID, Done, FromFile, NoRequest, RequestModel, RowId, Shape, Text, shape_of
 from pipeline.operations.registry import operation
 from pipeline.settings import settings
 
@@ -36,7 +36,7 @@ Connectors = Annotated[
 ]
 
 
-class OfOperator(Asked):
+class OperatorRequest(RequestModel):
     """An operator, by id or name."""
 
     id: Annotated[
@@ -49,11 +49,11 @@ class OfOperator(Asked):
     ]
 
 
-class OfAnyKey(Asked):
+class KeyRequest(RequestModel):
     id: RowId
 
 
-class NewOperator(Asked):
+class NewOperator(RequestModel):
     """Without a password, the operator logs in by single sign-on only."""
 
     name: Annotated[str, Field(min_length=1, max_length=operators.LONGEST_NAME)]
@@ -62,7 +62,7 @@ class NewOperator(Asked):
     connectors: Connectors = None
 
 
-class ChangedOperator(OfOperator):
+class ChangedOperator(OperatorRequest):
     """Omitted fields stay as they are."""
 
     role: RoleName | None = None
@@ -138,7 +138,7 @@ def list_all_keys(_call: Call, _request: NoRequest) -> OwnedKeysAnswer:
     command="operators revoke-key ID",
     example="3",
 )
-def revoke_any_key(call: Call, request: OfAnyKey) -> Done:
+def revoke_any_key(call: Call, request: KeyRequest) -> Done:
     """Revoke a key of any operator."""
     with call.transaction() as session:
         name = rows.revoke_key(session, request.id)
@@ -211,7 +211,7 @@ def change_operator(call: Call, request: ChangedOperator) -> Done:
     command="operators log-out ID",
     example="ana@acme.example",
 )
-def log_operator_out(call: Call, request: OfOperator) -> Done:
+def log_operator_out(call: Call, request: OperatorRequest) -> Done:
     """End all sessions of an operator."""
     with call.transaction() as session:
         operator = _get(session, request.id)
@@ -227,7 +227,7 @@ def log_operator_out(call: Call, request: OfOperator) -> Done:
     command="operators unlock ID",
     example="ana@acme.example",
 )
-def unlock_operator(call: Call, request: OfOperator) -> Done:
+def unlock_operator(call: Call, request: OperatorRequest) -> Done:
     """Reset an operator's failed logins, so that the next login does not have to wait."""
     with call.transaction() as session:
         operator = _get(session, request.id)
@@ -243,7 +243,7 @@ def unlock_operator(call: Call, request: OfOperator) -> Done:
     command="operators turn-off-second-factor ID",
     example="ana@acme.example",
 )
-def turn_off_second_factor(call: Call, request: OfOperator) -> Done:
+def turn_off_second_factor(call: Call, request: OperatorRequest) -> Done:
     """Turn off an operator's second factor, for a lost phone without recovery codes. API keys are refused."""
     call.require_proof()
     with transaction() as session:

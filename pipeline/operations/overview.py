@@ -21,7 +21,7 @@ from pipeline.domain.kinds import Role
 from pipeline.operations import run_progress
 from pipeline.operations.budget import BudgetShape, budget_of
 from pipeline.operations.call import Call
-from pipeline.operations.condition import InStepShape, NoteShape, judge_condition
+from pipeline.operations.condition import FreshnessShape, NoteShape, judge_condition
 from pipeline.operations.credentials import ConnectionShape
 from pipeline.operations.models import ConnectorRequest, Shape, shape_of
 from pipeline.operations.registry import operation
@@ -65,12 +65,12 @@ class ShellsShape(Shape):
     late: int
 
 
-class ListeningShape(Shape):
+class WebhookHealthShape(Shape):
     is_well: bool
     sentence: str
 
 
-class PlannedShape(Shape):
+class ScheduleShape(Shape):
     kind: str
     cron: str | None
     interval_s: int | None
@@ -79,7 +79,7 @@ class PlannedShape(Shape):
 
 
 class SchedulesAnswer(BaseModel):
-    schedules: list[PlannedShape]
+    schedules: list[ScheduleShape]
 
 
 class OverviewAnswer(BaseModel):
@@ -94,14 +94,14 @@ class OverviewAnswer(BaseModel):
     pause_reason: str | None
     connection: ConnectionShape
     settings_version: int
-    in_step: InStepShape
+    in_step: FreshnessShape
     notes: list[NoteShape]
     traffic: TrafficShape
     budget: BudgetShape
     running: list[FetchShape]
     shells: ShellsShape | None
-    webhooks: ListeningShape
-    schedules: list[PlannedShape]
+    webhooks: WebhookHealthShape
+    schedules: list[ScheduleShape]
     last_runs: list[FetchShape]
     open_failures: int
 
@@ -131,7 +131,7 @@ def show_overview(call: Call, request: Unit) -> OverviewAnswer:
             budget=budget_of(session, connector.key, day),
             running=run_progress.runs_in_flight(session, connector.key, day),
             shells=_shells(session, connector.key),
-            webhooks=ListeningShape.model_validate(subscription_health(session, connector.key)),
+            webhooks=WebhookHealthShape.model_validate(subscription_health(session, connector.key)),
             schedules=_schedules(session, connector.key),
             last_runs=run_progress.latest_runs(session, connector.key, now, LAST_RUNS),
             open_failures=sum(failure.count_open(session, connector.key).values()),
@@ -145,12 +145,12 @@ def list_schedules(call: Call, _request: ConnectorRequest) -> SchedulesAnswer:
         return SchedulesAnswer(schedules=_schedules(session, call.connector.key))
 
 
-def _schedules(session: Session, connector_key: int) -> list[PlannedShape]:
+def _schedules(session: Session, connector_key: int) -> list[ScheduleShape]:
     rows = sorted(schedule.schedules_of(session, connector_key), key=lambda row: row.next_run_at)
     last = {row.kind: run_rows.last_started(session, connector_key, RUN_KINDS.get(row.kind, row.kind)) for row in rows}
     return [
         shape_of(
-            PlannedShape,
+            ScheduleShape,
             row,
             next_at=row.next_run_at,
             last_at=max((at for at in (row.last_run_at, last[row.kind]) if at is not None), default=None),

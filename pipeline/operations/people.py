@@ -13,7 +13,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
-from pipeline.operations.models import Asked, Done, Listed, NoRequest, RowId, Shape, Text, shape_of
+from pipeline.operations.models import Done, NoRequest, PageRequest, RequestModel, RowId, Shape, Text, shape_of
 from pipeline.operations.registry import operation
 
 
@@ -39,7 +39,7 @@ class KeysAnswer(BaseModel):
     keys: list[KeyShape]
 
 
-class OfKey(Asked):
+class OwnKeyRequest(RequestModel):
     id: RowId
 
 
@@ -77,7 +77,7 @@ def list_keys(call: Call, _request: NoRequest) -> KeysAnswer:
 
 
 @operation("POST /me/keys/<id>/revoke", role=Role.VIEWER, audit_action="key.revoke")
-def revoke_key(call: Call, request: OfKey) -> Done:
+def revoke_key(call: Call, request: OwnKeyRequest) -> Done:
     """Revoke one of your keys; you may revoke the one you use."""
     with call.transaction() as session:
         name = operator.revoke_key(session, request.id, operator_id=call.caller.id)
@@ -88,7 +88,7 @@ def revoke_key(call: Call, request: OfKey) -> Done:
 
 
 @operation("GET /audit", role=Role.ADMIN, command="audit list")
-def list_audit(_call: Call, request: Listed) -> AuditAnswer:
+def list_audit(_call: Call, request: PageRequest) -> AuditAnswer:
     """List the audit log, newest first."""
     with transaction() as session:
         found = audit.latest_entries(session, before_id=request.before, limit=request.limit)

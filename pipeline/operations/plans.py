@@ -24,7 +24,7 @@ from pipeline.operations.models import (
     DirectionName,
     Done,
     EntityName,
-    Listed,
+    PageRequest,
     RowRequest,
     Shape,
     Short,
@@ -72,7 +72,7 @@ class AppliedAnswer(Shape):
     follow_up: int | None
 
 
-class ListPlans(ConnectorRequest, Listed):
+class ListPlans(ConnectorRequest, PageRequest):
     """Plans of one connector."""
 
 

@@ -23,8 +23,15 @@ from pipeline.jobs import runtime
 from pipeline.jobs.replays import start
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
-from pipeline.operations.failures import Edited, Expected, FailuresChosen, get_failure, payload_of, title_of
-from pipeline.operations.models import ConnectorRequest, Done, Listed, RowId, RowRequest, Shape, Text, Why
+from pipeline.operations.failures import (
+    EditedPayloadRequest,
+    Expected,
+    FailuresFilter,
+    get_failure,
+    payload_of,
+    title_of,
+)
+from pipeline.operations.models import ConnectorRequest, Done, PageRequest, RowId, RowRequest, Shape, Text, Why
 from pipeline.operations.registry import operation
 from pipeline.sync.job_queue import REPLAY
 
@@ -114,7 +121,7 @@ class ReplayItemsAnswer(BaseModel):
 
 
 class NewReplay(ConnectorRequest):
-    failures: FailuresChosen
+    failures: FailuresFilter
     count: Expected
     why: Why
     per_second: Annotated[
@@ -122,11 +129,11 @@ class NewReplay(ConnectorRequest):
     ] = start.PER_SECOND
 
 
-class EditedReplay(Edited):
+class EditedReplay(EditedPayloadRequest):
     why: Why
 
 
-class ReplaysAsked(Listed, ConnectorRequest):
+class ReplaysAsked(PageRequest, ConnectorRequest):
     """Replays of a connector."""
 
 

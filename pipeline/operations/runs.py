@@ -28,7 +28,7 @@ from pipeline.operations.models import (
     ConnectorRequest,
     Done,
     EntityName,
-    Listed,
+    PageRequest,
     RowId,
     RowRequest,
     Shape,
@@ -109,7 +109,7 @@ class PreviewAnswer(Shape):
     waits_for_tomorrow: bool
 
 
-class BegunAnswer(BaseModel):
+class StartedRunsAnswer(BaseModel):
     """Ids of the started runs, without those that were already in flight."""
 
     runs: list[int]
@@ -131,7 +131,7 @@ class BatchShape(Shape):
     task_id: str | None
 
 
-class FailedShape(Shape):
+class RunFailureShape(Shape):
     """An open failure; `record_id` is a Pipedrive id if it is incoming, a Hull id if it is outgoing.
 
     With a `field`, only this field was left out.
@@ -157,7 +157,7 @@ class WalkShape(Shape):
     pages: int
 
 
-class StoryAnswer(Shape):
+class RunDetailsAnswer(Shape):
     """A run with all details. For the next page of batches, send `more` as `before`."""
 
     run: FetchShape
@@ -166,7 +166,7 @@ class StoryAnswer(Shape):
     batch_states: dict[str, int]
     batches: list[BatchShape]
     more: int | None
-    failures: list[FailedShape]
+    failures: list[RunFailureShape]
 
 
 class BatchAnswer(Shape):
@@ -182,10 +182,10 @@ class BatchAnswer(Shape):
     read_back_id: int | None
     extracted_bytes: int | None
     transformed_bytes: int | None
-    failures: list[FailedShape]
+    failures: list[RunFailureShape]
 
 
-class RunsAsked(ConnectorRequest, Listed):
+class RunsRequest(ConnectorRequest, PageRequest):
     """Omitted filters match everything."""
 
     entity: EntityName | None = None
@@ -213,7 +213,7 @@ class FirstFetches(ConnectorRequest):
     )
 
 
-class RunStoryRequest(RowRequest):
+class RunDetailsRequest(RowRequest):
     state: BatchState | None = None
     before: RowId | None = None
 
@@ -237,7 +237,7 @@ def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
     audit_action="fetch.start",
     command="fetch changes CONNECTOR",
 )
-def fetch_changes(call: Call, _request: ConnectorRequest) -> BegunAnswer:
+def fetch_changes(call: Call, _request: ConnectorRequest) -> StartedRunsAnswer:
     """Start an incremental fetch of both entities: what changed since the watermark. Runs in flight continue."""
     call.require_active()
     entities = (Entity.ORGANIZATION, Entity.PERSON)
@@ -252,7 +252,7 @@ def fetch_changes(call: Call, _request: ConnectorRequest) -> BegunAnswer:
     audit_action="fetch.start",
     command="fetch first CONNECTOR",
 )
-def start_first_fetches(call: Call, request: FirstFetches) -> BegunAnswer:
+def start_first_fetches(call: Call, request: FirstFetches) -> StartedRunsAnswer:
     """Start a full fetch of each entity, Organizations first, so that Users find their Accounts. Runs in flight continue."""
     with transaction() as session:
         is_connected = connection_of(session, call.connector).how is not None
@@ -263,7 +263,7 @@ def start_first_fetches(call: Call, request: FirstFetches) -> BegunAnswer:
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="runs list CONNECTOR", example="acme --kind full --state stopped")
-def list_runs(call: Call, request: RunsAsked) -> RunsAnswer:
+def list_runs(call: Call, request: RunsRequest) -> RunsAnswer:
     """List runs, newest first."""
     chosen = {"entity": request.entity, "kind": request.kind, "state": request.state}
     with transaction() as session:
@@ -310,7 +310,7 @@ def cancel_run(call: Call, request: RowRequest) -> Done:
 
 
 @operation(f"GET {PATH}/<id>/story", role=Role.VIEWER, command="runs show CONNECTOR ID", example="acme 12")
-def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
+def show_run_details(call: Call, request: RunDetailsRequest) -> RunDetailsAnswer:
     """Show a run with its walks, batches and failures."""
     key = call.connector.key
     with transaction() as session:
@@ -320,7 +320,7 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
         slices = rows.slices_of(session, run.id)
         found = figures.batches_of_run(session, run.id, state=request.state, before=request.before, limit=PAGE + 1)
         shown, more = split_page(found, PAGE)
-        return StoryAnswer(
+        return RunDetailsAnswer(
             run=run_progress.describe_run(run, day.now, slices, ends.get(run.id)),
             walks=[
                 WalkShape(words=_walk(each) or "", state=each.state, frontier=each.frontier, pages=each.pages)
@@ -385,7 +385,7 @@ def estimate_fetch(session: Session, connector_key: int, *entities: Entity) -> P
     )
 
 
-def _start_missing(call: Call, since: Mapping[Entity, datetime | None], *, why: str | None = None) -> BegunAnswer:
+def _start_missing(call: Call, since: Mapping[Entity, datetime | None], *, why: str | None = None) -> StartedRunsAnswer:
     """Start a fetch of each entity since a moment, or of everything, unless such a run is in flight."""
     started = []
     for entity, moment in since.items():
@@ -393,7 +393,7 @@ def _start_missing(call: Call, since: Mapping[Entity, datetime | None], *, why: 
             started.append(_start(call, entity, since=moment, why=why))
     if not started:
         call.found_nothing_to_do()
-    return BegunAnswer(runs=started)
+    return StartedRunsAnswer(runs=started)
 
 
 def _start(
@@ -427,10 +427,10 @@ def _walk(part: Slice | None) -> str | None:
     return WALKS.get(part.walk, part.walk) if part else None
 
 
-def _failures(session: Session, chosen: FailureFilter) -> list[FailedShape]:
+def _failures(session: Session, chosen: FailureFilter) -> list[RunFailureShape]:
     return [_failed(row) for row in failure_filter.find_failures(session, chosen, limit=20)]
 
 
-def _failed(row: Failure) -> FailedShape:
+def _failed(row: Failure) -> RunFailureShape:
     meaning = describe(row.reason) if row.reason in REASONS else ""
-    return shape_of(FailedShape, row, meaning=meaning, field=row.field if row.kind == "field" else None)
+    return shape_of(RunFailureShape, row, meaning=meaning, field=row.field if row.kind == "field" else None)

@@ -18,7 +18,7 @@ from pipeline.domain.kinds import Entity, Role
 from pipeline.operations import settings_editing as editing
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
-from pipeline.operations.models import ConnectorRequest, Listed, Number, Shape, Why
+from pipeline.operations.models import ConnectorRequest, Number, PageRequest, Shape, Why
 from pipeline.operations.registry import operation
 from pipeline.operations.settings_differences import SettingChangeShape, changed_names, effective, unified
 from pipeline.operations.settings_editing import ReviewAnswer
@@ -82,7 +82,7 @@ class ShowSettings(ConnectorRequest):
     defaults: Annotated[bool, Field(description="Include the defaults of omitted settings.")] = False
 
 
-class ListVersions(ConnectorRequest, Listed):
+class ListVersions(ConnectorRequest, PageRequest):
     """Versions of one connector."""
 
 

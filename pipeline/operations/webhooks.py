@@ -26,8 +26,8 @@ from pipeline.operations.errors import OperationError, not_found
 from pipeline.operations.models import (
     ConnectorRequest,
     Done,
-    Listed,
     PageOnly,
+    PageRequest,
     RowRequest,
     Shape,
     Text,
@@ -70,7 +70,7 @@ class DeliveryCountShape(Shape):
     deliveries: int
 
 
-class ListeningFailureShape(BaseModel):
+class FailedCheckShape(BaseModel):
     """The last failed check of the webhooks."""
 
     id: int
@@ -78,7 +78,7 @@ class ListeningFailureShape(BaseModel):
     advice: str
 
 
-class GapShape(Shape):
+class WebhookEventShape(Shape):
     """One event of the webhooks: a webhook was recreated, or a gap was found."""
 
     id: int
@@ -96,11 +96,11 @@ class WebhooksAnswer(BaseModel):
     level: str
     sentence: str
     last_at: datetime | None
-    failure: ListeningFailureShape | None
+    failure: FailedCheckShape | None
     subscriptions: list[SubscriptionShape]
     counts: list[DeliveryCountShape]
     is_cut: bool
-    events: list[GapShape]
+    events: list[WebhookEventShape]
 
 
 class SubscriptionsAnswer(BaseModel):
@@ -139,7 +139,7 @@ class WebhooksRequest(ConnectorRequest):
     source: Annotated[Source, Field(description="The sender.")] = "pipedrive"
 
 
-class DeliveriesRequest(ConnectorRequest, Listed):
+class DeliveriesRequest(ConnectorRequest, PageRequest):
     source: Annotated[Source, Field(description="The sender.")] = "pipedrive"
 
 
@@ -225,7 +225,7 @@ def webhook_health(session: Session, connector: Connector, source: str) -> Webho
             for state, reason, count in counts
         ],
         is_cut=sum(count for _, _, count in counts) >= MOST,
-        events=[GapShape.model_validate(each) for each in events_about_webhooks(session, connector.key)],
+        events=[WebhookEventShape.model_validate(each) for each in events_about_webhooks(session, connector.key)],
     )
 
 
@@ -247,9 +247,7 @@ def find_delivery(session: Session, connector_key: int, delivery_id: int) -> Del
     )
 
 
-def _level_and_sentence(
-    session: Session, connector: Connector, failure: ListeningFailureShape | None
-) -> tuple[str, str]:
+def _level_and_sentence(session: Session, connector: Connector, failure: FailedCheckShape | None) -> tuple[str, str]:
     if connection_of(session, connector).how is None:
         return "warning", "Pipedrive is not connected yet, so no webhooks arrive."
     health = subscription_health(session, connector.key)
@@ -260,11 +258,11 @@ def _level_and_sentence(
     return "ok", f"Pipedrive sends every change. {health.sentence}"
 
 
-def _failed_check(session: Session, connector_key: int) -> ListeningFailureShape | None:
+def _failed_check(session: Session, connector_key: int) -> FailedCheckShape | None:
     found = failure_filter.find_open(session, connector_key, SUBJECT)
     if found is None:
         return None
-    return ListeningFailureShape(id=found.id, meaning=meaning_of(found.reason), advice=advice_of(found.reason))
+    return FailedCheckShape(id=found.id, meaning=meaning_of(found.reason), advice=advice_of(found.reason))
 
 
 def _read(body: bytes) -> tuple[Any, str | None]:

@@ -17,7 +17,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations.cached_answers import BackgroundValue
 from pipeline.operations.call import Call
-from pipeline.operations.models import Asked, ConnectorRequest, Shape
+from pipeline.operations.models import ConnectorRequest, RequestModel, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.runs import BatchShape
 from pipeline.tasks.app import app
@@ -42,7 +42,7 @@ class QueueShape(Shape):
     batches: dict[str, int]
 
 
-class SeenShape(BatchShape):
+class WorkerBatchShape(BatchShape):
     connector: str
     lease_until: datetime | None
     run_id: int | None
@@ -64,19 +64,19 @@ class WorkAnswer(Shape):
     nodes: dict[str, list[str]]
     beats: list[str]
     queues: list[QueueShape]
-    at_work: list[SeenShape]
-    lately: list[SeenShape]
+    at_work: list[WorkerBatchShape]
+    lately: list[WorkerBatchShape]
 
 
 WaitForNodes = Annotated[bool, Field(description="Wait up to four seconds for what the workers answer.")]
 """A page does not wait: it polls again soon."""
 
 
-class WorkAsked(Asked):
+class WorkRequest(RequestModel):
     wait_for_nodes: WaitForNodes = True
 
 
-class WorkOfConnectorAsked(ConnectorRequest):
+class ConnectorWorkRequest(ConnectorRequest):
     wait_for_nodes: WaitForNodes = True
 
 
@@ -103,14 +103,14 @@ class WorkerNodes:
 
 
 @operation("GET /workers", role=Role.VIEWER, command="workers")
-def show_work(call: Call, request: WorkAsked) -> WorkAnswer:
+def show_work(call: Call, request: WorkRequest) -> WorkAnswer:
     """Show whether work is done, for all connectors."""
     call.require_unlimited()
     return _work(None, request.wait_for_nodes)
 
 
 @operation("GET /connectors/<connector>/workers", role=Role.VIEWER, command="connectors workers CONNECTOR")
-def show_work_of(call: Call, request: WorkOfConnectorAsked) -> WorkAnswer:
+def show_work_of(call: Call, request: ConnectorWorkRequest) -> WorkAnswer:
     """Show whether work is done, for one connector."""
     return _work(call.connector.key, request.wait_for_nodes)
 
@@ -176,8 +176,8 @@ def _work(connector_key: int | None, wait_for_nodes: bool) -> WorkAnswer:
         nodes=nodes.workers if nodes else {},
         beats=nodes.beats if nodes else [],
         queues=[_queue(name, moving, nodes) for name in QUEUES],
-        at_work=[SeenShape.model_validate(each) for each in at_work],
-        lately=[SeenShape.model_validate(each) for each in lately],
+        at_work=[WorkerBatchShape.model_validate(each) for each in at_work],
+        lately=[WorkerBatchShape.model_validate(each) for each in lately],
     )
 
 

@@ -26,7 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.operations.call import Call
 from pipeline.operations.catalogue import all_operations
 from pipeline.operations.errors import REFUSALS, OperationError, as_operation_error, forbidden
-from pipeline.operations.models import Asked
+from pipeline.operations.models import RequestModel
 from pipeline.operations.registry import CHANGING, Download, Operation
 from pipeline.telemetry import logger
 from pipeline.web import auth
@@ -54,7 +54,7 @@ class Problem(BaseModel):
     request_id: str
 
 
-class JsonBody(Asked):
+class JsonBody(RequestModel):
     """The body of a request. One that is not sent has no fields; one that is no JSON is refused."""
 
     @model_validator(mode="before")
@@ -63,7 +63,7 @@ class JsonBody(Asked):
         return {} if sent is None and not request.get_data() else sent
 
 
-BASES: Final[Mapping[str, type[BaseModel]]] = {"path": BaseModel, "query": Asked, "body": JsonBody}
+BASES: Final[Mapping[str, type[BaseModel]]] = {"path": BaseModel, "query": RequestModel, "body": JsonBody}
 """Part of a request → the base of its models."""
 
 

@@ -549,7 +549,7 @@ def test_a_user_known_under_the_other_ones_hull_id_is_sent_to_the_survivor(syste
 
 
 def test_history_is_that_of_all_who_became_one(system: SyncSystem, told: list[Any]) -> None:
-    from pipeline.operations.events import EventsAsked, list_events  # noqa: PLC0415 - named beside what it proves
+    from pipeline.operations.events import EventsRequest, list_events  # noqa: PLC0415 - named beside what it proves
 
     admin = Call(caller=Present(id=0, name="ana", role=Role.ADMIN))
     merge(system, 1, 2)
@@ -558,7 +558,7 @@ def test_history_is_that_of_all_who_became_one(system: SyncSystem, told: list[An
     system.work()
 
     of_survivor, of_loser = (
-        list_events(admin, EventsAsked(connector="acme", record=each)).events for each in ("3", "1")
+        list_events(admin, EventsRequest(connector="acme", record=each)).events for each in ("3", "1")
     )
     assert {event.pipedrive_id for event in of_survivor} == {1, 2, 3}
     assert {event.pipedrive_id for event in of_loser} == {1}

@@ -15,7 +15,7 @@ from pipeline.domain.kinds import Role
 from pipeline.domain.reasons import REASONS
 from pipeline.operations import connectors
 from pipeline.operations import credentials as operations
-from pipeline.operations.credentials import CheckedShape
+from pipeline.operations.credentials import CredentialCheckShape
 from pipeline.operations.errors import OperationError
 from pipeline.sync.connectors.webhooks import subscription_health
 from pipeline.web.console.layout import connector_path, done, page
@@ -32,7 +32,11 @@ def add(pages: Pages) -> None:
 
 
 def show(
-    connector: Connector, mistake: str = "", status: int = 200, checked: list[CheckedShape] | None = None, at: str = ""
+    connector: Connector,
+    mistake: str = "",
+    status: int = 200,
+    checked: list[CredentialCheckShape] | None = None,
+    at: str = "",
 ) -> Response:
     """Show the page; `at` is the form with a mistake."""
     entered = perform(operations.show_credentials)

@@ -26,10 +26,10 @@ from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.failures import (
     DAYS,
-    FailuresChosen,
+    FailuresFilter,
     FailureShape,
-    GroupsAsked,
     GroupShape,
+    GroupsRequest,
     describe_failure,
     find_failure,
     groups_of,
@@ -48,7 +48,7 @@ GROUPS = 100
 SAMPLE = 200
 """Maximum of failures of a group for which the page previews a replay."""
 MOMENTS: Final = ("since", "until")
-NAMES: Final = tuple(name for name in GroupsAsked.model_fields if name not in ("connector", "ids"))
+NAMES: Final = tuple(name for name in GroupsRequest.model_fields if name not in ("connector", "ids"))
 SPANS: Final = (("1h", "the last hour"), ("24h", "the last 24 hours"), ("7d", "the last 7 days"))
 SHOWN: Final[Mapping[str, str]] = {"fingerprint": "group", "entity": "of", "settings_version": "settings version"}
 """Part of a filter → the word that people read, where it is another one."""
@@ -67,7 +67,7 @@ class FailureChoice:
     given   the given parts, as in the address
     """
 
-    chosen: FailuresChosen
+    chosen: FailuresFilter
     filter: FailureFilter
     given: Mapping[str, str]
 
@@ -197,10 +197,10 @@ def read_choice(connector: Connector, given: MultiDict[str, str], **fixed: str) 
     ids = sorted({each.strip() for each in given.getlist("id") if each.strip()}, key=lambda each: (len(each), each))
     moments = {name: _moment(kept[name]) for name in MOMENTS if name in kept}
     try:
-        asked = GroupsAsked.model_validate({"connector": connector.name, **kept, **moments, "ids": ids})
+        asked = GroupsRequest.model_validate({"connector": connector.name, **kept, **moments, "ids": ids})
     except ValidationError as error:
         raise NotAFilter(f"{'; '.join(mistakes_of(error))}.") from None
-    chosen = FailuresChosen(**{name: getattr(asked, name) for name in FailuresChosen.model_fields})
+    chosen = FailuresFilter(**{name: getattr(asked, name) for name in FailuresFilter.model_fields})
     return FailureChoice(chosen=chosen, filter=chosen.filter(connector.key, asked.chosen_state), given=kept)
 
 

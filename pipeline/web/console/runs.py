@@ -15,7 +15,7 @@ from pipeline.operations import run_progress
 from pipeline.operations import runs as operations
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
-from pipeline.operations.runs import BatchAnswer, StoryAnswer
+from pipeline.operations.runs import BatchAnswer, RunDetailsAnswer
 from pipeline.web import auth
 from pipeline.web.console import overview
 from pipeline.web.console.layout import before_id, done, page, query_choice, split_page
@@ -95,9 +95,9 @@ def _sentence(running: int) -> str:
     return "One fetch is in flight." if running == 1 else f"{running} fetches are in flight."
 
 
-def _read_run(key: Key) -> StoryAnswer:
+def _read_run(key: Key) -> RunDetailsAnswer:
     _, run_id, state, before = key
-    return perform(operations.show_story, id=run_id, state=state, before=before)
+    return perform(operations.show_run_details, id=run_id, state=state, before=before)
 
 
 def _read_batch(key: tuple[int, int]) -> BatchAnswer:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.operations.condition import ReachedShape, describe_freshness
+from pipeline.operations.condition import WatermarkShape, describe_freshness
 from pipeline.operations.overview import course_of, times_until
 
 NOW = datetime(2026, 11, 3, 14, 3, 40, tzinfo=UTC)
@@ -14,9 +14,9 @@ EARLIER = datetime(2026, 11, 3, 14, 3, 20, tzinfo=UTC)
 YESTERDAY = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
-def marks(person: datetime | None, organization: datetime | None, excepted: int = 0) -> tuple[ReachedShape, ...]:
+def marks(person: datetime | None, organization: datetime | None, excepted: int = 0) -> tuple[WatermarkShape, ...]:
     return tuple(
-        ReachedShape(entity=entity, claimed=at, excepted=count, deletes_verified_at=None)
+        WatermarkShape(entity=entity, claimed=at, excepted=count, deletes_verified_at=None)
         for entity, at, count in (("person", person, excepted), ("organization", organization, 0))
     )
 
@@ -52,7 +52,7 @@ def marks(person: datetime | None, organization: datetime | None, excepted: int 
     ],
 )
 def test_the_sentence_says_how_hull_stands(
-    level: str, given: tuple[ReachedShape, ...], is_behind: bool, text: str
+    level: str, given: tuple[WatermarkShape, ...], is_behind: bool, text: str
 ) -> None:
     assert describe_freshness(level, given, is_behind=is_behind, now=NOW).text == text
 
