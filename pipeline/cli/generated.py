@@ -176,7 +176,7 @@ def _remote_options(declared: Operation[Any, Any]) -> list[click.Parameter]:
                 ["--key-file"],
                 type=READABLE_FILE,
                 metavar="FILE",
-                help="File with an API key, for --url; - for standard input.",
+                help="File that contains an API key, for --url; - reads standard input.",
             ),
         ]
     return options

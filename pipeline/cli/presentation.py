@@ -33,7 +33,7 @@ def rows(name: str, columns: str, *, empty: str, **values: Any) -> Show:
 
 
 def print_rows(found: Iterable[Any], columns: str, *, empty: str = "", title: str = "", **values: Any) -> None:
-    """Print entries as a table, or the sentence `empty` if there are none. Headings are the names of the columns.
+    """Print entries as a table, or the sentence `empty` if there is no entry. Headings are the names of the columns.
 
     columns  separated by spaces: attributes of an entry, or names in `values`
     values   name of a column → function of an entry

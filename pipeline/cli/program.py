@@ -24,7 +24,7 @@ BAD_USAGE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENT
 
 
 class Program(click.Group):
-    """Lists commands in the order in which they are needed, and explains errors."""
+    """Lists commands in the order of their use, and explains errors."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return sorted(self.commands, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))

@@ -1,4 +1,4 @@
-"""`pipeline up`, `demo`, `migrate` and `sandbox`: the processes, the schema, and both remote systems."""
+"""`pipeline up`, `migrate` and `sandbox`: all processes, the schema, and simulated remote systems."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
 @click.command()
 @json_option
 def migrate() -> None:
-    """Migrate the database to the schema of this version. Safe to run again, and by several processes at once.
+    """Migrate the database to the schema of this version. Safe to run again, and by several processes at the same time.
 
     \b
     Example:

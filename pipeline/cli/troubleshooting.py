@@ -216,7 +216,7 @@ def _subscribed(case: Case, row: Subscription) -> Finding:
 
 
 def _watermarks(case: Case) -> Iterator[Finding]:
-    """Yield the moment up to which Hull has all changes, for each entity."""
+    """Yield how up to date Hull is, for each entity."""
     for entity in Entity:
         yield _reached(case, entity, watermark.find_watermark(case.session, case.key, entity))
 

@@ -1,4 +1,4 @@
-"""Pipedrive's daily budget of tokens: what was spent, on what, what is left, and how the day will go on."""
+"""Pipedrive's daily budget of tokens: spent tokens by lane, tokens left, and the forecast of the day."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LaneShape(Shape):
 
 
 class BudgetShape(BaseModel):
-    """Pipedrive's day. `limit` is null where there is none; `by_end` is what will have been spent, if it goes on so."""
+    """The tokens of Pipedrive's day. `limit` is null if there is no limit; `by_end` is the forecast for the end of the day."""
 
     spent: int
     limit: int | None
@@ -43,8 +43,7 @@ class BudgetShape(BaseModel):
 
 
 class ForecastShape(Shape):
-    """Forecast of tokens for the rest of the day: by schedules, by fetches in flight, by everything else at the
-    current pace."""
+    """Forecast of tokens for the rest of the day: for schedules, for fetches in flight, and for everything else."""
 
     schedules: int
     fetches: int
@@ -52,7 +51,7 @@ class ForecastShape(Shape):
 
 
 class RunForecastShape(Shape):
-    """When a fetch under way will be done; null where nothing tells yet, or where its day is too small for it."""
+    """When a fetch in flight will end; `ends_at` is null if it is not known yet, or if no day has enough tokens."""
 
     run_id: int
     entity: str
@@ -61,7 +60,7 @@ class RunForecastShape(Shape):
 
 
 class BudgetAnswer(BudgetShape):
-    """`left` is what nobody has spent; `reserve` the part of the day that fetches leave to live work."""
+    """`left` is the number of unspent tokens, `reserve` the tokens that fetches leave for live work."""
 
     left: int | None
     reserve: int | None
@@ -72,17 +71,17 @@ class BudgetAnswer(BudgetShape):
 
 @operation("GET /connectors/<connector>/budget", role=Role.VIEWER, command="budget CONNECTOR")
 def show_budget(call: Call, _request: ConnectorRequest) -> BudgetAnswer:
-    """Show what was spent of Pipedrive's day, on what, and how the day will go on.
+    """Show the tokens of Pipedrive's day: spent ones by lane, those that are left, and a forecast.
 
-    The day belongs to the Pipedrive company: connectors of one company share it. What others spend, the company's other apps
-    and scripts, is not seen here.
+    The day belongs to the Pipedrive company: its connectors share it. Tokens that other apps and scripts of the company spend
+    are not known here.
     """
     with transaction() as session:
         return budget_of(session, call.connector.key, spending.budget_status(session, call.connector.key))
 
 
 def budget_of(session: Session, connector_key: int, day: BudgetStatus) -> BudgetAnswer:
-    """Return the day as a connector sees it."""
+    """Return the budget of a connector's company."""
     runs = spending.forecast_runs(session, connector_key, day)
     expected = spending.day_forecast(session, connector_key, day, runs)
     limit, by_end = day.allowance.daily_tokens or None, day.spent + expected.total

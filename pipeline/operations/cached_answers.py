@@ -1,4 +1,4 @@
-"""Answers that all viewers share: a page that polls every two seconds costs one query, however many people look."""
+"""Answers that all viewers share, so that a page that polls every two seconds costs one query for all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def forget_all() -> None:
 
 
 class Shared(Generic[K, T]):
-    """Call `question` at most once per key and moment; concurrent callers wait for that answer."""
+    """Calls `question` at most once per key and `fresh_s`; concurrent callers wait for the same answer."""
 
     def __init__(
         self, question: Callable[[K], T], *, fresh_s: float = 1.0, clock: Callable[[], float] = time.monotonic
@@ -50,12 +50,12 @@ class Shared(Generic[K, T]):
             return known[1]
 
     def forget(self) -> None:
-        """Drop an answer after a change that the caller wants to see."""
+        """Drop all answers, after a change that the next answer must show."""
         self._answers.clear()
 
 
 class BackgroundValue(Generic[T]):
-    """The answer of a slow query, which runs in a thread, at most once at a time for all callers.
+    """The answer of a slow query. It runs in a thread, at most once at a time for all callers.
 
     An answer older than `fresh_s` is returned while a new one is computed, up to `stale_s`.
     """
@@ -75,7 +75,7 @@ class BackgroundValue(Generic[T]):
         self._answer: tuple[float, T] | None = None
 
     def __call__(self, patience_s: float) -> T | None:
-        """Return the answer; None if there is none within `patience_s`."""
+        """Return the answer, or None if it does not arrive within `patience_s`."""
         known = self._known(self._fresh_s)
         if known is not None:
             return known[1]

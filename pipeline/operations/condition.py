@@ -27,12 +27,12 @@ LEADS: Final = {
 BEHIND: Final = "Behind."
 FIRST_FETCH: Final = {
     Entity.ORGANIZATION: "Fetch all Organizations first, so that each Person finds the Account it belongs to.",
-    Entity.PERSON: "Fetch all Persons: what changes later is only known to be complete once everything was there.",
+    Entity.PERSON: "Fetch all Persons: without a full fetch, Hull has only the Persons that change.",
 }
 
 
 class WatermarkShape(BaseModel):
-    """Everything of this entity that changed before `claimed` is in Hull, but for `excepted` records."""
+    """All changes of this entity before `claimed` are in Hull, except those of `excepted` records."""
 
     entity: str
     claimed: datetime | None
@@ -41,9 +41,9 @@ class WatermarkShape(BaseModel):
 
 
 class FreshnessShape(BaseModel):
-    """`level` is `ok`, `warning`, `error`, `paused` or `setupRequired`; `text` is the answer in words.
+    """How up to date Hull is. `level` is `ok`, `warning`, `error`, `paused` or `setupRequired`.
 
-    `lead` and `sentence` are its parts, without the excepted records and the full stop before them.
+    `text` is the answer in words; `lead` and `sentence` are its parts without the excepted records.
     """
 
     level: str
@@ -56,9 +56,9 @@ class FreshnessShape(BaseModel):
 
 
 class NoteShape(BaseModel):
-    """One problem of a connector; its `topic` and `subject` say where its next step is.
+    """One problem of a connector; its `topic` and `subject` lead to the page with the next step.
 
-    `topic` is one of a status, or `first_fetch` of an entity that was never fetched whole.
+    `topic` is that of a finding of the status, or `first_fetch` for an entity that was never fully fetched.
     """
 
     level: str
@@ -69,10 +69,7 @@ class NoteShape(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """The condition of a connector, as its overview, the list of connectors and the API show it.
-
-    notes  its problems, the most urgent first
-    """
+    """The condition of a connector; `notes` are its problems, the most urgent first."""
 
     in_step: FreshnessShape
     notes: tuple[NoteShape, ...]
@@ -84,7 +81,7 @@ class Condition:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Return the notes as sentences, or that there is nothing to do."""
+        """Return the notes as sentences; without notes, the sentence about the freshness."""
         return tuple(note.message for note in self.notes) or (self.in_step.text,)
 
 
@@ -152,7 +149,7 @@ def _reached(session: Session, connector_key: int, entity: Entity) -> WatermarkS
 
 
 def _notes(status: Status, marks: Sequence[WatermarkShape], begun: Container[Entity]) -> tuple[NoteShape, ...]:
-    """Return the findings of the status, and the first fetch once it is possible."""
+    """Return the findings of the status, and a note about each first fetch that is possible and missing."""
     notes = [
         NoteShape(level=found.level, message=found.message, topic=found.topic, subject=found.subject)
         for found in status.findings
@@ -168,6 +165,6 @@ def _notes(status: Status, marks: Sequence[WatermarkShape], begun: Container[Ent
 
 
 def _level(connector: Connector, status: Status) -> str:
-    """Return the level: a pause that a person has made is not an error, and says more than a warning."""
+    """Return the level: a pause by an operator is not an error, and is more important than a warning."""
     is_paused = connector.state == "paused" and connector.pause_reason != "not_connected"
     return "paused" if is_paused and status.status != "setupRequired" else status.status

@@ -103,7 +103,7 @@ class RemovalRequest(ConnectorRequest):
 
 
 class Removed(Done):
-    """`left` says why the webhooks could not be deleted in Pipedrive; empty if they were."""
+    """`left` is the error if the webhooks could not be deleted in Pipedrive; otherwise empty."""
 
     left: str
 

@@ -67,7 +67,7 @@ class NewSecret(ConnectorRequest):
 
 
 class TokenReplaced(Done):
-    """`warning` says why Pipedrive's fields could not be read with the new token; empty if they are known."""
+    """`warning` is the error if Pipedrive's fields could not be read with the new token; otherwise empty."""
 
     warning: str
 
@@ -166,7 +166,7 @@ def invite(call: Call, _request: ConnectorRequest) -> InvitationAnswer:
     """
     link = authorisation.invite(call.connector)
     with call.transaction():
-        pass  # nothing but the audit entry: the link carries what it needs
+        pass  # write only the audit entry: the link contains everything it needs
     return InvitationAnswer(
         link=link,
         expires_in_s=int(authorisation.INVITATION_S),

@@ -1,4 +1,4 @@
-"""Errors of operations, as every surface shows them."""
+"""Errors of operations, and the errors of lower layers as errors of operations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OperationError(Exception):
 
 
 def not_found(message: str, next_step: str = "") -> OperationError:
-    """Return the error for something that does not exist or belongs to another connector; callers cannot tell which."""
+    """Return the error for an object that does not exist or belongs to another connector; it does not reveal which."""
     return OperationError(HTTPStatus.NOT_FOUND, "not_found", message, next_step)
 
 

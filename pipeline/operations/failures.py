@@ -46,9 +46,9 @@ from pipeline.operations.registry import operation
 from pipeline.operations.replay_preview import SumAnswer, VerdictShape, sum_of
 
 DAYS: Final = 14
-"""How far back a group's trend goes."""
+"""Number of days in the trend of a group."""
 LONGEST_READ: Final = 200_000
-"""Bytes of a payload that are laid out; a longer one is cut."""
+"""Maximum number of bytes of a payload in an answer; a longer one is cut."""
 
 
 PATH: Final = "/connectors/<connector>/failures"
@@ -210,11 +210,11 @@ def list_failures(call: Call, request: FailuresRequest) -> FailuresAnswer:
     chosen = request.filter(call.connector.key, request.chosen_state)
     with transaction() as session:
         found = failure_filter.find_failures(session, chosen, before_id=request.before, limit=request.limit)
-        foreseen = preview_failures(session, found)
+        previews = preview_failures(session, found)
     return FailuresAnswer(
         failures=[
             PreviewedFailureShape(
-                failure=FailureShape.model_validate(each), verdict=VerdictShape.model_validate(foreseen[each.id])
+                failure=FailureShape.model_validate(each), verdict=VerdictShape.model_validate(previews[each.id])
             )
             for each in found
         ]
@@ -284,8 +284,8 @@ def try_payload(call: Call, request: EditedPayloadRequest) -> EditAnswer:
         failure = get_failure(session, call, request.id)
         edited = payload_of(request, failure)
         changed = edited_payloads.differences(failure, edited)
-        verdict = preview_failures(session, [failure], {failure.id: edited})[failure.id]
-    return EditAnswer(differences=changed, verdict=VerdictShape.model_validate(verdict))
+        preview = preview_failures(session, [failure], {failure.id: edited})[failure.id]
+    return EditAnswer(differences=changed, verdict=VerdictShape.model_validate(preview))
 
 
 def payload_of(request: EditedPayloadRequest, failure: Failure) -> bytes:

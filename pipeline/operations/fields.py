@@ -63,7 +63,7 @@ USUAL: Final[Mapping[tuple[Direction, Entity], tuple[Pair, ...]]] = {
     ),
     (Direction.OUTGOING, Entity.ORGANIZATION): (("name", "name"), ("industry", "industry")),
 }
-"""(direction, entity) → attribute and field that nearly everybody maps; those a company does not have are left out."""
+"""(direction, entity) → attributes and fields that most customers map; fields that a company lacks are left out."""
 GROUP: Final = "pipedrive/"
 LONGEST_SLUG: Final = 60
 
@@ -93,7 +93,7 @@ class SegmentShape(Shape):
 
 
 class SegmentsAnswer(Shape):
-    """`trouble` says why Hull's segments could not be read; empty if they were."""
+    """`trouble` is the error if Hull's segments could not be read; otherwise empty."""
 
     users: list[SegmentShape]
     accounts: list[SegmentShape]
@@ -213,12 +213,12 @@ def read_segments(connector_key: int) -> SegmentsAnswer:
         found = {entity: [SegmentShape(id=row[0], name=row[1]) for row in hull.segments(entity)] for entity in Entity}
     except PipelineError as unwell:
         logger().warning("segments.not_read", reason=unwell.reason, detail=unwell.detail)
-        return SegmentsAnswer(users=[], accounts=[], trouble=f"Hull did not tell its segments ({unwell.reason}).")
+        return SegmentsAnswer(users=[], accounts=[], trouble=f"Hull's segments could not be read ({unwell.reason}).")
     return SegmentsAnswer(users=found[Entity.PERSON], accounts=found[Entity.ORGANIZATION], trouble="")
 
 
 def suggested(session: Session, connector_key: int) -> dict[str, list[SuggestionShape]]:
-    """Return rows to begin with by setting, less what is mapped already."""
+    """Return setting → suggested rows, without fields that are mapped already."""
     document = effective(connectors.settings_in_force(session, connector_key).document)
     catalogs = {entity: fields_of(session, connector_key, entity).catalog for entity in Entity}
     return {
@@ -230,7 +230,7 @@ def suggested(session: Session, connector_key: int) -> dict[str, list[Suggestion
 
 
 def suggest(direction: Direction, catalog: FieldCatalog, mapped: Sequence[Mapping[str, Any]]) -> list[SuggestionShape]:
-    """Return rows to offer without fields that are mapped already; the usual ones first."""
+    """Return suggested rows without fields that are mapped already; the usual ones first."""
     taken = {source.key for row in mapped if (source := find_source(str(row.get("service")), catalog))}
     names = {attribute_name(str(row.get("hull"))) for row in mapped}
     found: list[SuggestionShape] = []

@@ -98,7 +98,7 @@ def needs_domain_field(fields: Fields) -> bool:
 
 
 def sandbox_file() -> str:
-    """Return the file with the credentials of this machine's sandbox; empty if there is none."""
+    """Return the file with the credentials of this machine's sandbox, or an empty text."""
     chosen = settings()
     path = chosen.data_dir / SANDBOX_FILE
     return str(path) if chosen.pipedrive_api_url and os.access(path, os.R_OK) else ""

@@ -48,7 +48,7 @@ def _holds_unusable(value: Any) -> bool:
 
 
 class FromFile:
-    """Marks a field whose value the command line reads from a file: no secret belongs on a command line."""
+    """Marks a field that the command line reads from a file: no secret belongs on a command line."""
 
 
 RowId = Annotated[int, Field(ge=1, le=LARGEST_ID)]

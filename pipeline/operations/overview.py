@@ -58,7 +58,7 @@ class TrafficShape(Shape):
 
 
 class ShellsShape(Shape):
-    """Organizations of which only the id is known; `late` ones wait too long."""
+    """Organizations with nothing known but the id; `late` ones wait too long."""
 
     waiting: int
     oldest: datetime

@@ -164,7 +164,7 @@ def _work(connector_key: int | None, wait_for_nodes: bool) -> WorkAnswer:
         beats = schedule.heartbeats(session)
         at_work = rows.list_active(session, connector_key, AT_WORK)
         lately = rows.list_recent(session, connector_key, LATELY)
-    level, sentence, next_step = _verdict(moving, due_s, beats, nodes)
+    level, sentence, next_step = _assess(moving, due_s, beats, nodes)
     return WorkAnswer(
         level=level,
         sentence=sentence,
@@ -183,38 +183,38 @@ def _work(connector_key: int | None, wait_for_nodes: bool) -> WorkAnswer:
 
 _nodes = BackgroundValue(inspect_nodes, fresh_s=FRESH_S, stale_s=STALE_S)
 
-Verdict = tuple[str, str, str]
+Assessment = tuple[str, str, str]
 """(level, the answer in a sentence, the next step)"""
 
 
-def _verdict(
+def _assess(
     moving: list[UnfinishedBatches], due_s: float, beats: dict[str, datetime], nodes: WorkerNodes | None
-) -> Verdict:
-    """Return the verdict; the worst problem decides."""
-    missing = _who_is_missing(moving, beats, nodes)
+) -> Assessment:
+    """Return the assessment; the worst problem decides."""
+    missing = _find_missing(moving, beats, nodes)
     if missing is not None:
         return missing
     if due_s > LATE_S:
         words = f"Work is being done, but the oldest has been due for {due_s / 60:.0f} min."
-        return "warning", words, "Start more workers, or see below why they do not come along."
+        return "warning", words, "Start more workers, or see below why they are slow."
     counts = _counts(moving)
     waiting = counts["due"] + counts["waiting"]
     if counts["running"] or waiting:
-        return "ok", f"Yes: {_batches(counts['running'])} at work, {waiting:,} wait, nothing is late.", ""
+        return "ok", f"Work progresses: {_batches(counts['running'])} running, {waiting:,} wait, nothing is late.", ""
     if counts["put_off"]:
         return "ok", f"Workers are at work; {_batches(counts['put_off'])} tried again later.", ""
     return "ok", "All work is done; the workers wait for more.", ""
 
 
-def _who_is_missing(
+def _find_missing(
     moving: list[UnfinishedBatches], beats: dict[str, datetime], nodes: WorkerNodes | None
-) -> Verdict | None:
-    """Return what is missing. A busy node may answer late or partly: that alone does not make it missing."""
+) -> Assessment | None:
+    """Return which process is missing, or None. A busy node may answer late or partly; it is not missing."""
     if nodes is not None and nodes.broker != "ok":
         words = "The broker does not answer: work waits in the database, and continues automatically."
         return "error", words, "Start the broker, or correct BROKER_URL."
     if _is_late(beats.get("sweep")) and (nodes is None or not nodes.workers):
-        return "error", f"No worker gives a sign of life: {_waiting(moving)}", f"Start one: {worker_command()}"
+        return "error", f"No worker answers: {_waiting(moving)}", f"Start one: {worker_command()}"
     if nodes is not None and nodes.workers and nodes.unattended and all(nodes.workers.values()):
         words = f"No worker listens to {', '.join(nodes.unattended)}: {_waiting(moving)}"
         return "error", words, f"Start one: {worker_command(nodes.unattended)}"

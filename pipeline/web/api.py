@@ -34,7 +34,7 @@ from pipeline.web.answers import download, internal_only
 from pipeline.web.auth import Refused
 
 DESCRIPTION: Final = (
-    "What the console does, for scripts. Create a key under your account in the console, and send it as "
+    "What the console offers, for scripts. Create a key under your account in the console, and send it as "
     "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first; use `before` for the next page."
 )
 SCHEMES: Final[SecuritySchemesDict] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -146,7 +146,7 @@ def _add_route(routes: APIBlueprint, declared: Operation[Any, Any]) -> None:
 
 
 def _view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
-    """Return the view of an operation; its annotations say which part of the request has each field."""
+    """Return the view of an operation; its annotations are the models of the parts of the request."""
 
     def view(**parts: BaseModel) -> Response:
         given = {name: getattr(part, name) for part in parts.values() for name in part.model_fields_set}
@@ -182,8 +182,8 @@ def _authenticate(needed: Role) -> None:
     if present is None:
         if request.authorization is not None:
             logger().warning("api.refused", why="credentials", operation=request.endpoint)
-        message = "No key, or one that opens nothing."
-        next_step = "Make a key under your account in the console."
+        message = "The request has no valid API key."
+        next_step = "Create a key under your account in the console."
         raise OperationError(HTTPStatus.UNAUTHORIZED, "unauthorized", message, next_step)
     g.operator = present
     if present.key:
@@ -222,7 +222,7 @@ def _require_readable() -> None:
 def malformed(error: ValidationError) -> Response:
     """Return the answer to an invalid request, with every mistake and its position."""
     mistakes = [f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in error.errors()]
-    status, message = HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not as /api/openapi.json says."
+    status, message = HTTPStatus.UNPROCESSABLE_ENTITY, "The request does not match /api/openapi.json."
     return _problem(status, "malformed", message, mistakes=mistakes)
 
 

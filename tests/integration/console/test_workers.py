@@ -107,7 +107,7 @@ def test_before_the_broker_has_said_anything_the_heartbeats_tell(
 
     forget_all()
     system.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
-    assert "No worker gives a sign of life" in viewer.text("/workers")
+    assert "No worker answers" in viewer.text("/workers")
 
 
 @pytest.mark.parametrize(
