@@ -1,7 +1,4 @@
-"""What a mapping row does to the values of a field: in words, and applied to a real record. Pure.
-
-A record is converted by the transforms that synchronization uses.
-"""
+"""What a mapping row does to the values of a field, as text and applied to a real record by the transforms of the stages. Pure."""
 
 from __future__ import annotations
 
@@ -61,11 +58,11 @@ INCOMING: Final[Mapping[str, str]] = {
     "date": "the day, as 2026-11-03",
     "daterange": "the first day, and the last one as {attribute}_until",
     "time": "the time of day, as 14:03:20",
-    "timerange": "when it begins, and when it ends as {attribute}_until",
+    "timerange": "the start, and the end as {attribute}_until",
     "moment": "the moment, in UTC",
     "address": "the address as one text",
     "boolean": "true or false",
-    "negated": "true or false, the other way round",
+    "negated": "true or false, inverted",
     "int": "the number",
     "double": "the number",
     "emails": "the address marked as primary",
@@ -73,25 +70,28 @@ INCOMING: Final[Mapping[str, str]] = {
     **dict.fromkeys(RECORDS, "the id"),
 }
 OUTGOING: Final[Mapping[str, str]] = {
-    "enum": "a label or an id becomes the option; one that Pipedrive does not know is refused",
+    "enum": "a label or an id becomes the option; unknown ones are rejected",
     "varchar_options": "a label or an id becomes the option",
     "set": "labels or ids become options; an empty list empties the field",
     "labels": "names become labels",
-    "monetary": "the number becomes the amount, {attribute}_currency the currency, else the account's own",
+    "monetary": "the number becomes the amount, and {attribute}_currency the currency; without it, the default currency is used",
     "date": "the day is taken from the date",
     "daterange": "the first day, and {attribute}_until as the last one",
     "time": "the time of day",
-    "timerange": "the beginning, and {attribute}_until as the end",
-    "address": "the text becomes the address; Pipedrive works out its parts",
+    "timerange": "the start, and {attribute}_until as the end",
+    "address": "the text becomes the address; Pipedrive derives its parts",
     "boolean": "true or false",
-    "int": "numbers, and texts that are numbers; anything else is refused",
-    "double": "numbers, and texts that are numbers; anything else is refused",
-    "emails": "becomes the primary address; the others stay",
-    "phones": "becomes the primary number; the others stay",
+    "int": "numbers, and texts that are numbers; other values are rejected",
+    "double": "numbers, and texts that are numbers; other values are rejected",
+    "emails": "becomes the primary address; other addresses stay",
+    "phones": "becomes the primary number; other numbers stay",
     "visible_to": "1, 3, 5 or 7",
     **dict.fromkeys(RECORDS, "the id"),
 }
-TEXT: Final = {Direction.INCOMING: "the text as it is", Direction.OUTGOING: "the text; too long is refused, never cut"}
+TEXT: Final = {
+    Direction.INCOMING: "the text as it is",
+    Direction.OUTGOING: "the text; a longer one is rejected, never cut",
+}
 
 CHANGES: Final = "changes"
 SAME: Final = "same"
@@ -136,7 +136,7 @@ def describe_row(row: AttributeMapping, direction: Direction, catalog: FieldCata
         return RowWordsShape(field=name, type="", hull_type="", does="", mistake=missing)
     mistake = ""
     if direction is Direction.OUTGOING and not is_writable(source, catalog.entity):
-        mistake = f"Pipedrive sets {name} itself: it cannot be written"
+        mistake = f"{name} cannot be written: Pipedrive sets it itself"
     return RowWordsShape(
         field=name,
         type=type_words(source),
@@ -151,10 +151,16 @@ def field_name(code: str, catalog: FieldCatalog) -> str:
     source = find_source(code, catalog)
     found = catalog.find(code) or (catalog.find(source.key) if source else None)
     if found is None and source is not None:
-        found = next((each for each in catalog.by_code.values() if _key_of(each.code, catalog) == source.key), None)
+        found = next((each for each in catalog.by_code.values() if key_of(each.code, catalog) == source.key), None)
     if found is None:
         return code
     return f"{found.name}: {source.part}" if source and source.part else found.name
+
+
+def key_of(code: str, catalog: FieldCatalog) -> str | None:
+    """Return the key of a field's code in a record; None if there is no such field."""
+    source = find_source(code, catalog)
+    return source.key if source else None
 
 
 def type_words(source: FieldSource) -> str:
@@ -177,11 +183,6 @@ def direction_of(setting: str) -> Direction:
     return Direction.OUTGOING if setting.startswith("outgoing") else Direction.INCOMING
 
 
-def _key_of(code: str, catalog: FieldCatalog) -> str | None:
-    source = find_source(code, catalog)
-    return source.key if source else None
-
-
 def _hull_type(source: FieldSource, form: str) -> str:
     if source.part is not None:
         return "date" if source.type == "daterange" else "string"
@@ -192,7 +193,7 @@ def _hull_type(source: FieldSource, form: str) -> str:
 
 def _does(source: FieldSource, row: AttributeMapping, direction: Direction) -> str:
     if source.part is not None:
-        return f"the {source.part.replace('_', ' ')} of it alone"
+        return f"only its {source.part.replace('_', ' ')}"
     if row.form == "id" and source.type in LABELLED:
         return "the option's id" if source.type not in ("set", "labels") else "a list of option ids"
     if row.form == "list" and source.type in LISTED:
@@ -200,7 +201,7 @@ def _does(source: FieldSource, row: AttributeMapping, direction: Direction) -> s
     table = INCOMING if direction is Direction.INCOMING else OUTGOING
     words = table.get(source.type, TEXT[direction]).format(attribute=attribute_name(row.hull))
     if source.type == "address" and row.parts:
-        words += f", and {', '.join(f'{attribute_name(row.hull)}_{part}' for part in row.parts)} beside it"
+        words += f", and {', '.join(f'{attribute_name(row.hull)}_{part}' for part in row.parts)} as separate attributes"
     return words
 
 
@@ -223,7 +224,7 @@ def convert(
 
 def _incoming(row: AttributeMapping, catalog: FieldCatalog, record: Mapping[str, Any] | None) -> ConversionShape:
     if record is None:
-        return _conversion(NOTHING, words="this record has not been read from Pipedrive yet")
+        return _conversion(NOTHING, words="the record has not been read from Pipedrive yet")
     before = _field_value(record, find_source(row.service, catalog))
     transform = compile_incoming(catalog.entity, _alone(row, Direction.INCOMING, catalog.entity), catalog)
     read = transform.read(dict(record))
@@ -231,11 +232,11 @@ def _incoming(row: AttributeMapping, catalog: FieldCatalog, record: Mapping[str,
         return _problem(before, problem.reason, problem.detail)
     name = attribute_name(row.hull)
     if name not in read.attributes:
-        return _conversion(NOTHING, before=before, words="empty: Hull keeps what it has")
+        return _conversion(NOTHING, before=before, words="empty: Hull keeps its value")
     beside = {key: value for key, value in read.attributes.items() if key not in (name, ID_ATTRIBUTE)}
     after = read.attributes[name]
     if after is None:
-        return _conversion(NOTHING, before=before, words="empty: cleared in Hull, if we filled it")
+        return _conversion(NOTHING, before=before, words="empty: cleared in Hull, if the connector filled it before")
     return _conversion(CHANGES, before=_readable(before), after=after, beside=beside or None)
 
 
@@ -246,7 +247,7 @@ def _outgoing(
     report: Mapping[str, Any] | None,
 ) -> ConversionShape:
     if report is None:
-        return _conversion(NOTHING, words="Hull has not reported this record yet")
+        return _conversion(NOTHING, words="Hull has not reported the record yet")
     found = find_attribute(report, row.hull)
     before = None if found is ABSENT else found
     transform = compile_outgoing(catalog.entity, _alone(row, Direction.OUTGOING, catalog.entity), catalog)
@@ -262,11 +263,11 @@ def _outgoing(
         words = "cleared in Pipedrive" if written in (None, []) else ""
         return _conversion(CHANGES, before=before, after=_readable(_by_label(written, source)), words=words)
     if before is None:
-        words = "Hull has no value: cleared if Hull filled it before, else left alone"
+        words = "Hull has no value: cleared if Hull filled it before, otherwise not changed"
         if row.on_null == "ignore" or held in (None, []):
-            words = "Hull has no value: left alone"
+            words = "Hull has no value: not changed"
         return _conversion(NOTHING, before=None, after=held, words=words)
-    return _conversion(SAME, before=before, after=held, words="Pipedrive has it already")
+    return _conversion(SAME, before=before, after=held, words="Pipedrive already has this value")
 
 
 def _field_value(record: Mapping[str, Any], source: FieldSource | None, *, absent: Any = None) -> Any:
@@ -280,7 +281,7 @@ def _field_value(record: Mapping[str, Any], source: FieldSource | None, *, absen
 
 
 def _readable(value: Any) -> Any:
-    """Return lists of e-mails and phones as text, amounts and ranges as their parts."""
+    """Return lists of e-mails and phones as text, and amounts and ranges as their parts."""
     if isinstance(value, list) and value and all(isinstance(each, dict) and "value" in each for each in value):
         return ", ".join(str(each["value"]) for each in value)
     if isinstance(value, dict) and "value" in value:
@@ -289,7 +290,7 @@ def _readable(value: Any) -> Any:
 
 
 def _by_label(value: Any, source: FieldSource | None) -> Any:
-    """Return options by their labels: people do not know their ids."""
+    """Replace the ids of options by their labels."""
     if source is None or not source.options:
         return value
     if isinstance(value, list):

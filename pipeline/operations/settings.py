@@ -15,6 +15,7 @@ from db.connector import SettingsVersion
 from db.run import Run
 from db.session import transaction
 from pipeline.domain.kinds import Entity, Role
+from pipeline.jobs.settings_sync import merged
 from pipeline.operations import settings_editing as editing
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
@@ -218,9 +219,8 @@ def rebase_settings(call: Call, request: NewSettings) -> RebasedAnswer:
     If both edited the same setting, your value is kept.
     """
     with transaction() as session:
-        base = _version(session, call, request.base_version)
-        document, now = editing.rebased(session, call.connector.key, request.document, base=base.document)
-    return RebasedAnswer(document=document, base_version=now)
+        base, now = _version(session, call, request.base_version), _version(session, call, None)
+    return RebasedAnswer(document=merged(now.document, base.document, request.document), base_version=now.version)
 
 
 @operation(
@@ -240,7 +240,7 @@ def roll_back_settings(call: Call, request: RollBack) -> SavedAnswer:
 
 
 def _save(call: Call, request: ForcedSettings, why: str | None = None) -> SavedAnswer:
-    """Save a document and have it sent to Hull; fields that are not known yet are first read from Pipedrive."""
+    """Save a document and send it to Hull; unknown fields are first read from Pipedrive."""
     key = call.connector.key
     read_unknown_fields(key, request.document)
     with transaction() as session:
@@ -260,19 +260,13 @@ def _save(call: Call, request: ForcedSettings, why: str | None = None) -> SavedA
         else:
             call.found_nothing_to_do()
     with transaction() as session:
-        return _saved(session, call, saved, request.base_version if has_changed else saved.version)
-
-
-def _saved(session: Session, call: Call, saved: SettingsVersion, before: int) -> SavedAnswer:
-    key = call.connector.key
-    earlier = _version(session, call, before)
-    found = editing.between(session, key, earlier.document, saved.document)
-    return SavedAnswer(
-        **SettingsShape.model_validate(saved).model_dump(),
-        changed=before != saved.version,
-        changes=found,
-        runs=runs_following(session, key, saved.version) if before != saved.version else [],
-    )
+        before = _version(session, call, request.base_version).document if has_changed else saved.document
+        return SavedAnswer(
+            **SettingsShape.model_validate(saved).model_dump(),
+            changed=has_changed,
+            changes=editing.between(session, key, before, saved.document),
+            runs=_runs_after(session, key, saved.version) if has_changed else [],
+        )
 
 
 def _version(session: Session, call: Call, version: int | None) -> SettingsVersion:
@@ -286,8 +280,8 @@ def _version(session: Session, call: Call, version: int | None) -> SettingsVersi
     return found
 
 
-def runs_following(session: Session, connector_key: int, version: int) -> list[FollowingRunShape]:
-    """Return the runs that a version has begun."""
+def _runs_after(session: Session, connector_key: int, version: int) -> list[FollowingRunShape]:
+    """Return the runs that a version has started."""
     counts = id_mapping.mapping_counts(session, connector_key)
     return [
         FollowingRunShape(

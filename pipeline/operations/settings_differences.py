@@ -1,4 +1,4 @@
-"""The settings as text that people read and edit: every default filled in, a row to a line."""
+"""The settings as text: with defaults, one row per line, and their differences as sentences."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipeline.operations.models import Shape
 
 
 def effective(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with every default filled in; rows without what is default."""
-    whole = read_settings(document).model_dump(mode="json")
-    short = read_settings(document).model_dump(mode="json", exclude_defaults=True)
+    """Return the document with the default of every omitted setting; rows stay without default rules."""
+    chosen = read_settings(document)
+    whole, short = chosen.model_dump(mode="json"), chosen.model_dump(mode="json", exclude_defaults=True)
     return {
         name: [short_row(row) if isinstance(row, dict) else row for row in value]
         if name in short and isinstance(value, list)
@@ -27,7 +27,7 @@ def effective(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def short_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without what is default: documents stay as people would write them."""
+    """Return a row without default rules, as people write it."""
     usual = {name: field.default for name, field in AttributeMapping.model_fields.items() if not field.is_required()}
     return {
         name: value
@@ -37,7 +37,7 @@ def short_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pretty(document: Any) -> str:
-    """JSON with a mapping row to a line."""
+    """Return a document as JSON with one mapping row per line."""
     lines = []
     for name, value in document.items():
         if isinstance(value, list) and value:
@@ -49,7 +49,7 @@ def pretty(document: Any) -> str:
 
 
 def unified(before: dict[str, Any], after: dict[str, Any], *, old_name: str, new_name: str) -> str:
-    """Return a unified diff of two documents; empty where nothing differs."""
+    """Return a unified diff of two documents; empty if they are equal."""
     old, new = pretty(_effective_or_raw(before)), pretty(_effective_or_raw(after))
     return "\n".join(unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, n=1, lineterm=""))
 
@@ -61,7 +61,7 @@ def changed_names(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def _effective_or_raw(document: dict[str, Any]) -> dict[str, Any]:
-    """An old version may hold what this program no longer reads."""
+    """Return the document itself if it is an old version that is not valid any more."""
     try:
         return effective(document)
     except SettingsRefused:
@@ -94,21 +94,19 @@ TITLES: Final[Mapping[str, str]] = {
     "live_reserve": "Share of them kept for changes as they happen",
     "change_stop_share": "Share of records that new settings may touch at once",
 }
-"""Setting → how people call it; the guide's own words where it has any. One that is missing fails a test."""
+"""Setting → its title. A missing one fails a test."""
 
-ADDED: Final = "added"
-REMOVED: Final = "removed"
-CHANGED: Final = "changed"
-RULES: Final[Mapping[str, str]] = {"on_null": "when empty", "form": "as", "parts": "parts", "owner": "last word"}
+RULES: Final[Mapping[str, str]] = {"on_null": "when empty", "form": "format", "parts": "parts", "owner": "owner"}
+"""Rule of a mapping row → its name."""
 VALUES: Final[Mapping[Any, str]] = {
     "clear": "clear",
-    "ignore": "leave as it is",
+    "ignore": "keep",
     "default": "label or primary value",
     "id": "id",
     "list": "whole list",
     "hull": "Hull",
     "pipedrive": "Pipedrive",
-    "latest": "whoever changed it last",
+    "latest": "latest change",
 }
 
 
@@ -125,7 +123,7 @@ class SettingChangeShape(Shape):
 
 
 def difference(before: ConnectorSettings, after: ConnectorSettings, catalogs: Catalogs) -> list[SettingChangeShape]:
-    """Return the differences in the order of the settings; a default equals the same value written out."""
+    """Return the differences in the order of the settings. An omitted setting equals its default."""
     return [
         change
         for setting in ConnectorSettings.model_fields
@@ -135,7 +133,7 @@ def difference(before: ConnectorSettings, after: ConnectorSettings, catalogs: Ca
 
 
 def value_words(setting: str, value: Any) -> str:
-    """A setting's one value in words."""
+    """Return the value of a setting as text."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if value in ("", 0) and setting in _NONE:
@@ -158,24 +156,26 @@ _NONE: Final[Mapping[str, str]] = {
 
 def _changes(setting: str, before: Any, after: Any, catalogs: Catalogs) -> Iterator[SettingChangeShape]:
     if not isinstance(before, tuple):
-        words = (value_words(setting, before), value_words(setting, after))
-        yield _change(setting, CHANGED, "", *words)
+        yield _change(setting, "changed", "", value_words(setting, before), value_words(setting, after))
         return
     named_before, named_after = (_by_name(setting, rows, catalogs) for rows in (before, after))
-    for key, (what, row) in named_before.items():
+    for key, (name, row) in named_before.items():
         if key not in named_after:
-            yield _change(setting, REMOVED, what, what, "")
+            yield _change(setting, "removed", name, name, "")
         elif row != named_after[key][1]:
-            yield from _rules(setting, what, row, named_after[key][1])
-    for key, (what, _) in named_after.items():
+            for rule, title in RULES.items():
+                old, new = _rule_words(getattr(row, rule)), _rule_words(getattr(named_after[key][1], rule))
+                if old != new:
+                    yield _change(setting, "changed", f"{name}, {title}", old, new)
+    for key, (name, _) in named_after.items():
         if key not in named_before:
-            yield _change(setting, ADDED, what, "", what)
+            yield _change(setting, "added", name, "", name)
     if list(named_before) != list(named_after) and named_before.keys() == named_after.keys():
-        yield _change(setting, CHANGED, "", "one order", "another order")
+        yield _change(setting, "changed", "", "one order", "another order")
 
 
 def _by_name(setting: str, rows: tuple[Any, ...], catalogs: Catalogs) -> dict[Any, tuple[str, Any]]:
-    """What makes a row the same one → (the row in words, the row)."""
+    """Return identity of a row → (its name, the row)."""
     catalog = catalogs[entity_of(setting)]
     found: dict[Any, tuple[str, Any]] = {}
     for row in rows:
@@ -189,13 +189,6 @@ def _by_name(setting: str, rows: tuple[Any, ...], catalogs: Catalogs) -> dict[An
     return found
 
 
-def _rules(setting: str, what: str, before: AttributeMapping, after: AttributeMapping) -> Iterator[SettingChangeShape]:
-    for rule, name in RULES.items():
-        old, new = getattr(before, rule), getattr(after, rule)
-        if old != new:
-            yield _change(setting, CHANGED, f"{what}, {name}", _rule_words(old), _rule_words(new))
-
-
 def _rule_words(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
@@ -205,7 +198,7 @@ def _rule_words(value: Any) -> str:
 def _change(setting: str, kind: str, what: str, before: str, after: str) -> SettingChangeShape:
     title = TITLES[setting]
     sentence = f"{title}: {kind} {what}"
-    if kind == CHANGED:
+    if kind == "changed":
         sentence = f"{title}: {what + ', ' if what else ''}{before} → {after}"
     return SettingChangeShape(
         setting=setting, title=title, kind=kind, what=what, before=before, after=after, sentence=sentence

@@ -1,7 +1,7 @@
-"""Editing the settings of a connector: mistakes, changes, consequences, and concurrent edits.
+"""Check, review and save the settings of a connector, and handle concurrent edits.
 
-A person edits a whole document, based on one version. What is reviewed is what is saved; a save based on a version that is no
-longer in force is refused with the changes made since.
+An operator edits a whole document, based on one version. If another version is in force when it is saved, the save is refused, with
+the changes made since.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from db.connector import SettingsVersion
 from pipeline.domain.budget import fetch_cost
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
-from pipeline.jobs.settings_sync import merged
 from pipeline.operations.errors import OperationError, settings_refused
 from pipeline.operations.fields import fields_of
 from pipeline.operations.models import Shape
@@ -38,12 +37,12 @@ from pipeline.sync.runs import backfill
 Document = dict[str, Any]
 
 PLACE: Final = re.compile(r"(?P<setting>\w+)(?:\.(?P<position>\d+))?(?:\.(?P<column>\w+))?: (?P<words>.+)", re.DOTALL)
-UNWRITTEN: Final = {"service": "choose a Pipedrive field", "hull": "name a Hull attribute"}
-"""Column of a row → what to do if it is empty."""
+EMPTY: Final = {"service": "choose a Pipedrive field", "hull": "name a Hull attribute"}
+"""Empty column of a row → what to do."""
 
 
 class ConsequenceShape(Shape):
-    """Known records that would be synchronized again, and the tokens that this costs."""
+    """A run that would synchronize known records again, and its cost in tokens."""
 
     entity: str
     kind: str
@@ -59,7 +58,7 @@ class MistakeShape(Shape):
 
     @property
     def text(self) -> str:
-        """Return the mistake with its place in front."""
+        """Return the mistake, with its place in front."""
         place = self.setting if self.position is None else f"{self.setting}.{self.position}"
         return f"{place}: {self.words}" if place else self.words
 
@@ -113,7 +112,7 @@ def review(session: Session, connector_key: int, document: Document, *, base: in
 def check(
     session: Session, connector_key: int, document: Document, *, force: bool = False
 ) -> tuple[ConnectorSettings, tuple[MistakeShape, ...]]:
-    """Return the settings in a document, and mistakes that existed before: a deleted field affects only itself.
+    """Return the settings in a document, and its unknown fields that were mapped before: a deleted field blocks no other change.
 
     force  accept fields that Pipedrive does not know
 
@@ -145,12 +144,11 @@ def save(
     confirmed: bool = False,
     keep_defaults: bool = False,
 ) -> SettingsVersion:
-    """Put a reviewed document in force, and have it pushed to Hull. One that means the same makes no version: what is shown has
-    every default filled in.
+    """Put a document in force, and send it to Hull. A document with the same settings makes no version.
 
-    force      accept fields that Pipedrive does not know
-    keep_defaults  make a version also where only values that equal a default are new: the set-up records its decisions so
-    confirmed  begin what follows however many records it touches; else its runs may wait for approval
+    force          accept fields that Pipedrive does not know
+    keep_defaults  make a version also if only values that equal a default are new: the set-up records its decisions this way
+    confirmed      start the runs that follow without approval, whatever number of records they touch
     Raises SettingsMistaken, SettingsMoved.
     """
     connectors.lock_connector(session, connector_key)
@@ -164,14 +162,8 @@ def save(
     return version
 
 
-def rebased(session: Session, connector_key: int, document: Document, *, base: Document) -> tuple[Document, int]:
-    """Return the edits of `base` on top of what is in force now, and its version. Of a setting that both edited ours stays."""
-    now = connectors.settings_in_force(session, connector_key)
-    return merged(now.document, base, document), now.version
-
-
 def between(session: Session, connector_key: int, before: Document, after: Document) -> list[SettingChangeShape]:
-    """Return the differences between two versions as text; empty for a version that is no longer valid."""
+    """Return the differences between two versions; none if one is not valid any more."""
     try:
         return difference(read_settings(before), read_settings(after), catalogs_of(session, connector_key))
     except SettingsRefused:
@@ -184,14 +176,12 @@ def consequences(
     """Return the runs that would apply the new settings to known records, with their cost."""
     found = []
     for each in backfill.required_runs(session, connector_key, before, after):
-        records = _about(session, connector_key, each.entity)
-        tokens = fetch_cost(records, settings().page_limit).tokens if each.kind == "full" else 0
-        what = f"About {records:,} {each.entity.plural.capitalize()}"
-        sentence = (
-            f"{what} are fetched again, for about {tokens:,} tokens: Pipedrive gives a field of these on request only."
-        )
-        if each.kind == "backfill":
-            sentence = f"{what} are evaluated again from stored data, for no tokens; changed ones are sent to Hull."
+        records = _estimate_records(session, connector_key, each.entity)
+        about, tokens = f"About {records:,} {each.entity.plural.capitalize()}", 0
+        sentence = f"{about} are evaluated again from stored data, without tokens; changed ones are sent to Hull."
+        if each.kind == "full":
+            tokens = fetch_cost(records, settings().page_limit).tokens
+            sentence = f"{about} are fetched again, for about {tokens:,} tokens: Pipedrive returns a new field on request only."
         found.append(
             ConsequenceShape(entity=each.entity, kind=each.kind, records=records, tokens=tokens, sentence=sentence)
         )
@@ -199,35 +189,33 @@ def consequences(
 
 
 def catalogs_of(session: Session, connector_key: int) -> Catalogs:
-    """The fields of both entities, as they are stored."""
+    """Return the stored fields of both entities."""
     return {entity: fields_of(session, connector_key, entity).catalog for entity in Entity}
 
 
 def placed(words: str) -> MistakeShape:
-    """A mistake as the settings name it, `setting.row.column: words`, with its place read off it."""
+    """Return a mistake like `setting.row.column: words` with its place."""
     found = PLACE.fullmatch(words)
     if found is None or found["setting"] not in ConnectorSettings.model_fields:
         return MistakeShape(setting="", position=None, words=words)
     position = int(found["position"]) if found["position"] else None
+    text = found["words"] if found["column"] in (None, "service") else f"{found['column']}: {found['words']}"
     if "at least 1 character" in found["words"]:
-        return MistakeShape(
-            setting=found["setting"], position=position, words=UNWRITTEN.get(found["column"], found["words"])
-        )
-    column = f"{found['column']}: " if found["column"] not in (None, "service") else ""
-    return MistakeShape(setting=found["setting"], position=position, words=f"{column}{found['words']}")
+        text = EMPTY.get(found["column"], found["words"])
+    return MistakeShape(setting=found["setting"], position=position, words=text)
 
 
 def _require_base(session: Session, connector_key: int, base: int) -> SettingsVersion:
     now = connectors.settings_in_force(session, connector_key)
     if now.version != base:
-        ground = connectors.find_settings(session, connector_key, base)
-        changes = between(session, connector_key, ground.document, now.document) if ground else []
+        edited = connectors.find_settings(session, connector_key, base)
+        changes = between(session, connector_key, edited.document, now.document) if edited else []
         raise SettingsMoved(now.version, now.author, now.created_at, changes)
     return now
 
 
-def _about(session: Session, connector_key: int, entity: Entity) -> int:
-    """About how many records there are: as many as the last full fetch found, which costs less than counting millions."""
+def _estimate_records(session: Session, connector_key: int, entity: Entity) -> int:
+    """Return the number of records in the last full fetch, because counting millions of records is slow."""
     run = run_rows.latest_full_run(session, connector_key, entity, state="done")
     if run is None:
         return id_mapping.count_known(session, connector_key, entity)

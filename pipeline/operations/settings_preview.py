@@ -1,4 +1,4 @@
-"""Try settings before saving them: apply mapping rows to a real record, show when a schedule is due."""
+"""Try settings before saving them: apply mapping rows to a real record, and show when a schedule is due."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from pipeline.operations.conversions import (
     describe_row,
     direction_of,
     entity_of,
+    key_of,
 )
 from pipeline.operations.fields import fields_of
 from pipeline.operations.models import ConnectorRequest, Shape, Short, Text, Value
@@ -35,11 +36,8 @@ from pipeline.operations.settings_differences import effective
 from pipeline.operations.settings_editing import MistakeShape
 from pipeline.transform.hull_reports import attribute_name
 
-LONGEST_ID = 100
-
-
+LONGEST_ID: Final = 100
 Row = Mapping[str, Any]
-
 USUAL_ATTRIBUTES = ("email", "name", "first_name", "last_name", "phone", "domain", "external_id", "created_at")
 MOST_ATTRIBUTES = 500
 OPPOSITE: Final = {
@@ -48,8 +46,7 @@ OPPOSITE: Final = {
     "outgoing_user_attributes": "incoming_user_attributes",
     "outgoing_account_attributes": "incoming_account_attributes",
 }
-"""Mapping → the one that goes the other way."""
-
+"""Mapping → the mapping of the other direction."""
 
 MappingName = Literal[
     "incoming_user_attributes", "incoming_account_attributes", "outgoing_user_attributes", "outgoing_account_attributes"
@@ -72,7 +69,7 @@ class MappingTried(MappingShown):
 
 
 class SampleShape(Shape):
-    """The sample record. `is_as_told`: Hull has not reported it yet, so it has the values last delivered to Hull."""
+    """The sample record. `is_as_told`: Hull has not reported it yet, so its report has the values last delivered to Hull."""
 
     entity: str
     pipedrive_id: int | None
@@ -164,28 +161,24 @@ def _tried(call: Call, request: MappingShown, own: list[dict[str, Any]] | None) 
         sample = find_sample(session, key, entity, direction, request.record or "")
     rows, others = in_force[request.setting] if own is None else own, in_force[OPPOSITE[request.setting]]
     shown = view_rows(request.setting, rows, catalog, sample=sample, others=others)
-    return MappingTriedAnswer(
-        sample=sample,
-        rows=shown,
-        attributes=attributes_seen(sample, rows, others),
-    )
+    return MappingTriedAnswer(sample=sample, rows=shown, attributes=attributes_seen(sample, rows, others))
 
 
 def find_sample(
     session: Session, connector_key: int, entity: Entity, direction: Direction, wanted: str = ""
 ) -> Sample | None:
-    """Return the record with this Pipedrive id or Hull id; without one, a record with values in this direction.
+    """Return the record with this Pipedrive id or Hull id; without an id, a record with values in this direction.
 
-    None if there is no such record, or none at all.
+    None if there is no such record.
     """
     if wanted:
         found = _mapping(session, connector_key, entity, wanted[:LONGEST_ID])
         return _read(session, connector_key, entity, found) if found else None
-    lately = sync_event.find_recently_changed(session, connector_key, entity)
+    recent = sync_event.find_recently_changed(session, connector_key, entity)
     best: Sample | None = None
     side = "pipedrive" if direction is Direction.INCOMING else "hull"
     any_record = snapshot.any_record(session, connector_key, entity, side)
-    for record_id in (str(lately) if lately else None, any_record):
+    for record_id in (str(recent) if recent else None, any_record):
         found = _mapping(session, connector_key, entity, record_id) if record_id else None
         sample = _read(session, connector_key, entity, found) if found else None
         if sample and _has_values(sample, direction):
@@ -219,15 +212,11 @@ def _read(session: Session, connector_key: int, entity: Entity, mapping: IdMappi
         entity=entity,
         pipedrive_id=mapping.pipedrive_id,
         hull_id=mapping.hull_id,
-        name=_name(record, report),
+        name=next((each["name"] for each in (record, report) if each and isinstance(each.get("name"), str)), ""),
         record=record,
         report=report,
         is_as_told=is_as_told,
     )
-
-
-def _name(*sources: Mapping[str, Any] | None) -> str:
-    return next((str(each["name"]) for each in sources if each and isinstance(each.get("name"), str)), "")
 
 
 def view_rows(
@@ -239,9 +228,31 @@ def view_rows(
     others: Sequence[Row] = (),
     mistakes: Sequence[MistakeShape] = (),
 ) -> list[RowTriedShape]:
-    """Return every row of one setting with what it does; `others` are the rows of the other direction."""
-    other_keys = {_key(str(row.get("service", "")), catalog) for row in others} - {None}
-    return [_view(setting, position, row, catalog, sample, other_keys, mistakes) for position, row in enumerate(rows)]
+    """Return every row of one setting with its effect on the sample; `others` are the rows of the other direction."""
+    direction = direction_of(setting)
+    other_keys = {key_of(str(row.get("service", "")), catalog) for row in others} - {None}
+    found = []
+    for position, row in enumerate(rows):
+        source, whole = find_source(str(row.get("service", "")), catalog), _whole(row)
+        words = describe_row(whole, direction, catalog) if whole else None
+        wrong = [each.words for each in mistakes if (each.setting, each.position) == (setting, position)]
+        if words and words.mistake and not wrong:
+            wrong = [words.mistake]
+        conversion = None
+        if sample and whole and words and not words.mistake:
+            conversion = convert(whole, direction, catalog, record=sample.record, report=sample.report)
+        found.append(
+            RowTriedShape(
+                position=position,
+                row=row,
+                words=words,
+                conversion=conversion,
+                mistakes=wrong,
+                has_parts=source is not None and source.type == "address" and source.part is None,
+                is_shared=source is not None and source.key in other_keys,
+            )
+        )
+    return found
 
 
 def attributes_seen(sample: Sample | None, *mapped: Sequence[Row]) -> list[str]:
@@ -254,46 +265,9 @@ def attributes_seen(sample: Sample | None, *mapped: Sequence[Row]) -> list[str]:
     return [name for name in names if name][:MOST_ATTRIBUTES]
 
 
-def _view(
-    setting: str,
-    position: int,
-    row: Row,
-    catalog: FieldCatalog,
-    sample: Sample | None,
-    other_keys: set[str | None],
-    mistakes: Sequence[MistakeShape],
-) -> RowTriedShape:
-    direction = direction_of(setting)
-    found = tuple(each.words for each in mistakes if (each.setting, each.position) == (setting, position))
-    source = find_source(str(row.get("service", "")), catalog)
-    whole = _whole(row)
-    words = describe_row(whole, direction, catalog) if whole else None
-    if words and words.mistake and not found:
-        found = (words.mistake,)
-    return RowTriedShape(
-        position=position,
-        row=row,
-        words=words,
-        conversion=_on(sample, whole, direction, catalog) if whole and words and not words.mistake else None,
-        mistakes=list(found),
-        has_parts=source is not None and source.type == "address" and source.part is None,
-        is_shared=source is not None and source.key in other_keys,
-    )
-
-
-def _on(
-    sample: Sample | None, row: AttributeMapping, direction: Direction, catalog: FieldCatalog
-) -> ConversionShape | None:
-    return convert(row, direction, catalog, record=sample.record, report=sample.report) if sample else None
-
-
 def _whole(row: Row) -> AttributeMapping | None:
+    """Return a row as a mapping; None while it is incomplete."""
     try:
         return AttributeMapping.model_validate(dict(row))
     except ValidationError:
         return None
-
-
-def _key(code: str, catalog: FieldCatalog) -> str | None:
-    source = find_source(code, catalog)
-    return source.key if source else None

@@ -70,20 +70,20 @@ LINKED: Final[Mapping[str, tuple[str, str]]] = {
 def show_review(page: Page) -> None:
     """Settings, changed and not saved yet."""
     page.goto(f"{BASE}/settings/users-in")
-    press(page, "Add a row")
+    press(page, "Add row")
     row = page.locator("table.editor tbody").count() - 1
     page.locator(f"[name=incoming_user_attributes-{row}-hull]").fill("pipedrive/remarks")
     page.locator(f"[name=incoming_user_attributes-{row}-service]").select_option(label="Remarks")
-    press(page, "Review…")
+    press(page, "Review changes…")
 
 
 def show_mistakes(page: Page) -> None:
     """Settings that make no sense: a row that is not written to its end."""
     page.goto(f"{BASE}/settings/users-out")
-    press(page, "Add a row")
+    press(page, "Add row")
     row = page.locator("table.editor tbody").count() - 1
     page.locator(f"[name=outgoing_user_attributes-{row}-hull]").fill("plan")
-    press(page, "Review…")
+    press(page, "Review changes…")
 
 
 def show_difference(page: Page) -> None:

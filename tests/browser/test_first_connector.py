@@ -51,14 +51,14 @@ def test_a_newcomer_adds_a_connector_by_oauth_sees_the_first_records_and_maps_a_
 def map_a_custom_field(admin: Page) -> None:
     """What it does is shown on a record while one edits."""
     admin.goto("/c/first/settings/users-in")
-    admin.get_by_role("button", name="Add a row").click()
+    admin.get_by_role("button", name="Add row").click()
     row = admin.locator("table.editor tbody").count() - 1
     setting = f"incoming_user_attributes-{row}"
     admin.locator(f"[name={setting}-hull]").fill("pipedrive/customer_number")
     admin.locator(f"[name={setting}-service]").select_option(label="Customer number")
 
     expect(admin.locator(f"#says-{row}")).to_contain_text("the text as it is")
-    admin.get_by_role("button", name="Review…").click()
+    admin.get_by_role("button", name="Review changes…").click()
     expect(admin.get_by_text("pipedrive/customer_number ← Customer number")).to_be_visible()
     expect(admin.get_by_text("for no tokens")).to_be_visible()
     admin.get_by_role("button", name="Save as version").click()

@@ -25,8 +25,8 @@ def admin(active_page: Page, active_connector: RunningPipeline) -> Page:
 def test_a_custom_field_is_mapped_planned_applied_and_in_hull(admin: Page, active_connector: RunningPipeline) -> None:
     admin.goto(f"{BASE}/settings/users-in")
     add_row(admin, "incoming_user_attributes", "pipedrive/direct_line", "Direct line")
-    admin.get_by_role("button", name="Review…").click()
-    admin.get_by_role("button", name="Preview on all records").click()
+    admin.get_by_role("button", name="Review changes…").click()
+    admin.get_by_role("button", name="Preview all records").click()
     apply = admin.get_by_role("button", name="Apply to")
     expect(apply).to_be_visible(timeout=60_000)
     expect(admin.locator(".answer")).to_contain_text("would be updated (pipedrive/direct_line)")
@@ -125,7 +125,7 @@ def test_everything_can_be_read_and_sent_without_javascript(
             assert (answer.status, plain_page.locator(".answer").count()) == (200, 1), f"{name}: {path}"
 
     plain_page.goto(f"{BASE}/settings/users-out")
-    plain_page.get_by_role("button", name="Add a row").click()
+    plain_page.get_by_role("button", name="Add row").click()
     expect(plain_page.locator("table.editor tbody").last.locator("input").first).to_have_value("")
     plain_page.goto(f"{BASE}/actions")
     plain_page.get_by_role("button", name="Fetch what changed now").click()
@@ -133,7 +133,7 @@ def test_everything_can_be_read_and_sent_without_javascript(
 
 
 def add_row(page: Page, setting: str, attribute: str, field: str) -> None:
-    page.get_by_role("button", name="Add a row").click()
+    page.get_by_role("button", name="Add row").click()
     row = page.locator("table.editor tbody").count() - 1
     page.locator(f"[name={setting}-{row}-hull]").fill(attribute)
     page.locator(f"[name={setting}-{row}-service]").select_option(label=field)

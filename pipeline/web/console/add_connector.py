@@ -27,7 +27,7 @@ from pipeline.web import auth
 from pipeline.web.console.credentials import PASTE_TOKEN
 from pipeline.web.console.layout import connector_path, done, page
 from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
-from pipeline.web.console.settings_forms import effective
+from pipeline.web.console.settings_forms import with_defaults
 
 STEPS: Final[Mapping[str, str]] = {
     "hull": "Hull",
@@ -233,7 +233,7 @@ def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[Sug
 
 def _settings() -> dict[str, Any]:
     """Return the settings in force, with every default."""
-    return effective(perform(settings.show_settings).document)
+    return with_defaults(perform(settings.show_settings).document)
 
 
 def _host(given: str) -> str:

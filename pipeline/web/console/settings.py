@@ -1,22 +1,18 @@
-"""Settings of a connector, section by section: look, edit, see what it does to a real record, review, save as a version.
+"""The settings of a connector: edit them by section, try them on a real record, review the changes, and save a version.
 
-`/c/<name>/settings`            what is in force, in a few words each
-`/c/<name>/settings/<section>`  one part of it; every edit is a form, so nothing needs a script
-`/c/<name>/settings/review`     what saving would do, before it is done
-`/c/<name>/settings/history`    the versions: author, time and changes; compare two, or put one in force again
+`/c/<name>/settings`            the values in force, by section
+`/c/<name>/settings/<section>`  one section; every edit is a form and works without JavaScript
+`/c/<name>/settings/history`    the versions with author, time and changes; compare two, or roll back to one
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from flask import request
 from werkzeug.wrappers import Response
 
-from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Role
@@ -25,7 +21,7 @@ from pipeline.operations import settings as operations
 from pipeline.operations import settings_editing as editing
 from pipeline.operations.errors import OperationError
 from pipeline.operations.settings import SettingsShape, roll_back_settings
-from pipeline.operations.settings_differences import TITLES, SettingChangeShape
+from pipeline.operations.settings_differences import TITLES
 from pipeline.operations.settings_editing import MistakeShape, SettingsMistaken, SettingsMoved
 from pipeline.web import auth
 from pipeline.web.console import settings_forms
@@ -38,9 +34,9 @@ from pipeline.web.console.settings_forms import (
     NotSettings,
     Section,
     changed_rows,
-    effective,
     parse_document,
     typed_in,
+    with_defaults,
     with_values,
     without_empty_rows,
 )
@@ -48,16 +44,6 @@ from pipeline.web.console.settings_forms import (
 WHERE: Final = "/c/<name>/settings"
 HISTORY = "/c/<name>/settings/history"
 VERSIONS = 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionEntry:
-    """A version, and how it differs from the one before."""
-
-    version: int
-    author: str
-    at: datetime
-    changes: list[SettingChangeShape]
 
 
 def add(pages: Pages) -> None:
@@ -75,7 +61,7 @@ def add(pages: Pages) -> None:
 
 
 def show(connector: Connector) -> Response:
-    """Show each section in a line."""
+    """Show the values of each section in one line."""
     now = perform(operations.show_settings)
     with transaction() as session:
         catalogs = editing.catalogs_of(session, connector.key)
@@ -86,28 +72,24 @@ def show(connector: Connector) -> Response:
 def show_section(connector: Connector, section: str) -> Response:
     chosen = _section(section)
     now = perform(operations.show_settings)
-    values = effective(now.document)
+    values = with_defaults(now.document)
     return _page(connector, chosen, {name: values[name] for name in chosen.settings}, base=now.version)
 
 
 def edit_section(connector: Connector, section: str) -> Response:
-    """`do` is the button: add or remove a row, preview, review; `back` is sent by the review."""
+    """Handle a button of a section: `do` is add or remove a row, preview, review, or back from the review."""
     chosen, base, act = _section(section), _base(), request.form.get("do", "review")
     if act == "back":
-        values = effective_or_typed(_document())
+        values = with_defaults_or_typed(_document())
         return _page(connector, chosen, {name: values[name] for name in chosen.settings}, base=base)
     if act.startswith(("add:", "remove:")):
         return _page(connector, chosen, changed_rows(chosen, request.form, act), base=base)
-    typed = without_empty_rows(typed_in(chosen, request.form)) if act == "review" else typed_in(chosen, request.form)
+    typed = typed_in(chosen, request.form)
     if act != "review":
         return _page(connector, chosen, typed, base=base)
-    return review(
-        connector,
-        with_values(typed, perform(operations.show_settings, version=base).document),
-        base,
-        section=chosen,
-        typed=typed,
-    )
+    typed = without_empty_rows(typed)
+    document = with_values(typed, perform(operations.show_settings, version=base).document)
+    return review(connector, document, base, section=chosen, typed=typed)
 
 
 def review(
@@ -118,7 +100,7 @@ def review(
     section: Section | None,
     typed: Document | None = None,
 ) -> Response:
-    """What saving would do; or the page again, with every mistake at its place."""
+    """Show what saving would change, or the page again with every mistake at its position."""
     try:
         found = perform(operations.review_settings, document=document, base_version=base)
     except OperationError as refused:
@@ -145,12 +127,14 @@ def save(connector: Connector) -> Response:
         return _refused(connector, section, document, base, refused)
     where = _path(connector, section)
     if not saved.changed:
-        return done(where, f"Nothing differs from version {base}, which stays in force.")
-    return done(where, f"Version {saved.version} is in force. It is sent to Hull, and the resulting runs have started.")
+        return done(where, f"Nothing was changed: version {base} has the same settings.")
+    return done(
+        where, f"Version {saved.version} is in force. It is sent to Hull, and the runs that it needs have started."
+    )
 
 
 def rebase(connector: Connector) -> Response:
-    """Show the operator's edits on top of the version that somebody else saved since."""
+    """Review the operator's edits on top of the version that another operator saved since."""
     rebased = perform(operations.rebase_settings, document=_document(), base_version=_base())
     return review(
         connector, rebased.document, rebased.base_version, section=BY_SLUG.get(request.form.get("section", ""))
@@ -185,34 +169,31 @@ def read_fields(connector: Connector) -> Response:
     where = _path(connector, section)
     try:
         perform(fields.read_fields)
-    except OperationError as unwell:
-        return done(where, f"Pipedrive did not tell its fields: {unwell.message}. Those that were read last are shown.")
-    return done(where, "The fields are as Pipedrive has them now.")
+    except OperationError as error:
+        return done(
+            where, f"Pipedrive's fields could not be read: {error.message} The page shows those that were read last."
+        )
+    return done(where, "Pipedrive's fields were read again.")
 
 
 def show_history(connector: Connector) -> Response:
-    """Newest first, by version."""
-    before = before_id()
+    """Show versions with their changes, newest first."""
+    found = perform(operations.list_settings, before=before_id(), limit=VERSIONS + 1).versions
+    shown, more = split_page(found, VERSIONS, by="version")
+    earlier = {each.version: each.document for each in found}
     with transaction() as session:
-        found = connectors.settings_page(session, connector.key, before=before, limit=VERSIONS + 1)
-        now = connectors.settings_in_force(session, connector.key).version
-        entries = [
-            VersionEntry(
-                version=each.version,
-                author=each.author,
-                at=each.created_at,
-                changes=editing.between(session, connector.key, earlier.document if earlier else {}, each.document),
-            )
-            for each, earlier in zip(found, [*found[1:], None], strict=True)
-        ]
-    shown, more = split_page(entries, VERSIONS, by="version")
+        changes = {
+            each.version: editing.between(session, connector.key, earlier.get(each.version - 1, {}), each.document)
+            for each in shown
+        }
     return page(
         "settings_history.html",
         connector=connector,
         tab="settings",
         sections=SECTIONS,
         entries=shown,
-        now_in_force=now,
+        changes=changes,
+        now_in_force=perform(operations.show_settings).version,
         more=more,
     )
 
@@ -242,10 +223,10 @@ def show_version(connector: Connector, version: int, mistakes: tuple[str, ...] =
 
 
 def roll_back(connector: Connector, version: int) -> Response:
-    """The version's number is typed to confirm, and why is kept."""
+    """Roll back to a version, if the operator typed its number."""
     _find_version(version)
     if request.form.get("confirm", "").strip() != str(version):
-        return show_version(connector, version, (f"Type {version} to put that version in force again.",), 400)
+        return show_version(connector, version, (f"Type {version} to roll back to that version.",), 400)
     why = request.form.get("why", "").strip()[:500] or None
     try:
         made = perform(roll_back_settings, version=version, why=why)
@@ -253,16 +234,16 @@ def roll_back(connector: Connector, version: int) -> Response:
         return show_version(connector, version, tuple(refused.mistakes) or (sentence_of(refused),), refused.status)
     return done(
         connector_path(connector, "settings/history"),
-        f"Version {made.version} is in force: it says what version {version} said.",
+        f"Version {made.version} is in force, with the settings of version {version}.",
     )
 
 
-def effective_or_typed(document: Document) -> Document:
+def with_defaults_or_typed(document: Document) -> Document:
     """Return the settings with defaults, if the document is valid."""
     try:
-        return effective(document)
+        return with_defaults(document)
     except ValueError:
-        return {**effective({}), **document}
+        return {**with_defaults({}), **document}
 
 
 def _page(
@@ -303,9 +284,18 @@ def _refused(
     *,
     typed: Document | None = None,
 ) -> Response:
-    """Show the typed settings with every mistake at its position, or the changes that somebody else saved since."""
+    """Show the typed settings with every mistake at its position, or the changes that another operator saved since."""
     if isinstance(error, SettingsMoved):
-        return _moved(connector, document, base, error, section)
+        return page(
+            "settings_moved.html",
+            status=409,
+            connector=connector,
+            tab="settings",
+            moved=error,
+            section=section,
+            base=base,
+            document=json.dumps(document, ensure_ascii=False),
+        )
     if isinstance(error, SettingsMistaken):
         return _mistaken(connector, section, typed if typed is not None else document, base, error.placed)
     if error.code == "malformed":
@@ -317,11 +307,10 @@ def _refused(
 def _mistaken(
     connector: Connector, section: Section | None, values: Document, base: int, mistakes: tuple[MistakeShape, ...]
 ) -> Response:
-    """Show mistakes at the rows if all of them belong to this page, otherwise in the whole document."""
-    mine = section is not None and all(each.setting in section.settings for each in mistakes)
-    if section is None or not mine:
+    """Show mistakes at their rows if all of them belong to this section, otherwise in the whole document."""
+    if section is None or any(each.setting not in section.settings for each in mistakes):
         return _json_again(connector, settings_differences.pretty(values), mistakes, base)
-    whole = effective_or_typed(values)
+    whole = with_defaults_or_typed(values)
     shown = {name: whole[name] for name in section.settings}
     return _page(connector, section, shown, base=base, mistakes=mistakes, status=400)
 
@@ -339,21 +328,6 @@ def _json_again(connector: Connector, text: str, mistakes: Any, base: int | None
     )
 
 
-def _moved(
-    connector: Connector, document: Document, base: int, moved: SettingsMoved, section: Section | None
-) -> Response:
-    return page(
-        "settings_moved.html",
-        status=409,
-        connector=connector,
-        tab="settings",
-        moved=moved,
-        section=section,
-        base=base,
-        document=json.dumps(document, ensure_ascii=False),
-    )
-
-
 def _path(connector: Connector, section: Section | None) -> str:
     return connector_path(connector, f"settings/{section.slug}" if section else "settings")
 
@@ -367,7 +341,7 @@ def _section(slug: str) -> Section:
 def _base() -> int:
     given = request.form.get("base", "")
     if not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise auth.missing("This form does not say which version it edits.", "Open the settings again.")
+        raise auth.missing("The version of this form is missing.", "Open the settings again.")
     return int(given)
 
 
@@ -375,7 +349,7 @@ def _document() -> Document:
     try:
         return parse_document(request.form.get("document", ""))
     except NotSettings:
-        raise auth.missing("This form holds no settings.", "Open the settings again.") from None
+        raise auth.missing("The settings of this form are missing.", "Open the settings again.") from None
 
 
 def _find_version(version: int) -> SettingsShape:

@@ -31,9 +31,9 @@ CELL: Final = re.compile(r"(\w+)-(\d{1,4})-(\w+)")
 PERCENT: Final = frozenset({"live_reserve", "deletion_stop_share", "change_stop_share"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Section:
-    """A page of the settings. `kind` is how it is drawn: `claims`, `mapping`, `segments` or `values`."""
+    """A page of the settings. `kind` is its template: `claims`, `mapping`, `segments` or `values`."""
 
     slug: str
     title: str
@@ -44,84 +44,84 @@ class Section:
 
 SECTIONS: Final = (
     Section(
-        slug="identity",
-        title="Identity",
-        question="By what is a Person recognised as a User, and an Organization as an Account?",
-        kind="claims",
-        settings=("user_claims", "account_claims"),
+        "identity",
+        "Identity",
+        "Which fields identify a Person as a User, and an Organization as an Account?",
+        "claims",
+        ("user_claims", "account_claims"),
     ),
     Section(
-        slug="users-in",
-        title="Incoming user attributes",
-        question="Which fields of a Person become which attributes of the User?",
-        kind="mapping",
-        settings=("incoming_user_attributes",),
+        "users-in",
+        TITLES["incoming_user_attributes"],
+        "Which fields of a Person become which attributes of the User?",
+        "mapping",
+        ("incoming_user_attributes",),
     ),
     Section(
-        slug="accounts-in",
-        title="Incoming account attributes",
-        question="Which fields of an Organization become which attributes of the Account?",
-        kind="mapping",
-        settings=("incoming_account_attributes",),
+        "accounts-in",
+        TITLES["incoming_account_attributes"],
+        "Which fields of an Organization become which attributes of the Account?",
+        "mapping",
+        ("incoming_account_attributes",),
     ),
     Section(
-        slug="segments",
-        title="Segments",
-        question="Which Users and Accounts are sent to Pipedrive?",
-        kind="segments",
-        settings=("synchronized_user_segments", "synchronized_account_segments"),
+        "segments",
+        "Segments",
+        "Which Users and Accounts are sent to Pipedrive?",
+        "segments",
+        ("synchronized_user_segments", "synchronized_account_segments"),
     ),
     Section(
-        slug="users-out",
-        title="Outgoing user attributes",
-        question="Which attributes of a User go to which fields of the Person?",
-        kind="mapping",
-        settings=("outgoing_user_attributes",),
+        "users-out",
+        TITLES["outgoing_user_attributes"],
+        "Which attributes of a User are written to which fields of the Person?",
+        "mapping",
+        ("outgoing_user_attributes",),
     ),
     Section(
-        slug="accounts-out",
-        title="Outgoing account attributes",
-        question="Which attributes of an Account go to which fields of the Organization?",
-        kind="mapping",
-        settings=("outgoing_account_attributes",),
+        "accounts-out",
+        TITLES["outgoing_account_attributes"],
+        "Which attributes of an Account are written to which fields of the Organization?",
+        "mapping",
+        ("outgoing_account_attributes",),
     ),
     Section(
-        slug="links",
-        title="Links and deletions",
-        question="How are records linked, and what happens to deleted ones?",
-        kind="values",
-        settings=(
+        "links",
+        "Links and deletions",
+        "How are records linked, and what happens to deleted ones?",
+        "values",
+        (
             *("link_users_in_hull", "link_users_in_service", "support_user_deletion", "support_account_deletion"),
             *("ignore_deleted_users", "ignore_deleted_accounts", "deletion_stop_share"),
         ),
     ),
     Section(
-        slug="schedules",
-        title="Schedules",
-        question="When is Pipedrive fetched automatically?",
-        kind="values",
-        settings=("full_fetch_cron", "incremental_minutes"),
+        "schedules",
+        "Schedules",
+        "When is Pipedrive fetched automatically?",
+        "values",
+        ("full_fetch_cron", "incremental_minutes"),
     ),
     Section(
-        slug="budget",
-        title="Budget and caution",
-        question="How much may be spent and changed without approval?",
-        kind="values",
-        settings=("daily_tokens", "live_reserve", "change_stop_share"),
+        "budget",
+        "Budget and approval",
+        "How many tokens may be spent, and how many records may change without approval?",
+        "values",
+        ("daily_tokens", "live_reserve", "change_stop_share"),
     ),
     Section(
-        slug="sync-keys",
-        title="Sync keys",
-        question="In which field of Pipedrive does a record keep its Hull id?",
-        kind="values",
-        settings=("user_sync_key", "account_sync_key"),
+        "sync-keys",
+        "Sync keys",
+        "Which Pipedrive field contains the Hull id of a record?",
+        "values",
+        ("user_sync_key", "account_sync_key"),
     ),
 )
 BY_SLUG: Final[Mapping[str, Section]] = {section.slug: section for section in SECTIONS}
 
 
 class NotSettings(Exception):
-    """The text is not a settings document; the words are for a person."""
+    """The text is not a settings document; the message says why."""
 
 
 def parse_document(text: str) -> Document:
@@ -129,37 +129,36 @@ def parse_document(text: str) -> Document:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NotSettings(f"This is no JSON: {error}") from None
+        raise NotSettings(f"This is not valid JSON: {error}.") from None
     if not isinstance(document, dict):
-        raise NotSettings("Settings are one JSON object.")
+        raise NotSettings("Settings must be one JSON object.")
     return document
 
 
-def effective(document: Document) -> Document:
-    """The document with every default filled in."""
+def with_defaults(document: Document) -> Document:
+    """Return the document with every default, in rows too, as forms need it."""
     return read_settings(document).model_dump(mode="json")
 
 
 def typed_in(section: Section, form: Form) -> Document:
-    """The settings of a section as they were typed, right or wrong."""
+    """Return the settings of a section as typed, valid or not."""
     return {name: _reader_of(name)(name, form) for name in section.settings}
 
 
 def without_empty_rows(values: Document) -> Document:
-    """Empty rows are ignored."""
+    """Return the settings without empty rows."""
     return {
         name: [row for row in value if not _is_empty(row)] if isinstance(value, list) else value
         for name, value in values.items()
     }
 
 
-def with_values(values: Document, ground: Document) -> Document:
-    """A whole document: what was typed on top of the one that was edited. What stays at its default stays unsaid."""
-    before = effective(ground)
-    return ground | {
-        name: _as_kept(value)
-        for name, value in values.items()
-        if name in ground or _as_kept(value) != _as_kept(before[name])
+def with_values(values: Document, base: Document) -> Document:
+    """Return the edited document with the typed values. An omitted setting with its default value stays omitted."""
+    before = with_defaults(base)
+    short = {name: _without_default_rules(value) for name, value in values.items()}
+    return base | {
+        name: value for name, value in short.items() if name in base or value != _without_default_rules(before[name])
     }
 
 
@@ -198,17 +197,17 @@ def _reader_of(name: str) -> Callable[[str, Form], Any]:
 
 
 def _rows(name: str, form: Form) -> list[dict[str, Any]]:
-    """In the order of their numbers, some of which may be missing."""
+    """Return the rows in the order of their numbers; numbers may be missing."""
     found: dict[int, dict[str, Any]] = {}
     for key, value in form.items():
         cell = CELL.fullmatch(key)
         if cell and cell[1] == name and len(found) <= MOST_ROWS:
             found.setdefault(int(cell[2]), {})[cell[3]] = value.strip()
-    return [_cells(found[number]) for number in sorted(found)]
+    return [_row(found[number]) for number in sorted(found)]
 
 
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as the settings have it: parts are a list."""
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as the settings have it: parts are a list."""
     if "parts" in row:
         row["parts"] = [part.strip() for part in str(row["parts"]).split(",") if part.strip()]
     return {"hull": row.pop("hull", ""), "service": row.pop("service", ""), **row}
@@ -220,7 +219,7 @@ def _segments(name: str, form: Form) -> list[str]:
 
 
 def _share(name: str, form: Form) -> Any:
-    """Typed in per cent."""
+    """Return a share that was typed as a percentage."""
     text = form.get(name, "").strip().removesuffix("%").strip()
     try:
         return round(float(text) / 100, 6)
@@ -229,7 +228,7 @@ def _share(name: str, form: Form) -> Any:
 
 
 def _number(text: str) -> Any:
-    """Accept thousands separators; keep an invalid number as typed, to show it with the mistake."""
+    """Return a number, with or without thousands separators; an invalid one as typed, to show it with the mistake."""
     plain = text.strip().replace(",", "").replace(" ", "")
     return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= 18 else text.strip()
 
@@ -238,13 +237,12 @@ def _is_empty(row: Any) -> bool:
     return isinstance(row, dict) and not row.get("hull") and not row.get("service")
 
 
-def _as_kept(value: Any) -> Any:
-    """Rows without what is default."""
+def _without_default_rules(value: Any) -> Any:
     return [short_row(row) if isinstance(row, dict) else row for row in value] if isinstance(value, list) else value
 
 
 NAMED: Final = 6
-"""Rows that a summary names; the rest is a number."""
+"""Maximum of rows that a summary names."""
 CLAIMS: Final = {
     Entity.PERSON: (Claim.EMAIL, Claim.EXTERNAL_ID),
     Entity.ORGANIZATION: (Claim.DOMAIN, Claim.EXTERNAL_ID),
@@ -253,15 +251,15 @@ CLAIMS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One section in the overview."""
+    """One section of the overview: (title, value) of each setting."""
 
     section: Section
     facts: tuple[tuple[str, str], ...]
 
 
 def summaries(sections: Sequence[Section], document: Document, catalogs: Catalogs, *, connector_id: str) -> list[Line]:
-    """What is in force, each section in a few words."""
-    chosen = ConnectorSettings.model_validate(effective(document))
+    """Return each section with the values in force as text."""
+    chosen = read_settings(document)
     return [
         Line(
             section=each,
@@ -280,7 +278,7 @@ def draw(
     wanted: str,
     mistakes: Sequence[MistakeShape],
 ) -> dict[str, Any]:
-    """Everything a section's page needs besides the values themselves."""
+    """Return what the page of a section needs besides the values."""
     if section.kind == "mapping":
         return _mapping(session, connector_key, section.settings[0], values, wanted=wanted, mistakes=mistakes)
     if section.kind == "claims":
@@ -290,8 +288,13 @@ def draw(
     if section.slug == "sync-keys":
         return {"texts": {entity: _text_fields(fields_of(session, connector_key, entity)) for entity in Entity}}
     if section.slug == "schedules":
-        connector_id = connectors.get_connector(session, connector_key).id
-        return _schedule(str(values.get("full_fetch_cron", "")), connector_id)
+        connector_id, now = connectors.get_connector(session, connector_key).id, datetime.now(UTC)
+        cron = str(values["full_fetch_cron"])
+        times = next_times(cron, connector_id, now)
+        return {
+            "cron_words": cron_words(cron, connector_id) if times or not cron else "",
+            "next_times": [(each, time_words(each, now)) for each in times],
+        }
     return {"percent": _percent}
 
 
@@ -300,7 +303,7 @@ def _name_in(fields: Fields, code: str) -> str:
 
 
 def _percent(share: Any) -> str:
-    """A share as it is typed; what was typed wrong as it is."""
+    """Return a share as a percentage; an invalid one as typed."""
     return f"{share * 100:g}" if isinstance(share, float | int) and not isinstance(share, bool) else str(share)
 
 
@@ -316,7 +319,7 @@ def _mapping(
     entity, direction = entity_of(setting), direction_of(setting)
     fields = fields_of(session, connector_key, entity)
     sample = find_sample(session, connector_key, entity, direction, wanted)
-    others = effective(connectors.settings_in_force(session, connector_key).document)[OPPOSITE[setting]]
+    others = with_defaults(connectors.settings_in_force(session, connector_key).document)[OPPOSITE[setting]]
     rows = values[setting] if isinstance(values[setting], list) else []
     return {
         "setting": setting,
@@ -332,15 +335,6 @@ def _mapping(
     }
 
 
-def _schedule(cron: str, connector_id: str) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    times = next_times(cron, connector_id, now)
-    return {
-        "cron_words": cron_words(cron, connector_id) if times or not cron else "",
-        "next_times": [(each, time_words(each, now)) for each in times],
-    }
-
-
 def _text_fields(fields: Fields) -> list[tuple[str, str]]:
     return [(each.code, each.name) for each in fields.choices if each.is_custom and each.kind in ("varchar", "text")]
 
@@ -353,7 +347,7 @@ def _fact(name: str, chosen: ConnectorSettings, catalogs: Catalogs, connector_id
     if name.endswith("_attributes"):
         return _listed([row_words(row, direction_of(name), catalog) for row in value], "none")
     if name.endswith("_segments"):
-        return "everybody" if {"ALL", "all_segments"} & set(value) else _listed(list(value), "nobody is sent")
+        return "all records" if {"ALL", "all_segments"} & set(value) else _listed(list(value), "no records")
     if name.endswith("_sync_key"):
         return field_name(value, catalog) if value else "none"
     if name == "full_fetch_cron":
@@ -361,8 +355,6 @@ def _fact(name: str, chosen: ConnectorSettings, catalogs: Catalogs, connector_id
     return value_words(name, value)
 
 
-def _listed(words: list[str], nothing: str) -> str:
-    if not words:
-        return nothing
-    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
-    return ", ".join(words[:NAMED]) + more
+def _listed(names: list[str], nothing: str) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more if names else nothing

@@ -77,8 +77,8 @@ def test_a_viewer_looks_an_operator_plans_and_an_admin_applies(
 def test_mistakes_come_back_with_what_was_typed(known: SyncSystem, operator: Visitor) -> None:
     assert known
     for typed, told in (
-        ('{"daily_tokens": "<b>"', "This is no JSON"),
-        ("[1]", "JSON object"),
+        ('{"daily_tokens": "<b>"', "This is not valid JSON"),
+        ("[1]", "one JSON object"),
         ('{"user_claims": [{"hull": "email", "service": "emial"}]}', "did you mean email"),
         ('{"nonsense<script>": 1}', "nonsense&lt;script&gt;"),
     ):

@@ -91,7 +91,7 @@ def test_another_record_is_shown_by_its_id_and_an_unknown_one_is_said_to_be(
     for wanted in ("999999", "x" * 5000, "²", "<script>"):
         page = viewer.client.get(f"{AT}/users-in", query_string={"record": wanted})
         assert page.status_code == 200
-        assert "is known here" in page.text
+        assert "There is no Person with the id" in page.text
         assert "<script>" not in page.text.replace("<script src", "")
 
 
@@ -143,7 +143,7 @@ def test_what_follows_is_said_before_it_is_done(admin: Visitor, fields: SyncSyst
 
     reviewed = html.unescape(admin.post(f"{AT}/users-in", do="review", base="1", **form).text)
 
-    assert re.search(r"About \d Persons are evaluated again from stored data, for no tokens", reviewed)
+    assert re.search(r"About \d Persons are evaluated again from stored data, without tokens", reviewed)
     assert "pipedrive/email ← Email" in reviewed
 
 
@@ -300,7 +300,7 @@ def test_viewers_and_operators_change_nothing(viewer: Visitor, operator: Visitor
     for visitor in (viewer, operator):
         for path in ("users-in", "save", "json", "rebase", "read-fields", "history/1/roll-back"):
             assert visitor.post(f"{AT}/{path}", base="1", document="{}", confirm="1").status_code == 403
-        assert "Review…" not in visitor.text(f"{AT}/users-in")
+        assert "Review changes…" not in visitor.text(f"{AT}/users-in")
     assert in_force(system)[0] == 1
 
 

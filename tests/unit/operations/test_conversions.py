@@ -50,12 +50,12 @@ WORDS = [
     (
         row("home", HOME, parts=("locality",)),
         Direction.INCOMING,
-        ("Home", "address", "string", "the address as one text, and home_locality beside it"),
+        ("Home", "address", "string", "the address as one text, and home_locality as separate attributes"),
     ),
     (
         row("cur", f"{LIMIT}_currency"),
         Direction.INCOMING,
-        ("Credit limit: currency", "currency", "string", "the currency of it alone"),
+        ("Credit limit: currency", "currency", "string", "only its currency"),
     ),
 ]
 
@@ -70,7 +70,7 @@ def test_a_row_is_said_in_words(mapping: AttributeMapping, direction: Direction,
 
 def test_what_carries_nothing_is_said_to() -> None:
     assert "no Person field 'nmae'" in describe_row(row("a", "nmae"), Direction.INCOMING, CATALOG).mistake
-    assert "Pipedrive sets Created itself" in describe_row(row("a", "add_time"), Direction.OUTGOING, CATALOG).mistake
+    assert "Created cannot be written" in describe_row(row("a", "add_time"), Direction.OUTGOING, CATALOG).mistake
     assert row_words(row("traits_plan", TIER), Direction.OUTGOING, CATALOG) == "plan → Tier"
 
 
@@ -114,11 +114,11 @@ def test_a_value_is_shown_before_and_after_on_its_way_out() -> None:
 
     assert (changes.state, changes.before, changes.after) == (CHANGES, "silver", "Silver")
     assert (same.state, same.after) == (SAME, "Gold")
-    assert (ignored.state, ignored.words) == (NOTHING, "Hull has no value: left alone")
+    assert (ignored.state, ignored.words) == (NOTHING, "Hull has no value: not changed")
     for one in (absent, clears):
         assert (one.state, one.words) == (
             NOTHING,
-            "Hull has no value: cleared if Hull filled it before, else left alone",
+            "Hull has no value: cleared if Hull filled it before, otherwise not changed",
         )
 
 

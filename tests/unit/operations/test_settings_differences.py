@@ -38,8 +38,8 @@ def test_rows_are_added_removed_and_changed_by_their_names() -> None:
     }
 
     assert words(before, after) == [
-        "Outgoing user attributes: plan → Tier, when empty, clear → leave as it is",
-        "Outgoing user attributes: plan → Tier, last word, Hull → Pipedrive",
+        "Outgoing user attributes: plan → Tier, when empty, clear → keep",
+        "Outgoing user attributes: plan → Tier, owner, Hull → Pipedrive",
         "Outgoing user attributes: removed name → Name",
         "Outgoing user attributes: added mail → Email",
     ]
