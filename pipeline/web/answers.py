@@ -1,4 +1,4 @@
-"""Common parts of every answer: security headers, a request id, and errors that reveal nothing."""
+"""Common parts of every answer: security headers, a request id, and errors without internal details."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.telemetry import logger
 from pipeline.web.request_origin import HSTS, is_internal, is_secure
 
 RETRY_AFTER_S = 5
-OVERLOADED = "Too many requests wait. Try again in some seconds."
+OVERLOADED = "Too many requests are waiting. Try again in a few seconds."
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'",
@@ -34,7 +34,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large"}
-"""Statuses whose code differs from their name."""
+"""Codes that differ from the name of the status."""
 
 
 def register_answers(app: Flask) -> None:
@@ -49,7 +49,7 @@ def register_answers(app: Flask) -> None:
 
 
 def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, int]:
-    """An error as JSON, or for a browser as a plain line of text."""
+    """Return an error as JSON, or as a line of text for a browser."""
     wants_text = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
     if wants_text:
         line = f"{int(status)} {sentence or status.phrase}. Request {g.request_id}\n"
@@ -58,16 +58,16 @@ def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, 
 
 
 def internal_only(view: Callable[..., Any], or_else: Callable[[], bool] = lambda: False) -> Callable[..., Any]:
-    """Return the view for internal requests; any other gets a 401.
+    """Restrict a view to internal requests; others get a 401.
 
-    or_else  whether an external request may have it too
+    or_else  returns whether an external request is allowed too
     """
 
     @wraps(view)
     def checked(**given: Any) -> Any:
         if is_internal() or or_else():
             return view(**given)
-        sentence = "Send METRICS_TOKEN as a bearer token, or ask from INTERNAL_NETWORKS."
+        sentence = "Send METRICS_TOKEN as a bearer token, or call from INTERNAL_NETWORKS."
         answer, status = error(HTTPStatus.UNAUTHORIZED, "internal_only", sentence)
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer, status
@@ -116,7 +116,7 @@ def _http_error(refused: HTTPException) -> tuple[Response, int] | HTTPException:
 
 
 def _within_host(redirected: RequestRedirect) -> Response:
-    """To the path alone: the router names scheme and host as the proxy called us, which browsers cannot always reach."""
+    """Redirect to the path only: the router uses scheme and host of the proxy's request, which browsers may not reach."""
     parts = urlsplit(redirected.new_url)
     path = "/" + parts.path.lstrip("/\\")
     answer: Response = current_app.make_response(
@@ -126,7 +126,7 @@ def _within_host(redirected: RequestRedirect) -> Response:
 
 
 def _database_error(failure: SQLAlchemyError) -> tuple[Response, int]:
-    """Answer an error of the database: the sender retries. The driver's message may contain values of records."""
+    """Answer a database error, so that the sender retries. The driver's message may contain values of records."""
     logger().error("database.unavailable", error=type(failure).__name__)
     return _unavailable("database_unavailable", "The database cannot be reached")
 
@@ -143,7 +143,7 @@ def _unavailable(code: str, sentence: str) -> tuple[Response, int]:
 
 
 def _defect(failure: Exception) -> tuple[Response, int]:
-    """Logged by type and place, because an exception's words may hold anything."""
+    """Log the type and place only, because the text of an exception may contain values of records."""
     place = traceback.extract_tb(failure.__traceback__)[-1]
     logger().error("web.error", error=type(failure).__name__, at=f"{place.filename}:{place.lineno}")
-    return error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "A defect of ours")
+    return error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Internal error")

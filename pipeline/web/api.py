@@ -76,11 +76,11 @@ def add_to(app: OpenAPI) -> None:
     )
 
 
-def allowance() -> int:
+def body_limit() -> int:
     """Return how many bytes the sender of a request may send, by key or session."""
     if (key := _bearer_key()) is not None:
         return auth.MAX_FORM_BYTES if operators.holder_of(key) is not None else 0
-    return auth.allowance()
+    return auth.body_limit()
 
 
 def describe(app: OpenAPI) -> dict[str, Any]:

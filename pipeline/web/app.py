@@ -17,16 +17,16 @@ from flask_openapi3.openapi import OpenAPI
 from pipeline.environment import begin_or_exit
 from pipeline.web import api, auth, console, hull_dashboard, intake, monitoring, oauth_pages
 from pipeline.web.credentials_check import CredentialsCheck
-from pipeline.web.request_body import Allowances
+from pipeline.web.request_body import BodyLimits
 from pipeline.web.server import Server, allow_connections
 
 
 def create_server() -> Server:
-    """Return what granian serves; it also has alerts judged when no worker does."""
+    """Return the application for granian, and start the watchdog, which evaluates alerts while no worker does."""
     allow_connections()
-    app, allowances = _make(None, has_console=True)
+    app, limits = _build(None, has_console=True)
     monitoring.start_watchdog()
-    return Server(app, allowances)
+    return Server(app, limits)
 
 
 def create_app(*, wake: Callable[[], None] | None = None, has_console: bool = True) -> Flask:
@@ -35,10 +35,10 @@ def create_app(*, wake: Callable[[], None] | None = None, has_console: bool = Tr
     wake         notifies the workers that a delivery was stored; by default through the broker
     has_console  False omits the console and the API
     """
-    return _make(wake, has_console=has_console)[0]
+    return _build(wake, has_console=has_console)[0]
 
 
-def _make(wake: Callable[[], None] | None, *, has_console: bool) -> tuple[Flask, Allowances]:
+def _build(wake: Callable[[], None] | None, *, has_console: bool) -> tuple[Flask, BodyLimits]:
     begin_or_exit()
     app = OpenAPI(
         __name__,
@@ -50,12 +50,12 @@ def _make(wake: Callable[[], None] | None, *, has_console: bool) -> tuple[Flask,
     )
     intake.prepare(app)
     credentials, notifier = CredentialsCheck(), intake.notifier_of(wake)
-    allowances = intake.add_routes(app, credentials, notifier)
+    limits = intake.add_routes(app, credentials, notifier)
     app.register_blueprint(hull_dashboard.pages_blueprint(credentials, notifier))
     app.register_blueprint(hull_dashboard.actions_blueprint(credentials))
     app.register_blueprint(oauth_pages.blueprint(credentials))
     if has_console:
         console.add_to(app)
         api.add_to(app)
-        allowances.add({"console": auth.allowance, "api": api.allowance})
-    return app, allowances
+        limits.add({"console": auth.body_limit, "api": api.body_limit})
+    return app, limits

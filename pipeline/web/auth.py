@@ -26,12 +26,12 @@ from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
 from pipeline.web import request_origin
-from pipeline.web.request_body import ANYBODY_BYTES
+from pipeline.web.request_body import UNAUTHENTICATED_BYTES
 from pipeline.web.request_origin import cookie_named, set_cookie
 
 SESSION: Final = "session"
 MARK: Final = "browser"
-"""The cookie of a browser in which an operator logged in recently: what it sends may wait for a login."""
+"""The cookie of a browser in which an operator logged in recently: its forms are kept until the next login."""
 DEVICE: Final = "device"
 """The cookie of a browser in which an operator has logged in before."""
 CSRF_FIELD: Final = "csrf"
@@ -43,11 +43,11 @@ FRESH_PROOF_S: Final = 600
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Limit of a body from a logged-in operator; the app accepts less from others."""
 MAX_PENDING_BYTES: Final = 3 * MAX_FORM_BYTES
-"""The same form once more, as JSON in a field of the login, from a browser that was logged in; any other sends ANYBODY_BYTES."""
+"""Limit of a login that carries such a form as JSON, from a browser in which an operator logged in recently."""
 
 
 class Refused(Exception):
-    """The operator may not do this, or it does not exist; the page says so, and what to do."""
+    """The operator may not do this, or it does not exist; the page shows the sentence and the next step."""
 
     def __init__(self, status: HTTPStatus, sentence: str, next_step: str = "") -> None:
         super().__init__(sentence)
@@ -60,19 +60,19 @@ def require_proof() -> None:
     Raises: Refused for a key, and for a session with a password entered more than ten minutes ago.
     """
     if who().key:
-        sentence = "A key cannot change who can log in."
-        raise refusal("proof", sentence, "Do it in the console, or by `pipeline operators`.")
+        sentence = "An API key cannot change who can log in."
+        raise refusal("proof", sentence, "Use the console, or `pipeline operators`.")
     with transaction() as session:
         age_s = rows.proof_age_s(session, operators.digest_of(token()))
     if age_s is None or age_s > FRESH_PROOF_S:
         sentence = "This changes who can log in, and you last entered your password more than ten minutes ago."
-        raise refusal("proof", sentence, "Confirm your password under your account, then repeat this.")
+        raise refusal("proof", sentence, "Confirm your password under your account, then try again.")
 
 
 def require_unlimited() -> None:
     """Raises: Refused for an operator who is limited to some connectors."""
     if who().connector_keys is not None:
-        raise refusal("limited", "This shows every connector, and you may see some of them only.", "Ask an admin.")
+        raise refusal("limited", "This page shows every connector, and you may see only some of them.", "Ask an admin.")
 
 
 def who() -> Present:
@@ -89,24 +89,24 @@ def require_role(needs: Role) -> None:
 
 
 def token() -> str:
-    """Return the session's token: as the browser sent it, or as it was renewed by this request."""
+    """Return the session's token from the browser, or the new one if this request has renewed it."""
     renewed: str | None = g.get("renewed_token")
     return request.cookies.get(cookie_named(SESSION), "") if renewed is None else renewed
 
 
 def renew(renewal: Renewal) -> None:
-    """Have the forms of this answer belong to the renewed session; `keep_token` gives the browser its token."""
+    """Use the renewed session for the forms of this answer; `keep_token` sends its token to the browser."""
     g.renewed_token = renewal.new
 
 
 def keep_token(answer: Response, token: str) -> Response:
-    """Have the browser keep the token of a session, until it is closed."""
+    """Set the session's cookie, until the browser is closed."""
     set_cookie(answer, SESSION, token)
     return answer
 
 
 def refusal(reason: str, sentence: str, next_step: str = "", status: HTTPStatus = HTTPStatus.FORBIDDEN) -> Refused:
-    """Log a refused act: a missing role, or an outdated page."""
+    """Log a refused action, and return the error to raise."""
     operator = g.get("operator")
     operator_id = operator.id if operator else None
     logger().warning("console.refused", reason=reason, operation=request.endpoint, operator_id=operator_id)
@@ -114,7 +114,7 @@ def refusal(reason: str, sentence: str, next_step: str = "", status: HTTPStatus 
 
 
 def find_connector(name: str) -> Connector:
-    """Raises: Refused, 404."""
+    """Return the connector of this name. Raises: Refused, 404."""
     with transaction() as session:
         found = connectors.find_connector(session, name)
     if found is None or not who().may_see(found.key):
@@ -123,12 +123,12 @@ def find_connector(name: str) -> Connector:
 
 
 def missing(sentence: str, next_step: str = "") -> Refused:
-    """What was requested does not exist, or belongs to another connector; both get the same answer."""
+    """Return the error for something that does not exist or belongs to another connector: both get the same answer."""
     return refusal("missing", sentence, next_step, HTTPStatus.NOT_FOUND)
 
 
 def require_same_origin() -> None:
-    """Refuse a form sent by another site. Browsers send the origin; other programs have no cookies to abuse."""
+    """Refuse a form of another site. Browsers send the origin; other programs have no cookies that could be abused."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     is_foreign = site not in (None, "same-origin", "none") or (origin is not None and not _is_ours(origin))
     if is_foreign:
@@ -136,35 +136,35 @@ def require_same_origin() -> None:
 
 
 def require_proof_of_origin() -> None:
-    """Without a token, a browser that does not send the form's origin is refused."""
+    """Refuse a form without a token if the browser does not send its origin."""
     require_same_origin()
     if request.headers.get("Sec-Fetch-Site") != "same-origin" and request.headers.get("Origin") is None:
         raise _foreign()
 
 
 def own_hosts() -> set[str]:
-    """`host:port` under which this request's pages may be known to the browser."""
+    """Return each `host:port` that the browser may use for our pages."""
     return {request.host, urlsplit(settings().public_url).netloc}
 
 
 def require_own_form() -> None:
-    """A change needs the token that only a page of this session has."""
+    """Refuse a form without the token that only pages of this session contain."""
     require_same_origin()
     given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
     if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
-        raise refusal(
-            "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
-        )
+        raise refusal("forged_form", "This form is out of date, so nothing was done.", "Reload the page and try again.")
 
 
 def require_storable(given: Iterable[object]) -> None:
-    """No row holds a NUL, so nothing that has one is there, and nothing with one can be kept. Raises: Refused, 400."""
+    """Refuse texts with a NUL character, which PostgreSQL cannot store. Raises: Refused, 400."""
     if any("\0" in each for each in given if isinstance(each, str)):
-        raise refusal("nul", "A NUL character can be neither found nor kept.", "Take it out.", HTTPStatus.BAD_REQUEST)
+        raise refusal(
+            "nul", "The text contains a NUL character, which cannot be stored.", "Remove it.", HTTPStatus.BAD_REQUEST
+        )
 
 
 def safe_path(wanted: str | None) -> str:
-    """Where to go on after the login: a path of ours, never another site."""
+    """Return the path to open after the login: one of ours, never another site."""
     path = wanted or "/"
     is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if is_ours else "/"
@@ -175,25 +175,25 @@ def _is_ours(origin: str) -> bool:
 
 
 def _foreign() -> Refused:
-    return refusal("foreign_origin", "This form came from another site, so nothing was done.", "Open the page here.")
+    return refusal("foreign_origin", "This form was sent by another site, so nothing was done.", "Open the page here.")
 
 
 def was_logged_in() -> bool:
-    """Whether this browser was logged in not long ago: what it sends may wait for the next login."""
+    """Return whether an operator logged in with this browser recently: its forms are kept until the next login."""
     return logins.is_mark(request.cookies.get(cookie_named(MARK), ""))
 
 
-def allowance() -> int:
-    """Return how many bytes the sender of a form may send, by session, or by a login of before."""
+def body_limit() -> int:
+    """Return how many bytes the sender of a form may send: more with a session or after a recent login."""
     if was_logged_in():
         return MAX_PENDING_BYTES
-    return MAX_FORM_BYTES if present() is not None else ANYBODY_BYTES
+    return MAX_FORM_BYTES if present() is not None else UNAUTHENTICATED_BYTES
 
 
 def present() -> Present | None:
-    """Return the logged-in operator; None also if single sign-on names another operator than the session's.
+    """Return the logged-in operator; None also if single sign-on names another operator.
 
-    Automatic updates of an open page do not prolong the session, so that an absent person is logged out eventually.
+    Automatic updates of an open page do not prolong the session.
     """
     given = token()
     found = operators.who_is(given, renews=LIVE_HEADER not in request.headers) if given else None

@@ -1,6 +1,6 @@
-"""Hull's older way to send a selection: `POST /batch`, `/batch-accounts` name a file, which a worker fetches.
+"""Hull's older way to send a selection: `POST /batch` and `/batch-accounts` name a file that a worker downloads.
 
-The answer is `ok` as soon as that is written down.
+The answer is `ok` when the job is stored.
 Source: packages/hull/src/handlers/batch-handler of https://github.com/hull/hull-connectors
 """
 
@@ -19,7 +19,7 @@ from pipeline.jobs import exports
 from pipeline.telemetry import logger
 from pipeline.web.credentials_check import CredentialsCheck
 from pipeline.web.deliveries import Notifier
-from pipeline.web.request_body import ANYBODY_BYTES, BodyRefused, read_object, wait_for_large_body
+from pipeline.web.request_body import UNAUTHENTICATED_BYTES, BodyRefused, read_object, wait_for_large_body
 
 MAX_BYTES = 5 * 1024 * 1024
 MAX_URL = 8 * 1024
@@ -43,7 +43,7 @@ def blueprint(credentials: CredentialsCheck, notifier: Notifier) -> Blueprint:
 
 
 def receive(credentials: CredentialsCheck, notifier: Notifier, entity: Entity) -> Answer:
-    """Verify, store, answer. `object_type` is the entity in the file; without it, the route decides."""
+    """Verify, store and answer. `object_type` names the entity in the file; without it, the route decides."""
     connector_key = credentials.authenticate_dashboard(request.values)
     if connector_key is None:
         return _refusal("unauthorized", "Hull's credentials are missing or wrong.", HTTPStatus.UNAUTHORIZED)
@@ -57,9 +57,9 @@ def receive(credentials: CredentialsCheck, notifier: Notifier, entity: Entity) -
     return Response("ok", mimetype="text/plain")
 
 
-def allowance(credentials: CredentialsCheck) -> int:
-    """Return how many bytes the sender may send: with credentials in the query a whole batch, else what a form needs."""
-    return ANYBODY_BYTES if credentials.authenticate_dashboard(request.args) is None else MAX_BYTES
+def body_limit(credentials: CredentialsCheck) -> int:
+    """Return how many bytes the sender may send: a batch with credentials in the query, else no more than a form."""
+    return UNAUTHENTICATED_BYTES if credentials.authenticate_dashboard(request.args) is None else MAX_BYTES
 
 
 def _order(body: dict[str, Any], entity: Entity) -> exports.ExportOrder:
@@ -86,7 +86,7 @@ def _segments(body: dict[str, Any], entity: Entity) -> dict[str, dict[str, Any]]
 
 
 def _refuse_body(refused: BodyRefused) -> Answer:
-    return _refusal(refused.code, "The body is no JSON object.", HTTPStatus.BAD_REQUEST)
+    return _refusal(refused.code, "The body is not a JSON object.", HTTPStatus.BAD_REQUEST)
 
 
 def _refusal(error: str, message: str, status: HTTPStatus) -> Answer:

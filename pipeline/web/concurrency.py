@@ -1,8 +1,8 @@
 """How many requests a web process answers at a time, and what happens when none of them makes progress.
 
-Requests wait in the event loop, so waiting takes no thread. When every running request has been stuck for STALLED_S,
-because the database or something else that it waits for is silent, waiting requests are answered 503; so is a request
-that finds WAITING others before it. A request that begins something slow releases its slot (`pipeline.slow_work`).
+Requests wait in the event loop, so waiting takes no thread. When no running request has made progress for STALLED_S, for
+example because the database does not answer, waiting requests get a 503. So does a request when WAITING others wait.
+A request that begins something slow releases its slot (`pipeline.slow_work`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from pipeline.slow_work import Overloaded
 
 AT_ONCE: Final = 4
-"""Threads of one interpreter share one lock: with more at a time, each answer takes longer and no more are given."""
+"""The threads share the interpreter's lock: more of them make each answer slower and answer no more requests."""
 WAITING: Final = 400
 STALLED_S: Final = 2.0
 
@@ -36,7 +36,7 @@ class Slot:
         """Release it from the thread of the event loop; a second call does nothing."""
         if self._is_held:
             self._is_held = False
-            self._slots._release()  # noqa: SLF001 - two halves of one thing
+            self._slots._release()  # noqa: SLF001 - a slot belongs to its RequestSlots
 
 
 class RequestSlots:
@@ -57,7 +57,7 @@ class RequestSlots:
         self._progress_at = clock()
 
     async def acquire(self) -> Slot:
-        """Wait for a slot. Raises Overloaded when the running requests are stuck, or too many wait already."""
+        """Wait for a slot. Raises Overloaded if the running requests are stuck, or too many wait already."""
         loop = asyncio.get_running_loop()
         if self._free:
             self._free -= 1
@@ -65,16 +65,16 @@ class RequestSlots:
             return Slot(self, loop)
         if len(self._waiting) >= self._most_waiting:
             raise Overloaded("a turn")
-        given: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(given)
+        assigned: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(assigned)
         try:
-            while not given.done():
+            while not assigned.done():
                 left_s = self._progress_at + self._stalled_s - self._clock()
                 if left_s <= 0:
                     raise Overloaded("a turn")
-                await asyncio.wait([given], timeout=left_s)
+                await asyncio.wait([assigned], timeout=left_s)
         except BaseException:
-            self._stop_waiting(given)
+            self._stop_waiting(assigned)
             raise
         return Slot(self, loop)
 
@@ -85,9 +85,9 @@ class RequestSlots:
         else:
             self._free += 1
 
-    def _stop_waiting(self, given: asyncio.Future[None]) -> None:
-        """A slot that was given in the same moment goes to the next request."""
-        if given.done():
+    def _stop_waiting(self, assigned: asyncio.Future[None]) -> None:
+        """Pass a slot that was assigned at the same moment to the next request."""
+        if assigned.done():
             self._release()
         else:
-            self._waiting.remove(given)
+            self._waiting.remove(assigned)

@@ -1,9 +1,9 @@
 """The credentials check: authenticate webhooks and Hull in constant time, with keyed digests of one connector's secrets.
 
-The connector is looked up by its id, an index, and only the needed secrets are decrypted. A digest is kept for RENEW_S
-with a salt of this process. A kept digest never refuses a sender: the connector is read again first, because its row or
-its secrets may be new, and ten refusals ban a webhook. An unknown connector is looked up and compared like a known one,
-so the answer does not reveal which ids exist.
+The connector is found by its id, and only the needed secrets are decrypted. Their digest is cached for RENEW_S, with a
+salt of this process. A cached digest never rejects a sender: the connector is read again first, because its secrets may
+have changed, and ten rejections ban a webhook. An unknown connector is looked up and compared like a known one, so the
+answer does not reveal which ids exist.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pipeline.telemetry import logger
 
 RENEW_S = 5.0
 LONGEST_ID: Final = 64
-KEPT: Final = 10_000
-"""Maximum of digests; beyond it, those of the least recently used connectors are read again."""
+CACHED: Final = 10_000
+"""Maximum of cached digests; the oldest are dropped."""
 WEBHOOK: Final = ("webhook_path", "webhook_user", "webhook_password")
 HULL: Final = ("hull_secret",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedCredentials:
-    """What a caller must present to speak for a connector.
+    """The credentials that a sender must present for a connector.
 
-    sealed  the secrets as they are stored: while they are the same, nothing has to be decrypted again
-    digest  None where the connector lacks one of the secrets, which nothing can match
+    sealed  the stored, encrypted secrets: while they are unchanged, nothing is decrypted again
+    digest  None if the connector lacks one of the secrets; nothing matches it
     """
 
     connector_key: int
@@ -54,8 +54,8 @@ class CredentialsCheck:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._salt = secrets.token_bytes(32)
-        self._nobody = secrets.token_bytes(32)
-        self._kept: OrderedDict[tuple[str, tuple[str, ...]], ExpectedCredentials] = OrderedDict()
+        self._no_match = secrets.token_bytes(32)
+        self._cached: OrderedDict[tuple[str, tuple[str, ...]], ExpectedCredentials] = OrderedDict()
         self._lock = threading.Lock()
 
     def authenticate_webhook(self, connector_id: str, path_token: str, user: str, password: str) -> int | None:
@@ -75,34 +75,34 @@ class CredentialsCheck:
         return self.authenticate_hull(connector_id, fields.get("organization", ""), fields.get("secret", ""))
 
     def _authenticate(self, connector_id: str, names: tuple[str, ...], presented: bytes) -> int | None:
-        for find in (self._find_kept, self._read):
+        for find in (self._find_cached, self._read):
             found = find(connector_id, names)
-            expected = (found.digest if found else None) or self._nobody
+            expected = (found.digest if found else None) or self._no_match
             if hmac.compare_digest(expected, presented) and found is not None:
                 return found.connector_key
         return None
 
-    def _find_kept(self, connector_id: str, names: tuple[str, ...]) -> ExpectedCredentials | None:
-        """Return the digest as it was some seconds ago."""
+    def _find_cached(self, connector_id: str, names: tuple[str, ...]) -> ExpectedCredentials | None:
+        """Return the cached digest, if it is fresh."""
         with self._lock:
-            kept = self._kept.get((connector_id, names))
-        return kept if kept is not None and self._clock() - kept.read_at < RENEW_S else None
+            cached = self._cached.get((connector_id, names))
+        return cached if cached is not None and self._clock() - cached.read_at < RENEW_S else None
 
     def _read(self, connector_id: str, names: tuple[str, ...]) -> ExpectedCredentials | None:
-        """Return the digest of what is stored now."""
+        """Return the digest of the stored secrets, and cache it."""
         if not (connector_id.isprintable() and len(connector_id) <= LONGEST_ID):
             return None
         with transaction() as session:
             found = connectors.find_sealed(session, connector_id, names)
         with self._lock:
-            earlier = self._kept.pop((connector_id, names), None)
+            earlier = self._cached.pop((connector_id, names), None)
         if found is None:
             return None
         expected = self._expected(*found, names, earlier)
         with self._lock:
-            self._kept[connector_id, names] = expected
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._cached[connector_id, names] = expected
+            while len(self._cached) > CACHED:
+                self._cached.popitem(last=False)
         return expected
 
     def _expected(

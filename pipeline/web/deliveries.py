@@ -1,7 +1,7 @@
-"""The two steps after the check of a sender: store the delivery before it is acknowledged, and notify the workers.
+"""Store a delivery before it is acknowledged, and notify the workers.
 
-The notification is sent from a thread, so that no answer waits for the broker. Many deliveries in a row cause few
-messages. The sweep finds deliveries with a lost message within seconds.
+A thread sends the messages to the workers, so that no answer waits for the broker. Many deliveries in a row cause few
+messages. If a message is lost, the sweep finds the delivery within seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from db import delivery
 from db.session import transaction
 
 STATEMENT_TIMEOUT_MS = 5_000
-"""Pipedrive stops waiting after 10 s: an honest 503 before that brings the delivery again."""
+"""Pipedrive stops waiting after 10 s. A 503 before that makes it send the delivery again."""
 GAP_S = 0.1
-"""Pause between two messages: deliveries stored in it share the next one. The first message is sent immediately."""
+"""Pause between two messages: deliveries that are stored during it share the next one. The first is sent immediately."""
 
 
 def store_delivery(connector_key: int, source: str, key: str, body: bytes) -> bool | None:
@@ -28,7 +28,7 @@ def store_delivery(connector_key: int, source: str, key: str, body: bytes) -> bo
             kept = delivery.keep_delivery(session, connector_key, source, key, body, timeout_ms=STATEMENT_TIMEOUT_MS)
             return kept is not None
     except IntegrityError:
-        return None  # the one constraint left to break is that on the connector, removed a moment ago
+        return None  # only the reference to the connector can be violated: it was removed a moment ago
 
 
 class Notifier:

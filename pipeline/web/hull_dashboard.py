@@ -1,7 +1,7 @@
-"""What Hull's dashboard calls.
+"""Routes for Hull's dashboard.
 
 - `/manifest.json`, `/readme.md`, `/logo.png`, and `/status` of one connector.
-- Its actions: the button "Fetch All", and the lists of Pipedrive's fields for its tables. Answers have the format of the
+- Actions: the button "Fetch All", and the lists of Pipedrive's fields for the settings. Answers have the format of the
   connector being replaced: `{"status": "deferred"}`, `{"options": [{"value", "label"}]}`, and for an error
   `{"message", "error"}`. The browser that shows the dashboard may call these routes directly, so they have CORS headers.
   Source: packages/hull/src/handlers of https://github.com/hull/hull-connectors
@@ -89,15 +89,12 @@ def show_guide() -> Response:
 
 
 def show_logo() -> Response:
-    """Return the picture next to the connector's name."""
+    """Return the connector's logo."""
     return current_app.send_static_file("logo.png")
 
 
 def show_status(credentials: CredentialsCheck, notifier: Notifier) -> Answer:
-    """Return the status of the connector in the query.
-
-    A worker writes the status to Hull as well, where it stays until the next time.
-    """
+    """Return the status of the connector in the query, and have a worker write it to Hull too."""
     connector_key = credentials.authenticate_dashboard(request.values)
     if connector_key is None:
         return answers.error(HTTPStatus.UNAUTHORIZED, "unauthorized", "Hull's credentials are missing or wrong")
@@ -109,18 +106,18 @@ def show_status(credentials: CredentialsCheck, notifier: Notifier) -> Answer:
 
 
 def start_fetch(credentials: CredentialsCheck, entity: Entity) -> Answer:
-    """Start to send everything again, like the command `pipeline fetch`; do nothing if such a run is already in flight."""
+    """Start a fetch of everything, like the command `pipeline fetch`, unless one is already in flight."""
     connector_key = _require_active(credentials)
     try:
         run_id = runs.start_run(connector_key, entity, cause="hull")
     except runs.RunInProgress as running:
-        message = f"A fetch of {entity.plural.capitalize()} is already in flight: run {running.run_id}."
+        message = f"A fetch of {entity.plural.capitalize()} is already running: run {running.run_id}."
         return jsonify(status="deferred", run=running.run_id, message=message)
     return jsonify(status="deferred", run=run_id)
 
 
 def list_fields(credentials: CredentialsCheck, entity: Entity, *, writable: bool) -> Answer:
-    """List Pipedrive's fields, however many there are."""
+    """List all fields of Pipedrive."""
     return jsonify(options=definitions.list_offered(_require_connector(credentials), entity, writable=writable))
 
 
@@ -132,7 +129,7 @@ def _require_connector(credentials: CredentialsCheck) -> int:
 
 
 def _require_active(credentials: CredentialsCheck) -> int:
-    """Raises: ConfigurationError under the reason why the connector does nothing at present."""
+    """Return the connector's key. Raises ConfigurationError with the reason why the connector does not work."""
     connector_key = _require_connector(credentials)
     with transaction() as session:
         connector = connectors.get_connector(session, connector_key)
@@ -164,7 +161,7 @@ def _error(error: str, message: str, status: HTTPStatus) -> Answer:
 
 
 def _allow_browsers(answer: Response) -> Response:
-    """Credentials are in the query string only, so any page that has them could call from its own server as well."""
+    """Allow any origin: the credentials are in the query, so a page that has them could also call from its server."""
     answer.headers["Access-Control-Allow-Origin"] = "*"
     answer.headers["Access-Control-Allow-Methods"] = "POST"
     answer.headers["Access-Control-Allow-Headers"] = "Content-Type"
@@ -177,4 +174,4 @@ _STATUSES: dict[type[PipelineError], tuple[HTTPStatus, str]] = {
     Rejected: (HTTPStatus.BAD_GATEWAY, "refused"),
     PipelineError: (HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error"),
 }
-"""By the family of the error, the first that fits."""
+"""Class of the error → (status, code); the first match counts."""

@@ -1,4 +1,4 @@
-"""Receives the requests of Pipedrive and Hull, apart from the rest of the web process.
+"""The intake process: it receives the requests of Pipedrive and Hull, separately from the web process.
 
     granian --interface rsgi --factory pipeline.web.intake:create_server
 
@@ -22,7 +22,7 @@ from pipeline.tasks.canvases import wake_control
 from pipeline.web import answers, batches, monitoring, notifications, webhooks
 from pipeline.web.credentials_check import CredentialsCheck
 from pipeline.web.deliveries import Notifier
-from pipeline.web.request_body import ANYBODY_BYTES, Allowances
+from pipeline.web.request_body import UNAUTHENTICATED_BYTES, BodyLimits
 from pipeline.web.server import Server, allow_connections
 
 PATHS: Final = ("/webhooks/", "/smart-notifier", "/batch", "/batch-accounts")
@@ -30,14 +30,14 @@ PATHS: Final = ("/webhooks/", "/smart-notifier", "/batch", "/batch-accounts")
 
 
 def create_server() -> Server:
-    """Return what granian serves."""
+    """Return the application for granian."""
     allow_connections()
-    app, allowances = create_app()
-    return Server(app, allowances)
+    app, limits = create_app()
+    return Server(app, limits)
 
 
-def create_app(*, wake: Callable[[], None] | None = None) -> tuple[Flask, Allowances]:
-    """Return the app of this process, and the limits of its senders.
+def create_app(*, wake: Callable[[], None] | None = None) -> tuple[Flask, BodyLimits]:
+    """Return the app of this process, and the body limits of its senders.
 
     wake  notifies the workers that a delivery was stored; by default through the broker
     """
@@ -48,28 +48,28 @@ def create_app(*, wake: Callable[[], None] | None = None) -> tuple[Flask, Allowa
 
 
 def prepare(app: Flask) -> None:
-    """Give an app the limits and the answers that all of ours have."""
-    app.config["MAX_CONTENT_LENGTH"] = ANYBODY_BYTES
-    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as its documentation says
+    """Configure what all our apps share: body limits, proxies and error answers."""
+    app.config["MAX_CONTENT_LENGTH"] = UNAUTHENTICATED_BYTES
+    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # its documentation assigns it like this
         app.wsgi_app, x_for=settings().trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider Flask brings
     answers.register_answers(app)
 
 
-def add_routes(app: Flask, credentials: CredentialsCheck, notifier: Notifier) -> Allowances:
-    """Add the routes of this process, and return how much their senders may send."""
+def add_routes(app: Flask, credentials: CredentialsCheck, notifier: Notifier) -> BodyLimits:
+    """Add the routes of this process, and return the body limits of their senders."""
     verifier = wiring.notification_verifier()
     app.register_blueprint(webhooks.blueprint(credentials, notifier))
     app.register_blueprint(notifications.blueprint(credentials, notifier, verifier))
     app.register_blueprint(batches.blueprint(credentials, notifier))
     app.register_blueprint(monitoring.blueprint())
     of = {
-        "webhooks": partial(webhooks.allowance, credentials),
-        "notifications": partial(notifications.allowance, verifier),
-        "batches": partial(batches.allowance, credentials),
+        "webhooks": partial(webhooks.body_limit, credentials),
+        "notifications": partial(notifications.body_limit, verifier),
+        "batches": partial(batches.body_limit, credentials),
     }
-    return Allowances(app, of)
+    return BodyLimits(app, of)
 
 
 def notifier_of(wake: Callable[[], None] | None) -> Notifier:

@@ -1,16 +1,16 @@
-"""Monitoring: `/healthz` for anybody; `/readyz` and `/metrics` for internal requests only; and the watchdog.
+"""Monitoring: `/healthz` for everyone, `/readyz` and `/metrics` for internal requests, and the watchdog.
 
-`/healthz` calls nothing else, so it always answers. `/readyz` is for alerts: its checks run in their own threads, and
-one that has not answered within READY_WITHIN_S is reported as such. A load balancer should use `/healthz`: webhooks are
-accepted while the broker or the workers are down. The watchdog evaluates the alert rules while the workers do not:
-workers cannot report their own absence.
+`/healthz` depends on nothing, so it always answers. `/readyz` is for alerts: its checks run in threads, and a check that
+takes longer than READY_WITHIN_S is reported. A load balancer should use `/healthz`, because webhooks are accepted while
+the broker or the workers are down. The watchdog evaluates the alert rules while no worker does: workers cannot report
+their own absence.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Final
@@ -31,7 +31,7 @@ from pipeline.telemetry import logger
 from pipeline.web.answers import internal_only
 
 PROGRESS_BOUND_S = 120.0
-"""Due work is handed over again after 20 s: what is older has no worker."""
+"""Due work is queued again after 20 s, so older work has no worker."""
 
 READY_WITHIN_S = 3.0
 BROKER_TIMEOUT_S = 2.0
@@ -49,15 +49,15 @@ GAUGES = {
     "runs": ("Fetches that run, wait for approval or stopped, by entity and state", ("entity", "state")),
     "run_records": ("Records that a running fetch has read so far, by entity and kind", ("entity", "kind")),
     "run_tokens": ("Tokens that a running fetch has taken so far, by entity and kind", ("entity", "kind")),
-    "run_age_seconds": ("How long a running fetch has been going, by entity and kind", ("entity", "kind")),
+    "run_age_seconds": ("Age of a running fetch, by entity and kind", ("entity", "kind")),
     "failures": ("Open failures, by entity and reason", ("entity", "reason")),
     "alerts": ("Open alerts, by rule", ("rule",)),
     "connectors": ("Connectors, by state", ("state",)),
-    "watermark_age_seconds": ("Age of the moment up to which Hull is up to date, by entity", ("entity",)),
-    "watermark_excepted": ("Records of which the watermark is not true, by entity", ("entity",)),
-    "shells": ("Accounts known by their Pipedrive id alone, by entity", ("entity",)),
+    "watermark_age_seconds": ("Age of the moment up to which Hull has all changes, by entity", ("entity",)),
+    "watermark_excepted": ("Records that the watermark excludes, by entity", ("entity",)),
+    "shells": ("Accounts of which only the Pipedrive id is known, by entity", ("entity",)),
     "tokens": ("Tokens of Pipedrive's daily budget spent today (UTC), by lane", ("lane",)),
-    "daily_tokens": ("Tokens a day that the connector's Pipedrive company has by its settings; 0 is without limit", ()),
+    "daily_tokens": ("Daily tokens of the connector's Pipedrive company by its settings; 0 means no limit", ()),
 }
 """Subject → (help, labels besides the connector: kind and state, state alone, or none)."""
 
@@ -72,12 +72,12 @@ def blueprint() -> Blueprint:
 
 
 def healthz() -> Response:
-    """Answer that this process answers."""
+    """Return `ok`: this process answers."""
     return jsonify(status="ok")
 
 
 def readyz() -> tuple[Response, int]:
-    """Return the state of the database (also whether it is writable), the broker and the progress: each `ok` or the fault."""
+    """Return the state of the database, the broker and the progress of work: each `ok` or the fault."""
     found = _CHECKS.run()
     is_ready = all(answer == "ok" for answer in found.values())
     status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
@@ -85,7 +85,7 @@ def readyz() -> tuple[Response, int]:
 
 
 def metrics() -> Response:
-    """Return all metrics, counted by the database per request: every web process returns the same."""
+    """Return all metrics, read from the database, so that every web process returns the same."""
     with transaction() as session:
         figures = all_figures(session)
         counts = event_count.totals(session)
@@ -96,7 +96,7 @@ def metrics() -> Response:
 
 
 def broker_answers() -> str:
-    """Raises any error of the broker's client."""
+    """Connect to the broker and return `ok`. Raises any error of the broker's client."""
     with tasks_app.connection_for_write(settings().broker_url, connect_timeout=BROKER_TIMEOUT_S) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=BROKER_TIMEOUT_S)
     return "ok"
@@ -107,22 +107,10 @@ def _database() -> str:
         return "read_only" if is_read_only(session) else "ok"
 
 
-def _broker() -> str:
-    return broker_answers()
-
-
 def _progress() -> str:
     with transaction() as session:
         age_s = oldest_due_s(session)
     return "ok" if age_s < PROGRESS_BOUND_S else f"work has been due for {age_s:.0f} s"
-
-
-def _run_check(name: str, check: Callable[[], str]) -> str:
-    try:
-        return check()
-    except Exception as failure:  # noqa: BLE001 - a probe's business is that it failed, not how
-        logger().warning("readiness.failed", check=name, error=type(failure).__name__)
-        return "unreachable"
 
 
 class _Checks:
@@ -130,52 +118,38 @@ class _Checks:
 
     def __init__(self, checks: Mapping[str, Callable[[], str]]) -> None:
         self._checks = checks
-        self._running: dict[str, _Answer] = {}
+        self._running: dict[str, Future[str]] = {}
         self._lock = threading.Lock()
 
     def run(self) -> dict[str, str]:
-        """Name → `ok` or what is wrong, within READY_WITHIN_S."""
-        deadline = time.monotonic() + READY_WITHIN_S
-        asked = {name: self._start(name) for name in self._checks}
-        return {name: answer.wait(deadline - time.monotonic()) for name, answer in asked.items()}
+        """Return each check's name with `ok` or the fault, within READY_WITHIN_S."""
+        results = {name: self._start(name) for name in self._checks}
+        wait(results.values(), READY_WITHIN_S)
+        late = f"no answer within {READY_WITHIN_S:g} s"
+        return {name: result.result() if result.done() else late for name, result in results.items()}
 
-    def _start(self, name: str) -> _Answer:
+    def _start(self, name: str) -> Future[str]:
+        """Start a check in a daemon thread, which does not keep the process alive if the check hangs."""
         with self._lock:
-            answer = self._running.get(name)
-            if answer is None or answer.is_given():
-                answer = self._running[name] = _Answer()
-                thread = threading.Thread(
-                    target=answer.find, args=(name, self._checks[name]), name=f"readyz-{name}", daemon=True
-                )
-                thread.start()
-            return answer
+            result = self._running.get(name)
+            if result is None or result.done():
+                result = self._running[name] = Future()
+                threading.Thread(target=self._run, args=(name, result), name=f"readyz-{name}", daemon=True).start()
+            return result
 
-
-class _Answer:
-    """What one check finds."""
-
-    def __init__(self) -> None:
-        self._given = threading.Event()
-        self._text = "unreachable"
-
-    def is_given(self) -> bool:
-        return self._given.is_set()
-
-    def find(self, name: str, check: Callable[[], str]) -> None:
+    def _run(self, name: str, result: Future[str]) -> None:
         try:
-            self._text = _run_check(name, check)
-        finally:
-            self._given.set()
-
-    def wait(self, seconds: float) -> str:
-        return self._text if self._given.wait(max(seconds, 0.0)) else f"no answer within {READY_WITHIN_S:g} s"
+            result.set_result(self._checks[name]())
+        except Exception as failure:  # noqa: BLE001 - the answer is that the check failed, not why
+            logger().warning("readiness.failed", check=name, error=type(failure).__name__)
+            result.set_result("unreachable")
 
 
-_CHECKS = _Checks({"database": _database, "broker": _broker, "progress": _progress})
+_CHECKS = _Checks({"database": _database, "broker": broker_answers, "progress": _progress})
 
 
 class _Figures:
-    """A collector over figures and counts of events that were read already."""
+    """A Prometheus collector of figures and event counts."""
 
     def __init__(
         self, figures: list[Figure], counts: list[tuple[int, str, int]], connector_ids: dict[int, str]
@@ -202,7 +176,7 @@ class _Figures:
         yield due
 
     def _events(self) -> Metric:
-        """Its rate by `direction` and `outcome` shows throughput and success."""
+        """Return the event counts by direction and outcome: their rates show throughput and success."""
         family = CounterMetricFamily(
             "pipeline_events",
             "Sync events, by name and its parts",
@@ -214,12 +188,12 @@ class _Figures:
 
 
 def start_watchdog() -> None:
-    """Evaluate in a thread as long as the process lives."""
+    """Start the thread that evaluates alerts while no worker does."""
     threading.Thread(target=_watch, name="watchdog", daemon=True).start()
 
 
 def evaluate_if_overdue() -> bool:
-    """Evaluate and send alerts, if no worker did for too long; return whether it did."""
+    """Evaluate and send alerts if no worker has done so recently; return whether they were evaluated."""
     with transaction() as session:
         last = heartbeats(session).get(HEARTBEAT)
     if last is not None and datetime.now(UTC) - last < EVALUATION_OVERDUE:

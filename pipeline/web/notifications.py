@@ -1,10 +1,10 @@
 """Hull's route `POST /smart-notifier`: signed notifications of changed Users and Accounts.
 
-`next` means stored: Hull continues with the next messages. `retry` makes it send the same ones again. The signature in
-the headers is verified before the body is read, so a stranger can send no more than
-`pipeline.web.request_body.ANYBODY_BYTES`. It proves the notification's id alone: the connector's secret in the body must
-be correct too, settings are read from Hull itself, and an unknown connector is created only after Hull has confirmed
-it.
+The answer `next` means stored: Hull continues with the next messages. `retry` makes it send the same ones again. The
+signature in the headers is verified before the body is read, so an unsigned request is limited to
+`pipeline.web.request_body.UNAUTHENTICATED_BYTES`. The signature proves the notification's id only: the connector's secret
+in the body must be correct too, settings are read from Hull itself, and an unknown connector is created only after Hull
+has confirmed it.
 Source: packages/hull/src/utils/notification-validator.js and packages/hull/src/handlers/notification-handler of
 https://github.com/hull/hull-connectors
 """
@@ -39,7 +39,7 @@ MAX_BYTES = 20 * 1024 * 1024
 KEPT_CHANNELS: Final = frozenset({"user:update", "account:update"})
 SETTINGS_CHANNEL: Final = "ship:update"
 SEGMENT_CHANNEL: Final = re.compile(r"(users_|accounts_)?segment:(update|delete)")
-"""Answered and forgotten: segments come with every message."""
+"""Acknowledged and ignored: every message contains its segments."""
 
 _FLAG = "X-Hull-Smart-Notifier"
 _RETRY: Final = {"type": "retry", "size": 10, "in": 1000, "in_time": 10}
@@ -47,16 +47,16 @@ _UNKNOWN_CHANNEL: Final = {"type": "next", "size": 10, "in": 5, "in_time": 10}
 _KEPT_PARTS: Final = ("notification_id", "channel", "is_export", "messages")
 
 
-class Incorrect(Exception):
-    """Not a notification of ours; `code` is Hull's own word for it where it has one."""
+class InvalidNotification(Exception):
+    """The notification is malformed or not for us; `code` is Hull's own code if it has one."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
 
 
-class NotYet(Exception):
-    """The connector is being made: the same notification will be taken in when it comes again."""
+class ConnectorPending(Exception):
+    """The connector is being created; Hull sends the notification again, and then it is stored."""
 
 
 def blueprint(credentials: CredentialsCheck, notifier: Notifier, verifier: NotificationVerifier) -> Blueprint:
@@ -65,7 +65,7 @@ def blueprint(credentials: CredentialsCheck, notifier: Notifier, verifier: Notif
     view = partial(receive, credentials, notifier, verifier)
     routes.add_url_rule("/smart-notifier", endpoint="receive", methods=["POST"], view_func=view)
     for error, status in _STATUSES.items():
-        routes.register_error_handler(error, partial(_ask_again, status))
+        routes.register_error_handler(error, partial(_answer_retry, status))
     return routes
 
 
@@ -77,12 +77,12 @@ def receive(credentials: CredentialsCheck, notifier: Notifier, verifier: Notific
         return _receive_body(credentials, notifier, proven_id)
 
 
-def allowance(verifier: NotificationVerifier) -> int:
-    """Return how many bytes the sender may send: none unless the headers prove a notification."""
+def body_limit(verifier: NotificationVerifier) -> int:
+    """Return how many bytes the sender may send: 0 if the headers do not prove a notification."""
     try:
         _check_headers()
         verifier.proven_id(request.headers)
-    except (Incorrect, NotificationRefused):
+    except (InvalidNotification, NotificationRefused):
         return 0
     return MAX_BYTES
 
@@ -91,21 +91,21 @@ def _receive_body(credentials: CredentialsCheck, notifier: Notifier, proven_id: 
     body = read_object(MAX_BYTES, cuts=True)
     notification_id = _text(body, "notification_id")
     if notification_id is None:
-        raise Incorrect("MISSING_NOTIFICATION_PAYLOAD", "the body has no notification_id")
+        raise InvalidNotification("MISSING_NOTIFICATION_PAYLOAD", "the body has no notification_id")
     if notification_id != proven_id:
-        raise NotificationRefused("INVALID_SIGNATURE", "the signature proves another notification")
-    given = _configuration(body)
-    connector_key = credentials.authenticate_hull(*given)
-    if connector_key is None and not connector_creation.is_possible(*given[:2]):
+        raise NotificationRefused("INVALID_SIGNATURE", "the signature belongs to another notification")
+    credentials_in_body = _configuration(body)
+    connector_key = credentials.authenticate_hull(*credentials_in_body)
+    if connector_key is None and not connector_creation.is_possible(*credentials_in_body[:2]):
         raise _unknown_connector()
     _check_shape(body)
     if connector_key is None:
-        return _adopt(notifier, given)
-    return _take(notifier, connector_key, notification_id, body)
+        return _create_connector(notifier, credentials_in_body)
+    return _accept(notifier, connector_key, notification_id, body)
 
 
-def _take(notifier: Notifier, connector_key: int, notification_id: str, body: dict[str, Any]) -> Response:
-    """By channel: stored, used as a hint to read the settings, or answered and ignored."""
+def _accept(notifier: Notifier, connector_key: int, notification_id: str, body: dict[str, Any]) -> Response:
+    """Store the notification, have the settings read, or ignore it, by its channel."""
     channel = body["channel"]
     is_new: bool | None = False
     if channel in KEPT_CHANNELS and body["messages"]:
@@ -118,15 +118,15 @@ def _take(notifier: Notifier, connector_key: int, notification_id: str, body: di
         return _no_handler(channel)
     if is_new:
         notifier.notify()
-    return jsonify(flow_control=flow_for(connector_key))
+    return jsonify(flow_control=current_flow_control(connector_key))
 
 
-def _adopt(notifier: Notifier, given: tuple[str, str, str]) -> Response:
-    """Make no call here: a worker does it, and until then Hull retries."""
-    if not connector_creation.enqueue(*given):
+def _create_connector(notifier: Notifier, credentials: tuple[str, str, str]) -> Response:
+    """Enqueue the creation: a worker calls Hull, and Hull retries until the connector exists."""
+    if not connector_creation.enqueue(*credentials):
         raise _unknown_connector()
     notifier.notify()
-    raise NotYet
+    raise ConnectorPending
 
 
 def _no_handler(channel: str) -> Response:
@@ -136,28 +136,28 @@ def _no_handler(channel: str) -> Response:
 
 
 def _check_headers() -> None:
-    """Refuse what does not even claim to come from Hull; the verifier looks again."""
+    """Reject a request without the headers of a notification; the verifier then checks their values."""
     if _FLAG not in request.headers:
-        raise Incorrect("MISSING_FLAG_HEADER", f"{_FLAG} is missing")
+        raise InvalidNotification("MISSING_FLAG_HEADER", f"{_FLAG} is missing")
     if request.headers.get(f"{_FLAG}-Signature-Version") != "v1":
-        raise Incorrect("UNSUPPORTED_SIGNATURE_VERSION", "only signature version v1 is known")
+        raise InvalidNotification("UNSUPPORTED_SIGNATURE_VERSION", "only signature version v1 is known")
     if not all(request.headers.get(f"{_FLAG}-{name}") for name in ("Signature", "Signature-Public-Key-Url")):
-        raise Incorrect("MISSING_SIGNATURE_HEADERS", "the signature or the address of its key is missing")
+        raise InvalidNotification("MISSING_SIGNATURE_HEADERS", "the signature or the address of its key is missing")
 
 
 def _configuration(body: dict[str, Any]) -> tuple[str, str, str]:
-    """Return the id, organization and secret that the sender gave."""
+    """Return the connector's id, organization and secret from the body."""
     given = body.get("configuration")
     if not isinstance(given, dict):
-        raise Incorrect("MISSING_CONFIGURATION", "the body has no configuration")
+        raise InvalidNotification("MISSING_CONFIGURATION", "the body has no configuration")
     connector_id, organization, secret = (_text(given, name) for name in ("id", "organization", "secret"))
     if not (connector_id and organization and secret):
-        raise Incorrect("MISSING_CONFIGURATION", "the configuration lacks id, organization or secret")
+        raise InvalidNotification("MISSING_CONFIGURATION", "the configuration lacks id, organization or secret")
     return connector_id, organization, secret
 
 
-def _unknown_connector() -> Incorrect:
-    return Incorrect("UNKNOWN_CONNECTOR", "no connector here has this id, organization and secret")
+def _unknown_connector() -> InvalidNotification:
+    return InvalidNotification("UNKNOWN_CONNECTOR", "no connector here has this id, organization and secret")
 
 
 def _check_shape(body: dict[str, Any]) -> None:
@@ -169,11 +169,11 @@ def _check_shape(body: dict[str, Any]) -> None:
         and all(isinstance(rows, list) for rows in (segments, account_segments, body.get("messages")))
     )
     if not is_whole:
-        raise Incorrect("N/A", "didn't get a correct notification")
+        raise InvalidNotification("N/A", "didn't get a correct notification")
 
 
 def _kept(body: dict[str, Any]) -> dict[str, Any]:
-    """The delivery without the connector's secret and the tokens among its settings, which are kept sealed or not at all."""
+    """Return the body without the connector's secret and settings: their secrets are stored encrypted or not at all."""
     return {name: body[name] for name in _KEPT_PARTS if name in body}
 
 
@@ -182,9 +182,9 @@ def _text(given: dict[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _ask_again(status: HTTPStatus, error: Exception) -> tuple[Response, int]:
-    """Hull's own form of an error: the same messages again in a second, and what was wrong with them."""
-    code, message = _words(error)
+def _answer_retry(status: HTTPStatus, error: Exception) -> tuple[Response, int]:
+    """Return Hull's format of an error, which makes it send the same messages again in a second."""
+    code, message = _describe(error)
     logger().warning("notification.refused", reason=code, error=type(error).__name__, status=int(status))
     answer = jsonify(flow_control=_RETRY, error={"message": message, "name": type(error).__name__, "code": code})
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
@@ -192,23 +192,23 @@ def _ask_again(status: HTTPStatus, error: Exception) -> tuple[Response, int]:
     return answer, status
 
 
-def _words(error: Exception) -> tuple[str, str]:
-    """Return (code, message) that may be shown; nothing of other programs' answers."""
+def _describe(error: Exception) -> tuple[str, str]:
+    """Return (code, message) for the answer, without text from other programs."""
     if isinstance(error, BodyRefused):
         return "MISSING_NOTIFICATION_PAYLOAD", error.code
-    if isinstance(error, Incorrect | NotificationRefused):
+    if isinstance(error, InvalidNotification | NotificationRefused):
         return error.code, str(error)
-    if isinstance(error, NotYet):
-        return "CONNECTOR_PENDING", "this connector is being made; please send it again"
-    return "N/A", "not taken in; please send it again"
+    if isinstance(error, ConnectorPending):
+        return "CONNECTOR_PENDING", "the connector is being created; send the notification again"
+    return "N/A", "not stored; send the notification again"
 
 
 _STATUSES: Final[dict[type[Exception], HTTPStatus]] = {
-    Incorrect: HTTPStatus.BAD_REQUEST,
+    InvalidNotification: HTTPStatus.BAD_REQUEST,
     NotificationRefused: HTTPStatus.BAD_REQUEST,
     BodyRefused: HTTPStatus.BAD_REQUEST,
     RequestEntityTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    NotYet: HTTPStatus.SERVICE_UNAVAILABLE,
+    ConnectorPending: HTTPStatus.SERVICE_UNAVAILABLE,
     Retryable: HTTPStatus.SERVICE_UNAVAILABLE,
     SQLAlchemyError: HTTPStatus.SERVICE_UNAVAILABLE,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -228,12 +228,12 @@ def flow_control(waiting: int) -> dict[str, Any]:
     return {"type": "next"}
 
 
-def flow_for(connector_key: int) -> dict[str, Any]:
-    """The same by what waits now. The notification is stored: no trouble with counting takes that back."""
+def current_flow_control(connector_key: int) -> dict[str, Any]:
+    """Return it for the messages that wait now. An error of the count is ignored, because the notification is stored."""
     try:
         with transaction() as session:
             waiting = delivery.waiting_outgoing(session, connector_key, most=MOST)
-    except SQLAlchemyError as away:
-        logger().warning("flow.not_counted", error=type(away).__name__)
+    except SQLAlchemyError as error:
+        logger().warning("notification.waiting_not_counted", error=type(error).__name__)
         waiting = 0
     return flow_control(waiting)

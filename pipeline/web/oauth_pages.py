@@ -1,11 +1,10 @@
-"""OAuth: `/auth` redirects a person to Pipedrive, `/auth/callback` receives them back, and Pipedrive's notice of an
-uninstall.
+"""OAuth with Pipedrive, and Pipedrive's notice that the app was uninstalled.
 
-`GET|POST /auth`, `/auth/pipedrive`  for a person with credentials of Hull (`ship` or `id`, `organization`,
-`secret`) or an invited one
-`GET /auth/status`                   whether the connector is connected, as JSON
-`GET /auth/callback`                 the final page for the person
-`DELETE /auth/callback`              https://pipedrive.readme.io/docs/app-uninstallation
+`GET|POST /auth`, `/auth/pipedrive`  redirect to Pipedrive, with Hull's credentials (`ship` or `id`, `organization`,
+`secret`) or an invitation
+`GET /auth/status`                   return whether the connector is connected, as JSON
+`GET /auth/callback`                 finish, and show the result
+`DELETE /auth/callback`              uninstall: https://pipedrive.readme.io/docs/app-uninstallation
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from pipeline.web.credentials_check import CredentialsCheck
 from pipeline.web.request_body import BodyRefused, read_object
 
 MAX_BYTES = 16 * 1024
-LOOK_AGAIN_S = 2
+RELOAD_S = 2
 BROWSER: Final = "authorisation"
-"""The cookie of a browser that began, for as long as what it began is good."""
+"""The cookie of the browser that began an authorisation, as long as the authorisation is valid."""
 BROWSER_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 Page = tuple[str, int]
 
@@ -64,7 +63,7 @@ def begin(credentials: CredentialsCheck) -> AnyResponse | Page:
         )
     try:
         if connector_key is not None:
-            return _begin_vouched(connector_key)
+            return _begin_from_hull(connector_key)
         if invitation is not None:
             return _begin_invited(invitation)
     except PipelineError as refused:
@@ -73,9 +72,10 @@ def begin(credentials: CredentialsCheck) -> AnyResponse | Page:
     return _page("authorisation_expired", HTTPStatus.UNAUTHORIZED)
 
 
-def _begin_vouched(connector_key: int) -> AnyResponse:
-    """The browser keeps our cookie for this host only, and Pipedrive redirects to PUBLIC_URL: if Hull uses another host
-    for us, the person continues at PUBLIC_URL with an invitation.
+def _begin_from_hull(connector_key: int) -> AnyResponse:
+    """Redirect to Pipedrive; from another host than PUBLIC_URL, to an invitation at PUBLIC_URL first.
+
+    Pipedrive redirects back to PUBLIC_URL, and the browser sends our cookie to its own host only.
     """
     if request.method == "HEAD":
         return Response()
@@ -88,10 +88,10 @@ def _begin_vouched(connector_key: int) -> AnyResponse:
 
 
 def _begin_invited(invitation: authorisation.Invitation) -> AnyResponse:
-    """A GET changes nothing, because link previews and mail scanners send one. A form of another site is refused.
+    """Show a page with a button; after a click, a page that redirects to Pipedrive.
 
-    The answer to the button is a page that redirects by itself: our content policy would block a form that
-    redirects to Pipedrive.
+    A GET starts nothing, because link previews and mail scanners send one, and neither does a form of another site.
+    The second page redirects by a header: our content policy blocks forms that redirect to another site.
     """
     browser = _browser() or authorisation.new_browser()
     is_click = request.headers.get("Sec-Fetch-Site") in (None, "same-origin", "none")
@@ -111,7 +111,7 @@ def _begin_invited(invitation: authorisation.Invitation) -> AnyResponse:
 
 
 def finish() -> AnyResponse | Page:
-    """Take the person back. A HEAD does not use the state up, and a browser that comes twice gets the same page twice."""
+    """Finish the authorisation and show the result; a repeated request gets the same page. A HEAD does not use up the state."""
     if request.method == "HEAD":
         return Response()
     try:
@@ -125,19 +125,19 @@ def finish() -> AnyResponse | Page:
 
 
 def _browser() -> str:
-    """Return the secret of this browser's cookie, else nothing."""
+    """Return the secret in this browser's cookie, or an empty text."""
     given = request.cookies.get(request_origin.cookie_named(BROWSER), "")
     return given if BROWSER_SECRET.fullmatch(given) else ""
 
 
 def _with_browser(answer: AnyResponse, browser: str) -> AnyResponse:
-    """Keep the secret in the browser. `Lax`: Pipedrive sends the person back by a link, which carries the cookie."""
+    """Set the browser's cookie. It is `Lax`, so that the browser sends it when Pipedrive redirects back."""
     request_origin.set_cookie(answer, BROWSER, browser, max_age=authorisation.INVITATION_S)
     return answer
 
 
 def withdraw() -> Response | tuple[Response, int]:
-    """Handle Pipedrive's notice that the app was uninstalled. The answer to an authenticated notice contains no information."""
+    """Handle Pipedrive's notice that the app was uninstalled. The answer does not reveal whether the company is known."""
     given = request.authorization
     if not authorisation.is_known_app((given and given.username) or "", (given and given.password) or ""):
         logger().warning("connector.uninstall.refused", reason="unauthorized")
@@ -155,7 +155,7 @@ def withdraw() -> Response | tuple[Response, int]:
 
 
 def show_status(credentials: CredentialsCheck) -> tuple[Response, int]:
-    """In the words of the connector this one replaces."""
+    """Return whether the connector is connected, with the messages of the connector being replaced."""
     connector_key = credentials.authenticate_dashboard(request.values)
     if connector_key is None:
         return jsonify(error="unauthorized"), HTTPStatus.UNAUTHORIZED
@@ -168,20 +168,20 @@ def show_status(credentials: CredentialsCheck) -> tuple[Response, int]:
 
 def _refusal(refused: PipelineError) -> Response:
     logger().warning("connector.authorisation.refused", reason=refused.reason, detail=refused.detail)
-    is_passing = isinstance(refused, Retryable)
-    status = HTTPStatus.SERVICE_UNAVAILABLE if is_passing else HTTPStatus.BAD_REQUEST
-    answer = Response(*_page(refused.reason, status, refused.detail, is_passing=is_passing))
+    is_temporary = isinstance(refused, Retryable)
+    status = HTTPStatus.SERVICE_UNAVAILABLE if is_temporary else HTTPStatus.BAD_REQUEST
+    answer = Response(*_page(refused.reason, status, refused.detail, is_temporary=is_temporary))
     if refused.reason == "authorisation_in_progress":
-        answer.headers["Refresh"] = str(LOOK_AGAIN_S)
+        answer.headers["Refresh"] = str(RELOAD_S)
     return answer
 
 
-def _page(reason: str, status: HTTPStatus, detail: str = "", *, is_passing: bool = False) -> Page:
-    shown = {"reason": REASONS[reason], "code": reason, "detail": detail, "is_passing": is_passing}
+def _page(reason: str, status: HTTPStatus, detail: str = "", *, is_temporary: bool = False) -> Page:
+    shown = {"reason": REASONS[reason], "code": reason, "detail": detail, "is_temporary": is_temporary}
     return render_template("authorisation.html", done=None, **shown), status
 
 
 def _number(value: object) -> int | None:
-    """As a number or as digits: which of them is documented nowhere."""
+    """Return an id that is a number or a text of digits; Pipedrive does not document which."""
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

@@ -1,11 +1,11 @@
-"""The body of a request: how much its sender may send, reading it as it arrives, and parsing it in the app.
+"""Request bodies: the limit of their sender, receiving them, and parsing them in the app.
 
-    Allowances(environ)   how many bytes the sender may send, by path and headers: known before the body is read
-    Body.read(limit, …)   in the event loop, so that a slow sender uses no thread: until the body is complete, or why not
-    Body.stream()         the stream for the app: the body, then the reason why it is incomplete
-    read_object, read_any in the app: the object in a body within its limits; or a body that is stored in any case
+    BodyLimits(environ)     return how many bytes the sender may send, by path and headers, before the body is read
+    Body.read(limit, …)     receive the body in the event loop, so that a slow sender uses no thread
+    Body.stream()           return the stream for the app; it raises an error where an incomplete body ends
+    read_object, read_any   parse the object in a body; or return a body that is stored in any case
 
-Every body has a deadline: GRACE_S, and longer only as long as it arrives with PACE_BYTES_S.
+Every body has a deadline: GRACE_S, extended while it arrives faster than PACE_BYTES_S.
 """
 
 from __future__ import annotations
@@ -28,27 +28,26 @@ from flask import Flask, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from pipeline.domain.json_text import cut_below, has_more_values, is_nested_deeper
+from pipeline.domain.json_text import MAX_DEPTH, cut_below, has_more_values, is_nested_deeper
 from pipeline.errors import PipelineError
 from pipeline.slow_work import SlowLane
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-ANYBODY_BYTES: Final = 64 * 1024
-"""Limit of a body from an unknown sender. `pipeline.web.server` reads this much before it checks the sender."""
+UNAUTHENTICATED_BYTES: Final = 64 * 1024
+"""Limit of a body from a sender without credentials. `pipeline.web.server` reads this much before it checks them."""
 GRACE_S: Final = 10.0
 PACE_BYTES_S: Final = 128 * 1024
-"""A notification of 20 MB has 170 s; Hull sends it in a few."""
+"""Gives a notification of 20 MB 170 s; Hull sends it in a few."""
 MEMORY_BYTES: Final = 1024 * 1024
 """Bytes of one body in memory; a longer body is stored in a temporary file."""
-MAX_DEPTH = 32
 CUT_DEPTH: Final = 150
 """More than a message may nest (`LEVELS` of `pipeline.sync.changes.outgoing_changes`), and still writable as JSON."""
 LARGEST_BYTES: Final = 64 * 1024 * 1024
 """Limit of a body that is stored in any case: the rest is not read, and the body counts as too large."""
 MOST_VALUES: Final = 1_000_000
-"""Of one body. A notification of 20 MB with texts of 20 characters holds fewer."""
+"""Maximum of values in one body. A notification of 20 MB with texts of 20 characters has fewer."""
 LARGE_BYTES: Final = 1024 * 1024
 LARGE: Final = SlowLane("large bodies", at_once=1, waiting=8, patience_s=20.0)
 """Bodies above LARGE_BYTES are parsed one after the other: each takes many times its length in memory."""
@@ -57,11 +56,11 @@ ENDS_BYTES: Final = 32 * 1024
 PIECE_BYTES: Final = 64 * 1024
 
 
-class Allowances:
-    """Finds the limit in the blueprint of a path.
+class BodyLimits:
+    """Body limits by the blueprint of a path.
 
-    of  name of a blueprint → function that returns the bytes, in a request context without a body: 0 for a sender
-        that the view refuses
+    of  name of a blueprint → function that returns the limit in a request context without a body; 0 if the view
+        would reject the sender
     """
 
     def __init__(self, app: Flask, of: Mapping[str, Callable[[], int]]) -> None:
@@ -72,25 +71,25 @@ class Allowances:
         self._of.update(of)
 
     def __call__(self, environ: WSGIEnvironment) -> int:
-        """Return the bytes; 0 if the sender is not known yet; the view then answers with its own error."""
+        """Return the limit in bytes; 0 if it cannot be determined: the view then answers with its own error."""
         with self._app.request_context(environ):
-            allowance = self._of.get(request.blueprint or "")
+            limit = self._of.get(request.blueprint or "")
             try:
-                return ANYBODY_BYTES if allowance is None else allowance()
+                return UNAUTHENTICATED_BYTES if limit is None else limit()
             except (PipelineError, SQLAlchemyError, HTTPException):
                 return 0
 
 
 class Reading(Enum):
-    """What became of a read."""
+    """The result of a read."""
 
     WHOLE = "whole"
     OPEN = "open"
-    """The first look ended: there may be more."""
+    """The time of the first read is over; more may follow."""
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
     GONE = "gone"
-    """The sender hung up."""
+    """The sender closed the connection."""
 
 
 ERRORS: Final[dict[Reading, type[HTTPException]]] = {
@@ -112,23 +111,23 @@ class Body:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115 - closed by `close`
         self._next: asyncio.Task[bytes | None] | None = None
         self._begun = clock()
-        self._given_up = asyncio.Event()
+        self._aborted = asyncio.Event()
         self._error: type[HTTPException] | None = None
         self.size = 0
 
-    async def read(self, limit: int, *, look_s: float | None = None) -> Reading:
-        """Read until the body is complete, longer than `limit` bytes, or too slow; with `look_s`, at most for that time.
+    async def read(self, limit: int, *, first_s: float | None = None) -> Reading:
+        """Read until the body is complete, longer than `limit` bytes, too slow, or `first_s` seconds have passed.
 
         A later call continues where this one stopped.
         """
-        look_until = None if look_s is None else self._clock() + look_s
+        first_until = None if first_s is None else self._clock() + first_s
         while self.size != self._declared:
-            if self.size > limit or (self._declared is not None and self._declared > limit and look_s is None):
+            if self.size > limit or (self._declared is not None and self._declared > limit and first_s is None):
                 return Reading.TOO_LARGE
             good_until = self._begun + GRACE_S + self.size / PACE_BYTES_S
-            until = good_until if look_until is None else min(good_until, look_until)
-            if self._given_up.is_set() or not await self._arrives(until - self._clock()):
-                is_open = look_until is not None and look_until < good_until and not self._given_up.is_set()
+            until = good_until if first_until is None else min(good_until, first_until)
+            if self._aborted.is_set() or not await self._arrives(until - self._clock()):
+                is_open = first_until is not None and first_until < good_until and not self._aborted.is_set()
                 return Reading.OPEN if is_open else Reading.TOO_SLOW
             piece = self._take()
             if piece is None:
@@ -137,23 +136,23 @@ class Body:
             self._file.write(piece)
         return Reading.WHOLE
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """End a waiting read as too slow: other requests need the memory."""
-        self._given_up.set()
+        self._aborted.set()
         if self._next is not None:
             self._next.cancel()
 
     def fail(self, reading: Reading) -> None:
-        """The app gets what is here, and then the error that belongs to `reading`."""
+        """Have the stream raise the error of `reading` after what was received."""
         self._error = ERRORS[reading]
 
     def stream(self) -> io.BufferedIOBase:
-        """The body for `wsgi.input`. It raises an HTTPException where the body ends before its time."""
+        """Return the stream for `wsgi.input`. It raises an HTTPException where an incomplete body ends."""
         self._file.seek(0)
         return _Stream(self._file, self._error)
 
     async def close(self) -> None:
-        """Forget the body."""
+        """Stop reading, and delete the body."""
         if self._next is not None:
             self._next.cancel()
             with suppress(asyncio.CancelledError, Exception):
@@ -161,7 +160,7 @@ class Body:
         self._file.close()
 
     async def _arrives(self, within_s: float) -> bool:
-        """Whether the next piece, or the end, is here in time. What is on its way is never lost by not waiting."""
+        """Return whether the next piece, or the end, arrives in time; a later piece is kept for the next call."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())
         done, _ = await asyncio.wait([self._next], timeout=max(0.0, within_s))
@@ -180,7 +179,7 @@ class Body:
 
 
 class _Stream(io.BufferedIOBase):
-    """What has arrived, then the error."""
+    """The received bytes, then the error."""
 
     def __init__(self, file: IO[bytes], error: type[HTTPException] | None) -> None:
         self._file, self._error = file, error
@@ -205,7 +204,7 @@ class _Stream(io.BufferedIOBase):
 
 
 class BodyRefused(Exception):
-    """The body is not a delivery; `code` is `not_json`, `not_an_object` or `too_deep`."""
+    """The body is not a JSON object; `code` is `not_json`, `not_an_object` or `too_deep`."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -219,7 +218,7 @@ def read_object(max_bytes: int, *, cuts: bool = False) -> dict[str, Any]:
     Raises: BodyRefused; RequestEntityTooLarge (413) above `max_bytes`, with or without a Content-Length, and above
     MOST_VALUES.
     """
-    request.max_content_length = max_bytes + 1  # a body of unknown length is cut there without a word
+    request.max_content_length = max_bytes + 1  # a body of unknown length is cut there silently
     body = request.get_data(cache=False)
     if len(body) > max_bytes or has_more_values(body, MOST_VALUES):
         raise RequestEntityTooLarge
@@ -227,8 +226,8 @@ def read_object(max_bytes: int, *, cuts: bool = False) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnyBody:
-    """A body that is stored in any case.
+class StoredBody:
+    """A body that is stored whatever it contains.
 
     kept     the stored bytes: all, or both ends of a body above the limit
     value    the object in it; None if there is a problem
@@ -243,7 +242,7 @@ class AnyBody:
     digest: str
 
 
-def read_any(max_bytes: int) -> AnyBody:
+def read_any(max_bytes: int) -> StoredBody:
     """Return the request's body, whatever its content and length; above `max_bytes`, keep only its ends in memory."""
     request.max_content_length = sys.maxsize  # `pipeline.web.server` accepts LARGEST_BYTES
     start, end, size, is_cut = bytearray(), b"", 0, False
@@ -252,8 +251,7 @@ def read_any(max_bytes: int) -> AnyBody:
         while piece := request.stream.read(PIECE_BYTES):
             size += len(piece)
             digest.update(piece)
-            room = max_bytes - len(start)
-            start += piece[:room]
+            start += piece[: max_bytes - len(start)]
             end = (end + piece)[-ENDS_BYTES:]
     except RequestEntityTooLarge:  # above LARGEST_BYTES
         is_cut = True
@@ -265,12 +263,12 @@ def read_any(max_bytes: int) -> AnyBody:
             value = _parse_object(kept)
         except BodyRefused as refused:
             problem = refused.code
-    return AnyBody(kept=kept, value=value, problem=problem, size=size, digest=digest.hexdigest())
+    return StoredBody(kept=kept, value=value, problem=problem, size=size, digest=digest.hexdigest())
 
 
 @contextmanager
 def wait_for_large_body() -> Iterator[None]:
-    """Wait until this request's body may be parsed: large ones take turns."""
+    """Wait until this request's body may be parsed: large bodies are parsed one after the other."""
     with LARGE.entered() if (request.content_length or 0) > LARGE_BYTES else nullcontext():
         yield
 
@@ -299,14 +297,14 @@ def _parse_cut(body: bytes) -> dict[str, Any]:
 
 
 def _parse(body: bytes) -> Any:
-    """JSON of UTF-8; lone surrogates may pass, because one bad name must not cost the delivery. No NaN, no Infinity."""
+    """Parse UTF-8 JSON without NaN and Infinity. Lone surrogates pass: one bad name must not fail the whole delivery."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         pass
     try:
         return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except RecursionError:  # whether it is JSON was not read any further
+    except RecursionError:  # it may not be JSON further on
         raise BodyRefused(TOO_DEEP) from None
     except ValueError:
         raise BodyRefused("not_json") from None

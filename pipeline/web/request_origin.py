@@ -1,4 +1,4 @@
-"""Where a request comes from, by the addresses of the environment.
+"""Where a request comes from, by the addresses in the environment.
 
 - PUBLIC_URL: whether browsers reach us over https, and how cookies are named and protected then.
 - METRICS_TOKEN, INTERNAL_NETWORKS: whether a request is internal and may see connector names and the system's state.
@@ -36,15 +36,15 @@ def is_public_host() -> bool:
 
 
 def cookie_named(name: str) -> str:
-    """Return the name of a cookie. With `__Host-`, browsers accept it from this very host and over TLS only; over http
-    they would not accept it at all."""
+    """Return the name of a cookie. With `__Host-`, browsers accept it from this host over TLS only, and never
+    over http."""
     return f"__Host-{name}" if is_secure() else name
 
 
 def set_cookie(
     answer: Response, name: str, value: str, *, max_age: int | None = None, samesite: Literal["Lax", "Strict"] = "Lax"
 ) -> None:
-    """Have the browser keep a cookie that scripts cannot read, for `max_age` seconds; without it until the browser is closed."""
+    """Set a cookie that scripts cannot read, for `max_age` seconds, or until the browser is closed."""
     answer.set_cookie(
         cookie_named(name), value, max_age=max_age, path="/", secure=is_secure(), httponly=True, samesite=samesite
     )
@@ -63,7 +63,7 @@ def is_internal() -> bool:
 
 
 def named_operator() -> str | None:
-    """Return the operator's name as the proxy sent it, in lower case; None without single sign-on or from elsewhere."""
+    """Return the operator's name from the proxy's header, in lower case; None without single sign-on or for another sender."""
     header = settings().sso_header
     if header is None or not _is_from_sso_proxy():
         return None
@@ -84,7 +84,7 @@ def _passed_unknown_proxies() -> bool:
 
 
 def _is_from_sso_proxy() -> bool:
-    """ProxyFix replaces the address by the forwarded one and keeps the connection's own."""
+    """Check the address of the connection itself: ProxyFix has replaced it by the forwarded one, and stored it."""
     original = request.environ.get("werkzeug.proxy_fix.orig") or {}
     return _is_within(original.get("REMOTE_ADDR") or request.environ.get("REMOTE_ADDR"), settings().sso_proxies)
 

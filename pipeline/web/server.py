@@ -2,10 +2,10 @@
 
     granian --interface rsgi --factory pipeline.web.app:create_server
 
-A request gets a thread only when it is complete. A body that is longer than ANYBODY_BYTES, or incomplete after FIRST_S,
-is read further only as far as its sender may send: `Allowances` knows that from path and headers alone.
-The app is called in any case; if the body is incomplete, reading it raises 408 or 413, so a sender without credentials
-gets its 401. docs/decisions/0018-read-bodies-before-taking-a-thread.md explains why this is not granian's WSGI.
+A request gets a thread only when its body is complete. If a body is longer than UNAUTHENTICATED_BYTES, or incomplete after
+FIRST_READ_S, the server reads on up to the limit of its sender, which `BodyLimits` finds by path and headers alone.
+The app is called in any case: reading an incomplete body raises 408 or 413, and a sender without credentials gets its 401.
+docs/decisions/0018-read-bodies-before-taking-a-thread.md explains why this is not granian's WSGI.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from pipeline.slow_work import LANES, Overloaded, web_request
 from pipeline.telemetry import logger
 from pipeline.web.answers import OVERLOADED, RETRY_AFTER_S, common_headers
 from pipeline.web.concurrency import AT_ONCE, RequestSlots, Slot
-from pipeline.web.request_body import ANYBODY_BYTES, Body, Reading
+from pipeline.web.request_body import UNAUTHENTICATED_BYTES, Body, Reading
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 T = TypeVar("T")
 
-FIRST_S: Final = 0.5
-STRANGERS: Final = 200
-"""Unfinished bodies of senders without credentials: of one more, the oldest is given up."""
+FIRST_READ_S: Final = 0.5
+UNAUTHENTICATED_BODIES: Final = 200
+"""Maximum of incomplete bodies from senders without credentials. One more ends the oldest."""
 WHOLE_BYTES: Final = 1024 * 1024
-"""A longer answer goes through a temporary file: granian would keep the whole of it in memory for as long as the client takes."""
+"""A longer answer goes through a temporary file: granian would keep all of it in memory until the client has received it."""
 FILE_S: Final = 30.0
-"""After so long granian has opened the file of an answer, and its name is deleted."""
-WATCHED: Final = ("/healthz", "/readyz")
-"""Threads of urgent requests: they never wait behind other requests."""
-WATCHED_WAITING: Final = 16
+"""Seconds until the file of an answer is unlinked; granian has opened it by then."""
+PROBES: Final = ("/healthz", "/readyz")
+"""Paths with a thread of their own: probes never wait behind other requests."""
+PROBES_WAITING: Final = 16
 
 
 class Headers(Protocol):
@@ -70,7 +70,7 @@ class RequestScope(Protocol):
 
 
 class HTTPProtocol(Protocol):
-    """How the body comes and the answer goes."""
+    """Receives the body and sends the answer."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -92,18 +92,18 @@ class _Answer:
 class Server:
     """Serves a WSGI app.
 
-    allowance  how many bytes the sender of this request may send; called without a body, in a thread
+    limit_of  returns how many bytes the sender of a request may send; called without a body, in a thread
     """
 
-    def __init__(self, app: WSGIApplication, allowance: Callable[[WSGIEnvironment], int]) -> None:
-        self._app, self._allowance = app, allowance
+    def __init__(self, app: WSGIApplication, limit_of: Callable[[WSGIEnvironment], int]) -> None:
+        self._app, self._limit_of = app, limit_of
         self._slots = RequestSlots()
         self._threads = ThreadPoolExecutor(
             AT_ONCE + sum(lane.places for lane in LANES) + 2, thread_name_prefix="request"
         )
-        self._watched = {path: ThreadPoolExecutor(1, thread_name_prefix=path[1:]) for path in WATCHED}
-        self._watching = dict.fromkeys(WATCHED, 0)
-        self._strangers: OrderedDict[int, Body] = OrderedDict()
+        self._probe_threads = {path: ThreadPoolExecutor(1, thread_name_prefix=path[1:]) for path in PROBES}
+        self._waiting_probes = dict.fromkeys(PROBES, 0)
+        self._unauthenticated: OrderedDict[int, Body] = OrderedDict()
 
     async def __rsgi__(self, scope: RequestScope, protocol: HTTPProtocol) -> None:
         environ = environ_of(scope)
@@ -127,8 +127,8 @@ class Server:
 
     async def _answer(self, environ: WSGIEnvironment, body: Body | None) -> _Answer | None:
         """Return the app's answer; None if the sender hung up."""
-        if environ["PATH_INFO"] in WATCHED:
-            return await self._answer_watched(environ)
+        if environ["PATH_INFO"] in PROBES:
+            return await self._answer_probe(environ)
         if body is not None:
             reading = await self._read(environ, body)
             if reading is Reading.GONE:
@@ -147,32 +147,32 @@ class Server:
             answer.headers.append(("Connection", "close"))
         return answer
 
-    async def _answer_watched(self, environ: WSGIEnvironment) -> _Answer:
+    async def _answer_probe(self, environ: WSGIEnvironment) -> _Answer:
         path = environ["PATH_INFO"]
-        if self._watching[path] >= WATCHED_WAITING:
+        if self._waiting_probes[path] >= PROBES_WAITING:
             raise Overloaded(path)
-        self._watching[path] += 1
+        self._waiting_probes[path] += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._watched[path], _call, self._app, environ)
+            return await loop.run_in_executor(self._probe_threads[path], _call, self._app, environ)
         finally:
-            self._watching[path] -= 1
+            self._waiting_probes[path] -= 1
 
     async def _read(self, environ: WSGIEnvironment, body: Body) -> Reading:
-        reading = await body.read(ANYBODY_BYTES, look_s=FIRST_S)
+        reading = await body.read(UNAUTHENTICATED_BYTES, first_s=FIRST_READ_S)
         if reading in (Reading.WHOLE, Reading.GONE):
             return reading
         slot = await self._slots.acquire()
-        allowed = await self._in_thread(slot, lambda: self._allowance(environ))
-        if allowed > ANYBODY_BYTES:
-            return await body.read(allowed)
-        self._strangers[id(body)] = body
-        if len(self._strangers) > STRANGERS:
-            self._strangers.popitem(last=False)[1].give_up()
+        limit = await self._in_thread(slot, lambda: self._limit_of(environ))
+        if limit > UNAUTHENTICATED_BYTES:
+            return await body.read(limit)
+        self._unauthenticated[id(body)] = body
+        if len(self._unauthenticated) > UNAUTHENTICATED_BODIES:
+            self._unauthenticated.popitem(last=False)[1].abort()
         try:
-            return await body.read(allowed)
+            return await body.read(limit)
         finally:
-            self._strangers.pop(id(body), None)
+            self._unauthenticated.pop(id(body), None)
 
     async def _in_thread(self, slot: Slot, work: Callable[[], T]) -> T:
         def run() -> T:
@@ -186,7 +186,7 @@ class Server:
 
 
 def environ_of(scope: RequestScope) -> WSGIEnvironment:
-    """The WSGI environment of a request that has no body yet (PEP 3333)."""
+    """Return the WSGI environment of a request whose body is not read yet (PEP 3333)."""
     host, _, port = scope.server.rpartition(":")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.method,
@@ -218,7 +218,7 @@ def environ_of(scope: RequestScope) -> WSGIEnvironment:
 
 
 def overload_answer() -> _Answer:
-    """The answer if the app itself could not be called."""
+    """Return the answer for a request that the app was not called for."""
     problem = {"error": "overloaded", "message": OVERLOADED}
     headers = [
         *common_headers().items(),
@@ -230,7 +230,7 @@ def overload_answer() -> _Answer:
 
 
 def _call(app: WSGIApplication, environ: WSGIEnvironment) -> _Answer:
-    """Have the app answer, and take the whole of it."""
+    """Call the app and return its complete answer."""
     began: dict[str, Any] = {}
 
     def start_response(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
@@ -250,7 +250,7 @@ def _call(app: WSGIApplication, environ: WSGIEnvironment) -> _Answer:
 
 
 def _first(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]:
-    """(the body, None), or (the first WHOLE_BYTES of it, what follows)."""
+    """Return (the body, None), or (its first WHOLE_BYTES, the remaining pieces)."""
     taken: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -286,12 +286,12 @@ def _declared(environ: WSGIEnvironment) -> int | None:
 
 
 def _known_path(environ: WSGIEnvironment) -> str:
-    """The first part of the path, if it can be one of ours: paths hold secrets of webhooks, and what senders make up."""
+    """Return the first part of a path for the log: the rest may be a secret of a webhook, or invented by the sender."""
     first = str(environ["PATH_INFO"]).lstrip("/").partition("/")[0]
     return f"/{first}" if re.fullmatch("[A-Za-z-]{0,40}", first) else "other"
 
 
 def allow_connections() -> None:
-    """Raise the process's limit of open files to the maximum: each connection is one, and the usual limit is 1,024."""
+    """Raise the limit of open files to the maximum: each connection uses one, and the usual limit is 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -4,7 +4,7 @@ Pipedrive does not sign webhooks, so only the path and the credentials authentic
 status makes Pipedrive retry after 3, 30 and 150 s (https://pipedrive.readme.io/docs/guide-for-webhooks-v2), and ten
 failed first attempts ban the webhook for half an hour, in which events are lost. So an authenticated sender gets 200
 whatever the body is: a body that is too large, nested too deeply or not JSON is stored, and its record is read by the
-id that can be found in it. The content of a webhook is checked later, and refused with a reason if it is invalid.
+id that can be found in it. The content of a webhook is checked later, and rejected with a reason if it is invalid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.web.deliveries import Notifier, store_delivery
 from pipeline.web.request_body import LARGEST_BYTES, read_any
 
 MAX_BYTES = 1024 * 1024
-"""Of a larger body both ends are kept."""
+"""Only both ends of a larger body are stored."""
 
 
 def blueprint(credentials: CredentialsCheck, notifier: Notifier) -> Blueprint:
@@ -40,21 +40,21 @@ def receive(credentials: CredentialsCheck, notifier: Notifier, connector_id: str
     """Verify, store, commit, answer, and notify the workers."""
     connector_key = _sender(credentials, connector_id, path_token)
     if connector_key is None:
-        return _turn_away()
+        return _unauthorized()
     body = read_any(MAX_BYTES)
     if body.problem is not None:
         logger().warning("webhook.unreadable", connector_id=connector_id, reason=body.problem, size_bytes=body.size)
     key = body.digest if body.value is None else delivery_key(body.value, body.kept)
     is_new = store_delivery(connector_key, "pipedrive", key, body.kept)
     if is_new is None:
-        return _turn_away()
+        return _unauthorized()
     if is_new:
         notifier.notify()
     return jsonify(status="stored" if is_new else "known")
 
 
-def allowance(credentials: CredentialsCheck) -> int:
-    """Return how many bytes the sender may send: none unless path and credentials are right."""
+def body_limit(credentials: CredentialsCheck) -> int:
+    """Return how many bytes the sender may send: 0 if path or credentials are wrong."""
     given = request.view_args or {}
     return 0 if _sender(credentials, given["connector_id"], given["path_token"]) is None else LARGEST_BYTES
 
@@ -66,8 +66,8 @@ def _sender(credentials: CredentialsCheck, connector_id: str, path_token: str) -
     )
 
 
-def _turn_away() -> Response:
-    """One answer for an unknown connector, a wrong path and wrong credentials."""
+def _unauthorized() -> Response:
+    """Return the same answer for an unknown connector, a wrong path and wrong credentials."""
     logger().warning("webhook.refused", reason="unauthorized")
     answer = jsonify(error="unauthorized")
     answer.status_code = HTTPStatus.UNAUTHORIZED

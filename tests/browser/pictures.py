@@ -104,7 +104,7 @@ def look_around(browser: Browser, running: RunningPipeline) -> dict[str, str]:
     with window(browser, running, LOOKS[0]) as page:
         log_in(page, running, ADMIN, "admin")
         page.goto(f"{BASE}/actions")
-        page.get_by_role("button", name="Compare a sample").click()
+        page.get_by_role("button", name="Compare sample").click()
         page.goto("/workers")
         page.get_by_text("live@").first.wait_for()
         wait_for_alert(page)
@@ -115,7 +115,7 @@ def wait_for_alert(page: Page) -> None:
     """Rules are judged once a minute."""
     for _ in range(60):
         page.goto("/alerts")
-        if page.get_by_role("link", name="Look there").count():
+        if page.get_by_role("link", name="Show details").count():
             return
         time.sleep(2)
 

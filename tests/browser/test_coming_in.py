@@ -23,7 +23,7 @@ def test_the_first_operator_comes_in_and_out_and_in_again(page: Page, empty: Run
     page.goto(empty.told["console_url"])
     page.get_by_label("Name").fill(NAME)
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Create and log in").click()
+    page.get_by_role("button", name="Create operator and log in").click()
 
     expect(page.get_by_text("No connector yet.")).to_be_visible()
     page.get_by_role("button", name="Log out").click()

@@ -100,7 +100,7 @@ def test_the_keyboard_alone_reaches_a_record_and_comes_back(
     tab_to(page, CONNECTOR)
     keyboard.press("Enter")
     page.wait_for_url(f"**{BASE}/")
-    tab_to(page, "Search a record by id, e-mail or domain")
+    tab_to(page, "Search records by id, e-mail or domain")
     keyboard.type("1")
     keyboard.press("Enter")
     page.wait_for_url("**/records?q=1")
@@ -109,7 +109,7 @@ def test_the_keyboard_alone_reaches_a_record_and_comes_back(
 
     expect(page.get_by_role("heading", name="Ada Lovelace")).to_be_visible()
     keyboard.press("Tab")
-    expect(page.get_by_role("link", name="To the page itself")).to_be_in_viewport()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_in_viewport()
     page.go_back()
     expect(page.get_by_role("link", name="Person 1", exact=True)).to_be_visible()
 
@@ -128,7 +128,7 @@ def test_everything_can_be_read_and_sent_without_javascript(
     plain_page.get_by_role("button", name="Add row").click()
     expect(plain_page.locator("table.editor tbody").last.locator("input").first).to_have_value("")
     plain_page.goto(f"{BASE}/actions")
-    plain_page.get_by_role("button", name="Fetch what changed now").click()
+    plain_page.get_by_role("button", name="Fetch changes now").click()
     expect(plain_page.get_by_role("status")).to_be_visible()
 
 

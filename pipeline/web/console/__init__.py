@@ -1,4 +1,4 @@
-"""The console: all pages and actions. `pages` registers each with its role, `layout` draws what is around it."""
+"""The console: all pages and forms. `pages` registers each with its role, `layout` renders them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SUBJECTS = (
     *(login, overview, settings, plans, credentials, add_connector, runs, jobs, actions, logs, failures),
     *(replays, records, webhooks, workers, accounts),
 )
-"""The modules of pages; each has `add(pages)`."""
+"""The modules with pages; each has `add(pages)`."""
 
 
 def add_to(app: Flask) -> None:
@@ -56,7 +56,7 @@ def add_to(app: Flask) -> None:
 
 
 def _refuse(refused: Refused) -> Response:
-    """A page of another program shows this answer in a corner, which has no space for a complete page."""
+    """Show why a request is refused; a script of Flower gets a line of text, because it shows the answer in a small box."""
     if request.headers.get("X-Requested-With") == "XMLHttpRequest":
         return Response(f"{refused.sentence} {refused.next_step}".rstrip(), refused.status, mimetype="text/plain")
     return layout.page(
@@ -65,16 +65,16 @@ def _refuse(refused: Refused) -> Response:
 
 
 def _refuse_operation(error: OperationError) -> Response:
-    """Errors that a page does not explain itself."""
+    """Show an error that the view did not handle."""
     return _refuse(Refused(error.status, error.message, error.next_step))
 
 
 def _not_found(_error: NotFound) -> Response | tuple[Response, int]:
-    """Answer an unknown address: a logged-in person gets a page with a link back, anybody else one line."""
+    """Answer an unknown address: with a page for a logged-in operator, with a line of text for others."""
     is_browser = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
     g.operator = present() if is_browser else None
     if g.operator is None:
         return error(HTTPStatus.NOT_FOUND, "not_found")
     return _refuse(
-        Refused(HTTPStatus.NOT_FOUND, "There is nothing at this address.", "Follow a link, or search for a record.")
+        Refused(HTTPStatus.NOT_FOUND, "This address does not exist.", "Follow a link, or search for a record.")
     )

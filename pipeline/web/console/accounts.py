@@ -1,6 +1,4 @@
-"""Operators: an operator's own account (password, second factor, sessions, keys for scripts); for admins all operators, their
-keys, and the audit log.
-"""
+"""An operator's own account: password, second factor, sessions and API keys. For admins: operators, their keys, audit log."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ def add(pages: Pages) -> None:
 
 
 def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response:
-    """The page. `shown` is what appears only now: a new key, a new second factor, recovery codes."""
+    """Show the account. `shown` are values that are shown only once: a new key, a new second factor, recovery codes."""
     me = auth.who()
     with transaction() as session:
         account = session.get_one(Operator, me.id)
@@ -74,29 +72,29 @@ def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response
 
 
 def confirm() -> Response:
-    """Enter the password again; for the next ten minutes operators may be changed."""
+    """Confirm the password; for the next ten minutes the operator can change who can log in."""
     try:
         _prove("password")
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
-    return done(auth.safe_path(request.form.get("next")), "Confirmed. Now repeat what you wanted to do.")
+    return done(auth.safe_path(request.form.get("next")), "Password confirmed. Now try again.")
 
 
 def change_password() -> Response:
-    """End all other sessions and keys; this session continues with a new token."""
+    """Change the password, end all other sessions and keys, and renew the token of this session."""
     me, renewal = auth.who(), operators.renewal_of(auth.token())
     try:
         proved = _prove("old")
         revoked = operators.change_own_password(me, request.form.get("new", ""), proved=proved, renewal=renewal)
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
-    keys = f" Keys revoked: {revoked}; make new ones." if revoked else ""
-    answer = done("/account", f"The password is changed, and every other session has ended.{keys}")
+    keys = f" API keys revoked: {revoked}. Create new ones." if revoked else ""
+    answer = done("/account", f"Password changed. All other sessions have ended.{keys}")
     return auth.keep_token(answer, renewal.new)
 
 
 def begin_second_factor() -> Response:
-    """Show the QR code, on this answer only."""
+    """Create a second factor, and show its QR code once."""
     try:
         _prove("password")
         enrolment = second_factor.begin(auth.who())
@@ -106,42 +104,42 @@ def begin_second_factor() -> Response:
 
 
 def confirm_second_factor() -> Response:
-    """Turn it on once a code is right, and end every other session; the recovery codes are on this answer only."""
+    """Turn on the second factor if the code is right, end all other sessions, and show the recovery codes once."""
     renewal = operators.renewal_of(auth.token())
     try:
         codes = second_factor.confirm(auth.who(), request.form.get("code", ""), renewal)
     except OperatorRefused as refused:
-        return show_account(f"{refused}. Set the second factor up again.", status=400)
+        return show_account(f"{refused}. Set up the second factor again.", status=400)
     auth.renew(renewal)
     return auth.keep_token(show_account(recovery_codes=codes), renewal.new)
 
 
 def turn_off_second_factor() -> Response:
-    """Turn it off."""
+    """Turn off the operator's own second factor."""
     try:
         _prove("password")
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
     second_factor.turn_off_own(auth.who())
-    return done("/account", "The second factor is off.")
+    return done("/account", "Second factor turned off.")
 
 
 def end_other_sessions() -> Response:
-    """Log out everywhere else."""
+    """End all other sessions of the operator."""
     renewal = operators.renewal_of(auth.token())
     ended = operators.log_out_elsewhere(auth.who(), renewal)
-    return auth.keep_token(done("/account", f"{ended} other sessions have ended."), renewal.new)
+    return auth.keep_token(done("/account", f"{plural(ended, 'other session')} ended."), renewal.new)
 
 
 def end_session(session_id: int) -> Response:
-    """End one session."""
+    """End one of the operator's sessions."""
     if not operators.end_session(auth.who(), session_id):
         raise auth.missing("You have no such session.")
-    return done("/account", "The session has ended.")
+    return done("/account", "Session ended.")
 
 
 def add_key() -> Response:
-    """Make a key. It is on this answer only: in no address and no cookie."""
+    """Create a key and show it once: it is in no address and no cookie."""
     form = request.form
     try:
         proved = _prove("password")
@@ -161,13 +159,13 @@ def revoke_key(key_id: int) -> Response:
         perform(people.revoke_key, id=key_id)
     except OperationError as error:
         raise auth.missing(error.message) from None
-    return done("/account", "The key is revoked.")
+    return done("/account", "API key revoked.")
 
 
 def _prove(field: str) -> Operator:
-    """Verify the person's password: a stolen session alone must not be enough.
+    """Verify the operator's password, because a stolen session must not be enough, and return the operator.
 
-    Return the operator as verified. Raises: OperatorRefused.
+    Raises: OperatorRefused.
     """
     me = auth.who()
     with transaction() as session:
@@ -175,13 +173,13 @@ def _prove(field: str) -> Operator:
         age_s = rows.proof_age_s(session, operators.digest_of(auth.token()))
     if not account.password_hash:
         if age_s is None or age_s > auth.FRESH_PROOF_S:
-            raise OperatorRefused("your login is older than ten minutes: log out and in again, then repeat this")
+            raise OperatorRefused("your login is older than ten minutes: log out and in again, then try again")
         return account
     try:
         proved = logins.prove(me.name, request.form.get(field, ""), auth.caller())
     except LoginRefused as refused:
         wait = f" Wait {round(refused.wait_s)} seconds, then try again." if refused.wait_s else ""
-        raise OperatorRefused(f"the present password is wrong.{wait}") from None
+        raise OperatorRefused(f"the current password is wrong.{wait}") from None
     operators.note_proof(me, auth.token())
     return proved
 
@@ -208,44 +206,46 @@ def add_operator() -> Response:
         added = perform(operations.add_operator, **fields)
     except OperationError as error:
         return show_operators(sentence_of(error), 400)
-    how = "Send them their first password by a safe way." if fields["password"] else "They log in by single sign-on."
-    return done("/operators", f"{added.name} is an operator with the role {added.role}. {how}")
+    how = "Send them their first password in a safe way." if fields["password"] else "They log in by single sign-on."
+    return done("/operators", f"Added operator {added.name} with the role {added.role}. {how}")
 
 
 def change_operator(operator_id: int) -> Response:
-    """Change a role or password, or by the other button the state alone: disabling is an emergency and needs no proof."""
+    """Change the role or password. If the form has a state, change only the state: disabling needs no confirmed password."""
     form = request.form
     given = {name: form[name] for name in ("role", "password") if form.get(name)}
     if form.get("state"):
         given = {"state": form["state"]}
-    said = "The operator is changed, and has to log in again."
-    return _act(operations.change_operator, operator_id, said, **given)
+    notice = "Operator changed. They have to log in again."
+    return _perform(operations.change_operator, operator_id, notice, **given)
 
 
 def limit(operator_id: int) -> Response:
-    """Limit an operator to the chosen connectors, by their ids; `all` is every one."""
+    """Limit an operator to the connectors with the chosen ids, or allow all."""
     if request.form.get("all"):
-        return _act(operations.change_operator, operator_id, "The operator sees every connector.", connectors="all")
+        return _perform(
+            operations.change_operator, operator_id, "The operator can see all connectors.", connectors="all"
+        )
     chosen = request.form.getlist("connector")
-    said = f"The operator sees {plural(len(chosen), 'connector')}."
-    return _act(operations.change_operator, operator_id, said, connectors=chosen)
+    notice = f"The operator can see {plural(len(chosen), 'connector')}."
+    return _perform(operations.change_operator, operator_id, notice, connectors=chosen)
 
 
 def log_out_everywhere(operator_id: int) -> Response:
-    return _act(operations.log_operator_out, operator_id, "All sessions of the operator have ended.")
+    return _perform(operations.log_operator_out, operator_id, "All sessions of the operator have ended.")
 
 
 def unlock(operator_id: int) -> Response:
-    return _act(operations.unlock_operator, operator_id, "The next login of the operator does not have to wait.")
+    return _perform(operations.unlock_operator, operator_id, "Login unlocked: the operator can log in without waiting.")
 
 
 def turn_off_operators_factor(operator_id: int) -> Response:
-    said = "The operator logs in without a code until they set a second factor up again."
-    return _act(operations.turn_off_second_factor, operator_id, said)
+    notice = "Second factor turned off. The operator logs in without a code until they set it up again."
+    return _perform(operations.turn_off_second_factor, operator_id, notice)
 
 
 def revoke_any_key(key_id: int) -> Response:
-    return _act(operations.revoke_any_key, key_id, "The key is revoked.")
+    return _perform(operations.revoke_any_key, key_id, "API key revoked.")
 
 
 def show_audit() -> Response:
@@ -254,11 +254,11 @@ def show_audit() -> Response:
     return page("audit.html", entries=shown, more=more)
 
 
-def _act(declared: Operation[Any, Any], row_id: int, said: str, **fields: Any) -> Response:
+def _perform(declared: Operation[Any, Any], row_id: int, notice: str, **fields: Any) -> Response:
     try:
         perform(declared, id=row_id if declared is operations.revoke_any_key else str(row_id), **fields)
     except OperationError as error:
         if error.status is HTTPStatus.NOT_FOUND:
             raise auth.missing(error.message) from None
         return show_operators(sentence_of(error), 400)
-    return done("/operators", said)
+    return done("/operators", notice)

@@ -1,4 +1,4 @@
-"""`/c/<name>/actions`: actions that people start, each with its size before its button."""
+"""`/c/<name>/actions`: fetch, send, verify, pause and resume. Each page shows the cost before the button."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.web.console.layout import connector_path, done, page, plural
 from pipeline.web.console.pages import Pages, perform, refusal_of
 
 NAMES: Final = {Entity.PERSON: "Fetch All Persons", Entity.ORGANIZATION: "Fetch All Organizations"}
-"""As the customer's guide calls them."""
+"""The names in the customer's guide."""
 
 
 def add(pages: Pages) -> None:
@@ -48,7 +48,7 @@ def show(connector: Connector, mistake: OperationError | None = None, status: in
 def confirm_fetch(
     connector: Connector, entity: str, mistake: OperationError | None = None, status: int = 200
 ) -> Response:
-    """The guide's warning, what it takes and how long, and then the button."""
+    """Show the guide's warning, the cost and the duration of a fetch, and its button."""
     kind = _entity(entity)
     with transaction() as session:
         preview = runs.estimate_fetch(session, connector.key, kind)
@@ -72,56 +72,58 @@ def fetch(connector: Connector, entity: str) -> Response:
     except OperationError as error:
         if not isinstance(error.__cause__, RunInProgress):
             return confirm_fetch(connector, entity, error, 400)
-        words = f"A full fetch of {kind.plural.capitalize()} is already in flight: this one."
-        return done(connector_path(connector, f"runs/{error.__cause__.run_id}"), words)
+        notice = f"A full fetch of {kind.plural.capitalize()} is already running."
+        return done(connector_path(connector, f"runs/{error.__cause__.run_id}"), notice)
     overview.forget_overview()
-    return done(connector_path(connector, f"runs/{run_id}"), f"The fetch of all {kind.plural.capitalize()} has begun.")
+    return done(connector_path(connector, f"runs/{run_id}"), f"Fetch of all {kind.plural.capitalize()} started.")
 
 
 def fetch_changes(connector: Connector) -> Response:
     try:
-        begun = perform(runs.fetch_changes).runs
+        started = perform(runs.fetch_changes).runs
     except OperationError as error:
         return show(connector, error, 400)
     overview.forget_overview()
     return done(
-        connector_path(connector, "runs?kind=incremental") if begun else connector_path(connector),
-        "What changed is being fetched now." if begun else "A fetch of changes is already in flight.",
+        connector_path(connector, "runs?kind=incremental") if started else connector_path(connector),
+        "Fetch of changes started." if started else "A fetch of changes is already running.",
     )
 
 
 def pause(connector: Connector) -> Response:
-    perform(connectors.pause_connector)
+    perform(connectors.pause_connector, why=request.form.get("why", "").strip()[:500] or None)
     overview.forget_overview()
-    return done(connector_path(connector), f"{connector.name} is paused; its work is kept and waits.")
+    return done(connector_path(connector), f"{connector.name} is paused. Its work waits.")
 
 
 def resume(connector: Connector) -> Response:
     if refusal := refusal_of(connectors.resume_connector):
         return show(connector, impossible(refusal), 400)
     overview.forget_overview()
-    return done(connector_path(connector), f"{connector.name} continues with the waiting work.")
+    return done(connector_path(connector), f"{connector.name} is active. Waiting work continues.")
 
 
 def verify(connector: Connector) -> Response:
     perform(comparisons.compare, everything=request.form.get("what") == "everything")
-    return done(connector_path(connector, "jobs?kind=verify"), "Workers compare both sides; nothing is changed.")
+    return done(connector_path(connector, "jobs?kind=verify"), "Comparison started. It changes nothing.")
 
 
 def repair(connector: Connector, job_id: int) -> Response:
-    """Repair as many records as the button has named."""
-    perform(jobs.show_job, id=job_id)  # a job of another connector is not there, whatever else the form says
+    """Repair the number of records that the button shows."""
+    perform(jobs.show_job, id=job_id)  # a job of another connector counts as missing, whatever the form contains
     if refusal := refusal_of(comparisons.repair_comparison, id=job_id, count=request.form.get("count", "")):
         return show(connector, impossible(refusal), 400)
-    return done(connector_path(connector, "jobs?kind=verify"), "The differing records are synchronized again.")
+    return done(
+        connector_path(connector, "jobs?kind=verify"), "Repair started. The differing records are synchronized again."
+    )
 
 
 def show_send(connector: Connector, mistake: OperationError | None = None, status: int = 200) -> Response:
-    """Choose by segment, by ids, or among the known by a search; counting and sending are the next page."""
+    """Show the forms that choose records by segment, by ids, or by a search among linked records."""
     kind = _entity(request.values.get("entity", Entity.PERSON))
-    said = request.args.get("q", "").strip()[:300]
+    search_text = request.args.get("q", "").strip()[:300]
     with transaction() as session:
-        found = sends.find_known(session, connector.key, kind, said) if said else []
+        found = sends.find_known(session, connector.key, kind, search_text) if search_text else []
     return page(
         "send.html",
         connector=connector,
@@ -129,7 +131,7 @@ def show_send(connector: Connector, mistake: OperationError | None = None, statu
         mistake=mistake,
         entity=kind,
         entities=list(Entity),
-        said=said,
+        query=search_text,
         found=found,
         segment=request.form.get("segment", "")[:200],
         ids=request.form.get("ids", ""),
@@ -137,7 +139,7 @@ def show_send(connector: Connector, mistake: OperationError | None = None, statu
 
 
 def count_send(connector: Connector) -> Response:
-    """How many it would be, with the button that does it."""
+    """Show how many records would be sent, and the button that sends them."""
     try:
         choice = _choice()
         size = perform(sends.count_send, **_fields(choice))
@@ -159,24 +161,24 @@ def send(connector: Connector) -> Response:
         ordered = perform(sends.order_send, **_fields(choice))
     except OperationError as refused:
         return show_send(connector, refused, 400)
-    words = f"{plural(ordered.count, choice.entity.hull.capitalize())} will be sent to Pipedrive."
-    return done(connector_path(connector, "actions#sent"), words)
+    notice = f"{plural(ordered.count, choice.entity.hull.capitalize())} will be sent to Pipedrive."
+    return done(connector_path(connector, "actions#sent"), notice)
 
 
 def _choice() -> Choice:
-    """Return what the form chooses. Raises OperationError."""
+    """Return the selection in the form. Raises OperationError."""
     form = request.form
     segment = form.get("segment", "").strip()
     ids = sends.read_ids(" ".join([form.get("ids", ""), *form.getlist("id")]))
     if bool(segment) == bool(ids):
-        raise impossible("Choose either one segment or some ids.", "Clear the other field.")
+        raise impossible("Choose either a segment or ids.", "Clear the other field.")
     if len(segment) > sends.LONGEST_ID or not segment.isprintable():
-        raise impossible("This is no id of a segment.", "Copy it from the address of the segment's page in Hull.")
+        raise impossible("This is not a valid segment id.", "Copy it from the address of the segment's page in Hull.")
     return Choice(entity=_entity(form.get("entity", "")), ids=ids, segment=segment or None)
 
 
 def _fields(choice: Choice) -> dict[str, Any]:
-    """The fields of the request."""
+    """Return the selection as fields of a request."""
     return {"entity": choice.entity.value, "ids": list(choice.ids), "segment": choice.segment}
 
 
@@ -184,4 +186,4 @@ def _entity(given: str) -> Entity:
     try:
         return Entity(given)
     except ValueError:
-        raise auth.missing("There is no such kind of record.", "It is person or organization.") from None
+        raise auth.missing("This record type does not exist.", "Use person or organization.") from None

@@ -2,7 +2,7 @@
 
 `/connectors/new`           Hull's credentials, which create the connector
 `/c/<name>/set-up`          redirects to the next step
-`/c/<name>/set-up/<step>`   each step has an address, so that an interrupted person can continue there
+`/c/<name>/set-up/<step>`   one step
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.operations.fields import SuggestionShape, fields_of, suggested
 from pipeline.sync import definitions
 from pipeline.web import auth
 from pipeline.web.console.credentials import PASTE_TOKEN
-from pipeline.web.console.layout import connector_path, done, page
+from pipeline.web.console.layout import connector_path, done, page, plural
 from pipeline.web.console.pages import Pages, perform, refusal_of, sentence_of
 from pipeline.web.console.settings_forms import with_defaults
 
@@ -39,17 +39,17 @@ STEPS: Final[Mapping[str, str]] = {
 }
 WHERE: Final = "/c/<name>/set-up"
 LONGEST: Final = 255
-MALFORMED: Final = "One of the values is too long, or has characters that Hull's do not have. Copy all three from Hull."
+MALFORMED: Final = "A value is too long or contains invalid characters. Copy all three from Hull."
 
 
 def add(pages: Pages) -> None:
     pages.page("/connectors/new", show_new, needs=Role.ADMIN)
-    pages.action("/connectors/new", make, needs=Role.ADMIN)
-    pages.page(WHERE, go_on, needs=Role.ADMIN)
+    pages.action("/connectors/new", add_connector, needs=Role.ADMIN)
+    pages.page(WHERE, show_next_step, needs=Role.ADMIN)
     pages.page(f"{WHERE}/<step>", show_step, needs=Role.ADMIN)
     pages.action(f"{WHERE}/pipedrive/connect", connect, needs=Role.ADMIN)
-    for step, act in ACTS.items():
-        pages.action(f"{WHERE}/{step}", act, needs=Role.ADMIN)
+    for step, action in ACTIONS.items():
+        pages.action(f"{WHERE}/{step}", action, needs=Role.ADMIN)
 
 
 def show_new(mistake: str = "", status: int = 200) -> Response:
@@ -62,13 +62,13 @@ def show_new(mistake: str = "", status: int = 200) -> Response:
     )
 
 
-def make() -> Response:
-    """Check the credentials in Hull before anything is stored; import the settings stored in Hull."""
+def add_connector() -> Response:
+    """Check the credentials in Hull, create the connector, and import its settings from Hull."""
     form = {key: request.form.get(key, "").strip() for key in ("name", "organization", "hull_id", "secret")}
     if not (form["organization"] and form["hull_id"] and form["secret"]):
-        return show_new("Fill in the organization, the connector's id and its secret: all three are in Hull.", 400)
+        return show_new("Fill in the organization, the connector's id and its secret. You find all three in Hull.", 400)
     try:
-        made = perform(
+        added = perform(
             operations.add_connector,
             name=form["name"],
             hull_organization=_host(form["organization"]),
@@ -80,25 +80,25 @@ def make() -> Response:
         if error.code == "malformed":
             return show_new(MALFORMED, 400)
         return show_new(f"Hull's settings of this connector: {mistakes}" if mistakes else sentence_of(error), 400)
-    return done(f"/c/{made.name}/set-up/pipedrive", f"Hull accepts the credentials; {made.name} is here.")
+    return done(f"/c/{added.name}/set-up/pipedrive", f"Hull accepted the credentials. {added.name} was added.")
 
 
-def go_on(connector: Connector) -> Response:
-    """Go to the next step; after the last one, to the first fetch."""
+def show_next_step(connector: Connector) -> Response:
+    """Redirect to the next step, or to the first fetch if all are done."""
     following = perform(first_steps.show_steps).following
     return redirect(_at(connector, following or "first-fetch"), HTTPStatus.SEE_OTHER)
 
 
 def show_step(connector: Connector, step: str, mistake: str = "", status: int = 200) -> Response:
-    """Steps can be opened in any order; a step that cannot be done yet says so."""
+    """Show a step. Steps can be opened in any order."""
     if step == "hull":
         return redirect(connector_path(connector, "credentials"), HTTPStatus.SEE_OTHER)
-    if step not in DRAWN:
-        raise auth.missing("There is no such step.", "Continue with the next one.")
+    if step not in VALUES:
+        raise auth.missing("This step does not exist.", "Continue with the next one.")
     entered = perform(credentials.show_credentials)
-    trouble = ""
+    problem = ""
     if step in ("identity", "mappings") and entered.connection.how:
-        trouble = definitions.ensure_fields_known(connector.key)
+        problem = definitions.ensure_fields_known(connector.key)
     return page(
         f"set_up_{step.replace('-', '_')}.html",
         status=status,
@@ -107,8 +107,8 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
         step=step,
         progress=perform(first_steps.show_steps),
         entered=entered,
-        mistake=mistake or trouble,
-        **DRAWN[step](connector),
+        mistake=mistake or problem,
+        **VALUES[step](connector),
     )
 
 
@@ -116,11 +116,11 @@ def use_token(connector: Connector) -> Response:
     token = request.form.get("token", "").strip()
     if refusal := refusal_of(credentials.put_api_token, secret=token, malformed=PASTE_TOKEN):
         return show_step(connector, "pipedrive", refusal, 400)
-    return done(_at(connector, "identity"), "Pipedrive accepts the token.")
+    return done(_at(connector, "identity"), "Pipedrive accepted the token.")
 
 
 def connect(connector: Connector) -> Response:
-    """A page with the link to Pipedrive, which leads back to the next step."""
+    """Show the link to Pipedrive, which leads back to the next step."""
     try:
         invitation = perform(credentials.invite)
     except OperationError as error:
@@ -128,8 +128,8 @@ def connect(connector: Connector) -> Response:
     return page("connect.html", connector=connector, tab="", invitation=invitation)
 
 
-def decide_identity(connector: Connector) -> Response:
-    """A field for each claim; an empty one means that nothing feeds it."""
+def save_identity(connector: Connector) -> Response:
+    """Save the field for each claim; an empty choice means no field."""
     rules = {
         "user_claims": [(Claim.EMAIL, "user_email"), (Claim.EXTERNAL_ID, "user_external_id")],
         "account_claims": [(Claim.DOMAIN, "account_domain"), (Claim.EXTERNAL_ID, "account_external_id")],
@@ -142,11 +142,11 @@ def decide_identity(connector: Connector) -> Response:
         ]
         for setting, pairs in rules.items()
     }
-    return _decide(connector, "identity", values, "mappings", "Records are recognised by these from now on.")
+    return _save(connector, "identity", values, "mappings", "Identity saved.")
 
 
-def decide_mappings(connector: Connector) -> Response:
-    """What is mapped stays; what was chosen of the suggestions is added."""
+def save_mappings(connector: Connector) -> Response:
+    """Add the chosen suggestions to the saved mappings."""
     document, offered = _suggested(connector)
     values: dict[str, Any] = {}
     count = 0
@@ -157,40 +157,42 @@ def decide_mappings(connector: Connector) -> Response:
         if new:
             values[setting] = [*document[setting], *new]
     if not values and not any(document[setting] for setting in offered if setting.startswith("incoming")):
-        sentence = "Choose at least one field: without any, Hull gets Pipedrive ids and nothing else."
+        sentence = "Choose at least one field. Without any, Hull receives only Pipedrive ids."
         return show_step(connector, "mappings", sentence, 400)
-    return _decide(connector, "mappings", values, "segments", f"{count} fields are mapped.")
+    return _save(connector, "mappings", values, "segments", f"Mappings saved: {plural(count, 'new field')}.")
 
 
-def decide_segments(connector: Connector) -> Response:
-    """Choosing no segment is a decision too: nothing is sent."""
+def save_segments(connector: Connector) -> Response:
+    """Save the chosen segments; without any, nothing is sent."""
     names = ("synchronized_user_segments", "synchronized_account_segments")
     values = {name: list(dict.fromkeys(request.form.getlist(name)))[:500] for name in names}
-    return _decide(connector, "segments", values, "first-fetch", "It is decided who is sent.")
+    return _save(connector, "segments", values, "first-fetch", "Segments saved.")
 
 
 def fetch(connector: Connector) -> Response:
-    """Start to fetch what was chosen."""
+    """Start the chosen fetches."""
     chosen = [entity.value for entity in Entity if entity.plural in request.form.getlist("what")]
-    if refusal := refusal_of(runs.start_first_fetches, entities=chosen, malformed="Choose what to fetch."):
+    if refusal := refusal_of(
+        runs.start_first_fetches, entities=chosen, malformed="Choose Persons, Organizations or both."
+    ):
         return show_step(connector, "first-fetch", refusal, 400)
-    return done(_at(connector, "first-fetch"), "The fetch has begun. This page follows it.")
+    return done(_at(connector, "first-fetch"), "Fetch started. This page shows its progress.")
 
 
-def _decide(connector: Connector, step: str, values: dict[str, Any], following: str, words: str) -> Response:
+def _save(connector: Connector, step: str, values: dict[str, Any], following: str, notice: str) -> Response:
     now = perform(settings.show_settings)
     try:
         perform(settings.put_settings, document=now.document | values, base_version=now.version, keep_defaults=True)
     except OperationError as refused:
         return show_step(connector, step, "; ".join(refused.mistakes) or sentence_of(refused), refused.status)
-    return done(_at(connector, following), words)
+    return done(_at(connector, following), notice)
 
 
-def _draw_nothing(_connector: Connector) -> dict[str, Any]:
+def _no_values(_connector: Connector) -> dict[str, Any]:
     return {}
 
 
-def _draw_identity(connector: Connector) -> dict[str, Any]:
+def _identity_values(connector: Connector) -> dict[str, Any]:
     with transaction() as session:
         known = {entity: fields_of(session, connector.key, entity) for entity in Entity}
     document = _settings()
@@ -206,18 +208,18 @@ def _draw_identity(connector: Connector) -> dict[str, Any]:
     return {"fields": known, "claims": claims, "needs_domain": missing}
 
 
-def _draw_mappings(connector: Connector) -> dict[str, Any]:
+def _mappings_values(connector: Connector) -> dict[str, Any]:
     document, offered = _suggested(connector)
     return {"offered": offered, "mapped": {name: len(document[name]) for name in offered}}
 
 
-def _draw_segments(_connector: Connector) -> dict[str, Any]:
+def _segments_values(_connector: Connector) -> dict[str, Any]:
     document = _settings()
     names = ("synchronized_user_segments", "synchronized_account_segments")
     return {"segments": perform(fields.list_segments), "chosen": {name: document[name] for name in names}}
 
 
-def _draw_first_fetch(connector: Connector) -> dict[str, Any]:
+def _first_fetch_values(connector: Connector) -> dict[str, Any]:
     with transaction() as session:
         found = first_steps.full_runs(session, connector.key)
     is_running = any(run.state == "running" for run in found)
@@ -225,7 +227,7 @@ def _draw_first_fetch(connector: Connector) -> dict[str, Any]:
 
 
 def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[SuggestionShape]]]:
-    """Return the settings in force, and rows to offer by setting."""
+    """Return the settings in force, and the suggested rows by setting."""
     with transaction() as session:
         offered = suggested(session, connector.key)
     return _settings(), offered
@@ -237,7 +239,7 @@ def _settings() -> dict[str, Any]:
 
 
 def _host(given: str) -> str:
-    """People paste addresses; what counts is the host."""
+    """Return the host of a host name or a pasted address."""
     return given.removeprefix("https://").removeprefix("http://").partition("/")[0]
 
 
@@ -245,18 +247,18 @@ def _at(connector: Connector, step: str) -> str:
     return connector_path(connector, f"set-up/{step}")
 
 
-DRAWN: Final[Mapping[str, Callable[[Connector], dict[str, Any]]]] = {
-    "pipedrive": _draw_nothing,
-    "identity": _draw_identity,
-    "mappings": _draw_mappings,
-    "segments": _draw_segments,
-    "first-fetch": _draw_first_fetch,
+VALUES: Final[Mapping[str, Callable[[Connector], dict[str, Any]]]] = {
+    "pipedrive": _no_values,
+    "identity": _identity_values,
+    "mappings": _mappings_values,
+    "segments": _segments_values,
+    "first-fetch": _first_fetch_values,
 }
-"""Step → what its page needs besides."""
-ACTS: Final[Mapping[str, Callable[[Connector], Response]]] = {
+"""Step → function that returns the values of its page."""
+ACTIONS: Final[Mapping[str, Callable[[Connector], Response]]] = {
     "pipedrive": use_token,
-    "identity": decide_identity,
-    "mappings": decide_mappings,
-    "segments": decide_segments,
+    "identity": save_identity,
+    "mappings": save_mappings,
+    "segments": save_segments,
     "first-fetch": fetch,
 }

@@ -1,7 +1,7 @@
-"""Charts as SVG, rendered by the server from numbers. Pure.
+"""Charts as SVG. Pure.
 
-One hue for each outcome, by class; the axis begins at zero; the last value is shown at the end of its line; every chart has a
-table with the same numbers. There are no inline styles, because the content policy forbids them.
+Each outcome has one hue, by class; the axis begins at zero; the last value is shown at the end of its line. There are no
+inline styles, because the content policy forbids them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ LABEL_APART: Final = 13.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """name     as the table and the label at the line's end have it
+    """One line of a chart.
+
+    name     in the table, and at the end of the line
     outcome  `success`, `skip`, `retry` or `error`: the hue
     """
 
@@ -69,7 +71,7 @@ def chart(times: Sequence[datetime], series: Sequence[Series], *, words: str, ti
 
 
 def ceiling(highest: float) -> float:
-    """The round number at which an axis ends: 1, 2 or 5 times a power of ten, never below the highest value."""
+    """Return the end of an axis: 1, 2 or 5 times a power of ten, not below the highest value."""
     power = 1.0
     while power * NICE[-1] < highest:
         power *= 10
@@ -95,7 +97,7 @@ def _end_labels(series: Sequence[Series], top: float, high: float) -> list[Marku
 
 
 def spread(heights: Sequence[float], *, apart: float, lowest: float) -> list[float]:
-    """Ascending heights, moved so little that no two are nearer than `apart`: down first, then up again from `lowest`."""
+    """Return ascending heights, moved so that any two are at least `apart`: first down, then up from `lowest`."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + apart) if moved else height)
@@ -118,7 +120,7 @@ def _axis(top: float, wide: float, high: float) -> Markup:
 
 
 def _times(times: Sequence[datetime], written: str, wide: float) -> Markup:
-    """At the beginning, in the middle and at the end."""
+    """Return labels at the beginning, in the middle and at the end."""
     last = len(times) - 1
     anchors = {0: "start", last // 2: "middle", last: "end"} if last >= 2 else {0: "start"}
     return Markup("").join(
@@ -140,7 +142,7 @@ def short(value: float) -> str:
 def _points(
     values: Sequence[float], top: float, wide: float, high: float, *, left: float, top_y: float
 ) -> list[tuple[float, float]]:
-    """Zero is at the bottom for all values; a single value is drawn as a level line."""
+    """Return (x, y) of each value, with zero at the bottom; a single value becomes a horizontal line."""
     known = list(values) if len(values) > 1 else [values[0], values[0]]
     step, scale = wide / (len(known) - 1), high / top if top > 0 else 0.0
     return [(left + step * at, top_y + high - scale * value) for at, value in enumerate(known)]

@@ -1,7 +1,7 @@
-"""Credentials of a connector: the connections to Hull and Pipedrive, and actions on the whole connector.
+"""Credentials of a connector: the connections to Hull and Pipedrive; rename and remove the connector.
 
-Secrets are write-only: no page shows one. The way to Pipedrive is a link, not a form that redirects: by the content
-policy, browsers restrict a form to its own site, also across redirects.
+No page shows a secret. OAuth begins with a link, not with a form that redirects: by the content policy, browsers restrict
+a form to its own site, also across redirects.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PASTE_TOKEN = "Paste the API token from Pipedrive."  # noqa: S105 - words for a 
 
 def add(pages: Pages) -> None:
     pages.page(WHERE, show)
-    for act in (replace_hull_secret, replace_api_token, connect, check, pause, resume, rename, remove):
-        pages.action(f"{WHERE}/{act.__name__.replace('_', '-')}", act, needs=Role.ADMIN)
+    for action in (replace_hull_secret, replace_api_token, connect, check, rename, remove):
+        pages.action(f"{WHERE}/{action.__name__.replace('_', '-')}", action, needs=Role.ADMIN)
 
 
 def show(
@@ -38,17 +38,17 @@ def show(
     checked: list[CredentialCheckShape] | None = None,
     at: str = "",
 ) -> Response:
-    """Show the page; `at` is the form with a mistake."""
+    """Show the page; `at` names the form with the mistake."""
     entered = perform(operations.show_credentials)
     with transaction() as session:
-        heard = subscription_health(session, connector.key)
+        health = subscription_health(session, connector.key)
     return page(
         "credentials.html",
         status=status,
         connector=connector,
         tab="credentials",
         entered=entered,
-        hearing=heard,
+        webhooks=health,
         pause=REASONS.get(connector.pause_reason or ""),
         by_hand=connector.pause_reason == connectors.BY_HAND,
         checked=checked,
@@ -63,7 +63,7 @@ def replace_hull_secret(connector: Connector) -> Response:
         operations.put_hull_secret, secret=secret, malformed="Paste the connector's secret from Hull."
     ):
         return show(connector, refusal, 400, at="hull")
-    return done(_where(connector), "Hull accepts the new secret; the old one is forgotten.")
+    return done(_where(connector), "Hull accepted the new secret. The old one was deleted.")
 
 
 def replace_api_token(connector: Connector) -> Response:
@@ -71,11 +71,11 @@ def replace_api_token(connector: Connector) -> Response:
         replaced = perform(operations.put_api_token, secret=request.form.get("token", "").strip())
     except OperationError as error:
         return show(connector, PASTE_TOKEN if error.code == "malformed" else sentence_of(error), 400, at="token")
-    return done(_where(connector), f"Pipedrive accepts the token. {replaced.warning}".strip())
+    return done(_where(connector), f"Pipedrive accepted the token. {replaced.warning}".strip())
 
 
 def connect(connector: Connector) -> Response:
-    """Answer with a page that has a link, valid for ten minutes."""
+    """Show a link to Pipedrive that is valid for ten minutes."""
     try:
         invitation = perform(operations.invite)
     except OperationError as error:
@@ -84,45 +84,30 @@ def connect(connector: Connector) -> Response:
 
 
 def check(connector: Connector) -> Response:
-    """Both systems are called while the person waits."""
+    """Call Hull and Pipedrive, and show the results."""
     return show(connector, checked=perform(operations.check_credentials).checks)
-
-
-def pause(connector: Connector) -> Response:
-    perform(connectors.pause_connector, why=_why())
-    return done(_where(connector), f"{connector.name} is paused: its work is kept and waits.")
-
-
-def resume(connector: Connector) -> Response:
-    if refusal := refusal_of(connectors.resume_connector):
-        return show(connector, refusal, 400, at="state")
-    return done(_where(connector), f"{connector.name} is active; waiting work continues.")
 
 
 def rename(connector: Connector) -> Response:
     wanted = request.form.get("wanted", "").strip()
     if refusal := refusal_of(connectors.rename_connector, name=wanted, malformed="A name has 1 to 63 characters."):
         return show(connector, refusal, 400, at="rename")
-    return done(f"/c/{wanted}/credentials", f"{connector.name} is named {wanted} from now on.")
+    return done(f"/c/{wanted}/credentials", f"{connector.name} is now named {wanted}.")
 
 
 def remove(connector: Connector) -> Response:
-    """Remove the connector whose name was typed to confirm."""
+    """Remove the connector if its name was entered to confirm."""
     typed = request.form.get("confirm", "").strip()
     try:
-        left = perform(connectors.remove_connector, name=typed, why=_why()).left
+        left = perform(
+            connectors.remove_connector, name=typed, why=request.form.get("why", "").strip()[:500] or None
+        ).left
     except OperationError as error:
         if error.code not in ("malformed", "not_confirmed"):
             raise
         return show(connector, f"Type {connector.name} to remove it. Nothing was removed.", 400, at="remove")
-    words = (
-        f" Its webhooks could not be deleted in Pipedrive, which deletes them after three days: {left}" if left else ""
-    )
-    return done("/", f"{connector.name} is removed.{words}")
-
-
-def _why() -> str | None:
-    return request.form.get("why", "").strip()[:500] or None
+    rest = f" Its webhooks could not be deleted. Pipedrive deletes them after three days: {left}" if left else ""
+    return done("/", f"{connector.name} was removed.{rest}")
 
 
 def _where(connector: Connector) -> str:

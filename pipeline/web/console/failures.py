@@ -1,4 +1,4 @@
-"""`/c/<name>/failures`: failures grouped by cause; one cause; one failure. The filter is in the address, to be shared."""
+"""`/c/<name>/failures`: failures grouped by cause; one group; one failure. The filter is part of the address."""
 
 from __future__ import annotations
 
@@ -50,21 +50,25 @@ SAMPLE = 200
 MOMENTS: Final = ("since", "until")
 NAMES: Final = tuple(name for name in GroupsRequest.model_fields if name not in ("connector", "ids"))
 SPANS: Final = (("1h", "the last hour"), ("24h", "the last 24 hours"), ("7d", "the last 7 days"))
-SHOWN: Final[Mapping[str, str]] = {"fingerprint": "group", "entity": "of", "settings_version": "settings version"}
-"""Part of a filter → the word that people read, where it is another one."""
+LABELS: Final[Mapping[str, str]] = {
+    "fingerprint": "group",
+    "entity": "record type",
+    "settings_version": "settings version",
+}
+"""Part of a filter → its label, if it differs."""
 
 
-class NotAFilter(Exception):
-    """A part of the address is invalid; the text says which."""
+class InvalidFilter(Exception):
+    """A part of the filter in the address is invalid; the text names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureChoice:
     """The filter of a page.
 
-    chosen  as operations use it
-    filter  as the database uses it
-    given   the given parts, as in the address
+    chosen  for operations
+    filter  for the database
+    given   its parts in the address
     """
 
     chosen: FailuresFilter
@@ -73,26 +77,26 @@ class FailureChoice:
 
     @property
     def query(self) -> str:
-        """The address's part behind the question mark."""
+        """The query of the address."""
         return urlencode([*self.given.items(), *(("id", each) for each in self.filter.ids)])
 
     @property
     def words(self) -> str:
-        """What is meant, as part of a sentence; empty for everything that is open."""
+        """The filter as part of a sentence; empty for all open failures."""
         parts = [
-            f"{SHOWN.get(name, name)} {value.replace('T', ' ')}"
+            f"{LABELS.get(name, name)} {value.replace('T', ' ')}"
             for name, value in self.given.items()
             if (name, value) != ("state", "open")
         ]
         if self.filter.ids:
             some = self.filter.ids
-            parts.append(f"failure {some[0]}" if len(some) == 1 else f"{len(some)} failures by their numbers")
+            parts.append(f"failure {some[0]}" if len(some) == 1 else f"{len(some)} selected failures")
         return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureList:
-    """What the list shows of one filter, with the choices there are."""
+    """The list of one filter, and the choices of the filter form."""
 
     groups: Sequence[GroupShape]
     total: int
@@ -109,12 +113,12 @@ def add(pages: Pages) -> None:
 
 
 def show_groups(connector: Connector) -> Response:
-    """What failed, by cause, those first that hold most."""
+    """Show failures by cause, the largest groups first."""
     mistake = ""
     try:
         choice = read_choice(connector, request.args)
-    except NotAFilter as wrong:
-        choice, mistake = read_choice(connector, MultiDict()), str(wrong)
+    except InvalidFilter as error:
+        choice, mistake = read_choice(connector, MultiDict()), str(error)
     listed = _listed(choice.filter)
     return page(
         "failures.html",
@@ -133,12 +137,12 @@ def show_groups(connector: Connector) -> Response:
 
 
 def show_group(connector: Connector, fingerprint: str) -> Response:
-    """The failures of one cause, with what replaying them would come to."""
+    """Show the failures of one cause, with a preview of their replay."""
     before = before_id()
     try:
         choice = read_choice(connector, request.args, fingerprint=fingerprint)
-    except NotAFilter as wrong:
-        raise auth.missing(str(wrong), "Go back to the list of failures.") from None
+    except InvalidFilter as error:
+        raise auth.missing(str(error), "Go back to the list of failures.") from None
     with transaction() as session:
         found = failure_filter.find_failures(session, choice.filter, before_id=before, limit=PAGE + 1)
         groups = groups_of(session, choice.filter, limit=1)
@@ -146,9 +150,9 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
             session, FailureFilter(connector_key=connector.key, fingerprint=fingerprint, state=None), limit=1
         )
         if not latest:
-            raise auth.missing("There is no such group of failures.", "It may have been another connector's.")
+            raise auth.missing("This group of failures does not exist.", "It may belong to another connector.")
         shown, more = split_page(found, PAGE)
-        each_verdict = preview_failures(session, shown)
+        verdicts = preview_failures(session, shown)
         total = sum_of(session, choice.filter, sample=SAMPLE) if choice.filter.state == "open" else None
     return page(
         "failure_group.html",
@@ -157,7 +161,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
         group=latest[0],
         count=groups[0].count if groups else 0,
         rows=shown,
-        verdicts=each_verdict,
+        verdicts=verdicts,
         sum=total,
         choice=choice,
         title_of=title_of,
@@ -168,7 +172,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
 
 
 def show_failure(connector: Connector, failure_id: int) -> Response:
-    """Show one failure with its advice and all details."""
+    """Show one failure with its next step and all details."""
     with transaction() as session:
         whole = describe_failure(session, get_failure(session, connector, failure_id))
     return page(
@@ -184,36 +188,38 @@ def show_failure(connector: Connector, failure_id: int) -> Response:
 
 
 def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
-    """Raises: Refused, 404, also for another connector's."""
+    """Return a failure of the connector. Raises: Refused, 404."""
     found = find_failure(session, connector.key, failure_id)
     if found is None:
-        raise auth.missing(f"There is no failure {failure_id} of {connector.name}.", "Go back to the list of failures.")
+        raise auth.missing(
+            f"Failure {failure_id} of {connector.name} does not exist.", "Go back to the list of failures."
+        )
     return found
 
 
 def read_choice(connector: Connector, given: MultiDict[str, str], **fixed: str) -> FailureChoice:
-    """Read the filter of an address or a form. Raises NotAFilter."""
+    """Read the filter of an address or a form. Raises InvalidFilter."""
     kept = {name: given[name].strip() for name in NAMES if given.get(name, "").strip()} | fixed
     ids = sorted({each.strip() for each in given.getlist("id") if each.strip()}, key=lambda each: (len(each), each))
     moments = {name: _moment(kept[name]) for name in MOMENTS if name in kept}
     try:
         asked = GroupsRequest.model_validate({"connector": connector.name, **kept, **moments, "ids": ids})
     except ValidationError as error:
-        raise NotAFilter(f"{'; '.join(mistakes_of(error))}.") from None
+        raise InvalidFilter(f"{'; '.join(mistakes_of(error))}.") from None
     chosen = FailuresFilter(**{name: getattr(asked, name) for name in FailuresFilter.model_fields})
     return FailureChoice(chosen=chosen, filter=chosen.filter(connector.key, asked.chosen_state), given=kept)
 
 
 def _moment(given: str) -> datetime:
-    """Whole minutes, so that viewers share answers."""
+    """Return the moment of a filter, counted from the current minute, so that viewers share cached answers."""
     try:
         return read_moment(given, datetime.now(UTC).replace(second=0, microsecond=0))
     except ValueError as error:
-        raise NotAFilter(str(error)) from None
+        raise InvalidFilter(str(error)) from None
 
 
 def record_path(connector: Connector, failure: FailureShape) -> str | None:
-    """The page of the failure's record."""
+    """Return the address of the failure's record, if it has one."""
     if failure.kind not in OF_RECORDS or failure.record_id is None:
         return None
     way = "hull/" if failure.direction == Direction.OUTGOING else ""
@@ -222,7 +228,7 @@ def record_path(connector: Connector, failure: FailureShape) -> str | None:
 
 
 def _spark(daily: Sequence[int]) -> Markup:
-    """Return the line of failures a day, up to today."""
+    """Return a line chart of failures a day, up to today."""
     words = f"{', '.join(map(str, daily))} on the last {len(daily)} days, today last"
     return charts.spark(daily, outcome="error", words=words)
 
@@ -249,7 +255,7 @@ _listed = Shared(_read)
 
 
 def forget_lists() -> None:
-    """Redirect to the failures after an action."""
+    """Forget the cached lists and counts of failures after a change."""
     _listed.forget()
     forget_open()
 
@@ -260,6 +266,6 @@ def _sentence(listed: FailureList, choice: FailureChoice) -> str:
     if not listed.total:
         words = f" ({choice.words})" if choice.words else ""
         return f"No {kind} failure{words}.".replace("  ", " ")
-    causes = plural(len(listed.groups), "cause")
+    causes = plural(len(listed.groups), "group")
     what = plural(listed.total, f"{kind} failure".strip())
-    return f"{what} of {causes}." if state != "open" else f"{what} of {causes} wait for a person."
+    return f"{what} in {causes}."

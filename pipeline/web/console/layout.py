@@ -1,4 +1,4 @@
-"""The layout of every page of the console, and how values are written for people."""
+"""The layout of all pages of the console, and the display format of values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TABS: Final = (
     ("webhooks", "Webhooks"),
     ("workers", "Workers"),
 )
-"""The tabs of a connector: (last part of the address, words)."""
+"""The tabs of a connector: (last part of the address, label)."""
 NOTICE: Final = "notice"
 THEME: Final = "theme"
 THEMES: Final = ("light", "dark")
@@ -54,7 +54,7 @@ MARKS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("error", "failed", "stopped", "setupRequired", "open", "conflict", "refused"), "▲"),
     **dict.fromkeys(("park", "parked", "paused", "held"), "‖"),
 }
-"""State → its icon, because not everybody can distinguish colours."""
+"""State → icon, because some people cannot distinguish colours."""
 ARROWS: Final = {"incoming": "←", "outgoing": "→"}
 HIDDEN: Final = frozenset(
     "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"
@@ -86,7 +86,7 @@ def register_layout(app: Flask) -> None:
 def page(
     template: str, *, connector: Connector | None = None, tab: str = "", status: int = 200, **values: Any
 ) -> Response:
-    """Return a whole page. `tab` is the one of the connector's tabs that it belongs to."""
+    """Return a page; `tab` is the connector's tab that it belongs to."""
     notice = unquote(request.cookies.get(cookie_named(NOTICE), ""))
     theme = request.cookies.get(cookie_named(THEME), "")
     layout = {
@@ -151,19 +151,19 @@ def connector_path(connector: Connector, below: str = "") -> str:
 
 
 def split_page(found: Sequence[T], size: int, by: str = "id") -> tuple[Sequence[T], int | None]:
-    """Return the page of a list that was read with one entry more, and where the next page begins; None for the last page."""
+    """Return one page of a list that was read with one more entry, and where the next page begins (None: last page)."""
     shown = found[:size]
     return shown, getattr(shown[-1], by) if len(found) > size else None
 
 
 def query_choice(name: str, values: Container[str]) -> str | None:
-    """Return a parameter of this page's address, if it is one of these values."""
+    """Return a query parameter if it is one of these values."""
     given = request.args.get(name)
     return given if given in values else None
 
 
 def before_id(name: str = "before") -> int | None:
-    """Return where the requested part of a list begins; an impossible id counts as none."""
+    """Return the id before which the requested part of a list begins; None if it is missing or impossible."""
     wanted = request.args.get(name, type=int)
     return wanted if wanted is not None and 0 < wanted <= LARGEST_ID else None
 
@@ -176,13 +176,13 @@ def query_with(**changes: Any) -> str:
 
 
 def ago(then: datetime | None) -> Markup:
-    """Return how long ago, or how soon; the exact time shows on hover and to machines."""
+    """Return how long ago, or how soon; the exact time is in the title and the `datetime` attribute."""
     if then is None:
         return Markup('<span class="muted">never</span>')
     seconds = (datetime.now(UTC) - then).total_seconds()
-    words = "just now" if 0 <= seconds < 1 else f"{_span(seconds)} ago" if seconds >= 0 else f"in {_span(-seconds)}"
+    text = "just now" if 0 <= seconds < 1 else f"{_span(seconds)} ago" if seconds >= 0 else f"in {_span(-seconds)}"
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
-        then.astimezone(UTC).isoformat(), moment(then), words
+        then.astimezone(UTC).isoformat(), moment(then), text
     )
 
 
@@ -234,8 +234,8 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def shown(value: Any, longest: int = LONGEST_SHOWN) -> Markup:
-    """Return a value of a record, safe to display: escaped, cut, isolated from the surrounding text direction,
-    invisible characters by code."""
+    """Return a value of a record for display: escaped, cut, isolated from the text direction around it, and with
+    invisible characters shown by code."""
     if value is None or value == "":
         return Markup('<span class="muted">{}</span>').format(NOTHING)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -25,17 +25,17 @@ from pipeline.web.request_origin import cookie_named, delete_cookie, is_secure, 
 
 YEAR_S = 365 * 86_400
 PROBE: Final = "probe"
-"""A cookie that shows that the browser keeps cookies, and the parameter of the request that looks for it."""
+"""A cookie that tests whether the browser keeps cookies, and the parameter of the request that checks it."""
 
 
 def add(pages: Pages) -> None:
-    """The blueprint itself has the routes that need no login; see `open_routes`."""
+    """Add the routes that need a login; `open_routes` returns the others."""
     pages.action("/logout", log_out, needs=Role.VIEWER)
     pages.action("/theme", choose_theme, needs=Role.VIEWER)
 
 
 def open_routes() -> tuple[tuple[str, Callable[[], Response], list[str]], ...]:
-    """(rule, view, methods) of what needs no login."""
+    """Return (rule, view, methods) of the routes that need no login."""
     return (
         ("/login", show_login, ["GET"]),
         ("/login", log_in, ["POST"]),
@@ -46,8 +46,8 @@ def open_routes() -> tuple[tuple[str, Callable[[], Response], list[str]], ...]:
 
 
 def show_login() -> Response:
-    """Show the login page; with single sign-on, log in the operator that the proxy names, unless another page only
-    embeds this one."""
+    """Show the login page. With single sign-on, log in the operator that the proxy names, unless another page embeds
+    this one."""
     if (elsewhere := _require_cookies()) is not None:
         return elsewhere
     wanted = auth.safe_path(request.args.get("next"))
@@ -58,7 +58,7 @@ def show_login() -> Response:
         try:
             found = logins.log_in_by_proxy(named, auth.caller(), earlier=auth.token())
         except LoginRefused:
-            mistake = f"Single sign-on names {named}, and there is no such active operator. Ask an admin to add you."
+            mistake = f"Single sign-on names {named}, who is not an active operator. Ask an admin to add you."
             return page("login.html", status=HTTPStatus.FORBIDDEN, wanted=wanted, mistake=mistake)
         return _with_session(done(wanted), found)
     with transaction() as session:
@@ -67,7 +67,7 @@ def show_login() -> Response:
 
 
 def log_in() -> Response:
-    """Check name and password; then ask an operator with a second factor for a code."""
+    """Check name and password; then request a code from an operator with a second factor."""
     wanted, pending = _read_form()
     name, password = request.form.get("name", ""), request.form.get("password", "")
     try:
@@ -78,20 +78,22 @@ def log_in() -> Response:
         return _with_wait(answer, refused)
     if isinstance(found, str):
         return page("login_code.html", ticket=found, wanted=wanted, pending=pending)
-    return _welcome(found, wanted, pending)
+    return _finish_login(found, wanted, pending)
 
 
 def log_in_with_code() -> Response:
-    """Read the code of the second factor."""
+    """Check the code of the second factor."""
     wanted, pending = _read_form()
     ticket = request.form.get("ticket", "")
     try:
         found = logins.log_in_with_code(ticket, request.form.get("code", ""), auth.caller(), earlier=auth.token())
     except LoginRefused as refused:
-        mistake, status = _refusal(refused, "The code is wrong or used, or this page is older than five minutes.")
+        mistake, status = _refusal(
+            refused, "The code is wrong or was used already, or this page is older than five minutes."
+        )
         answer = page("login_code.html", status=status, ticket=ticket, wanted=wanted, pending=pending, mistake=mistake)
         return _with_wait(answer, refused)
-    return _welcome(found, wanted, pending)
+    return _finish_login(found, wanted, pending)
 
 
 def log_out() -> Response:
@@ -104,7 +106,7 @@ def log_out() -> Response:
 
 
 def choose_theme() -> Response:
-    """Light, dark, or as the system has it; kept by the browser."""
+    """Store light, dark or the system's colours in a cookie."""
     theme = request.form.get("theme", "")
     answer = done(auth.safe_path(request.form.get("next")))
     if theme in THEMES:
@@ -115,7 +117,7 @@ def choose_theme() -> Response:
 
 
 def show_setup() -> Response:
-    """Show the page that `pipeline up` names while there is no operator."""
+    """Show the form for the first operator, to which `pipeline up` prints the link."""
     if (elsewhere := _require_cookies()) is not None:
         return elsewhere
     code = request.args.get("code", "")
@@ -134,16 +136,16 @@ def set_up() -> Response:
     except OperatorRefused as refused:
         return page("setup.html", status=HTTPStatus.BAD_REQUEST, code=code, name=name[:100], mistake=str(refused))
     except LoginRefused:
-        return done("/login", "You are an operator now. Log in.")
+        return done("/login", "The operator was added. Log in.")
     assert isinstance(found, LoggedIn)  # noqa: S101  # a new operator has no second factor
-    return _welcome(found, "/", "")
+    return _finish_login(found, "/", "")
 
 
 def _require_cookies() -> Response | None:
-    """Return None if the browser keeps our cookies; otherwise a page with an address where it does.
+    """Return None if the browser keeps our cookies, otherwise a page with the address to use.
 
-    With an https PUBLIC_URL browsers refuse the cookies over plain http, so a login there would only lead back to the
-    login. A request does not reliably say how the browser reached us, so a cookie is set, and read in a second request.
+    With an https PUBLIC_URL browsers reject the cookies over plain http, and a login would lead back to the login. A
+    request does not show reliably how the browser reached us, so a cookie is set and read in a second request.
     """
     names = (auth.SESSION, auth.MARK, auth.DEVICE, PROBE)
     if not is_secure() or any(cookie_named(name) in request.cookies for name in names):
@@ -159,7 +161,7 @@ def _require_cookies() -> Response | None:
 
 
 def _read_form() -> tuple[str, str]:
-    """Return the page that was wanted, and a form that waits for the login."""
+    """Return the path to open after the login, and the form that was kept until then."""
     auth.require_same_origin()
     if auth.was_logged_in():
         request.max_content_length = request.max_form_memory_size = auth.MAX_PENDING_BYTES
@@ -169,7 +171,7 @@ def _read_form() -> tuple[str, str]:
 
 def _refusal(refused: LoginRefused, wrong: str) -> tuple[str, HTTPStatus]:
     if refused.wait_s:
-        return f"Too many tries. Wait {round(refused.wait_s)} seconds, then try again.", HTTPStatus.TOO_MANY_REQUESTS
+        return f"Too many attempts. Wait {round(refused.wait_s)} seconds, then try again.", HTTPStatus.TOO_MANY_REQUESTS
     return wrong, HTTPStatus.UNAUTHORIZED
 
 
@@ -185,13 +187,13 @@ def _require_first(code: str) -> None:
     if is_taken or not operators.is_first_code(code):
         raise auth.refusal(
             "first_code",
-            "This link is wrong, or the first operator exists already.",
+            "This link is invalid, or the first operator exists already.",
             "`pipeline operators first` prints the link while there is no operator.",
         )
 
 
-def _welcome(found: LoggedIn, wanted: str, pending: str) -> Response:
-    """Go on to the page that was wanted, or show the form that waited, with a button that sends it; nothing is sent before."""
+def _finish_login(found: LoggedIn, wanted: str, pending: str) -> Response:
+    """Open the requested page, or show the form that was kept, with a button that sends it."""
     form = read_pending(pending)
     if form is None:
         return _with_session(done(wanted), found)
@@ -201,7 +203,7 @@ def _welcome(found: LoggedIn, wanted: str, pending: str) -> Response:
 
 
 def _with_session(answer: Response, found: LoggedIn) -> Response:
-    """Set the new session's token, so that a token planted before the login is worth nothing, and the device cookie."""
+    """Set the cookies of the session and the device. A login always gets a new token, so a planted one is useless."""
     auth.keep_token(answer, found.token)
     set_cookie(answer, auth.DEVICE, found.device, max_age=YEAR_S, samesite="Strict")
     set_cookie(answer, auth.MARK, logins.new_mark(), max_age=logins.DAYS * 86_400)

@@ -1,4 +1,4 @@
-"""`/c/<name>/logs`: every sync event, newest first and live, with a filter in the address; a page for each event; export."""
+"""`/c/<name>/logs`: the list of sync events with a filter in the address, one event, and exports."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from pipeline.web.console.pages import Pages, perform
 
 NAMES: Final = ("direction", "entity", "outcome", "reason", "cause", "record", "run", "batch", "since", "until")
 MORE: Final = frozenset({"reason", "cause", "run", "batch", "until"})
-"""Less used filters: collapsed by default."""
+"""Filters that are collapsed by default."""
 CAUSES: Final = ("webhook", "fetch", "notification", "read_back", "backfill", "replay", "export", "linked_user")
 SAVED: Final[tuple[tuple[str, dict[str, str]], ...]] = (
-    ("Failures of a day", {"outcome": "error", "since": "24h"}),
+    ("Errors of 24 hours", {"outcome": "error", "since": "24h"}),
     ("Skips", {"outcome": "skip"}),
     ("Outgoing", {"direction": "outgoing"}),
-    ("By webhook", {"cause": "webhook", "since": "24h"}),
-    ("Everything", {}),
+    ("Webhooks of 24 hours", {"cause": "webhook", "since": "24h"}),
+    ("All events", {}),
 )
-"""The most used filters, as links."""
+"""Common filters, as links."""
 PAGE: Final = 100
 
 Given = tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ Given = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilter:
-    """What all viewers of one address share: the filter as it was written, so that `2h` goes with the time."""
+    """The filter of one address, not evaluated yet: `2h` is relative to the time of the query."""
 
     connector_key: int
     given: Given
@@ -60,11 +60,11 @@ def add(pages: Pages) -> None:
 
 
 def show(connector: Connector) -> Response:
-    """One query for all viewers of the same address."""
-    asked = LogFilter(connector_key=connector.key, given=_given(request.args), before_id=before_id())
+    """Show the events of a filter; all viewers of one address share a query."""
+    wanted = LogFilter(connector_key=connector.key, given=_given(request.args), before_id=before_id())
     mistake, found, status = "", None, HTTPStatus.OK
     try:
-        found = _pages(asked)
+        found = _pages(wanted)
     except OperationError as error:
         mistake, status = f"{error.message} {error.next_step}".rstrip(), error.status
     return page(
@@ -75,11 +75,11 @@ def show(connector: Connector) -> Response:
         found=found,
         counts=dict(Counter(each.outcome for each in found.events).most_common()) if found else {},
         mistake=mistake,
-        chosen=dict(asked.given),
-        more_chosen=bool(MORE.intersection(name for name, _ in asked.given)),
-        saved=[(words, f"?{urlencode(each)}" if each else "?") for words, each in SAVED],
-        exported=[*asked.given, *([("before", str(asked.before_id))] if asked.before_id else [])],
-        is_live=asked.before_id is None and found is not None,
+        chosen=dict(wanted.given),
+        more_chosen=bool(MORE.intersection(name for name, _ in wanted.given)),
+        saved=[(label, f"?{urlencode(each)}" if each else "?") for label, each in SAVED],
+        exported=[*wanted.given, *([("before", str(wanted.before_id))] if wanted.before_id else [])],
+        is_live=wanted.before_id is None and found is not None,
         choices={
             "direction": list(Direction),
             "entity": list(Entity),
@@ -91,12 +91,12 @@ def show(connector: Connector) -> Response:
 
 
 def show_event(connector: Connector, event_id: int) -> Response:
-    """Everything that is known of one event, and what else its batch did to the record."""
+    """Show one event, and other events of its record in the same batch."""
     return page("event.html", connector=connector, tab="logs", found=perform(events.show_event, id=event_id))
 
 
 def begin_export(connector: Connector) -> Response:
-    """Have a worker write the events of the filter to a file, and show how far it is."""
+    """Have a worker write the events of the filter to a file, and show its progress."""
     chosen: dict[str, Any] = {"format": request.form.get("format", ""), **dict(_given(request.form))}
     if before := request.form.get("before"):
         chosen["before"] = before
@@ -105,20 +105,20 @@ def begin_export(connector: Connector) -> Response:
 
 
 def show_export(connector: Connector, export_id: int) -> Response:
-    """Whether a file is written, and where it is."""
+    """Show the progress of an export, and the link to its file."""
     export = perform(events.show_export, id=export_id).export
-    mood, sentence = {
+    level, sentence = {
         "writing": ("running", f"The file is being written: {export.events:,} events so far."),
-        "done": ("done", f"The file is written: {export.events:,} events."),
-        "cut": ("warning", f"The file ends after {export.events:,} events: reading on would take too long."),
-        "aborted": ("aborted", "The file is not written: its job was aborted."),
+        "done": ("done", f"The file is complete: {export.events:,} events."),
+        "cut": ("warning", f"The file ends after {export.events:,} events, because the export took too long."),
+        "aborted": ("aborted", "The export was aborted."),
     }.get(export.state, ("failed", "The file could not be written. See Failures."))
     return page(
         "log_export.html",
         connector=connector,
         tab="logs",
         export=export,
-        mood=mood,
+        level=level,
         sentence=sentence,
         most=EXPORTED,
         hours=RETENTION_HOURS,
@@ -130,12 +130,12 @@ def download_export(_connector: Connector, export_id: int) -> Response:
 
 
 def _given(fields: Mapping[str, str]) -> Given:
-    """The filter as it was written, in an address or a form."""
+    """Return the filter in a query or a form."""
     return tuple((name, value) for name in NAMES if (value := fields.get(name, "").strip()[:300]))
 
 
-def _read(asked: LogFilter) -> EventsAnswer:
-    return perform(events.list_events, limit=PAGE, before=asked.before_id, **dict(asked.given))
+def _read(wanted: LogFilter) -> EventsAnswer:
+    return perform(events.list_events, limit=PAGE, before=wanted.before_id, **dict(wanted.given))
 
 
 _pages = Shared(_read)

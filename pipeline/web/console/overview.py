@@ -1,4 +1,4 @@
-"""How connectors are doing, and what to do next: `/` for all, `/c/<name>/` for one, and `/alerts`."""
+"""The condition of connectors, with next steps: `/` for all, `/c/<name>/` for one, and `/alerts`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pipeline.web.console.layout import before_id, done, page, split_page
 from pipeline.web.console.pages import Pages, perform
 
 HUES: Final = {"incoming": "success", "outgoing": "success out", "skipped": "skip", "failed": "error"}
-"""Course → classes of its line: what goes out is dashed, since both ways end well in the same hue."""
+"""Course → classes of its line. Both directions have the hue of success, so the outgoing line is dashed."""
 COURSE_NAMES: Final = {"incoming": "← in", "outgoing": "→ out", "skipped": "skipped", "failed": "failed"}
 FILTERS: Final = {
     "incoming": "direction=incoming&outcome=success",
@@ -37,7 +37,7 @@ FILTERS: Final = {
     "skipped": "outcome=skip",
     "failed": "outcome=error",
 }
-"""Course → the filter of the logs that lists it."""
+"""Course → filter of the logs."""
 SPANS: Final = {"hour": "the last 24 hours, by the hour", "minute": "the last hour, by the minute"}
 BY_HAND = ("", "connector_paused")
 ENTRIES = 50
@@ -45,7 +45,7 @@ ENTRIES = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectorRow:
-    """A connector as the list shows it."""
+    """A row in the list of connectors."""
 
     key: int
     name: str
@@ -59,7 +59,7 @@ class ConnectorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextStep:
-    """`posts` if a button does it, which needs the role operator."""
+    """The next step of a note; `posts`: a button of a form, which needs the role operator."""
 
     words: str
     address: str
@@ -74,14 +74,14 @@ def add(pages: Pages) -> None:
 
 
 def show_home() -> Response:
-    """Show one sentence about all connectors, then each connector."""
+    """Show all connectors with their condition."""
     rows = [row for row in _rows("all") if who().may_see(row.key)]
     alert_views = [each for each in _open_alerts("all") if who().may_see(each.connector_key)]
     return page("home.html", rows=rows, sentence=_home_sentence(rows), alerts=alert_views)
 
 
 def show_connector(connector: Connector) -> Response:
-    """Show a connector; the same address answers the whole page and its live part."""
+    """Show the overview of a connector."""
     unit = request.args.get("by", "")
     seen = _overviews((connector.key, unit if unit in STEPS else "hour"))
     return page(
@@ -90,7 +90,7 @@ def show_connector(connector: Connector) -> Response:
         tab="",
         seen=seen,
         cron_words=lambda cron: cron_words(cron, connector.id),
-        **_drawn(seen),
+        **_computed(seen),
     )
 
 
@@ -109,9 +109,11 @@ def show_alerts() -> Response:
 
 
 def send_test() -> Response:
-    """Send a test alert to every sink. A sink that does not answer takes seconds; the page waits for it."""
-    tried = perform(alerts.send_test_alert).sinks
-    return done("/alerts", "Tried: " + "; ".join(f"{sink}: {answer}" for sink, answer in tried.items()) + ".")
+    """Send a test alert to every sink, and show the results."""
+    results = perform(alerts.send_test_alert).sinks
+    return done(
+        "/alerts", "Test alert sent: " + "; ".join(f"{sink}: {answer}" for sink, answer in results.items()) + "."
+    )
 
 
 def forget_overview() -> None:
@@ -146,18 +148,18 @@ def _home_sentence(rows: list[ConnectorRow]) -> str:
         return "No connector yet."
     unhealthy = [row.name for row in rows if row.condition.level != "ok"]
     if not unhealthy:
-        return "All connectors are in order." if len(rows) > 1 else f"{rows[0].name} is in order."
+        return "All connectors are healthy." if len(rows) > 1 else f"{rows[0].name} is healthy."
     if len(rows) == 1:
-        return f"{rows[0].name} needs a look."
-    return f"{len(unhealthy)} of {len(rows)} connectors need a look: {', '.join(unhealthy)}."
+        return f"{rows[0].name} needs attention."
+    return f"{len(unhealthy)} of {len(rows)} connectors need attention: {', '.join(unhealthy)}."
 
 
 def _read_overview(key: tuple[int, str]) -> OverviewAnswer:
     return perform(show_overview, by=key[1])
 
 
-def _drawn(seen: OverviewAnswer) -> dict[str, Any]:
-    """Return what the page shows besides the plain values: next steps, lines, and the addresses of the numbers."""
+def _computed(seen: OverviewAnswer) -> dict[str, Any]:
+    """Return the parts of the page that are computed: next steps, charts, and the links of numbers."""
     traffic = seen.traffic
     since = f"{seen.as_of.astimezone(UTC):%Y-%m-%dT00:00:00Z}"
     spent = [each.tokens for each in seen.budget.days]
@@ -182,7 +184,7 @@ def _drawn(seen: OverviewAnswer) -> dict[str, Any]:
 
 
 def _chart(traffic: TrafficShape) -> Markup:
-    """Leave courses without records out: the figures above show them already."""
+    """Return the chart of the courses with records."""
     lines = [
         Series(name=COURSE_NAMES[each.name], outcome=HUES[each.name], values=tuple(float(n) for n in each.values))
         for each in traffic.courses
@@ -202,7 +204,7 @@ def _step_of(note: NoteShape, connector: str) -> NextStep:
 
 
 def _step(topic: str, subject: str) -> tuple[str, ...]:
-    """Return (words, page), and a third value if it is a button."""
+    """Return (label, page), and a third value if it is a button."""
     if topic == "pause" and subject in BY_HAND:
         return "Resume", "actions/resume", "posts"
     if topic == "first_fetch":
@@ -213,18 +215,18 @@ def _step(topic: str, subject: str) -> tuple[str, ...]:
         "pause": ("Open Credentials", "credentials"),
         "credentials": ("Open Credentials", "credentials"),
         "webhooks": ("Open Webhooks", "webhooks"),
-        "watermark": ("Fetch what changed", "actions/changes", "posts"),
-        "outage": ("See the fetches", "runs"),
-        "budget": ("See the budget", "#budget"),
+        "watermark": ("Fetch changes", "actions/changes", "posts"),
+        "outage": ("Show runs", "runs"),
+        "budget": ("Show budget", "#budget"),
         "run": (f"Open run {subject}", f"runs/{subject}"),
-        "failures": ("Open these failures", f"failures?{urlencode({'reason': subject})}"),
+        "failures": ("Show failures", f"failures?{urlencode({'reason': subject})}"),
     }
     return steps.get(topic, ("Open Settings", "settings"))
 
 
 def _alerts_sentence(now: list[AlertShape]) -> str:
     if not now:
-        return "No alert is open."
+        return "No open alerts."
     return f"{len(now)} alert{'s are' if len(now) > 1 else ' is'} open: {now[0].about}{', …' if len(now) > 1 else ''}."
 
 

@@ -1,7 +1,7 @@
-"""The registry of the console's pages and actions, each with its role, and their calls of operations.
+"""The registry of the console's pages and forms, each with its role, and their calls of operations.
 
-`Pages` registers every view; no view can be reached without its checks. `perform` runs an operation for a view: the
-operation's request model validates the form, and what is refused becomes a sentence for the page.
+`Pages` registers every view, so that none can be reached without its checks. `perform` runs an operation for a view; the
+operation's request model validates the form.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from pipeline.web.console.layout import page
 
 A = TypeVar("A")
 View = Callable[..., Any]
-UNKEPT: Final = frozenset({auth.CSRF_FIELD, "password", "old", "new", "secret", "token", "code", "ticket"})
-"""Fields of a form that never wait in a page for a login."""
+NOT_KEPT: Final = frozenset({auth.CSRF_FIELD, "password", "old", "new", "secret", "token", "code", "ticket"})
+"""Fields of a form that are not kept until the next login."""
 
 
 class RowNumber(IntegerConverter):
-    """An id in an address, limited to the largest possible id, so that no query is needed beyond it."""
+    """An id in an address, up to the largest id that the database can store."""
 
     def __init__(self, url_map: Map, **limits: Any) -> None:
         super().__init__(url_map, **({"max": LARGEST_ID} | limits))
@@ -50,21 +50,21 @@ class Pages:
         self._routes = routes
 
     def page(self, rule: str, view: View, *, needs: Role = Role.VIEWER, shows_all: bool = False) -> None:
-        """Register a page. For a rule that begins with `/c/<name>`, the view gets the Connector as first argument.
+        """Register a page. If the rule begins with `/c/<name>`, the view gets the Connector as its first argument.
 
-        shows_all  it shows data of every connector, so operators who are limited to some connectors cannot open it
+        shows_all  the page shows data of every connector, so an operator who is limited to some cannot open it
         """
         self._add(rule, _for_unlimited(view) if shows_all else view, needs, ["GET"])
 
     def action(self, rule: str, view: View, *, needs: Role = Role.OPERATOR) -> None:
-        """Register a form. What changes something calls an operation."""
+        """Register the action of a form."""
         self._add(rule, view, needs, ["POST"])
 
     def proxy(self, rule: str, view: View, *, needs_to_post: Callable[..., Role]) -> None:
-        """Register pages of another program, for operators who may see every connector. Its forms do not have our
-        token, so a POST must prove that it comes from our page.
+        """Register pages of another program, for operators who may see every connector. Its forms do not contain our
+        token, so a POST must prove its origin.
 
-        needs_to_post  arguments of the view → the role that may send them
+        needs_to_post  returns the role that a POST needs, from the arguments of the view
         """
 
         def checked_by_method(**given: Any) -> Any:
@@ -90,10 +90,12 @@ class Pages:
                 auth.require_storable(chain.from_iterable(request.form.listvalues()))
             auth.require_storable(chain.from_iterable(request.args.listvalues()))
             if any("\0" in str(each) for each in given.values()):
-                raise auth.missing("There is nothing at this address.", "Choose something from the lists.")
+                raise auth.missing("This address does not exist.", "Choose an entry from a list.")
             if "name" not in given:
                 return view(**given)
-            g.connector = auth.find_connector(given.pop("name"))  # the page of a refusal has the connector's tabs
+            g.connector = auth.find_connector(
+                given.pop("name")
+            )  # a page that explains an error shows the connector's tabs
             return view(g.connector, **given)
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
@@ -122,9 +124,9 @@ def perform(declared: Operation[Any, A], **fields: Any) -> A:
 
 
 def refusal_of(declared: Operation[Any, Any], *, malformed: str = "", **fields: Any) -> str:
-    """Run an operation; return the error and the next step, or an empty text.
+    """Run an operation; return its error and the next step, or an empty text.
 
-    malformed  the message for a form that is not filled in correctly
+    malformed  the message for an invalid form
     """
     try:
         perform(declared, **fields)
@@ -134,22 +136,21 @@ def refusal_of(declared: Operation[Any, Any], *, malformed: str = "", **fields: 
 
 
 def sentence_of(error: OperationError) -> str:
-    """Return what happened and what to do, for a person."""
+    """Return the error and the next step as sentences."""
     reason = REASONS.get(error.code)
     return f"{reason.meaning} {reason.advice}" if reason else f"{error.message} {error.next_step}".rstrip()
 
 
 def mistakes_of(error: ValidationError) -> list[str]:
-    """Return each mistake with the name of its field in front; never the value, which may be a secret."""
+    """Return each mistake as `field: message`, without the value, which may be a secret."""
     return [f"{' '.join(str(part) for part in each['loc'])}: {each['msg']}".strip(": ") for each in error.errors()]
 
 
 def _to_login(*, saves: bool) -> Response:
-    """Show the login, and return to this page after it.
+    """Redirect to the login, which returns to this page.
 
-    A form that was sent after its session had ended is kept in the login page: nothing is lost, and nothing is done
-    before the person has seen it again. A live part of a page makes the whole page show the login; a preview of edits
-    leaves the page with the edits unchanged.
+    A form that was sent after its session had ended is kept in the login page, and shown again before it is sent. For a
+    live part of a page, the whole page shows the login; a preview of edits leaves the page as it is.
     """
     if request.headers.get("HX-Request") and saves:
         return Response(status=HTTPStatus.UNAUTHORIZED)
@@ -158,29 +159,29 @@ def _to_login(*, saves: bool) -> Response:
     if not saves:
         return redirect(_login_url(request.full_path.rstrip("?")), HTTPStatus.SEE_OTHER)
     if not auth.token():
-        return redirect(_login_url("/"), HTTPStatus.SEE_OTHER)  # not sent from a session of ours
+        return redirect(_login_url("/"), HTTPStatus.SEE_OTHER)  # not from one of our sessions
     auth.require_same_origin()
     if auth.was_logged_in():
         request.max_content_length = request.max_form_memory_size = auth.MAX_FORM_BYTES
     try:
-        kept = [(name, value) for name, value in request.form.items(multi=True) if name not in UNKEPT]
+        kept = [(name, value) for name, value in request.form.items(multi=True) if name not in NOT_KEPT]
     except RequestEntityTooLarge:
-        raise _too_long_to_wait() from None
+        raise _too_long_to_keep() from None
     if not kept:
         return redirect(_login_url(_page_before()), HTTPStatus.SEE_OTHER)
     return login_page(_page_before(), json.dumps({"path": request.path, "fields": kept}))
 
 
-def _too_long_to_wait() -> Refused:
+def _too_long_to_keep() -> Refused:
     return Refused(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "Your session has ended, and this form is too long to wait for a login, so nothing was done.",
+        "Your session has ended, and this form is too long to be kept until you log in, so nothing was done.",
         "Log in in another tab, go back to this form, and send it again.",
     )
 
 
 def read_pending(given: str) -> tuple[str, list[tuple[str, str]]] | None:
-    """Return (path, fields) of a form that waited for a login; None if there is none, or if it is not ours."""
+    """Return (path, fields) of a form that was kept until the login; None if there is none, or its path is not ours."""
     try:
         form = json.loads(given)
         path, fields = form["path"], [(str(name), str(value)) for name, value in form["fields"]]
@@ -190,7 +191,7 @@ def read_pending(given: str) -> tuple[str, list[tuple[str, str]]] | None:
 
 
 def login_page(wanted: str, pending: str = "", **values: Any) -> Response:
-    """Return the login page; `pending` is a form that waits for the login, as JSON of its path and its fields."""
+    """Return the login page; `pending` is a form to keep until after the login, as JSON of its path and fields."""
     return page("login.html", wanted=wanted, pending=pending, **values)
 
 
@@ -200,7 +201,7 @@ def _login_url(wanted: str) -> str:
 
 
 def _page_before() -> str:
-    """The page of ours from which a request came, or the first one."""
+    """Return the path of our page that sent the request, or `/`."""
     parts = urlsplit(request.headers.get("HX-Current-URL") or request.referrer or "")
     if parts.netloc not in auth.own_hosts():
         return "/"

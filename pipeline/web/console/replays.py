@@ -38,7 +38,7 @@ from pipeline.operations.replays import (
     resume_replay,
 )
 from pipeline.web import auth
-from pipeline.web.console.failures import FailureChoice, NotAFilter, forget_lists, get_failure, read_choice
+from pipeline.web.console.failures import FailureChoice, InvalidFilter, forget_lists, get_failure, read_choice
 from pipeline.web.console.layout import before_id, connector_path, done, page, plural, query_choice, split_page, took
 from pipeline.web.console.pages import Pages, perform, sentence_of
 from pipeline.web.console.workers import task_url
@@ -269,7 +269,7 @@ def _editable(session: Any, connector: Connector, failure_id: int) -> Failure:
 def _choice(connector: Connector) -> FailureChoice:
     try:
         choice = read_choice(connector, request.values)
-    except NotAFilter as wrong:
+    except InvalidFilter as wrong:
         raise auth.missing(str(wrong), "Go back to the list of failures.") from None
     return replace(choice, filter=choice.chosen.filter(connector.key))
 

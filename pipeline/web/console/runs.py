@@ -1,4 +1,4 @@
-"""`/c/<name>/runs`: fetches in flight and past ones, each with its walks, batches and failures; and one batch."""
+"""`/c/<name>/runs`: current and past fetches, each with its walks, batches and failures; and one batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHOICES: Final = {
     "state": ("running", "done", "stopped", "cancelled"),
 }
 STATES: Final = ("waiting", "ready", "running", "done", "failed", "cancelled")
-"""Of batches."""
+"""States of batches."""
 STAGES: Final = ("extract", "transform", "load")
 Key = tuple[int, int, str | None, int | None]
 
@@ -72,14 +72,14 @@ def show_run(connector: Connector, run_id: int) -> Response:
 def cancel(_connector: Connector, run_id: int) -> Response:
     try:
         perform(operations.cancel_run, id=run_id)
-        words = f"Run {run_id} was cancelled; delivered records stay."
+        notice = f"Run {run_id} was cancelled. Delivered records stay."
     except OperationError as error:
         if error.code != "run_ended":
-            raise auth.refusal("run", error.message, "Choose one from Runs.", error.status) from None
-        words = "It had ended already."
+            raise auth.refusal("run", error.message, "Choose a run from the list.", error.status) from None
+        notice = "The run had already ended."
     _story.forget()
     overview.forget_overview()
-    return done(request.path.removesuffix("/cancel"), words)
+    return done(request.path.removesuffix("/cancel"), notice)
 
 
 def show_batch(connector: Connector, batch_id: int) -> Response:
@@ -91,8 +91,8 @@ def show_batch(connector: Connector, batch_id: int) -> Response:
 
 def _sentence(running: int) -> str:
     if not running:
-        return "No fetch is in flight."
-    return "One fetch is in flight." if running == 1 else f"{running} fetches are in flight."
+        return "No fetch is running."
+    return "One fetch is running." if running == 1 else f"{running} fetches are running."
 
 
 def _read_run(key: Key) -> RunDetailsAnswer:
@@ -106,4 +106,4 @@ def _read_batch(key: tuple[int, int]) -> BatchAnswer:
 
 _story = Shared(_read_run)
 _batch = Shared(_read_batch)
-"""Both keys begin with the connector's."""
+"""The keys of both begin with the connector's key."""

@@ -1,4 +1,4 @@
-"""A connector's webhooks and their health; and one delivery, for operators, because its body contains values."""
+"""A connector's webhooks and their health; and one delivery, for operators only: its body contains values of records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def show(connector: Connector) -> Response:
         "webhooks.html",
         connector=connector,
         tab="webhooks",
-        listening=_health((connector.key, source)),
+        health=_health((connector.key, source)),
         source=source,
         deliveries=shown,
         more=more,
@@ -41,12 +41,12 @@ def show(connector: Connector) -> Response:
 
 
 def check(connector: Connector) -> Response:
-    """Have a worker check the webhooks: Pipedrive may take its time, and a page must not."""
+    """Have a worker check the webhooks, because Pipedrive may answer slowly."""
     _health.forget()
     refusal = refusal_of(webhooks.check_webhooks)
     return done(
         connector_path(connector, "webhooks"),
-        refusal or "The webhooks are being checked; this page shows the result in a moment.",
+        refusal or "Check started. This page shows the result in a moment.",
     )
 
 
@@ -55,9 +55,9 @@ def show_delivery(connector: Connector, delivery_id: int) -> Response:
     return page("delivery.html", connector=connector, tab="webhooks", opened=opened, delivery=opened.delivery)
 
 
-def _read(asked: tuple[int, str]) -> WebhooksAnswer:
-    return perform(webhooks.show_webhooks, source=asked[1])
+def _read(key: tuple[int, str]) -> WebhooksAnswer:
+    return perform(webhooks.show_webhooks, source=key[1])
 
 
 _health = Shared(_read, fresh_s=5.0)
-"""Key of the connector and source → the health of its webhooks."""
+"""(key of the connector, source) → health of its webhooks."""

@@ -1,10 +1,10 @@
-/* Keeps an open page honest: ages go on, and a page that is no longer updated says so. htmx does the rest. */
+/* Update ages on an open page, and show a message if the page is no longer updated. htmx does the rest. */
 "use strict";
 
 (function () {
   const AGE_S = 10;
   const UNITS = [["d", 86400], ["h", 3600], ["min", 60]];
-  /* By so many milliseconds this computer's clock is ahead of the server's. */
+  /* Milliseconds by which this computer's clock is ahead of the server's. */
   const AHEAD_MS = Date.now() - Date.parse(document.body.dataset.now);
   let lostSince = null;
 
@@ -15,7 +15,7 @@
     return Math.floor(seconds) + " s";
   }
 
-  /* The server wrote how long ago something was; ten seconds later that is no longer true. */
+  /* Ages are correct when the server sends them, and wrong ten seconds later. */
   function renewAges() {
     for (const each of document.querySelectorAll("time[datetime]")) {
       const seconds = (Date.now() - AHEAD_MS - Date.parse(each.dateTime)) / 1000;
@@ -39,7 +39,7 @@
     return element instanceof Element && (element.getAttribute("hx-trigger") || "").startsWith("every");
   }
 
-  /* Once an element was replaced by what it asked for, htmx reports to the parent of its place; the request still names it. */
+  /* After htmx has replaced an element, it reports to the element's parent. The request still names the element itself. */
   function sender(event) {
     return (event.detail.requestConfig || {}).elt || event.detail.elt;
   }
@@ -54,20 +54,20 @@
     const element = sender(event);
     const status = event.detail.xhr ? event.detail.xhr.status : 0;
     if (!isLive(element)) {
-      if (status === 401) banner().textContent = "▲ Your session has ended. What you entered is still here: save it, and you are asked to log in.";
+      if (status === 401) banner().textContent = "▲ Your session has ended. Your entries are still here: save them, and log in when you are asked to.";
       return;
     }
     if (status === 404 || status === 410) {
-      banner().textContent = "▲ What this page shows is no longer there, so it is not updated. Go back to the list of connectors.";
+      banner().textContent = "▲ This page is no longer updated, because its subject was deleted. Go back to the list of connectors.";
       stop(element);
       return;
     }
     lostSince = lostSince || new Date();
     const clock = lostSince.toLocaleTimeString();
-    banner().textContent = "▲ The server has not answered since " + clock + ". What you see is from before; it is asked again.";
+    banner().textContent = "▲ The server has not answered since " + clock + ". This page shows older data and tries again.";
   }
 
-  /* A page that updates itself does not keep a session alive: only a person does. */
+  /* Automatic updates must not prolong a session. */
   document.addEventListener("htmx:configRequest", function (event) {
     if (isLive(event.detail.elt)) event.detail.headers["X-Live-Update"] = "1";
   });

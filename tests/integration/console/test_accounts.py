@@ -356,7 +356,7 @@ def test_a_new_password_ends_other_sessions_and_revokes_keys(browser: Visitor, a
     right = browser.post("/account/password", old=PASSWORD, new="another long one")
 
     assert (wrong.status_code, right.status_code) == (400, 303)
-    assert "Keys revoked: 1" in browser.text("/account"), "who changed it goes on"
+    assert "API keys revoked: 1" in browser.text("/account"), "who changed it goes on"
     assert other.get("/").status_code == 303
     assert operators.holder_of(key) is None
     enter(other, "another long one")

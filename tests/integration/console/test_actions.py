@@ -75,7 +75,7 @@ def test_a_full_fetch_begins_and_is_written_down(
     again = operator.post(f"{HOME}/actions/fetch/person", what=what)
     assert again.headers["Location"] == f"{HOME}/runs/1"
     assert len(system.rows("SELECT 1 FROM runs")) == 1
-    assert "Such a fetch is already in flight" in operator.text(f"{HOME}/actions/fetch/person")
+    assert "This fetch is already running" in operator.text(f"{HOME}/actions/fetch/person")
 
 
 def test_what_changed_is_fetched_of_both_entities(system: SyncSystem, operator: Visitor) -> None:
@@ -125,7 +125,7 @@ def test_what_makes_no_sense_is_refused(system: SyncSystem, operator: Visitor) -
     assert operator.get(f"{HOME}/actions/fetch/deal").status_code == 404
     assert operator.post(f"{HOME}/actions/send/count", entity="person").status_code == 400
     both = operator.post(f"{HOME}/actions/send/count", entity="person", segment="s1", ids="a")
-    assert "Choose either one segment or some ids." in both.text
+    assert "Choose either a segment or ids." in both.text
     assert 'value="s1"' in both.text
     assert operator.post(f"{HOME}/actions/send", entity="deal", ids="a").status_code == 404
     assert system.rows("SELECT 1 FROM jobs") == []
@@ -220,17 +220,17 @@ def test_known_users_are_found_by_what_they_are_known_by(system: SyncSystem, ope
     system.change_rows("UPDATE id_mappings SET hull_id = 'hull-ada' WHERE entity = 'person'")
     for said in ("ada@example.com", "ADA@example.com", "hull-ada", str(max(system.users()))):
         assert 'value="hull-ada" checked' in operator.text(f"{HOME}/actions/send?q={said}"), said
-    assert "is called so" in operator.text(f"{HOME}/actions/send?q=nobody")
+    assert "No matching" in operator.text(f"{HOME}/actions/send?q=nobody")
     assert "<script>" not in operator.text(f"{HOME}/actions/send?q=<script>").partition("<main")[2]
 
 
 def test_a_sample_is_compared_and_what_came_out_is_kept(system: SyncSystem, operator: Visitor) -> None:
     system.company.create_person(name="Ada")
     system.fetch(Entity.PERSON)
-    assert "Nothing has been compared" in operator.text(f"{HOME}/actions")
+    assert "No comparison in the last 90 days" in operator.text(f"{HOME}/actions")
 
     operator.post(f"{HOME}/actions/verify")
-    assert "Both sides are being compared" in operator.text(f"{HOME}/actions")
+    assert "A comparison or repair is running" in operator.text(f"{HOME}/actions")
     system.run_jobs()
 
     with transaction() as session:

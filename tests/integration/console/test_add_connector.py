@@ -148,7 +148,7 @@ def test_steps_are_resumable_and_may_be_taken_again(admin: Visitor, empty: SyncS
     again = admin.text(f"{AT}/mappings")
     admin.post(f"{AT}/mappings", incoming_user_attributes=["job_title", "made-up"])
 
-    assert "1 row mapped already" in again
+    assert "1 mapping already saved" in again
     rows = document()["incoming_user_attributes"]
     assert rows[0]["service"] == "phone"
     assert "made-up" not in str(rows)

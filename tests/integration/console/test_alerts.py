@@ -388,7 +388,7 @@ def test_when_no_worker_judges_the_web_process_does(system: SyncSystem, hook: Ho
 
 
 def test_the_page_says_what_is_wrong_and_what_each_rule_means(system: SyncSystem, hook: Hook, viewer: Visitor) -> None:
-    assert "No alert is open" in viewer.text("/alerts")
+    assert "No open alerts" in viewer.text("/alerts")
 
     pause(system)
     watch(system)
@@ -404,7 +404,7 @@ def test_the_page_says_what_is_wrong_and_what_each_rule_means(system: SyncSystem
     resume(system)
     watch(system)
     page = viewer.text("/alerts")
-    assert "No alert is open" in page
+    assert "No open alerts" in page
     assert "Paused automatically: unauthorized." in page  # it stands in the history
 
 

@@ -124,7 +124,7 @@ def test_of_a_browser_that_was_never_logged_in_no_long_form_waits(admin: Visitor
     entered = admin.client.post("/login", data={"name": "ana@acme.test", "pending": "x" * 70_000})
 
     assert (asked.status_code, entered.status_code) == (413, 413)
-    assert "too long to wait for a login" in asked.text
+    assert "too long to be kept" in asked.text
 
 
 @pytest.mark.parametrize(

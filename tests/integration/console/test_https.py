@@ -104,7 +104,7 @@ def test_a_console_reached_by_internal_http_says_where_to_go(ana: str, browser: 
 
     assert page.status_code == 403
     assert (
-        f'Open the console at <a href="{PUBLIC}/">{PUBLIC}</a>, because the session cookie only works there'
+        f'Open the console at <a href="{PUBLIC}/">{PUBLIC}</a>, because the session cookie works only there'
         in page.text
     )
     assert "password" not in page.text

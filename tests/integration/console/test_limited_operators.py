@@ -151,8 +151,8 @@ def test_viewers_read_no_payload(
     (row,) = system.rows("SELECT id FROM failures WHERE payload IS NOT NULL LIMIT 1")
     path = f"/api/v1/connectors/acme/failures/{row.id}"
 
-    assert "As it came," in operator.text(f"/c/acme/failures/{row.id}")
-    assert "As it came," not in viewer.text(f"/c/acme/failures/{row.id}")
+    assert "As received," in operator.text(f"/c/acme/failures/{row.id}")
+    assert "As received," not in viewer.text(f"/c/acme/failures/{row.id}")
     assert script("GET", path)[1]["payload"] is not None
     seen = viewer_script("GET", path)[1]
     assert (seen["payload"], seen["exchange"]) == (None, None)

@@ -279,8 +279,8 @@ def test_a_file_is_deleted_after_a_day(busy: SyncSystem, viewer: Visitor) -> Non
 
 
 def test_an_empty_log_teaches(system: SyncSystem, viewer: Visitor) -> None:
-    assert "Nothing has happened yet." in viewer.text(LOGS)
-    assert "No event fits this filter." in viewer.text(f"{LOGS}?outcome=error")
+    assert "No events yet." in viewer.text(LOGS)
+    assert "No event matches this filter." in viewer.text(f"{LOGS}?outcome=error")
 
 
 def test_events_of_another_connector_are_not_there(busy: SyncSystem, viewer: Visitor) -> None:
@@ -293,7 +293,7 @@ def test_events_of_another_connector_are_not_there(busy: SyncSystem, viewer: Vis
         " SELECT key, 1, '{}', 'test' FROM connectors WHERE name = 'globex'"
     )
 
-    assert "Nothing has happened yet." in viewer.text("/c/globex/logs")
+    assert "No events yet." in viewer.text("/c/globex/logs")
     assert viewer.get(f"/c/globex/logs/{ids(busy)[0]}").status_code == 404
     assert exported(busy, viewer, CSV, connector="globex").get_data(as_text=True).count("\n") == 1
     assert viewer.get("/c/acme/exports/1").status_code == 404, "it belongs to the other connector"

@@ -234,7 +234,7 @@ def test_an_address_that_no_room_knows_leads_back(viewer: Visitor, anybody: Visi
     answer = viewer.get("/nonsense", Accept="text/html")
 
     assert answer.status_code == 404
-    assert "There is nothing at this address." in answer.text
+    assert "This address does not exist." in answer.text
     assert 'href="/"' in answer.text
     assert anybody.get("/nonsense", Accept="text/html").mimetype == "text/plain"
     assert viewer.get("/nonsense").json["error"] == "not_found"

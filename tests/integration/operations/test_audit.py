@@ -113,7 +113,7 @@ def test_a_command_over_http_leaves_one_entry(
     done = run(*arguments_of(declared, fields, tmp_path), *there, "--json")
 
     if declared.name in PROVEN:
-        assert (done.code, "A key cannot change who can log in." in done.err) == (1, True)
+        assert (done.code, "An API key cannot change who can log in." in done.err) == (1, True)
         assert entries(declared.audit_action) == []
         return
     assert done.code == 0, done.err

@@ -377,7 +377,7 @@ def test_a_defect_shows_a_request_id_and_nothing_else(running: RunningWeb, capsy
         as_text = running.client.get("/broken", headers={"Accept": "text/html"})
 
     assert (as_json.status_code, as_text.status_code) == (500, 500)
-    told = {"error": "internal_error", "message": "A defect of ours", "request_id": as_json.headers["X-Request-Id"]}
+    told = {"error": "internal_error", "message": "Internal error", "request_id": as_json.headers["X-Request-Id"]}
     assert as_json.json == told
     assert as_text.headers["X-Request-Id"] in as_text.text
     assert as_text.content_type.startswith("text/plain")

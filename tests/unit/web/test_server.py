@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 
 from pipeline.slow_work import SlowLane
 from pipeline.web import answers, server
-from pipeline.web.request_body import ANYBODY_BYTES, Body, Reading
+from pipeline.web.request_body import UNAUTHENTICATED_BYTES, Body, Reading
 from pipeline.web.server import Server, environ_of
 
 
@@ -74,7 +74,9 @@ def _app() -> Flask:
     return app
 
 
-def _send(scope: _Scope, exchange: _Exchange, *, allowed: int = ANYBODY_BYTES, app: Flask | None = None) -> _Exchange:
+def _send(
+    scope: _Scope, exchange: _Exchange, *, allowed: int = UNAUTHENTICATED_BYTES, app: Flask | None = None
+) -> _Exchange:
     asyncio.run(Server((app or _app()).wsgi_app, lambda _environ: allowed).__rsgi__(scope, exchange))
     return exchange
 
@@ -85,7 +87,7 @@ def _length(size: int) -> tuple[str, str]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.web.server.FIRST_S", 0.02)
+    monkeypatch.setattr("pipeline.web.server.FIRST_READ_S", 0.02)
     monkeypatch.setattr("pipeline.web.request_body.GRACE_S", 0.05)
 
 
@@ -129,13 +131,13 @@ def test_of_a_large_body_no_more_is_read_than_its_sender_may_send() -> None:
     known = _send(_Scope("POST", "/echo", _length(16_384 * 20)), _Exchange(*pieces[:20]), allowed=1024 * 1024)
 
     assert (stranger.status, known.status, len(known.body)) == (413, 200, 16_384 * 20)
-    assert stranger.taken <= ANYBODY_BYTES + 16_384
+    assert stranger.taken <= UNAUTHENTICATED_BYTES + 16_384
 
 
 def test_chunks_without_an_end_are_cut_as_well() -> None:
     sent = _send(_Scope("POST", "/echo", ("transfer-encoding", "chunked")), _Exchange(*[b"x" * 16_384] * 200))
 
-    assert (sent.status, sent.taken <= ANYBODY_BYTES + 16_384) == (413, True)
+    assert (sent.status, sent.taken <= UNAUTHENTICATED_BYTES + 16_384) == (413, True)
 
 
 def test_a_body_that_ends_too_soon_reaches_no_view() -> None:
@@ -160,7 +162,7 @@ def test_a_hundred_unfinished_bodies_take_no_turn(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("pipeline.web.request_body.GRACE_S", 10.0)
 
     async def run() -> tuple[int, bytes]:
-        serving = Server(_app().wsgi_app, lambda _environ: ANYBODY_BYTES)
+        serving = Server(_app().wsgi_app, lambda _environ: UNAUTHENTICATED_BYTES)
         exchanges = [_Exchange(b"half", None) for _ in range(100)]
         unfinished = [
             asyncio.create_task(serving.__rsgi__(_Scope("POST", "/echo", _length(100)), each)) for each in exchanges
@@ -180,10 +182,10 @@ def test_a_hundred_unfinished_bodies_take_no_turn(monkeypatch: pytest.MonkeyPatc
 
 def test_of_too_many_unfinished_bodies_the_oldest_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.web.request_body.GRACE_S", 10.0)
-    monkeypatch.setattr(server, "STRANGERS", 3)
+    monkeypatch.setattr(server, "UNAUTHENTICATED_BODIES", 3)
 
     async def run() -> list[int]:
-        serving = Server(_app().wsgi_app, lambda _environ: ANYBODY_BYTES)
+        serving = Server(_app().wsgi_app, lambda _environ: UNAUTHENTICATED_BYTES)
         exchanges = [_Exchange(b"half", None) for _ in range(4)]
         tasks = []
         for each in exchanges:
@@ -217,7 +219,7 @@ def test_health_never_waits(is_slow_work: bool) -> None:
     app.add_url_rule("/stick", "stick", stick)
 
     async def run() -> int:
-        serving = Server(app.wsgi_app, lambda _environ: ANYBODY_BYTES)
+        serving = Server(app.wsgi_app, lambda _environ: UNAUTHENTICATED_BYTES)
         stuck = [asyncio.create_task(serving.__rsgi__(_Scope("GET", "/stick"), _Exchange())) for _ in range(20)]
         while not inside.acquire(blocking=False):
             await asyncio.sleep(0.001)
@@ -243,7 +245,7 @@ def test_too_many_that_wait_for_slow_work_are_answered_503(monkeypatch: pytest.M
     app.add_url_rule("/stick", "stick", stick)
 
     async def run() -> list[_Exchange]:
-        serving = Server(app.wsgi_app, lambda _environ: ANYBODY_BYTES)
+        serving = Server(app.wsgi_app, lambda _environ: UNAUTHENTICATED_BYTES)
         exchanges = [_Exchange() for _ in range(10)]
         tasks = [asyncio.create_task(serving.__rsgi__(_Scope("GET", "/stick"), each)) for each in exchanges]
         await asyncio.wait(tasks[2:], timeout=10, return_when=asyncio.FIRST_COMPLETED)
@@ -303,7 +305,7 @@ def test_a_piece_that_comes_after_a_look_is_not_lost() -> None:
             yield b"second"
 
         body = Body(pieces(), 12, clock=_clock())
-        looked = await body.read(100, look_s=0.01)
+        looked = await body.read(100, first_s=0.01)
         may_come.set()
         ended = await body.read(100)
         whole = body.stream().read()
