@@ -145,7 +145,8 @@ class _Checks:
             result.set_result("unreachable")
 
 
-_CHECKS = _Checks({"database": _database, "broker": broker_answers, "progress": _progress})
+CHECKS = {"database": _database, "broker": broker_answers, "progress": _progress}
+_CHECKS = _Checks(CHECKS)
 
 
 class _Figures:

@@ -108,7 +108,7 @@ def test_failures_stand_by_cause_with_what_to_do(system: SyncSystem, viewer: Vis
 
     page = words(viewer.text("/c/acme/failures"))
 
-    assert "3 open failures of 2 causes wait for a person." in page
+    assert "3 open failures in 2 groups." in page
     assert "Save the record once in Pipedrive, then replay the failure." in page
     assert page.index("no_update_time") < page.index("refused_by_pipedrive")
     assert "2 today" in page

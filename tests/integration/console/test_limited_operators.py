@@ -54,7 +54,7 @@ def test_the_api_and_keys_are_limited_too(limited: Visitor, script: Call) -> Non
 
 def test_alerts_of_others_are_not_shown(system: SyncSystem, limited: Visitor, script: Call) -> None:
     system.change_rows(
-        "INSERT INTO alerts (connector_key, rule, state, sentence, told)"
+        "INSERT INTO alerts (connector_key, rule, state, sentence, sink_states)"
         " SELECT key, 'auth_lost', 'open', name || ' lost', '{}' FROM connectors"
     )
 
@@ -68,7 +68,7 @@ def test_alerts_of_others_are_not_shown(system: SyncSystem, limited: Visitor, sc
 def test_lists_of_past_alerts_are_as_long_as_for_others(system: SyncSystem, limited: Visitor, script: Call) -> None:
     """What is left out does not end the list: its next page begins after the last alert that was shown."""
     system.change_rows(
-        "INSERT INTO alerts (connector_key, rule, state, sentence, told, resolved_at)"
+        "INSERT INTO alerts (connector_key, rule, state, sentence, sink_states, resolved_at)"
         " SELECT key, 'auth_lost', 'resolved', name || ' lost', '{}', now() FROM connectors, generate_series(1, 60)"
         "  ORDER BY name"
     )

@@ -39,7 +39,7 @@ PAGES = ["/", "/healthz", "/readyz", "/metrics", "/manifest.json", "/status", "/
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitoring, "broker_answers", lambda: "ok")
+    monkeypatch.setitem(monitoring.CHECKS, "broker", lambda: "ok")
 
 
 def add_change(connector_key: int, age_s: float) -> None:
