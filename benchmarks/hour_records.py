@@ -43,7 +43,7 @@ def _explained(witness: Witness, held: dict[str, dict[int, Any]], entity: str, n
         "unlike": _unlike(witness, entity, shown, last),
         "organization": None
         if last is None
-        else witness.journal.now("organization", last.get("org_id") or 0).get("id"),
+        else witness.journal.current("organization", last.get("org_id") or 0).get("id"),
         "past": [_state(began, state) for began, state in states[-LAST:]],
         "hull": None if shown is None else {name: shown.get(name) for name in ("id", "anonymous_ids", "organization")},
         "mappings": [row._asdict() for row in ask(MAPPINGS, **scope)],

@@ -57,14 +57,14 @@ class Witness:
         self.journal = Journal(fields=_judged_fields(self.stage))
         for entity in JUDGED:
             for record in _lines(f"{self.stage.pipedrive_url}/__sandbox__/export?entity={entity}"):
-                self.journal.note(entity, record["id"], 0.0, record)
+                self.journal.add(entity, record["id"], 0.0, record)
 
     def held(self) -> dict[str, dict[int, Any]]:
         """What Hull holds now; the journal knows every change that may show in it."""
         url = f"{self.stage.hull_url}/__sandbox__/export?entity="
         found = joined(_lines(url + "user"), _lines(url + "account"))
         for line in _lines(f"{self.stage.pipedrive_url}/__sandbox__/journal?after={self._read}"):
-            self.journal.note(line["entity"], line["id"], line["moment"], line["state"])
+            self.journal.add(line["entity"], line["id"], line["moment"], line["state"])
             self._read += 1
         return found
 
@@ -73,7 +73,7 @@ class Witness:
         with self._lock:
             held = self.held()
             return {
-                entity: set(self.journal.belied(entity, held[entity], moment)) - self.strange.get(entity, set())
+                entity: set(self.journal.outdated(entity, held[entity], moment)) - self.strange.get(entity, set())
                 for entity in JUDGED
             }
 
@@ -81,7 +81,7 @@ class Witness:
         """Entity → ids that only Pipedrive or only Hull has."""
         with self._lock:
             held = self.held()
-            return {entity: self.journal.alive(entity) ^ set(held[entity]) for entity in JUDGED}
+            return {entity: self.journal.existing(entity) ^ set(held[entity]) for entity in JUDGED}
 
     @property
     def untouched(self) -> list[int]:

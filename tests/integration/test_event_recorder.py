@@ -66,7 +66,7 @@ def test_a_line_has_the_reason_with_its_advice_and_no_detail(system: SyncSystem)
     recorder.add(event(system, 8, "incoming.user.skip"))
     recorder.add(event(system, 9), level="error", detail="said on purpose")
 
-    with logs.written() as lines, transaction() as session:
+    with logs.captured_log() as lines, transaction() as session:
         recorder.write(session)
 
     about = {"reason": REASON, "advice": describe(REASON)}
@@ -78,7 +78,7 @@ def test_a_line_has_the_reason_with_its_advice_and_no_detail(system: SyncSystem)
 
 
 def test_a_failure_of_work_without_a_record_has_a_line_of_its_own_name(system: SyncSystem) -> None:
-    with logs.written() as lines, transaction() as session:
+    with logs.captured_log() as lines, transaction() as session:
         event_recorder.record_failure(session, "control.error", failure(system, 1), control="resolve")
 
     assert [(line["event"], line["log_level"], line["control"]) for line in lines] == [

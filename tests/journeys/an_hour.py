@@ -1,7 +1,7 @@
-"""An hour of a company's life, played in this process with a clock that is moved by hand.
+"""One hour of a company, simulated in this process with a manual clock.
 
-A sales team acts in Pipedrive, whose webhooks are lost, doubled and shuffled on their way to the web app; what beat would wake
-is woken when its time has come. Whenever a watermark has moved, what it claims is held against Pipedrive's own past.
+A sales team edits Pipedrive. Webhooks are lost, doubled and reordered on their way to the web app. The tasks of beat run when
+they are due. After each move of a watermark, its claim is compared with Pipedrive's history.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from tests.wsgi_adapter import session_for
 
 BEGIN = datetime(2026, 3, 2, 9, tzinfo=UTC)
 STEP_S = 60
-DEEDS = 6
-"""What the team does in one step."""
+ACTIONS = 6
+"""Actions of the team in one step."""
 CHECKED_EVERY = 15
-"""Steps between two looks at the webhooks, a quarter of an hour."""
+"""Steps between two checks of the webhooks: a quarter of an hour."""
 CUSTOM_TYPES = ("varchar", "text", "double")
-UNJUDGED = frozenset({"add_time", "label_ids", "address"})
-"""Mapped fields that Hull spells its own way and that the team does not touch."""
+NOT_COMPARED = frozenset({"add_time", "label_ids", "address"})
+"""Mapped fields that Hull shows in another form. The team does not edit them."""
 
 EXCEPTED = """
     SELECT record_id FROM failures WHERE direction = 'incoming' AND entity = :entity AND state = 'open' AND kind = 'record'
     UNION SELECT record_id FROM changes WHERE direction = 'incoming' AND entity = :entity
        AND cause IN ('same_second', 'stale_overwrite', 'missing')"""
-"""Ids that a watermark may leave out, if it counts them."""
+"""Ids that a watermark may leave out if it counts them."""
 
 
 @dataclass(slots=True)
-class Door:
-    """The way from Pipedrive to the web app, and how many requests came through it."""
+class Intake:
+    """The web app as Pipedrive reaches it, and the number of its requests. It can be closed."""
 
     web: Any = None
     is_open: bool = True
@@ -55,7 +55,7 @@ class Door:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if not self.is_open:
-            raise requests.ConnectionError("nobody listens")
+            raise requests.ConnectionError("the web app is down")
         self.passed += 1
         answer: Iterable[bytes] = self.web.wsgi_app(environ, start_response)
         return answer
@@ -63,20 +63,20 @@ class Door:
 
 @dataclass(slots=True, kw_only=True)
 class Claim:
-    """A watermark that was seen to have moved.
+    """A watermark after a move.
 
-    belied_by  records that Hull does not show as the watermark says, and that nothing excepts
-    uncounted  by how many records more than it says the watermark needed its exceptions
+    outdated   ids of records that Hull must show by this watermark and does not
+    uncounted  exceptions that the watermark needed beyond those it counts
     """
 
     entity: str
     moment: datetime
-    belied_by: list[int]
+    outdated: list[int]
     uncounted: int
 
     @property
     def is_false(self) -> bool:
-        return bool(self.belied_by) or self.uncounted > 0
+        return bool(self.outdated) or self.uncounted > 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,63 +84,64 @@ class Hour:
     system: SyncSystem
     clock: Clock
     person: Person
-    door: Door
+    intake: Intake
     team: SalesTeam
     journal: Journal
     claims: list[Claim] = field(default_factory=list)
     steps: int = 0
 
-    def live(self, minutes: float) -> None:
-        """Let the team act, webhooks travel and workers work for so long."""
+    def run(self, minutes: float) -> None:
+        """Let the team act for this time, and run webhooks and workers."""
         for _ in range(round(60 * minutes / STEP_S)):
-            for _ in range(DEEDS):
-                self.clock.move(STEP_S / DEEDS)
+            for _ in range(ACTIONS):
+                self.clock.move(STEP_S / ACTIONS)
                 self.team.act()
             self._tick()
 
     def rest(self, minutes: float) -> None:
-        """The same, while the team is at lunch."""
+        """Run webhooks and workers for this time while the team does nothing."""
         for _ in range(round(60 * minutes / STEP_S)):
             self.clock.move(STEP_S)
             self._tick()
 
     def fetch_all(self) -> None:
-        """What comes every night."""
+        """Run the nightly full fetch."""
         for entity in Entity:
             self.system.start(entity)
         self.work()
 
-    def held(self) -> dict[str, dict[int, Any]]:
+    def in_hull(self) -> dict[str, dict[int, Any]]:
+        """Return entity → Pipedrive id → User or Account."""
         return joined(self.system.hull_records("user"), self.system.hull_records("account"))
 
     def work(self) -> None:
-        """Run what is due, and look at the watermarks after every stage."""
-        live = self.system.module("sync.changes.dispatch")
+        """Run all due stages and check the watermarks after each."""
+        dispatch = self.system.module("sync.changes.dispatch")
         while True:
             due = self.system.next_batch()
             if due is not None:
                 self.system.run_batch_stage(*due)
-                self.watch()
-            elif not live.dispatch_changes():
+                self.check_watermarks()
+            elif not dispatch.dispatch_changes():
                 return
 
-    def watch(self) -> None:
-        """Hold every watermark that has moved since against what was so."""
+    def check_watermarks(self) -> None:
+        """Compare each watermark that has moved since the last check with the journal."""
         for row in self.system.rows(
             "SELECT entity, reached_at, excepted FROM watermarks WHERE complete_since IS NOT NULL AND reached_at IS NOT NULL"
         ):
             seen = [claim.moment for claim in self.claims if claim.entity == row.entity]
             if row.reached_at not in seen:
-                self.claims.append(self._judged(row.entity, row.reached_at, row.excepted))
+                self.claims.append(self._claim_of(row.entity, row.reached_at, row.excepted))
 
-    def _judged(self, entity: str, moment: datetime, count: int) -> Claim:
+    def _claim_of(self, entity: str, moment: datetime, count: int) -> Claim:
         excepted = {int(row.record_id) for row in self.system.rows(EXCEPTED, entity=entity)}
-        unlike = set(self.journal.belied(entity, self.held()[entity], moment.timestamp()))
-        uncounted = max(0, len(unlike & excepted) - count)
-        return Claim(entity=entity, moment=moment, belied_by=sorted(unlike - excepted), uncounted=uncounted)
+        outdated = set(self.journal.outdated(entity, self.in_hull()[entity], moment.timestamp()))
+        uncounted = max(0, len(outdated & excepted) - count)
+        return Claim(entity=entity, moment=moment, outdated=sorted(outdated - excepted), uncounted=uncounted)
 
     def _tick(self) -> None:
-        """What beat wakes within a minute, and now and then."""
+        """Run the tasks that beat starts within a minute, and every quarter of an hour."""
         self.system.pipedrive.delivery.run_due()
         self.system.module("tasks.control").start_scheduled()
         self.system.module("sync.runs.schedules").fill_shells(self.system.connector_key)
@@ -153,11 +154,11 @@ class Hour:
 
 @contextmanager
 def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
-    """A company that was authorised, fetched whole, and that webhooks and schedules keep in step from now on."""
-    door = Door()
+    """Connect a company by OAuth, fetch everything, and register webhooks and schedules."""
+    intake = Intake()
     with (
         manual_clock(BEGIN) as clock,
-        make_system(clock=clock, webhook_session=session_for({PUBLIC_URL: door})) as system,
+        make_system(clock=clock, webhook_session=session_for({PUBLIC_URL: intake})) as system,
         installed_app(system),
     ):
         create_records(system, persons=persons, organizations=organizations)
@@ -165,7 +166,7 @@ def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
         journal = _journal(system, fields)
         system.pipedrive.delivery.schedule.threads = 0
         person = Person(system)
-        door.web = person.web
+        intake.web = person.web
         assert person.authorise().status_code == 200
         with transaction() as session:
             schedule.set_schedule(session, system.connector_key, "incremental", interval_s=300, next_run_at=clock.now)
@@ -173,7 +174,7 @@ def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
             system=system,
             clock=clock,
             person=person,
-            door=door,
+            intake=intake,
             team=SalesTeam(system.company, seed=seed),
             journal=journal,
         )
@@ -185,7 +186,7 @@ def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
 
 
 def _map_fields(system: SyncSystem) -> dict[str, tuple[str, ...]]:
-    """Map a few custom fields too; entity → the codes that are judged."""
+    """Map some custom fields too. Return entity → codes of the fields that are compared."""
     custom = {
         entity.value: tuple(
             each.code for each in system.company.custom_fields(entity.value) if each.type in CUSTOM_TYPES
@@ -197,18 +198,20 @@ def _map_fields(system: SyncSystem) -> dict[str, tuple[str, ...]]:
         for name, entity in (("incoming_user_attributes", "person"), ("incoming_account_attributes", "organization"))
     }
     system.change_settings(**rows, support_user_deletion=True, support_account_deletion=True)
-    system = {"person": USER_FIELDS, "organization": ACCOUNT_FIELDS}
-    return {entity: (*(code for code in system[entity] if code not in UNJUDGED), *custom[entity]) for entity in custom}
+    standard = {"person": USER_FIELDS, "organization": ACCOUNT_FIELDS}
+    return {
+        entity: (*(code for code in standard[entity] if code not in NOT_COMPARED), *custom[entity]) for entity in custom
+    }
 
 
 def _journal(system: SyncSystem, fields: dict[str, tuple[str, ...]]) -> Journal:
     journal = Journal(fields=fields)
     for entity in Entity:
         for record in map(json.loads, system.company.export(entity.value)):
-            journal.note(entity.value, record["id"], system.company.clock(), record)
+            journal.add(entity.value, record["id"], system.company.clock(), record)
 
-    def hear(event: Event) -> None:
-        journal.note(event.entity, event.id, event.moment, event.after)
+    def add(event: Event) -> None:
+        journal.add(event.entity, event.id, event.moment, event.after)
 
-    system.company.listeners.append(hear)
+    system.company.listeners.append(add)
     return journal
