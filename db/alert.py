@@ -1,4 +1,4 @@
-"""Alerts: open and resolved ones, and the sinks that received them: once when raised, once when resolved."""
+"""Alerts, open and resolved. Each sink receives an alert once when it is raised and once when it is resolved."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def try_lock_evaluation(session: Session) -> bool:
 
 
 def raise_alert(session: Session, connector_key: int | None, rule: str, sentence: str) -> None:
-    """The rule matches: open an alert, or update the open one with new figures."""
+    """Open an alert for a rule that matches, or update the open one with the new sentence."""
     row = insert(Alert).values(connector_key=connector_key, rule=rule, sentence=sentence)
     session.execute(
         row.on_conflict_do_update(
@@ -73,14 +73,14 @@ def raise_alert(session: Session, connector_key: int | None, rule: str, sentence
 
 
 def keep_open(session: Session, connector_key: int | None, rules: Collection[str]) -> None:
-    """Nothing is known of these rules just now, so what is open stays open."""
+    """Keep alerts of these rules open, because the rules cannot be evaluated now."""
     mine = Alert.connector_key.is_(None) if connector_key is None else Alert.connector_key == connector_key
     renewed = update(Alert).where(mine, Alert.state == "open", Alert.rule.in_(rules))
     session.execute(renewed.values(seen_at=func.now()))
 
 
 def resolve_calm(session: Session, calm_s: float) -> None:
-    """Resolve alerts that were not seen for this long."""
+    """Resolve alerts with rules that have not matched for `calm_s` seconds."""
     calm = update(Alert).where(Alert.state == "open", Alert.seen_at < func.now() - timedelta(seconds=calm_s))
     session.execute(
         calm.values(state="resolved", resolved_at=func.now(), attempts=0, next_try_at=func.now(), last_error=None)
@@ -88,7 +88,7 @@ def resolve_calm(session: Session, calm_s: float) -> None:
 
 
 def claim_unsent(session: Session, limit: int = 20) -> list[Alert]:
-    """Return alerts to send, oldest first; they are claimed for a while."""
+    """Claim alerts to send for CLAIMED_S seconds, and return them, oldest first."""
     due = (
         select(Alert.id)
         .where(Alert.sent_state.is_distinct_from(Alert.state), Alert.next_try_at <= func.now())
@@ -129,7 +129,7 @@ def record_sent(
 
 
 def open_alerts(session: Session) -> list[Alert]:
-    """The newest first."""
+    """Return open alerts, newest first."""
     return list(session.scalars(select(Alert).filter_by(state="open").order_by(Alert.id.desc())))
 
 

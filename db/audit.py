@@ -12,15 +12,15 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.base import Base, Created, RowId
 
 ORIGIN: Final[ContextVar[str | None]] = ContextVar("audit_origin", default=None)
-"""Where the present request or command comes from: an address, an address and a key, or a command line's host."""
+"""Where the current request or command comes from: an address, an address and a key, or the host of a command line."""
 
 
 class AuditEntry(Base):
-    """One act of one person.
+    """One action of an operator.
 
-    action   what was done, as `failures.replay` or `operator.add`
-    subject  what it was done to: an id, a name, the words of a filter; never values of records
-    origin   where it was done from: an address and how the person was known, or a command line's user and host
+    action   such as `failures.replay` or `operator.add`
+    subject  an id, a name, or the text of a filter; never values of records
+    origin   an address and how the operator was authenticated, or the user and host of a command line
     """
 
     __tablename__ = "audit_log"
@@ -38,7 +38,7 @@ class AuditEntry(Base):
 
 
 def begin(origin: str | None) -> None:
-    """Begin a request or a command, which comes from `origin`."""
+    """Set the origin of the request or command that begins."""
     ORIGIN.set(origin)
 
 
@@ -52,7 +52,7 @@ def note(
     why: str | None = None,
     detail: dict[str, Any] | None = None,
 ) -> None:
-    """Write down what an operator did, and from where (`ORIGIN`), in the transaction in which it is done."""
+    """Record an action of an operator, with its `ORIGIN`, in the transaction of the action."""
     session.add(
         AuditEntry(
             operator=operator,
@@ -74,7 +74,7 @@ def latest_entries(
     since: datetime | None = None,
     limit: int = 100,
 ) -> list[AuditEntry]:
-    """Newest first."""
+    """Return entries, newest first."""
     query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
     if connector_key is not None:
         query = query.filter_by(connector_key=connector_key)

@@ -1,8 +1,8 @@
-"""Batches: the units that pass extract, transform and load, under a lease with a fencing token.
+"""Batches: units of work that pass extract, transform and load, under a lease with a fencing token.
 
-A stage claims its batch, works, and writes its result with the next stage in one transaction, which is valid only while
-the token is its own. A worker that finds the batch in another stage stops immediately, so any stage may be started
-twice. All times are the database's; a worker's clock decides nothing.
+A stage claims its batch, works, and writes its result and the next stage in one transaction, which checks the token first. A
+worker that finds the batch in another stage stops immediately, so any stage may be started twice. All times are those of the
+database.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from pipeline.errors import LostLease
 RETENTION_DAYS = 30
 
 LATE_S = 60
-"""How long an outgoing stage's data is used; after that, Hull or Pipedrive may have changed."""
+"""How long an outgoing stage uses staged data; records may have changed in Hull or Pipedrive after that."""
 
 
 LISTED = "look_up"
-"""Cause of a batch with records that a look-up treats as known."""
+"""Cause of a batch with records that a look-up has listed and treats as known."""
 UNLOADED = (
     "direction = 'incoming' AND extracted IS NOT NULL"
     " AND (state = 'failed' OR cause = 'look_up' AND state IN ('ready', 'running'))"
 )
-"""Batches with listed records that the marks of look-ups treat as known although they are not loaded."""
+"""Batches with records that look-ups treat as known although they are not loaded yet."""
 
 
 class Batch(Base):
@@ -76,7 +76,7 @@ class Batch(Base):
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     due_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     waits_for: Mapped[str | None]
-    """What it was put off for last, until it is claimed: a remote system as `db.outage` names it, or a limit."""
+    """Why it was postponed, until it is claimed: a remote system by its name in `db.outage`, or a limit."""
     enqueued_at: Mapped[datetime | None]
     lease_token: Mapped[UUID | None] = mapped_column(Uuid)
     lease_until: Mapped[datetime | None]
@@ -96,14 +96,15 @@ class Batch(Base):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedBatch:
-    """A batch claimed by this worker, with the token that every later write must have.
+    """A batch claimed by this worker.
 
-    resends    whether its records are sent again: in the walk of a run that was not limited to changes
-    is_stored  whether they come from the snapshots of a backfill, which resends only to link Users again
-    revisits   whether it is a page of a full fetch's catch-up: most of its records were read and counted before
-    has_outage whether a remote system does not answer its connector
-    is_late    whether it has waited longer than `LATE_S` since it became due
-    marks    the settings and field definitions in force when it was claimed
+    marks       the settings and field definitions in force when it was claimed
+    token       every later write must have it
+    resends     unchanged records are sent too: in a walk of a run that is not limited to changes
+    is_stored   its records come from the snapshots of a backfill, which resends only to link Users again
+    revisits    it is a page of the catch-up of a full fetch: most of its records were read and counted before
+    has_outage  a remote system does not answer its connector
+    is_late     it has waited longer than `LATE_S` since it became due
     """
 
     marks: Marks
@@ -129,13 +130,13 @@ class ClaimedBatch:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether what an earlier stage staged may be old: the batch was put off, its worker was lost, or it waited in a queue."""
+        """Whether staged data may be old: the batch was postponed, its worker was lost, or it waited in a queue."""
         return self.is_late or self.attempts > 1
 
 
 _NOT_DURABLE = "SET LOCAL synchronous_commit = off;"
-"""Used by transactions that can be repeated: after a crash of PostgreSQL a claim is made, or a page read or transformed,
-once more. It saves five of the seven times a batch would wait for the disk.
+"""For transactions that can be repeated: after a crash of PostgreSQL a batch is claimed, read or transformed once more. It saves
+five of the seven times that a batch waits for the disk.
 """
 
 _CLAIM = Statement(f"""{_NOT_DURABLE}
@@ -191,8 +192,8 @@ _PUT_OFF = Statement(f"""
            extracted = CASE WHEN {_KEEPS_STAGED} THEN extracted END,
            transformed = CASE WHEN {_KEEPS_STAGED} THEN transformed END
      WHERE id = :id""")  # noqa: S608 - put together from constants
-"""What is staged of outgoing records is dropped, so that the next attempt decides again, by the newest report and record. A batch
-that only waited for its turn keeps it while all of it is younger than `LATE_S`."""
+"""Staged data of outgoing records is deleted, so that the next attempt decides again, by the newest report and record. A batch that
+only waited for its turn keeps it until `LATE_S` after its creation."""
 
 
 _ADD_PAGE = Statement("""
@@ -215,11 +216,11 @@ class Wakeup:
     stage: str
     read_back_id: int | None = None
     then: Wakeup | None = None
-    """What is to be run after it, and not before it has ended."""
+    """The batch to run after it, once it has ended."""
 
 
 def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None) -> ClaimedBatch | None:
-    """Take the batch for one stage; None when it is elsewhere, or its connector is paused. Attempts count from here on."""
+    """Claim a batch for one stage. Return None if it is in another stage, has another worker, or its connector is paused."""
     scope = {"id": batch_id, "stage": stage, "lease_s": lease_s, "task_id": task_id, "late_s": LATE_S}
     row = _CLAIM.row(session, scope)
     if row is None:
@@ -232,15 +233,12 @@ def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_i
 
 
 def extend_lease(session: Session, batch: ClaimedBatch, lease_s: float) -> bool:
-    """Go on holding the batch while a stage works; False when it is not ours any more."""
+    """Extend the lease while a stage works; return False if it is lost."""
     return _EXTEND.row(session, {"id": batch.id, "token": batch.token, "lease_s": lease_s}) is not None
 
 
 def hold(session: Session, batch: ClaimedBatch) -> None:
-    """Fence: this transaction's writes count only if the batch is still ours.
-
-    Raises: LostLease.
-    """
+    """Check the lease and lock the batch, before this transaction writes anything. Raises: LostLease."""
     if _HOLD.row(session, {"id": batch.id, "token": batch.token}) is None:
         raise LostLease("lease_lost", f"batch {batch.id}")
 
@@ -248,23 +246,23 @@ def hold(session: Session, batch: ClaimedBatch) -> None:
 def pass_to_transform(
     session: Session, batch_id: int, staged: bytes, records: int, *, extract_call: str | None = None
 ) -> None:
-    """Complete extract: store its records, and its call (JSON); the chain's next message finds the batch ready."""
+    """Complete extract: store its records and its call (JSON). The next message of the chain finds the batch ready."""
     _TO_TRANSFORM.run(session, {"id": batch_id, "staged": staged, "records": records, "extract_call": extract_call})
 
 
 def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
-    """Transform is done: keep what it made."""
+    """Complete transform: store its result."""
     _TO_LOAD.run(session, {"id": batch_id, "staged": staged})
 
 
 def transform_again(session: Session, batch: ClaimedBatch) -> Wakeup:
-    """What transform made does not hold any more: the batch goes back to it. Returns what is to be woken."""
+    """Return a batch to transform, because its transformed data is outdated. Return the wake-up to send."""
     _TRANSFORM_AGAIN.run(session, {"id": batch.id})
     return wakeup_from(batch.id, batch.direction, batch.queue, "transform", batch.read_back_id)
 
 
 def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
-    """Pipedrive's answers to what was written: the read-back batch has them now, and begins with transform."""
+    """Store Pipedrive's answers to writes in the read-back batch, which begins with transform."""
     _FILL_READ_BACK.run(session, {"id": batch_id, "staged": staged, "records": records, "extract_call": None})
 
 
@@ -274,7 +272,7 @@ def end(session: Session, batch_id: int, state: str = "done", *, load_call: str 
 
 
 def fail(session: Session, batch: ClaimedBatch) -> None:
-    """The stage failed. Its staged data stays, so that a replay starts from this stage."""
+    """Mark a batch as failed. It keeps its staged data, so that a replay starts from this stage."""
     _FAIL.run(session, {"id": batch.id})
 
 
@@ -287,9 +285,9 @@ def put_off(
     waits_for: str | None = None,
     before_any_call: bool = False,
 ) -> None:
-    """Try this stage again in `wait_s` seconds; only with `counted` was it an attempt.
+    """Retry this stage in `wait_s` seconds; this counts as an attempt only with `counted`.
 
-    before_any_call  the stage has called no remote system: what is staged stays usable for `LATE_S`
+    before_any_call  the stage has called no remote system: staged data stays usable for `LATE_S`
     """
     scope = {"id": batch.id, "wait_s": wait_s, "uncounted": 0 if counted else 1, "waits_for": waits_for}
     _PUT_OFF.run(session, scope | {"before_any_call": before_any_call, "late_s": LATE_S})
@@ -298,10 +296,9 @@ def put_off(
 def revive(session: Session, batch_id: int) -> Wakeup | None:
     """Make a failed batch ready again: an incoming one at the stage that failed, an outgoing one at extract.
 
-    What transform decided for an outgoing batch was right when it failed. Since then Hull may have reported newer values and
-    people may have edited the record in Pipedrive, so its changes are decided again from the newest report.
-
-    The marks of look-ups take the records of a failed page for known (`UNLOADED`), and must find them until they are loaded.
+    An outgoing batch is decided again from the newest report: since it failed, Hull may have reported newer values, and users may
+    have edited the record in Pipedrive. Look-ups treat the records of a failed page as known (`UNLOADED`), so they must find the
+    page until it is loaded.
     """
     is_outgoing = Batch.direction == Direction.OUTGOING
     is_read_back = and_(
@@ -336,12 +333,12 @@ def wakeup_of(row: Batch | ClaimedBatch | Row[Any]) -> Wakeup:
 
 
 def add_page(session: Session, connector_key: int, entity: str, run_id: int, slice_id: int) -> None:
-    """The slice's next page is a batch that waits for its turn."""
+    """Add a batch for the next page of a slice; it waits for its turn."""
     _ADD_PAGE.run(session, {"connector_key": connector_key, "entity": entity, "run_id": run_id, "slice_id": slice_id})
 
 
 def run_has_work(session: Session, run_id: int) -> bool:
-    """Whether any batch of the run is not at its end, or any slice has pages left."""
+    """Return whether a batch of the run has not ended, or a slice has pages left."""
     found = _HAS_WORK.row(session, {"run_id": run_id})
     return bool(found and found[0])
 
@@ -356,19 +353,21 @@ _STAGED = text("SELECT extracted FROM batches WHERE id = :id AND extracted IS NO
 
 
 def unloaded(session: Session, connector_key: int, entity: str) -> list[int]:
-    """Ids of the batches that hold listed records which are not in the id map yet: handed on by a look-up, or failed since the last
-    full fetch that ended. Oldest first."""
+    """Return the ids of batches with listed records that are not in the id map yet, oldest first.
+
+    A look-up has listed them, or they failed since the last full fetch ended.
+    """
     return list(session.scalars(_UNLOADED, {"c": connector_key, "e": entity}))
 
 
 def staged_page(session: Session, batch_id: int) -> bytes | None:
-    """What extract staged; None when the batch has ended by now."""
+    """Return the data that extract staged; None if the batch has ended."""
     found = session.scalar(_STAGED, {"id": batch_id})
     return None if found is None else bytes(found)
 
 
 def drop_waiting(session: Session, slice_id: int) -> None:
-    """The slice has nothing left to read: its page that waits for its turn is not needed."""
+    """End the waiting page of a slice that has nothing left to read."""
     session.execute(
         update(Batch)
         .where(Batch.slice_id == slice_id, Batch.state == "waiting")
@@ -378,7 +377,10 @@ def drop_waiting(session: Session, slice_id: int) -> None:
 
 
 def cancel_open(session: Session, run_id: int) -> int:
-    """Cancel what has not ended; a stage at work loses its lease and stops at its next write."""
+    """Cancel the batches of a run that have not ended; return how many.
+
+    A running stage loses its lease and stops at its next write.
+    """
     return changed_rows(
         session,
         update(Batch)
@@ -395,5 +397,8 @@ _DROP_OLD = text("""
 
 
 def drop_old_batches(session: Session, limit: int) -> int:
-    """Delete batches that ended long ago, `limit` at most; return how many. Failed ones stay until they are dealt with."""
+    """Delete at most `limit` batches past their retention; return how many.
+
+    Failed ones stay until they are replayed or discarded.
+    """
     return changed_rows(session, _DROP_OLD, {"days": RETENTION_DAYS, "limit": limit})

@@ -1,22 +1,15 @@
-"""Which batches are handed to the broker: those that are due and have no worker, and the next ones of a run."""
+"""Batches to enqueue at the broker: due ones without a worker, and the next ones of a run."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import (
-    Row,
-    func,
-    text,
-    update,
-)
+from sqlalchemy import func, text, update
 from sqlalchemy.orm import Session
 
 from db.batch import Batch, Wakeup, wakeup_from, wakeup_of
 from db.statement import Statement
 
 STRANDED_S = 20
-"""A batch that was handed to the broker this long ago and that no worker has claimed is handed over again."""
+"""Seconds after which a batch that no worker has claimed is enqueued again."""
 
 
 _SWEEP = text("""
@@ -35,21 +28,18 @@ _SWEEP = text("""
                                    AND (a.state = 'running' OR a.state = 'ready' AND a.due_at <= now())))
          ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED)
     UPDATE batches b SET enqueued_at = now() WHERE b.id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts, b.waits_for""")
+    RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id,
+           b.state = 'ready' AND (b.attempts > 0 OR b.waits_for <> '') AS has_waited""")
 
 
 def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup, str]]:
     """Return due batches without a worker: (wake-up, `waited` or `lost`).
 
-    `waited` is planned (a retry or a rate limit came due); `lost` means that a message or a worker vanished. Users that
-    have not begun are left to their canvas while Accounts before them are in flight.
+    `waited` is planned: a retry or a rate limit is due. `lost` means that a message or a worker was lost. Batches of Users that
+    have not begun are left out while earlier ones of Accounts are in flight: their canvas starts them.
     """
     rows = session.execute(_SWEEP, {"stranded_s": stranded_s}).all()
-    return [(wakeup_of(row), _why(row)) for row in rows]
-
-
-def _why(row: Row[Any]) -> str:
-    return "waited" if row.state == "ready" and (row.attempts > 0 or row.waits_for) else "lost"
+    return [(wakeup_of(row), "waited" if row.has_waited else "lost") for row in rows]
 
 
 _RELEASE = Statement("""
@@ -62,17 +52,17 @@ _RELEASE = Statement("""
 
 
 def try_now(session: Session, connector_key: int) -> None:
-    """A person may have fixed what the connector's work waits for: make all of it due for the next sweep."""
+    """Make all batches of a connector due for the next sweep, because an operator may have fixed what they wait for."""
     put_off = (Batch.connector_key == connector_key, Batch.state == "ready", Batch.due_at > func.now())
     session.execute(update(Batch).where(*put_off).values(due_at=func.now(), enqueued_at=None))
 
 
 def release_waiting(session: Session, run_id: int, in_flight: int) -> list[Wakeup]:
-    """Enqueue as many waiting batches of the run as may be in flight. The run must be locked."""
+    """Make waiting batches of the run ready, as many as may be in flight; return their wake-ups. The run must be locked."""
     rows = _RELEASE.rows(session, {"run_id": run_id, "in_flight": in_flight})
     return [wakeup_from(*row) for row in rows]
 
 
 def mark_enqueued(session: Session, batch_id: int) -> None:
-    """The batch is being handed to the broker by this transaction."""
+    """Note that this transaction enqueues the batch."""
     session.execute(update(Batch).where(Batch.id == batch_id).values(enqueued_at=func.now()))

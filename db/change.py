@@ -1,4 +1,4 @@
-"""Changes: one row per record that must be carried over, however many deliveries told of it. `db.change_writer` writes them."""
+"""Changes: one row for each record to synchronize, however many deliveries there are. `db.change_writer` writes them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ from db.statement import texts
 
 
 class Change(Base):
-    """record_id  the Pipedrive id of an incoming change, the Hull id of an outgoing one
-    revision   grows with every coalesced delivery; a change is cleared only at the revision its batch claimed
-    payload    the newest body about it, or None if the record must be read from its source
-    rank       when that body was sent, in milliseconds since the epoch: only a later one replaces it
-    is_created a webhook says that the record was created
-    is_deleted the payload says that the record was deleted
+    """One record to synchronize.
+
+    record_id            the Pipedrive id of an incoming change, the Hull id of an outgoing one
+    revision             grows with each coalesced delivery; a change is deleted only at the revision that its batch claimed
+    payload              the newest body about the record; None if the record must be read
+    rank                 when that body was sent, in milliseconds since the epoch: only a later one replaces it
+    is_created           a webhook reports that the record was created
+    is_deleted           the payload reports that the record was deleted
     delivery_id          the newest delivery about the record
     claimed_delivery_id  the same when a batch claimed the change
     """
@@ -102,29 +104,29 @@ _DUE_GROUPS = text(f"""
      ORDER BY g.entity, g.direction""")  # noqa: S608 - put together from constants
 
 PATIENCE_S = 5.0
-"""How long a batch that has not begun keeps changes of its kind waiting: under load they are then collected in one batch
-instead of many, and Users wait for Accounts before them. A batch with a lost message does not delay them longer.
+"""How long changes wait for an earlier batch of their kind that has not begun: under load one batch then collects them instead of
+many, and Users wait for earlier Accounts. A batch with a lost message does not delay them longer.
 """
 
 
 def due_groups(session: Session) -> list[tuple[int, str, str]]:
-    """Return (connector, direction, entity) of due changes that may be batched now; organizations come before persons."""
+    """Return (connector, direction, entity) of due changes that a batch may claim now; Organizations come before Persons."""
     found = session.execute(_DUE_GROUPS, {"patience_s": PATIENCE_S})
     return [(row.connector_key, row.direction, row.entity) for row in found]
 
 
 def changes_of(session: Session, batch_id: int) -> list[Change]:
-    """The changes a batch carries."""
+    """Return the changes of a batch."""
     return list(session.scalars(select(Change).filter_by(batch_id=batch_id).order_by(Change.id)))
 
 
 def count_in_batch(session: Session, batch_id: int) -> int:
-    """Return how many changes a batch still carries."""
+    """Return how many changes a batch still has."""
     return session.scalar(select(func.count()).select_from(Change).where(Change.batch_id == batch_id)) or 0
 
 
 def waiting_changes(session: Session, connector_key: int, entity: str, names: Mapping[str, str]) -> list[Change]:
-    """The changes of one record that are on their way; `names` are direction → what the record is called there."""
+    """Return the changes of one record; `names` are direction → the id of the record in that direction."""
     mine = select(Change).filter_by(connector_key=connector_key, entity=entity)
     either = [and_(Change.direction == direction, Change.record_id == name) for direction, name in names.items()]
     return list(session.scalars(mine.where(or_(*either)).order_by(Change.id))) if either else []
@@ -133,7 +135,7 @@ def waiting_changes(session: Session, connector_key: int, entity: str, names: Ma
 _CAUSE = text("""
     WITH mine AS MATERIALIZED (SELECT id, cause FROM changes WHERE batch_id = :batch_id)
     SELECT cause FROM mine ORDER BY id LIMIT 1""")
-"""In two steps: in one, PostgreSQL may walk through all changes by id until it meets one of the batch."""
+"""In two steps: in one, PostgreSQL may read all changes by id until it finds one of the batch."""
 
 
 def cause_of(session: Session, batch_id: int) -> str | None:
@@ -142,21 +144,21 @@ def cause_of(session: Session, batch_id: int) -> str | None:
 
 
 class Source(NamedTuple):
-    """Return the cause of a live batch's record, and its delivery, if there is one."""
+    """The cause of a record in a live batch, and its delivery if there is one."""
 
     cause: str
     delivery_id: int | None
 
 
 def sources_of(session: Session, batch_id: int) -> dict[int, Source]:
-    """Pipedrive id → why, for the incoming changes that a batch carries, in the order in which they came."""
+    """Return Pipedrive id → source, for the incoming changes of a batch, oldest first."""
     mine = select(Change.record_id, Change.cause, Change.claimed_delivery_id).filter_by(batch_id=batch_id)
     rows = session.execute(mine.where(Change.direction == "incoming").order_by(Change.id))
     return {int(record_id): Source(cause, delivery_id) for record_id, cause, delivery_id in rows}
 
 
 def created_ids(session: Session, batch_id: int) -> set[int]:
-    """Return Pipedrive ids of the batch's records that a webhook reported as created."""
+    """Return the Pipedrive ids of a batch's records that a webhook reported as created."""
     mine = select(Change.record_id).filter_by(batch_id=batch_id, direction="incoming", is_created=True)
     return {int(record_id) for record_id in session.scalars(mine)}
 
@@ -170,7 +172,7 @@ _IN_FLIGHT = text("""
 def find_in_flight(
     session: Session, connector_key: int, direction: str, entity: str, record_ids: Iterable[str]
 ) -> set[str]:
-    """Return the records that are pending: with a waiting change, or in a batch that has not failed."""
+    """Return those of the records with a change that waits or is in a batch that has not failed."""
     ids = sorted(set(record_ids))
     if not ids:
         return set()
@@ -179,7 +181,7 @@ def find_in_flight(
 
 @dataclass(frozen=True, slots=True)
 class WaitingCount:
-    """Return the number of changes of an entity that wait for a reason, and the age of the oldest."""
+    """How many changes of an entity wait for a reason, and since when the oldest does."""
 
     direction: str
     entity: str

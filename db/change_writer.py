@@ -1,7 +1,7 @@
-"""The only writer of `changes`: adds changes, puts them into batches, puts them back and removes them.
+"""The only writer of `changes`: adds them, claims them for batches, returns and deletes them.
 
-A record has one change. What else is noted of a record that waits already is merged into its change by the rules below. All
-rows of a statement are locked in the order of their record ids, so that two transactions never wait for one another.
+A record has one change. A new change of a record that has one already is merged into it by the rules below. Each statement locks
+its rows in the order of their record ids, so that two transactions do not deadlock.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from db.base import changed_rows
 from db.statement import bigints, byteas, texts
 
 KEEP_PAYLOAD: Final = "payload = coalesce(ch.payload, excluded.payload)"
-"""The payload that waits stays; a new one is stored only where none waits."""
+"""The waiting payload stays; a new one is stored only if there is none."""
 HIGHER_RANK_PAYLOAD: Final = """
            payload = CASE WHEN excluded.payload IS NULL OR ch.rank > excluded.rank THEN ch.payload ELSE excluded.payload END,
            rank = greatest(ch.rank, excluded.rank)"""
-"""The payload that was sent later stays, the new one where both were sent at the same time."""
+"""The payload that was sent later stays; the new one if both were sent at the same time."""
 WEBHOOK_PAYLOAD: Final = """
            payload = CASE WHEN excluded.payload IS NULL THEN CASE WHEN ch.is_deleted THEN ch.payload END
                           WHEN ch.rank < excluded.rank THEN excluded.payload
@@ -33,16 +33,16 @@ WEBHOOK_PAYLOAD: Final = """
                              ELSE ch.is_deleted OR excluded.is_deleted END,
            is_created = ch.is_created OR excluded.is_created,
            rank = greatest(ch.rank, excluded.rank)"""
-"""The payload that was sent later stays, but none does where one may not be used or two were sent in one millisecond: then the
-record is read. A deletion stays, because it is never believed without a read."""
+"""The payload that was sent later stays. If one of the two may not be used, or both were sent in one millisecond, none does: the
+record is read. A deletion stays, because it is always confirmed by a read."""
 
 NEW_CAUSE: Final = "cause = CASE WHEN excluded.cause = 'linked_user' THEN ch.cause ELSE excluded.cause END"
-"""The new cause replaces the one that waits; a link of a User says nothing new about an Account that waits already."""
+"""The new cause replaces the waiting one, except the link of a User: that is not news about an Account that waits."""
 FIRST_CAUSE: Final = "cause = ch.cause"
-"""The cause that waits stays, because the new one only asks for the same work again."""
+"""The waiting cause stays, because the new one requests the same work again."""
 
 NEW_DELIVERY: Final = "delivery_id = coalesce(excluded.delivery_id, ch.delivery_id)"
-"""The new delivery is the newest; a change without one leaves the delivery as it is."""
+"""The new delivery replaces the waiting one; a change without a delivery keeps it."""
 HIGHER_RANK_DELIVERY: Final = (
     "delivery_id = CASE WHEN ch.rank <= excluded.rank THEN excluded.delivery_id ELSE ch.delivery_id END"
 )
@@ -58,10 +58,10 @@ def _upsert(
     delivery: str = NEW_DELIVERY,
     returning: str = "",
 ) -> TextClause:
-    """Return the statement that adds `rows`, each record once and in the order of their ids, or merges them into what waits.
+    """Return the statement that adds `rows` or merges them into waiting changes. Each record is in `rows` once, ordered by its id.
 
-    A change that waits grows by one revision, so that a batch that carries it does not clear it. It is due when the earlier of the
-    two is, and it leaves a batch that has failed.
+    A waiting change grows by one revision, so that a batch that has claimed it does not delete it. It is due when the earlier
+    of the two is, and it leaves a batch that has failed.
     """
     return text(f"""
     INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause{columns})
@@ -93,9 +93,9 @@ def write_changes(
     keeps_cause: bool = False,
     wait_s: float = 0.0,
 ) -> None:
-    """Note in one statement that records must be carried over, as they are now or as what waits for them says.
+    """Write changes of records without a payload: each is read, or synchronized by its waiting payload. One statement.
 
-    keeps_cause  `FIRST_CAUSE` holds instead of `NEW_CAUSE`
+    keeps_cause  apply `FIRST_CAUSE` instead of `NEW_CAUSE`
     """
     ids = texts(record_ids)
     if ids != "{}":
@@ -111,7 +111,7 @@ _WRITE_SHELLS = text("""
 
 
 def write_shells(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """Note that shells must be read; a record that has a change already is left as it is."""
+    """Write changes of shells, so that they are read; a record with a change is left as it is."""
     session.execute(_WRITE_SHELLS, {"c": connector_key, "e": entity, "ids": texts(map(str, pipedrive_ids))})
 
 
@@ -131,7 +131,7 @@ def write_payload(
     payload: bytes | None,
     rank: int = 0,
 ) -> None:
-    """Note that a record must be carried over as this payload says; None leaves it to a read, or to what waits."""
+    """Write the change of a record with this payload; with None it is read, or synchronized by its waiting payload."""
     scope = {"c": connector_key, "d": direction, "e": entity, "id": record_id, "cause": cause}
     session.execute(_WRITE_PAYLOAD, {**scope, "payload": payload, "rank": rank})
 
@@ -150,7 +150,7 @@ _WRITE_REJECTED_FIELDS = _upsert(
 def write_rejected_fields(
     session: Session, connector_key: int, direction: str, entity: str, fields: Collection[str], *, cause: str
 ) -> None:
-    """Note that every record with a rejected field among `fields` must be carried over: as it is now, or as last reported."""
+    """Write a change of every record with a rejected field among `fields`, so that it is synchronized again."""
     if fields:
         scope = {"c": connector_key, "d": direction, "e": entity, "fields": texts(fields), "cause": cause}
         session.execute(_WRITE_REJECTED_FIELDS, scope)
@@ -166,14 +166,14 @@ _WRITE_PLANNED = _upsert(
 
 
 def write_planned(session: Session, connector_key: int, plan_id: int, acts: Iterable[str]) -> int:
-    """Note that the plan's Users and Accounts with one of these acts must be sent, as Hull last reported them. Returns how many."""
+    """Write changes of a plan's Users and Accounts with one of these acts, by their last report; return how many."""
     scope = {"c": connector_key, "plan": plan_id, "acts": texts(acts)}
     return changed_rows(session, _WRITE_PLANNED, scope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySummary:
-    """The deliveries about one record: the newest of them, and whether its body may be used."""
+    """The deliveries about one record: the newest one, and whether its body may be used."""
 
     delivery_id: int
     entity: str
@@ -200,7 +200,7 @@ _WRITE_WEBHOOKS = _upsert(
 
 
 def write_webhooks(session: Session, summaries: Sequence[DeliverySummary]) -> None:
-    """Note in one statement that these records must be carried over; each record once."""
+    """Write the changes of these webhooks, one for each record, in one statement."""
     if summaries:
         scope = {
             "ids": bigints(each.delivery_id for each in summaries),
@@ -216,8 +216,11 @@ def write_webhooks(session: Session, summaries: Sequence[DeliverySummary]) -> No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingReport:
-    """What Hull's messages say of one record: `payload` is the message they make together, `rank` when the last was received,
-    `delivery_id` the notification that brought it, where one did."""
+    """The coalesced messages of Hull about one record.
+
+    rank         when the last one was received
+    delivery_id  the notification that contained it; None for an export
+    """
 
     connector_key: int
     entity: str
@@ -228,9 +231,9 @@ class OutgoingReport:
     delivery_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class WaitingReport:
-    """A change that waited already, with the payload it had; it is locked, and its revision has grown."""
+    """A change that waited already, with the payload it had. It is locked, and its revision has grown."""
 
     id: int
     payload: bytes
@@ -250,11 +253,11 @@ _WRITE_REPORTS = _upsert(
 
 
 def write_reports(session: Session, reports: Sequence[OutgoingReport]) -> dict[tuple[int, str, str], WaitingReport]:
-    """Note that these records must be sent; each record once.
+    """Write the changes of these reports, one for each record; a change that waits already is locked.
 
-    What is new is written, what waits already is locked. So of two transactions that are the first to report a record the second
-    finds what the first has written.
-    Returns (connector, entity, record) → what waited already, to be merged and given to `put_payloads` in this transaction.
+    If two transactions are the first to report a record, the second one finds the change of the first.
+    Returns (connector, entity, record) → the change that waited already: merge its payload and call `put_payloads` in this
+    transaction.
     """
     scope = {
         "connectors": bigints(each.connector_key for each in reports),
@@ -265,11 +268,10 @@ def write_reports(session: Session, reports: Sequence[OutgoingReport]) -> dict[t
         "ranks": bigints(each.rank for each in reports),
         "deliveries": bigints(each.delivery_id or 0 for each in reports),
     }
+    rows = session.execute(_WRITE_REPORTS, scope)
     return {
-        (row.connector_key, row.entity, row.record_id): WaitingReport(
-            id=row.id, payload=bytes(row.payload), rank=row.rank
-        )
-        for row in session.execute(_WRITE_REPORTS, scope)
+        (row.connector_key, row.entity, row.record_id): WaitingReport(row.id, bytes(row.payload), row.rank)
+        for row in rows
         if row.payload is not None
     }
 
@@ -281,7 +283,7 @@ _PUT_PAYLOADS = text("""
 
 
 def put_payloads(session: Session, merged: Sequence[tuple[int, bytes, int]]) -> None:
-    """Write the (id, payload, rank) of changes that `write_reports` locked in this transaction."""
+    """Store (id, payload, rank) in changes that `write_reports` locked in this transaction."""
     if merged:
         ids, payloads, ranks = zip(*merged, strict=True)
         scope = {"ids": bigints(ids), "payloads": byteas(payloads), "ranks": bigints(ranks)}
@@ -301,7 +303,7 @@ _CLAIM = text("""
 def claim_changes(
     session: Session, connector_key: int, direction: str, entity: str, *, batch_id: int, limit: int
 ) -> int:
-    """Put due changes into a batch; returns how many."""
+    """Claim at most `limit` due changes for a batch; return how many."""
     scope = {"c": connector_key, "d": direction, "e": entity, "batch_id": batch_id, "limit": limit}
     return changed_rows(session, _CLAIM, scope)
 
@@ -315,7 +317,7 @@ _RETURN = text("""
 
 
 def clear_changes(session: Session, batch_id: int) -> None:
-    """Delete the changes of a batch that is done; those that have grown since it claimed them are due again."""
+    """Delete the changes of a batch that is done. Those with a newer revision than it claimed are due again."""
     session.execute(_CLEAR, {"batch_id": batch_id})
     session.execute(_RETURN, {"batch_id": batch_id})
 
@@ -324,7 +326,7 @@ _DELETE_OF_BATCHES = text("DELETE FROM changes WHERE batch_id = ANY(CAST(:ids AS
 
 
 def delete_changes_of(session: Session, batch_ids: Collection[int]) -> None:
-    """Delete the changes that cancelled batches carry: their records have been read since."""
+    """Delete the changes of cancelled batches."""
     if batch_ids:
         session.execute(_DELETE_OF_BATCHES, {"ids": bigints(batch_ids)})
 
@@ -347,14 +349,20 @@ def put_back(
     counted: Sequence[str],
     waits_for: str | None = None,
 ) -> None:
-    """Take these records out of the batch; they are tried again later. Only for those in `counted` it was an attempt."""
+    """Return the changes of these records from their batch, due in `wait_s` seconds.
+
+    Only for those in `counted` it was an attempt.
+    """
     scope = {"batch_id": batch_id, "ids": list(record_ids), "counted": list(counted), "wait_s": wait_s}
     session.execute(_PUT_BACK, scope | {"waits_for": waits_for})
 
 
 def _make_due(of: str, lock: str) -> TextClause:
-    """The conditions are expressions, so that only the index of what is waited for fits: those by record and by time would read
-    every change of the entity."""
+    """Return a statement that makes waiting changes due.
+
+    Its conditions are expressions, so that only the index by `waits_for` fits: those by record and by time would read every
+    change of the entity.
+    """
     return text(f"""
     WITH mine AS MATERIALIZED (
         SELECT id FROM changes
@@ -366,15 +374,15 @@ def _make_due(of: str, lock: str) -> TextClause:
 
 _MAKE_DUE = _make_due(" AND direction || '' = :d AND entity || '' = :e", "FOR UPDATE")
 _MAKE_ALL_DUE = _make_due("", "FOR UPDATE SKIP LOCKED")
-"""Both directions have no common order: a change that another transaction writes at this moment is left out."""
+"""There is no common lock order of both directions: a change that another transaction writes at this moment is left out."""
 
 
 def make_due(session: Session, connector_key: int, direction: str, entity: str, waits_for: Sequence[str]) -> int:
-    """Make the changes of one direction and entity due that wait for one of these. Returns how many."""
+    """Make the changes of one direction and entity that wait for one of these reasons due; return how many."""
     scope = {"c": connector_key, "d": direction, "e": entity, "waits_for": texts(waits_for)}
     return changed_rows(session, _MAKE_DUE, scope)
 
 
 def make_all_due(session: Session, connector_key: int, waits_for: Sequence[str]) -> None:
-    """Make all changes of a connector due that wait for one of these."""
+    """Make all changes of a connector that wait for one of these reasons due."""
     session.execute(_MAKE_ALL_DUE, {"c": connector_key, "waits_for": texts(waits_for)})
