@@ -35,8 +35,8 @@ REFRESH_TOKEN = "pipedrive_refresh_token"  # noqa: S105
 class Connector(Base):
     """One Hull organization joined to one Pipedrive company.
 
-    key  our own short number, used in every other table
-    id   the Hull connector id, 24 hex digits: what people and Hull name it by, besides its name
+    key  our own number, used in every other table
+    id   the Hull connector id, 24 hex digits
     """
 
     __tablename__ = "connectors"
@@ -46,18 +46,18 @@ class Connector(Base):
     name: Mapped[str] = mapped_column(unique=True)
     hull_organization: Mapped[str]
     pipedrive_company: Mapped[str | None]
-    """The origin its API is called at; it changes when the company renames its domain."""
+    """Origin of the company's API; it changes when the company renames its domain."""
     company_id: Mapped[int | None]
-    """Pipedrive's id of the company: shows that two authorisations are of the same company."""
+    """Pipedrive's id of the company: two authorisations with the same one are of the same company."""
     authorised_by: Mapped[int | None]
     """Pipedrive's id of the user who authorised the app by OAuth; only that user can revoke it."""
     default_currency: Mapped[str | None]
-    """The currency `users/me` gives: that of an amount without one."""
+    """The currency that `users/me` returns: that of an amount without a currency."""
     state: Mapped[str] = mapped_column(server_default="active")
-    """`active` or `paused`; a paused connector keeps its work and does none."""
+    """`active` or `paused`; the work of a paused connector is stored and waits."""
     pause_reason: Mapped[str | None]
     hull_settings: Mapped[dict[str, Any] | None]
-    """The settings as Hull was last seen with them: what differs from these was changed there since."""
+    """The settings that Hull last returned: a difference from these is a change that was made in Hull."""
     created_at: Mapped[Created]
 
 
@@ -75,7 +75,7 @@ class Credential(Base):
 
 
 class SettingsVersion(Base):
-    """Every version of a connector's settings that was ever in force; the highest one is."""
+    """One version of a connector's settings; the highest one is in force."""
 
     __tablename__ = "settings_versions"
     __table_args__ = (UniqueConstraint("connector_key", "version"),)
@@ -96,7 +96,7 @@ def find_connector(session: Session, id_or_name: str) -> Connector | None:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Return a mark that changes when anything compiled or opened for a connector is outdated."""
+    """Compiled settings and open clients of a connector are outdated when this value changes."""
 
     settings_id: int
     settings_version: int
@@ -112,7 +112,7 @@ _MARKS = Statement("""
 
 
 def marks(session: Session, connector_key: int, entity: str) -> Marks:
-    """Which settings and which field definitions are in force: one light question for every stage."""
+    """Return the settings and field definitions in force: one small query for every stage."""
     row = _MARKS.row(session, {"key": connector_key, "entity": entity})
     if row is None:
         raise LookupError(f"connector {connector_key} has no settings")
@@ -129,9 +129,9 @@ _ACCESS = Statement(f"""
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where a connector's two systems are, and the sealed secrets that open them.
+    """Addresses of a connector's two systems, and its encrypted secrets.
 
-    expiry  name → (seconds left, seconds it was given), of the secrets that expire
+    expiry  name → (seconds left, total seconds), for the secrets that expire
     """
 
     id: str
@@ -143,7 +143,7 @@ class Access:
 
 
 def access(session: Session, connector_key: int) -> Access:
-    """Everything the clients of a connector are made of, in one question."""
+    """Return everything that the clients of a connector need, by one query."""
     rows = _ACCESS.rows(session, {"key": connector_key})
     secrets = [row[3:7] for row in rows]
     sealed = {name: bytes(ciphertext) for name, ciphertext, _, _ in secrets if name is not None}
@@ -153,7 +153,7 @@ def access(session: Session, connector_key: int) -> Access:
 
 
 def get_connector(session: Session, key: int) -> Connector:
-    """The connector of that key; it must exist."""
+    """Return the connector of that key. Raises NoResultFound if there is none."""
     return session.get_one(Connector, key)
 
 
@@ -165,14 +165,13 @@ def id_of(session: Session, key: int) -> str | None:
 def lock_connector(session: Session, key: int) -> Connector:
     """Lock the connector's row until the transaction ends.
 
-    The lock allows the foreign key checks of other transactions, which could otherwise deadlock with this
-    one.
+    The lock allows foreign key checks of other transactions, which could otherwise deadlock with this one.
     """
     return session.get_one(Connector, key, with_for_update={"key_share": True}, populate_existing=True)
 
 
 def find_sealed(session: Session, connector_id: str, names: Sequence[str]) -> tuple[Connector, dict[str, bytes]] | None:
-    """Return the connector of that id, and those of its secrets that are named: name → ciphertext."""
+    """Return a connector by its id, and name → ciphertext for those of its secrets in `names`."""
     wanted = and_(Credential.connector_key == Connector.key, Credential.name.in_(names))
     joined = select(Connector, Credential.name, Credential.ciphertext).outerjoin(Credential, wanted)
     rows = session.execute(joined.where(Connector.id == connector_id)).all()
@@ -182,45 +181,39 @@ def find_sealed(session: Session, connector_id: str, names: Sequence[str]) -> tu
 
 
 def all_connectors(session: Session) -> list[Connector]:
-    """Every connector, oldest first."""
+    """Return all connectors, oldest first."""
     return list(session.scalars(select(Connector).order_by(Connector.key)))
 
 
 class Names(NamedTuple):
-    """The connector's id, and Pipedrive's number of its company, None where it is not known yet."""
+    """A connector's id, and Pipedrive's id of its company; None if that is not known yet."""
 
     connector_id: str
     company_id: int | None
 
 
 def names_of_all(session: Session) -> dict[int, Names]:
-    """Connector's key → its names."""
+    """Return connector key → its ids."""
     rows = session.execute(select(Connector.key, Connector.id, Connector.company_id))
     return {row.key: Names(row.id, row.company_id) for row in rows}
 
 
 def settings_in_force(session: Session, connector_key: int) -> SettingsVersion:
-    """The newest version of the settings; a connector always has one."""
+    """Return the newest version of the settings; a connector always has one."""
     newest = select(SettingsVersion).where(SettingsVersion.connector_key == connector_key)
     return session.scalars(newest.order_by(SettingsVersion.version.desc()).limit(1)).one()
 
 
 def get_settings(session: Session, connector_key: int, version: int) -> dict[str, Any]:
-    """The document of a version that was in force; it must exist."""
+    """Return the document of a version. Raises NoResultFound if there is none."""
     one = select(SettingsVersion).filter_by(connector_key=connector_key, version=version)
     return session.scalars(one).one().document
 
 
-def settings_history(session: Session, connector_key: int) -> list[SettingsVersion]:
-    """All versions, newest first."""
-    of_connector = select(SettingsVersion).where(SettingsVersion.connector_key == connector_key)
-    return list(session.scalars(of_connector.order_by(SettingsVersion.version.desc())))
-
-
-def settings_page(
-    session: Session, connector_key: int, *, before: int | None = None, limit: int = 50
+def settings_history(
+    session: Session, connector_key: int, *, before: int | None = None, limit: int | None = None
 ) -> list[SettingsVersion]:
-    """Versions older than `before`, newest first."""
+    """Return versions of the settings, newest first; only those older than `before` if it is given."""
     query = select(SettingsVersion).where(SettingsVersion.connector_key == connector_key)
     if before is not None:
         query = query.where(SettingsVersion.version < before)
@@ -228,17 +221,12 @@ def settings_page(
 
 
 def find_settings(session: Session, connector_key: int, version: int) -> SettingsVersion | None:
-    """One version, whether it is in force or was."""
+    """Return a version of the settings."""
     return session.scalar(select(SettingsVersion).filter_by(connector_key=connector_key, version=version))
 
 
-def author_of(session: Session, connector_key: int, version: int) -> str | None:
-    """Return the author of a version of the settings."""
-    return session.scalar(select(SettingsVersion.author).filter_by(connector_key=connector_key, version=version))
-
-
 def add_settings(session: Session, connector_key: int, document: dict[str, Any], *, author: str) -> SettingsVersion:
-    """Put a new version in force. The connector's row is locked, so that two editors get two versions."""
+    """Store a new version, which is in force from now on. The connector's row is locked, so that two editors get two versions."""
     lock_connector(session, connector_key)
     last = session.scalar(select(func.max(SettingsVersion.version)).filter_by(connector_key=connector_key)) or 0
     version = SettingsVersion(connector_key=connector_key, version=last + 1, document=document, author=author)
@@ -248,7 +236,7 @@ def add_settings(session: Session, connector_key: int, document: dict[str, Any],
 
 
 def default_currency(session: Session, connector_key: int) -> str | None:
-    """The currency of an amount without one; None while it was not read from Pipedrive."""
+    """Return the currency of an amount without one; None until it is read from Pipedrive."""
     return session.scalar(select(Connector.default_currency).filter_by(key=connector_key))
 
 
@@ -257,13 +245,13 @@ def keep_default_currency(session: Session, connector_key: int, currency: str) -
 
 
 def credentials_of(session: Session, connector_key: int) -> dict[str, bytes]:
-    """Name → ciphertext."""
+    """Return name → ciphertext of a connector's secrets."""
     rows = session.execute(select(Credential.name, Credential.ciphertext).filter_by(connector_key=connector_key))
     return {row.name: row.ciphertext for row in rows}
 
 
 def credentials_given(session: Session, connector_key: int) -> dict[str, datetime]:
-    """Name → when it was last given or renewed; nothing of the secrets themselves."""
+    """Return name → when the secret was last set or renewed."""
     rows = session.execute(select(Credential.name, Credential.updated_at).filter_by(connector_key=connector_key))
     return {row.name: row.updated_at for row in rows}
 
@@ -271,7 +259,7 @@ def credentials_given(session: Session, connector_key: int) -> dict[str, datetim
 def keep_credential(
     session: Session, connector_key: int, name: str, ciphertext: bytes, *, expires_in_s: float | None = None
 ) -> None:
-    """Add or replace one secret; without `expires_in_s` it is good until it is replaced."""
+    """Add or replace a secret; without `expires_in_s` it does not expire."""
     expires_at = None if expires_in_s is None else func.now() + timedelta(seconds=expires_in_s)
     row = insert(Credential).values(
         connector_key=connector_key, name=name, ciphertext=ciphertext, expires_at=expires_at
@@ -285,8 +273,9 @@ def keep_credential(
 
 
 def lock_credentials(session: Session, connector_key: int, *names: str) -> list[Credential]:
-    """Return secrets of a connector, all of them unless named, locked until the transaction ends. They are
-    locked in the order of their names, so that two transactions never wait for each other.
+    """Return secrets of a connector, all of them without `names`, locked until the transaction ends.
+
+    They are locked in the order of their names, so that two transactions do not deadlock.
     """
     query = select(Credential).filter_by(connector_key=connector_key).order_by(Credential.name)
     chosen = query.where(Credential.name.in_(names)) if names else query
@@ -294,19 +283,19 @@ def lock_credentials(session: Session, connector_key: int, *names: str) -> list[
 
 
 def drop_credentials(session: Session, connector_key: int, *names: str) -> None:
-    """Forget secrets."""
+    """Delete secrets."""
     session.execute(delete(Credential).where(Credential.connector_key == connector_key, Credential.name.in_(names)))
 
 
 def pause(session: Session, connector_key: int, reason: str) -> None:
-    """Pause the connector until a person has acted; a manual pause keeps its reason."""
+    """Pause an active connector until an operator resumes it."""
     active = update(Connector).where(Connector.key == connector_key, Connector.state == "active")
     session.execute(active.values(state="paused", pause_reason=reason))
 
 
 def remove_rows_of(session: Session, connector_key: int) -> None:
-    """Forget a connector and everything that belongs to it."""
+    """Delete a connector and all its rows, except those of the audit log."""
     for table in reversed(Base.metadata.sorted_tables):
-        if "connector_key" in table.columns and table.name != "audit_log":  # what was done stays known
+        if "connector_key" in table.columns and table.name != "audit_log":
             session.execute(delete(table).where(table.c.connector_key == connector_key))
     session.execute(delete(Connector).where(Connector.key == connector_key))

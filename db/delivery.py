@@ -1,4 +1,4 @@
-"""Deliveries: webhooks and notifications exactly as received, stored before they are acknowledged."""
+"""Deliveries: webhooks and notifications as received, stored before they are acknowledged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ RETENTION_DAYS = 30
 
 
 class Delivery(Base):
-    """key  what makes a repeated delivery the same one: the webhook's event id, the notification's id."""
+    """One webhook or notification.
+
+    key  the id of the webhook's event or of the notification: a repeated delivery has the same one
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -44,7 +47,7 @@ class Delivery(Base):
     key: Mapped[str]
     body: Mapped[bytes] = mapped_column(LargeBinary)
     state: Mapped[str] = mapped_column(server_default="new")
-    """`new`, `folded` (its changes are stored) or `refused`; a reason says what was wrong with it."""
+    """`new`, `folded` (its changes are stored) or `refused` for a reason."""
     reason: Mapped[str | None]
     received_at: Mapped[Created]
 
@@ -56,7 +59,7 @@ _KEEP = """
 
 @cache
 def _keep(timeout_ms: int | None) -> TextClause:
-    """In one round trip, limit and all: the sender waits for it."""
+    """Return one statement for the insert and its time limit: the sender waits for it."""
     limit = "" if timeout_ms is None else f"SET LOCAL statement_timeout = {timeout_ms:d};"
     return text(limit + _KEEP)
 
@@ -64,9 +67,9 @@ def _keep(timeout_ms: int | None) -> TextClause:
 def keep_delivery(
     session: Session, connector_key: int, source: str, key: str, body: bytes, *, timeout_ms: int | None = None
 ) -> int | None:
-    """Store a delivery; None when the same one is here already.
+    """Store a delivery and return its id; None if the same one is stored already.
 
-    timeout_ms  what a statement of this transaction may take from here on
+    timeout_ms  limit for each statement of this transaction from now on
     """
     scope = {"connector_key": connector_key, "source": source, "key": key, "body": body}
     return cast("int | None", session.scalar(_keep(timeout_ms), scope))
@@ -81,7 +84,7 @@ _TAKE = text("""
 
 
 def claim_new_deliveries(session: Session, limit: int, most_bytes: int) -> list[Delivery]:
-    """Return new deliveries, oldest first, locked for this transaction: as many as fit, at least one."""
+    """Return new deliveries, oldest first, locked until the transaction ends: at least one, as many as `most_bytes` allow."""
     taken = select(Delivery).from_statement(_TAKE)
     return list(session.scalars(taken, {"limit": limit, "most_bytes": most_bytes}))
 
@@ -93,7 +96,7 @@ _MARK = text("""
 
 
 def mark_deliveries(session: Session, marks: Mapping[int, tuple[str, str | None]]) -> None:
-    """Id → (state, reason), in one statement."""
+    """Store the state of deliveries, id → (state, reason), in one statement."""
     if marks:
         scope = {
             "ids": bigints(marks),
@@ -108,7 +111,7 @@ def count_new_deliveries(session: Session, connector_key: int) -> int:
 
 
 def last_delivery(session: Session, connector_key: int, source: str) -> datetime | None:
-    """Return when `pipedrive` or `hull` last sent something."""
+    """Return when the last delivery of `pipedrive` or `hull` was received."""
     query = select(func.max(Delivery.received_at)).where(
         Delivery.connector_key == connector_key, Delivery.source == source
     )
@@ -138,7 +141,7 @@ _LATEST = text("""
 def latest_deliveries(
     session: Session, connector_key: int, source: str, *, before_id: int | None = None, limit: int = 50
 ) -> list[DeliveryRow]:
-    """Newest first."""
+    """Return deliveries, newest first."""
     scope = {"key": connector_key, "source": source, "before": before_id, "limit": limit}
     return [DeliveryRow(*row) for row in session.execute(_LATEST, scope)]
 
@@ -154,7 +157,7 @@ _COUNT_LATELY = text("""
 def count_lately(
     session: Session, connector_key: int, source: str, *, hours: int, most: int
 ) -> list[tuple[str, str | None, int]]:
-    """(state, reason, how many) of the last hours, and at most of the newest `most` deliveries."""
+    """Return (state, reason, number) of the deliveries of the last hours; at most the newest `most` are counted."""
     scope = {"key": connector_key, "source": source, "hours": hours, "most": most}
     return [(state, reason, count) for state, reason, count in session.execute(_COUNT_LATELY, scope)]
 
@@ -166,12 +169,12 @@ _DROP_OLD = text("""
 
 
 def drop_old_deliveries(session: Session, limit: int) -> int:
-    """Delete deliveries past their retention that were dealt with, `limit` at most; return how many."""
+    """Delete at most `limit` processed deliveries past their retention; return how many."""
     return changed_rows(session, _DROP_OLD, {"days": RETENTION_DAYS, "limit": limit})
 
 
 PER_NOTIFICATION = 100
-"""Messages per notification, as Hull sends them by default: new notifications are not parsed for this."""
+"""Messages per notification by Hull's default; new notifications are not parsed to count them."""
 
 _WAITING = text("""
     SELECT (SELECT count(*) FROM (SELECT 1 FROM deliveries
@@ -182,7 +185,7 @@ _WAITING = text("""
 
 
 def waiting_outgoing(session: Session, connector_key: int, *, most: int) -> int:
-    """Return the estimated number of messages to coalesce, and of changes to send; each counted up to `most`."""
+    """Return the estimated number of messages to coalesce plus changes to send; each is counted up to `most`."""
     scope = {
         "key": connector_key,
         "most": most,

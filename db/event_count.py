@@ -1,11 +1,11 @@
-"""How many events there were, without counting millions of rows for each line that is drawn: by minute and kind, and by hour.
+"""Numbers of events, by minute and kind and by hour, so that charts do not count millions of rows.
 
-By minute and kind: a tick adds what happened since the one before to these rows, and moves the mark up to which everything
-is counted, in one transaction: each event is read once, and the writers of events have no extra work. The mark never
-passes a transaction in flight, so what commits late is counted all the same.
+By minute and kind: each tick counts the events since the last one and moves the mark, in one transaction. So each event is read
+once, and writers of events have no extra work. The mark never passes a transaction in flight, so an event that commits late is
+counted too.
 
-By hour: what an hour usually brings, for alerts. Its count has only events of live changes and incremental fetches, and
-is written once, when the hour is over; the counts by minute do not know the fetch of an event.
+By hour: the usual number of events in an hour, for alerts. It counts events of live changes and incremental fetches only, once,
+when the hour is over; the counts by minute do not have the fetch of an event.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from db.base import Base
 KEEP_MINUTES: Final = timedelta(hours=6)
 KEEP_HOURS: Final = timedelta(days=90)
 EVER: Final = "1970-01-01 00:00:00+00"
-"""Rows of this moment hold what is older than is kept by the hour: a total never shrinks."""
+"""Time of the rows that sum up counts past their retention: a total never shrinks."""
 MOST_AT_ONCE: Final = timedelta(hours=1)
 LONGEST_WRITE: Final = timedelta(minutes=10)
-"""No transaction of the pipeline is this long: longer ones belong to others, who only read."""
+"""No transaction of the pipeline takes this long; longer ones are of other programs, which only read."""
 FRESH: Final = timedelta(seconds=90)
-"""Events after the mark are counted per query, up to this number."""
+"""If the mark is younger than this, a query also counts the events after it."""
 
 
 class EventCount(Base):
-    """at  the beginning of the minute, of the hour once it is some hours old, and `EVER` once that is past its retention"""
+    """Events of one kind.
+
+    at  start of the minute; of the hour after KEEP_MINUTES; `EVER` after KEEP_HOURS
+    """
 
     __tablename__ = "event_counts"
 
@@ -44,7 +47,7 @@ class EventCount(Base):
 
 
 class EventTotal(Base):
-    """n  how many events of this name there ever were, as far as they are counted"""
+    """n  number of all events with this name up to the mark"""
 
     __tablename__ = "event_totals"
 
@@ -54,9 +57,11 @@ class EventTotal(Base):
 
 
 class CountMark(Base):
-    """counted_to  everything before this moment is counted
-    above_id    no event from `counted_to` on has this id or a lower one: where to begin to read
-    seen_id     the newest id there was at `seen_at`: what `above_id` will be once the mark has come so far
+    """Up to when events are counted by minute.
+
+    counted_to  all events before this moment are counted
+    above_id    all events from `counted_to` on have a higher id: the next tick reads from there
+    seen_id     the newest id at `seen_at`: the next `above_id`, once `counted_to` is past `seen_at`
     """
 
     __tablename__ = "event_count_mark"
@@ -83,10 +88,10 @@ _COUNTABLE = text("""
            greatest(least(now() - interval '1 s', min(xact_start)), now() - CAST(:longest AS interval)) AS countable
       FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'""")
-"""Up to what moment no event can come any more: its time is when its transaction began."""
+"""The moment before which no event can be added any more: the time of an event is the start of its transaction."""
 
 _KIND: Final = "event || CASE WHEN field IS NOT NULL AND event LIKE '%.error' THEN '.field' ELSE '' END"
-"""A field that stayed behind, `incoming.user.error.field`, is not counted with the records that did."""
+"""A rejected field, `incoming.user.error.field`, is counted separately from rejected records."""
 
 _ADD = text(f"""
     WITH counted AS MATERIALIZED (
@@ -107,7 +112,7 @@ _MOVE = text("""
 
 
 def count_new_events(session: Session) -> bool:
-    """Count the events since the last time, an hour of them at most; return True if there are more.
+    """Count the events since the last call, at most those of one hour; return True if there are more.
 
     Do nothing if another process counts at this moment.
     """
@@ -115,7 +120,7 @@ def count_new_events(session: Session) -> bool:
     mark = session.execute(_TAKE).one_or_none()
     if mark is None:
         return False
-    newest_id = session.execute(_NEWEST_ID).scalar_one()  # before the clock is read: every later event has a higher one
+    newest_id = session.execute(_NEWEST_ID).scalar_one()  # before the clock is read: every later event has a higher id
     clock = session.execute(_COUNTABLE, {"longest": LONGEST_WRITE}).one()
     to = min(clock.countable, mark.counted_to + MOST_AT_ONCE)
     if to <= mark.counted_to:
@@ -126,7 +131,7 @@ def count_new_events(session: Session) -> bool:
 
 
 def _marks(mark: Row[Any], to: datetime, newest_id: int, now: datetime) -> dict[str, Any]:
-    """An id that was the newest at a moment which the mark has passed is where to begin; the next one is being waited for."""
+    """Return the ids of the mark. Once the mark has passed `seen_at`, the next tick reads from `seen_id` on."""
     if mark.seen_at <= to:
         return {"above": mark.seen_id, "seen_at": now, "seen_id": newest_id}
     return {"above": mark.above_id, "seen_at": mark.seen_at, "seen_id": mark.seen_id}
@@ -134,7 +139,7 @@ def _marks(mark: Row[Any], to: datetime, newest_id: int, now: datetime) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class CountedEvents:
-    """n events of one kind that happened in the minute or hour that begins `at`."""
+    """n events of one kind in the minute or hour that begins `at`."""
 
     at: datetime
     event: str
@@ -151,15 +156,15 @@ _COUNTS = text(f"""
               AND CAST(:counted_to AS timestamptz) > now() - CAST(:fresh AS interval)
               AND EXISTS (SELECT 1 FROM event_count_mark WHERE counted_to = :counted_to)) counted
      GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""")  # noqa: S608 - a constant of ours
-"""The mark is a parameter, because a planner without it reads whole days. If it has moved since, nothing is counted twice:
-events before it are left to the counts.
+"""The mark is a parameter, because a planner without it reads whole days. If it has moved since, events after the old mark are not
+counted directly, so that none is counted twice.
 """
 
 
 def counts_since(session: Session, connector_key: int, since: datetime, unit: str = "hour") -> list[CountedEvents]:
     """Return counts since a moment, by `hour` or `minute`; the first minute is counted completely.
 
-    The newest events are counted directly, unless the mark is too old: see `counted_to`.
+    Events after the mark are counted directly, unless the mark is too old: see `counted_to`.
     """
     mark = session.get(CountMark, 1, populate_existing=True)
     above, counted_to = (mark.above_id, mark.counted_to) if mark else (0, since)
@@ -168,7 +173,7 @@ def counts_since(session: Session, connector_key: int, since: datetime, unit: st
 
 
 def counted_to(session: Session) -> datetime | None:
-    """Up to when the counts are true, at least; None before the first tick."""
+    """Return up to when all events are counted; None before the first tick."""
     mark = session.get(CountMark, 1)
     return mark.counted_to if mark else None
 
@@ -183,7 +188,7 @@ _INTO_ONE = text(_MERGE.format(home=f"CAST('{EVER}' AS timestamptz)"))
 
 
 def merge_old_counts(session: Session) -> None:
-    """Minutes that are some hours old become hours, hours past their retention become one sum for ever."""
+    """Merge old minutes into hours, and hours past their retention into one sum."""
     session.execute(_INTO_HOURS, {"age": KEEP_MINUTES})
     session.execute(_INTO_ONE, {"age": KEEP_HOURS})
 
@@ -192,7 +197,7 @@ _TOTALS = text("SELECT connector_key, event, n FROM event_totals ORDER BY connec
 
 
 def totals(session: Session) -> list[tuple[int, str, int]]:
-    """(connector's key, event, how many there ever were), for counters that never go back."""
+    """Return (connector key, event name, number of all events), for counters that never decrease."""
     return [(row.connector_key, row.event, row.n) for row in session.execute(_TOTALS)]
 
 
@@ -200,7 +205,7 @@ DAYS = 15
 
 
 class HourlyCount(Base):
-    """Events of live changes and incremental fetches; a full fetch has its own events, and is not part of a usual day."""
+    """Events of live changes and incremental fetches in one hour. Events of full fetches are not counted."""
 
     __tablename__ = "hourly_counts"
 
@@ -229,9 +234,9 @@ _COUNT = text("""
 
 
 def count_last_hour(session: Session) -> datetime | None:
-    """Count the newest hour that is over and has not been counted; returns it.
+    """Count the newest hour that is over and not counted yet; return it.
 
-    One at a time: at a first start there are two weeks to count.
+    One hour for each call: at the first start there are two weeks to count.
     """
     hour: datetime | None = session.scalar(_UNCOUNTED, {"days": DAYS - 1})
     if hour is not None:
@@ -241,8 +246,10 @@ def count_last_hour(session: Session) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """events  of the last hour that is over
-    usual   of the same hour on earlier days of the same kind: working days, or the days of weekends
+    """Numbers of events.
+
+    events  in the last hour that is over
+    usual   in the same hour of earlier days of the same kind: working days, or days of weekends
     """
 
     events: int
@@ -262,7 +269,7 @@ _VOLUME = text("""
 
 
 def last_volume(session: Session, connector_key: int) -> Volume | None:
-    """None until the last hour has been counted."""
+    """Return the events of the last hour that is over; None until it is counted."""
     row = session.execute(_VOLUME, {"key": connector_key}).one_or_none()
     return Volume(row.events, tuple(row.usual)) if row else None
 

@@ -1,7 +1,7 @@
-"""Queries of the log of sync events: newest first, a page at a time by id, without OFFSET.
+"""Queries of the log of sync events, page by page, by id.
 
-Few events differ from an incoming success, and these have a partial index. So a filter that excludes successes repeats
-that index's condition; other filters find matches quickly, or are limited by their times.
+Most events are incoming successes; the others have a partial index. A filter that excludes successes repeats the condition of that
+index. Other filters find matches quickly, or are limited by their times.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from db.sync_event import HAS_REASON, NOTABLE, SyncEvent
 from pipeline.domain.kinds import Direction, Entity, Outcome
 
 SLOWEST_MS: Final = 2_000
-"""What one look into the log may take: a filter that meets nothing would else read all of it."""
+"""Time limit of one query: a filter without a match would read the whole log."""
 BATCH_LASTS: Final = timedelta(days=2)
-"""For so long after a batch was made its events are looked for."""
+"""Events of a batch are searched for this long after its creation."""
 _JOBS: Final = "job"
 
 
 class TooManyEvents(Exception):
-    """The filter looks through more events than one answer may."""
+    """The query exceeds its time limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """One record by its ids: events from before the two were joined carry its Hull id alone.
+    """One record by its ids: events from before it was matched have its Hull id only.
 
-    entity  None where the record is of either kind, because only a number was given
+    entity  None for both entities
     """
 
     entity: str | None
@@ -49,10 +49,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """The filter of events; None matches everything.
+    """A filter of events; None matches everything.
 
-    event     a name, with * for anything
-    subjects  the records, and what was merged into them; empty for every record
+    event     a name; * matches anything
+    subjects  the records, and those that were merged into them; empty for all records
     """
 
     direction: str | None = None
@@ -69,13 +69,13 @@ class EventFilter:
 
     @property
     def is_found_soon(self) -> bool:
-        """Whether an index, or the sheer number of such events, brings them soon; others are looked for in a time."""
+        """Whether a page is found quickly, by an index or because there are many such events."""
         is_bounded = self.since or self.run_id or self.batch_id or self.reason or self.subjects
         return bool(is_bounded) or not (self.cause or self.event)
 
     @property
     def names(self) -> list[str] | None:
-        """The event names it leaves over; None when it leaves all."""
+        """The names of the events that match; None for all names."""
         if not (self.direction or self.outcome or self.entity):
             return None
         subjects = [Entity(self.entity).hull, _JOBS] if self.entity else [*(each.hull for each in Entity), _JOBS]
@@ -85,10 +85,10 @@ class EventFilter:
 
 
 _NO_REASON: Final = frozenset({Outcome.SUCCESS.value, "start", "progress"})
-"""Endings of event names without a reason."""
+"""Last parts of the names of events without a reason."""
 
 SUCCESSES: Final = frozenset(f"{Direction.INCOMING}.{each.hull}.{Outcome.SUCCESS}" for each in Entity)
-"""The events that are nearly all of them."""
+"""Names of most events."""
 
 
 def page_of_events(
@@ -100,9 +100,9 @@ def page_of_events(
     after_id: int | None = None,
     limit: int = 100,
 ) -> list[SyncEvent]:
-    """Newest first from below `before_id`; after an id, in the order they happened.
+    """Return events with a lower id than `before_id`, newest first; with `after_id` those with a higher id, oldest first.
 
-    Raises: TooManyEvents, where the transaction is under `bounded`.
+    Raises TooManyEvents in a transaction of `bounded`.
     """
     query = _chosen(session, connector_key, wanted)
     if before_id is not None:
@@ -114,10 +114,7 @@ def page_of_events(
 
 @contextmanager
 def bounded(slowest_ms: int | None = None) -> Iterator[Session]:
-    """A transaction with a limit of SLOWEST_MS, or another one, per query.
-
-    Raises: TooManyEvents if a query exceeds it.
-    """
+    """Open a transaction with a time limit for each query. Raises TooManyEvents if a query exceeds it."""
     try:
         with transaction() as session:
             session.execute(text(f"SET LOCAL statement_timeout = {slowest_ms or SLOWEST_MS:d}"))
@@ -132,12 +129,12 @@ _CANCELED: Final = "57014"
 
 
 def find_event(session: Session, connector_key: int, event_id: int) -> SyncEvent | None:
-    """Return what LIKE takes for a name with * for anything."""
+    """Return an event of a connector by its id."""
     return session.scalar(select(SyncEvent).filter_by(connector_key=connector_key, id=event_id).limit(1))
 
 
 def neighbours(session: Session, event: SyncEvent, limit: int = 20) -> list[SyncEvent]:
-    """What happened to the same record in the same batch, in order."""
+    """Return the other events of the same record in the same batch, oldest first."""
     if event.batch_id is None or (event.pipedrive_id is None and event.hull_id is None):
         return []
     same = select(SyncEvent).filter_by(connector_key=event.connector_key, entity=event.entity, batch_id=event.batch_id)
@@ -172,12 +169,12 @@ def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select
 
 
 def _pattern(name: str) -> str:
-    """Return what LIKE takes for a name with * for anything."""
+    """Return the pattern of LIKE for a name in which * matches anything."""
     return re.sub(r"([\\%_])", r"\\\1", name).replace("*", "%")
 
 
 def _is_about(subject: Subject) -> ColumnElement[bool]:
-    """In the words of the two indexes that find one record."""
+    """Return a condition that fits the two indexes by record."""
     either = []
     if subject.pipedrive_id is not None:
         either.append(SyncEvent.pipedrive_id == subject.pipedrive_id)
@@ -188,7 +185,7 @@ def _is_about(subject: Subject) -> ColumnElement[bool]:
 
 
 def _times(session: Session, wanted: EventFilter) -> tuple[datetime | None, datetime | None]:
-    """A run and a batch have their times; events outside of them are not searched."""
+    """Return the time range to search: that of the filter, of its run and of its batch."""
     since, until = wanted.since, wanted.until
     spans: list[tuple[datetime, datetime | None]] = []
     if wanted.run_id is not None and (run := session.get(Run, wanted.run_id)) is not None:

@@ -1,7 +1,7 @@
-"""Files that Hull exports, as far as they are downloaded: stored in pieces, so that a download can be resumed.
+"""Files that Hull exports, stored in pieces as they are downloaded, so that a download can be resumed.
 
-A download is resumed by bytes as the server sends them. A compressed file cannot be read from its middle, so its bytes
-are stored and read from the beginning, which takes seconds; only downloading them again would take as long as before.
+The bytes are stored as the server sends them. A compressed file cannot be read from its middle, so a resumed download reads the
+stored bytes from the beginning: that takes seconds, a new download as long as the first one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.base import Base, changed_rows
 
 KEEP_DAYS = 7
-"""The file of an export that failed is kept so long for a replay."""
+"""Retention of the file of a failed export, for a replay."""
 
 
 class ExportFile(Base):
-    """job_id    the job that downloads the file
+    """One file.
+
+    job_id       the job that downloads it
     validator    the server's strong ETag, or its Last-Modified; empty if it sends neither
     size_bytes   stored bytes
     total_bytes  bytes of the whole file, if the server sends it
@@ -39,7 +41,7 @@ class ExportFile(Base):
 
 
 class ExportPiece(Base):
-    """content  bytes as the server sent them, zstd"""
+    """content  bytes as the server sent them, compressed by zstd"""
 
     __tablename__ = "export_pieces"
 
@@ -52,7 +54,7 @@ class ExportPiece(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """What is kept of a file; see `ExportFile`."""
+    """The stored part of a file; see `ExportFile`."""
 
     validator: str = ""
     size_bytes: int = 0
@@ -61,12 +63,12 @@ class StoredFile:
 
     @property
     def mark(self) -> str:
-        """Shows whether a later download is of the same file."""
+        """A value that a later download of the same file has too."""
         return f"{self.validator}|{self.size_bytes}"
 
 
 def find_file(session: Session, job_id: int) -> StoredFile:
-    """Return what is kept of the file of a job; nothing of it when nothing is."""
+    """Return the stored part of the file of a job; an empty one if nothing is stored."""
     row = session.get(ExportFile, job_id, populate_existing=True)
     if row is None:
         return StoredFile()
@@ -79,7 +81,7 @@ _DROP = text("DELETE FROM export_files WHERE job_id = :job_id")
 
 
 def begin_file(session: Session, job_id: int, *, validator: str, total_bytes: int | None) -> None:
-    """Start a file; what was kept of another one is dropped."""
+    """Start a file, and delete the one that the job has."""
     drop_file(session, job_id)
     session.add(ExportFile(job_id=job_id, validator=validator, total_bytes=total_bytes))
     session.flush()
@@ -93,7 +95,7 @@ _GROW = text("""
 
 
 def add_piece(session: Session, job_id: int, content: bytes) -> None:
-    """Keep the next bytes of a file."""
+    """Store the next bytes of a file."""
     packed = zstandard.ZstdCompressor(level=1).compress(content)
     session.execute(_GROW, {"job_id": job_id, "size": len(content), "content": packed})
 
@@ -102,18 +104,18 @@ _END = text("UPDATE export_files SET is_whole = true, total_bytes = size_bytes W
 
 
 def end_file(session: Session, job_id: int) -> None:
-    """Note that the whole file is kept."""
+    """Note that the whole file is stored."""
     session.execute(_END, {"job_id": job_id})
 
 
 def find_piece(session: Session, job_id: int, number: int) -> bytes | None:
-    """Return the bytes of a piece, counted from 0; None behind the last one."""
+    """Return the bytes of a piece, counted from 0; None after the last one."""
     packed = session.scalar(select(ExportPiece.content).filter_by(job_id=job_id, number=number))
     return None if packed is None else zstandard.ZstdDecompressor().decompress(bytes(packed))
 
 
 def drop_file(session: Session, job_id: int) -> None:
-    """Delete what is kept of a file."""
+    """Delete the file of a job."""
     session.execute(_DROP, {"job_id": job_id})
     session.expire_all()
 
@@ -124,5 +126,5 @@ _DROP_OLD = text("""
 
 
 def drop_old_files(session: Session) -> int:
-    """Delete files of exports that failed days ago; return how many."""
+    """Delete files of jobs that ended KEEP_DAYS ago; return how many."""
     return changed_rows(session, _DROP_OLD, {"days": KEEP_DAYS})

@@ -1,4 +1,4 @@
-"""Pipedrive's field definitions of each connector, as last read, and when they may be read again."""
+"""Pipedrive's field definitions of each connector as last read, and when they may be read again."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    ForeignKey,
-    Integer,
-    Text,
-    func,
-    text,
-)
+from sqlalchemy import ARRAY, ForeignKey, Integer, Text, func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -40,7 +33,7 @@ class FieldDefinitions(Base):
 
 
 def find_fields(session: Session, connector_key: int, entity: str) -> FieldDefinitions | None:
-    """The field definitions last read, if any were."""
+    """Return the field definitions that were last read."""
     return session.get(FieldDefinitions, (connector_key, entity))
 
 
@@ -48,7 +41,7 @@ _BEFORE = text("SELECT rows FROM field_definitions WHERE connector_key = :c AND 
 
 
 def keep_fields(session: Session, connector_key: int, entity: str, rows: list[Any]) -> list[Any] | None:
-    """Replace the field definitions of one entity; returns those of before, None if there were none."""
+    """Replace the field definitions of one entity; return the previous ones, None if there were none."""
     before: list[Any] | None = session.scalar(_BEFORE, {"c": connector_key, "e": entity})
     row = insert(FieldDefinitions).values(connector_key=connector_key, entity=entity, rows=rows, fetched_at=func.now())
     session.execute(
@@ -61,7 +54,7 @@ def keep_fields(session: Session, connector_key: int, entity: str, rows: list[An
 
 
 MOST_UNKNOWN = 200
-"""Up to this number of unknown codes and ids, each new one causes a reading; further ones wait for the longer pause."""
+"""Up to this number of unknown codes and ids, each new one causes a new reading; further ones wait for the longer pause."""
 
 
 _CLAIM_READING = text("""
@@ -80,7 +73,7 @@ _CLAIM_READING = text("""
 def claim_reading(
     session: Session, connector_key: int, entity: str, unknown: Sequence[str], *, burst_s: float, again_s: float
 ) -> bool:
-    """Return whether this caller must read the definitions again: one of all that meet an unknown code at the same time.
+    """Return whether this caller must read the definitions again: one of several that find an unknown code at the same time.
 
     burst_s  the pause between two readings if one of `unknown` was not looked up before; else it doubles each time
     again_s  the longest pause
@@ -95,7 +88,7 @@ _FORGET_UNKNOWN = text(
 
 
 def forget_unknown(session: Session, connector_key: int, entity: str) -> None:
-    """The definitions have changed: what was unknown may be known now."""
+    """Forget unknown codes and ids, because the definitions have changed."""
     session.execute(_FORGET_UNKNOWN, {"c": connector_key, "e": entity})
 
 
@@ -103,6 +96,6 @@ _HOLD_FIELDS = text("SELECT fetched_at FROM field_definitions WHERE connector_ke
 
 
 def hold_fields(session: Session, connector_key: int, entity: str) -> datetime | None:
-    """Return when the definitions were read, locked until this transaction ends."""
+    """Return when the definitions were read, and share-lock their row until the transaction ends."""
     read_at: datetime | None = session.scalar(_HOLD_FIELDS, {"c": connector_key, "e": entity})
     return read_at

@@ -1,4 +1,4 @@
-"""The id map: which User is which Person, which Account is which Organization; and what was last delivered."""
+"""The id map: which User is which Person, which Account is which Organization, and what Hull last received."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from db.base import Base, RowId
 from db.statement import Statement, bigints, texts
 
 UNCERTAIN = ""
-"""Digest of a record with unknown values in Hull: the next reading is sent completely."""
+"""Digest of a record with uncertain values in Hull: the next reading is sent completely."""
 CONTRADICTED = "contradicted"
-"""Digest of a record with known deviations in Hull: only these are sent again."""
+"""Digest of a record with known differences in Hull: only these are sent again."""
 NEVER = 2**62
 """The version of a deleted record: no page in flight can restore it."""
 MERGES_IN_A_ROW = 50
-"""How far a chain of merges is followed: one that goes round in circles ends somewhere."""
+"""Maximum length of a chain of merges, in case a chain is a circle."""
 
 
 class IdMapping(Base):
@@ -27,8 +27,8 @@ class IdMapping(Base):
 
     state      `creating`, `unknown`, `shell`, `full`, `gone`, `deleted`, `merged`, `conflict`
     version    `update_time` of the newest synchronized state, in seconds since the epoch
-    digest     of the last delivery to Hull, mapping included: equal digests need no second delivery
-    delivered  the attributes last delivered to Hull that were not null, as JSON
+    digest     of the last delivery to Hull and of the mapping: a record with an equal one need not be delivered again
+    delivered  the attributes that Hull last received and that are not null, as JSON
     """
 
     __tablename__ = "id_mappings"
@@ -73,31 +73,31 @@ class IdMapping(Base):
     digest: Mapped[str | None]
     delivered: Mapped[bytes | None] = mapped_column(LargeBinary)
     matched_by: Mapped[str]
-    """How the two were joined: `fetched`, `referenced`, `webhook`, `report`, `created`, or the claim that matched."""
+    """`fetched`, `referenced`, `webhook`, `report`, `created`, or the kind of identifier that matched."""
     merged_into: Mapped[int | None]
-    """The record of the same entity that this one became; that one may have been merged on."""
+    """The record into which this one was merged; that one may be merged too."""
     absences: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    """Consecutive answers without this id, although it was requested; an answer with it resets the count."""
+    """Consecutive answers without this id although it was requested; an answer with it resets the number."""
     deleted_at: Mapped[datetime | None]
     requested_at: Mapped[datetime | None]
     """When a shell was last requested by its id."""
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     resolve_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
-    """When to query Hull again for the Hull id; null if nothing was delivered that Hull could know."""
+    """When to query Hull again for the Hull id; null if Hull never received the record."""
     resolve_attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    """How many answers of Hull's search in a row did not know the record; the pause before the next one doubles with each."""
+    """Consecutive answers of Hull's search without the record; each doubles the pause before the next query."""
     awaits_account: Mapped[str | None]
-    """Hull id of the Account to link the Person to, as soon as that has an Organization."""
+    """Hull id of the Account to link the Person to once it has an Organization."""
     intent_at: Mapped[datetime | None]
-    """When it was written down that the record is about to be made in Pipedrive."""
+    """When the create intent was stored."""
     outgoing: Mapped[bytes | None] = mapped_column(LargeBinary)
     """What is remembered of its writes: a `pipeline.domain.records.Memory` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known about a Pipedrive record before its newest state is processed."""
+    """The stored state of a Pipedrive record, before its newest state is processed."""
 
     pipedrive_id: int
     state: str
@@ -115,10 +115,10 @@ def known(
     *,
     unchanged: Iterable[tuple[str, int]] = (),
 ) -> dict[int, Known]:
-    """Return the id map's rows of these Pipedrive ids.
+    """Return Pipedrive id → its stored state.
 
-    unchanged  (digest, version) of records as just read: a record stored with exactly these is returned without `delivered`,
-               which is not needed then and is nine tenths of the answer
+    unchanged  (digest, version) of records as just read: a record with exactly these is returned without `delivered`, which is not
+               needed then and is nine tenths of the answer
     """
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)}
     same = texts(f"{digest}:{version}" for digest, version in unchanged)
@@ -139,9 +139,9 @@ _GUESS = text(f"EXPLAIN (FORMAT JSON) SELECT {_KNOWN_TO_PIPEDRIVE}")
 
 
 def count_known(session: Session, connector_key: int, entity: str, states: Iterable[str] | None = None) -> int:
-    """Records that Pipedrive is known to have or to have had, shells included; or those in these states.
+    """Return the number of records with a Pipedrive id, of all states including shells or of these.
 
-    Beyond `COUNTED_EXACTLY` to the nearest thousand, as PostgreSQL's statistics have it: counting a million takes half a second.
+    Above `COUNTED_EXACTLY` it is an estimate of PostgreSQL's statistics in thousands: counting a million takes half a second.
     """
     scope = {"c": connector_key, "e": entity, "states": None if states is None else texts(states)}
     some = int(session.execute(_COUNT_SOME, {**scope, "most": COUNTED_EXACTLY}).scalar_one())
@@ -152,7 +152,7 @@ def count_known(session: Session, connector_key: int, entity: str, states: Itera
 
 
 def find_by_hull_ids(session: Session, connector_key: int, entity: str, hull_ids: Sequence[str]) -> dict[str, int]:
-    """Hull id → Pipedrive id, for those that are joined; of a record that was merged, the one it became."""
+    """Return Hull id → Pipedrive id of its record; of a merged record, the one into which it was merged."""
     scope = {"c": connector_key, "e": entity}
     rows = session.execute(_BY_HULL, {**scope, "ids": texts(hull_ids)}).all()
     joined = {row.hull_id: row.pipedrive_id for row in rows if row.state != "merged"}
@@ -172,7 +172,7 @@ _BY_HULL = text("""
     SELECT hull_id, pipedrive_id, state FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND coalesce(pipedrive_id, 0) <> 0
        AND state IN ('shell', 'full', 'merged')""")
-"""Not `IS NOT NULL`, which the index by Pipedrive id fits as well: it would read every mapping of the entity."""
+"""Not `IS NOT NULL`: the index by Pipedrive id would fit it too, and read every mapping of the entity."""
 
 _MERGED_INTO = text("""
     SELECT pipedrive_id, merged_into FROM id_mappings
@@ -181,7 +181,7 @@ _MERGED_INTO = text("""
 
 
 def follow_merges(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, int]:
-    """Pipedrive id → the record it became, over as many merges as there were; itself where there was none."""
+    """Return Pipedrive id → the record into which it was merged, over any number of merges; itself without a merge."""
     became = {pipedrive_id: pipedrive_id for pipedrive_id in pipedrive_ids}
     for _ in range(MERGES_IN_A_ROW):
         scope = {"c": connector_key, "e": entity, "ids": bigints(set(became.values()))}
@@ -192,9 +192,9 @@ def follow_merges(session: Session, connector_key: int, entity: str, pipedrive_i
     return became
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class MappingCount:
-    """How many id mappings of one entity are in one state, and how many of them know their Hull id."""
+    """The number of id mappings of one entity in one state, and how many of them have a Hull id."""
 
     entity: str
     state: str
@@ -207,34 +207,31 @@ class MappingCount:
 
 
 def mapping_counts(session: Session, connector_key: int) -> list[MappingCount]:
-    """The id map by entity and state."""
+    """Return the numbers of id mappings by entity and state."""
     query = (
         select(IdMapping.entity, IdMapping.state, func.count(), func.count(IdMapping.hull_id))
         .where(IdMapping.connector_key == connector_key)
         .group_by(IdMapping.entity, IdMapping.state)
         .order_by(IdMapping.entity, IdMapping.state)
     )
-    return [
-        MappingCount(entity=entity, state=state, records=records, with_hull_id=known)
-        for entity, state, records, known in session.execute(query)
-    ]
+    return [MappingCount(*row) for row in session.execute(query)]
 
 
 def any_read(session: Session, connector_key: int, entity: str) -> bool:
-    """Whether any record of the entity was ever read and delivered."""
+    """Return whether a record of the entity was ever read and delivered."""
     read = select(IdMapping.id).filter_by(connector_key=connector_key, entity=entity, state="full").limit(1)
     return session.scalar(read) is not None
 
 
 def oldest_shell(session: Session, connector_key: int) -> datetime | None:
-    """Since when the oldest shell waits."""
+    """Return since when the oldest shell waits."""
     return session.scalar(
         select(func.min(IdMapping.first_seen_at)).filter_by(connector_key=connector_key, state="shell")
     )
 
 
 def find_mapping(session: Session, connector_key: int, record: str) -> list[IdMapping]:
-    """The mappings a Pipedrive id or a Hull id names."""
+    """Return the mappings of a Pipedrive id or a Hull id."""
     query = select(IdMapping).filter_by(connector_key=connector_key)
     where = IdMapping.pipedrive_id == int(record) if record.isdigit() else IdMapping.hull_id == record
     return list(session.scalars(query.where(where).limit(10)))

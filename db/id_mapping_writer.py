@@ -1,4 +1,7 @@
-"""The writer of `id_mappings` for what Pipedrive and Hull show; `db.joining` writes what our own creates and updates do there."""
+"""The writer of `id_mappings` for data that Pipedrive and Hull return.
+
+`db.joining` writes the results of our own creates and matches.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from db.statement import Cell, Shared, Statement, bigints, copy_rows, texts
 from pipeline.domain.deletions import DELETED_STATES, DeletionEffect
 
 KNOWN_STAYS: Final = "DO NOTHING"
-"""A record that is known already stays as it is."""
+"""A row that exists stays as it is."""
 NEWER_STATE: Final = """DO UPDATE
            SET version = excluded.version, digest = excluded.digest, delivered = excluded.delivered, updated_at = now(),
                state = CASE WHEN m.state IN ('shell', 'gone', 'deleted', 'unknown') THEN 'full' ELSE m.state END,
@@ -23,7 +26,7 @@ NEWER_STATE: Final = """DO UPDATE
                              ELSE least(coalesce(m.resolve_at, now()), now() + interval '60 s') END,
                resolve_attempts = 0
          WHERE m.version <= excluded.version"""
-"""What was delivered replaces an older state, and not a newer one."""
+"""The delivered state replaces an older or equal one, never a newer one."""
 
 BY_PIPEDRIVE_ID: Final = "(connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL"
 BY_HULL_ID: Final = "(connector_key, entity, hull_id) WHERE hull_id IS NOT NULL"
@@ -31,7 +34,7 @@ _IDS: Final = "connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:i
 
 
 def upsert(columns: str, rows: str, rule: str, *, key: str = BY_PIPEDRIVE_ID, returning: str = "") -> str:
-    """Return the statement that adds rows with these columns; `rule` says what happens to a record that is known by its `key`."""
+    """Return the statement that adds rows with these columns; `rule` applies to a row with the same `key`."""
     return (
         f"INSERT INTO id_mappings AS m (connector_key, entity, {columns}) {rows} ON CONFLICT {key} {rule} {returning}"
     )
@@ -48,7 +51,7 @@ def _scope(connector_key: int, entity: str, ids: Iterable[int]) -> dict[str, Any
 def _locked(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Collection[int]
 ) -> Iterator[tuple[int, IdMapping]]:
-    """Yield (Pipedrive id, row), locked in the order of the ids; what the caller changes is written at the end."""
+    """Yield (Pipedrive id, row), locked in the order of the ids; changes by the caller are written at the end."""
     if not pipedrive_ids:
         return
     mine = select(IdMapping).filter_by(connector_key=connector_key, entity=entity).order_by(IdMapping.pipedrive_id)
@@ -68,7 +71,7 @@ _OF_PAGE: Final = ("pipedrive_id", "version", "digest", "delivered")
 
 
 def append_page(session: Session, rows: Iterable[Sequence[Cell]], shared: Shared) -> None:
-    """Append (Pipedrive id, version, digest, delivered) of records that were never seen, by one COPY. Raises IntegrityError."""
+    """Append (Pipedrive id, version, digest, delivered) of new records, by one COPY. Raises IntegrityError if a record exists."""
     copy_rows(session, "id_mappings", _OF_PAGE, rows, shared)
 
 
@@ -86,7 +89,7 @@ _MERGE_PAGE = Statement(f"""
 
 
 def merge_page(session: Session, facts: dict[str, Any]) -> list[int]:
-    """Merge the temporary table `incoming_page`; returns the ids that are known in a newer state."""
+    """Merge the temporary table `incoming_page`; return the ids that are stored in a newer state."""
     return sorted(pipedrive_id for (pipedrive_id,) in _MERGE_PAGE.rows(session, facts))
 
 
@@ -108,7 +111,7 @@ _ADD_SHELLS = Statement(
 def add_shells(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, in_hull: bool
 ) -> list[int]:
-    """Note records that are only referenced yet; what is known better stays as it is. Returns the ids that were new."""
+    """Add shells of referenced records that are not known yet; return their ids."""
     ids = sorted(set(pipedrive_ids))
     if not ids:
         return []
@@ -117,7 +120,7 @@ def add_shells(
 
 
 REQUEST_AGAIN_S: Final = 3600
-"""A shell that was asked for and still is one failed, or is in a failed batch: it is asked for again, but not often."""
+"""Seconds after which a shell is requested again: its change failed, or is in a failed batch."""
 UNREQUESTED_SHELLS: Final = f"""connector_key = :c AND entity = :e AND state = 'shell'
        AND (requested_at IS NULL OR requested_at < now() - make_interval(secs => {REQUEST_AGAIN_S}))"""
 _MARK_REQUESTED = _update("requested_at = now()", of=UNREQUESTED_SHELLS)
@@ -125,12 +128,12 @@ _CLAIM_UNREQUESTED = _update("requested_at = now()", of=UNREQUESTED_SHELLS, retu
 
 
 def claim_unrequested_shells(session: Session, connector_key: int, entity: str) -> list[int]:
-    """Return the shells that wait to be asked for, and note that they are."""
+    """Claim the shells that were not requested recently, and return their ids."""
     return list(session.scalars(_CLAIM_UNREQUESTED, {"c": connector_key, "e": entity}))
 
 
 def mark_shells_requested(session: Session, connector_key: int, entity: str) -> None:
-    """A fetch reads all of them: none must be requested separately."""
+    """Mark all shells as requested, because a fetch reads all records."""
     session.execute(_MARK_REQUESTED, {"c": connector_key, "e": entity})
 
 
@@ -145,11 +148,11 @@ _TAKE_UNRESOLVED = text("""
     UPDATE id_mappings SET resolve_at = now() + CASE WHEN state = 'conflict' THEN interval '1 hour' ELSE interval '60 s' END
      WHERE id = ANY(ARRAY(SELECT id FROM due))
     RETURNING entity, pipedrive_id""")
-"""Materialized: a planner without statistics may look for the due ones once per row, and take more than the limit."""
+"""Materialized: a planner without statistics may search the due ones once per row, and claim more than the limit."""
 
 
 def take_unresolved(session: Session, connector_key: int, limit: int) -> list[tuple[str, int]]:
-    """Return mappings without a Hull id that are due for a query; each is not due again for a minute."""
+    """Claim mappings without a Hull id that are due for a query; each is due again after a minute at the earliest."""
     rows = session.execute(_TAKE_UNRESOLVED, {"c": connector_key, "limit": limit})
     return [(row.entity, row.pipedrive_id) for row in rows]
 
@@ -167,9 +170,9 @@ _NOTE_UNRESOLVED = _update(
 
 
 def note_unresolved(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """Hull's search did not return these: each is queried again after a pause, twice as long as the one before.
+    """Postpone records that Hull's search did not return: each pause is twice as long as the last one.
 
-    Hull's search lags by seconds to minutes; what it does not know after that, it may never know.
+    Hull's search lags by seconds to minutes; a record that it does not return after that may never be there.
     """
     if ids := sorted(pipedrive_ids):
         session.execute(_NOTE_UNRESOLVED, _scope(connector_key, entity, ids))
@@ -185,9 +188,7 @@ _QUERY_AGAIN = _update(
 def query_hull_ids_again(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], wait_s: float
 ) -> None:
-    """Hull may have merged these with others that have the same claim: their Hull ids are queried again, once its
-    search shows the result.
-    """
+    """Query the Hull ids of records again in `wait_s` seconds, because Hull may have merged them with others by a new claim."""
     if ids := sorted(pipedrive_ids):
         session.execute(_QUERY_AGAIN, {**_scope(connector_key, entity, ids), "wait_s": wait_s})
 
@@ -196,7 +197,7 @@ _FORGET_HULL_IDS = _update("hull_id = NULL, resolve_at = now(), resolve_attempts
 
 
 def forget_hull_ids(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """Forget the Hull ids of these records; Hull is asked for them immediately."""
+    """Delete the Hull ids of records, and query Hull for them immediately."""
     session.execute(_FORGET_HULL_IDS, _scope(connector_key, entity, pipedrive_ids))
 
 
@@ -204,7 +205,7 @@ _RELEASE = _update("hull_id = NULL, resolve_at = NULL, delivered = NULL, updated
 
 
 def release_hull_ids(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """Take the Hull ids of deleted records from them, and what Hull holds of them; Hull is not asked again."""
+    """Delete the Hull ids and Hull's values of deleted records; Hull is not queried for them again."""
     session.execute(_RELEASE, _scope(connector_key, entity, pipedrive_ids))
 
 
@@ -222,11 +223,11 @@ _SET_HULL_IDS = text("""
            state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
       FROM found WHERE m.id = found.id AND m.id = ANY(ARRAY(SELECT id FROM found))
     RETURNING m.pipedrive_id, found.state = 'conflict' AS was_conflict""")
-"""The array keeps a planner that knows nothing of the table to its primary key."""
+"""With the array, a planner without statistics uses the primary key."""
 
 
 def set_hull_ids(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> dict[int, bool]:
-    """Store Hull ids that no other record has. Returns Pipedrive id → whether it was in conflict."""
+    """Store Hull ids that no other record has. Return Pipedrive id → whether it was in conflict."""
     rows = session.execute(_SET_HULL_IDS, _pairs(connector_key, entity, found))
     return {row.pipedrive_id: row.was_conflict for row in rows}
 
@@ -248,7 +249,7 @@ _MARK_CONFLICTS = text("""
 
 
 def mark_conflicts(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> list[int]:
-    """Mark records as in conflict: another one has the Hull id that Hull gives them. Returns those that were not before."""
+    """Mark records as in conflict, because another one has their Hull id. Return those that were not in conflict before."""
     rows = session.execute(_MARK_CONFLICTS, _pairs(connector_key, entity, found))
     return sorted(row.pipedrive_id for row in rows if row.state != "conflict")
 
@@ -265,7 +266,7 @@ _QUERY_CONFLICTS = _update(
 
 
 def query_conflicts_again(session: Session, connector_key: int, entity: str) -> None:
-    """A record was deleted that may share its User with another one: query Hull for that one again."""
+    """Query the Hull ids of records in conflict again, because the other record may have been deleted."""
     session.execute(_QUERY_CONFLICTS, {"c": connector_key, "e": entity})
 
 
@@ -275,10 +276,9 @@ def query_conflicts_again(session: Session, connector_key: int, entity: str) -> 
 def mark_uncertain(
     session: Session, connector_key: int, entity: str, sent: dict[int, bytes], *, digest: str = UNCERTAIN
 ) -> None:
-    """Hull received an older state last: what was `sent` (Pipedrive id → its attributes) overrides the stored values.
+    """Store that Hull received an older state last: the attributes in `sent` (by Pipedrive id) override the stored ones.
 
-    The digest is removed, so that the next reading is delivered in any case, including nulls for values that only the
-    older state had.
+    The digest is replaced, so that the next reading is delivered in any case, with nulls for values that only the older state had.
     """
     for pipedrive_id, mapping in _locked(session, connector_key, entity, sent):
         mapping.delivered = orjson.dumps(_delivered(mapping) | orjson.loads(sent[pipedrive_id]))
@@ -288,9 +288,10 @@ def mark_uncertain(
 def note_held(
     session: Session, connector_key: int, entity: str, held: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]
 ) -> None:
-    """Pipedrive id → (the values delivered when Hull sent this report, attribute → Hull's own value).
+    """Store values that Hull has by itself: they need not be delivered.
 
-    Those values need not be delivered any more; an attribute with a newer delivery is left as it is.
+    held  Pipedrive id → (the values delivered when Hull sent this report, attribute → Hull's own value); an attribute with a newer
+          delivery is left as it is
     """
     for pipedrive_id, mapping in _locked(session, connector_key, entity, held):
         before, values = held[pipedrive_id]
@@ -301,9 +302,10 @@ def note_held(
 
 
 def transfer_attributes(session: Session, connector_key: int, entity: str, left: dict[int, dict[str, Any]]) -> None:
-    """Hull has merged others into these records: their values (`left`) remain where these have none.
+    """Add the attributes of merged records to the survivors: `left` has them by the survivor's id, and a survivor keeps its own
+    values.
 
-    The digest is emptied, so that the next reading is delivered, including nulls for remaining values.
+    The digest is emptied, so that the next reading is delivered, with nulls for values that remain in Hull only.
     """
     for pipedrive_id, mapping in _locked(session, connector_key, entity, left):
         if mapping.digest is not None or left[pipedrive_id]:
@@ -318,7 +320,7 @@ _COUNT_ABSENT = _update("absences = absences + 1", returning="RETURNING pipedriv
 
 
 def count_absent(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> dict[int, int]:
-    """Another answer left these out: Pipedrive id → how many in a row have."""
+    """Count an answer without these records; return Pipedrive id → the number of consecutive ones."""
     if not pipedrive_ids:
         return {}
     rows = session.execute(_COUNT_ABSENT, _scope(connector_key, entity, pipedrive_ids))
@@ -327,23 +329,23 @@ def count_absent(session: Session, connector_key: int, entity: str, pipedrive_id
 
 _NOTE_PRESENT = _update(
     """absences = 0, merged_into = NULL, deleted_at = NULL, resolve_attempts = 0,
-           version = CASE WHEN state = ANY(CAST(:departed AS text[])) THEN 0 ELSE version END,
-           resolve_at = CASE WHEN state = ANY(CAST(:departed AS text[])) OR hull_id IS NULL
+           version = CASE WHEN state = ANY(CAST(:deleted AS text[])) THEN 0 ELSE version END,
+           resolve_at = CASE WHEN state = ANY(CAST(:deleted AS text[])) OR hull_id IS NULL
                              THEN CASE WHEN digest IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL THEN now() END
                         END,
-           hull_id = CASE WHEN state = ANY(CAST(:departed AS text[])) THEN NULL ELSE hull_id END,
-           state = CASE WHEN state <> ALL(CAST(:departed AS text[])) THEN state WHEN digest IS NULL THEN 'shell' ELSE 'full' END""",
-    of=f"{_IDS} AND (absences > 0 OR state = ANY(CAST(:departed AS text[])))",
+           hull_id = CASE WHEN state = ANY(CAST(:deleted AS text[])) THEN NULL ELSE hull_id END,
+           state = CASE WHEN state <> ALL(CAST(:deleted AS text[])) THEN state WHEN digest IS NULL THEN 'shell' ELSE 'full' END""",
+    of=f"{_IDS} AND (absences > 0 OR state = ANY(CAST(:deleted AS text[])))",
 )
 
 
 def note_present(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> None:
-    """Pipedrive has just returned these: reset their absences, and restore the deleted ones.
+    """Reset the absences of records that Pipedrive has just returned, and restore the deleted ones.
 
-    Hull's values stay stored, including the deletion mark, so that the next delivery removes the mark. Hull is queried again
-    for its User or Account, which may be merged by now.
+    Hull's values stay stored, with the deletion mark, so that the next delivery removes the mark. Hull is queried for the User or
+    Account again, because it may have merged it.
     """
-    session.execute(_NOTE_PRESENT, {**_scope(connector_key, entity, pipedrive_ids), "departed": list(DELETED_STATES)})
+    session.execute(_NOTE_PRESENT, {**_scope(connector_key, entity, pipedrive_ids), "deleted": list(DELETED_STATES)})
 
 
 def mark_deleted(
@@ -353,9 +355,9 @@ def mark_deleted(
     effects: Sequence[DeletionEffect],
     written_at: Mapping[int, datetime],
 ) -> set[int]:
-    """Store what was sent. Return the ids that another worker wrote since `written_at`: those are not changed.
+    """Store deletions and the values that Hull received with them. Leave out rows that another worker wrote since `written_at`.
 
-    The digest is emptied, so that a restored record is delivered in any case.
+    The digest is emptied, so that a restored record is delivered in any case. Returns the ids that were left out.
     """
     by_id = {effect.deletion.pipedrive_id: effect for effect in effects}
     changed = set()
@@ -384,9 +386,9 @@ _ADD_DELETED = text(
 
 
 def add_deleted(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """Hull names these records, we have never seen them, and Pipedrive does not show them: they are deleted.
+    """Add records as deleted that Hull refers to, that we have never read, and that Pipedrive does not return.
 
-    A page that shows one all the same has it read by its id, and then it lives.
+    If a page lists one later, it is read by its id and restored.
     """
     if ids := sorted(pipedrive_ids):
         session.execute(_ADD_DELETED, {**_scope(connector_key, entity, ids), "never": NEVER})
@@ -402,5 +404,5 @@ _ADD_UNMAPPED = text(
 
 
 def add_unmapped(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> None:
-    """Insert into the id map what only Hull had, so that a deletion has a row."""
+    """Add records that only Hull has, so that their deletion has a row."""
     session.execute(_ADD_UNMAPPED, _scope(connector_key, entity, ids))

@@ -1,10 +1,10 @@
-"""Identifiers: which record has which e-mail, domain or external id. This module is the only writer of the table.
+"""Identifiers: which record has which e-mail, domain or external id. Only this module writes the table.
 
 holder    the record that is sent to Hull with the value: the first one that committed it
-alias     a record that only has the value: a secondary e-mail, or a value that another record holds. Look-ups use it
-reserved  a User or Account whose record is about to be created with the value: a second one waits
+alias     a record that has the value and is not its holder: a secondary e-mail, or a value of another holder. Look-ups use it
+reserved  a User or Account for which a record with the value is about to be created: a second one waits
 
-A deleted record keeps what it holds until Pipedrive can no longer restore it: its User or Account in Hull has it too.
+A deleted record keeps its values until Pipedrive can no longer restore it: its User or Account in Hull has them too.
 `db.identifier_search` finds records by their identifiers.
 """
 
@@ -23,13 +23,15 @@ from db.statement import Statement, bigints, texts
 SEVERAL: Final = 3
 """From this number of Organizations with one domain, the domain is shared. Two are more often duplicates of one company."""
 NOBODY: Final = 0
-"""Holder of a shared domain: it identifies no Organization."""
+"""Holder of a shared domain, which identifies no Organization."""
 
 _KEY: Final = ("connector_key", "entity", "kind", "value")
 
 
 class Identifier(Base):
-    """kind          `email`, `domain`, `external_id`, …
+    """One value in one role.
+
+    kind          `email`, `domain`, `external_id`, …
     role          `holder`, `alias` or `reserved`
     pipedrive_id  the record; `NOBODY` for a shared domain; None if reserved
     hull_id       the User or Account for which the value is reserved
@@ -74,16 +76,19 @@ Reservation = tuple[str, str, str]
 
 OF_RECORDS: Final = """connector_key + 0 = :c AND entity || '' = :e AND role || '' = 'holder'
        AND pipedrive_id = ANY(ARRAY(SELECT unnest(CAST(:ids AS bigint[]))))"""
-"""What these records hold. Expressions instead of columns, so that only the index by record fits, and an array that is not a
-constant: a planner without statistics would use an index by value, or read all identifiers for a page of ids. The same below."""
+"""Condition for the values that these records hold. It has expressions instead of columns, so that only the index by record
+fits, and an array that is not a constant: a planner without statistics would use an index by value, or read all identifiers for
+a page of ids."""
 
 _W: Final = "unnest(CAST(:kinds AS text[]), CAST(:vals AS text[]), CAST(:ids AS bigint[])) AS w(kind, value, id)"
 
 
 @dataclass(frozen=True, slots=True)
 class TakeResult:
-    """held   (kind, Pipedrive id) → the record that holds the value instead
-    fresh  records that hold a value now that they did not hold before
+    """Which records became holders.
+
+    held   (kind, Pipedrive id) → the record that holds the value instead
+    fresh  records that are the holder of a value since now
     """
 
     held: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -98,7 +103,7 @@ _TAKE = Statement(f"""
                    RETURNING kind, pipedrive_id)
     SELECT w.kind, w.value, w.id FROM w
      WHERE NOT EXISTS (SELECT 1 FROM taken WHERE taken.kind = w.kind AND taken.pipedrive_id = w.id)""")  # noqa: S608 - constants
-"""Returns the few values that could not be taken, because a record (perhaps the same one) holds them."""
+"""Returns the few values that have a holder already, perhaps the same record."""
 
 _WAIT = text(f"""
     WITH w AS (SELECT DISTINCT ON (kind, value) * FROM {_W} ORDER BY kind, value, id),
@@ -109,7 +114,7 @@ _WAIT = text(f"""
                                           AND i.kind = w.kind AND i.value = w.value AND i.wanted_by IS NULL
                                         LIMIT 1 FOR UPDATE SKIP LOCKED) i)
     UPDATE identifiers i SET wanted_by = free.id FROM free WHERE i.ctid = free.ctid""")  # noqa: S608 - a constant
-"""Locked rows are skipped: a deadlock would be worse than a late claim. Rows are joined by ctid: by their keys, a planner without
+"""Locked rows are skipped: a deadlock is worse than a late claim. Rows are joined by ctid: by their keys, a planner without
 statistics would read all identifiers first."""
 
 _HELD_BY_OTHERS = Statement(f"""
@@ -124,9 +129,9 @@ _HELD_BY_OTHERS = Statement(f"""
 
 
 def take_values(session: Session, connector_key: int, entity: str, wanted: Sequence[RecordValue]) -> TakeResult:
-    """Make each record the holder of its value if the value is free; otherwise store that the record waits for it.
+    """Make each record the holder of its value if it is free; otherwise store that the record waits for it.
 
-    A domain that SEVERAL records have is held by NOBODY.
+    NOBODY becomes the holder of a domain of SEVERAL records.
     """
     if not wanted:
         return TakeResult()
@@ -145,7 +150,7 @@ def take_values(session: Session, connector_key: int, entity: str, wanted: Seque
 def find_other_holders(
     session: Session, connector_key: int, entity: str, wanted: Sequence[RecordValue]
 ) -> dict[tuple[str, int], int]:
-    """Return (kind, Pipedrive id) → the other record that holds the value, without taking anything."""
+    """Return (kind, Pipedrive id) → the other record that holds the value; write nothing."""
     if not wanted:
         return {}
     rows = _HELD_BY_OTHERS.rows(session, {"c": connector_key, "e": entity, **_columns(wanted)})
@@ -156,7 +161,7 @@ _HELD_BY = Statement(f"SELECT kind, value, pipedrive_id FROM identifiers WHERE {
 
 
 def list_held(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> list[RecordValue]:
-    """Return what these records hold."""
+    """Return the values that these records hold."""
     found: list[Any] = _HELD_BY.rows(session, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
     return found
 
@@ -173,10 +178,8 @@ def release_replaced(
 ) -> list[int]:
     """Release values of the records in `changed` that another value has replaced. Return the records that waited for one.
 
-    Hull never removes an e-mail or domain: a record without one keeps the last one in Hull, and still holds it.
-
-    Call it once Hull has the new values: until then the old value names the record there, and another record sent with it would
-    be merged with it.
+    Hull never removes an e-mail or domain: a record without one keeps its last one in Hull, and still holds it. Call this when Hull
+    has the new values: until then the old value identifies the record there, and Hull would merge another record with it.
     """
     if not (ids := sorted(changed)):
         return []
@@ -192,7 +195,9 @@ def release_replaced(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """claim      `email`, `domain`, `external_id`
+    """A released value.
+
+    claim      `email`, `domain`, `external_id`
     holder     the record that held it
     wanted_by  the record that waited for it, or None
     """
@@ -208,7 +213,7 @@ _RELEASE_ALL = text(f"""
 
 
 def release_all(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> list[Released]:
-    """Release everything that these records hold: the next record that requests one of the values gets it."""
+    """Release all values of these records: the next record that requests one becomes its holder."""
     if not pipedrive_ids:
         return []
     rows = session.execute(_RELEASE_ALL, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
@@ -222,7 +227,7 @@ _TRANSFER = text(f"""
 
 
 def transfer(session: Session, connector_key: int, entity: str, survivors: Mapping[int, int]) -> None:
-    """Hull has merged records: make the survivors (Pipedrive id → survivor) the holders of what the merged ones held."""
+    """Make the survivors of merges (Pipedrive id → survivor) the holders of the merged records' values."""
     if survivors:
         ids = {"ids": bigints(survivors), "survivors": bigints(survivors.values())}
         session.execute(_TRANSFER, {"c": connector_key, "e": entity, **ids})
@@ -257,7 +262,7 @@ _SHARE = text("""
     INSERT INTO identifiers (connector_key, entity, kind, value, role, pipedrive_id)
     SELECT :c, :e, 'domain', value, 'alias', pipedrive_id FROM mine ORDER BY value
     ON CONFLICT (connector_key, entity, kind, value, pipedrive_id) WHERE role = 'alias' DO NOTHING""")
-"""Locked rows are skipped: the next record with the domain shares it. The previous holder keeps the domain as an alias."""
+"""Locked rows are skipped: the next record with the domain shares it. The previous holder becomes an alias."""
 
 
 def _share_domains(
@@ -292,7 +297,7 @@ _UNSHARE = text("""
 
 
 def unshare_domains(session: Session) -> dict[tuple[int, str], list[int]]:
-    """Free domains that fewer than SEVERAL Organizations have by now. Return (connector, entity) → records that may take one."""
+    """Release shared domains of fewer than SEVERAL Organizations. Return (connector, entity) → records that may take one."""
     freed: dict[tuple[int, str], list[int]] = {}
     for row in session.execute(_UNSHARE, {"several": SEVERAL}):
         freed.setdefault((row.connector_key, row.entity), []).append(row.pipedrive_id)
@@ -345,7 +350,7 @@ _DELETE_ABANDONED = text("""
                               LIMIT 1) intent ON true
          WHERE intent.exists IS NULL)
     DELETE FROM identifiers i USING abandoned WHERE i.ctid = abandoned.ctid""")
-"""Reservations without a create intent. LATERAL with a limit: reservations come and go too fast for the planner to know of them."""
+"""Reservations without a create intent. LATERAL with a limit: reservations change too fast for the planner's statistics."""
 
 _RESERVE = text("""
     INSERT INTO identifiers (connector_key, entity, kind, value, role, hull_id)
@@ -365,7 +370,7 @@ _RESERVED_BY_OTHERS = text("""
 
 
 def reserve(session: Session, connector_key: int, entity: str, wanted: Sequence[Reservation]) -> dict[str, str]:
-    """Reserve values for records about to be created. Return Hull id → the first one, for those that must wait."""
+    """Reserve values for records to be created. Return Hull id → the Hull id with the reservation, for those that must wait."""
     if not wanted:
         return {}
     scope = {
@@ -386,7 +391,7 @@ _CANCEL = text("""
 
 
 def cancel_reservations(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
-    """Delete what is reserved for these: their records were created, found, or refused."""
+    """Delete the reservations of these Hull ids: their records were created, found, or refused."""
     session.execute(_CANCEL, {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))})
 
 

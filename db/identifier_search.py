@@ -1,6 +1,6 @@
-"""Finds records by their identifiers: e-mail, domain, external id, or an id of either side.
+"""Find records by their identifiers: e-mail, domain, external id, or an id of either side.
 
-A look-up uses holders and aliases: both have the value. See `db.identifier`.
+A look-up uses holders and aliases. See `db.identifier`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.domain.deletions import DELETED_STATES, LIVE_STATES
 from pipeline.domain.kinds import Entity
 
 MOST: Final = 20
-"""Maximum of records per value: more than one already needs a person."""
+"""Maximum of records for one value: if there are several, an operator must choose one."""
 KINDS: Final = ("email", "external_id", "anonymous_id", "domain")
 
 _ENTITIES: Final = tuple(Entity)
@@ -51,16 +51,13 @@ _FIND = text(f"""
              WHERE s.role = 'holder' AND s.connector_key = :c AND s.entity = :e
                AND s.kind = w.kind AND s.value = w.value LIMIT 1) IS DISTINCT FROM 0
      ORDER BY h.pipedrive_id""")  # noqa: S608 - a number of ours
-"""LATERAL with a limit, here and below, as in `db.identifier`: joined otherwise, a new table was read whole for every value."""
+"""LATERAL with a limit, here and below, as in `db.identifier`: with another join, a new table was read whole for every value."""
 
 
 def find_records(
     session: Session, connector_key: int, entity: str, wanted: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], list[int]]:
-    """Return (kind, value) → the existing records with it, by the local index.
-
-    A shared domain finds none of its Organizations.
-    """
+    """Return (kind, value) → the existing records with it in the local index; none for a shared domain."""
     pairs = sorted(set(wanted))
     if not pairs:
         return {}
@@ -80,7 +77,7 @@ _HELD_BY_NOBODY = Statement("""
 def find_shared(
     session: Session, connector_key: int, entity: str, pairs: Iterable[tuple[str, str]]
 ) -> set[tuple[str, str]]:
-    """Return those of these (kind, value) pairs that several records share, so that they identify none."""
+    """Return those of the (kind, value) pairs that identify no record, because several records share them."""
     wanted = sorted(set(pairs))
     if not wanted:
         return set()
@@ -112,10 +109,7 @@ def find_held_values(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedHolder:
-    """A deleted record that holds values.
-
-    state, since  of its deletion
-    """
+    """A deleted record that holds values; `state` and `since` are of its deletion."""
 
     connector_key: int
     entity: str
@@ -127,28 +121,28 @@ class DeletedHolder:
 _DELETED = text("""
     SELECT connector_key, entity, pipedrive_id, state, deleted_at AS since FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
-       AND state = ANY(CAST(:departed AS text[])) AND deleted_at IS NOT NULL""")
+       AND state = ANY(CAST(:deleted AS text[])) AND deleted_at IS NOT NULL""")
 
 
 def find_deleted_holders(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, DeletedHolder]:
-    """Return those of these holders that are deleted records."""
-    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DELETED_STATES)}
+    """Return those of the records that are deleted."""
+    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "deleted": texts(DELETED_STATES)}
     return {row.pipedrive_id: DeletedHolder(**row._asdict()) for row in session.execute(_DELETED, scope)}
 
 
 _OVERDUE = text("""
     SELECT m.connector_key, m.entity, m.pipedrive_id, m.state, m.deleted_at AS since FROM id_mappings m
-     WHERE m.state = ANY(CAST(:departed AS text[])) AND m.deleted_at < now() - make_interval(days => :days)
+     WHERE m.state = ANY(CAST(:deleted AS text[])) AND m.deleted_at < now() - make_interval(days => :days)
        AND EXISTS (SELECT 1 FROM identifiers i WHERE i.pipedrive_id = m.pipedrive_id AND i.role || '' = 'holder'
                       AND i.connector_key = m.connector_key AND i.entity = m.entity)
      ORDER BY m.connector_key, m.entity, m.pipedrive_id LIMIT :limit""")
 
 
 def find_overdue_holders(session: Session, days: int, limit: int) -> list[DeletedHolder]:
-    """Return deleted records that hold values although Pipedrive can no longer restore them."""
-    scope = {"departed": texts(DELETED_STATES), "days": days, "limit": limit}
+    """Return records that hold values and were deleted more than `days` days ago, so that Pipedrive cannot restore them."""
+    scope = {"deleted": texts(DELETED_STATES), "days": days, "limit": limit}
     return [DeletedHolder(**row._asdict()) for row in session.execute(_OVERDUE, scope)]
 
 
@@ -174,7 +168,7 @@ _DUPLICATES = text("""
 
 @dataclass(frozen=True, slots=True)
 class PossibleDuplicate:
-    """A record that we created, and another one with the same identifier that appeared soon afterwards."""
+    """A record that we created, and another one with the same identifier that was first seen soon afterwards."""
 
     pipedrive_id: int
     hull_id: str
@@ -185,7 +179,7 @@ class PossibleDuplicate:
 def take_possible_duplicates(
     session: Session, connector_key: int, entity: str, limit: int = 100
 ) -> list[PossibleDuplicate]:
-    """Return possible duplicates, each of them once."""
+    """Return possible duplicates that were not returned before."""
     scope = {"c": connector_key, "e": entity, "living": texts(LIVE_STATES), "limit": limit}
     rows = session.execute(_DUPLICATES, scope).all()
     if rows:
@@ -193,7 +187,7 @@ def take_possible_duplicates(
     return [PossibleDuplicate(row.pipedrive_id, row.hull_id, row.other, row.kind) for row in rows]
 
 
-# What a person searches for
+# Search by a user
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
-"""The id map from Hull's side: create intents, and new mappings.
+"""The id map from Hull's side: create intents, matches, and the Hull ids that Hull's search returns.
 
-A row in state `creating` is the intent to create a record: it is committed before Pipedrive is called, so that after a
-crash it is known that the record may exist. While it exists, its reserved identifiers (`db.identifier`) keep other workers
-from creating a record with the same ones.
+A row in state `creating` is a create intent. It is committed before Pipedrive is called: after a crash, the record may exist. While
+the intent exists, its reserved identifiers (`db.identifier`) prevent other workers from creating a record with the same ones.
+
+Two records with the same User or Account are in state `conflict`. A conflict is checked again every hour, with every delivery
+of its record, and when another record of its entity is deleted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,13 +21,20 @@ from sqlalchemy.orm import Session
 
 from db import identifier
 from db.id_mapping import IdMapping
-from db.id_mapping_writer import BY_HULL_ID, KNOWN_STAYS, transfer_attributes, upsert
+from db.id_mapping_writer import (
+    BY_HULL_ID,
+    KNOWN_STAYS,
+    mark_conflicts,
+    set_hull_ids,
+    transfer_attributes,
+    upsert,
+)
 from db.statement import bigints, byteas, texts
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """is_new  whether it was written just now; an older one may have created its record already."""
+    """A create intent, or another mapping of the Hull id; if it is not new, its record may exist already."""
 
     hull_id: str
     state: str
@@ -50,7 +59,7 @@ _WRITE_INTENTS = text(f"""
 
 
 def write_intents(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, Intent]:
-    """Store that records are about to be created for these. Return Hull id → its intent, older ones as they were."""
+    """Store create intents. Return Hull id → its intent, or the mapping that it has already."""
     scope = {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}
     return {row.hull_id: Intent(*row) for row in session.execute(_WRITE_INTENTS, scope)}
 
@@ -62,14 +71,17 @@ _CANCEL_INTENTS = text("""
 
 
 def cancel_intents(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
-    """Delete the intents of these, with what is reserved: their records were refused, or found."""
+    """Delete intents and their reservations: their records were refused, or found."""
     ids = sorted(hull_ids)
     identifier.cancel_reservations(session, connector_key, entity, ids)
     session.execute(_CANCEL_INTENTS, {"c": connector_key, "e": entity, "ids": texts(ids)})
 
 
 def mark_unknown(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
-    """Pipedrive was called and the result is unknown: the record is looked up before it is created again."""
+    """Mark intents as `unknown`:
+
+    Pipedrive was called, and its answer was lost. The record is looked up before it is created again.
+    """
     mine = update(IdMapping).filter_by(connector_key=connector_key, entity=entity, state="creating")
     session.execute(
         mine.where(IdMapping.hull_id.in_(sorted(hull_ids)), IdMapping.pipedrive_id.is_(None)).values(
@@ -80,7 +92,7 @@ def mark_unknown(session: Session, connector_key: int, entity: str, hull_ids: It
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """A Hull id and its Pipedrive id; `matched_by` is `created`, `report`, or the kind of the identifier that matched."""
+    """A Hull id and its Pipedrive id; `matched_by` is `created`, `report`, or the kind of identifier that matched."""
 
     hull_id: str
     pipedrive_id: int
@@ -92,7 +104,7 @@ SAME_HULL_ID: Final = """DO UPDATE
            resolve_at = NULL, updated_at = now(),
            state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
      WHERE m.hull_id IS NULL OR m.hull_id = excluded.hull_id"""
-"""A record without a Hull id gets it, and one with another Hull id keeps that."""
+"""A record without a Hull id gets it; a record with another Hull id keeps its own."""
 _JOIN = text(
     upsert(
         "pipedrive_id, hull_id, state, matched_by, intent_at, resolve_at",
@@ -110,7 +122,7 @@ _JOIN = text(
 
 
 def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join]) -> list[Join]:
-    """Map Hull ids to Pipedrive ids; their intents end. Return those that another worker had mapped before."""
+    """Map Hull ids to Pipedrive ids, and delete their intents. Return those that another worker has mapped otherwise."""
     if not joins:
         return []
     ids = [each.hull_id for each in joins]
@@ -132,11 +144,11 @@ def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join
 
 
 TRIES: Final = 5
-"""Each try meets another intent that was committed in the moment between cancelling and joining: more than one is rare already."""
+"""A try fails if another worker commits an intent between the two statements; two failures in a row are rare."""
 
 
 def _join(session: Session, connector_key: int, entity: str, ids: Sequence[str], scope: dict[str, Any]) -> set[int]:
-    """Map, and cancel another worker's concurrent intent for the same Hull id, which would block the insert."""
+    """Insert the mappings. Cancel an intent that another worker stores for the same Hull id at the same time."""
     for left in reversed(range(TRIES)):
         try:
             with session.begin_nested():
@@ -153,20 +165,20 @@ _DETACH = text("""
                      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))
                        AND state IN ('gone', 'deleted', 'merged') RETURNING id)
     SELECT m.hull_id, m.delivered FROM id_mappings m JOIN detached USING (id)""")
-"""The outer query sees the rows as they were before."""
+"""The outer query reads the rows as they were before."""
 
 
 def detach_deleted(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, bytes]:
-    """Take their Hull ids from records that were deleted, or merged into a deleted one: they are created again.
+    """Delete the Hull ids of records that were deleted, or merged into a deleted one, so that they can be created again.
 
-    Return Hull id → Hull's values of the old record, as JSON, for those that have any.
+    Return Hull id → Hull's values of the old record as JSON, for records with values.
     """
     rows = session.execute(_DETACH, {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}).all()
     return {row.hull_id: bytes(row.delivered) for row in rows if row.delivered}
 
 
 def store_pending_attributes(session: Session, connector_key: int, entity: str, pending: Mapping[str, bytes]) -> None:
-    """Store Hull's values of deleted records (Hull id → JSON) in the intents, for the records that replace them."""
+    """Store Hull's values of deleted records (Hull id → JSON) in the intents of the records that replace them."""
     for hull_id, delivered in sorted(pending.items()):
         mine = update(IdMapping).filter_by(connector_key=connector_key, entity=entity, hull_id=hull_id)
         session.execute(mine.values(delivered=delivered))
@@ -188,7 +200,7 @@ _REMEMBER = text("""
 def remember(
     session: Session, connector_key: int, entity: str, memories: Mapping[int, tuple[bytes, str | None]]
 ) -> None:
-    """Store Pipedrive id → (what is remembered of its writes, as JSON; the Account it waits for)."""
+    """Store Pipedrive id → (the data of its writes as JSON; the Account it waits for)."""
     if not memories:
         return
     scope = {
@@ -207,7 +219,7 @@ _AWAITING = text("""
 
 
 def take_awaiting(session: Session, connector_key: int, account_ids: Iterable[str]) -> list[str]:
-    """Return Users whose Person waits for one of these Accounts to have an Organization, and end the wait."""
+    """Return the Users of Persons that wait for one of these Accounts to have an Organization, and end their wait."""
     ids = sorted(account_ids)
     if not ids:
         return []
@@ -219,7 +231,7 @@ _FORGET_INTENTS = text("UPDATE id_mappings SET intent_at = NULL WHERE id = ANY(C
 
 
 def forget_intents(session: Session, mapping_ids: Iterable[int]) -> None:
-    """Forget when these rows' records were made: that they are perhaps duplicates was reported."""
+    """Delete the time of create intents: their records were reported as possible duplicates."""
     session.execute(_FORGET_INTENTS, {"ids": bigints(mapping_ids)})
 
 
@@ -230,7 +242,7 @@ _BY_HULL = text("""
 
 @dataclass(frozen=True, slots=True)
 class MappingState:
-    """The id map's row of a Hull id."""
+    """The mapping of a Hull id."""
 
     hull_id: str
     pipedrive_id: int | None
@@ -239,7 +251,7 @@ class MappingState:
 
 
 def find_joined(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, MappingState]:
-    """Return Hull id → its row in the id map, in any state."""
+    """Return Hull id → its mapping, in any state."""
     rows = session.execute(_BY_HULL, {"c": connector_key, "e": entity, "ids": texts(hull_ids)})
     return {row.hull_id: MappingState(*row) for row in rows}
 
@@ -254,9 +266,9 @@ _OWNERS = text("""
 class RecordOwner:
     """The User or Account of a record.
 
-    hull_id         the one it is mapped to, as far as known
-    awaits_hull_id  Hull received the record, and has not returned its Hull id yet
-    is_old          that was so long ago that Hull would return it by now
+    hull_id         None if it is not known
+    awaits_hull_id  Hull received the record and has not returned its Hull id yet
+    is_old          Hull received it so long ago that its search should return it
     """
 
     hull_id: str | None
@@ -267,16 +279,73 @@ class RecordOwner:
 def find_owners(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, RecordOwner]:
-    """Return Pipedrive id → its User or Account, for those in the id map."""
+    """Return Pipedrive id → its User or Account, for records in the id map."""
     rows = session.execute(_OWNERS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
-    return {row.pipedrive_id: RecordOwner(row.hull_id, row.awaits_hull_id, row.is_old) for row in rows}
+    return {pipedrive_id: RecordOwner(*row) for pipedrive_id, *row in rows}
 
 
 def find_memories(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, bytes]:
-    """Return Pipedrive id → what is remembered of its writes."""
+    """Return Pipedrive id → the data of its writes, as JSON."""
     query = text(
         "SELECT pipedrive_id, outgoing FROM id_mappings WHERE connector_key = :c AND entity = :e"
         " AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND outgoing IS NOT NULL"
     )
     rows = session.execute(query, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
     return {row.pipedrive_id: bytes(row.outgoing) for row in rows}
+
+
+IN_FLIGHT = "interval '15 minutes'"
+"""How long a create may take; its worker then maps the record."""
+
+_INTENDED = text(f"""
+    SELECT m.hull_id, m.state = 'creating' AND m.intent_at > now() - {IN_FLIGHT} AS in_flight
+      FROM unnest(CAST(:hull_ids AS text[])) AS w(hull_id)
+     CROSS JOIN LATERAL (SELECT hull_id, state, intent_at, pipedrive_id FROM id_mappings m
+                          WHERE m.connector_key = :c AND m.entity = :e AND m.hull_id = w.hull_id LIMIT 1) m
+     WHERE m.pipedrive_id IS NULL""")  # noqa: S608 - a constant of ours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredHullIds:
+    """The result of `store_hull_ids`.
+
+    conflicts  Pipedrive ids that are newly in conflict
+    resolved    Pipedrive id → Hull id, of those no longer in conflict
+    """
+
+    conflicts: list[int] = field(default_factory=list)
+    resolved: dict[int, str] = field(default_factory=dict)
+
+
+def store_hull_ids(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> StoredHullIds:
+    """Store Hull ids. A record is in conflict if another one has its Hull id already.
+
+    found  Pipedrive id → Hull id, as Hull has just returned
+
+    A User with a record that is being created is not in conflict: the creating worker maps the record. An abandoned intent is
+    completed with the record that Hull returned.
+    """
+    intended = _intended(session, connector_key, entity, found)
+    left = {each: hull_id for each, hull_id in found.items() if not intended.get(hull_id, False)}
+    first_with: dict[str, int] = {}
+    for pipedrive_id in sorted(left):
+        first_with.setdefault(left[pipedrive_id], pipedrive_id)
+    fulfilled = [
+        Join(hull_id=hull_id, pipedrive_id=pipedrive_id, matched_by="report")
+        for hull_id, pipedrive_id in sorted(first_with.items())
+        if hull_id in intended
+    ]
+    join(session, connector_key, entity, fulfilled)
+    first = {pipedrive_id: left[pipedrive_id] for pipedrive_id in first_with.values()}
+    done = set_hull_ids(session, connector_key, entity, first)
+    stored = StoredHullIds(resolved={each: left[each] for each, was_conflict in done.items() if was_conflict})
+    rest = {each: hull_id for each, hull_id in left.items() if each not in done}
+    if rest:
+        stored.conflicts.extend(mark_conflicts(session, connector_key, entity, rest))
+    return stored
+
+
+def _intended(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> dict[str, bool]:
+    """Return Hull id → whether its record may be in creation at this moment, for those with an intent."""
+    scope = {"c": connector_key, "e": entity, "hull_ids": texts(sorted(set(found.values())))}
+    return {row.hull_id: row.in_flight for row in session.execute(_INTENDED, scope)}

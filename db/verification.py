@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import id_mapping_writer
 from db.base import Base, Created, RowId
-from db.hull_ids import store_hull_ids
+from db.joining import store_hull_ids
 from db.statement import bigints, texts
 from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.drift import MappedRecord
@@ -46,7 +46,7 @@ def mapped_ids(session: Session, connector_key: int, entity: str, ids: Collectio
 _UNLISTED = text("""
     SELECT pipedrive_id FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND pipedrive_id > :above AND pipedrive_id <= :to
-       AND state <> 'shell' AND NOT state = ANY(CAST(:departed AS text[]))
+       AND state <> 'shell' AND NOT state = ANY(CAST(:deleted AS text[]))
        AND NOT pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
 
@@ -54,7 +54,7 @@ def unlisted_ids(
     session: Session, connector_key: int, entity: str, *, above: int, to: int, listed: Collection[int]
 ) -> list[int]:
     """Ids of an interval that are mapped as living and that Pipedrive did not list."""
-    scope = {"c": connector_key, "e": entity, "above": above, "to": to, "departed": texts(DELETED_STATES)}
+    scope = {"c": connector_key, "e": entity, "above": above, "to": to, "deleted": texts(DELETED_STATES)}
     rows = session.scalars(_UNLISTED, {**scope, "ids": bigints(listed)}, execution_options={"yield_per": 5_000})
     return list(rows)
 

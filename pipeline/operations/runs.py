@@ -317,6 +317,7 @@ def show_run_details(call: Call, request: RunDetailsRequest) -> RunDetailsAnswer
         run = _find(session, call, request.id)
         day = spending.budget_status(session, key)
         ends = {each.run_id: each.ends_at for each in spending.forecast_runs(session, key, day)}
+        version = connectors.find_settings(session, key, run.settings_version)
         slices = rows.slices_of(session, run.id)
         found = figures.batches_of_run(session, run.id, state=request.state, before=request.before, limit=PAGE + 1)
         shown, more = split_page(found, PAGE)
@@ -326,7 +327,7 @@ def show_run_details(call: Call, request: RunDetailsRequest) -> RunDetailsAnswer
                 WalkShape(words=_walk(each) or "", state=each.state, frontier=each.frontier, pages=each.pages)
                 for each in slices
             ],
-            settings_author=connectors.author_of(session, key, run.settings_version),
+            settings_author=version.author if version else None,
             batch_states=figures.count_of_run(session, run.id),
             batches=[BatchShape.model_validate(row) for row in shown],
             more=more,

@@ -136,7 +136,7 @@ def show_settings(call: Call, request: ShowSettings) -> SettingsShape:
 def list_settings(call: Call, request: ListVersions) -> VersionsAnswer:
     """List all versions, newest first; `before` is a version number."""
     with transaction() as session:
-        found = rows.settings_page(session, call.connector.key, before=request.before, limit=request.limit + 1)
+        found = rows.settings_history(session, call.connector.key, before=request.before, limit=request.limit + 1)
     earlier = {each.version: each.document for each in found}
     return VersionsAnswer(
         versions=[

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from db import hull_ids, joining
+from db import joining
 from db.failure_filter import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
@@ -210,7 +210,7 @@ def test_two_records_on_one_intent_are_one_joined_and_one_conflict(system: SyncS
         h=one["id"],
     )
     with transaction() as session:
-        learnt = hull_ids.store_hull_ids(session, system.connector_key, Entity.PERSON, {901: one["id"], 902: one["id"]})
+        learnt = joining.store_hull_ids(session, system.connector_key, Entity.PERSON, {901: one["id"], 902: one["id"]})
 
     assert learnt.conflicts == [902]
     assert state_of(system, 901) == ("full", one["id"])

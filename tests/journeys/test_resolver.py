@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db import hull_ids
+from db import joining
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Retryable
@@ -196,9 +196,9 @@ def test_a_hull_id_that_another_record_already_has_is_a_conflict(system: SyncSys
     create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     with transaction() as session:
-        first = hull_ids.store_hull_ids(session, system.connector_key, Entity.PERSON, {1: "h1"}).conflicts
+        first = joining.store_hull_ids(session, system.connector_key, Entity.PERSON, {1: "h1"}).conflicts
     with transaction() as session:
-        second = hull_ids.store_hull_ids(session, system.connector_key, Entity.PERSON, {2: "h1"}).conflicts
+        second = joining.store_hull_ids(session, system.connector_key, Entity.PERSON, {2: "h1"}).conflicts
 
     assert (first, second) == ([], [2])
     assert mapped(system) == {1: "h1", 2: None}
@@ -211,7 +211,7 @@ def test_a_conflict_that_is_settled_in_hull_heals(system: SyncSystem, entity: En
 
     def learn(found: dict[int, str]) -> list[int]:
         with transaction() as session:
-            return hull_ids.store_hull_ids(session, system.connector_key, entity, found).conflicts
+            return joining.store_hull_ids(session, system.connector_key, entity, found).conflicts
 
     def state() -> str:
         return str(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.orm import Session
 
-from db import change_writer, hull_ids, id_mapping_writer
+from db import change_writer, id_mapping_writer, joining
 from db import sync_event as events
 from db.session import transaction
 from pipeline import wiring
@@ -64,7 +64,7 @@ def find_hull_ids(wired: Wired, entity: Entity, pipedrive_ids: Sequence[int]) ->
 def store_hull_ids(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> None:
     """Store Hull's answer (Pipedrive id → Hull id), and its consequences."""
     found = deletions.yield_to_living(session, connector_key, entity, found)
-    learnt = hull_ids.store_hull_ids(session, connector_key, entity, found)
+    learnt = joining.store_hull_ids(session, connector_key, entity, found)
     _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
     _send_settled(session, connector_key, entity, learnt.resolved.values())
     if entity is Entity.ORGANIZATION:

@@ -345,7 +345,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
             for number in IDS
         ]
     },
-    "hull_ids.store_hull_ids": {"found": {3 * number: f"new{number}" for number in range(1, 9)}},
+    "joining.store_hull_ids": {"found": {3 * number: f"new{number}" for number in range(1, 9)}},
     "id_mapping_writer.mark_uncertain": {"sent": dict.fromkeys(IDS, b"{}")},
     "id_mapping_writer.note_held": {"held": {number: ({}, {"name": "x"}) for number in IDS}},
     "joining.forget_intents": {"mapping_ids": IDS},
@@ -420,7 +420,7 @@ MORE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
         {"wanted": [("domain", f"several{number}.test", number + more) for number in IDS for more in range(3)]},
     ),
     ("deletion.release_to_existing", {"found": {number: f"h{number + 1}" for number in (60, 63, 66, 69)}}),
-    ("hull_ids.store_hull_ids", {"found": {3 * number: f"h{number * 3 + 1}" for number in range(1, 9)}}),
+    ("joining.store_hull_ids", {"found": {3 * number: f"h{number * 3 + 1}" for number in range(1, 9)}}),
     (
         "page.write_page",
         {
