@@ -1,12 +1,11 @@
-"""The console over ten million events: every page, and how long the server takes to answer it.
+"""The console with ten million events: how long the server takes for every page.
 
     python -m benchmarks.console [--events 10000000] [--mappings 1000000] [--failures 200000] [--rounds 5] [--json]
 
-A real fetch of a few thousand records is multiplied inside PostgreSQL until there are as many mappings, snapshots, claims
-and events as asked for, the events over the last thirty days; beside them stand open failures of forty causes, and as many
-deliveries. Then each page is asked for in this process, as the web process
-would answer it, with nothing shared between one request and the next. Exit 1 when a page takes longer than 200 ms in any round
-but the first.
+A real fetch of a few thousand records is multiplied inside PostgreSQL until there are as many mappings, snapshots, claims and
+events as requested, with the events spread over thirty days, and as many failures of forty causes and deliveries. Then each page
+is requested in this process, as from the web process, without cached answers. Exit 1 if a page takes longer than 200 ms in any
+round except the first.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from benchmarks import drill
 from benchmarks.full_fetch import fetch
 from benchmarks.stage import stage
 
 PERSONS, ORGANIZATIONS, DAYS = 4_000, 1_000, 30
 STRIDE = 1_000_000
-"""What is added to a Pipedrive id from one copy to the next."""
+"""Difference between the Pipedrive ids of one copy and the next."""
 BOUND_MS = 200.0
 
 COPIES = """
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def build(key: int, mappings: int, events: int, failures: int) -> dict[str, Any]:
-    """Multiply what there is, inside the database; how many rows there are then, and how long it took."""
+    """Multiply the rows inside the database; return their numbers, and how long it took."""
     from sqlalchemy import text
 
     from db.session import engine, transaction
@@ -77,13 +77,9 @@ def build(key: int, mappings: int, events: int, failures: int) -> dict[str, Any]
     begun = time.monotonic()
     with transaction() as session:
         make_partitions(session, datetime.now(UTC).date() - timedelta(days=DAYS), DAYS + 7)
-        known = session.execute(
-            text("SELECT count(*) FROM id_mappings WHERE connector_key = :k"), {"k": key}
-        ).scalar_one()
-        logged = session.execute(
-            text("SELECT count(*) FROM sync_events WHERE connector_key = :k"), {"k": key}
-        ).scalar_one()
-        last = session.execute(text("SELECT max(id) FROM sync_events")).scalar_one()
+    known = drill.scalar("SELECT count(*) FROM id_mappings WHERE connector_key = :k", k=key)
+    logged = drill.scalar("SELECT count(*) FROM sync_events WHERE connector_key = :k", k=key)
+    last = drill.scalar("SELECT max(id) FROM sync_events")
     copies = max(0, mappings // known - 1)
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET statement_timeout = 0"))
@@ -100,7 +96,7 @@ def build(key: int, mappings: int, events: int, failures: int) -> dict[str, Any]
 
 
 def _copies(events_each: int) -> list[str]:
-    """Statements that multiply mappings, snapshots, identifiers, and then events: so many of each record, over thirty days."""
+    """Return statements that multiply mappings, snapshots, identifiers, and then events: `events_each` per record."""
     moved = f"t.pipedrive_id + n * {STRIDE}"
     mine = f"t.pipedrive_id < {STRIDE}"
     mapping = (
@@ -140,9 +136,9 @@ def _copies(events_each: int) -> list[str]:
 
 
 def _event_copies(each: int, moved: str, mine: str) -> list[str]:
-    """One event in twenty is a skip, one in a hundred an error, one in ten outgoing; each tells of one attribute that changed.
+    """Return statements for events: one in twenty is a skip, one in a hundred an error, one in ten outgoing; each has one change.
 
-    Their ids follow their time, as in life.
+    Their ids are in the order of their times.
     """
     columns = "at, connector_key, event, entity, reason, pipedrive_id, run_id, batch_id, settings_version, cause, before, after"
     days = DAYS / each
@@ -167,16 +163,16 @@ def _event_copies(each: int, moved: str, mine: str) -> list[str]:
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
-    """Every page that needs no more than a connector, and those of one record, event, run and failure."""
+    """Request every page of a connector, and those of one record, event, run and failure; return their times."""
     client = _visitor()
     found = []
     for rule, path in _paths():
-        asked = [_ask(client, path) for _ in range(rounds + 1)]
-        times = [took_ms for took_ms, _ in asked]
+        answers = [_request(client, path) for _ in range(rounds + 1)]
+        times = [took_ms for took_ms, _ in answers]
         found.append(
             {
                 "page": rule,
-                "status": asked[0][1],
+                "status": answers[0][1],
                 "first_ms": round(times[0], 1),
                 "median_ms": round(statistics.median(times[1:]), 1),
                 "slowest_ms": round(max(times[1:]), 1),
@@ -192,7 +188,7 @@ def _visitor() -> FlaskClient:
     from pipeline.web.app import create_app
 
     with transaction() as session:
-        operator = Operator(name="benchmark", password_hash="nobody logs in by this", role="admin")  # noqa: S106
+        operator = Operator(name="benchmark", password_hash="not a password", role="admin")  # noqa: S106
         session.add(operator)
         session.flush()
         token = operators.open_session(session, operator)
@@ -201,8 +197,8 @@ def _visitor() -> FlaskClient:
     return client
 
 
-def _ask(client: FlaskClient, path: str) -> tuple[float, int]:
-    """(milliseconds, status)"""
+def _request(client: FlaskClient, path: str) -> tuple[float, int]:
+    """Request a page; return (milliseconds, status)."""
     from pipeline.operations.cached_answers import forget_all
 
     forget_all()
@@ -215,33 +211,27 @@ def _ask(client: FlaskClient, path: str) -> tuple[float, int]:
 
 
 def _paths() -> list[tuple[str, str]]:
-    """(rule, address) of every page there is, filled with what exists."""
-    from sqlalchemy import text
-
-    from db.session import transaction
+    """Return (rule, address) of every page, with the ids of existing rows."""
     from pipeline.web.app import create_app
 
-    with transaction() as session:
-        newest = session.execute(text("SELECT max(id) FROM sync_events")).scalar_one()
-        person = session.execute(text("SELECT min(pipedrive_id) FROM id_mappings WHERE entity = 'person'")).scalar_one()
-        hull_id = (
-            session.execute(text("SELECT max(hull_id) FROM id_mappings WHERE entity = 'person'")).scalar() or "none"
-        )
-        run = session.execute(text("SELECT max(id) FROM runs")).scalar_one()
-        batch = session.execute(text("SELECT max(id) FROM batches")).scalar() or 1
-        failure, delivery = (
-            session.execute(text(f"SELECT max(id) FROM {table}")).scalar() or 1  # noqa: S608 - names of ours
-            for table in ("failures", "deliveries")
-        )
-        fingerprint = session.execute(text("SELECT min(fingerprint) FROM failures")).scalar() or "0" * 16
-    known = {"name": "bench", "connector": "bench", "entity": "person", "pipedrive_id": person, "event_id": newest}
-    known |= {"run_id": run, "batch_id": batch, "id": run, "hull_id": hull_id, "version": 1}
-    known |= {
-        "failure_id": failure,
-        "fingerprint": fingerprint,
+    person = drill.scalar("SELECT min(pipedrive_id) FROM id_mappings WHERE entity = 'person'")
+    run = drill.scalar("SELECT max(id) FROM runs")
+    known = {
+        "name": "bench",
+        "connector": "bench",
+        "entity": "person",
+        "pipedrive_id": person,
+        "event_id": drill.scalar("SELECT max(id) FROM sync_events"),
+        "run_id": run,
+        "id": run,
+        "batch_id": drill.scalar("SELECT max(id) FROM batches") or 1,
+        "hull_id": drill.scalar("SELECT max(hull_id) FROM id_mappings WHERE entity = 'person'") or "none",
+        "version": 1,
+        "failure_id": drill.scalar("SELECT max(id) FROM failures") or 1,
+        "fingerprint": drill.scalar("SELECT min(fingerprint) FROM failures") or "0" * 16,
         "replay_id": 1,
         "plan_id": 1,
-        "delivery_id": delivery,
+        "delivery_id": drill.scalar("SELECT max(id) FROM deliveries") or 1,
         "section": "users-in",
         "step": "first-fetch",
     }

@@ -1,4 +1,4 @@
-"""Full fetch: records a second, CPU by process, memory, tokens; then the same again with `--changed-only`.
+"""Full fetch: records per second, CPU by process, memory and tokens; then again, sending only changed records.
 
 python -m benchmarks.full_fetch --persons 100000 --organizations 20000 [--hull full] [--json]
 """
@@ -10,8 +10,7 @@ import json
 import time
 from typing import Any
 
-import requests
-
+from benchmarks import drill
 from benchmarks.stage import FULL_HULL, SINK, Stage, stage
 
 POLL_S = 0.2
@@ -39,11 +38,12 @@ def main() -> None:
     if chosen.json:
         print(json.dumps(results))
     else:
-        _show(results)
+        for result in results:
+            drill.show(result, result["flow"])
 
 
 def fetch(running: Stage, name: str, *, changed_only: bool) -> dict[str, Any]:
-    """Run a full fetch of both entities, and say what it took."""
+    """Run a full fetch of both entities, and return its figures."""
     from db.run import Run
     from db.session import transaction
     from pipeline.domain.kinds import Entity
@@ -77,16 +77,7 @@ def fetch(running: Stage, name: str, *, changed_only: bool) -> dict[str, Any]:
 
 
 def _messages(running: Stage) -> int:
-    stats = requests.get(f"{running.hull_url}/__sandbox__/stats", timeout=30).json()
-    return int(stats["messages"])
-
-
-def _show(results: list[dict[str, Any]]) -> None:
-    for result in results:
-        print(f"\n{result['flow']}")
-        for name, value in result.items():
-            if name != "flow":
-                print(f"  {name:18} {value}")
+    return int(drill.control(running.hull_url, "stats")["messages"])
 
 
 if __name__ == "__main__":

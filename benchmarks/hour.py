@@ -1,28 +1,26 @@
-"""An hour of a company's life, hurried: edits, creations, deletions and merges without end, and everything goes wrong once.
+"""Simulate a busy hour of a company: edits, creations, deletions and merges all the time, and every kind of fault once.
 
     python -m benchmarks.hour [--persons 20000] [--edits-per-s 10] [--minutes 60] [--speed 6] [--seed 1] [--json]
 
-At speed 6 the hour takes ten minutes of the wall: a sales team acts six times as often, and Pipedrive's retries, its bans and
-delays, the outage and the looks at the webhooks are six times as short. The pipeline's own margins (5 s before a walk, 60 s of
-overlap, 60 s before a change counts as missed) are not, so an incremental fetch comes every two minutes at most. A tenth of
-the webhooks is lost, a tenth comes twice, all are shuffled; the web process is down for ten minutes; the token is revoked once,
-and somebody authorises anew.
+At speed 6 the hour takes ten minutes: a sales team acts six times as often, and Pipedrive's retries, bans and delays, the outage
+and the pauses between webhook checks are six times as short. The pipeline's own margins (5 s before a walk, 60 s of overlap, 60 s
+before a change counts as missed) are not shortened, so the shortest interval of incremental fetches is two minutes. A tenth of
+the webhooks is lost, a tenth arrives twice, and all arrive in another order. The web process is down for ten minutes. The token is
+revoked once, and a user authorizes the app again.
 
-All the while a witness, who reads nothing but the two remote systems, holds each watermark against what was so. Exit 1 when a
-watermark lied, when anything differs in the end, or when `pipeline verify` misses one of ten planted differences.
+Throughout, a witness that reads only the two remote systems checks each watermark. Exit 1 if a watermark was wrong, if anything
+differs at the end, or if `pipeline verify` misses one of ten planted differences.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
 import time
 from typing import Any
 
-from benchmarks import journal
+from benchmarks import drill, journal
 from benchmarks.hour_records import explain
 from benchmarks.hour_system import HourSystem, processes
 from benchmarks.hour_witness import Witness
@@ -32,10 +30,10 @@ from sandbox.pipedrive.oauth import Client
 
 OUTAGE_MIN, INTERVAL_S, CHECKED_EVERY_S = 10.0, 300.0, 900.0
 SHORTEST_INTERVAL_S = 120.0
-"""What changed within the minute before a walk is never called a gap: walks that came closer together would report none."""
+"""Changes within the minute before a walk are never reported as a gap, so more frequent walks would report none."""
 RETRY_AFTER_S, BAN_S, DELAY_S = (3.0, 30.0, 150.0), 1_800.0, 60.0
 FRESH_S = 65.0
-"""So long after a delivery `verify` blames nobody for what Hull's search does not show yet."""
+"""Age of a delivery from which `verify` reports a record that Hull's search does not show."""
 
 
 def main() -> int:
@@ -45,48 +43,44 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--speed", type=float, default=6.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--patience-s", type=float, default=900.0, help="how long it may take to come to rest")
+    parser.add_argument("--patience-s", type=float, default=900.0, help="maximum time until no work is left")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # who is told to end ends its processes first
     port, app = serve.free_port(), Client()
     own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port), "PIPEDRIVE_CLIENT_ID": app.id}
     own |= {"PIPEDRIVE_CLIENT_SECRET": app.secret}
     sizes = {"persons": chosen.persons, "organizations": chosen.persons // 5}
     with (
+        drill.ended_by_signals() as interrupts,
         stage(
             **sizes, hull=FULL_HULL, pipedrive=journal.FACTORY, worker_processes=1, seed=chosen.seed, environment=own
         ) as running,
-        processes(running, chosen.patience_s) as home,
+        processes(running, chosen.patience_s, interrupts) as home,
     ):
         result = {"persons": chosen.persons, "minutes": chosen.minutes, "speed": chosen.speed, "seed": chosen.seed}
         result |= _run(home, Witness(running), chosen)
-    print(
-        json.dumps(result, default=str)
-        if chosen.json
-        else "\n".join(f"{name:28} {value}" for name, value in result.items())
-    )
-    return 1 if result["untrue"] else 0
+    drill.show(result, as_json=chosen.json)
+    return 1 if result["failed_checks"] else 0
 
 
 def _run(home: HourSystem, witness: Witness, chosen: argparse.Namespace) -> dict[str, Any]:
-    home.support_departures()
-    home.authorise()
+    home.mark_deletions()
+    home.authorize()
     home.fetch_all()
     home.schedule(max(SHORTEST_INTERVAL_S, INTERVAL_S / chosen.speed))
     witness.strange = witness.unlike(time.time())
     home.tick("ensure_webhooks")
-    home.settle()
+    home.wait_until_idle()
     home.trouble(chosen.seed, RETRY_AFTER_S, BAN_S, DELAY_S, chosen.speed)
     witness.watch()
     began = time.monotonic()
     outage = _live(home, chosen)
     acted = home.pipedrive("team", {"rate": 0})["counts"]
-    home.calm()
+    home.stop_trouble()
     ended = time.monotonic()
-    home.settle()
+    home.wait_until_idle()
     home.fetch_all()
-    home.settle()
+    home.wait_until_idle()
     took_s = time.monotonic() - ended
     time.sleep(FRESH_S)
     witness.stop()
@@ -96,8 +90,8 @@ def _run(home: HourSystem, witness: Witness, chosen: argparse.Namespace) -> dict
         doubted[entity] |= set(ids)
     explained = explain(witness, doubted)
     named = home.gaps_between(outage[0], time.time())
-    return _judged(home, witness, unlike, one_side, named) | {
-        "named_one_by_one": explained,
+    return _checked(home, witness, unlike, one_side, named) | {
+        "explained": explained,
         "load_average": round(os.getloadavg()[0], 1),
         "wall_s": round(ended - began),
         "actions": sum(acted.values()),
@@ -108,31 +102,31 @@ def _run(home: HourSystem, witness: Witness, chosen: argparse.Namespace) -> dict
         "gap_reports_since_the_outage": named,
         "converged_after_s": round(took_s),
         "tokens": home.tokens(),
-        "healed_webhooks": home.healed(),
+        "recreated_webhooks": home.recreated(),
     }
 
 
 def _live(home: HourSystem, chosen: argparse.Namespace) -> tuple[float, float]:
-    """The hour itself; returns when the outage began and ended, in seconds since the epoch."""
+    """Run the hour; return when the outage began and ended, in seconds since the epoch."""
     whole_s = 60 * chosen.minutes / chosen.speed
     outage_s = min(60 * OUTAGE_MIN / chosen.speed, whole_s / 6)
     home.pipedrive("team", {"rate": chosen.edits_per_s * chosen.speed, "seed": chosen.seed})
     checks = CHECKED_EVERY_S / chosen.speed
     home.wait(whole_s / 3, checks)
     outage_from = time.time()
-    home.close_door()
+    home.stop_web()
     home.wait(outage_s, checks)
-    home.open_door()
+    home.start_web()
     outage_to = time.time()
     home.wait(whole_s / 6, checks)
     home.pipedrive("oauth", {"now": "revoke"})
     home.wait(whole_s / 20, checks)
-    home.authorise()
+    home.authorize()
     home.wait(whole_s - outage_s - whole_s * (1 / 3 + 1 / 6 + 1 / 20), checks)
     return outage_from, outage_to
 
 
-def _judged(
+def _checked(
     home: HourSystem,
     witness: Witness,
     unlike: dict[str, set[int]],
@@ -142,24 +136,24 @@ def _judged(
     first = home.verify()
     planted = home.plant(witness)
     found = home.verify(repair=True)
-    home.settle()
+    home.wait_until_idle()
     time.sleep(FRESH_S)
     last = home.verify()
-    untrue = {
-        "a watermark claimed what was not so": bool(witness.false),
+    failed = {
+        "a watermark was wrong": bool(witness.false),
         "the witness saw no watermark move": not witness.claims,
         "Hull differs from Pipedrive": any(unlike.values()) or any(one_side.values()),
-        "no gap report named what the outage cost": not named,
+        "no gap report after the outage": not named,
         "verify found differences": bool(first["findings"]),
-        "verify did not find just what was planted": sorted(found["findings"]) != sorted(planted),
+        "verify did not find exactly the planted differences": sorted(found["findings"]) != sorted(planted),
         "a repair left differences": bool(last["findings"]),
     }
     return {
-        "untrue": [what for what, is_so in untrue.items() if is_so],
+        "failed_checks": [name for name, has_failed in failed.items() if has_failed],
         "watermarks_witnessed": dict(witness.claims),
         "watermarks_false": [(entity, str(moment), ids[:20]) for entity, moment, ids in witness.false],
         "witness_troubles": dict(witness.troubles),
-        "strange_from_the_start": {entity: len(ids) for entity, ids in witness.strange.items()},
+        "different_from_the_start": {entity: len(ids) for entity, ids in witness.strange.items()},
         "unlike": {entity: sorted(ids)[:20] for entity, ids in unlike.items()},
         "on_one_side": {entity: sorted(ids)[:20] for entity, ids in one_side.items()},
         "verify": first,

@@ -1,14 +1,15 @@
-"""What is known of a record that the judge of the hour names: its past in Pipedrive, what Hull shows, what the pipeline keeps."""
+"""Explain a record that differs after the simulated hour: its past in Pipedrive, Hull's values, and the pipeline's rows."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks.hour_witness import Witness, ask
+from benchmarks import drill
+from benchmarks.hour_witness import Witness
 
 LAST = 6
-"""States, and events, that are shown of each."""
+"""Number of states and of events that are shown for each record."""
 
 MAPPINGS = """
     SELECT pipedrive_id, state, hull_id, version, merged_into, digest = '' AS in_doubt, resolve_at IS NOT NULL AS asked
@@ -25,7 +26,7 @@ CHANGES = "SELECT cause, revision, attempts FROM changes WHERE entity = :entity 
 
 
 def explain(witness: Witness, named: dict[str, set[int]], limit: int = 20) -> list[dict[str, Any]]:
-    """One entry for each of the first `limit` records of either entity."""
+    """Return one entry for each of the first `limit` records of either entity."""
     held = witness.held()
     return [
         _explained(witness, held, entity, number) for entity, ids in named.items() for number in sorted(ids)[:limit]
@@ -46,18 +47,18 @@ def _explained(witness: Witness, held: dict[str, dict[int, Any]], entity: str, n
         else witness.journal.current("organization", last.get("org_id") or 0).get("id"),
         "past": [_state(began, state) for began, state in states[-LAST:]],
         "hull": None if shown is None else {name: shown.get(name) for name in ("id", "anonymous_ids", "organization")},
-        "mappings": [row._asdict() for row in ask(MAPPINGS, **scope)],
-        "claims": [row._asdict() for row in ask(CLAIMS, **scope, vals=_values(shown))],
-        "changes": [row._asdict() for row in ask(CHANGES, **scope)],
+        "mappings": [row._asdict() for row in drill.rows(MAPPINGS, **scope)],
+        "claims": [row._asdict() for row in drill.rows(CLAIMS, **scope, vals=_values(shown))],
+        "changes": [row._asdict() for row in drill.rows(CHANGES, **scope)],
         "events": [
             f"{row.at:%H:%M:%S.%f} {row.event} {row.reason} {row.cause} {row.detail or ''}"
-            for row in ask(EVENTS, **scope, last=LAST)
+            for row in drill.rows(EVENTS, **scope, last=LAST)
         ],
     }
 
 
 def _unlike(witness: Witness, entity: str, shown: Any, last: Any) -> dict[str, Any]:
-    """Field → what Pipedrive has, and what Hull has."""
+    """Return field → Pipedrive's value and Hull's value."""
     if shown is None or last is None:
         return {"alive": last is not None, "in_hull": shown is not None}
     return witness.journal.differences(entity, shown, last)

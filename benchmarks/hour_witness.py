@@ -1,17 +1,16 @@
-"""The witness of the simulated hour: knows from the two remote systems alone whether a watermark has lied, and what differs."""
+"""The witness of the simulated hour: it reads only the two remote systems, and finds wrong watermarks and differences."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import orjson
 import requests
 
+from benchmarks import drill
 from benchmarks.stage import Stage, settings_document
 from tests.oracle import Journal, joined
 
@@ -22,7 +21,7 @@ JUDGED = {
     "person": ("name", "email", "phone", "owner_id", "visible_to"),
     "organization": ("name", "owner_id", "visible_to"),
 }
-"""Fields that Hull holds as Pipedrive spells them; `verify` compares all twenty."""
+"""Fields with the same value in Hull and in Pipedrive; `verify` compares all twenty."""
 
 EXCEPTED = """
     SELECT record_id FROM failures WHERE direction = 'incoming' AND entity = :entity AND state = 'open' AND kind = 'record'
@@ -37,9 +36,9 @@ MARKS = (
 class Witness:
     """Reads and compares; `watch` does so in a thread whenever a watermark has moved.
 
-    strange  entity → ids that differed before anything had happened: values that Hull cannot hold as they are
-    claims   watermarks that were looked at, by entity
-    false    (entity, moment, ids) of those that claimed what was not so
+    strange  entity → ids that differed from the start: values that Hull cannot store unchanged
+    claims   number of checked watermarks, by entity
+    false    (entity, moment, ids) of the wrong watermarks
     """
 
     stage: Stage
@@ -56,20 +55,19 @@ class Witness:
     def __post_init__(self) -> None:
         self.journal = Journal(fields=_judged_fields(self.stage))
         for entity in JUDGED:
-            for record in _lines(f"{self.stage.pipedrive_url}/__sandbox__/export?entity={entity}"):
+            for record in drill.export(self.stage.pipedrive_url, entity):
                 self.journal.add(entity, record["id"], 0.0, record)
 
     def held(self) -> dict[str, dict[int, Any]]:
-        """What Hull holds now; the journal knows every change that may show in it."""
-        url = f"{self.stage.hull_url}/__sandbox__/export?entity="
-        found = joined(_lines(url + "user"), _lines(url + "account"))
-        for line in _lines(f"{self.stage.pipedrive_url}/__sandbox__/journal?after={self._read}"):
+        """Return Hull's records now; afterwards the journal has every change that may be in them."""
+        found = joined(drill.export(self.stage.hull_url, "user"), drill.export(self.stage.hull_url, "account"))
+        for line in drill.lines(f"{self.stage.pipedrive_url}/__sandbox__/journal?after={self._read}"):
             self.journal.add(line["entity"], line["id"], line["moment"], line["state"])
             self._read += 1
         return found
 
     def unlike(self, moment: float) -> dict[str, set[int]]:
-        """Entity → ids that Hull does not show as they were at a moment, or have been since; strange ones left out."""
+        """Return entity → ids with values in Hull that Pipedrive has not had since a moment, without strange ones."""
         with self._lock:
             held = self.held()
             return {
@@ -78,19 +76,19 @@ class Witness:
             }
 
     def on_one_side(self) -> dict[str, set[int]]:
-        """Entity → ids that only Pipedrive or only Hull has."""
+        """Return entity → ids that only Pipedrive or only Hull has."""
         with self._lock:
             held = self.held()
             return {entity: self.journal.existing(entity) ^ set(held[entity]) for entity in JUDGED}
 
     @property
     def untouched(self) -> list[int]:
-        """Persons that nobody has changed, and that Hull shows."""
+        """Return Persons that were not changed."""
         states = self.journal.states.items()
         return [number for (kind, number), each in states if kind == "person" and len(each) == 1]
 
     def watch(self) -> threading.Thread:
-        """Begin; `stop` ends it."""
+        """Start watching; `stop` ends it."""
         thread = threading.Thread(target=self._watch, daemon=True)
         thread.start()
         return thread
@@ -102,14 +100,14 @@ class Witness:
         while not self._stopped.wait(POLL_S):
             try:
                 self._look()
-            except Exception as trouble:  # noqa: BLE001 - what keeps the witness from seeing is counted, and told in the end
+            except Exception as trouble:  # noqa: BLE001 - errors of the witness are counted and shown at the end
                 self.troubles[type(trouble).__name__] += 1
 
     def _look(self) -> None:
-        for row in ask(MARKS):
+        for row in drill.rows(MARKS):
             if (row.entity, row.reached_at) in self._seen:
                 continue
-            excepted = {int(each.record_id) for each in ask(EXCEPTED, entity=row.entity)}
+            excepted = {int(each.record_id) for each in drill.rows(EXCEPTED, entity=row.entity)}
             unlike = self.unlike(row.reached_at.timestamp())[row.entity]
             self._seen.add((row.entity, row.reached_at))
             self.claims[row.entity] += 1
@@ -118,7 +116,7 @@ class Witness:
 
 
 def _judged_fields(stage: Stage) -> dict[str, tuple[str, ...]]:
-    """The system fields that are judged, and those of the mapped custom fields that are plain."""
+    """Return the compared system fields, and the mapped custom fields of plain types."""
     document = settings_document(stage.pipedrive_url, stage.credentials.api_token)
     mapped = {"person": document["incoming_user_attributes"], "organization": document["incoming_account_attributes"]}
     return {entity: (*JUDGED[entity], *_plain_fields(stage, entity, mapped[entity])) for entity in JUDGED}
@@ -132,21 +130,3 @@ def _plain_fields(stage: Stage, entity: str, rows: list[dict[str, str]]) -> list
     )
     kinds = {each["field_code"]: each["field_type"] for each in answer.json()["data"] if each["is_custom_field"]}
     return [row["service"] for row in rows if kinds.get(row["service"]) in CUSTOM_TYPES]
-
-
-def ask(query: str, **values: Any) -> list[Any]:
-    """Put a question to the pipeline's database."""
-    from sqlalchemy import text
-
-    from db.session import transaction
-
-    with transaction() as session:
-        return list(session.execute(text(query), values).all())
-
-
-def _lines(url: str) -> Iterator[dict[str, Any]]:
-    with requests.get(url, stream=True, timeout=TIMEOUT_S) as answer:
-        answer.raise_for_status()
-        for line in answer.iter_lines():
-            if line:
-                yield orjson.loads(line)

@@ -1,7 +1,7 @@
-"""A Pipedrive that remembers: the sandbox's, with every change it ever made at `/__sandbox__/journal`.
+"""The sandbox's Pipedrive with a journal of all changes at `/__sandbox__/journal`.
 
-GET journal?after=n gives the changes beyond the n-th as JSON lines: entity, id, moment (epoch seconds), and the record as it was
-from then on, null once it was gone.
+GET journal?after=n returns the changes after the n-th as JSON lines: entity, id, moment (epoch seconds), and the record since then,
+or null after its deletion.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ FACTORY = "benchmarks.journal:create_pipedrive"
 
 
 def create_pipedrive(**options: Any) -> PipedriveApp:
-    """The sandbox's app, with an ear in its company; `options` are those of `sandbox.pipedrive.start`."""
+    """Return the sandbox's app with a journal; `options` are those of `sandbox.pipedrive.start`."""
     app = make_app(**options)
     lines: list[bytes] = []
 
-    def hear(event: Event) -> None:
-        said = {"entity": event.entity, "id": event.id, "moment": event.moment, "state": event.after}
-        lines.append(orjson.dumps(said) + b"\n")
+    def record(event: Event) -> None:
+        change = {"entity": event.entity, "id": event.id, "moment": event.moment, "state": event.after}
+        lines.append(orjson.dumps(change) + b"\n")
 
     def show() -> Response:
         return Response(b"".join(lines[request.args.get("after", 0, type=int) :]), content_type="application/x-ndjson")
 
-    app.company.listeners.append(hear)
+    app.company.listeners.append(record)
     app.add_controls([("GET", "journal", show)])
     return app

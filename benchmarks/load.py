@@ -1,7 +1,7 @@
-"""A bounded load generator: requests that come due at a steady rate, over a fixed number of kept connections.
+"""A bounded load generator: requests at a steady rate, over a fixed number of kept connections.
 
-What is measured is the time from when a request was due to the whole answer, so that a slow answer is charged to those that
-had to wait behind it too.
+It measures from the time when a request was due to the complete answer, so that a slow answer also counts for the requests that
+waited for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Outcome:
     took_s: float = 0.0
 
     def quantile_ms(self, share: float) -> float:
-        """The time within which this share was answered."""
+        """Return the time within which this share was answered."""
         ordered = sorted(self.waits_s)
         return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
 

@@ -1,77 +1,67 @@
-"""New Users at Pipedrive's real pace, webhooks immediate: whether any is made twice, ends in conflict, or fails.
+"""Create new Users at Pipedrive's real pace, with webhooks, and check that each Person is created once.
 
     python -m benchmarks.new_users [--users 900] [--limit 20] [--kills 0] [--seed 1] [--json]
 
-Hull tells of Users that Pipedrive does not know; every one is made there, within `--limit` calls in two seconds, while the webhooks
-of those made already arrive and Hull's ids are resolved. Then every User changes once more. With `--kills` all workers are killed
-so often on the way, and started again. Looks at the two remote systems and at the id map. Exit 1 when a Person was doubled or is
-missing, when a mapping is in conflict or not joined, or when there is a Failure.
+Hull reports Users that Pipedrive does not know. Each is created there, within `--limit` calls in two seconds, while the webhooks
+of the created Persons arrive and Hull's ids are resolved. Then every User changes once more. With `--kills` all workers are killed
+that often, and started again. The check reads the two remote systems and the id map. Exit 1 if a Person is missing or exists
+twice, if a mapping is in conflict or has a wrong Hull id, or if there is a Failure.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import orjson
-import requests
-from sqlalchemy import text
-
+from benchmarks import drill
 from benchmarks.stage import FULL_HULL, Stage, stage, start_celery, start_worker
+from pipeline.local.interrupts import Interrupts
 from sandbox import serve
 
 KNOWN = 50
-"""Persons that are there before: a first fetch has something to fetch."""
+"""Persons that exist before, so that the first fetch has records."""
 PER_NOTIFICATION = 100
 PROCESSES = 2
 PATIENCE_S = 1_800.0
 POLL_S = 0.5
 RESOLVE_EVERY_S = 5.0
-"""Hull's ids are asked for more often than beat does: what a round may meet in the making is met for certain."""
+"""How often Hull's ids are requested: more often than by beat, so that a round surely runs while records are created."""
 FIRST_KILL_S, BETWEEN_KILLS_S = 6.0, (6.0, 14.0)
-MAPPED = [{"hull": "name", "service": "name"}]
-
-LEFT = """
-    SELECT (SELECT count(*) FROM deliveries WHERE state = 'new') + (SELECT count(*) FROM changes)
-         + (SELECT count(*) FROM batches WHERE state IN ('ready', 'running', 'waiting'))
-         + (SELECT count(*) FROM runs WHERE state = 'running')"""
-UNRESOLVED = "SELECT count(*) FROM id_mappings WHERE hull_id IS NULL AND state <> 'conflict'"
 
 
 class Workers:
-    """The one group of workers, which is killed whole and started again."""
+    """The group of workers, which is killed as a whole and started again."""
 
-    def __init__(self, kills: int, seed: int) -> None:
-        self.left = self.asked = kills
-        self._dice = random.Random(seed)
+    def __init__(self, kills: int, seed: int, interrupts: Interrupts) -> None:
+        self.left = self.planned = kills
+        self._random = random.Random(seed)
+        self._interrupts = interrupts
         self._worker = start_worker(PROCESSES)
         self._next = float("inf")
 
     def begin(self) -> None:
-        """The kills begin to count from now on."""
+        """Start the time until the first kill."""
         self._next = time.monotonic() + FIRST_KILL_S
 
-    def look(self) -> None:
-        """Kill, if that is due."""
+    def check(self) -> None:
+        """Kill the workers if that is due. Raises: KeyboardInterrupt after SIGTERM or Ctrl-C."""
+        self._interrupts.check()
         if self.left and time.monotonic() >= self._next:
             self.left -= 1
             self.end()
             self._worker = start_worker(PROCESSES)
-            self._next = time.monotonic() + self._dice.uniform(*BETWEEN_KILLS_S)
+            self._next = time.monotonic() + self._random.uniform(*BETWEEN_KILLS_S)
 
     def end(self) -> None:
-        os.killpg(self._worker.pid, signal.SIGKILL)
-        self._worker.wait()
+        drill.kill(self._worker)
 
 
 def main() -> int:
@@ -82,10 +72,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # who is told to end ends its processes first
     port = serve.free_port()
     own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port), "LEASE_S": "5"}
     with (
+        drill.ended_by_signals() as interrupts,
         stage(
             persons=KNOWN,
             organizations=0,
@@ -94,10 +84,10 @@ def main() -> int:
             burst_limit=chosen.limit,
             environment=own,
         ) as running,
-        _processes(running, chosen.kills, chosen.seed) as workers,
+        _processes(running, Workers(chosen.kills, chosen.seed, interrupts)) as workers,
     ):
         result = _run(running, workers, chosen)
-    print(json.dumps(result) if chosen.json else "\n".join(f"{name:20} {value}" for name, value in result.items()))
+    drill.show(result, as_json=chosen.json)
     return 1 if result["wrong"] else 0
 
 
@@ -108,143 +98,91 @@ def _run(running: Stage, workers: Workers, chosen: argparse.Namespace) -> dict[s
 
     for entity in Entity:
         start_run(running.connector_key, entity, cause="drill")
-    _settle(workers, resolved=False)
-    _prepare(running)
+    _wait(workers, resolved=False)
+    mapped = [{"hull": "name", "service": "name"}]
+    drill.change_settings(running.connector_key, outgoing_user_attributes=mapped, synchronized_user_segments=["ALL"])
     ensure_webhooks(running.connector_key)
-    users = _add_users(running, chosen.users)
+    users = drill.add_users(running, [f"new{number}@fresh.example" for number in range(chosen.users)])
     workers.begin()
     began = time.monotonic()
-    _tell(running, "made", users)
-    _settle(workers)
-    made_s = time.monotonic() - began
-    _tell(running, "changed", [{**user, "name": f"{user['name']} II"} for user in users])
-    _settle(workers)
+    _notify(running, "created", users)
+    _wait(workers)
+    created_s = time.monotonic() - began
+    _notify(running, "changed", [{**user, "name": f"{user['name']} II"} for user in users])
+    _wait(workers)
     figures = {
         "users": len(users),
-        "kills": workers.asked - workers.left,
-        "made_after_s": round(made_s),
-        "changed_after_s": round(time.monotonic() - began - made_s),
+        "kills": workers.planned - workers.left,
+        "created_after_s": round(created_s),
+        "changed_after_s": round(time.monotonic() - began - created_s),
         "load_average": round(os.getloadavg()[0], 1),
     }
-    return figures | _judge(running, {str(user["email"]): user["id"] for user in users})
+    return figures | _check(running, {str(user["email"]): user["id"] for user in users})
 
 
 @contextmanager
-def _processes(running: Stage, kills: int, seed: int) -> Iterator[Workers]:
-    """Web process, beat and a group of workers, instead of the stage's worker."""
-    from pipeline.local import programs
-    from pipeline.local.children import Children
+def _processes(running: Stage, workers: Workers) -> Iterator[Workers]:
+    """Run the web process, beat and a group of workers instead of the stage's worker."""
     from pipeline.settings import settings
 
     os.killpg(running.roots["workers"], signal.SIGKILL)
-    children = Children(lambda name, line: print(line, file=sys.stderr) if name == "up" else None)
-    workers = Workers(kills, seed)
-    beat: subprocess.Popen[bytes] | None = None
+    beat = start_celery("beat")
+    children = drill.new_children()
     try:
-        beat = start_celery("beat")
-        started = programs.pipeline_programs(settings(), host=programs.LOOPBACK, flower_login="")
-        children.start(next(program for program in started if program.name == "web"))
-        _wait_for(settings().public_url)
+        drill.start_programs(children, lambda name: name == "web")
+        drill.wait_for_url(settings().public_url)
         yield workers
     finally:
-        if beat is not None:
-            os.killpg(beat.pid, signal.SIGKILL)
-            beat.wait()
+        drill.kill(beat)
         workers.end()
         children.stop()
 
 
-def _wait_for(url: str) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            requests.get(url, timeout=10)
-        except requests.ConnectionError:
-            time.sleep(POLL_S)
-        else:
-            return
-    raise TimeoutError("the web process does not answer")
+def _notify(running: Stage, flow: str, users: list[dict[str, Any]]) -> None:
+    for at in range(0, len(users), PER_NOTIFICATION):
+        messages = [drill.user_message(user, "x") for user in users[at : at + PER_NOTIFICATION]]
+        drill.notify(running.connector_key, f"{flow}-{at}", messages)
 
 
-def _prepare(running: Stage) -> None:
-    """What is sent, and of whom."""
-    from db import connector as connectors
-    from db.session import transaction
-
-    with transaction() as session:
-        now = connectors.settings_in_force(session, running.connector_key).document
-        more = {"outgoing_user_attributes": MAPPED, "synchronized_user_segments": ["ALL"]}
-        connectors.add_settings(session, running.connector_key, now | more, author="drill")
-
-
-def _add_users(running: Stage, count: int) -> list[dict[str, Any]]:
-    """Users whom Hull has by itself, as it reports them."""
-    from db.session import transaction
-    from pipeline.wiring import open_connector
-
-    with transaction() as session:
-        hull = open_connector(session, running.connector_key).hull
-    emails = [f"new{number}@fresh.example" for number in range(count)]
-    hull.post_batches([hull.writer().user_traits({"email": email}, {"name": email}) for email in emails], size=500)
-    return [user for user in _lines(f"{running.hull_url}/__sandbox__/export?entity=user") if user["email"] in emails]
-
-
-def _tell(running: Stage, flow: str, users: Sequence[dict[str, Any]]) -> None:
-    """Lay Hull's notifications into the table of deliveries, as the web process does."""
-    from db import delivery as deliveries
-    from db.session import transaction
+def _wait(workers: Workers, *, resolved: bool = True) -> None:
+    """Return when no work is left; Failures are not waited for. Raises: TimeoutError."""
     from pipeline.tasks import canvases
 
-    with transaction() as session:
-        for at in range(0, len(users), PER_NOTIFICATION):
-            messages = [
-                {"user": user, "account": {}, "segments": [], "changes": {"user": {"name": ["x", user["name"]]}}}
-                for user in users[at : at + PER_NOTIFICATION]
-            ]
-            body = {"notification_id": f"{flow}-{at}", "channel": "user:update", "messages": messages}
-            deliveries.keep_delivery(session, running.connector_key, "hull", f"{flow}-{at}", orjson.dumps(body))
-    canvases.wake_control("dispatch")
-
-
-def _settle(workers: Workers, *, resolved: bool = True) -> None:
-    """Return once nothing is left to do; what failed for good is not waited for. Raises: TimeoutError."""
-    from pipeline.tasks import canvases
-
-    until, quiet, tick = time.monotonic() + PATIENCE_S, 0, 0.0
+    deadline, quiet, tick = time.monotonic() + PATIENCE_S, 0, 0.0
     while quiet < 6:
-        if time.monotonic() > until:
-            raise TimeoutError(f"still at work: {_ask(LEFT)} left, {_ask(UNRESOLVED)} unresolved")
-        workers.look()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still at work: {drill.left_to_do()} left, {drill.scalar(drill.UNRESOLVED)} unresolved")
+        workers.check()
         if time.monotonic() >= tick:
             canvases.wake_control("resolve_hull_ids")
             tick = time.monotonic() + RESOLVE_EVERY_S
         time.sleep(POLL_S)
-        quiet = quiet + 1 if not _ask(LEFT) and not (resolved and _ask(UNRESOLVED)) else 0
+        quiet = 0 if drill.left_to_do(*([drill.UNRESOLVED] if resolved else [])) else quiet + 1
 
 
-def _judge(running: Stage, users: dict[str, str]) -> dict[str, Any]:
-    """What the remote systems and the id map hold; `wrong` counts everything that should not be."""
+def _check(running: Stage, users: dict[str, str]) -> dict[str, Any]:
+    """Compare the remote systems and the id map; `wrong` counts every problem."""
     found: Counter[str] = Counter()
-    people = _lines(f"{running.pipedrive_url}/__sandbox__/export?entity=person")
-    held: dict[str, list[int]] = {}
+    people = list(drill.export(running.pipedrive_url, "person"))
+    by_email: dict[str, list[int]] = {}
     for person in people:
         for email in person["emails"]:
-            held.setdefault(email["value"], []).append(person["id"])
-    in_hull = {user["id"]: user for user in _lines(f"{running.hull_url}/__sandbox__/export?entity=user")}
-    mapped = {row.hull_id: row.pipedrive_id for row in _rows("SELECT hull_id, pipedrive_id FROM id_mappings")}
+            by_email.setdefault(email["value"], []).append(person["id"])
+    in_hull = {user["id"]: user for user in drill.export(running.hull_url, "user")}
+    mapped = {row.hull_id: row.pipedrive_id for row in drill.rows("SELECT hull_id, pipedrive_id FROM id_mappings")}
     for email, hull_id in users.items():
-        ids = held.get(email, [])
+        ids = by_email.get(email, [])
         found["missing"] += not ids
         found["doubled"] += max(0, len(ids) - 1)
-        found["not_joined"] += len(ids) == 1 and mapped.get(hull_id) != ids[0]
+        found["not_mapped"] += len(ids) == 1 and mapped.get(hull_id) != ids[0]
         found["not_in_hull"] += len(ids) == 1 and in_hull.get(hull_id, {}).get("pipedrive/id") != ids[0]
     found["not_changed"] = sum(1 for person in people if person["name"] in users)
     found["users_lost"] = len(users.keys() - {str(user.get("email")) for user in in_hull.values()})
-    states = Counter({row.state: row.n for row in _rows("SELECT state, count(*) AS n FROM id_mappings GROUP BY state")})
-    reasons = {
-        row.reason: row.n
-        for row in _rows("SELECT reason, count(*) AS n FROM failures WHERE state = 'open' GROUP BY reason")
-    }
+    states = Counter(
+        {row.state: row.n for row in drill.rows("SELECT state, count(*) AS n FROM id_mappings GROUP BY state")}
+    )
+    failures = drill.rows("SELECT reason, count(*) AS n FROM failures WHERE state = 'open' GROUP BY reason")
+    reasons = {row.reason: row.n for row in failures}
     problems = {name: count for name, count in found.items() if count}
     return {
         "persons": len(people),
@@ -255,22 +193,6 @@ def _judge(running: Stage, users: dict[str, str]) -> dict[str, Any]:
         "problems": problems,
         "wrong": states["conflict"] + sum(reasons.values()) + sum(problems.values()),
     }
-
-
-def _rows(query: str) -> Sequence[Any]:
-    from db.session import transaction
-
-    with transaction() as session:
-        return session.execute(text(query)).all()
-
-
-def _ask(query: str) -> int:
-    return int(_rows(query)[0][0])
-
-
-def _lines(url: str) -> list[dict[str, Any]]:
-    with requests.get(url, timeout=300) as answer:
-        return [orjson.loads(line) for line in answer.content.splitlines() if line]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Plans of new settings over every known record: what they find, and how long they take.
+"""Plans of new settings for every known record: their results, and how long they take.
 
 python -m benchmarks.planning --persons 100000 [--json]
 
-A full fetch first, then a notification for every User, so that both sides are known. Three plans: one more incoming attribute,
-one more outgoing attribute, and both at once. Computed in this process, as a worker would; the last one is applied: `apply_s` is
-how long the person waits, before workers carry out what it says.
+First a full fetch, then a notification for every User, so that both sides are known. Three plans: one more incoming attribute,
+one more outgoing attribute, and both together. They are computed in this process, as in a worker. The last plan is applied:
+`apply_s` is how long the operator waits; workers then process the records.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import json
 import time
 from typing import Any
 
-import requests
-
-from benchmarks import outgoing
+from benchmarks import drill, outgoing
 from benchmarks.full_fetch import fetch
 from benchmarks.stage import Stage, stage
 
@@ -37,7 +35,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     for each in found:
-        print("\n".join([f"\n{each['plan']}", *(f"  {name:18} {value}" for name, value in each.items())]))
+        drill.show(each, each["plan"])
 
 
 def _plan(running: Stage, name: str) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def _plan(running: Stage, name: str) -> dict[str, Any]:
 
     with transaction() as session:
         document = dict(connectors.settings_in_force(session, running.connector_key).document)
-    outgoing_row = {"hull": "phone", "service": _text_field(running)}  # every report says something of it
+    outgoing_row = {"hull": "phone", "service": drill.custom_text_field(running)}  # every report has it
     for direction, row in (("incoming", INCOMING), ("outgoing", outgoing_row)):
         if name in (direction, "both"):
             document[f"{direction}_user_attributes"] = [*document[f"{direction}_user_attributes"], row]
@@ -79,16 +77,6 @@ def _apply(plan_id: int) -> float:
         applied = apply.apply(session, plan_id, author="benchmark", confirmed=-1)
     assert applied.left_out == 0
     return round(time.monotonic() - begun, 2)
-
-
-def _text_field(running: Stage) -> str:
-    headers = {"x-api-token": running.credentials.api_token}
-    answer = requests.get(f"{running.pipedrive_url}/api/v2/personFields?limit=500", headers=headers, timeout=30).json()
-    return next(
-        str(each["field_code"])
-        for each in answer["data"]
-        if each["is_custom_field"] and each["field_type"] == "varchar"
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What processes spent, read from /proc: CPU seconds of whole trees, and the peak memory of the largest process."""
+"""Read from /proc: CPU seconds of process trees, and the peak memory of the largest process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROC = Path("/proc")
 
 
 def tree(root: int) -> list[int]:
-    """The process and everything below it."""
+    """Return the process and all its descendants."""
     below: dict[int, list[int]] = {}
     for pid in _all_pids():
         below.setdefault(_stat(pid)[1], []).append(pid)
@@ -22,17 +22,17 @@ def tree(root: int) -> list[int]:
 
 
 def cpu_s(root: int) -> float:
-    """CPU seconds of a tree, children that have ended included."""
+    """Return the CPU seconds of a tree, with children that have ended."""
     return sum(sum(_stat(pid)[2]) for pid in tree(root)) / CLOCK_TICKS
 
 
 def peak_mb(root: int) -> float:
-    """Peak resident memory of the largest process of a tree, in MB."""
+    """Return the peak resident memory of the largest process of a tree, in MB."""
     return max(_status_kb(pid, "VmHWM") for pid in tree(root)) / 1024
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of one process now, in MB."""
+    """Return the resident memory of one process, in MB."""
     return _status_kb(pid, "VmRSS") / 1024
 
 
@@ -41,7 +41,7 @@ def _all_pids() -> list[int]:
 
 
 def _stat(pid: int) -> tuple[int, int, tuple[int, int, int, int]]:
-    """(pid, parent, ticks); zeros for a process that has just ended."""
+    """Return (pid, parent, ticks); zeros for a process that has just ended."""
     try:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,9 +1,9 @@
-"""A second full fetch of the same records takes no longer than the first, also where nobody analyses the tables.
+"""A second full fetch of the same records takes no longer than the first, even without autovacuum.
 
 python -m benchmarks.second_fetch [--persons 100000] [--organizations 0] [--autovacuum off|on] [--most 1.3] [--json]
 
-Both fetches send everything. Exits with 1 when the second took more than `--most` times the first, by the clock and by CPU: on a
-shared machine the clock alone says little.
+Both fetches send everything. Exit 1 if the second took more than `--most` times the first, by the clock and by CPU: on a shared
+machine the clock alone is not reliable.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from benchmarks import drill
 from benchmarks.full_fetch import fetch
 from benchmarks.stage import stage
 
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def set_autovacuum(choice: str) -> None:
-    """For the whole server, which is the benchmark's own."""
+    """Switch autovacuum for the whole server, which belongs to the benchmark."""
     from db.session import engine
 
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -52,22 +53,19 @@ def set_autovacuum(choice: str) -> None:
 
 
 def tables_analysed() -> int:
-    """How many tables have statistics: with autovacuum off there must be none."""
-    from db.session import transaction
-
-    with transaction() as session:
-        query = (
-            "SELECT count(*) FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL OR last_autoanalyze IS NOT NULL"
-        )
-        return int(session.execute(text(query)).scalar_one())
+    """Return the number of tables with statistics: 0 with autovacuum off."""
+    query = "SELECT count(*) FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL OR last_autoanalyze IS NOT NULL"
+    return int(drill.scalar(query))
 
 
 def _ratios(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
-    """How many times the first the second took, a record: by the clock, by all CPU, and by that of PostgreSQL."""
+    """Return the ratio of the second to the first, per record: by the clock, by CPU, and by PostgreSQL's CPU."""
 
     def of(result: dict[str, Any]) -> dict[str, float]:
         cpu = result["cpu_us_per_record"]
-        wall_us = 1e6 * result["waited_s"] / result["records"]  # with the look for deletions, which ends after the run
+        wall_us = (
+            1e6 * result["waited_s"] / result["records"]
+        )  # with the search for deletions, which ends after the run
         return {"wall": wall_us, "cpu": sum(cpu.values()), "cpu_postgres": cpu["postgres"]}
 
     before, after = of(first), of(second)

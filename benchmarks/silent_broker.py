@@ -1,14 +1,14 @@
-"""Has the broker's host die without a word while a worker, beat and a web process are at work, and another take its address.
+"""The broker's host dies silently while a worker, beat and a web process run, and another host takes its address.
 
     python -m benchmarks.silent_broker [--broker redis|amqp] [--rounds 3] [--patience-s 60] [--json]
 
-A proxy stands before the broker; with `redis` before the limits' Redis too, which is the same server. It goes silent: open
-connections stay open, and their packets are acknowledged. Three seconds later new connections are served, the old ones stay silent
-for good. Webhooks come in at a steady pace all the time. Measured from the first moment of silence: until a worker brings a new
-webhook to Hull, until beat's ticks arrive, until `/readyz` says ok, and the slowest answer of each address.
+A proxy before the broker becomes silent; with `redis` it is also before the limits' Redis, which is the same server. Open
+connections stay open, and their packets are acknowledged. Three seconds later new connections are served; the old ones stay
+silent. Webhooks arrive at a steady pace all the time. Measured from the start of the silence: the time until a worker sends a new
+webhook to Hull, until beat's ticks arrive, and until `/readyz` answers ok, and the slowest answer of each address.
 
-Exit 1 when a recovery takes more than 30 s, a webhook is lost, sent to Hull twice, or answered after more than a second, or
-`/healthz` takes more than 0.1 s. `amqp` needs a RabbitMQ on this machine and `rabbitmqctl`: it uses a virtual host of its own.
+Exit 1 if a recovery takes more than 30 s, if a webhook is lost, sent to Hull twice or answered after more than a second, or if
+`/healthz` takes more than 0.1 s. `amqp` needs a RabbitMQ on this machine and `rabbitmqctl`; it uses its own virtual host.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
-from sqlalchemy import text
 
-from benchmarks import sink
+from benchmarks import drill, sink
 from benchmarks.silent_database import Watch
 from benchmarks.stage import Stage, stage, start_celery, start_worker
 from benchmarks.tcp_proxy import TcpProxy
@@ -42,7 +41,7 @@ from sandbox import serve
 from sandbox.company import Company
 
 RECOVERY_S, WEBHOOK_S, HEALTH_S = 30.0, 1.0, 0.1
-"""What a recovery, the answer to a webhook and an answer of /healthz may take."""
+"""Maximum times of a recovery, the answer to a webhook and an answer of /healthz."""
 SILENT_S = 3.0
 START_S = 120.0
 GIVE_UP_S = 10.0
@@ -55,7 +54,7 @@ POLL_S = 0.1
 
 @dataclass(slots=True)
 class Sender:
-    """Posts one webhook after the other. posted  mark → when it was sent; refused  marks without a 2xx"""
+    """Posts one webhook after the other. posted  mark → time of sending; refused  marks without a 2xx"""
 
     url: str
     headers: dict[str, str]
@@ -105,14 +104,14 @@ def main() -> int:
         hook = subscribe(running)
         company = Company(seed=SEED, persons=PERSONS, organizations=0)
         bodies = webhook_bodies(company, "silent", range(1, PERSONS // 2))
-        os.killpg(running.roots["workers"], signal.SIGKILL)  # the drill brings its own
+        os.killpg(running.roots["workers"], signal.SIGKILL)  # the drill starts its own
         with _processes(chosen.broker, port) as proxy:
             rounds = []
             for number in range(chosen.rounds):
                 share = bodies[number :: chosen.rounds]
                 rounds.append(_round(running, proxy, hook, share, chosen.patience_s))
                 if number + 1 < chosen.rounds:
-                    proxy.cut()  # what is silent for good would fill the server's connections
+                    proxy.cut()  # silent connections would fill the server's limit
     is_good = all(_is_good(each) for each in rounds)
     if chosen.json:
         print(json.dumps({"broker": chosen.broker, "rounds": rounds, "ok": is_good}, indent=2))
@@ -136,17 +135,19 @@ def _is_good(found: dict[str, Any]) -> bool:
 def _round(
     running: Stage, proxy: TcpProxy, hook: dict[str, str], bodies: list[bytes], patience_s: float
 ) -> dict[str, Any]:
-    """Figures of one silence, seconds from its first moment; None where nothing came back within the patience."""
+    """Return the figures of one silence, in seconds from its start; None if there was no recovery within the patience."""
     base = hook["url"].split("/webhooks/")[0]
     health, ready = Watch(f"{base}/healthz", 0.1), Watch(f"{base}/readyz", 0.5)
     sender = Sender(hook["url"], {name: value for name, value in hook.items() if name != "url"}, bodies)
     began = time.time()
     threads = [threading.Thread(target=each.run, daemon=True) for each in (health, ready, sender)]
     threads[0].start()
-    _wait(lambda: health.answered_at > 0, START_S)
+    drill.wait_until(lambda: health.answered_at > 0, START_S, "the web process did not answer")
     for thread in threads[1:]:
         thread.start()
-    _wait(lambda: _beat_at() > began and bool(sender.posted.keys() & _arrived(running)), START_S)
+    drill.wait_until(
+        lambda: _beat_at() > began and sender.posted.keys() & _arrived(running), START_S, "no webhook reached Hull"
+    )
     for each in (health, ready, sender):
         each.restart()
     load = round(os.getloadavg()[0], 1)
@@ -172,9 +173,9 @@ def _round(
     for thread in threads:
         thread.join(2 * GIVE_UP_S)
     with suppress(TimeoutError):
-        _wait(lambda: sender.posted.keys() <= _arrived(running).keys(), patience_s)
+        drill.wait_until(lambda: sender.posted.keys() <= _arrived(running).keys(), patience_s, "webhooks are missing")
     all_s = round(time.time() - silent_at, 1)
-    times = requests.get(f"{running.hull_url}/__sandbox__/times", timeout=30).json()
+    times = drill.control(running.hull_url, "times")
     return back | {
         "all_s": all_s,
         "webhook_s": round(sender.slowest_s, 2),
@@ -188,31 +189,18 @@ def _round(
 
 
 def _arrived(running: Stage) -> dict[str, float]:
-    """Mark → when Hull first received it."""
-    found: dict[str, float] = requests.get(f"{running.hull_url}/__sandbox__/arrivals", timeout=30).json()
-    return found
+    """Return mark → when Hull first received it."""
+    return dict(drill.control(running.hull_url, "arrivals"))
 
 
 def _beat_at() -> float:
-    """When a tick of beat last reached a worker; it is written every five seconds."""
-    from db.session import transaction
-
-    with transaction() as session:
-        found = session.scalar(text("SELECT extract(epoch FROM at) FROM heartbeats WHERE name = 'beat'"))
-    return float(found or 0)
-
-
-def _wait(is_so: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not so within {seconds:g} s")
-        time.sleep(0.2)
+    """Return when a tick of beat last reached a worker; it is stored every five seconds."""
+    return float(drill.scalar("SELECT extract(epoch FROM at) FROM heartbeats WHERE name = 'beat'") or 0)
 
 
 @contextmanager
 def _processes(broker: str, port: int) -> Iterator[TcpProxy]:
-    """One worker, beat and one web process, which reach the broker through the proxy."""
+    """Run one worker, beat and one web process, which connect to the broker through the proxy."""
     from pipeline.local.programs import served
     from pipeline.settings import settings
 
@@ -229,20 +217,18 @@ def _processes(broker: str, port: int) -> Iterator[TcpProxy]:
         os.environ |= {name: value or "" for name, value in chosen.items()}
         try:
             started = [start_worker(2), start_celery("beat")]
-            log = None if os.environ.get("DRILL_VERBOSE") else subprocess.DEVNULL
-            web = served("app", "127.0.0.1", port)
-            started.append(subprocess.Popen(web, start_new_session=True, stdout=log, stderr=log))
+            started.append(drill.start(served("app", "127.0.0.1", port)))
         finally:
             for name in chosen:
                 del os.environ[name]
         for process in started:
-            stack.callback(_stop, process)
+            stack.callback(drill.kill, process)
         yield proxy
 
 
 @contextmanager
 def _virtual_host() -> Iterator[str]:
-    """A virtual host of RabbitMQ for this drill alone."""
+    """Create a virtual host of RabbitMQ for this drill."""
     name = f"silent-broker-{secrets.token_hex(4)}"
     _rabbitmqctl("add_vhost", name)
     try:
@@ -262,12 +248,6 @@ def _has_rabbitmq() -> bool:
 
 def _rabbitmqctl(*words: str) -> None:
     subprocess.run(["rabbitmqctl", "-q", *words], check=True, stdout=subprocess.DEVNULL)  # noqa: S607 - as installed
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Has the database host die without a word while a worker and a web process are at work, and another take its address.
+"""The database host dies silently while a worker and a web process run, and another host takes its address.
 
     python -m benchmarks.silent_database [--rounds 3] [--patience-s 60] [--json]
 
-A proxy stands before PostgreSQL. It goes silent: open connections stay open, and their packets are acknowledged, so that neither
-keepalives nor TCP time-outs notice. Three seconds later new connections are served, the old ones stay silent for good. Measured
-from the first moment of silence: until a worker sweeps again, until the web process answers from the database again, and the
-slowest answer of `/healthz` and `/readyz` meanwhile. Exit 1 when anything takes longer than it may.
+A proxy before PostgreSQL becomes silent: open connections stay open, and their packets are acknowledged, so that neither
+keepalives nor TCP time-outs detect it. Three seconds later new connections are served; the old ones stay silent. Measured from
+the start of the silence: the time until a worker sweeps again, the time until the web process answers from the database again,
+and the slowest answers of `/healthz` and `/readyz`. Exit 1 if anything takes too long.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,22 +26,22 @@ from typing import Any
 import requests
 from sqlalchemy import Engine, create_engine, make_url, text
 
+from benchmarks import drill
 from benchmarks.tcp_proxy import TcpProxy
 
 RECOVERY_S, HEALTH_S, READY_S = 30.0, 3.0, 5.0
-"""What a recovery, an answer of /healthz and an answer of /readyz may take."""
+"""Maximum times of a recovery, an answer of /healthz and an answer of /readyz."""
 SILENT_S = 3.0
 START_S = 90.0
 GIVE_UP_S = 5.0
-"""A client of the web process hangs up after this time, as balancers do."""
+"""Time-out of the web process's clients, as of load balancers."""
 USERS = 6
-"""Clients that ask for pages that read the database, side by side."""
-SECRET_KEY = "cGlwZWxpbmUtYmVuY2htYXJrcy1vbmx5LTAxMjM0NTY="
+"""Parallel clients that request a page with database queries."""
 
 
 @dataclass(slots=True)
 class Place:
-    """Where everything is. `database` reaches PostgreSQL past the proxy."""
+    """The running parts. `database` connects to PostgreSQL without the proxy."""
 
     proxy: TcpProxy
     database: Engine
@@ -52,7 +50,7 @@ class Place:
 
 @dataclass(slots=True)
 class Watch:
-    """Asks one address again and again. slowest_s  the longest answer since `restart`, hang-ups included"""
+    """Requests one address repeatedly. slowest_s  the slowest answer since `restart`, time-outs included"""
 
     url: str
     every_s: float
@@ -104,7 +102,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _round(place: Place, patience_s: float) -> dict[str, float | None]:
-    """Seconds of one silence; None where nothing came back within the patience."""
+    """Return the seconds of one silence; None if there was no recovery within the patience."""
     health, ready = Watch(f"{place.web_url}/healthz", 0.1), Watch(f"{place.web_url}/readyz", 0.5)
     users = [Watch(f"{place.web_url}/metrics", 0.05) for _ in range(USERS)]
     threads = [threading.Thread(target=each.run, daemon=True) for each in (health, ready, *users)]
@@ -112,7 +110,7 @@ def _round(place: Place, patience_s: float) -> dict[str, float | None]:
         thread.start()
     ticking = threading.Event()
     threading.Thread(target=_tick, args=(ticking,), daemon=True).start()
-    _wait(lambda: _swept(place) and all(user.answered_at for user in users), START_S)
+    drill.wait_until(lambda: _swept(place) and all(user.answered_at for user in users), START_S, "not started")
     for each in (health, ready):
         each.restart()
     place.proxy.silence()
@@ -136,7 +134,7 @@ def _round(place: Place, patience_s: float) -> dict[str, float | None]:
 
 
 def _tick(ended: threading.Event) -> None:
-    """What beat does, from here: it has no part in this drill."""
+    """Send sweeps instead of beat."""
     from pipeline.tasks.app import app
 
     while not ended.wait(0.5):
@@ -144,32 +142,19 @@ def _tick(ended: threading.Event) -> None:
 
 
 def _swept(place: Place) -> Any:
-    """When a worker last swept, by the database's clock; it is written every five seconds."""
+    """Return when a worker last swept, by the database's clock; it is stored every five seconds."""
     with place.database.connect() as connection:
         return connection.scalar(text("SELECT at FROM heartbeats WHERE name = 'sweep'"))
 
 
-def _wait(is_so: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the worker or the web process did not start")
-        time.sleep(0.2)
-
-
 @contextmanager
 def _place(folder: Path) -> Iterator[Place]:
-    """PostgreSQL behind the proxy, Redis, a migrated schema, one worker and one web process."""
-    for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL"):
-        os.environ.pop(name, None)
-    os.environ |= {"DATA_DIR": str(folder), "SECRET_KEYS": SECRET_KEY, "PIPEDRIVE_API_URL": "http://127.0.0.1:9"}
-    from pipeline.local import servers
+    """Run PostgreSQL behind the proxy, Redis, one worker and one web process."""
+    from pipeline.local.programs import free_port, served
     from pipeline.settings import Settings, use
 
-    alone = Settings.from_env(os.environ)
     with ExitStack() as stack:
-        stack.callback(servers.remove, alone)
-        found = stack.enter_context(servers.serve(alone, name="a benchmark"))
+        found = stack.enter_context(drill.own_servers(folder))
         direct = make_url(found.database_url or "")
         proxy = stack.enter_context(TcpProxy(f"{direct.query['host']}/.s.PGSQL.5432"))
         url = direct.set(host="127.0.0.1", port=proxy.port).difference_update_query(["host"])
@@ -184,37 +169,15 @@ def _place(folder: Path) -> Iterator[Place]:
         database = create_engine(direct)
         migrate(database)
         stack.callback(database.dispose)
-        port = _free_port()
-        for command in (_worker(), _web(port)):
-            stack.callback(_stop, subprocess.Popen(command, start_new_session=True, stdout=_log(), stderr=_log()))
+        port = free_port()
+        for command in (_worker(), served("app", "127.0.0.1", port)):
+            stack.callback(drill.kill, drill.start(command))
         yield Place(proxy, database, f"http://127.0.0.1:{port}")
 
 
 def _worker() -> list[str]:
     queues = ["worker", "-Q", "live,bulk,control", "-c", "2", "--without-gossip", "--without-mingle", "-l", "warning"]
     return [sys.executable, "-m", "celery", "-q", "-A", "pipeline", *queues]
-
-
-def _web(port: int) -> list[str]:
-    from pipeline.local.programs import served
-
-    return served("app", "127.0.0.1", port)
-
-
-def _free_port() -> int:
-    from pipeline.local.programs import free_port
-
-    return free_port()
-
-
-def _log() -> Any:
-    return None if os.environ.get("DRILL_VERBOSE") else subprocess.DEVNULL
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 if __name__ == "__main__":

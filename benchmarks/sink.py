@@ -1,8 +1,8 @@
-"""A Hull that accepts everything and keeps nothing: it measures a sender, and does not check what it sends.
+"""A Hull that accepts everything and stores nothing, to measure a sender without checking its messages.
 
-It counts messages by counting a byte string, never parses, never verifies, and answers the firehose, `GET app` and the
-segment lists. `create_hull` also notes when each mark arrived, a text such as `mark-b-17` somewhere in a message:
-`/__sandbox__/arrivals` gives mark → seconds since the epoch, `/__sandbox__/times` mark → how many requests had it.
+It counts messages by a byte string, parses and verifies nothing, and answers the firehose, `GET app` and the segment lists.
+`create_hull` also notes when each mark arrived, a text such as `mark-b-17` anywhere in a message: `/__sandbox__/arrivals` returns
+mark → seconds since the epoch, `/__sandbox__/times` mark → number of requests with it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FIREHOSE = frozenset({"/", "/firehose", "/api/v1/firehose"})
 
 
 def create_sink(*, connector_id: str, secret: str, organization: str) -> Sink:
-    """Make the WSGI callable. `/__sandbox__/stats` shows {batches, messages, bytes}."""
+    """Return the WSGI callable. `/__sandbox__/stats` shows {batches, messages, bytes}."""
     connector = {
         "id": connector_id, "name": "Pipedrive", "type": "ship", "organization": organization, "private_settings": {},
         "settings": {}, "manifest": {}, "status": {}, "accept_incoming_webhooks": True,
@@ -56,7 +56,7 @@ def create_sink(*, connector_id: str, secret: str, organization: str) -> Sink:
 
 
 def create_hull(*, connector_id: str, secret: str, organization: str) -> Sink:
-    """Make a sink that notes marks."""
+    """Return a sink that notes marks."""
     sink = create_sink(connector_id=connector_id, secret=secret, organization=organization)
     arrived: dict[str, float] = {}
     times: Counter[str] = Counter()

@@ -1,17 +1,18 @@
-"""Has strangers try to stop the intake and the web process, and measures what others notice.
+"""Strangers try to block the intake and the web process; measure the effect on other clients.
 
     python -m benchmarks.slow_strangers [--seconds 10] [--per-second 50] [--json]
 
-PostgreSQL, the broker, `pipeline.web.intake` and `pipeline.web.app` run as `pipeline up` runs them. Each scene lasts some seconds:
+PostgreSQL, the broker, `pipeline.web.intake` and `pipeline.web.app` run as in `pipeline up`. Each scene lasts some seconds, with
+webhooks at a steady rate at the same time:
 
-    unfinished 8, 100   bodies that are announced and never come, to both processes, beside webhooks at a steady rate
+    unfinished 8, 100   bodies that are announced and never sent, to both processes
     logins              40 wrong passwords at the same moment, each of another name
-    downloads           four log exports that are read at 20 kB a second, beside webhooks
-    notifications       20 MB of JSON, four at a time, from a sender whose signature is not Hull's
+    downloads           four log exports that are read at 20 kB a second
+    notifications       20 MB of JSON, four at a time, without Hull's signature
 
-Of every scene: how long webhooks took, how many are stored, the slowest /healthz of both processes, and how far the memory
-of the larger process grew. Exit 1 when a webhook is lost or takes a second, /healthz takes 0.1 s, or memory grows by 96 MB
-(one password takes 64 MiB while it is hashed).
+Measured in every scene: the duration of webhooks, the number of stored ones, the slowest /healthz of both processes, and the
+memory growth of the larger process. Exit 1 if a webhook is lost or takes a second, if /healthz takes 0.1 s, or if memory grows by
+96 MB (hashing one password takes 64 MiB).
 """
 
 from __future__ import annotations
@@ -19,16 +20,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -42,15 +41,14 @@ from urllib.parse import urlsplit
 import requests
 from sqlalchemy import text
 
-from benchmarks import load, processes
+from benchmarks import drill, load, processes
 
 WARM_UP_S = 3.0
-SECRET_KEY = "cGlwZWxpbmUtYmVuY2htYXJrcy1vbmx5LTAxMjM0NTY="
 CONNECTOR_ID = "5f00000000000000000000ac"
 SECRETS = {"webhook_path": "path", "webhook_user": "user", "webhook_password": "password", "hull_secret": "hull"}
 PASSWORD = "a password of the drill"
 WEBHOOK_S, HEALTH_S, GROWTH_MB = 1.0, 0.1, 96.0
-"""What is not good enough any more."""
+"""Limits of a webhook's duration, of /healthz and of the memory growth."""
 UNFINISHED = ("/login", "/auth", "/status", "/batch", "/smart-notifier")
 INTAKE = ("/batch", "/smart-notifier")
 LOGINS = 40
@@ -62,7 +60,7 @@ START_S = 60.0
 
 @dataclass(slots=True)
 class Place:
-    """Where the processes answer, and what they are."""
+    """The addresses and the processes."""
 
     web_url: str
     intake_url: str
@@ -72,7 +70,7 @@ class Place:
 
 @dataclass(slots=True)
 class Health:
-    """Asks /healthz of both processes again and again."""
+    """Requests /healthz of both processes repeatedly."""
 
     slowest_s: float = 0.0
 
@@ -98,15 +96,13 @@ def main() -> int:
         print(json.dumps({"scenes": found, "ok": is_good}, indent=2))
     else:
         for each in found:
-            print(
-                f"{each['scene']:16} " + "  ".join(f"{name} {value}" for name, value in each.items() if name != "scene")
-            )
-        print("strangers cannot stop it" if is_good else "STRANGERS CAN STOP IT")
+            drill.show(each, each["scene"])
+        print("strangers cannot block it" if is_good else "STRANGERS CAN BLOCK IT")
     return 0 if is_good else 1
 
 
 def is_good_enough(scene: dict[str, Any]) -> bool:
-    """Whether others noticed little of a scene."""
+    """Return whether a scene stayed within the limits."""
     return bool(
         scene["not_stored"] == 0
         and scene["webhook_max_ms"] < 1000 * WEBHOOK_S
@@ -116,7 +112,7 @@ def is_good_enough(scene: dict[str, Any]) -> bool:
 
 
 def measure(here: Place, *, seconds: float, per_second: float) -> list[dict[str, Any]]:
-    """The figures of every scene, one after the other."""
+    """Run every scene, and return the figures."""
     token = _session_of_viewer()
     path = _exported(here)
     scenes: dict[str, Callable[[], dict[str, Any]]] = {
@@ -136,7 +132,7 @@ def measure(here: Place, *, seconds: float, per_second: float) -> list[dict[str,
 def scene(
     here: Place, name: str, strangers: Callable[[], dict[str, Any]], *, seconds: float, per_second: float
 ) -> dict[str, Any]:
-    """What others notice while strangers, in a process of their own, do what they do."""
+    """Return what other clients measure while strangers act in another process."""
     health, ended = Health(), threading.Event()
     watching = [
         threading.Thread(target=health.watch, args=(url, ended), daemon=True) for url in {here.web_url, here.intake_url}
@@ -146,7 +142,7 @@ def scene(
     apart = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
     apart.submit(time.monotonic).result()  # it takes a second to start
     attack = apart.submit(strangers)
-    time.sleep(0.5)  # the strangers are there first
+    time.sleep(0.5)  # the strangers begin first
     for thread in watching:
         thread.start()
     bodies = [_webhook(name, number) for number in range(int(seconds * per_second))]
@@ -178,7 +174,7 @@ def _nothing(seconds: float) -> dict[str, Any]:
 
 
 def _unfinished(here: Place, count: int, seconds: float) -> dict[str, Any]:
-    """Bodies of which ten bytes come; a connection that is closed is opened again."""
+    """Send ten bytes of each body; open a closed connection again."""
     deadline, sockets = time.monotonic() + seconds, dict[int, socket.socket]()
     opened = 0
     while time.monotonic() < deadline:
@@ -216,26 +212,22 @@ def _is_closed(opened: socket.socket) -> bool:
 
 
 def _logins(here: Place) -> dict[str, Any]:
-    """All at the same moment."""
+    """Send all logins at the same moment."""
     statuses, start = Counter[int](), threading.Barrier(LOGINS)
 
     def log_in(number: int) -> None:
         start.wait(30)
         with suppress(requests.RequestException):
-            form = {"name": f"nobody-{number}", "password": "wrong wrong wrong"}
+            form = {"name": f"unknown-{number}", "password": "wrong wrong wrong"}
             answer = requests.post(f"{here.web_url}/login", data=form, timeout=60)
             statuses[answer.status_code] += 1
 
-    threads = [threading.Thread(target=log_in, args=(number,), daemon=True) for number in range(LOGINS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    _in_parallel(partial(log_in, number) for number in range(LOGINS))
     return {"login_statuses": {str(status): count for status, count in statuses.items()}}
 
 
 def _downloads(here: Place, seconds: float, path: str, token: str) -> dict[str, Any]:
-    """Four people take the same log away over a slow line."""
+    """Download the same log four times over a slow connection."""
     deadline = time.monotonic() + seconds
     read = [0] * EXPORTS
 
@@ -248,16 +240,12 @@ def _downloads(here: Place, seconds: float, path: str, token: str) -> dict[str, 
                     read[number] += len(opened.recv(SLOW_BYTES_S // 10))
                 time.sleep(0.1)
 
-    threads = [threading.Thread(target=download, args=(number,), daemon=True) for number in range(EXPORTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    _in_parallel(partial(download, number) for number in range(EXPORTS))
     return {"read_kb": [each // 1024 for each in read]}
 
 
 def _notifications(here: Place) -> dict[str, Any]:
-    """Large bodies, with the headers that a notification has and a token that nobody of Hull's signed."""
+    """Send large bodies with a notification's headers and an invalid signature."""
     headers = {
         "X-Hull-Smart-Notifier": "true",
         "X-Hull-Smart-Notifier-Signature": "a.b.c",
@@ -277,12 +265,16 @@ def _notifications(here: Place) -> dict[str, Any]:
             except requests.RequestException:
                 statuses["hung up"] += 1  # before the body was sent
 
-    threads = [threading.Thread(target=send, daemon=True) for _ in range(4)]
+    _in_parallel([send] * 4)
+    return {"notification_statuses": dict(statuses)}
+
+
+def _in_parallel(works: Iterable[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=work, daemon=True) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {"notification_statuses": dict(statuses)}
 
 
 def _webhook(name: str, number: int) -> bytes:
@@ -295,11 +287,7 @@ def _webhook(name: str, number: int) -> bytes:
 
 
 def _stored(name: str) -> int:
-    from db.session import transaction
-
-    with transaction() as session:
-        found = session.execute(text("SELECT count(*) FROM deliveries WHERE key LIKE :key"), {"key": f"{name}-%"})
-        return int(found.scalar_one())
+    return int(drill.scalar("SELECT count(*) FROM deliveries WHERE key LIKE :key", key=f"{name}-%"))
 
 
 def _session_of_viewer() -> str:
@@ -317,7 +305,7 @@ def _session_of_viewer() -> str:
 
 
 def _exported(here: Place) -> str:
-    """Where a file of the whole log is, once a worker has written it."""
+    """Write the log export, and return the path of its file."""
     from db.connector import Connector
     from db.event_log import EventFilter
     from db.log_export import find_export
@@ -339,7 +327,7 @@ def _exported(here: Place) -> str:
 
 
 class _Peak:
-    """The largest resident memory of the processes, looked at ten times a second."""
+    """The largest resident memory of the processes, read ten times a second."""
 
     def __init__(self, roots: list[int]) -> None:
         self._roots, self._most, self._ended = roots, 0.0, threading.Event()
@@ -357,26 +345,18 @@ class _Peak:
 
 
 def _resident_mb(root: int) -> float:
-    """Of the largest process of a tree."""
+    """Return the memory of the largest process of a tree."""
     return max(processes.resident_mb(pid) for pid in processes.tree(root))
 
 
 @contextmanager
 def place(folder: Path) -> Iterator[Place]:
-    """PostgreSQL, the broker, a migrated schema, a connector with a log, the intake and the web process."""
-    for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL"):
-        os.environ.pop(name, None)
-    os.environ |= {
-        "DATA_DIR": str(folder), "SECRET_KEYS": SECRET_KEY, "PIPEDRIVE_API_URL": "http://127.0.0.1:9", "LOG_LEVEL": "error",
-        "HULL_KEY_HOSTS": "keys.example",
-    }  # fmt: skip
-    from pipeline.local import programs, servers
+    """Run PostgreSQL, the broker, the intake and the web process, with a connector and its log."""
+    from pipeline.local import programs
     from pipeline.settings import Settings, use
 
-    alone = Settings.from_env(os.environ)
     with ExitStack() as stack:
-        stack.callback(servers.remove, alone)
-        found = stack.enter_context(servers.serve(alone, name="a benchmark"))
+        found = stack.enter_context(drill.own_servers(folder, LOG_LEVEL="error", HULL_KEY_HOSTS="keys.example"))
         urls = {"DATABASE_URL": found.database_url, "REDIS_URL": found.redis_url, "BROKER_URL": found.broker_url}
         os.environ |= {name: url or "" for name, url in urls.items()}
         use(Settings.from_env(os.environ))
@@ -388,25 +368,20 @@ def place(folder: Path) -> Iterator[Place]:
 
         migrate(engine())
         ports = {module: programs.free_port() for module in ("app", "intake")}
-        started = [_start(stack, programs.served(module, "127.0.0.1", port)) for module, port in ports.items()]
+        started = [drill.start(programs.served(module, "127.0.0.1", port)) for module, port in ports.items()]
+        for process in started:
+            stack.callback(drill.kill, process)
         here = Place(
             f"http://127.0.0.1:{ports['app']}", f"http://127.0.0.1:{ports['intake']}", [each.pid for each in started]
         )
-        here.connector_key = _furnish()
+        here.connector_key = _add_connector()
         for url in (here.web_url, here.intake_url):
-            _wait_for(url)
+            drill.wait_for_url(f"{url}/healthz", START_S)
         yield here
 
 
-def _start(stack: ExitStack, command: list[str]) -> subprocess.Popen[bytes]:
-    output = None if os.environ.get("DRILL_VERBOSE") else subprocess.DEVNULL
-    process = subprocess.Popen(command, start_new_session=True, stdout=output, stderr=output)
-    stack.callback(_stop, process)
-    return process
-
-
-def _furnish() -> int:
-    """A connector with its secrets, and a log of EVENTS."""
+def _add_connector() -> int:
+    """Add a connector with its secrets and a log of EVENTS; return its key."""
     from db.connector import Connector, add_settings, keep_credential
     from db.session import transaction
     from db.sync_event import make_partitions
@@ -429,22 +404,6 @@ def _furnish() -> int:
             {"key": connector.key, "events": EVENTS},
         )
         return connector.key
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        with suppress(requests.RequestException):
-            if requests.get(f"{url}/healthz", timeout=2).ok:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"{url} did not answer")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The stage of a benchmark: remote systems, servers and a worker of its own, and the CPU that each of them spent.
+"""The stage of a benchmark: its own remote systems, servers and worker, and the CPU time of each.
 
-Everything runs below a data folder of its own, and ends with the benchmark. Limits are off and every message is signed;
-the connector links Users, maps 20 fields of which 10 are custom, and keeps snapshot, id mapping, claims and one event a
-record, as docs/performance.md says.
+Everything uses its own data folder, and ends with the benchmark. Limits are off and every message is signed. The connector links
+Users, maps 20 fields (10 of them custom), and keeps snapshot, id mapping, claims and one event per record, as in
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import requests
 
-from benchmarks import processes
+from benchmarks import drill, processes
 from sandbox import serve
 from sandbox.command import Credentials
 from sandbox.pipedrive import start as pipedrive_start
@@ -57,7 +57,7 @@ FULL_HULL = "sandbox.hull.app:create_app"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Where everything answers, and which processes do what."""
+    """The addresses and the processes of a running stage."""
 
     pipedrive_url: str
     hull_url: str
@@ -66,7 +66,7 @@ class Stage:
     roots: dict[str, int]
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU seconds each has spent so far."""
+        """Return the CPU seconds of each process so far."""
         return {name: processes.cpu_s(root) for name, root in self.roots.items()}
 
     def worker_peak_mb(self) -> float:
@@ -74,7 +74,7 @@ class Stage:
 
 
 @contextmanager
-def stage(  # noqa: PLR0913 - everything that a drill may choose
+def stage(  # noqa: PLR0913 - each argument is one choice of a benchmark
     *,
     persons: int,
     organizations: int,
@@ -86,10 +86,11 @@ def stage(  # noqa: PLR0913 - everything that a drill may choose
     pipedrive_threads: int = serve.THREADS,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Stage]:
-    """Start everything, and end it; `environment` is added to what the pipeline's processes see.
+    """Start everything, and stop it at the end.
 
-    burst_limit  calls in two seconds that Pipedrive allows, and that the pipeline believes it allows; 0 is without
-    pipedrive_threads  calls that Pipedrive answers side by side
+    burst_limit        calls in two seconds that Pipedrive allows, as the pipeline knows; 0 for no limit
+    pipedrive_threads  parallel calls of Pipedrive
+    environment        additional names for the pipeline's processes
     """
     os.environ |= {**(environment or {}), "PIPEDRIVE_BURST_LIMIT": str(burst_limit)}
     credentials = Credentials.from_seed(seed)
@@ -98,7 +99,7 @@ def stage(  # noqa: PLR0913 - everything that a drill may choose
         _remotes(persons, organizations, seed, hull, pipedrive, burst_limit, pipedrive_threads) as remotes,
         ExitStack() as served,
     ):
-        _face(remotes, Path(folder))
+        _set_environment(remotes, Path(folder))
         served.enter_context(_servers())
         connector_key = _add_connector(remotes[0].url, remotes[1].url, credentials)
         with _worker(worker_processes) as worker:
@@ -123,7 +124,7 @@ def _remotes(
         "persons": persons,
         "organizations": organizations,
         "api_token": credentials.api_token,
-        "prebuilt": True,  # what Pipedrive has to do of its own is not what is measured
+        "prebuilt": True,  # Pipedrive's own work is not measured
         "burst_limit": burst_limit or None,
     }
     first = serve.start(pipedrive, company, threads=threads)
@@ -139,8 +140,8 @@ def _remotes(
         other.stop()
 
 
-def _face(remotes: tuple[serve.Running, serve.Running], folder: Path) -> None:
-    """Point this process, and the worker it will start, at the remotes and at servers of their own."""
+def _set_environment(remotes: tuple[serve.Running, serve.Running], folder: Path) -> None:
+    """Point this process and its worker at the remotes and at their own servers."""
     for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEYS"):
         os.environ.pop(name, None)
     os.environ |= {
@@ -177,7 +178,7 @@ def _add_connector(pipedrive_url: str, hull_url: str, credentials: Credentials) 
 
 
 def settings_document(pipedrive_url: str, api_token: str) -> dict[str, Any]:
-    """20 mapped fields for either entity, 10 of them custom, of every type there is."""
+    """Return settings with 20 mapped fields for each entity, 10 of them custom, of every type."""
 
     def rows(entity: str, system: list[str]) -> list[dict[str, str]]:
         answer = requests.get(
@@ -195,13 +196,13 @@ def settings_document(pipedrive_url: str, api_token: str) -> dict[str, Any]:
 
 
 def start_celery(*arguments: str) -> subprocess.Popen[bytes]:
-    """A Celery command in a process group of its own, so that it can be killed whole."""
+    """Start a Celery command in a process group of its own, so that the group can be killed."""
     command = [sys.executable, "-m", "celery", "-A", "pipeline", *arguments, "-l", "warning"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def start_worker(processes_: int) -> subprocess.Popen[bytes]:
-    """A worker on all queues."""
+    """Start a worker on all queues."""
     queues = ["worker", "-Q", "live,bulk,control", "-c", str(processes_)]
     return start_celery(*queues, "--without-gossip", "--without-mingle")
 
@@ -216,15 +217,12 @@ def _worker(processes_: int) -> Iterator[subprocess.Popen[bytes]]:
         worker.send_signal(signal.SIGTERM)
         try:
             worker.wait(30)
-        except (
-            subprocess.TimeoutExpired
-        ):  # with much left to do, it would finish what it has begun; nobody looks at that any more
-            os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
+        except subprocess.TimeoutExpired:  # it would finish its work, which is not measured any more
+            drill.kill(worker)
 
 
 def _wait_until_ready() -> None:
-    """A worker imports for seconds before it takes its first message; that is no part of any flow."""
+    """Wait until the worker answers: its imports take seconds, and are not measured."""
     from pipeline.tasks.app import app
 
     for _ in range(READY_TRIES):
@@ -235,7 +233,7 @@ def _wait_until_ready() -> None:
 
 @contextmanager
 def _servers() -> Iterator[None]:
-    """Run a PostgreSQL and a Valkey of this benchmark's own, and delete them at the end."""
+    """Run a PostgreSQL and a Valkey for this benchmark, and delete them at the end."""
     from pipeline.local import servers
     from pipeline.settings import Settings
 

@@ -1,11 +1,11 @@
-"""Pipedrive stalls the reads of some records: how soon do the edits of others reach Hull, and do the ticks go on?
+"""Pipedrive stalls the reads of some records: how soon do other edits reach Hull, and do the ticks continue?
 
     python -m benchmarks.stalled_remote [--processes 4] [--stalled 12] [--edits 10] [--limit-s 2] [--json]
 
-The processes are those of `make up`, Flower left out. Two connectors are joined to the company whose reads stall, a third
-one to another company. Measured without a stall and in one: from an edit in Pipedrive to Hull (its webhook is whole, so it needs
-no read), and from a change that has to be read for the third connector to Hull. Exit 1 when one takes longer than it may in the
-stall, when ticks pause, or when what stalled is not carried over after it.
+The processes are those of `make up` without Flower. Two connectors belong to the company with stalled reads, a third one to
+another company. Measured without and during a stall: the time from an edit in Pipedrive to Hull (its webhook is complete, so it
+needs no read), and the time from a change that must be read for the third connector to Hull. Exit 1 if one takes too long during
+the stall, if ticks pause, or if stalled records are not synchronized after it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from threading import Event, Thread
 from typing import Any
 
 import requests
-from sqlalchemy import text
 
-from benchmarks import sink
+from benchmarks import drill, sink
 from benchmarks.load import Outcome
 from benchmarks.stage import Stage, settings_document, stage
 from benchmarks.webhook_intake import fetch, processes
@@ -29,11 +28,11 @@ from sandbox import serve
 
 OTHER_COMPANY = 2
 THREADS = 256
-"""Calls that the sandbox answers side by side: those that stall must not keep it from answering others."""
+"""Parallel calls of the sandbox: stalled ones must not keep it from answering others."""
 STALL_S = 3_600.0
 NO_FETCHES = {"incremental_minutes": 0, "full_fetch_cron": ""}
 TICK_S = 12.0
-"""A sweep is noted every five seconds and takes place every two; a longer pause means that ticks do not go on."""
+"""A sweep is stored every five seconds and runs every two; after a longer pause the ticks have stopped."""
 PACE_S = 0.7
 PATIENCE_S = 180.0
 POLL_S = 0.05
@@ -41,14 +40,14 @@ POLL_S = 0.05
 
 @dataclass(slots=True)
 class Ticks:
-    """Looks when the last sweep took place. longest_s  the longest time without one, by the database's clock"""
+    """Watches the last sweep. longest_s  the longest time without one, by the database's clock"""
 
     longest_s: float = 0.0
     _ended: Event = field(default_factory=Event)
 
     def run(self) -> None:
         while not self._ended.wait(0.5):
-            age_s = _scalar("SELECT extract(epoch FROM now() - at) FROM heartbeats WHERE name = 'sweep'")
+            age_s = drill.scalar("SELECT extract(epoch FROM now() - at) FROM heartbeats WHERE name = 'sweep'")
             self.longest_s = max(self.longest_s, float(age_s))
 
     def end(self) -> None:
@@ -57,8 +56,10 @@ class Ticks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connectors:
-    """first, second  of the company whose reads stall; the first has webhooks
-    other  of another company
+    """Keys of the connectors.
+
+    first, second  of the company with stalled reads; the first has webhooks
+    other          of another company
     """
 
     first: int
@@ -68,8 +69,10 @@ class Connectors:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=4, help="that carry out live batches")
-    parser.add_argument("--stalled", type=int, default=12, help="records whose reads stall, each in a batch of its own")
+    parser.add_argument("--processes", type=int, default=4, help="processes for live batches")
+    parser.add_argument(
+        "--stalled", type=int, default=12, help="records with stalled reads, each in a batch of its own"
+    )
     parser.add_argument("--edits", type=int, default=10, help="of other records, for each kind of edit")
     parser.add_argument("--limit-s", type=float, default=2.0)
     parser.add_argument("--json", action="store_true")
@@ -91,11 +94,11 @@ def main() -> int:
         ) as running,
         processes(running),
     ):
-        drill = _begin(running, chosen.stalled, chosen.edits)
-        phases = {"without a stall": drill.measure("calm", drill.ids[chosen.stalled :])}
-        drill.stall()
-        phases["during a stall"] = drill.measure("stalled", drill.ids[chosen.stalled + 2 * chosen.edits :])
-        after = drill.end_stall()
+        test = _begin(running, chosen.stalled, chosen.edits)
+        phases = {"without a stall": test.measure("calm", test.ids[chosen.stalled :])}
+        test.stall()
+        phases["during a stall"] = test.measure("stalled", test.ids[chosen.stalled + 2 * chosen.edits :])
+        after = test.end_stall()
     during = phases["during a stall"]
     slowest_s = max(during["webhook_max_s"], during["other_company_max_s"])
     holds = (
@@ -105,13 +108,13 @@ def main() -> int:
         print(json.dumps({"processes": chosen.processes, "phases": phases, "after": after, "holds": holds}))
     else:
         for name, figures in {**phases, "after the stall": after}.items():
-            print(f"\n{name}", *(f"  {figure:24} {value}" for figure, value in figures.items()), sep="\n")
-        print("others are carried over meanwhile" if holds else "OTHERS ARE HELD UP")
+            drill.show(figures, name)
+        print("other edits are synchronized" if holds else "OTHER EDITS ARE DELAYED")
     return 0 if holds else 1
 
 
 @dataclass(frozen=True, slots=True)
-class Drill:
+class StallTest:
     running: Stage
     connectors: Connectors
     ids: list[int]
@@ -119,7 +122,7 @@ class Drill:
     edits: int
 
     def measure(self, name: str, ids: list[int]) -> dict[str, float]:
-        """Edits one after the other, each of a Person of its own; seconds until each was in Hull."""
+        """Edit one Person after the other; return the seconds until each edit was in Hull."""
         ticks = Ticks()
         thread = Thread(target=ticks.run, daemon=True)
         thread.start()
@@ -149,25 +152,25 @@ class Drill:
         }
 
     def stall(self) -> None:
-        """Have Pipedrive stall the reads of the first Persons, and both connectors of the company read them, batch by batch."""
+        """Stall Pipedrive's reads of the first Persons, and let both connectors of the company read them, batch by batch."""
         ids = "|".join(map(str, self.ids[: self.stalled]))
         fault = {"path": "/api/v2/persons", "query": rf"ids=(\d+%2C)*({ids})(%2C|&|$)", "kind": "slow", "count": None}
-        _order(self.running, [fault | {"seconds": STALL_S}])
+        drill.control(self.running.pipedrive_url, "faults", [fault | {"seconds": STALL_S}])
         for number, person_id in enumerate(self.ids[: self.stalled]):
             _read((self.connectors.first, self.connectors.second)[number % 2], person_id)
             time.sleep(0.1)
         time.sleep(1.0)
 
     def end_stall(self) -> dict[str, float]:
-        """Let Pipedrive answer again, and wait until everything is carried over."""
-        slots = _scalar("SELECT count(*) FROM batches WHERE state = 'running' AND slot IS NOT NULL")
-        _order(self.running, [])
+        """Let Pipedrive answer again, and wait until no work is left."""
+        slots = drill.scalar("SELECT count(*) FROM batches WHERE state = 'running' AND slot IS NOT NULL")
+        drill.control(self.running.pipedrive_url, "faults", [])
         ended = time.monotonic()
-        while (left := _left()) and time.monotonic() - ended < PATIENCE_S:
+        while (left := drill.left_to_do()) and time.monotonic() - ended < PATIENCE_S:
             time.sleep(0.5)
         failures = "SELECT count(*) FROM failures WHERE state = 'open' AND kind <> 'field'"
         done_s = round(time.monotonic() - ended, 1)
-        return {"slots_at_its_end": slots, "done_after_s": done_s, "left": left, "failures": _scalar(failures)}
+        return {"slots_at_its_end": slots, "done_after_s": done_s, "left": left, "failures": drill.scalar(failures)}
 
     def _wait(self, marks: set[str]) -> dict[str, float]:
         ends_at, arrived = time.monotonic() + PATIENCE_S, dict[str, float]()
@@ -177,17 +180,18 @@ class Drill:
         return {mark: arrived[mark] for mark in marks & arrived.keys()}
 
 
-def _begin(running: Stage, stalled: int, edits: int) -> Drill:
-    """Fetch everything for the first connector; then mark what the third one will read, in a field that it alone maps."""
+def _begin(running: Stage, stalled: int, edits: int) -> StallTest:
+    """Fetch everything for the first connector; then mark the Persons for the third one, in a field that only it maps."""
+    from pipeline.settings import settings
     from pipeline.sync.connectors.webhooks import ensure_webhooks
 
-    _wait_for_web()
-    code = _text_field(running)
-    _prepare(running.connector_key, code)
+    drill.wait_for_url(
+        f"{settings().public_url}/healthz"
+    )  # Pipedrive stops sending webhooks to a process that does not answer
+    code = drill.custom_text_field(running)
+    _without_fetches(running.connector_key, code)
     fetch(running)
-    with requests.get(f"{running.pipedrive_url}/__sandbox__/export?entity=person", timeout=60) as answer:
-        people = [json.loads(line) for line in answer.iter_lines() if line]
-    ids = [person["id"] for person in people if not person.get("is_deleted")]
+    ids = [person["id"] for person in drill.export(running.pipedrive_url, "person") if not person.get("is_deleted")]
     for person_id in ids[stalled : stalled + 4 * edits]:
         _edit(running, person_id, custom_fields={code: _mark_of(person_id)})
     ensure_webhooks(running.connector_key)
@@ -196,27 +200,11 @@ def _begin(running: Stage, stalled: int, edits: int) -> Drill:
         second=_join(running, "second", company_of=running.connector_key),
         other=_join(running, "other", company_of=None, incoming_user_attributes=[{"hull": "mark", "service": code}]),
     )
-    return Drill(running, connectors, ids, stalled, edits)
+    return StallTest(running, connectors, ids, stalled, edits)
 
 
-def _wait_for_web() -> None:
-    """Pipedrive would stop sending webhooks to a process that does not answer yet."""
-    from pipeline.settings import settings
-
-    ends_at = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            requests.get(f"{settings().public_url}/healthz", timeout=5).raise_for_status()
-        except requests.RequestException:
-            if time.monotonic() > ends_at:
-                raise
-            time.sleep(0.2)
-        else:
-            return
-
-
-def _prepare(connector_key: int, unmapped: str) -> None:
-    """What is measured comes by webhooks and changes alone, and that field by the third connector alone."""
+def _without_fetches(connector_key: int, unmapped: str) -> None:
+    """Switch off the fetches of a connector, and remove a field from its mapping."""
     from db import connector as connectors
     from db.session import transaction
 
@@ -231,21 +219,8 @@ def _mark_of(person_id: int) -> str:
     return f"mark-other-{person_id}"
 
 
-def _text_field(running: Stage) -> str:
-    """Code of a custom text field of Persons."""
-    answer = requests.get(
-        f"{running.pipedrive_url}/api/v2/personFields?limit=500",
-        headers={"x-api-token": running.credentials.api_token},
-        timeout=30,
-    )
-    fields = answer.json()["data"]
-    return str(
-        next(each["field_code"] for each in fields if each["is_custom_field"] and each["field_type"] == "varchar")
-    )
-
-
 def _join(running: Stage, name: str, *, company_of: int | None, **mapped: Any) -> int:
-    """Add a connector that calls the same sandbox: for the company of another one, or as one of a company of its own.
+    """Add a connector to the same sandbox: of the company of another connector, or of a company of its own.
 
     Raises: LookupError when the stage's connector is gone.
     """
@@ -276,7 +251,7 @@ def _join(running: Stage, name: str, *, company_of: int | None, **mapped: Any) -
 
 
 def _company_id(running: Stage) -> int:
-    """The sandbox's own number of its company, which its webhooks carry."""
+    """Return the id of the sandbox's company, as in its webhooks."""
     headers = {"x-api-token": running.credentials.api_token}
     answer = requests.get(f"{running.pipedrive_url}/api/v1/users/me", headers=headers, timeout=30)
     return int(answer.json()["data"]["company_id"])
@@ -284,11 +259,11 @@ def _company_id(running: Stage) -> int:
 
 def _edit(running: Stage, number: int, **fields: Any) -> None:
     body = {"entity": "person", "id": number, "fields": fields}
-    requests.post(f"{running.pipedrive_url}/__sandbox__/edit", json=body, timeout=30).raise_for_status()
+    drill.control(running.pipedrive_url, "edit", body)
 
 
 def _read(connector_key: int, number: int) -> None:
-    """Have a Person read, as after a webhook that only hints at a change."""
+    """Let a Person be read, as after a webhook that cannot be used."""
     from db import change_writer
     from db.session import after_commit, transaction
     from pipeline.tasks import canvases
@@ -296,26 +271,6 @@ def _read(connector_key: int, number: int) -> None:
     with transaction() as session:
         change_writer.write_changes(session, connector_key, "incoming", "person", [str(number)], cause="drill")
         after_commit(session, lambda: canvases.wake_control("dispatch"))
-
-
-def _order(running: Stage, faults: list[dict[str, Any]]) -> None:
-    requests.post(f"{running.pipedrive_url}/__sandbox__/faults", json=faults, timeout=30).raise_for_status()
-
-
-def _left() -> int:
-    return int(
-        _scalar(
-            "SELECT (SELECT count(*) FROM deliveries WHERE state = 'new') + (SELECT count(*) FROM changes)"
-            " + (SELECT count(*) FROM batches WHERE state IN ('ready', 'running'))"
-        )
-    )
-
-
-def _scalar(query: str) -> Any:
-    from db.session import transaction
-
-    with transaction() as session:
-        return session.execute(text(query)).scalar_one()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Module:
     name: str
     lines: int
     names: dict[str, str] = field(default_factory=dict)
-    """Name in the module → what it stands for, as `module` or `module:definition`."""
+    """Name in the module → its meaning, as `module` or `module:definition`."""
     bodies: dict[str, list[ast.AST]] = field(default_factory=dict)
     """Definition → what is part of it; `` for statements of the module itself."""
 

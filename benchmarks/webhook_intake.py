@@ -1,21 +1,19 @@
-"""Webhooks: how soon they are answered, whether any is lost, and how soon their values are in Hull.
+"""Webhooks: how soon they are answered, whether one is lost, and how soon their values are in Hull.
 
     python -m benchmarks.webhook_intake [--persons 40000] [--seconds 20] [--burst 5000] [--json]
 
-The pipeline's processes are those of `make up`, Flower left out. Four loads, one after the other:
+The processes are those of `make up` without Flower. Four loads, one after the other:
 
-    steady    200 webhooks a second, each about a Person of its own
-    burst     5,000 as fast as 16 connections take them
-    to Hull   50 edits a second in the sandbox's Pipedrive, which delivers their webhooks itself
-    with a fetch under way   the same, while full fetches run one after the other
+    200/s                   200 webhooks a second, each about another Person
+    burst                   5,000 webhooks, as fast as 16 connections allow
+    to Hull                 50 edits a second in the sandbox's Pipedrive, which delivers the webhooks itself
+    to Hull, with a fetch   the same, while full fetches run one after the other
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -26,7 +24,7 @@ from typing import Any
 import orjson
 import requests
 
-from benchmarks import load, sink
+from benchmarks import drill, load, sink
 from benchmarks.stage import Stage, stage
 from sandbox import serve
 from sandbox.company import Company
@@ -65,44 +63,27 @@ def main() -> None:
         flows: dict[str, Callable[[], dict[str, Any]]] = {
             "200/s": lambda: _take_in(running, hook, steady, per_second=STEADY_PER_S),
             "burst": lambda: _take_in(running, hook, burst, per_second=None),
-            "to Hull": lambda: _to_hull(running, "quiet", chosen.seconds, meanwhile=lambda: None),
-            "to Hull, with a fetch": lambda: _to_hull(running, "busy", chosen.seconds, meanwhile=_fetcher(running)),
+            "to Hull": lambda: _to_hull(running, "quiet", chosen.seconds, between=lambda: None),
+            "to Hull, with a fetch": lambda: _to_hull(running, "busy", chosen.seconds, between=_fetcher(running)),
         }
         for name, measure in flows.items():
-            _show(name, {"load_average": round(os.getloadavg()[0], 1), **measure()}, as_json=chosen.json)
+            figures = {"load_average": round(os.getloadavg()[0], 1), **measure()}
+            drill.show({"flow": name, **figures} if chosen.json else figures, name, as_json=chosen.json)
 
 
 @contextmanager
 def processes(running: Stage) -> Iterator[None]:
-    """The processes of `make up` instead of the stage's worker."""
-    from pipeline.local import programs
-    from pipeline.local.children import Children
-    from pipeline.settings import settings
-
-    os.killpg(running.roots["workers"], signal.SIGKILL)
-    children = Children(lambda name, line: print(f"{name} | {line}") if name == "up" else None)
-    try:
-        for program in programs.pipeline_programs(settings(), host=programs.LOOPBACK, flower_login=""):
-            if program.name != "flower":
-                children.start(program)
-        running.roots.update(children.pids())
-        _wait_for_workers(2)
-        yield
-    finally:
-        children.stop()
-
-
-def _wait_for_workers(nodes: int) -> None:
+    """Run the processes of `make up` except Flower instead of the stage's worker."""
     from pipeline.tasks.app import app
 
-    for _ in range(120):
-        if len(app.control.ping(timeout=0.5)) >= nodes:
-            return
-    raise TimeoutError("the workers did not answer")
+    with drill.pipeline_processes(running, lambda name: name != "flower") as children:
+        running.roots.update(children.pids())
+        drill.wait_until(lambda: len(app.control.ping(timeout=0.5)) >= 2, 60, "the workers did not answer")
+        yield
 
 
 def subscribe(running: Stage) -> dict[str, str]:
-    """Subscribe, and give the address and the credentials that Pipedrive was given."""
+    """Subscribe to webhooks; return the address and the headers with Pipedrive's credentials."""
     from pipeline.sync.connectors.webhooks import ensure_webhooks
 
     ensure_webhooks(running.connector_key)
@@ -114,20 +95,20 @@ def subscribe(running: Stage) -> dict[str, str]:
 
 
 def webhook_bodies(company: Company, load_name: str, person_ids: range) -> list[bytes]:
-    """A webhook about each of these Persons, in whose name stands a mark."""
-    said: list[bytes] = []
+    """Return a webhook about each of these Persons, with a mark in the name."""
+    bodies: list[bytes] = []
     subscription = {"id": 1, "type": "general", "version": "2.0", "owner_id": 1}
-    company.listeners[:] = [lambda event: said.append(orjson.dumps(payload(company, event, subscription)))]
+    company.listeners[:] = [lambda event: bodies.append(orjson.dumps(payload(company, event, subscription)))]
     for number, person_id in enumerate(person_ids):
         company.edit_person(person_id, name=f"mark-{load_name}-{number}")
-    return said
+    return bodies
 
 
 def _take_in(running: Stage, hook: dict[str, str], bodies: list[bytes], *, per_second: float | None) -> dict[str, Any]:
     headers = {name: value for name, value in hook.items() if name != "url"}
-    cpu_before, before = running.cpu_s(), _count("SELECT count(*) FROM deliveries")
+    cpu_before, before = running.cpu_s(), drill.scalar("SELECT count(*) FROM deliveries")
     sent = load.post_all(hook["url"], bodies, headers, per_second=per_second, connections=CONNECTIONS)
-    kept = _count("SELECT count(*) FROM deliveries") - before
+    kept = drill.scalar("SELECT count(*) FROM deliveries") - before
     marks = {mark.decode() for body in bodies for mark in sink.MARK.findall(body)}
     began = time.monotonic()
     arrived = _wait_for(running, marks)
@@ -145,21 +126,13 @@ def _take_in(running: Stage, hook: dict[str, str], bodies: list[bytes], *, per_s
     }
 
 
-def _to_hull(running: Stage, name: str, seconds: int, *, meanwhile: Callable[[], object]) -> dict[str, Any]:
-    """From the moment a delivery was stored, a few milliseconds before its 2xx, until Hull has its value."""
-    from sqlalchemy import text
-
-    from db.session import transaction
-
-    with transaction() as session:
-        begun = session.execute(text("SELECT now()")).scalar_one()
-    cpu_before, batches_before = running.cpu_s(), _count("SELECT count(*) FROM batches WHERE queue = 'live'")
-    marks = _edit(running, name, int(LIVE_PER_S * seconds), meanwhile)
+def _to_hull(running: Stage, name: str, seconds: int, *, between: Callable[[], object]) -> dict[str, Any]:
+    """Measure from the storage of a delivery, a few milliseconds before its 2xx, until Hull has the value."""
+    begun = drill.scalar("SELECT now()")
+    cpu_before, batches_before = running.cpu_s(), drill.scalar("SELECT count(*) FROM batches WHERE queue = 'live'")
+    marks = _edit(running, name, int(LIVE_PER_S * seconds), between)
     arrived = _wait_for(running, marks)
-    with transaction() as session:
-        rows = session.execute(
-            text("SELECT body, received_at FROM deliveries WHERE received_at >= :b"), {"b": begun}
-        ).all()
+    rows = drill.rows("SELECT body, received_at FROM deliveries WHERE received_at >= :b", b=begun)
     stored: dict[str, datetime] = {}
     for body, received_at in rows:
         for mark in sink.MARK.findall(bytes(body)):
@@ -174,13 +147,13 @@ def _to_hull(running: Stage, name: str, seconds: int, *, meanwhile: Callable[[],
         "max_ms": waits.quantile_ms(1.0),
         "not_kept": len(marks - stored.keys()),
         "never_in_hull": len(marks - arrived.keys()),
-        "live_batches": _count("SELECT count(*) FROM batches WHERE queue = 'live'") - batches_before,
+        "live_batches": drill.scalar("SELECT count(*) FROM batches WHERE queue = 'live'") - batches_before,
         "cpu_s": _spent(running, cpu_before),
     }
 
 
-def _edit(running: Stage, name: str, count: int, meanwhile: Callable[[], object]) -> set[str]:
-    """Edits at a steady rate, each of another Person, as somebody in Pipedrive's app would make them; the marks they left.
+def _edit(running: Stage, name: str, count: int, between: Callable[[], object]) -> set[str]:
+    """Edit one Person after the other at a steady rate, like a user of Pipedrive; return the marks.
 
     Some Persons of the company are deleted, and cannot be edited.
     """
@@ -193,12 +166,12 @@ def _edit(running: Stage, name: str, count: int, meanwhile: Callable[[], object]
             if session.post(f"{running.pipedrive_url}/__sandbox__/edit", json=body, timeout=10).ok:
                 marks.add(mark)
             if number % int(LIVE_PER_S) == 0:
-                meanwhile()
+                between()
     return marks
 
 
 def _fetcher(running: Stage) -> Callable[[], object]:
-    """Called again and again, keeps a full fetch of Persons under way."""
+    """Return a function that starts a full fetch of Persons unless one is running."""
     from pipeline.domain.kinds import Entity
     from pipeline.sync.runs.runs import RunInProgress, start_run
 
@@ -212,25 +185,15 @@ def _fetcher(running: Stage) -> Callable[[], object]:
 
 
 def fetch(running: Stage) -> None:
-    """Everything once, so that webhooks meet records that are known."""
+    """Fetch everything once, so that webhooks are about known records."""
     from pipeline.domain.kinds import Entity
     from pipeline.sync.runs.runs import start_run
 
-    _without_limits(running.connector_key)
+    drill.change_settings(running.connector_key, daily_tokens=0)
     for entity in Entity:
         start_run(running.connector_key, entity, cause="benchmark")
-    deadline = time.monotonic() + PATIENCE_S
-    while _count("SELECT count(*) FROM runs WHERE state = 'running'") and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-
-
-def _without_limits(connector_key: int) -> None:
-    from db import connector as connectors
-    from db.session import transaction
-
-    with transaction() as session:
-        document = connectors.settings_in_force(session, connector_key).document
-        connectors.add_settings(session, connector_key, document | {"daily_tokens": 0}, author="benchmark")
+    running_runs = "SELECT count(*) FROM runs WHERE state = 'running'"
+    drill.wait_until(lambda: not drill.scalar(running_runs), PATIENCE_S, "the fetches did not end")
 
 
 def _wait_for(running: Stage, marks: set[str]) -> dict[str, float]:
@@ -241,24 +204,8 @@ def _wait_for(running: Stage, marks: set[str]) -> dict[str, float]:
     return {mark: arrived[mark] for mark in marks & arrived.keys()}
 
 
-def _count(query: str) -> int:
-    from sqlalchemy import text
-
-    from db.session import transaction
-
-    with transaction() as session:
-        return int(session.execute(text(query)).scalar_one())
-
-
 def _spent(running: Stage, before: dict[str, float]) -> dict[str, float]:
     return {part: round(spent - before[part], 1) for part, spent in running.cpu_s().items() if part != "workers"}
-
-
-def _show(name: str, figures: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"flow": name, **figures}), flush=True)
-        return
-    print(f"\n{name}", *(f"  {figure:20} {value}" for figure, value in figures.items()), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
