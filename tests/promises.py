@@ -33,7 +33,7 @@ ORDER = ("failed", "not run", "skipped", "passed")
 OPTIONS = ("-p", "no:terminal", "-o", "addopts=--strict-markers --strict-config -p no:cacheprovider", "-m", "")
 
 ADVICE = (
-    "This guide says how Hull and Pipedrive are joined, what travels between them, and what to look at when something is"
+    "This guide describes how Hull and Pipedrive are connected, what is synchronized, and what to check when something is"
     " missing.",
     "Connect with an administrator of Pipedrive: a connector sees and changes only what the connected user may.",
     "Complete the settings, as described below.",
@@ -45,7 +45,7 @@ ADVICE = (
     "Check the identifiers in the settings:",
     "Check the incoming attributes.",
     "Look at the connector's status:",
-    "To fill in what is missing, fetch all:",
+    "To send what is missing, fetch all:",
     "Check the incoming account attributes:",
 )
 """Sentences of the guide that promise nothing: introductions, names, and what people should do."""

@@ -64,8 +64,8 @@ CONNECTED = ["hull_secret", "pipedrive_access_token", "pipedrive_refresh_token"]
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "Open Credentials and authorise: the window goes to Pipedrive, asks for your consent and comes back to say"
-    " which company is connected.",
+    "Open Credentials and authorize: the window opens Pipedrive, asks for your consent, and returns to show "
+    "which company is connected.",
 )
 def test_a_person_connects_the_connector(person: Person, woken: list[str]) -> None:
     page = person.authorise()
@@ -136,8 +136,8 @@ def test_nobody_begins_without_being_vouched_for_or_invited(person: Person, quer
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "Open Credentials and authorise: the window goes to Pipedrive, asks for your consent and comes back to say"
-    " which company is connected.",
+    "Open Credentials and authorize: the window opens Pipedrive, asks for your consent, and returns to show "
+    "which company is connected.",
 )
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/auth"), ("GET", "/auth/"), ("POST", "/auth"), ("POST", "/auth/")]
@@ -161,7 +161,7 @@ def another_browser(person: Person) -> FlaskClient:
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "A link from pipeline connectors authorize leads through the same steps, for ten minutes and in one browser.",
+    "A link from pipeline connectors authorize starts the same steps; it is valid for ten minutes and in one browser.",
 )
 def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     link = invitation(person)
@@ -214,7 +214,7 @@ def test_a_form_of_another_site_presses_no_button(person: Person) -> None:
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "A link from pipeline connectors authorize leads through the same steps, for ten minutes and in one browser.",
+    "A link from pipeline connectors authorize starts the same steps; it is valid for ten minutes and in one browser.",
 )
 @pytest.mark.parametrize("spelling", ["", "!", "%0A", "=="])
 def test_an_invitation_works_in_one_browser(person: Person, spelling: str) -> None:
@@ -500,7 +500,8 @@ def test_a_person_may_say_no(person: Person) -> None:
 
 
 @pytest.mark.guide(
-    "Permissions", "Whoever authorises without being an administrator is refused, is told so, and nothing is changed."
+    "Permissions",
+    "A user who authorizes without being an administrator is refused with a message, and nothing is changed.",
 )
 def test_who_is_no_administrator_is_refused(person: Person) -> None:
     system = person.system
@@ -562,7 +563,7 @@ def test_the_host_of_the_grant_is_the_one_that_is_called(person: Person) -> None
 
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "Open Credentials and authorise again, for the same Pipedrive account: another company is refused.",
+    "Open Credentials and authorize again, for the same Pipedrive account: another company is refused.",
 )
 @pytest.mark.parametrize("by", ["number", "address"])
 def test_another_company_is_refused(person: Person, by: str) -> None:
@@ -622,7 +623,7 @@ def test_a_pause_by_hand_stays(person: Person) -> None:
 
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "Open Credentials and authorise again, for the same Pipedrive account: another company is refused.",
+    "Open Credentials and authorize again, for the same Pipedrive account: another company is refused.",
 )
 @pytest.mark.parametrize("reason", ["unauthorized", "uninstalled", "host_refused", "app_refused", "forbidden"])
 def test_a_pause_that_lost_access_caused_ends(person: Person, reason: str) -> None:
@@ -699,7 +700,8 @@ def told(person: Person) -> tuple[str, list[str]]:
 
 
 @pytest.mark.guide(
-    "Add a new Pipedrive Connector", "Until it is authorised, the status asks for it and the connector's work waits."
+    "Add a new Pipedrive Connector",
+    "Until the connector is authorized, its status requests that and its work waits.",
 )
 def test_the_status_asks_to_connect_until_it_is(person: Person) -> None:
     level, messages = told(person)
@@ -712,7 +714,8 @@ def test_the_status_asks_to_connect_until_it_is(person: Person) -> None:
 
 
 @pytest.mark.guide(
-    "Add a new Pipedrive Connector", "Until it is authorised, the status asks for it and the connector's work waits."
+    "Add a new Pipedrive Connector",
+    "Until the connector is authorized, its status requests that and its work waits.",
 )
 def test_work_waits_until_the_connector_is_connected(person: Person) -> None:
     person.system.company.create_person(name="Ada")

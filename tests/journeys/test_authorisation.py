@@ -63,11 +63,11 @@ def state(system: SyncSystem) -> tuple[str, str | None]:
 
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "The settings stay as they are.",
+    "The settings do not change.",
 )
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "Then the work that waited goes on, and incoming.user.success or incoming.account.success shows again.",
+    "Then the waiting work continues, and incoming.user.success or incoming.account.success is logged again.",
 )
 def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person) -> None:
     system = person.system
@@ -104,12 +104,12 @@ def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person
 
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "Look for incoming.job.error; if it says Unauthorized, the credentials are no longer accepted and the"
+    "Look for incoming.job.error; if it contains Unauthorized, the credentials are no longer accepted and the"
     " connector has paused.",
 )
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "Then the work that waited goes on, and incoming.user.success or incoming.account.success shows again.",
+    "Then the waiting work continues, and incoming.user.success or incoming.account.success is logged again.",
 )
 def test_a_fetch_goes_on_from_where_it_stood(person: Person) -> None:
     system = person.system

@@ -319,10 +319,13 @@ def test_a_connection_that_breaks_is_tried_again(system: SyncSystem, monkeypatch
 
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "Look for incoming.job.error; if it says Unauthorized, the credentials are no longer accepted and the"
+    "Look for incoming.job.error; if it contains Unauthorized, the credentials are no longer accepted and the"
     " connector has paused.",
 )
-@pytest.mark.guide("Permissions", "If that user may not do something, the connector pauses and says so.")
+@pytest.mark.guide(
+    "Permissions",
+    "If that user has no permission for something, the connector pauses and shows the reason.",
+)
 @pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (402, "payment_required"), (403, "forbidden")])
 def test_what_only_a_person_can_mend_pauses_the_connector(system: SyncSystem, status: int, reason: str) -> None:
     crowd(system)

@@ -146,7 +146,7 @@ def test_one_record_may_be_wrong_in_many_ways(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "Email as an identifier",
-    "If two Persons share an e-mail, the first one holds it and the other is known by its Pipedrive id alone.",
+    "If two Persons share an e-mail, the first one holds it, and the other is identified only by its Pipedrive id.",
 )
 def test_duplicate_e_mails_make_two_users_and_one_claim(system: SyncSystem) -> None:
     for name in ("Ada", "Ada again"):
@@ -296,8 +296,8 @@ def test_a_value_that_cannot_be_read_is_named_by_its_field(system: SyncSystem, e
 
 @pytest.mark.guide(
     "I didn't get any Pipedrive organization/person data in Hull",
-    "Look for incoming.user.error, incoming.user.skip, incoming.account.error and incoming.account.skip in the"
-    " logs. Each carries a reason and says what to do.",
+    "Look for incoming.user.error, incoming.user.skip, incoming.account.error and incoming.account.skip in "
+    "the logs. Each has a reason and the next step.",
 )
 @pytest.mark.defect(21, "That a record was left out, and why, was logged where nobody looks.")
 @pytest.mark.parametrize("entity", Entity)

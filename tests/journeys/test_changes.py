@@ -37,7 +37,7 @@ def test_a_second_fetch_of_changes_sends_nothing(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "everything is sent to Hull again, also what seemed to be there.",
+    "everything is sent to Hull again, including unchanged records.",
 )
 def test_fetch_all_sends_everything_again_and_logs_no_change(system: SyncSystem) -> None:
     create_records(system, persons=60, organizations=0)

@@ -84,8 +84,8 @@ def release(system: SyncSystem, kind: str) -> Any:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "As long as it can be restored, thirty days, its e-mail stays its own: another Person with the same e-mail is"
-    " a User without it meanwhile.",
+    "While it can be restored, for thirty days, it keeps its e-mail: until then, another Person with the same"
+    " e-mail is a User without it.",
 )
 def test_a_newcomer_does_not_become_one_with_who_was_deleted(system: SyncSystem, kind: str, told: list[Any]) -> None:
     delete(system, kind)
@@ -187,8 +187,8 @@ def test_only_a_departed_record_is_made_to_release(system: SyncSystem, kind: str
 
 @pytest.mark.guide(
     "Incoming Users",
-    "As long as it can be restored, thirty days, its e-mail stays its own: another Person with the same e-mail is"
-    " a User without it meanwhile.",
+    "While it can be restored, for thirty days, it keeps its e-mail: until then, another Person with the same"
+    " e-mail is a User without it.",
 )
 @pytest.mark.parametrize(("days", "held_by"), [(29, 1), (31, 2)], ids=["may come back", "purged"])
 def test_what_cannot_be_restored_any_more_lets_go_by_itself(

@@ -89,8 +89,8 @@ def resolve(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "With support_user_deletion on, the User of a deleted Person is marked: pipedrive/deleted_at says when, and"
-    " pipedrive/id is emptied.",
+    "With support_user_deletion on, the User of a deleted Person is marked: pipedrive/deleted_at has the "
+    "time, and pipedrive/id is emptied.",
 )
 def test_a_deleted_person_is_marked_in_hull(system: SyncSystem, told: list[Any]) -> None:
     system.company.delete_person(3)
@@ -319,7 +319,7 @@ def test_a_departed_person_is_not_written_to(system: SyncSystem, told: list[Any]
 RETURNS = ["by webhook", "by a fetch", "by an incremental fetch"]
 
 
-@pytest.mark.guide("Incoming Users", "When the Person is restored, the mark is taken back.")
+@pytest.mark.guide("Incoming Users", "When the Person is restored, the mark is removed.")
 @pytest.mark.defect(23, "A record that was restored went on being marked as deleted.")
 @pytest.mark.parametrize("way", RETURNS)
 def test_a_restored_person_is_marked_no_more(system: SyncSystem, told: list[Any], way: str) -> None:

@@ -20,8 +20,8 @@ from tests.system import SyncSystem, make_system
 @pytest.mark.guide(
     "Configure your Pipedrive Connector", "The connector keeps Persons and Users, Organizations and Accounts the same."
 )
-@pytest.mark.guide("Incoming Accounts", "A fetch brings every Organization; there is no filter here either.")
-@pytest.mark.guide("Incoming Users", "A fetch brings every Person; there is no filter.")
+@pytest.mark.guide("Incoming Accounts", "A fetch reads every Organization; there is no filter here either.")
+@pytest.mark.guide("Incoming Users", "A fetch reads every Person; there is no filter.")
 @pytest.mark.guide("Incoming Users", "A User is linked to the Account of its Person's Organization.")
 @pytest.mark.defect(2, "A fetched Organization brought no mapped attribute to its Account.")
 @pytest.mark.parametrize("first", [Entity.PERSON, Entity.ORGANIZATION])
@@ -43,8 +43,8 @@ def test_brings_every_record_in_either_order(system: SyncSystem, first: Entity) 
     assert linked[5] is None
 
 
-@pytest.mark.guide("Incoming Accounts", "An Organization that is deleted in Pipedrive is not brought.")
-@pytest.mark.guide("Incoming Users", "A Person that is deleted in Pipedrive is not brought.")
+@pytest.mark.guide("Incoming Accounts", "An Organization that is deleted in Pipedrive is not sent to Hull.")
+@pytest.mark.guide("Incoming Users", "A Person that is deleted in Pipedrive is not sent to Hull.")
 @pytest.mark.parametrize("entity", Entity)
 def test_leaves_out_deleted_records(system: SyncSystem, entity: Entity) -> None:
     for name in "abc":
@@ -251,7 +251,7 @@ def test_ends_only_after_everything_was_carried_over(system: SyncSystem) -> None
     assert system.rows("SELECT 1 FROM batches WHERE extracted IS NOT NULL OR transformed IS NOT NULL") == []
 
 
-@pytest.mark.guide("Email as an identifier", "A Person can have several e-mails; the one marked primary is the User's.")
+@pytest.mark.guide("Email as an identifier", "A Person can have several e-mails; the primary one is the User's.")
 def test_takes_the_e_mail_marked_primary(system: SyncSystem) -> None:
     emails = [{"value": "Second@Example.com", "primary": False}, {"value": " First@Example.com", "primary": True}]
     system.company.put_raw(
@@ -270,7 +270,7 @@ def test_takes_the_e_mail_marked_primary(system: SyncSystem) -> None:
     assert system.users()[1]["email"] == "first@example.com"
 
 
-@pytest.mark.guide("I get empty Accounts", "with none mapped, only the Pipedrive id arrives.")
+@pytest.mark.guide("I get empty Accounts", "without them, Hull receives only the Pipedrive id.")
 def test_delivers_only_the_id_where_nothing_is_mapped(system: SyncSystem) -> None:
     system.change_settings(incoming_user_attributes=[], incoming_account_attributes=[])
     system.company.create_organization(name="Acme")

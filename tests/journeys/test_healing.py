@@ -96,8 +96,8 @@ def test_a_check_that_finds_all_well_changes_nothing(heard: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "A webhook that Pipedrive has dropped, paused or could not deliver is made again within minutes, and what it"
-    " missed is fetched.",
+    "A webhook that Pipedrive has deleted, paused or could not deliver is recreated within minutes, and the "
+    "missed changes are fetched.",
 )
 @pytest.mark.defect(17, "A webhook that was noted here and gone in Pipedrive was never made again.")
 @pytest.mark.parametrize(("harm", "reason"), ILLS)
@@ -139,8 +139,8 @@ def test_the_log_names_the_time_in_doubt(heard: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "A webhook that Pipedrive has dropped, paused or could not deliver is made again within minutes, and what it"
-    " missed is fetched.",
+    "A webhook that Pipedrive has deleted, paused or could not deliver is recreated within minutes, and the "
+    "missed changes are fetched.",
 )
 def test_what_was_missed_is_fetched_with_the_next_tick(heard: SyncSystem) -> None:
     from celeryconfig import beat_schedule  # noqa: PLC0415 - it reads the settings of this test

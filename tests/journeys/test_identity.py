@@ -59,7 +59,10 @@ def test_a_record_joins_the_one_in_hull_with_the_same_identifier(
     assert (joined["plan"], joined["pipedrive/name"], joined["pipedrive/id"]) == ("gold", "Ada", 1)
 
 
-@pytest.mark.guide("User Identity", "Every User that came from a Person also carries pipedrive: and the Person's id.")
+@pytest.mark.guide(
+    "User Identity",
+    "Every User that was created from a Person also has an anonymous id, pipedrive: and the Person's id.",
+)
 def test_each_user_is_also_known_by_the_id_of_its_person(system: SyncSystem) -> None:
     system.company.create_person(name="Ada", emails=[WORK])
     system.company.create_person(name="No e-mail")
@@ -71,7 +74,7 @@ def test_each_user_is_also_known_by_the_id_of_its_person(system: SyncSystem) -> 
     }
 
 
-@pytest.mark.guide("Email as an identifier", "A Person can have several e-mails; the one marked primary is the User's.")
+@pytest.mark.guide("Email as an identifier", "A Person can have several e-mails; the primary one is the User's.")
 @pytest.mark.defect(9, "The first e-mail of a Person was taken, although another one was marked primary.")
 @pytest.mark.parametrize("by_webhook", [False, True], ids=["fetch", "webhook"])
 def test_the_primary_email_identifies_the_user(system: SyncSystem, by_webhook: bool) -> None:
@@ -89,7 +92,7 @@ def test_the_primary_email_identifies_the_user(system: SyncSystem, by_webhook: b
 
 @pytest.mark.guide(
     "Email as an identifier",
-    "When another e-mail becomes primary, the User's identity changes with it: take care when you shuffle them.",
+    "When another e-mail becomes primary, the User's identity changes as well: be careful when you reorder them.",
 )
 def test_another_primary_email_becomes_the_email_of_the_user(system: SyncSystem) -> None:
     system.company.create_person(name="Ada", emails=[WORK, HOME])

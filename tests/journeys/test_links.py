@@ -53,7 +53,8 @@ def ann(of: str | None = ACME, *, account_segments: tuple[str, ...] = ("vip",), 
     "link user to account in service: with it on, a Person is attached to the Organization of its User's Account.",
 )
 @pytest.mark.guide(
-    "Outgoing Users", "An Account that is not in Pipedrive yet goes there first, if its own segments let it."
+    "Outgoing Users",
+    "An Account that is not in Pipedrive yet is sent first, if its own segments allow it.",
 )
 @pytest.mark.defect(4, "A Person that was sent together with its new Organization was not linked to it.")
 def test_the_account_goes_first_and_the_person_is_linked_at_once(system: SyncSystem) -> None:
@@ -65,7 +66,8 @@ def test_the_account_goes_first_and_the_person_is_linked_at_once(system: SyncSys
 
 
 @pytest.mark.guide(
-    "Outgoing Users", "Otherwise the Person goes alone, and is attached as soon as that Account has an Organization."
+    "Outgoing Users",
+    "Otherwise the Person is sent without it, and is attached as soon as that Account has an Organization.",
 )
 @pytest.mark.defect(
     4, "That an Account had got its Organization later did not send its Users, so they were never linked."
@@ -83,7 +85,8 @@ def test_an_account_that_is_mapped_later_sends_the_link_again(system: SyncSystem
 
 
 @pytest.mark.guide(
-    "Outgoing Users", "An Account that is not in Pipedrive yet goes there first, if its own segments let it."
+    "Outgoing Users",
+    "An Account that is not in Pipedrive yet is sent first, if its own segments allow it.",
 )
 def test_an_account_that_a_filter_stops_is_not_made_and_its_user_goes_without(system: SyncSystem) -> None:
     send_messages(system, ann(account_segments=("others",)))
@@ -102,7 +105,7 @@ def test_moving_a_user_moves_the_person(system: SyncSystem) -> None:
     assert pipedrive_id_of(system, GLOBEX) != pipedrive_id_of(system, ACME)
 
 
-@pytest.mark.guide("Outgoing Users", "With it off, Persons stay where they are.")
+@pytest.mark.guide("Outgoing Users", "With it off, Persons keep their Organization.")
 def test_with_links_off_the_organization_of_a_person_stays_as_it_is(system: SyncSystem) -> None:
     send_messages(system, ann())
     system.change_settings(link_users_in_service=False)
@@ -121,7 +124,7 @@ def test_an_account_that_is_refused_does_not_stop_its_user(system: SyncSystem) -
     assert (ACME, "refused_by_pipedrive") in failures(system)
 
 
-@pytest.mark.guide("Outgoing Users", "A User without an Account leaves its Person where it is.")
+@pytest.mark.guide("Outgoing Users", "If the User has no Account, its Person keeps its Organization.")
 def test_a_user_without_an_account_is_not_unlinked(system: SyncSystem) -> None:
     send_messages(system, ann())
     send_messages(system, ann(None))

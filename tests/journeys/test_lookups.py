@@ -280,8 +280,8 @@ class TestAnAccountKnownByItsDomain:
 
     @pytest.mark.guide(
         "Account Identity",
-        "Until all Organizations have been fetched once, a domain may not be looked up; the Account then waits"
-        " for that fetch, which starts immediately.",
+        "A domain can be looked up only after all Organizations have been fetched once; until then the "
+        "Account waits for that fetch, which starts immediately.",
     )
     def test_starts_the_fetch_that_it_needs_and_is_decided_when_that_ends(self, system: SyncSystem) -> None:
         self.acme(system)
@@ -294,8 +294,8 @@ class TestAnAccountKnownByItsDomain:
 
     @pytest.mark.guide(
         "Account Identity",
-        "Until all Organizations have been fetched once, a domain may not be looked up; the Account then waits"
-        " for that fetch, which starts immediately.",
+        "A domain can be looked up only after all Organizations have been fetched once; until then the "
+        "Account waits for that fetch, which starts immediately.",
     )
     def test_is_made_when_the_fetch_shows_none(self, system: SyncSystem) -> None:
         self.acme(system, "new.test")

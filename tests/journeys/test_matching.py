@@ -100,9 +100,10 @@ def test_a_user_is_matched_by_any_email_of_a_person(system: SyncSystem, email: s
 
 
 @pytest.mark.guide(
-    "Account Identity", "An Account that nobody answers to is created in Pipedrive, with its identifiers."
+    "Account Identity",
+    "An Account without a matching Organization is created in Pipedrive, with its identifiers.",
 )
-@pytest.mark.guide("User Identity", "A User that nobody answers to is created in Pipedrive, with its identifiers.")
+@pytest.mark.guide("User Identity", "A User without a matching Person is created in Pipedrive, with its identifiers.")
 @pytest.mark.parametrize("entity", Entity)
 def test_a_record_without_a_match_is_created_with_its_identifiers(system: SyncSystem, entity: Entity) -> None:
     number = field_code(system, entity.value, "Customer number")
@@ -125,13 +126,13 @@ def test_a_record_without_a_match_is_created_with_its_identifiers(system: SyncSy
 
 @pytest.mark.guide(
     "Account Identity",
-    "An Account without a known Organization is looked up in Pipedrive, by domain and by the other identifiers;"
-    " the Organization that answers is updated.",
+    "An Account without a known Organization is looked up in Pipedrive, by domain and by the other "
+    "identifiers; the matching Organization is updated.",
 )
 @pytest.mark.guide(
     "User Identity",
-    "A User without a known Person is looked up in Pipedrive, by e-mail and by the other identifiers; the Person"
-    " that answers is updated.",
+    "A User without a known Person is looked up in Pipedrive, by e-mail and by the other identifiers; the "
+    "matching Person is updated.",
 )
 @pytest.mark.defect(3, "An Account was never looked up: its Organization was made again beside the one that was there.")
 @pytest.mark.defect(11, "Whatever identified a User, the look-up searched for its e-mail; without one, for nothing.")
@@ -156,10 +157,8 @@ def some_seconds_ago() -> str:
     return f"{datetime.now(UTC) - timedelta(seconds=20):%Y-%m-%dT%H:%M:%SZ}"
 
 
-@pytest.mark.guide(
-    "Account Identity", "An Account whose Organization was found or created carries its Pipedrive id from then on."
-)
-@pytest.mark.guide("User Identity", "A User whose Person was found or created carries its Pipedrive id from then on.")
+@pytest.mark.guide("Account Identity", "After its Organization was found or created, an Account has the Pipedrive id.")
+@pytest.mark.guide("User Identity", "After its Person was found or created, a User has the Pipedrive id.")
 @pytest.mark.parametrize(
     ("entity", "claims", "is_there"),
     [
@@ -207,10 +206,12 @@ def test_a_record_created_in_pipedrive_just_now_is_found_without_search(system: 
 
 
 @pytest.mark.guide(
-    "Account Identity", "If several Organizations answer, none is changed: a failure names them, and a person decides."
+    "Account Identity",
+    "If several Organizations match, none is changed: a failure names them, and a person decides.",
 )
 @pytest.mark.guide(
-    "User Identity", "If several Persons answer, none is changed: a failure names them, and a person decides."
+    "User Identity",
+    "If several Persons match, none is changed: a failure names them, and a person decides.",
 )
 @pytest.mark.parametrize("entity", Entity)
 def test_several_matches_change_nothing_and_are_named_for_an_operator(system: SyncSystem, entity: Entity) -> None:
@@ -234,7 +235,7 @@ def test_several_matches_change_nothing_and_are_named_for_an_operator(system: Sy
     )
 
 
-@pytest.mark.guide("User Identity", "Two Users with the same e-mail never make two Persons.")
+@pytest.mark.guide("User Identity", "Two Users with the same e-mail never create two Persons.")
 def test_the_second_user_of_one_email_is_quarantined(system: SyncSystem) -> None:
     notify(system, user(email="cyd@new.test", nickname="Cyd"), user(BEN, email="cyd@new.test", nickname="Cyd B"))
     system.work()
@@ -296,8 +297,8 @@ def test_a_refusal_is_kept_and_the_neighbour_is_made(system: SyncSystem) -> None
 
 @pytest.mark.guide(
     "I don't see recently added/updated fields in Pipedrive",
-    "Whoever runs the connector sends them from the command line, by id or by segment: pipeline send users and"
-    " pipeline send accounts.",
+    "The operator sends them from the command line, by id or by segment: pipeline send users and pipeline "
+    "send accounts.",
 )
 @pytest.mark.parametrize("by", ["id", "segment"])
 @pytest.mark.parametrize("entity", Entity)

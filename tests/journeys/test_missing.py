@@ -45,7 +45,7 @@ def replay(system: SyncSystem) -> None:
     system.work()
 
 
-@pytest.mark.guide("Incoming Users", "A deletion of which Pipedrive sent no word is noticed by the next full fetch.")
+@pytest.mark.guide("Incoming Users", "A deletion without a webhook is detected by the next full fetch.")
 def test_a_full_fetch_marks_what_nobody_told_was_deleted(known: SyncSystem) -> None:
     for number in (1, 60, 120):
         known.company.delete_person(number)

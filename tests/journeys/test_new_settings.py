@@ -43,8 +43,8 @@ FIRST_NAME = {"hull": "pipedrive/given", "service": "first_name"}
 
 @pytest.mark.guide(
     "I didn't get any Pipedrive organization/person data in Hull",
-    "Attributes that you map after a fetch reach the records that are here already, from what is stored of them"
-    " or by a fetch that begins by itself.",
+    "Attributes that you map after a fetch are also sent for the records of earlier fetches, from their "
+    "stored values or by a fetch that starts automatically.",
 )
 def test_a_new_attribute_comes_from_what_is_stored_for_no_tokens(system: SyncSystem) -> None:
     fetched(system, persons=2 * PAGE + 7)
@@ -72,8 +72,8 @@ def test_only_what_is_new_is_an_effect(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "I didn't get any Pipedrive organization/person data in Hull",
-    "Attributes that you map after a fetch reach the records that are here already, from what is stored of them"
-    " or by a fetch that begins by itself.",
+    "Attributes that you map after a fetch are also sent for the records of earlier fetches, from their "
+    "stored values or by a fetch that starts automatically.",
 )
 def test_a_field_given_on_request_only_is_fetched_again(system: SyncSystem) -> None:
     fetched(system)

@@ -47,9 +47,7 @@ def outgoing(system: SyncSystem) -> list[Any]:
     return [tuple(row) for row in system.rows(query)]
 
 
-@pytest.mark.guide(
-    "User Identity", "When a User goes to Pipedrive and its Person is known from before, that Person is updated."
-)
+@pytest.mark.guide("User Identity", "When a User is sent to Pipedrive and its Person is known, that Person is updated.")
 def test_only_what_differs_is_written(system: SyncSystem) -> None:
     notify(system, message(system, 2, nickname="Anna", tel=None))
     system.work()
@@ -62,9 +60,7 @@ def test_only_what_differs_is_written(system: SyncSystem) -> None:
     assert event.hull_id == system.users()[2]["id"]
 
 
-@pytest.mark.guide(
-    "User Identity", "After a User was sent, what Pipedrive then holds of the Person comes back to Hull."
-)
+@pytest.mark.guide("User Identity", "After a User was sent, the Person's values in Pipedrive are sent back to Hull.")
 def test_what_pipedrive_then_holds_is_read_back(system: SyncSystem) -> None:
     asked = system.pipedrive.ledger.requests["list"]
     notify(system, message(system, 2, nickname="Anna"))
@@ -346,10 +342,11 @@ def test_a_value_that_cannot_be_written_stays_behind_alone(system: SyncSystem, v
 
 @pytest.mark.guide(
     "Account Identity",
-    "When an Account goes to Pipedrive and its Organization is known from before, that Organization is updated.",
+    "When an Account is sent to Pipedrive and its Organization is known, that Organization is updated.",
 )
 @pytest.mark.guide(
-    "Account Identity", "After an Account was sent, what Pipedrive then holds of the Organization comes back to Hull."
+    "Account Identity",
+    "After an Account was sent, the Organization's values in Pipedrive are sent back to Hull.",
 )
 @pytest.mark.defect(2, "What Pipedrive answered to an Account that was sent did not come back either.")
 def test_an_account_is_sent_as_well(system: SyncSystem) -> None:
@@ -366,8 +363,8 @@ def test_an_account_is_sent_as_well(system: SyncSystem) -> None:
     assert system.accounts()[1]["pipedrive/name"] == "Acme Ltd"
 
 
-@pytest.mark.guide("Account Identity", "Only the incoming account attributes come back.")
-@pytest.mark.guide("User Identity", "Only the incoming user attributes come back.")
+@pytest.mark.guide("Account Identity", "Only the incoming account attributes are sent back.")
+@pytest.mark.guide("User Identity", "Only the incoming user attributes are sent back.")
 @pytest.mark.parametrize(("entity", "attribute"), [(Entity.PERSON, "last_name"), (Entity.ORGANIZATION, "name")])
 def test_only_mapped_attributes_come_back(system: SyncSystem, entity: Entity, attribute: str) -> None:
     system.change_settings(

@@ -113,12 +113,13 @@ def names_written(system: SyncSystem) -> list[tuple[str, Any]]:
 
 @pytest.mark.guide(
     "Outgoing Accounts",
-    "Without them, an Account that enters a segment goes as a shell: an Organization with a name and its identifiers.",
+    "Without them, an Account that enters a segment is sent as a shell: an Organization with a name and its "
+    "identifiers.",
 )
 @pytest.mark.guide(
     "Outgoing Users",
-    "Without outgoing attributes, a User that enters a segment goes as a shell: a Person with a name and its"
-    " identifiers.",
+    "Without outgoing attributes, a User that enters a segment is sent as a shell: a Person with a name and "
+    "its identifiers.",
 )
 @pytest.mark.defect(
     22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
@@ -153,7 +154,7 @@ def test_a_known_record_is_sent_when_it_enters_a_segment(system: SyncSystem, sid
 )
 @pytest.mark.guide(
     "I don't see recently added/updated fields in Pipedrive",
-    "Each says why; a value that its field cannot take is named, and the other fields are written.",
+    "Each has the reason; a value that its field cannot have is named, and the other fields are written.",
 )
 @pytest.mark.defect(21, "That a record was left out, and why, was logged where nobody looks.")
 def test_the_log_names_what_was_not_sent_and_why(system: SyncSystem, side: Side) -> None:
@@ -172,8 +173,8 @@ def test_the_log_names_what_was_not_sent_and_why(system: SyncSystem, side: Side)
     assert all(line["advice"] for line in found)
 
 
-@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, no Account is sent then but by hand.")
-@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
+@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, only Accounts that you send manually are sent then.")
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, only Users that you send manually are sent then.")
 @pytest.mark.defect(
     22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
 )
@@ -186,8 +187,8 @@ def test_a_relevant_change_with_nothing_mapped_is_left(system: SyncSystem, side:
     assert event_details(system, "no_outgoing_mapping") == side.said(R2[side.kind])
 
 
-@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, no Account is sent then but by hand.")
-@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
+@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, only Accounts that you send manually are sent then.")
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, only Users that you send manually are sent then.")
 @pytest.mark.defect(
     22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
 )
@@ -264,11 +265,11 @@ def test_with_all_everybody_goes(system: SyncSystem, side: Side) -> None:
 
 @pytest.mark.guide(
     "I don't see recently added/updated fields in Pipedrive",
-    'Send the Users or Accounts by hand: select them in Hull and choose "Send to". They are sent whatever their'
-    " segments.",
+    'Send the Users or Accounts manually: select them in Hull and choose "Send to". They are sent regardless '
+    "of their segments.",
 )
-@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, no Account is sent then but by hand.")
-@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
+@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, only Accounts that you send manually are sent then.")
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, only Users that you send manually are sent then.")
 @pytest.mark.defect(
     22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
 )
@@ -284,10 +285,11 @@ def test_sent_by_hand_goes_with_nothing_mapped_and_in_no_segment(system: SyncSys
 
 @pytest.mark.guide(
     "Outgoing Accounts",
-    "An Account in one of them that is not in Pipedrive yet is sent with the next thing Hull says of it.",
+    "An Account in one of them that is not in Pipedrive yet is sent with Hull's next report of it.",
 )
 @pytest.mark.guide(
-    "Outgoing Users", "A User in one of them that is not in Pipedrive yet is sent with the next thing Hull says of it."
+    "Outgoing Users",
+    "A User in one of them that is not in Pipedrive yet is sent with Hull's next report of it.",
 )
 @pytest.mark.defect(5, "Who had never been sent waited for a change of a mapped attribute.")
 def test_who_never_went_goes_without_any_change(system: SyncSystem, side: Side) -> None:
@@ -315,11 +317,9 @@ def test_who_is_marked_as_deleted_goes_only_if_the_settings_let_it(
 
 @pytest.mark.guide(
     "Outgoing Accounts",
-    "An Account whose Organization was deleted in Pipedrive is not sent, unless ignore_deleted_accounts is off.",
+    "An Account with a deleted Organization is not sent, unless ignore_deleted_accounts is off.",
 )
-@pytest.mark.guide(
-    "Outgoing Users", "A User whose Person was deleted in Pipedrive is not sent, unless ignore_deleted_users is off."
-)
+@pytest.mark.guide("Outgoing Users", "A User with a deleted Person is not sent, unless ignore_deleted_users is off.")
 @pytest.mark.defect(5, "A record that was deleted in Pipedrive was made there again, although the settings forbade it.")
 @pytest.mark.parametrize("leaves", [True, False])
 def test_whose_record_departed_goes_only_if_the_settings_let_it(system: SyncSystem, side: Side, leaves: bool) -> None:
@@ -351,7 +351,7 @@ def test_the_id_that_a_deleted_record_left_in_hull_is_not_used(system: SyncSyste
     assert names_written(system) == [("POST", "Again")]
 
 
-@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, only Users that you send manually are sent then.")
 def test_a_user_that_was_linked_goes_with_nothing_mapped(system: SyncSystem) -> None:
     side = SIDES[0]
     acme = system.company.create_organization(name="Acme", website="https://acme.test")

@@ -35,7 +35,10 @@ def test_three_organizations_of_one_domain_are_known_by_their_ids_alone(system: 
     assert told == {("incoming.account.skip", "shared_domain")}
 
 
-@pytest.mark.guide("Account Identity", "A domain that many share, such as that of a mail service, identifies nobody.")
+@pytest.mark.guide(
+    "Account Identity",
+    "A domain that many share, such as the domain of a mail service, identifies no Account.",
+)
 def test_the_domain_of_a_mail_service_identifies_no_account(system: SyncSystem) -> None:
     for name in ("Acme", "Globex"):
         system.company.create_organization(name=name, website="https://gmail.com")

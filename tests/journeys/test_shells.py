@@ -26,12 +26,11 @@ def bare(account: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.guide(
     "I get empty Accounts",
-    "Fetch both Persons and Organizations; until the Organizations have come, Accounts may be shells.",
+    "Fetch both Persons and Organizations; until the Organizations are fetched, Accounts may be shells.",
 )
 @pytest.mark.guide(
     "Incoming Users",
-    "If that Organization was not fetched yet, Hull gets a shell: an Account that knows its Pipedrive id and"
-    " nothing else.",
+    "If that Organization was not fetched yet, Hull gets a shell: an Account with only its Pipedrive id.",
 )
 def test_an_unseen_organization_becomes_a_shell(system: SyncSystem) -> None:
     create_records(system, persons=4, organizations=4)
@@ -49,7 +48,7 @@ def test_an_unseen_organization_becomes_a_shell(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "I get empty Accounts",
-    "Fetch both Persons and Organizations; until the Organizations have come, Accounts may be shells.",
+    "Fetch both Persons and Organizations; until the Organizations are fetched, Accounts may be shells.",
 )
 @pytest.mark.guide("Incoming Users", "The shell is filled when its Organization is fetched.")
 def test_a_shell_is_filled_by_the_fetch_of_organizations(system: SyncSystem) -> None:
@@ -82,7 +81,7 @@ def test_a_full_account_never_becomes_a_shell_again(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "link user to account in hull: with it off, Users are linked to no Account and no shell is made in Hull.",
+    "link user to account in hull: with it off, Users are not linked to Accounts, and no shell is created in Hull.",
 )
 def test_without_links_a_shell_is_noted_but_no_account_is_made(system: SyncSystem) -> None:
     system.change_settings(link_users_in_hull=False)
@@ -159,7 +158,7 @@ def hire(system: SyncSystem, organization: int) -> None:
     system.fetch(Entity.PERSON)
 
 
-@pytest.mark.guide("Incoming Users", "The connector sees to that by itself, within a minute or two.")
+@pytest.mark.guide("Incoming Users", "The connector does that automatically, within a minute or two.")
 def test_a_few_shells_are_read_by_their_ids(system: SyncSystem) -> None:
     known(system, 10)
     new = system.company.create_organization(name="Brand new")["id"]
@@ -174,7 +173,7 @@ def test_a_few_shells_are_read_by_their_ids(system: SyncSystem) -> None:
     assert system.pipedrive.ledger.stats()["tokens_total"] - before == 10
 
 
-@pytest.mark.guide("Incoming Users", "The connector sees to that by itself, within a minute or two.")
+@pytest.mark.guide("Incoming Users", "The connector does that automatically, within a minute or two.")
 def test_more_than_a_fifth_are_fetched_with_all_the_others(system: SyncSystem) -> None:
     create_records(system, persons=6, organizations=4)
     system.fetch(Entity.PERSON)

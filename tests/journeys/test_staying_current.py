@@ -103,8 +103,7 @@ def test_an_incremental_fetch_moves_the_watermark_to_its_own_beginning(settled: 
 
 @pytest.mark.guide(
     "Incoming Users",
-    "Every few minutes what has changed in Pipedrive is fetched, so that a webhook that was lost costs minutes"
-    " and nothing else.",
+    "Every few minutes the changes in Pipedrive are fetched, so that a lost webhook only delays a change by minutes.",
 )
 @pytest.mark.defect(18, "Nothing was fetched by schedule: what no webhook told stayed unknown.")
 @pytest.mark.defect(18, "There was no fetch of what changed, only of everything.")

@@ -44,10 +44,10 @@ def since_then(system: SyncSystem) -> list[Any]:
     return [tuple(row) for row in system.rows(query)]
 
 
-@pytest.mark.guide("Incoming Accounts", "Pipedrive tells of every new and every changed Organization by webhook.")
+@pytest.mark.guide("Incoming Accounts", "Pipedrive sends a webhook for every new and every changed Organization.")
 @pytest.mark.guide(
     "Incoming Users",
-    "Pipedrive tells of every new and every changed Person by webhook, and the change is in Hull within seconds.",
+    "Pipedrive sends a webhook for every new and every changed Person, and the change is in Hull within seconds.",
 )
 @pytest.mark.guide("Incoming Users", "Webhooks are not filtered either.")
 def test_a_new_person_in_pipedrive_becomes_a_user_in_hull(system: SyncSystem) -> None:
@@ -76,7 +76,7 @@ def test_a_new_person_in_pipedrive_becomes_a_user_in_hull(system: SyncSystem) ->
 
 @pytest.mark.guide(
     "Incoming Users",
-    "Pipedrive tells of every new and every changed Person by webhook, and the change is in Hull within seconds.",
+    "Pipedrive sends a webhook for every new and every changed Person, and the change is in Hull within seconds.",
 )
 def test_a_whole_payload_costs_no_request(system: SyncSystem, told: list[Any]) -> None:
     before = requests(system)
@@ -240,7 +240,8 @@ def test_a_record_that_is_gone_is_told_and_not_retried(system: SyncSystem, told:
 
 
 @pytest.mark.guide(
-    "Supported Objects", "Nothing else is synchronized: a webhook about a deal, for example, is noted and left alone."
+    "Supported Objects",
+    "Nothing else is synchronized: a webhook about a deal, for example, is only logged.",
 )
 def test_what_is_not_synchronised_is_refused_by_name(system: SyncSystem) -> None:
     deal = {"meta": {"entity": "deal", "action": "change", "entity_id": "5", "timestamp": "2026-01-01T00:00:00.000Z"}}
@@ -490,7 +491,8 @@ def test_another_content_of_the_same_second_is_read_again(system: SyncSystem, to
 
 
 @pytest.mark.guide(
-    "Incoming Users", "A User that came by the webhook of its Person's creation carries pipedrive/created_by_webhook."
+    "Incoming Users",
+    "A User that was created by the webhook of its new Person has pipedrive/created_by_webhook.",
 )
 @pytest.mark.defect(15, "The mark of Users that a webhook created never reached Hull.")
 def test_a_user_that_a_webhook_created_says_so(system: SyncSystem, told: list[Any]) -> None:
@@ -522,7 +524,8 @@ def test_a_fetch_leaves_the_mark_of_the_webhook_as_it_is(system: SyncSystem, tol
 
 
 @pytest.mark.guide(
-    "Incoming Users", "A User that came by the webhook of its Person's creation carries pipedrive/created_by_webhook."
+    "Incoming Users",
+    "A User that was created by the webhook of its new Person has pipedrive/created_by_webhook.",
 )
 def test_a_person_that_a_fetch_brought_first_was_not_created_by_webhook(system: SyncSystem, told: list[Any]) -> None:
     ada = system.company.create_person(name="Ada")["id"]

@@ -76,7 +76,7 @@ def problems(system: SyncSystem) -> list[tuple[str, str | None]]:
     return [each for each in outgoing_events(system) if each[1] is not None]
 
 
-@pytest.mark.guide("Outgoing Users", "Beside them, only the identifiers are written, where the Person lacks them.")
+@pytest.mark.guide("Outgoing Users", "Apart from them, only identifiers are written that the Person does not have.")
 @pytest.mark.defect(12, "A changed e-mail was written as a mixture of texts and objects, with doubles.")
 def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(system: SyncSystem) -> None:
     send_messages(system, ada(system, email="ada@new.test"))
@@ -90,7 +90,7 @@ def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(system: Syn
     assert len(writes(system)) == 1
 
 
-@pytest.mark.guide("Outgoing Users", "Beside them, only the identifiers are written, where the Person lacks them.")
+@pytest.mark.guide("Outgoing Users", "Apart from them, only identifiers are written that the Person does not have.")
 def test_another_of_its_emails_becomes_primary_only_where_emails_are_mapped(system: SyncSystem) -> None:
     send_messages(system, ada(system, email="ada@home.test"))
     unmapped = writes(system)
@@ -160,7 +160,7 @@ def test_an_organization_that_was_named_by_its_domain_keeps_the_name_that_people
     assert (before, after["name"], after["website"]) == ("new.test", "New Ltd", "new.test")
 
 
-@pytest.mark.guide("Account Identity", "A domain never replaces a name or a website that the Organization has.")
+@pytest.mark.guide("Account Identity", "A domain never replaces the name or the website of an Organization.")
 @pytest.mark.defect(14, "Every update of an Account overwrote the Organization's name with the domain.")
 @pytest.mark.parametrize(
     ("claim", "field"), [("domain", "website"), ("domain", "name"), ("external_id", "name")], ids=lambda value: value
@@ -383,7 +383,7 @@ WRONG: list[tuple[str, Any, str]] = [
 
 @pytest.mark.guide(
     "I don't see recently added/updated fields in Pipedrive",
-    "Each says why; a value that its field cannot take is named, and the other fields are written.",
+    "Each has the reason; a value that its field cannot have is named, and the other fields are written.",
 )
 @pytest.mark.parametrize(("field", "said", "reason"), WRONG, ids=[f"{field}: {said}"[:40] for field, said, _ in WRONG])
 def test_a_value_that_does_not_fit_is_named_and_the_others_are_written(

@@ -31,7 +31,7 @@ def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: st
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "The API token of a Pipedrive administrator, given when the connector is added, does instead.",
+    "Instead, the connector can be added with the API token of a Pipedrive administrator.",
 )
 def test_adds_a_connector_whose_credentials_work(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     said = add(run, tmp_path)
@@ -96,7 +96,7 @@ def test_settings_that_hull_holds_are_taken_over(bare: SyncSystem, run: Run, tmp
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "Both sides are asked before anything is stored: wrong credentials are refused on the spot.",
+    "Both systems check the credentials before anything is stored: wrong credentials are refused immediately.",
 )
 @pytest.mark.parametrize(
     ("secrets", "remote"),

@@ -75,9 +75,9 @@ def test_progress_goes_line_by_line_where_there_is_no_terminal(
 
 @pytest.mark.guide(
     "Incoming Accounts",
-    "Whoever runs the connector starts a fetch of Organizations by hand: pipeline fetch organizations.",
+    "The operator starts a fetch of Organizations manually: pipeline fetch organizations.",
 )
-@pytest.mark.guide("Incoming Users", "Whoever runs the connector starts a fetch by hand: pipeline fetch persons.")
+@pytest.mark.guide("Incoming Users", "The operator starts a fetch manually: pipeline fetch persons.")
 @pytest.mark.parametrize("entity", Entity)
 def test_fetches_the_entity_that_is_named(system: SyncSystem, run: Run, entity: Entity) -> None:
     for each in Entity:

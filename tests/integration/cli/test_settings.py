@@ -41,11 +41,12 @@ def test_what_is_shown_can_be_set_and_unchanged_makes_no_version(system: SyncSys
 
 
 @pytest.mark.guide(
-    "Configure your Pipedrive Connector", "Settings that make no sense are refused whole, with every mistake named."
+    "Configure your Pipedrive Connector",
+    "Invalid settings are refused as a whole, with every mistake named.",
 )
 @pytest.mark.guide(
     "I didn't get any Pipedrive organization/person data in Hull",
-    "a field that Pipedrive does not have is refused when it is entered, and named.",
+    "a field that Pipedrive does not have is refused with its name when it is entered.",
 )
 def test_every_mistake_is_named_at_once(fields: SyncSystem, run: Run) -> None:
     said = put(
@@ -181,7 +182,8 @@ def schedules(run: Run, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.guide(
-    "Incoming Users", "Every night everything is fetched again; full_fetch_cron sets another time, or none."
+    "Incoming Users",
+    "Every night everything is fetched again; full_fetch_cron sets another time or switches it off.",
 )
 def test_a_cron_plans_the_next_full_fetch_and_an_empty_one_ends_it(system: SyncSystem, run: Run) -> None:
     put(run, {"full_fetch_cron": "15 2 * * *"})

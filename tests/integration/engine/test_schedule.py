@@ -60,7 +60,8 @@ def test_nothing_starts_before_its_time(system: SyncSystem) -> None:
 
 
 @pytest.mark.guide(
-    "Incoming Users", "Every night everything is fetched again; full_fetch_cron sets another time, or none."
+    "Incoming Users",
+    "Every night everything is fetched again; full_fetch_cron sets another time or switches it off.",
 )
 def test_a_due_fetch_starts_for_both_entities_and_skips_unchanged_records(system: SyncSystem) -> None:
     plan(system)
@@ -133,7 +134,8 @@ def test_a_paused_connector_starts_nothing_and_keeps_its_plan(system: SyncSystem
 
 
 @pytest.mark.guide(
-    "Incoming Users", "Every night everything is fetched again; full_fetch_cron sets another time, or none."
+    "Incoming Users",
+    "Every night everything is fetched again; full_fetch_cron sets another time or switches it off.",
 )
 def test_without_a_word_in_the_settings_everything_is_fetched_nightly_and_changes_every_five_minutes(
     system: SyncSystem,

@@ -64,8 +64,8 @@ def keep(running: RunningWeb, entity: str, rows: list[Any], *, age: str = "0 s")
 @pytest.mark.guide("Incoming Users", 'The button "Fetch All Persons" in the settings starts the same fetch.')
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    'The buttons "Fetch All Persons" and "Fetch All Organizations" do that; pressed while a fetch is under way,'
-    " they say so.",
+    'The buttons "Fetch All Persons" and "Fetch All Organizations" do that; if a fetch is already running, '
+    "they show that.",
 )
 @pytest.mark.parametrize(("route", "entity"), FETCHES)
 def test_a_button_starts_a_full_fetch_that_sends_everything_again(running: RunningWeb, route: str, entity: str) -> None:
@@ -77,8 +77,8 @@ def test_a_button_starts_a_full_fetch_that_sends_everything_again(running: Runni
 
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    'The buttons "Fetch All Persons" and "Fetch All Organizations" do that; pressed while a fetch is under way,'
-    " they say so.",
+    'The buttons "Fetch All Persons" and "Fetch All Organizations" do that; if a fetch is already running, '
+    "they show that.",
 )
 def test_pressed_twice_it_says_that_the_fetch_is_under_way(running: RunningWeb) -> None:
     first, second = (press(running, "/personFetchAll").json for _ in range(2))
@@ -126,7 +126,7 @@ def test_nothing_is_done_for_whom_nobody_vouches(running: RunningWeb, route: str
 
 @pytest.mark.guide(
     "Configure your Pipedrive Connector",
-    "The lists of fields show what Pipedrive has at that moment; where values are written, only fields that take one.",
+    "The lists of fields show Pipedrive's current fields; lists for written values show only writable fields.",
 )
 def test_all_fields_can_be_read_and_only_some_written(running: RunningWeb, pipedrive: PipedriveApp) -> None:
     found = {route: press(running, route).json["options"] for route in LISTS}  # type: ignore[index]

@@ -97,7 +97,7 @@ def events(running: RunningWeb) -> list[tuple[str, str | None]]:
 
 @pytest.mark.guide(
     "I don't see recently added/updated fields in Pipedrive",
-    "A selection that Hull hands over as a file is sent in the same way.",
+    "A selection that Hull sends as a file is sent in the same way.",
 )
 def test_every_user_of_the_file_is_sent_by_hand(running: RunningWeb, storage: Storage) -> None:
     answer = send(running, query={"segment_id": "s2", "source": "connector"})

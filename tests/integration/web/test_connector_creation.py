@@ -58,8 +58,8 @@ def connectors(running: RunningWeb) -> list[tuple[Any, ...]]:
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "In an organization that whoever runs the connector has listed, step 2 is not needed: Hull's first"
-    " notification makes the connector, once Hull has confirmed it.",
+    "In an organization that the operator has listed, step 2 is not needed: Hull's first notification creates"
+    " the connector after Hull has confirmed it.",
 )
 def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_in(
     hull: Hull, running: RunningWeb, platform: Flask
@@ -80,8 +80,8 @@ def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "In an organization that whoever runs the connector has listed, step 2 is not needed: Hull's first"
-    " notification makes the connector, once Hull has confirmed it.",
+    "In an organization that the operator has listed, step 2 is not needed: Hull's first notification creates"
+    " the connector after Hull has confirmed it.",
 )
 def test_its_status_asks_for_setting_it_up(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     knock(hull)

@@ -289,7 +289,7 @@ def pause(running: RunningWeb, reason: str | None) -> None:
         connector.state, connector.pause_reason = "paused", reason
 
 
-@pytest.mark.guide("I didn't get any Pipedrive organization/person data in Hull", "it says what is wrong in sentences.")
+@pytest.mark.guide("I didn't get any Pipedrive organization/person data in Hull", "it describes each problem.")
 def test_failures_stopped_runs_and_missing_webhooks_are_warnings_of_their_own(running: RunningWeb) -> None:
     add_failure(running)
     add_run(running)

@@ -188,7 +188,7 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
 
 @pytest.mark.guide(
     "Configure your Pipedrive Connector",
-    "If they are refused, those of before stay in force, and the connector's status names the mistakes.",
+    "If they are refused, the earlier settings stay in force, and the connector's status names the mistakes.",
 )
 @pytest.mark.parametrize(("wrong", "named"), WRONG)
 def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
@@ -215,7 +215,7 @@ def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
 
 @pytest.mark.guide(
     "Configure your Pipedrive Connector",
-    "If they are refused, those of before stay in force, and the connector's status names the mistakes.",
+    "If they are refused, the earlier settings stay in force, and the connector's status names the mistakes.",
 )
 def test_the_status_names_the_mistakes(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps", full_fetch_cron=7)
