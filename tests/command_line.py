@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a command printed, and its exit code."""
+class CommandResult:
+    """The output and exit code of a command."""
 
     result: Result
 
@@ -34,18 +34,18 @@ class Said:
         return json.loads(self.result.stdout)
 
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def run() -> Run:
-    """`run("runs", "list")`: one command; an error that nobody explains is raised here."""
+    """Run one command, as `run("runs", "list")`; an unexplained error is raised here."""
     from pipeline.cli.program import program  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    def invoke(*arguments: str, text: str | None = None) -> Said:
+    def invoke(*arguments: str, text: str | None = None) -> CommandResult:
         result = CliRunner().invoke(program, list(arguments), input=text, prog_name="pipeline")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Said(result)
+        return CommandResult(result)
 
     return invoke

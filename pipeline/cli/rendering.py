@@ -46,7 +46,7 @@ def show_invitation(request: ConnectorRequest, answer: credentials.InvitationAns
     echo(answer.link)
     echo()
     echo(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {request.connector}.")
-    echo("It works only in the first browser in which its button is pressed.")
+    echo("It works only in the first browser that presses its button.")
     echo(f"The app's settings at Pipedrive must list the callback URL {answer.callback_url}")
     echo(f"and the scopes {', '.join(answer.scopes)}.")
 

@@ -118,7 +118,8 @@ class EventsFilter(ConnectorRequest):
     reason: Short | None = None
     cause: Short | None = None
     record: Annotated[
-        str | None, Field(min_length=1, max_length=300, description="An id of either side, an e-mail or a domain.")
+        str | None,
+        Field(min_length=1, max_length=300, description="Matches an id of either side, an e-mail or a domain."),
     ] = None
     run: RowId | None = None
     batch: RowId | None = None

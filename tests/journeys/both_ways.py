@@ -312,7 +312,7 @@ class BothWays:
             return None
         if mapped.kind == "phone":
             return f"+372 55{number:05d}"
-        return f"Said in {side} {number}"
+        return f"CommandResult in {side} {number}"
 
     def _carry_out(self, place: Place, mapped: Mapped, side: Side, value: Any) -> None:
         entity, number, attribute = place

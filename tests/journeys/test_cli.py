@@ -81,25 +81,29 @@ def test_a_database_of_ones_own_is_migrated_by_command_only(
     assert (after.returncode, json.loads(after.stdout)) == (0, {"connectors": []})
 
 
-def test_everything_that_is_wrong_with_the_environment_is_said_at_once(tmp_path: Path) -> None:
-    said = pipeline("runs", "list", "acme", cwd=tmp_path, DATABASE_URL="postgresql://x/y", PORT="no", LOG_LEVEL="loud")
+def test_all_mistakes_of_the_environment_are_reported_together(tmp_path: Path) -> None:
+    result = pipeline(
+        "runs", "list", "acme", cwd=tmp_path, DATABASE_URL="postgresql://x/y", PORT="no", LOG_LEVEL="loud"
+    )
 
-    assert said.returncode == 1
-    assert all(name in said.stderr for name in ("SECRET_KEYS", "PORT", "LOG_LEVEL"))
-    assert "Traceback" not in said.stderr
+    assert result.returncode == 1
+    assert all(name in result.stderr for name in ("SECRET_KEYS", "PORT", "LOG_LEVEL"))
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.slow
 def test_the_demo_shows_everything_and_leaves_nothing_running(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    said = pipeline(
+    result = pipeline(
         "demo", "--persons", "300", "--organizations", "60", cwd=tmp_path, timeout_s=240, DATA_DIR=str(data_dir)
     )
     servers.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
 
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert "✗" not in said.stdout
-    assert [line[0] for line in said.stdout.splitlines() if line[:2] in {f"{n}." for n in range(1, 6)}] == list("12345")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "✗" not in result.stdout
+    assert [line[0] for line in result.stdout.splitlines() if line[:2] in {f"{n}." for n in range(1, 6)}] == list(
+        "12345"
+    )
     assert processes_that_mention(str(data_dir)) == []
 
 
@@ -123,9 +127,7 @@ def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]
 
 
 @pytest.mark.slow
-def test_everything_runs_until_it_is_told_to_stop(
-    up: tuple[subprocess.Popen[str], dict[str, Any]], tmp_path: Path
-) -> None:
+def test_everything_runs_until_a_signal(up: tuple[subprocess.Popen[str], dict[str, Any]], tmp_path: Path) -> None:
     process, running = up
     login = Path(running["flower_login_file"])
 
@@ -158,7 +160,7 @@ def test_everything_runs_until_it_is_told_to_stop(
 
 
 @pytest.mark.slow
-def test_whoever_kills_the_supervisor_leaves_nobody_behind(up: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
+def test_a_killed_supervisor_leaves_no_process_behind(up: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
     process, running = up
     status = servers.status(Settings.from_env({"DATA_DIR": running["data_dir"]}))
     assert status is not None
@@ -171,7 +173,7 @@ def test_whoever_kills_the_supervisor_leaves_nobody_behind(up: tuple[subprocess.
 
 
 def until_flower_answers(url: str) -> int:
-    """Flower's status for somebody without a password, as soon as it answers."""
+    """Return Flower's status for a request without a password, as soon as it answers."""
     session = requests.Session()
     session.mount("http://", HTTPAdapter(max_retries=Retry(connect=10, backoff_factor=0.2)))
     return session.get(url, timeout=20).status_code
@@ -185,7 +187,7 @@ def wait_for_end(pid: int) -> None:
         return
     ended, _, _ = select.select([handle], [], [], 60)
     os.close(handle)
-    assert ended, f"process {pid} goes on"
+    assert ended, f"process {pid} still runs"
 
 
 def processes_that_mention(folder: str) -> list[str]:

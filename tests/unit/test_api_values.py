@@ -1,4 +1,4 @@
-"""What scripts may send, and how values of records are said to them."""
+"""The values that scripts may send, and values of records in answers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize("value", [None, 1, "ä<b>\u202e", {"a": [1, None, 2.5]}, nested(99)])
-def test_a_value_is_said_as_it_is(value: Any) -> None:
+def test_a_value_is_unchanged(value: Any) -> None:
     assert TypeAdapter(Value).validate_python(value) == value
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("\ud800 half", "\\ud800 half"),
         ({"\udfff": ["\ud800"]}, {"\\udfff": ["\\ud800"]}),
@@ -37,20 +37,20 @@ def test_a_value_is_said_as_it_is(value: Any) -> None:
         (nested(20_000), "nested more than 100 levels deep"),
     ],
 )
-def test_what_json_cannot_carry_is_said_in_other_words(value: Any, said: Any) -> None:
+def test_values_that_json_cannot_carry_are_replaced(value: Any, expected: Any) -> None:
     adapter = TypeAdapter(Value)
     found = adapter.validate_python(value)
 
-    assert found == said
+    assert found == expected
     assert adapter.dump_json(found)
 
 
 @pytest.mark.parametrize("sent", [{"a": "\0"}, {"\0": 1}, ["\ud800"], {"a": [{"b": "x\udfff"}]}, nested(101)])
-def test_what_no_database_takes_is_found(sent: Any) -> None:
+def test_unusable_values_are_found(sent: Any) -> None:
     assert find_unusable(sent)
 
 
-def test_what_is_usable_is_let_through() -> None:
+def test_usable_values_are_accepted() -> None:
     assert find_unusable(orjson.loads('{"a": ["\\u202e", 1, null, {"b": "😀"}]}')) is None
 
 

@@ -70,7 +70,7 @@ def _is_declared_in(value: object, module: str) -> bool:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_is_whole(name: str) -> None:
+def test_is_complete(name: str) -> None:
     declared = OPERATIONS[name]
 
     assert declared.role in Role

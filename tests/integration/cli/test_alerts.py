@@ -1,4 +1,4 @@
-"""`pipeline alerts`: what is wrong now, what was, and whether whoever is to be told can be."""
+"""`pipeline alerts`: open alerts, resolved ones, and the test of the sinks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tests.command_line import Run
 from tests.system import SyncSystem
 
 
-def test_nothing_is_wrong(system: SyncSystem, run: Run) -> None:
+def test_no_alert_is_open(system: SyncSystem, run: Run) -> None:
     assert "No alert is open." in run("alerts", "list").out
     assert run("alerts", "list", "--json").json == {"alerts": []}
 
 
-def test_lists_what_is_wrong_and_what_to_do(system: SyncSystem, run: Run) -> None:
+def test_lists_open_alerts_with_advice(system: SyncSystem, run: Run) -> None:
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
     system.module("sync.alerts").judge_all()
 
@@ -22,7 +22,7 @@ def test_lists_what_is_wrong_and_what_to_do(system: SyncSystem, run: Run) -> Non
     assert "Paused automatically: unauthorized." in run("alerts", "list").out
 
 
-def test_lists_what_was_when_asked(system: SyncSystem, run: Run) -> None:
+def test_lists_resolved_alerts(system: SyncSystem, run: Run) -> None:
     system.change_rows(
         "INSERT INTO alerts (rule, state, sentence, resolved_at) VALUES ('no_ticks', 'resolved', 'x', now())"
     )
@@ -31,7 +31,7 @@ def test_lists_what_was_when_asked(system: SyncSystem, run: Run) -> None:
     assert [each["rule"] for each in run("alerts", "past", "--json").json["alerts"]] == ["no_ticks"]
 
 
-def test_a_test_that_fails_is_told_by_the_exit_code_and_without_the_address(system: SyncSystem, run: Run) -> None:
+def test_a_failed_test_alert_exits_with_1_and_hides_the_address(system: SyncSystem, run: Run) -> None:
     assert run("alerts", "test").code == 0
 
     settings_room.use(settings().replace(alert_webhook_url="https://hooks.test/canary-hook"))

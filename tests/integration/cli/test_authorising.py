@@ -1,4 +1,4 @@
-"""Connecting by OAuth from the command line: a link to open, and what is said of how a connector is connected."""
+"""Connecting by OAuth from the command line: the link, and how a connection is shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bare(system: SyncSystem, run: Run) -> Iterator[SyncSystem]:
 
 @pytest.fixture
 def added(bare: SyncSystem, run: Run, tmp_path: Path) -> Any:
-    """What adding a connector without an API token says."""
+    """The answer to adding a connector without an API token."""
     (tmp_path / "hull").write_text(HULL_SECRET)
     return run(
         "connectors", "add", "acme", "--hull-organization", "hull.test", "--hull-id", CONNECTOR_ID,
@@ -49,21 +49,21 @@ def test_a_connector_is_added_without_a_token_and_waits(added: Any, bare: SyncSy
     }  # fmt: skip
 
 
-def test_adding_says_what_comes_next(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
+def test_adding_prints_the_next_step(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     (tmp_path / "hull").write_text(HULL_SECRET)
-    said = run(
+    result = run(
         "connectors", "add", "acme", "--hull-organization", "hull.test", "--hull-id", CONNECTOR_ID,
         "--hull-secret-file", str(tmp_path / "hull"),
     )  # fmt: skip
 
-    assert (said.code, "pipeline connectors authorize acme" in said.out) == (0, True)
+    assert (result.code, "pipeline connectors authorize acme" in result.out) == (0, True)
 
 
 def test_a_connector_that_is_not_connected_is_not_resumed(added: Any, bare: SyncSystem, run: Run) -> None:
-    said = run("connectors", "resume", "acme")
+    result = run("connectors", "resume", "acme")
 
-    assert said.code == 1
-    assert "pipeline connectors authorize acme" in said.err
+    assert result.code == 1
+    assert "pipeline connectors authorize acme" in result.err
     assert [row.state for row in bare.rows("SELECT state FROM connectors")] == ["paused"]
 
 
@@ -71,7 +71,7 @@ def test_a_connector_that_is_not_connected_is_not_resumed(added: Any, bare: Sync
     "Add a new Pipedrive Connector",
     "A link from pipeline connectors authorize starts the same steps; it is valid for ten minutes and in one browser.",
 )
-def test_the_link_leads_a_person_through(added: Any, bare: SyncSystem, run: Run) -> None:
+def test_the_link_connects_the_connector(added: Any, bare: SyncSystem, run: Run) -> None:
     given = run("connectors", "authorize", "acme", "--json").json
     person = Person(bare)
 
@@ -96,13 +96,13 @@ def test_the_link_is_printed_alone_on_its_line(added: Any, run: Run) -> None:
 
 
 def test_without_an_app_there_is_no_link(system: SyncSystem, run: Run) -> None:
-    said = run("connectors", "authorize", "acme")
+    result = run("connectors", "authorize", "acme")
 
-    assert said.code == 1
-    assert "PIPEDRIVE_CLIENT_ID" in said.err
+    assert result.code == 1
+    assert "PIPEDRIVE_CLIENT_ID" in result.err
 
 
-def test_an_api_token_is_told_as_such(system: SyncSystem, run: Run) -> None:
+def test_a_connection_by_api_token_is_shown(system: SyncSystem, run: Run) -> None:
     assert run("connectors", "show", "acme", "--json").json["connection"]["how"] == "api_token"
 
 

@@ -1,4 +1,4 @@
-"""The daily budget from the command line: what is spent, what is left, and what a fetch will take before it starts."""
+"""The daily budget on the command line: tokens spent and left, and the estimate before a fetch."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def spend(system: SyncSystem, tokens: int, *, lane: str = "bulk", operation: str
     )
 
 
-def test_tells_what_is_spent_left_and_kept(system: SyncSystem, run: Run) -> None:
+def test_shows_spent_left_and_reserved_tokens(system: SyncSystem, run: Run) -> None:
     system.change_settings(daily_tokens=1_000)
     spend(system, 300)
     spend(system, 40, lane="live", operation="update")
-    said = run("budget", "acme", "--json").json
+    result = run("budget", "acme", "--json").json
 
-    assert (said["spent"], said["limit"], said["left"]) == (340, 1_000, 660)
-    assert (said["reserve"], said["left_for_fetches"], said["closed_s"]) == (200, 460, None)
-    assert said["lanes"] == [
+    assert (result["spent"], result["limit"], result["left"]) == (340, 1_000, 660)
+    assert (result["reserve"], result["left_for_fetches"], result["closed_s"]) == (200, 460, None)
+    assert result["lanes"] == [
         {"lane": "bulk", "operation": "list", "calls": 30, "tokens": 300},
         {"lane": "live", "operation": "update", "calls": 4, "tokens": 40},
     ]
@@ -49,21 +49,21 @@ def test_tells_what_is_spent_left_and_kept(system: SyncSystem, run: Run) -> None
 
 def test_a_day_without_limit_has_no_reserve(system: SyncSystem, run: Run) -> None:
     system.change_settings(daily_tokens=0)
-    said = run("budget", "acme", "--json").json
+    result = run("budget", "acme", "--json").json
 
-    assert (said["limit"], said["left"], said["reserve"], said["left_for_fetches"]) == (None, None, None, None)
-    assert said["fits"]
+    assert (result["limit"], result["left"], result["reserve"], result["left_for_fetches"]) == (None, None, None, None)
+    assert result["fits"]
 
 
 def test_the_last_week_is_listed_day_by_day(system: SyncSystem, run: Run) -> None:
     for ago in range(9):
         spend(system, 10 * (ago + 1), days_ago=ago)
-    said = run("budget", "acme", "--json").json
+    result = run("budget", "acme", "--json").json
 
-    assert [day["tokens"] for day in said["days"]] == [70, 60, 50, 40, 30, 20, 10]
+    assert [day["tokens"] for day in result["days"]] == [70, 60, 50, 40, 30, 20, 10]
 
 
-def test_the_forecast_counts_schedules_and_what_goes_on_as_today(system: SyncSystem, run: Run) -> None:
+def test_the_forecast_counts_schedules_and_the_current_pace(system: SyncSystem, run: Run) -> None:
     system.change_rows(
         "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) VALUES (:key, 'incremental', 300, now())",
         key=system.connector_key,
@@ -71,19 +71,19 @@ def test_the_forecast_counts_schedules_and_what_goes_on_as_today(system: SyncSys
     spend(system, 100, lane="live")
     with transaction() as session:
         gone_s = 86_400 - (_midnight(token_ledger.moment(session)) - token_ledger.moment(session)).total_seconds()
-    told = run("budget", "acme", "--json").json
-    said = told["forecast"]
+    day = run("budget", "acme", "--json").json
+    result = day["forecast"]
 
-    assert said["schedules"] == pytest.approx((86_400 - gone_s) / 300 * 20, abs=40)
-    assert said["others"] == pytest.approx(100 / gone_s * (86_400 - gone_s), rel=0.05, abs=2)
-    assert told["by_end"] == 100 + said["schedules"] + said["others"]
+    assert result["schedules"] == pytest.approx((86_400 - gone_s) / 300 * 20, abs=40)
+    assert result["others"] == pytest.approx(100 / gone_s * (86_400 - gone_s), rel=0.05, abs=2)
+    assert day["by_end"] == 100 + result["schedules"] + result["others"]
 
 
 def _midnight(now: datetime) -> datetime:
     return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
 
-def test_a_fetch_under_way_is_shown_with_its_end(system: SyncSystem, run: Run) -> None:
+def test_a_fetch_in_flight_is_shown_with_its_end(system: SyncSystem, run: Run) -> None:
     create_records(system, persons=500, organizations=0)
     run_id = system.start(Entity.PERSON)
     for _ in range(4):
@@ -97,7 +97,7 @@ def test_a_fetch_under_way_is_shown_with_its_end(system: SyncSystem, run: Run) -
     assert f"run {run_id} (persons)" in run("budget", "acme").out
 
 
-def test_a_fetch_that_has_just_begun_is_judged_by_the_records_that_are_known(system: SyncSystem, run: Run) -> None:
+def test_a_new_fetch_is_estimated_from_the_known_records(system: SyncSystem, run: Run) -> None:
     create_records(system, persons=320, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
@@ -107,14 +107,14 @@ def test_a_fetch_that_has_just_begun_is_judged_by_the_records_that_are_known(sys
     assert (found["pages_left"], found["ends_at"] is not None) == (9, True)
 
 
-def test_a_person_reads_sentences_and_a_program_none(system: SyncSystem, run: Run) -> None:
+def test_prints_sentences_without_a_bar_to_a_pipe(system: SyncSystem, run: Run) -> None:
     system.change_settings(daily_tokens=1_000)
     spend(system, 300)
-    said = run("budget", "acme").out
+    result = run("budget", "acme").out
 
-    assert "acme: 300 tokens spent today of 1,000; 700 left" in said
-    assert "fetches may spend 500 more; 200 are reserved for live work" in said
-    assert "━" not in said
+    assert "acme: 300 tokens spent today of 1,000; 700 left" in result
+    assert "fetches may spend 500 more; 200 are reserved for live work" in result
+    assert "━" not in result
 
 
 def test_a_terminal_gets_a_bar(system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,20 +125,20 @@ def test_a_terminal_gets_a_bar(system: SyncSystem, run: Run, monkeypatch: pytest
     assert "━" in run("budget", "acme").out
 
 
-def test_a_day_that_pipedrive_closed_is_told(system: SyncSystem, run: Run) -> None:
+def test_a_day_that_pipedrive_closed_is_shown(system: SyncSystem, run: Run) -> None:
     with transaction() as session:
         wiring.open_budget(session, system.connector_key)._ask("close", 1_800)
-    said = run("budget", "acme")
+    result = run("budget", "acme")
 
-    assert "Pipedrive refuses calls: the budget is spent. Next call in 30 min" in said.out
+    assert "Pipedrive refuses calls: the budget is spent. Next call in 30 min" in result.out
     assert run("budget", "acme", "--json").json["left_for_fetches"] == 0
 
 
-def test_a_first_fetch_says_that_nobody_knows_how_large_it_is(system: SyncSystem, run: Run) -> None:
+def test_the_cost_of_a_first_fetch_is_unknown(system: SyncSystem, run: Run) -> None:
     assert "not known before the first full fetch" in run("fetch", "persons", "acme").out
 
 
-def test_a_fetch_says_what_it_will_take_and_takes_it(system: SyncSystem, run: Run, noon: Clock) -> None:
+def test_a_fetch_costs_what_was_estimated(system: SyncSystem, run: Run, noon: Clock) -> None:
     create_records(system, persons=320, organizations=60)
     age_records(system, Entity.PERSON)
     age_records(system, Entity.ORGANIZATION)
@@ -146,29 +146,29 @@ def test_a_fetch_says_what_it_will_take_and_takes_it(system: SyncSystem, run: Ru
         system.fetch(entity)
     noon.move(3_600)
     before = system.pipedrive.ledger.stats()["tokens_total"]
-    said = run("fetch", "all", "acme").out
+    result = run("fetch", "all", "acme").out
     system.work()
 
     spent = system.pipedrive.ledger.stats()["tokens_total"] - before
-    assert f"{spent} tokens" in said
-    assert "Warning" not in said
+    assert f"{spent} tokens" in result
+    assert "Warning" not in result
 
 
-def test_a_fetch_that_does_not_fit_today_warns_and_says_when_it_ends(system: SyncSystem, run: Run) -> None:
+def test_a_fetch_that_is_too_large_for_today_warns_with_its_end(system: SyncSystem, run: Run) -> None:
     create_records(system, persons=320, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
     system.change_settings(daily_tokens=200)
-    said = run("fetch", "persons", "acme").out
+    result = run("fetch", "persons", "acme").out
 
-    assert "Warning: today has 60 tokens left for fetches; the rest waits, it will be done about" in said
+    assert "Warning: today has 60 tokens left for fetches; the rest waits, it will be done about" in result
 
 
-def test_a_forecast_does_not_stand_in_the_way_of_programs(system: SyncSystem, run: Run) -> None:
+def test_json_has_no_estimate(system: SyncSystem, run: Run) -> None:
     assert run("fetch", "persons", "acme", "--json").json[0]["entity"] == "person"
 
 
-def test_what_a_command_asked_of_pipedrive_at_last_is_in_the_ledger(
+def test_the_last_calls_of_a_command_are_in_the_ledger(
     system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

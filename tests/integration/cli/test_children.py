@@ -1,4 +1,4 @@
-"""Programs that are kept running: restarted with growing pauses, told their environment in private, stopped in order."""
+"""Programs that are kept running: restarted with growing pauses, started with a private environment, stopped in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(
 
 @dataclass(slots=True)
 class Stage:
-    """Children under a clock of the test's own, and everything they said."""
+    """Children with a manual clock, and their output."""
 
     now: float = 100.0
     lines: Queue[tuple[str, str]] = field(default_factory=Queue)
@@ -25,8 +25,8 @@ class Stage:
     def children(self) -> Children:
         return Children(lambda name, line: self.lines.put((name, line)), clock=lambda: self.now)
 
-    def hear(self) -> tuple[str, str]:
-        """The next line, whoever wrote it."""
+    def next_line(self) -> tuple[str, str]:
+        """Return the next line with the name of its program."""
         return self.lines.get(timeout=20)
 
 
@@ -39,7 +39,7 @@ def stage() -> Stage:
 def children(stage: Stage) -> Iterator[Children]:
     made = stage.children()
     yield made
-    stage.now += 1_000  # whoever is still there is overdue
+    stage.now += 1_000  # children that still run are overdue
     made.stop()
 
 
@@ -52,49 +52,51 @@ def until(children: Children, holds: Callable[[], bool]) -> None:
         children.look_after()
         if holds():
             return
-    raise AssertionError("it never came")
+    raise AssertionError("the condition was never met")
 
 
-def test_what_a_program_writes_is_told(stage: Stage, children: Children) -> None:
+def test_the_output_of_a_program_is_forwarded(stage: Stage, children: Children) -> None:
     children.start(program(LIVES))
 
-    assert stage.hear() == ("child", "ready")
+    assert stage.next_line() == ("child", "ready")
 
 
-def test_the_environment_is_told_in_private(stage: Stage, children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_passed_in_private(
+    stage: Stage, children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KEPT", "as it was")
     monkeypatch.setenv("SECRET_KEYS_FILE", "/not/any/more")
     shows = "import os, sys; print(sys.argv, *[os.environ.get(n) for n in ('KEPT', 'SECRET_KEYS', 'SECRET_KEYS_FILE')])"
     children.start(program(shows, SECRET_KEYS="s3cret", SECRET_KEYS_FILE=None))
 
-    assert stage.hear() == ("child", "['-c'] as it was s3cret None")
+    assert stage.next_line() == ("child", "['-c'] as it was s3cret None")
 
 
 def test_a_program_that_dies_is_started_again_after_a_pause(stage: Stage, children: Children) -> None:
     children.start(program("raise SystemExit(3)"))
     until(children, lambda: not stage.lines.empty())
 
-    assert stage.hear() == ("up", "child died (exit code 3); starting it again in 0.5 s")
+    assert stage.next_line() == ("up", "child died (exit code 3); starting it again in 0.5 s")
     children.look_after()
     assert children.restarts() == {}
     stage.now += 0.6
     children.look_after()
     assert children.restarts() == {"child": 1}
     until(children, lambda: not stage.lines.empty())
-    assert stage.hear() == ("up", "child died (exit code 3); starting it again in 1.0 s")
+    assert stage.next_line() == ("up", "child died (exit code 3); starting it again in 1.0 s")
 
 
 def test_a_program_that_ran_long_is_started_again_soon(stage: Stage, children: Children) -> None:
     children.start(program("raise SystemExit(3)"))
     for _ in range(3):
         until(children, lambda: not stage.lines.empty())
-        stage.hear()
+        stage.next_line()
         stage.now += 60
         children.look_after()
     stage.now += 60
     until(children, lambda: not stage.lines.empty())
 
-    assert stage.hear()[1].endswith("in 0.5 s")
+    assert stage.next_line()[1].endswith("in 0.5 s")
 
 
 def test_stopping_lets_programs_end_by_themselves(stage: Stage) -> None:
@@ -102,7 +104,7 @@ def test_stopping_lets_programs_end_by_themselves(stage: Stage) -> None:
     made.start(
         program("import signal, sys; signal.signal(15, lambda *_: sys.exit()); print(1, flush=True); signal.pause()")
     )
-    stage.hear()
+    stage.next_line()
     made.stop()
     stage.now += 1_000
     made.look_after()
@@ -115,7 +117,7 @@ def test_stopping_lets_programs_end_by_themselves(stage: Stage) -> None:
 def test_a_program_that_will_not_end_is_killed(stage: Stage) -> None:
     made = stage.children()
     made.start(program(STUBBORN))
-    stage.hear()
+    stage.next_line()
     begun = stage.now
     made._clock = lambda: setattr(stage, "now", stage.now + 1) or stage.now  # type: ignore[func-returns-value]
     made.stop()

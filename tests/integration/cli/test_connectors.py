@@ -1,4 +1,4 @@
-"""Connectors: nothing is stored before both systems have accepted the credentials."""
+"""`pipeline connectors`: nothing is stored before both systems have accepted the credentials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import Client
 
 from pipeline.errors import Rejected
-from tests.command_line import Run, Said
+from tests.command_line import CommandResult, Run
 from tests.system import API_TOKEN, CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 
@@ -20,7 +20,7 @@ def bare(system: SyncSystem, run: Run) -> SyncSystem:
     return system
 
 
-def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: str = API_TOKEN) -> Said:
+def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: str = API_TOKEN) -> CommandResult:
     (folder / "hull").write_text(f"{secret}\n")
     (folder / "pipedrive").write_text(token)
     return run(
@@ -33,11 +33,11 @@ def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: st
     "Add a new Pipedrive Connector",
     "Instead, the connector can be added with the API token of a Pipedrive administrator.",
 )
-def test_adds_a_connector_whose_credentials_work(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
-    said = add(run, tmp_path)
+def test_adds_a_connector_with_valid_credentials(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
+    result = add(run, tmp_path)
 
-    assert (said.code, said.json["connector"]["name"], said.json["connector"]["state"]) == (0, "globex", "active")
-    assert said.json["connector"]["pipedrive_company"].endswith(".pipedrive.com")
+    assert (result.code, result.json["connector"]["name"], result.json["connector"]["state"]) == (0, "globex", "active")
+    assert result.json["connector"]["pipedrive_company"].endswith(".pipedrive.com")
     sealed = bare.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
     assert {"hull_secret", "pipedrive_api_token"} <= {row.name for row in sealed}
     assert all(HULL_SECRET.encode() not in bytes(row.ciphertext) for row in sealed)
@@ -48,13 +48,13 @@ def test_adds_a_connector_whose_credentials_work(bare: SyncSystem, run: Run, tmp
 
 
 @pytest.mark.guide("Incoming Users", "Adding a connector registers the webhooks, for Persons and for Organizations.")
-def test_pipedrive_is_asked_to_send_its_changes(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
+def test_adding_creates_the_webhooks(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     add(run, tmp_path)
 
     assert subscribed(bare) == ["organization", "person"]
 
 
-def test_a_pipedrive_that_cannot_reach_us_does_not_hinder(
+def test_a_connector_is_added_without_webhooks_if_pipedrive_cannot_reach_us(
     bare: SyncSystem, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_connector_key: int) -> list[str]:
@@ -75,7 +75,7 @@ def test_a_new_connector_links_users_by_default(bare: SyncSystem, run: Run, tmp_
     assert run("settings", "show", "globex").json["link_users_in_hull"] is True
 
 
-def test_settings_that_hull_holds_are_taken_over(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
+def test_settings_stored_in_hull_are_imported(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     bare.hull.change_connector(
         {
             "private_settings": {
@@ -105,27 +105,27 @@ def test_settings_that_hull_holds_are_taken_over(bare: SyncSystem, run: Run, tmp
 def test_refused_credentials_leave_nothing_behind(
     secrets: dict[str, str], remote: str, bare: SyncSystem, run: Run, tmp_path: Path
 ) -> None:
-    said = add(run, tmp_path, **secrets)
+    result = add(run, tmp_path, **secrets)
 
-    assert said.code == 1
-    assert remote in said.err
+    assert result.code == 1
+    assert remote in result.err
     assert bare.rows("SELECT 1 FROM connectors UNION ALL SELECT 1 FROM credentials") == []
 
 
 def test_settings_with_mistakes_leave_nothing_behind(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"incoming_user_attributes": [{"hull": "a", "service": "nmae"}]}')
-    said = add(run, tmp_path, "--settings-file", str(tmp_path / "settings.json"))
+    result = add(run, tmp_path, "--settings-file", str(tmp_path / "settings.json"))
 
-    assert said.code == 1
-    assert "no Person field 'nmae'; did you mean name?" in said.err
+    assert result.code == 1
+    assert "no Person field 'nmae'; did you mean name?" in result.err
     assert bare.rows("SELECT 1 FROM connectors") == []
 
 
 def test_the_same_connector_twice_is_refused(system: SyncSystem, run: Run, tmp_path: Path) -> None:
-    said = add(run, tmp_path)
+    result = add(run, tmp_path)
 
-    assert said.code == 1
-    assert "already" in said.err
+    assert result.code == 1
+    assert "already" in result.err
 
 
 def test_an_empty_secret_file_is_bad_usage(bare: SyncSystem, run: Run, tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_a_connector_is_named_by_id_or_name(system: SyncSystem, run: Run) -> Non
     assert (by_name["id"], by_name["name"]) == (by_id["id"], by_id["name"]) == (CONNECTOR_ID, "acme")
 
 
-def test_an_unknown_connector_ends_with_2_and_names_those_there_are(system: SyncSystem, run: Run) -> None:
-    said = run("connectors", "show", "acne")
+def test_an_unknown_connector_exits_with_2_and_lists_the_existing_ones(system: SyncSystem, run: Run) -> None:
+    result = run("connectors", "show", "acne")
 
-    assert said.code == 2
-    assert "Choose one of: acme" in said.err
+    assert result.code == 2
+    assert "Choose one of: acme" in result.err
 
 
 def test_no_secret_is_ever_shown(system: SyncSystem, run: Run) -> None:
@@ -167,12 +167,12 @@ def test_pauses_and_resumes(system: SyncSystem, run: Run) -> None:
     assert state() == ("active", None)
 
 
-def test_removing_asks_first(system: SyncSystem, run: Run) -> None:
+def test_removing_needs_confirmation(system: SyncSystem, run: Run) -> None:
     assert run("connectors", "remove", "acme", text="n\n").code == 1
     assert len(run("connectors", "list", "--json").json["connectors"]) == 1
 
 
-def test_removing_forgets_everything(system: SyncSystem, run: Run) -> None:
+def test_removing_deletes_everything(system: SyncSystem, run: Run) -> None:
     system.company.create_person(name="Ada")
     run("fetch", "persons", "acme")
     system.work()
@@ -182,25 +182,25 @@ def test_removing_forgets_everything(system: SyncSystem, run: Run) -> None:
     assert kept == []
 
 
-def test_new_credentials_wake_a_connector_that_lost_its_old_ones(system: SyncSystem, run: Run, tmp_path: Path) -> None:
+def test_new_credentials_resume_a_connector_that_lost_access(system: SyncSystem, run: Run, tmp_path: Path) -> None:
     system.rows(
         "UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized', pipedrive_company = :url RETURNING id",
         url=company_url(system),
     )
     (tmp_path / "token").write_text(API_TOKEN)
-    said = run("credentials", "replace-api-token", "acme", "--secret-file", str(tmp_path / "token"))
+    result = run("credentials", "replace-api-token", "acme", "--secret-file", str(tmp_path / "token"))
 
-    assert said.code == 0
+    assert result.code == 0
     assert run("connectors", "show", "acme", "--json").json["state"] == "active"
 
 
 def test_a_token_of_another_company_is_refused(system: SyncSystem, run: Run, tmp_path: Path) -> None:
     system.rows("UPDATE connectors SET pipedrive_company = 'https://another.pipedrive.com' RETURNING id")
     (tmp_path / "token").write_text(API_TOKEN)
-    said = run("credentials", "replace-api-token", "acme", "--secret-file", str(tmp_path / "token"))
+    result = run("credentials", "replace-api-token", "acme", "--secret-file", str(tmp_path / "token"))
 
-    assert said.code == 1
-    assert "another.pipedrive.com" in said.err
+    assert result.code == 1
+    assert "another.pipedrive.com" in result.err
 
 
 def subscribed(system: SyncSystem) -> list[str]:
@@ -214,30 +214,30 @@ def company_url(system: SyncSystem) -> str:
 
 
 def test_the_webhooks_of_a_connector_are_shown(system: SyncSystem, run: Run) -> None:
-    said = run("connectors", "webhooks", "acme", "--json").json
+    result = run("connectors", "webhooks", "acme", "--json").json
 
-    assert [(row["entity"], row["state"], row["healed"]) for row in said["subscriptions"]] == [
+    assert [(row["entity"], row["state"], row["healed"]) for row in result["subscriptions"]] == [
         ("organization", "active", 0),
         ("person", "active", 0),
     ]
     assert "Webhooks are healthy" in run("connectors", "show", "acme").out
 
 
-def test_removing_takes_our_webhooks_away_in_pipedrive(system: SyncSystem, run: Run) -> None:
+def test_removing_deletes_our_webhooks_in_pipedrive(system: SyncSystem, run: Run) -> None:
     run("connectors", "webhooks", "acme")
     before = subscribed(system)
 
-    said = run("connectors", "remove", "acme", "--yes", "--json").json
+    result = run("connectors", "remove", "acme", "--yes", "--json").json
 
-    assert (before, subscribed(system), said["left"]) == (["organization", "person"], [], "")
+    assert (before, subscribed(system), result["left"]) == (["organization", "person"], [], "")
 
 
-def test_removing_goes_on_when_pipedrive_does_not_answer_and_says_so(system: SyncSystem, run: Run) -> None:
+def test_removing_reports_webhooks_that_could_not_be_deleted(system: SyncSystem, run: Run) -> None:
     run("connectors", "webhooks", "acme")
     system.pipedrive.faults.add("/api/v1/webhooks", "status", status=401, count=None)
 
-    said = run("connectors", "remove", "acme", "--yes")
+    result = run("connectors", "remove", "acme", "--yes")
 
-    assert said.code == 0
-    assert "could not be deleted in Pipedrive: unauthorized" in said.out
+    assert result.code == 0
+    assert "could not be deleted in Pipedrive: unauthorized" in result.out
     assert system.rows("SELECT 1 FROM connectors") == []

@@ -1,4 +1,4 @@
-"""Doctor: counts and the next step under each heading of the guide, and whether anybody works."""
+"""`pipeline doctor`: the workers, and counts and next steps under each heading of the guide."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def bad(found: list[dict[str, Any]]) -> list[str]:
 
 
 def test_answers_every_heading(system: SyncSystem, run: Run, at_work: None) -> None:
-    said = run("doctor", "acme").out
+    result = run("doctor", "acme").out
 
-    assert all(heading in said for heading in HEADINGS)
-
-
-def test_nothing_fetched_is_named_with_the_command_that_fetches(system: SyncSystem, run: Run, at_work: None) -> None:
-    said = run("doctor", "acme")
-
-    assert said.code == 1
-    assert re.search(r"persons were never fully fetched\n.*pipeline fetch persons acme --wait", said.out)
+    assert all(heading in result for heading in HEADINGS)
 
 
-def test_all_is_well_after_a_fetch(system: SyncSystem, run: Run, at_work: None) -> None:
+def test_a_missing_first_fetch_is_named_with_its_command(system: SyncSystem, run: Run, at_work: None) -> None:
+    result = run("doctor", "acme")
+
+    assert result.code == 1
+    assert re.search(r"persons were never fully fetched\n.*pipeline fetch persons acme --wait", result.out)
+
+
+def test_exits_with_0_after_a_fetch(system: SyncSystem, run: Run, at_work: None) -> None:
     system.company.create_person(name="Ada")
     run("fetch", "all", "acme")
     system.work()
@@ -74,14 +74,14 @@ def test_shells_are_counted_and_old_ones_are_bad(system: SyncSystem, run: Run, a
     ]
 
 
-def test_a_mapping_made_after_the_fetch_asks_for_another(system: SyncSystem, run: Run, at_work: None) -> None:
+def test_a_mapping_added_after_the_fetch_needs_another_fetch(system: SyncSystem, run: Run, at_work: None) -> None:
     run("fetch", "all", "acme")
     system.work()
     system.change_settings(incoming_user_attributes=[{"hull": "a", "service": "name"}])
 
-    said = [each["text"] for each in findings(run, "any Pipedrive organization")]
-    assert any(each.endswith("(version 1 → 2): mapped since then: a") for each in said)
-    assert any(each.endswith("(version 1 → 2), no attribute was mapped") for each in said)
+    result = [each["text"] for each in findings(run, "any Pipedrive organization")]
+    assert any(each.endswith("(version 1 → 2): mapped since then: a") for each in result)
+    assert any(each.endswith("(version 1 → 2), no attribute was mapped") for each in result)
 
 
 def test_empty_attributes_and_unknown_fields_are_bad(system: SyncSystem, run: Run, at_work: None) -> None:
@@ -96,7 +96,7 @@ def test_empty_attributes_and_unknown_fields_are_bad(system: SyncSystem, run: Ru
     assert any(f"no Person field '{'e' * 40}'" in each for each in found)
 
 
-def test_a_paused_connector_says_what_to_do(system: SyncSystem, run: Run, at_work: None) -> None:
+def test_a_paused_connector_is_bad_with_advice(system: SyncSystem, run: Run, at_work: None) -> None:
     system.rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized' RETURNING id")
     found = bad(findings(run, "any updates"))
 
@@ -113,7 +113,7 @@ def test_open_failures_come_with_their_replay(system: SyncSystem, run: Run, at_w
     assert "pipeline failures replay acme --reason no_update_time" in found[0]
 
 
-def test_only_what_was_left_out_lately_is_counted(system: SyncSystem, run: Run, at_work: None) -> None:
+def test_only_recent_errors_are_counted(system: SyncSystem, run: Run, at_work: None) -> None:
     system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
     run("fetch", "persons", "acme")
     system.work()
@@ -121,17 +121,17 @@ def test_only_what_was_left_out_lately_is_counted(system: SyncSystem, run: Run, 
     system.change_rows("UPDATE sync_events SET at = now() - interval '30 hours'")
     later = findings(run, "any Pipedrive organization")
 
-    told = [[each["text"] for each in found if "no_update_time" in each["text"]] for found in (lately, later)]
-    assert [len(texts) for texts in told] == [1, 0]
-    assert re.match(r"incoming.user.error \d+ times in 24 h, no_update_time: The record has no", told[0][0])
+    texts = [[each["text"] for each in found if "no_update_time" in each["text"]] for found in (lately, later)]
+    assert [len(each) for each in texts] == [1, 0]
+    assert re.match(r"incoming.user.error \d+ times in 24 h, no_update_time: The record has no", texts[0][0])
 
 
-def test_a_fetch_under_way_is_named(system: SyncSystem, run: Run, at_work: None) -> None:
+def test_a_fetch_in_flight_is_named(system: SyncSystem, run: Run, at_work: None) -> None:
     run("fetch", "persons", "acme")
 
     for heading in ("any Pipedrive organization", "any updates"):
-        said = [each for each in findings(run, heading) if "in flight" in each["text"]]
-        assert [each["next"] for each in said] == ["pipeline runs show acme 1"]
+        result = [each for each in findings(run, heading) if "in flight" in each["text"]]
+        assert [each["next"] for each in result] == ["pipeline runs show acme 1"]
 
 
 def test_a_webhook_that_is_missing_is_named(system: SyncSystem, run: Run, at_work: None) -> None:
@@ -140,15 +140,15 @@ def test_a_webhook_that_is_missing_is_named(system: SyncSystem, run: Run, at_wor
         " VALUES (:c, 'person', 'missing', 0), (:c, 'organization', 'active', 2)",
         c=system.connector_key,
     )
-    said = [each["text"] for each in findings(run, "any updates") if "webhook of" in each["text"]]
+    result = [each["text"] for each in findings(run, "any updates") if "webhook of" in each["text"]]
 
-    assert said == [
+    assert result == [
         "webhook of organizations: active, last checked less than a minute ago, recreated 2 times so far",
         "webhook of persons: missing, last checked less than a minute ago",
     ]
 
 
-def test_says_up_to_when_hull_is_in_step(system: SyncSystem, run: Run, at_work: None) -> None:
+def test_shows_how_up_to_date_hull_is(system: SyncSystem, run: Run, at_work: None) -> None:
     system.change_rows(
         "INSERT INTO watermarks (connector_key, entity, reached_at, complete_since, excepted)"
         " VALUES (:c, 'person', now() - interval '5 minutes', now() - interval '1 day', 3),"
@@ -170,16 +170,14 @@ def test_a_spent_day_is_named(system: SyncSystem, run: Run, at_work: None) -> No
         c=system.connector_key,
     )
 
-    said = [each for each in findings(run, "any updates") if "daily budget" in each["text"]]
-    assert [each["level"] for each in said] == ["note"]
-    assert said[0]["text"].startswith(
+    result = [each for each in findings(run, "any updates") if "daily budget" in each["text"]]
+    assert [each["level"] for each in result] == ["note"]
+    assert result[0]["text"].startswith(
         "90 tokens of Pipedrive's daily budget are spent, 90% of 100: fetches wait until "
     )
 
 
-def test_organizations_that_could_not_be_read_stand_under_empty_accounts(
-    system: SyncSystem, run: Run, at_work: None
-) -> None:
+def test_unreadable_organizations_are_listed_under_empty_accounts(system: SyncSystem, run: Run, at_work: None) -> None:
     system.company.put_raw("organization", {"id": 77, "name": "Nobody knows when"})
     run("fetch", "organizations", "acme")
     system.work()
@@ -202,31 +200,31 @@ def test_organizations_that_could_not_be_read_stand_under_empty_accounts(
         (WorkerNodes(broker="ok", workers=WORKING.workers, beats=[], waiting={}), "celery -A pipeline beat"),
     ],
 )
-def test_says_who_is_missing(
+def test_missing_processes_are_named(
     found: WorkerNodes, words: str, database: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "inspect_nodes", lambda: found)
-    said = run("doctor")
+    result = run("doctor")
 
-    assert said.code == 1
-    assert words in said.out
+    assert result.code == 1
+    assert words in result.out
 
 
-def test_work_that_nobody_takes_is_noticed(system: SyncSystem, run: Run, at_work: None) -> None:
+def test_overdue_work_is_reported(system: SyncSystem, run: Run, at_work: None) -> None:
     run("fetch", "persons", "acme")
     system.rows("UPDATE batches SET due_at = now() - interval '5 minutes' RETURNING id")
 
     assert "has been due for 5 min" in run("doctor").out
 
 
-def test_looking_at_a_broker(database: str) -> None:
+def test_inspects_the_broker(database: str) -> None:
     found = workers.inspect_nodes()
 
     assert found.broker == "ok"
     assert set(found.waiting) == {"live", "bulk", "control"}
 
 
-def test_beat_alone_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beat_does_not_count_as_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_count_messages", dict)
     monkeypatch.setattr(workers.app.control, "ping", lambda timeout: [{"celerybeat@here": {"ok": "pong"}}])
     monkeypatch.setattr(workers.app.control, "inspect", lambda timeout: SimpleNamespace(active_queues=dict))
@@ -235,9 +233,9 @@ def test_beat_alone_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not workers.any_worker_answers()
 
 
-def test_a_database_that_takes_no_writes_is_bad(system: SyncSystem, run: Run, at_work: None) -> None:
+def test_a_read_only_database_is_bad(system: SyncSystem, run: Run, at_work: None) -> None:
     with demoted_database():
-        said = run("doctor", "acme")
+        result = run("doctor", "acme")
 
-    assert said.code == 1
-    assert "the database is read-only" in said.out
+    assert result.code == 1
+    assert "the database is read-only" in result.out

@@ -1,4 +1,4 @@
-"""Fetches from the command line: started, watched, left alone, and the exit code they deserve."""
+"""`pipeline fetch`: start, progress, Ctrl-C and exit codes."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from tests.system import SyncSystem
 
 
 class Clock:
-    """The time of whoever watches: every pause lets `meanwhile` happen, and a second pass."""
+    """The clock of the command: every pause takes a second and calls `during_pause`."""
 
-    def __init__(self, meanwhile: Callable[[], object]) -> None:
-        self._meanwhile, self._now = meanwhile, 1_000.0
+    def __init__(self, during_pause: Callable[[], object]) -> None:
+        self._during_pause, self._now = during_pause, 1_000.0
 
     def monotonic(self) -> float:
         return self._now
 
     def sleep(self, _seconds: float) -> None:
         self._now += 1.0
-        self._meanwhile()
+        self._during_pause()
 
 
 @pytest.fixture
 def while_watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    def have(meanwhile: Callable[[], object]) -> None:
-        monkeypatch.setattr(fetch, "time", Clock(meanwhile))
+    def use(during_pause: Callable[[], object]) -> None:
+        monkeypatch.setattr(fetch, "time", Clock(during_pause))
 
-    return have
+    return use
 
 
 @pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch.workers, "any_worker_answers", lambda: False)
 
 
@@ -50,27 +50,27 @@ def people(system: SyncSystem, count: int) -> None:
         system.company.create_person(name=f"Person {number}")
 
 
-def test_waits_until_everything_is_in_hull(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
+def test_waits_until_the_fetch_has_ended(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
     people(system, 120)
     while_watched(system.work)
-    said = run("fetch", "persons", "acme", "--wait", "--json")
-    found = said.json[0]
+    result = run("fetch", "persons", "acme", "--wait", "--json")
+    found = result.json[0]
 
-    assert said.code == 0
+    assert result.code == 0
     assert (found["state"], found["new"], found["open_failures"]) == ("done", 120, 0)
     assert len(system.users()) == 120
 
 
-def test_progress_goes_line_by_line_where_there_is_no_terminal(
+def test_progress_is_printed_as_lines_without_a_terminal(
     system: SyncSystem, run: Run, while_watched: Callable[..., None]
 ) -> None:
     people(system, 3)
     while_watched(system.work)
-    said = run("fetch", "all", "acme", "--wait")
+    result = run("fetch", "all", "acme", "--wait")
 
-    assert "persons: " in said.out
-    assert "tokens, done after" in said.out
-    assert "3 new, 0 changed" in said.out
+    assert "persons: " in result.out
+    assert "tokens, done after" in result.out
+    assert "3 new, 0 changed" in result.out
 
 
 @pytest.mark.guide(
@@ -103,50 +103,54 @@ def test_since_fetches_what_changed(system: SyncSystem, run: Run) -> None:
     assert (found["kind"], found["since"], found["changed_only"]) == ("incremental", "2026-08-31T12:00:00+00:00", True)
 
 
-def test_two_at_once_are_refused(system: SyncSystem, run: Run) -> None:
+def test_a_second_fetch_of_the_same_kind_is_refused(system: SyncSystem, run: Run) -> None:
     first = run("fetch", "persons", "acme", "--json").json[0]["id"]
-    said = run("fetch", "persons", "acme")
+    result = run("fetch", "persons", "acme")
 
-    assert said.code == 1
-    assert f"pipeline runs cancel acme {first}" in said.err
+    assert result.code == 1
+    assert f"pipeline runs cancel acme {first}" in result.err
 
 
-def test_a_record_that_gave_up_makes_it_fail(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
+def test_a_failed_record_makes_the_command_fail(
+    system: SyncSystem, run: Run, while_watched: Callable[..., None]
+) -> None:
     people(system, 2)
     system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
     while_watched(system.work)
-    said = run("fetch", "persons", "acme", "--wait")
+    result = run("fetch", "persons", "acme", "--wait")
 
-    assert said.code == 1
-    assert "pipeline failures list acme" in said.out
+    assert result.code == 1
+    assert "pipeline failures list acme" in result.out
 
 
-def test_a_cancelled_run_makes_it_fail(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
+def test_a_cancelled_run_makes_the_command_fail(
+    system: SyncSystem, run: Run, while_watched: Callable[..., None]
+) -> None:
     while_watched(lambda: run("runs", "cancel", "acme", "1"))
 
     assert run("fetch", "persons", "acme", "--wait").code == 1
 
 
-def test_says_how_to_start_a_worker_when_nobody_works(
-    system: SyncSystem, run: Run, while_watched: Callable[..., None], nobody: None
+def test_without_a_worker_the_command_that_starts_one_is_shown(
+    system: SyncSystem, run: Run, while_watched: Callable[..., None], no_worker: None
 ) -> None:
     while_watched(lambda: None)
-    said = run("fetch", "persons", "acme", "--wait")
+    result = run("fetch", "persons", "acme", "--wait")
 
-    assert said.code == 1
-    assert "celery -A pipeline worker -Q live,bulk,control" in said.err
+    assert result.code == 1
+    assert "celery -A pipeline worker -Q live,bulk,control" in result.err
     assert run("runs", "show", "acme", "1", "--json").json["run"]["state"] == "running"
 
 
-def test_interrupting_leaves_the_fetch_going(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
+def test_ctrl_c_does_not_stop_the_fetch(system: SyncSystem, run: Run, while_watched: Callable[..., None]) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     while_watched(interrupt)
-    said = run("fetch", "persons", "acme", "--wait")
+    result = run("fetch", "persons", "acme", "--wait")
 
-    assert said.code == 1
-    assert "pipeline runs cancel acme 1" in said.out
+    assert result.code == 1
+    assert "pipeline runs cancel acme 1" in result.out
     assert run("runs", "show", "acme", "1", "--json").json["run"]["state"] == "running"
 
 
@@ -166,7 +170,7 @@ def test_reads_times(text: str, moment: datetime) -> None:
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2w", "", "-1h", "2026-13-01"])
-def test_refuses_what_is_no_time(text: str) -> None:
+def test_rejects_invalid_times(text: str) -> None:
     with pytest.raises(click.BadParameter):
         Moment().convert(text, None, None)
 
@@ -194,7 +198,7 @@ def run_of(**facts: object) -> FetchShape:
         ({"state": "stopped"}, "stopped after 3.0 s"),
     ],
 )
-def test_says_how_much_is_left(facts: dict[str, object], words: str) -> None:
+def test_the_time_left_is_estimated(facts: dict[str, object], words: str) -> None:
     assert fetch.progress_line(run_of(**facts)).startswith("persons: 300 read, 100/s, 3 pages, 30 tokens, " + words)
 
 

@@ -1,4 +1,4 @@
-"""A command that cannot use its database says what to do."""
+"""A command without a usable database explains what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.command_line import Run
 
 @pytest.fixture
 def away(database: str) -> Iterator[None]:
-    """Settings in force that name a database which does not answer."""
+    """Settings with a database that does not answer."""
     here = settings_room.settings()
     settings_room.use(here.replace(database_url="postgresql+psycopg2://nobody@127.0.0.1:1/nowhere"))
     yield
@@ -24,11 +24,11 @@ def away(database: str) -> Iterator[None]:
     use_database(database)
 
 
-def test_a_database_that_is_away_is_explained(away: None, run: Run) -> None:
-    said = run("connectors", "list", "--json")
+def test_an_unreachable_database_is_explained(away: None, run: Run) -> None:
+    result = run("connectors", "list", "--json")
 
-    assert said.code == 1
-    assert json.loads(said.err)["next"] == "check DATABASE_URL, then try again"
+    assert result.code == 1
+    assert json.loads(result.err)["next"] == "check DATABASE_URL, then try again"
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def old(database: str) -> Iterator[None]:
 
 
 def test_a_schema_that_is_too_old_is_explained(old: None, run: Run) -> None:
-    said = run("migrate", "--json")
+    result = run("migrate", "--json")
 
-    assert said.code == 1
-    assert json.loads(said.err) == {
+    assert result.code == 1
+    assert json.loads(result.err) == {
         "error": "the database is at revision 0031, and this version upgrades from 0040 or later",
         "next": 'an earlier version must upgrade it first: see "Upgrade" in docs/operations.md',
     }

@@ -17,7 +17,7 @@ from tests.system import SyncSystem
 
 @pytest.fixture
 def fetched(system: SyncSystem, run: Run) -> SyncSystem:
-    """Ada of Acme is in Hull, whose Organization is only a shell; Person 77 could not be read."""
+    """Ada is in Hull, with a shell for her Organization Acme; Person 77 could not be read."""
     acme = system.company.create_organization(name="Acme")["id"]
     system.company.create_person(name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}])
     system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
@@ -68,11 +68,11 @@ def test_runs_are_filtered_as_in_the_console(fetched: SyncSystem, run: Run) -> N
 def test_a_run_shows_its_batches_and_what_failed_in_it(fetched: SyncSystem, run: Run) -> None:
     shown = run("runs", "show", "acme", "1", "--json").json
     (failure,) = shown["failures"]
-    said = run("runs", "show", "acme", "1").out
+    result = run("runs", "show", "acme", "1").out
 
     assert shown["batch_states"] == {"done": len(fetched.rows("SELECT 1 FROM batches WHERE slice_id IS NOT NULL"))}
     assert (failure["record_id"], failure["reason"]) == ("77", "no_update_time")
-    assert f"failure {failure['id']}: person 77 at transform, no_update_time." in said
+    assert f"failure {failure['id']}: person 77 at transform, no_update_time." in result
 
 
 def test_a_batch_is_shown(fetched: SyncSystem, run: Run) -> None:
@@ -111,11 +111,11 @@ def test_a_mapping_shows_what_was_delivered(fetched: SyncSystem, run: Run) -> No
     assert 'pipedrive/name: "Ada"' in run("mappings", "show", "acme", str(ada)).out
 
 
-def test_a_record_nobody_knows_fails_with_the_next_step(fetched: SyncSystem, run: Run) -> None:
-    said = run("mappings", "show", "acme", "4711")
+def test_an_unknown_record_fails_with_the_next_step(fetched: SyncSystem, run: Run) -> None:
+    result = run("mappings", "show", "acme", "4711")
 
-    assert said.code == 2
-    assert "pipeline fetch all acme" in said.err
+    assert result.code == 2
+    assert "pipeline fetch all acme" in result.err
 
 
 def test_what_was_sent_by_hand_is_listed(fetched: SyncSystem, run: Run) -> None:
@@ -141,28 +141,31 @@ def test_events_are_found_by_record_and_by_name(fetched: SyncSystem, run: Run) -
     assert {(each["pipedrive_id"], each["reason"]) for each in errors} == {(77, "no_update_time")}
 
 
-def test_events_say_why(fetched: SyncSystem, run: Run) -> None:
-    said = run("events", "list", "acme")
+def test_events_have_the_reason(fetched: SyncSystem, run: Run) -> None:
+    result = run("events", "list", "acme")
 
-    assert "no_update_time: The record has no readable update time" in said.out
-    assert 'pipedrive/name null → "Ada"' in said.out
+    assert "no_update_time: The record has no readable update time" in result.out
+    assert 'pipedrive/name null → "Ada"' in result.out
 
 
-def test_following_goes_on_from_the_last_event(fetched: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_continues_after_the_last_event(fetched: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = min(fetched.users())
 
-    def meanwhile(_seconds: float) -> None:
+    def during_pause(_seconds: float) -> None:
         if len(fetched.rows("SELECT 1 FROM runs")) > 1:
             raise KeyboardInterrupt
         fetched.company.edit_person(ada, name="Ada Lovelace")
         run("fetch", "persons", "acme")
         fetched.work()
 
-    monkeypatch.setattr("pipeline.cli.rendering_records.time.sleep", meanwhile)
-    said = run("events", "list", "acme", "--follow", "--limit", "1", "--event", "*.user.success", "--json")
+    monkeypatch.setattr("pipeline.cli.rendering_records.time.sleep", during_pause)
+    result = run("events", "list", "acme", "--follow", "--limit", "1", "--event", "*.user.success", "--json")
 
-    assert said.code == 0
-    assert [values_of(json.loads(line))["pipedrive/name"] for line in said.out.splitlines()] == ["Ada", "Ada Lovelace"]
+    assert result.code == 0
+    assert [values_of(json.loads(line))["pipedrive/name"] for line in result.out.splitlines()] == [
+        "Ada",
+        "Ada Lovelace",
+    ]
 
 
 def test_events_are_exported_as_in_the_console(fetched: SyncSystem, run: Run, tmp_path: Path) -> None:
@@ -216,7 +219,7 @@ def test_events_after_an_id_are_listed_in_their_order(fetched: SyncSystem, run: 
     assert ([each["id"] for each in rest["events"]], rest["more"]) == (newest_first[-2::-1], None)
 
 
-def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: SyncSystem, run: Run) -> None:
+def test_a_failure_lists_its_replays_and_earlier_failures(fetched: SyncSystem, run: Run) -> None:
     (first,) = failures(run)
     run("failures", "replay", "acme", "--ids", str(first["id"]))
     fetched.work()
@@ -230,7 +233,7 @@ def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: SyncSyst
     assert run("failures", "show", "acme", str(again["id"]), "--json").json["earlier"][0]["id"] == first["id"]
 
 
-def test_a_failure_is_shown_whole(fetched: SyncSystem, run: Run) -> None:
+def test_a_failure_is_shown_with_its_payload(fetched: SyncSystem, run: Run) -> None:
     found = failures(run)
     shown = run("failures", "show", "acme", str(found[0]["id"]), "--json").json
 
@@ -265,18 +268,18 @@ def test_a_corrected_record_is_replayed(fetched: SyncSystem, run: Run) -> None:
             "custom_fields": {},
         },
     )
-    said = run("failures", "replay", "acme", "--reason", "no_update_time", "--why", "corrected", "--json")
+    result = run("failures", "replay", "acme", "--reason", "no_update_time", "--why", "corrected", "--json")
     fetched.work()
 
-    assert said.code == 0
-    assert said.err == "1 open. If replayed now: 1 would fail again; about 10 tokens\n"
-    assert (said.json["total"], said.json["why"]) == (1, "corrected")
-    assert "waiting" not in said.json["counts"], "the command does a worker's part"
+    assert result.code == 0
+    assert result.err == "1 open. If replayed now: 1 would fail again; about 10 tokens\n"
+    assert (result.json["total"], result.json["why"]) == (1, "corrected")
+    assert "waiting" not in result.json["counts"], "the command does a worker's part"
     assert fetched.users()[77]["pipedrive/name"] == "Bo"
     assert failures(run) == []
 
 
-def test_what_fails_again_is_a_failure_again(fetched: SyncSystem, run: Run) -> None:
+def test_a_record_that_fails_again_is_a_failure_again(fetched: SyncSystem, run: Run) -> None:
     run("failures", "replay", "acme")
     fetched.work()
 
@@ -307,11 +310,11 @@ def test_closed_failures_are_not_replayed(fetched: SyncSystem, run: Run) -> None
         ("list", "acme", "--since", "long ago"),
     ],
 )
-def test_failures_must_be_named(wrong: tuple[str, ...], system: SyncSystem, run: Run) -> None:
+def test_invalid_filters_are_bad_usage(wrong: tuple[str, ...], system: SyncSystem, run: Run) -> None:
     assert run("failures", *wrong).code == 2
 
 
-def test_no_more_are_discarded_than_were_counted(fetched: SyncSystem, run: Run) -> None:
+def test_discards_no_more_failures_than_counted(fetched: SyncSystem, run: Run) -> None:
     fetched.company.put_raw("person", {"id": 78, "name": "Nor when this one"})
     run("fetch", "persons", "acme")
     fetched.work()
@@ -320,7 +323,7 @@ def test_no_more_are_discarded_than_were_counted(fetched: SyncSystem, run: Run) 
     assert len(failures(run)) == 2
 
 
-def test_secrets_can_be_sealed_anew(system: SyncSystem, run: Run) -> None:
+def test_secrets_are_encrypted_again(system: SyncSystem, run: Run) -> None:
     before = system.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
 
     assert run("rotate-keys", "--json").json == {"renewed": 2, "keys_no_longer_needed": 0}

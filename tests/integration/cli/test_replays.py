@@ -80,7 +80,7 @@ def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, run: Run) ->
     assert acts == ["failures.replay", "replay.pause", "replay.resume", "replay.abort"]
 
 
-def test_a_replay_that_stopped_says_why_and_is_resumed(
+def test_a_stopped_replay_has_a_reason_and_is_resumed(
     system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(system, 10)

@@ -1,4 +1,4 @@
-"""`pipeline up` and `pipeline demo` end when they are told to, however they were started."""
+"""`pipeline up` and `pipeline demo` end on a signal; the files that they keep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.command_line import Run
 
 @pytest.fixture
 def silent_interrupts() -> Iterator[None]:
-    """What a shell does to the commands a script starts with `&`."""
+    """Ignored signals, as a shell sets them for commands that a script starts with `&`."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     yield
@@ -27,15 +27,15 @@ def silent_interrupts() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("command", "room"), [("up", "servers"), ("demo", "demo")])
+@pytest.mark.parametrize(("command", "module_name"), [("up", "servers"), ("demo", "demo")])
 def test_a_script_can_stop_what_it_started(
-    database: str, run: Run, silent_interrupts: None, monkeypatch: pytest.MonkeyPatch, command: str, room: str
+    database: str, run: Run, silent_interrupts: None, monkeypatch: pytest.MonkeyPatch, command: str, module_name: str
 ) -> None:
-    module = import_module(f"pipeline.cli.{room}")
-    heard: list[Any] = []
+    module = import_module(f"pipeline.cli.{module_name}")
+    handlers: list[Any] = []
 
     def refuse(*_given: Any, **_options: Any) -> None:
-        heard.append(signal.getsignal(signal.SIGTERM))
+        handlers.append(signal.getsignal(signal.SIGTERM))
         raise module.StartFailed("nothing starts")
 
     sandboxed = settings().replace(pipedrive_api_url=None)
@@ -44,12 +44,12 @@ def test_a_script_can_stop_what_it_started(
     monkeypatch.setattr(module, "running_system", refuse)
 
     assert run(command).code == 1
-    (handler,) = heard
+    (handler,) = handlers
     with pytest.raises(KeyboardInterrupt):
         handler(signal.SIGTERM, None)
 
 
-def test_a_sandbox_that_is_gone_is_not_spoken_to(tmp_path: Path) -> None:
+def test_a_sandbox_that_has_ended_is_not_used(tmp_path: Path) -> None:
     with socket.socket() as listening:
         listening.bind((programs.LOOPBACK, 0))
         listening.listen()
@@ -63,10 +63,10 @@ def test_a_sandbox_that_is_gone_is_not_spoken_to(tmp_path: Path) -> None:
 
 
 NOWHERE = Path("/proc/no/folder")
-"""No account can make it, root included."""
+"""A folder that not even root can create."""
 
 
-def test_the_flower_login_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
+def test_the_flower_login_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     chosen = Settings(data_dir=tmp_path / "new" / "data")
 
     first, second = programs.flower_login(chosen), programs.flower_login(chosen)
@@ -77,7 +77,7 @@ def test_the_flower_login_is_made_once_for_its_owner_only(tmp_path: Path) -> Non
     assert first.login not in f"{first.where} {first!r}"
 
 
-def test_a_flower_login_that_cannot_be_kept_is_a_new_one_each_time() -> None:
+def test_a_flower_login_that_cannot_be_stored_is_new_each_time() -> None:
     chosen = Settings(data_dir=NOWHERE)
 
     first, second = programs.flower_login(chosen), programs.flower_login(chosen)
@@ -88,14 +88,14 @@ def test_a_flower_login_that_cannot_be_kept_is_a_new_one_each_time() -> None:
     assert "FLOWER_BASIC_AUTH" in first.note
 
 
-def test_a_flower_login_of_ones_own_is_used_and_kept_nowhere(tmp_path: Path) -> None:
+def test_a_configured_flower_login_is_used_and_not_stored(tmp_path: Path) -> None:
     given = programs.flower_login(Settings(data_dir=tmp_path / "data", flower_basic_auth="ada:secret"))
 
     assert (given.login, given.where, given.file) == ("ada:secret", "FLOWER_BASIC_AUTH", None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_flower_login_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_flower_login_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "flower.login").touch(mode=0o644)
 
     made = programs.flower_login(Settings(data_dir=tmp_path))
@@ -104,7 +104,7 @@ def test_a_damaged_flower_login_is_made_again(tmp_path: Path) -> None:
     assert (tmp_path / "flower.login").stat().st_mode & 0o077 == 0
 
 
-def test_the_log_of_the_demo_moves_where_the_data_folder_cannot_be_written(tmp_path: Path) -> None:
+def test_the_demo_logs_to_a_temporary_file_if_data_dir_is_not_writable(tmp_path: Path) -> None:
     from pipeline.cli.demo import LOG, _log_path  # noqa: PLC0415 - named beside what it proves
 
     kept = _log_path(Settings(data_dir=tmp_path / "new" / "data"))

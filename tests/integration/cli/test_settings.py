@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.command_line import Run, Said
+from tests.command_line import CommandResult, Run
 from tests.system import SyncSystem
 
 
@@ -26,7 +26,7 @@ def code_of(system: SyncSystem, name: str) -> str:
     return next(str(row["field_code"]) for row in rows if row["field_name"] == name)
 
 
-def put(run: Run, document: object, *more: str) -> Said:
+def put(run: Run, document: object, *more: str) -> CommandResult:
     return run("settings", "set", "acme", "-", *more, text=json.dumps(document))
 
 

@@ -22,7 +22,7 @@ PROJECT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("key", ["", "hpk_wrong", "Bearer", "\x80"])
-def test_without_a_key_that_opens_there_is_nothing(anybody: Visitor, key: str) -> None:
+def test_a_request_without_a_valid_key_is_refused(anybody: Visitor, key: str) -> None:
     with capture_logs() as lines:
         answer = anybody.client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"})
 
@@ -46,7 +46,7 @@ def test_a_refusal_for_the_role_is_logged_without_the_name_in_the_address(script
     assert "ana@" not in str(lines)
 
 
-def test_a_key_is_its_owner(script: Any) -> None:
+def test_a_key_acts_as_its_owner(script: Any) -> None:
     assert script("GET", "/api/v1/me") == (200, {"name": "operator@acme.test", "role": "operator"})
 
 
@@ -60,14 +60,14 @@ def test_the_session_of_a_browser_reads_and_with_its_token_acts(operator: Visito
     assert (answer.status_code, answer.json) == (200, {"done": "paused"})
 
 
-def test_a_disabled_operators_key_opens_nothing(script: Any) -> None:
+def test_the_key_of_a_disabled_operator_is_refused(script: Any) -> None:
     with transaction() as session:
         session.execute(text("UPDATE operators SET state = 'disabled'"))
 
     assert script("GET", "/api/v1/me")[0] == 401
 
 
-def test_roles_hold(script: Any, system: SyncSystem) -> None:
+def test_roles_are_enforced(script: Any, system: SyncSystem) -> None:
     assert system
     status, problem = script("PUT", f"{BASE}/settings", document={}, base_version=1)
 
@@ -76,12 +76,12 @@ def test_roles_hold(script: Any, system: SyncSystem) -> None:
     assert script("GET", "/api/v1/audit")[0] == 403
 
 
-def test_connectors_and_how_they_are(script: Any, system: SyncSystem) -> None:
+def test_connectors_are_listed_with_their_status(script: Any, system: SyncSystem) -> None:
     assert system
-    status, told = script("GET", "/api/v1/connectors")
+    status, found = script("GET", "/api/v1/connectors")
 
     assert status == 200
-    (acme,) = told["connectors"]
+    (acme,) = found["connectors"]
     assert (acme["connector"]["name"], acme["status"]["open_failures"]) == ("acme", 0)
     assert script("GET", BASE) == (200, acme)
     assert script("GET", "/api/v1/connectors/nobody")[0] == 404
@@ -101,7 +101,7 @@ def test_a_fetch_from_beginning_to_end(script: Any, system: SyncSystem) -> None:
     assert script("POST", f"{BASE}/runs/{run['id']}/cancel")[0] == 409
 
 
-def test_a_run_is_cancelled_and_that_is_kept(script: Any, admin_script: Any, system: SyncSystem) -> None:
+def test_cancelling_a_run_is_audited(script: Any, admin_script: Any, system: SyncSystem) -> None:
     run_id = system.start(Entity.PERSON)
 
     assert script("POST", f"{BASE}/runs/{run_id}/cancel") == (200, {"done": "cancelled"})
@@ -109,7 +109,7 @@ def test_a_run_is_cancelled_and_that_is_kept(script: Any, admin_script: Any, sys
     assert ("run.cancel", f"run {run_id}") in [(each["action"], each["subject"]) for each in entries]
 
 
-def test_the_run_of_another_connector_is_not_there(script: Any, system: SyncSystem) -> None:
+def test_the_run_of_another_connector_is_not_found(script: Any, system: SyncSystem) -> None:
     run_id = system.start(Entity.PERSON)
     with transaction() as session:
         session.execute(
@@ -135,7 +135,7 @@ def test_a_mistake_is_named_with_its_place(script: Any, system: SyncSystem, body
     assert any(mistake.startswith(place) for mistake in problem["mistakes"])
 
 
-def test_settings_are_put_in_force_unless_somebody_was_faster(admin_script: Any, system: SyncSystem) -> None:
+def test_settings_are_saved_unless_another_version_was_saved_since(admin_script: Any, system: SyncSystem) -> None:
     now = admin_script("GET", f"{BASE}/settings")[1]
     changed = now["document"] | {"link_users_in_hull": False}
 
@@ -152,7 +152,7 @@ def test_settings_are_put_in_force_unless_somebody_was_faster(admin_script: Any,
     assert system.rows("SELECT version FROM settings_versions ORDER BY version DESC LIMIT 1")[0][0] == made["version"]
 
 
-def test_who_is_sent_by_hand_is_named(script: Any, system: SyncSystem) -> None:
+def test_a_send_names_its_users(script: Any, system: SyncSystem) -> None:
     system.company.create_person(name="Ada")
     system.fetch(Entity.PERSON)
     (known,) = system.users().values()
@@ -186,7 +186,7 @@ def test_the_description_names_every_operation_with_its_role(anybody: Visitor, a
             assert {"401", "403"} <= set(operation["responses"])
 
 
-def test_no_two_shapes_have_one_name() -> None:
+def test_model_names_are_unique() -> None:
     """The description names them: of two, one would be described as the other."""
     names = [
         name
@@ -197,7 +197,7 @@ def test_no_two_shapes_have_one_name() -> None:
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
-def test_what_is_too_large_is_refused(script: Any, system: SyncSystem) -> None:
+def test_a_too_large_body_is_refused(script: Any, system: SyncSystem) -> None:
     assert system
     status, problem = script("POST", f"{BASE}/plans", document={"x": "y" * 3_000_000})
 

@@ -1,4 +1,4 @@
-"""What scripts may do by `/api/v1`: with which role, within what was counted, and written down."""
+"""Changes through `/api/v1`: roles, confirmations and audit entries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def done(system: SyncSystem, action: str) -> list[Any]:
 # --- failures and replays ---------------------------------------------------------------------------------------------
 
 
-def test_a_replay_from_its_count_to_its_end(system: SyncSystem, script: Call) -> None:
+def test_a_replay_is_previewed_started_and_ends(system: SyncSystem, script: Call) -> None:
     broken(system, 10, 11)
     mended(system, 10)
     chosen = {"reason": "no_update_time"}
@@ -61,20 +61,20 @@ def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, script: Call
     assert [each["state"] for each in script("GET", f"{BASE}/replays")[1]["replays"]] == ["aborted"]
 
 
-def test_a_replay_that_stopped_says_why_and_is_resumed(
+def test_a_stopped_replay_has_a_reason_and_is_resumed(
     system: SyncSystem, script: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(system, 10, 11)
     mended(system, 10, 11)
     number = script("POST", f"{BASE}/replays", failures={}, count=2, why="x")[1]["id"]
-    give_up(system, monkeypatch, Rejected("refused_by_pipedrive", "said no"))()
+    give_up(system, monkeypatch, Rejected("refused_by_pipedrive", "result no"))()
 
     stopped = script("GET", f"{BASE}/replays/{number}")[1]
     resumed = script("POST", f"{BASE}/replays/{number}/resume")
     advance(system)
     ended = script("GET", f"{BASE}/replays/{number}")[1]
 
-    assert (stopped["state"], stopped["reason"], stopped["detail"]) == ("stopped", "refused_by_pipedrive", "said no")
+    assert (stopped["state"], stopped["reason"], stopped["detail"]) == ("stopped", "refused_by_pipedrive", "result no")
     assert stopped["meaning"] == "Pipedrive refused the write."
     assert stopped["advice"].endswith("Then resume the replay.")
     assert resumed == (200, {"done": "resumed"})
@@ -82,7 +82,7 @@ def test_a_replay_that_stopped_says_why_and_is_resumed(
     assert ended["counts"] == {"came_through": 2}
 
 
-def test_failures_are_discarded_within_what_was_counted(system: SyncSystem, script: Call) -> None:
+def test_no_more_failures_are_discarded_than_counted(system: SyncSystem, script: Call) -> None:
     broken(system, 10, 11)
 
     assert script("POST", f"{BASE}/failures/discard", failures={}, count=1, why="tests")[0] == 409
@@ -137,7 +137,7 @@ def test_a_payload_is_edited_tried_and_replayed(system: SyncSystem, script: Call
         ("fields/read", {}),
     ],
 )
-def test_a_viewer_looks_and_does_nothing(
+def test_a_viewer_may_read_but_not_act(
     system: SyncSystem, viewer_script: Call, path: str, body: dict[str, Any]
 ) -> None:
     assert system
@@ -147,7 +147,7 @@ def test_a_viewer_looks_and_does_nothing(
 
 
 @pytest.mark.parametrize("path", ["plans/1/apply", "remove", "rename", "settings/roll-back", "credentials/check"])
-def test_what_changes_the_pipeline_itself_is_for_admins(system: SyncSystem, script: Call, path: str) -> None:
+def test_changes_of_connectors_and_settings_are_for_admins(system: SyncSystem, script: Call, path: str) -> None:
     assert system
     assert script("POST", f"{BASE}/{path}", name="acme")[0] == 403
 
@@ -155,7 +155,7 @@ def test_what_changes_the_pipeline_itself_is_for_admins(system: SyncSystem, scri
 # --- settings and plans -----------------------------------------------------------------------------------------------
 
 
-def test_a_plan_is_made_looked_at_and_applied(system: SyncSystem, admin_script: Call) -> None:
+def test_a_plan_is_created_read_and_applied(system: SyncSystem, admin_script: Call) -> None:
     create_records(system, persons=3, organizations=1)
     fetch_everything(system)
     document = with_more("incoming_user_attributes", FIRST_NAME)
@@ -222,7 +222,7 @@ def test_a_large_segment_is_sent_by_a_worker(system: SyncSystem, script: Call) -
 # --- connectors and people --------------------------------------------------------------------------------------------
 
 
-def test_a_pause_and_its_end_are_those_of_the_console(system: SyncSystem, script: Call) -> None:
+def test_pausing_and_resuming_work_as_in_the_console(system: SyncSystem, script: Call) -> None:
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
 
     assert script("POST", f"{BASE}/pause")[0] == 200
@@ -289,7 +289,7 @@ def test_operators_are_added_and_changed_and_the_last_admin_stays(system: SyncSy
         "null",
     ],
 )
-def test_what_cannot_be_kept_is_refused_before_anything_is_done(system: SyncSystem, admin: Any, body: str) -> None:
+def test_unusable_text_is_refused_before_any_change(system: SyncSystem, admin: Any, body: str) -> None:
     from pipeline.accounts import operators  # noqa: PLC0415 - as in the fixtures
 
     assert system
@@ -311,7 +311,7 @@ def test_a_comparison_is_requested_without_a_body_too(system: SyncSystem, script
     assert titles == ["Compare 500 records of each kind", "Compare all records"]
 
 
-def test_a_body_that_is_no_json_starts_nothing(system: SyncSystem, operator: Visitor, anybody: Visitor) -> None:
+def test_an_invalid_body_starts_nothing(system: SyncSystem, operator: Visitor, anybody: Visitor) -> None:
     present = operators.who_is(operator.token)
     assert present
     key = {"Authorization": f"Bearer {operators.make_key(present, 'test')}", "Content-Type": "application/json"}

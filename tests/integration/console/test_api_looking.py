@@ -1,4 +1,4 @@
-"""What scripts may look at by `/api/v1`: records, events, explanations, failures, plans, and how a connector stands."""
+"""Reads through `/api/v1`: records, events, explanations, failures, plans and the overview of a connector."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ada(system: SyncSystem) -> SyncSystem:
 
 
 def foreign() -> None:
-    """Another connector, to which nothing of this one belongs."""
+    """Another connector, without objects of this one."""
     with transaction() as session:
         other = connectors.Connector(id="f" * 24, name="globex", hull_organization="globex.test")
         session.add(other)
@@ -59,14 +59,14 @@ def test_a_record_is_found_and_shown_with_both_sides(ada: SyncSystem, viewer_scr
     assert viewer_script("GET", f"{BASE}/records/deal/1")[0] == 422
 
 
-def test_its_history_and_the_story_of_a_field(ada: SyncSystem, viewer_script: Call) -> None:
+def test_the_history_of_a_record_and_the_explanation_of_a_field(ada: SyncSystem, viewer_script: Call) -> None:
     assert ada
     events = viewer_script("GET", f"{BASE}/records/person/1/history")[1]["events"]
-    told = viewer_script("GET", f"{BASE}/records/person/1/explain?field=pipedrive/name")[1]
+    found = viewer_script("GET", f"{BASE}/records/person/1/explain?field=pipedrive/name")[1]
 
     assert "outgoing.user.success" in [each["event"] for each in events]
-    assert told["value"] == "Ada Lovelace"
-    assert [each["kind"] for each in told["steps"]] == ["origin", "identity", "rule", "call", "read_back", "value"]
+    assert found["value"] == "Ada Lovelace"
+    assert [each["kind"] for each in found["steps"]] == ["origin", "identity", "rule", "call", "read_back", "value"]
     assert viewer_script("GET", f"{BASE}/records/person/1/history?before={events[-1]['id']}")[1] == {
         "events": [],
         "more": None,
@@ -96,7 +96,7 @@ def test_events_by_filter_and_page_by_page(ada: SyncSystem, viewer_script: Call)
     assert viewer_script("GET", f"{BASE}/events?sinse=2h")[0] == 422
 
 
-def test_what_belongs_to_another_connector_is_not_there(system: SyncSystem, script: Call) -> None:
+def test_objects_of_another_connector_are_not_found(system: SyncSystem, script: Call) -> None:
     broken(system, 10)
     run, batch, event, failure = (
         system.rows(f"SELECT min(id) AS id FROM {table}")[0].id  # noqa: S608 - tables of ours
@@ -120,7 +120,7 @@ def test_what_belongs_to_another_connector_is_not_there(system: SyncSystem, scri
     assert script("GET", f"{BASE}/failures/{failure}")[0] == 200
 
 
-def test_failures_by_cause_one_by_one_and_whole(system: SyncSystem, viewer_script: Call, script: Call) -> None:
+def test_failures_are_grouped_listed_and_shown(system: SyncSystem, viewer_script: Call, script: Call) -> None:
     broken(system, 10, 11)
     (group,) = viewer_script("GET", f"{BASE}/failures/groups")[1]["groups"]
     found = viewer_script("GET", f"{BASE}/failures?reason=no_update_time&limit=1")[1]["failures"]
@@ -135,7 +135,7 @@ def test_failures_by_cause_one_by_one_and_whole(system: SyncSystem, viewer_scrip
     assert len(viewer_script("GET", f"{BASE}/failures?ids=1&ids=2")[1]["failures"]) == 2
 
 
-def test_how_a_connector_stands(ada: SyncSystem, viewer_script: Call) -> None:
+def test_the_overview_of_a_connector(ada: SyncSystem, viewer_script: Call) -> None:
     assert ada
     seen = viewer_script("GET", f"{BASE}/overview?by=minute")[1]
     budget = viewer_script("GET", f"{BASE}/budget")[1]
@@ -168,7 +168,7 @@ def test_a_run_and_its_batches(ada: SyncSystem, viewer_script: Call) -> None:
     assert batch["run_id"] == run["id"] == ada.rows("SELECT id FROM runs WHERE entity = 'person' ORDER BY id")[0].id
 
 
-def test_credentials_are_told_of_and_never_told(system: SyncSystem, viewer_script: Call, admin_script: Call) -> None:
+def test_credentials_are_shown_without_secrets(system: SyncSystem, viewer_script: Call, admin_script: Call) -> None:
     assert system
     known = viewer_script("GET", f"{BASE}/credentials")[1]
     checks = admin_script("POST", f"{BASE}/credentials/check")[1]["checks"]
@@ -185,12 +185,12 @@ def test_the_body_of_a_delivery_is_for_operators(ada: SyncSystem, viewer_script:
     delivery = ada.rows("SELECT id FROM deliveries WHERE source = 'hull' LIMIT 1")[0].id
 
     assert viewer_script("GET", f"{BASE}/deliveries/{delivery}")[0] == 403
-    status, told = script("GET", f"{BASE}/deliveries/{delivery}")
-    assert (status, told["delivery"]["id"]) == (200, delivery)
-    assert told["document"]
+    status, found = script("GET", f"{BASE}/deliveries/{delivery}")
+    assert (status, found["delivery"]["id"]) == (200, delivery)
+    assert found["document"]
 
 
-def test_half_a_character_and_endless_nesting_are_told_all_the_same(system: SyncSystem, script: Call) -> None:
+def test_unusable_text_and_deep_nesting_are_shown(system: SyncSystem, script: Call) -> None:
     hostile: dict[str, Any] = {"id": 7, "name": "<script>\ud800{{7*7}}\u202e"}
     deep: Any = 1
     for _ in range(500):
@@ -212,7 +212,7 @@ def test_half_a_character_and_endless_nesting_are_told_all_the_same(system: Sync
     assert "nested" in script("GET", f"{BASE}/failures/{second.id}")[1]["payload"]
 
 
-def test_a_filter_that_finds_nothing_soon_is_refused_in_time(
+def test_a_too_expensive_filter_is_refused_in_time(
     system: SyncSystem, viewer_script: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from db import event_log  # noqa: PLC0415 - needed here alone

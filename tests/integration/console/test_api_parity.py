@@ -1,4 +1,4 @@
-"""What the console shows and does, `/api/v1` does as well: the log as a file, and settings tried before they are saved."""
+"""`/api/v1` offers what the console offers: exports of events, and previews of settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASE = "/api/v1/connectors/acme"
 # --- the log as a file ------------------------------------------------------------------------------------------------
 
 
-def test_the_log_is_taken_away_as_the_console_has_it(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
+def test_an_export_has_the_same_events_as_the_console(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
     for form, kind in (("csv", CSV), ("jsonl", NDJSON)):
         mine = exported_by_script(ada, viewer, viewer_script, form, direction="incoming")
         theirs = exported(ada, viewer, kind, "direction=incoming")
@@ -36,7 +36,7 @@ def test_the_log_is_taken_away_as_the_console_has_it(ada: SyncSystem, viewer: Vi
     ]
 
 
-def test_no_spreadsheet_takes_an_export_for_formulas(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
+def test_an_export_has_no_formulas(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
     ada.change_rows("UPDATE sync_events SET detail = '=1+1', cause = '@SUM(A1)'")
 
     rows = list(csv.DictReader(io.StringIO(exported_by_script(ada, viewer, viewer_script, "csv"))))
@@ -44,7 +44,7 @@ def test_no_spreadsheet_takes_an_export_for_formulas(ada: SyncSystem, viewer: Vi
     assert {(row["detail"], row["cause"]) for row in rows} == {("'=1+1", "'@SUM(A1)")}
 
 
-def test_an_export_goes_by_the_filter_of_the_list_and_on_with_before(
+def test_an_export_uses_the_filter_of_the_list_and_before(
     ada: SyncSystem, viewer: Visitor, viewer_script: Call
 ) -> None:
     listed = [each["id"] for each in viewer_script("GET", f"{BASE}/events?record=ada@acme.com")[1]["events"]]
@@ -59,19 +59,19 @@ def test_an_export_goes_by_the_filter_of_the_list_and_on_with_before(
     assert len(listed) > 1
 
 
-def test_an_export_of_what_is_not_there(ada: SyncSystem, viewer_script: Call) -> None:
+def test_an_export_without_events(ada: SyncSystem, viewer_script: Call) -> None:
     foreign()
     exports = f"{BASE}/events/exports"
 
-    assert viewer_script("POST", exports, format="csv", nobody=1)[0] == 422
+    assert viewer_script("POST", exports, format="csv", missing=1)[0] == 422
     assert viewer_script("POST", exports, format="csv", limit=1)[0] == 422, "a file has no pages"
     assert viewer_script("POST", exports, format="xlsx")[0] == 422
-    assert viewer_script("POST", "/api/v1/connectors/nobody/events/exports", format="csv")[0] == 404
+    assert viewer_script("POST", "/api/v1/connectors/missing/events/exports", format="csv")[0] == 404
     assert [viewer_script("GET", f"{exports}/{path}")[0] for path in ("99", "99/file")] == [404, 404]
     assert done(ada, "logs.export") == [], "nothing was begun"
 
 
-def test_a_file_that_is_not_written_yet_says_so(ada: SyncSystem, viewer_script: Call) -> None:
+def test_an_unfinished_file_cannot_be_downloaded(ada: SyncSystem, viewer_script: Call) -> None:
     _, begun = viewer_script("POST", f"{BASE}/events/exports", format="csv")
 
     status, problem = viewer_script("GET", f"{BASE}/events/exports/{begun['export']['id']}/file")
@@ -79,7 +79,7 @@ def test_a_file_that_is_not_written_yet_says_so(ada: SyncSystem, viewer_script: 
     assert (status, problem["error"]) == (409, "not_ready")
 
 
-def test_another_connectors_export_is_its_own(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
+def test_the_export_of_another_connector_is_not_found(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
     foreign()
 
     assert exported_by_script(ada, viewer, viewer_script, "jsonl", connector="globex") == ""
@@ -88,7 +88,7 @@ def test_another_connectors_export_is_its_own(ada: SyncSystem, viewer: Visitor, 
 # --- settings before they are saved -----------------------------------------------------------------------------------
 
 
-def test_mappings_are_suggested_and_what_is_mapped_is_not(system: SyncSystem, viewer_script: Call) -> None:
+def test_only_unmapped_fields_are_suggested(system: SyncSystem, viewer_script: Call) -> None:
     system.fetch(Entity.PERSON)
     custom = {each.code for each in system.company.custom_fields("person")}
 
@@ -118,7 +118,7 @@ def test_the_steps_of_a_new_connector(system: SyncSystem, viewer_script: Call) -
     assert fetched["first_fetch"]["tokens_known"] > 0
 
 
-def test_rows_of_a_mapping_are_tried_on_a_real_record(ada: SyncSystem, admin_script: Call, viewer_script: Call) -> None:
+def test_mapping_rows_are_previewed_on_a_real_record(ada: SyncSystem, admin_script: Call, viewer_script: Call) -> None:
     rows = [
         {"hull": "pipedrive/name", "service": "name"},
         {"hull": "", "service": ""},
@@ -126,39 +126,37 @@ def test_rows_of_a_mapping_are_tried_on_a_real_record(ada: SyncSystem, admin_scr
     ]
 
     versions = len(ada.rows("SELECT 1 FROM settings_versions"))
-    status, told = admin_script(
+    status, found = admin_script(
         "POST", f"{BASE}/settings/try", setting="outgoing_user_attributes", rows=rows, record="1"
     )
     in_force = viewer_script("GET", f"{BASE}/settings/try?setting=outgoing_user_attributes")[1]
-    nobody = admin_script("POST", f"{BASE}/settings/try", setting="incoming_user_attributes", rows=rows, record="999")[
+    missing = admin_script("POST", f"{BASE}/settings/try", setting="incoming_user_attributes", rows=rows, record="999")[
         1
     ]
 
-    assert (status, told["sample"]["pipedrive_id"]) == (200, 1)
-    name, unwritten, unknown = told["rows"]
+    assert (status, found["sample"]["pipedrive_id"]) == (200, 1)
+    name, unwritten, unknown = found["rows"]
     assert (name["conversion"]["before"], name["words"]["field"]) == ("Ada Lovelace", "Name")
     assert (unwritten["words"], unwritten["conversion"]) == (None, None)
     assert unknown["mistakes"]
     assert [each["row"]["service"] for each in in_force["rows"]] == ["name"]
-    assert "email" in told["attributes"]
-    assert (nobody["sample"], nobody["rows"][0]["conversion"]) == (None, None)
+    assert "email" in found["attributes"]
+    assert (missing["sample"], missing["rows"][0]["conversion"]) == (None, None)
     assert viewer_script("GET", f"{BASE}/settings/try?setting=daily_tokens")[0] == 422
     assert viewer_script("POST", f"{BASE}/settings/try", setting="outgoing_user_attributes", rows=rows)[0] == 403
     assert len(ada.rows("SELECT 1 FROM settings_versions")) == versions, "nothing is saved"
 
 
-def test_a_schedule_is_tried(system: SyncSystem, viewer_script: Call) -> None:
+def test_a_schedule_is_previewed(system: SyncSystem, viewer_script: Call) -> None:
     assert system
-    told = viewer_script("GET", f"{BASE}/schedules/try?cron=0 6 * * 1")[1]
+    found = viewer_script("GET", f"{BASE}/schedules/try?cron=0 6 * * 1")[1]
 
-    assert told["words"] == "Mondays at 06:00 UTC"
-    assert [each[11:16] for each in told["next_at"]] == ["06:00"] * 3
+    assert found["words"] == "Mondays at 06:00 UTC"
+    assert [each[11:16] for each in found["next_at"]] == ["06:00"] * 3
     assert viewer_script("GET", f"{BASE}/schedules/try?cron=soon") == (200, {"words": "", "next_at": []})
 
 
-def test_settings_with_their_defaults_and_on_top_of_what_was_saved_meanwhile(
-    system: SyncSystem, admin_script: Call
-) -> None:
+def test_settings_with_defaults_and_rebased_on_a_newer_version(system: SyncSystem, admin_script: Call) -> None:
     system.module("sync.runs.runs")
     now = admin_script("GET", f"{BASE}/settings")[1]
     whole = admin_script("GET", f"{BASE}/settings?defaults=true")[1]
@@ -179,7 +177,7 @@ def test_settings_with_their_defaults_and_on_top_of_what_was_saved_meanwhile(
 # --- sends, webhooks, alerts, keys --------------------------------------------------------------------------------------
 
 
-def test_a_send_is_counted_before_it_is_ordered(system: SyncSystem, script: Call) -> None:
+def test_a_send_is_counted_before_it_starts(system: SyncSystem, script: Call) -> None:
     for name in ("Ada", "Ben"):
         system.company.create_person(name=name)
     system.fetch(Entity.PERSON)
@@ -193,28 +191,28 @@ def test_a_send_is_counted_before_it_is_ordered(system: SyncSystem, script: Call
     assert done(system, "send") == []
 
 
-def test_webhooks_tell_what_came_of_late_from_either_side(ada: SyncSystem, viewer_script: Call) -> None:
+def test_webhooks_show_recent_deliveries_of_both_sides(ada: SyncSystem, viewer_script: Call) -> None:
     ada.change_rows("UPDATE deliveries SET received_at = now()")
-    told = {source: viewer_script("GET", f"{BASE}/webhooks?source={source}")[1] for source in ("pipedrive", "hull")}
+    found = {source: viewer_script("GET", f"{BASE}/webhooks?source={source}")[1] for source in ("pipedrive", "hull")}
 
-    assert {source: sum(each["deliveries"] for each in found["counts"]) for source, found in told.items()} == {
+    assert {source: sum(each["deliveries"] for each in found["counts"]) for source, found in found.items()} == {
         "pipedrive": len(ada.rows("SELECT 1 FROM deliveries WHERE source = 'pipedrive'")),
         "hull": len(ada.rows("SELECT 1 FROM deliveries WHERE source = 'hull'")),
     }
-    assert told["hull"]["counts"]
-    assert told["pipedrive"]["failure"] is None
+    assert found["hull"]["counts"]
+    assert found["pipedrive"]["failure"] is None
     assert viewer_script("GET", f"{BASE}/webhooks?source=mars")[0] == 422
 
 
-def test_the_rules_of_alerts_and_who_is_told(viewer_script: Call) -> None:
-    told = viewer_script("GET", "/api/v1/alerts/rules")[1]
+def test_the_alert_rules_and_sinks(viewer_script: Call) -> None:
+    found = viewer_script("GET", "/api/v1/alerts/rules")[1]
 
-    assert {"auth_lost", "watermark_late"} <= {each["name"] for each in told["rules"]}
-    assert all(each["meaning"] and each["advice"] for each in told["rules"])
-    assert "log" in told["sinks"]
+    assert {"auth_lost", "watermark_late"} <= {each["name"] for each in found["rules"]}
+    assert all(each["meaning"] and each["advice"] for each in found["rules"])
+    assert "log" in found["sinks"]
 
 
-def test_ones_own_keys_are_listed_and_dropped(system: SyncSystem, viewer_script: Call, script: Call) -> None:
+def test_own_keys_are_listed_and_revoked(system: SyncSystem, viewer_script: Call, script: Call) -> None:
     assert system
     (mine,) = viewer_script("GET", "/api/v1/me/keys")[1]["keys"]
     (other,) = script("GET", "/api/v1/me/keys")[1]["keys"]
@@ -227,6 +225,6 @@ def test_ones_own_keys_are_listed_and_dropped(system: SyncSystem, viewer_script:
     assert [each.operator for each in done(system, "key.revoke")] == ["viewer@acme.test"]
 
 
-def test_why_a_connector_was_paused_is_kept(system: SyncSystem, script: Call) -> None:
+def test_the_reason_of_a_pause_is_audited(system: SyncSystem, script: Call) -> None:
     assert script("POST", f"{BASE}/pause?why=they are moving house") == (200, {"done": "paused"})
     assert [each.why for each in done(system, "connector.pause")] == ["they are moving house"]

@@ -57,7 +57,7 @@ def open_failures(system: SyncSystem, _stack: ExitStack) -> Fields:
 
 
 def corrected(system: SyncSystem, _stack: ExitStack) -> Fields:
-    """A User whose values Pipedrive refused, with other values."""
+    """A User with values that Pipedrive refused, and corrected values."""
     failure_id = refused(system)
     return {"id": failure_id, "payload": world_payload(failure_id), "why": "tests"}
 
@@ -99,7 +99,7 @@ def ready_plan(system: SyncSystem, _stack: ExitStack) -> Fields:
 
 
 def held_run(system: SyncSystem, _stack: ExitStack) -> Fields:
-    """A run that waits until somebody confirms it."""
+    """A run that waits for approval."""
     _fetched(system)
     with transaction() as session:
         run = system.module("sync.runs.runs").begin(
@@ -114,7 +114,7 @@ def _fetched(system: SyncSystem) -> None:
 
 
 def an_operator(**fields: Any) -> Callable[[SyncSystem, ExitStack], Fields]:
-    """An operator with a second factor, and what is to be done to them."""
+    """An operator with a second factor, and the other fields of the request."""
 
     def prepare(_system: SyncSystem, _stack: ExitStack) -> Fields:
         operator = accounts.add("bo@acme.test", None, Role.OPERATOR)

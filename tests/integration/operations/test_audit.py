@@ -29,12 +29,12 @@ CHANGING = [each for each in all_operations() if each.audit_action is not None]
 COMMANDS = [each for each in CHANGING if each.command]
 REMOTE = [each for each in COMMANDS if each.method]
 ENTRIES = {"fetch_changes": 2, "start_first_fetches": 2}
-"""Entries of an act that is done in more than one transaction: here a run of each entity."""
+"""Operation → number of its entries, if it has more than one transaction: one for each run."""
 APART = {"token_ledger", "token_ledger_sources"}
-"""Tables that count calls of Pipedrive: those were made, whatever came of the act."""
+"""Tables that count calls of Pipedrive, which are made even if the operation fails."""
 
 PROVEN = {"add_operator", "turn_off_second_factor"}
-"""Operations before which a person proves who they are: no key may call them."""
+"""Operations that need a recent login with the password: no key may call them."""
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_every_operation_that_changes_something_has_an_example() -> None:
     assert set(EXAMPLES) == {each.name for each in CHANGING}
 
 
-def test_an_act_without_its_entry_is_not_done(
+def test_a_change_without_its_audit_entry_is_rolled_back(
     declared: Operation[Any, Any], fields: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_given: Any, **_named: Any) -> None:
@@ -91,7 +91,7 @@ def test_an_act_without_its_entry_is_not_done(
 
 
 @pytest.mark.parametrize("declared", COMMANDS, ids=lambda each: each.name, indirect=True)
-def test_a_command_leaves_one_entry(
+def test_a_command_writes_one_entry(
     declared: Operation[Any, Any], fields: Mapping[str, Any], run: Run, tmp_path: Path
 ) -> None:
     done = run(*arguments_of(declared, fields, tmp_path), "--json")
@@ -106,7 +106,7 @@ def test_a_command_leaves_one_entry(
 
 
 @pytest.mark.parametrize("declared", REMOTE, ids=lambda each: each.name, indirect=True)
-def test_a_command_over_http_leaves_one_entry(
+def test_a_command_over_http_writes_one_entry(
     declared: Operation[Any, Any], fields: Mapping[str, Any], run: Run, tmp_path: Path, installation: Installation
 ) -> None:
     there = ("--url", installation.url, "--key-file", str(installation.key_file))

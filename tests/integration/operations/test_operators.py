@@ -1,4 +1,4 @@
-"""An operator is named by id or name, and a name may be a number, as that of an employee."""
+"""An operator is found by id or name; a name may be a number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.command_line import Run
 from tests.system import SyncSystem
 
 
-def test_an_operator_whose_name_is_a_number_is_found_by_it(system: SyncSystem, run: Run) -> None:
+def test_an_operator_with_a_number_as_name_is_found_by_it(system: SyncSystem, run: Run) -> None:
     assert system
     accounts.add("4711", None, Role.VIEWER)
 
@@ -30,7 +30,7 @@ def test_a_number_that_is_one_operators_id_and_another_ones_name_is_refused(syst
     assert (refused.code, by_id.code, by_name.code) == (1, 0, 0)
 
 
-def test_an_operator_whose_name_is_its_own_id_is_found(system: SyncSystem, run: Run) -> None:
+def test_an_operator_named_like_its_own_id_is_found(system: SyncSystem, run: Run) -> None:
     assert system
     ana = accounts.add("ana@acme.test", None, Role.VIEWER).id
     accounts.add(str(ana + 1), None, Role.VIEWER)

@@ -13,7 +13,9 @@ from tests.integration.operations.conftest import Installation
 from tests.system import SyncSystem
 
 
-def test_a_command_says_the_same_here_and_there(system: SyncSystem, run: Run, installation: Installation) -> None:
+def test_a_command_has_the_same_answer_locally_and_remotely(
+    system: SyncSystem, run: Run, installation: Installation
+) -> None:
     assert system
     there = ("--url", installation.url, "--key-file", str(installation.key_file))
 
@@ -23,20 +25,20 @@ def test_a_command_says_the_same_here_and_there(system: SyncSystem, run: Run, in
             assert (here.code, here.out) == (0, run(*command, "acme", *there, *form).out)
 
 
-def test_events_are_followed_and_exported_from_there(
+def test_events_of_a_remote_installation_are_followed_and_exported(
     system: SyncSystem, run: Run, installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = ("--url", installation.url, "--key-file", str(installation.key_file))
     system.company.create_person(name="Ada")
     system.fetch(Entity.PERSON)
 
-    def meanwhile(_seconds: float) -> None:
+    def during_pause(_seconds: float) -> None:
         if len(system.rows("SELECT 1 FROM runs")) > 1:
             raise KeyboardInterrupt
         system.company.create_person(name="Ben")
         system.fetch(Entity.PERSON)
 
-    monkeypatch.setattr("pipeline.cli.rendering_records.time.sleep", meanwhile)
+    monkeypatch.setattr("pipeline.cli.rendering_records.time.sleep", during_pause)
     followed = run("events", "list", "acme", "--event", "*.user.success", "--limit", "1", "--follow", "--json", *there)
     number = str(run("events", "export", "acme", "--format", "jsonl", "--json", *there).json["export"]["id"])
     system.run_jobs()
@@ -47,9 +49,7 @@ def test_events_are_followed_and_exported_from_there(
     assert len(files[0].out.splitlines()) == len(system.rows("SELECT 1 FROM sync_events"))
 
 
-def test_what_is_refused_there_is_said_here(
-    system: SyncSystem, run: Run, installation: Installation, tmp_path: Path
-) -> None:
+def test_a_remote_refusal_is_shown(system: SyncSystem, run: Run, installation: Installation, tmp_path: Path) -> None:
     assert system
     there = ("--url", f"{installation.url}/", "--key-file", str(installation.key_file))
     (tmp_path / "wrong").write_text("canary-wrong")
@@ -66,18 +66,16 @@ def test_what_is_refused_there_is_said_here(
     assert "canary-wrong" not in refused.err
 
 
-def test_a_key_is_needed_and_must_be_good(
-    system: SyncSystem, run: Run, installation: Installation, tmp_path: Path
-) -> None:
+def test_a_valid_key_is_required(system: SyncSystem, run: Run, installation: Installation, tmp_path: Path) -> None:
     assert system
-    (tmp_path / "other.key").write_text("hpk_nobody")
+    (tmp_path / "other.key").write_text("hpk_unknown")
 
     without = run("credentials", "show", "acme", "--url", installation.url)
     wrong = run("credentials", "show", "acme", "--url", installation.url, "--key-file", str(tmp_path / "other.key"))
 
     assert (without.code, "--key-file" in without.err) == (2, True)
-    assert (wrong.code, "hpk_nobody" in wrong.err) == (1, False)
-    assert "Make a key under your account" in wrong.err
+    assert (wrong.code, "hpk_unknown" in wrong.err) == (1, False)
+    assert "Create a key under your account" in wrong.err
 
 
 @pytest.mark.parametrize(
@@ -109,15 +107,15 @@ def test_an_entry_of_netrc_does_not_replace_the_key(
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ana password canary\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
-    said = run("credentials", "show", "acme", "--url", installation.url, "--key-file", str(installation.key_file))
+    result = run("credentials", "show", "acme", "--url", installation.url, "--key-file", str(installation.key_file))
 
-    assert (said.code, said.err) == (0, "")
+    assert (result.code, result.err) == (0, "")
 
 
 def test_an_installation_that_does_not_answer_is_explained(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "api.key").write_text("hpk_nobody")
+    (tmp_path / "api.key").write_text("hpk_unknown")
 
-    said = run("credentials", "show", "acme", "--url", "http://127.0.0.1:1", "--key-file", str(tmp_path / "api.key"))
+    result = run("credentials", "show", "acme", "--url", "http://127.0.0.1:1", "--key-file", str(tmp_path / "api.key"))
 
-    assert said.code == 1
-    assert "http://127.0.0.1:1/api/v1 does not answer" in said.err
+    assert result.code == 1
+    assert "http://127.0.0.1:1/api/v1 does not answer" in result.err

@@ -1,4 +1,4 @@
-"""`pipeline up` names the next step by what exists already."""
+"""The next step that `pipeline up` prints depends on what exists already."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EMPTY = EXAMPLE | {"has_example": False}
         (EMPTY, ["acme"], "connectors status acme"),
     ],
 )
-def test_the_next_step_is_named_by_what_exists(system: dict[str, Any], names: list[str], step: str) -> None:
+def test_the_next_step_depends_on_what_exists(system: dict[str, Any], names: list[str], step: str) -> None:
     given: Any = SimpleNamespace(**system)
 
     assert next_step(given, names).endswith(step)

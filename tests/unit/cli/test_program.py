@@ -1,4 +1,4 @@
-"""Every command explains itself, can print JSON, and ends with the exit code its end deserves."""
+"""Every command has help with an example, `--json`, and the right exit code."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ COMMANDS = {" ".join(path): command for path, command in leaves(program)}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_teaches_with_an_example(name: str, run: Run) -> None:
-    said = run(*name.split(), "--help")
+def test_help_has_an_example(name: str, run: Run) -> None:
+    result = run(*name.split(), "--help")
 
-    assert said.code == 0
-    assert f"pipeline {name}" in said.out.partition("Example:")[2]
+    assert result.code == 0
+    assert f"pipeline {name}" in result.out.partition("Example:")[2]
 
 
 def test_each_group_has_its_own_description() -> None:
@@ -60,10 +60,10 @@ def test_can_print_json(name: str) -> None:
     [("nonsense",), ("runs", "show", "acme", "x"), ("runs", "show"), ("settings", "set", "a"), ("fetch", "deals", "a")],
 )
 def test_bad_usage_ends_with_2(wrong: tuple[str, ...], run: Run) -> None:
-    said = run(*wrong)
+    result = run(*wrong)
 
-    assert said.code == 2
-    assert "Usage:" in said.err
+    assert result.code == 2
+    assert "Usage:" in result.err
 
 
 def test_lists_commands_in_the_order_they_are_needed(run: Run) -> None:
@@ -82,18 +82,18 @@ def test_lists_commands_in_the_order_they_are_needed(run: Run) -> None:
         (ConfigurationError("unauthorized", "HTTP 401"), "connect again"),
     ],
 )
-def test_an_anticipated_error_is_explained(
+def test_an_expected_error_is_explained(
     raised: Exception, words: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
         raise raised
 
     monkeypatch.setattr("pipeline.cli.calling.open_database", fail)
-    said = run("runs", "list", "acme")
+    result = run("runs", "list", "acme")
 
-    assert said.code == 1
-    assert words in said.err
-    assert "Traceback" not in said.err
+    assert result.code == 1
+    assert words in result.err
+    assert "Traceback" not in result.err
 
 
 PROJECT = Path(__file__).parents[3]
