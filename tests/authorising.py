@@ -17,7 +17,7 @@ from pipeline import settings as settings_room
 from tests.system import API_TOKEN, CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 PUBLIC_URL = "http://connector.test"
-VOUCHED = {"ship": CONNECTOR_ID, "organization": "hull.test", "secret": HULL_SECRET}
+HULL_CREDENTIALS = {"ship": CONNECTOR_ID, "organization": "hull.test", "secret": HULL_SECRET}
 
 
 @contextmanager
@@ -69,7 +69,7 @@ class Person:
 
     def begin(self, **query: str) -> TestResponse:
         """Click on the button in Hull, or open another link of this kind."""
-        return self.browser.get("/auth/pipedrive", query_string=query or VOUCHED)
+        return self.browser.get("/auth/pipedrive", query_string=query or HULL_CREDENTIALS)
 
     def press(self, link: str, browser: FlaskClient | None = None) -> TestResponse:
         """Open an invitation and press its button."""

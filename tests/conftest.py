@@ -57,7 +57,7 @@ COUNT_FROM_ONE = """
     SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
       FROM pg_sequences WHERE last_value IS NOT NULL"""
 CHEAP_HASH = {"time_cost": 1, "memory_cost": 8, "parallelism": 1}
-"""Argon2 as operators use it costs a tenth of a second of a processor; `test_door` checks that they do."""
+"""Argon2 as operators use it costs a tenth of a second of a processor; `test_login` checks that they do."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

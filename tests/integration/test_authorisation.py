@@ -20,7 +20,7 @@ from db.session import transaction
 from pipeline import connections, wiring
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError
-from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app, press_button, replace_api_token
+from tests.authorising import HULL_CREDENTIALS, PUBLIC_URL, Person, installed_app, press_button, replace_api_token
 from tests.logs import captured_log
 from tests.system import CONNECTOR_ID, HULL_SECRET, SyncSystem
 from tests.wsgi_adapter import session_for
@@ -118,16 +118,16 @@ def test_the_api_token_of_before_is_forgotten(person: Person) -> None:
     "query",
     [
         {},
-        VOUCHED | {"secret": "wrong"},
-        VOUCHED | {"ship": "5f0000000000000000000000"},
-        VOUCHED | {"organization": "other.test"},
+        HULL_CREDENTIALS | {"secret": "wrong"},
+        HULL_CREDENTIALS | {"ship": "5f0000000000000000000000"},
+        HULL_CREDENTIALS | {"organization": "other.test"},
         {"connector": CONNECTOR_ID, "invitation": "gAAAAA"},
         {"connector": CONNECTOR_ID, "invitation": "ä"},
         {"connector": "\x00", "invitation": "x"},
         {"connector": CONNECTOR_ID},
     ],
 )
-def test_nobody_begins_without_being_vouched_for_or_invited(person: Person, query: dict[str, str]) -> None:
+def test_beginning_needs_hulls_credentials_or_an_invitation(person: Person, query: dict[str, str]) -> None:
     answer = person.browser.get("/auth/pipedrive", query_string=query)
 
     assert (answer.status_code, "Location" in answer.headers) == (401, False)
@@ -143,7 +143,7 @@ def test_nobody_begins_without_being_vouched_for_or_invited(person: Person, quer
     ("method", "path"), [("GET", "/auth"), ("GET", "/auth/"), ("POST", "/auth"), ("POST", "/auth/")]
 )
 def test_hulls_button_leads_here_too(person: Person, method: str, path: str) -> None:
-    begun = person.browser.open(path, method=method, query_string=VOUCHED)
+    begun = person.browser.open(path, method=method, query_string=HULL_CREDENTIALS)
 
     assert person.browser.get(person.decide(begun)).status_code == 200
 
@@ -198,7 +198,7 @@ def test_a_preview_of_the_link_uses_nothing_up(person: Person, method: str) -> N
 
 
 def test_a_look_at_the_address_of_hulls_button_begins_nothing(person: Person) -> None:
-    answer = person.browser.head("/auth", query_string=VOUCHED)
+    answer = person.browser.head("/auth", query_string=HULL_CREDENTIALS)
 
     assert (answer.status_code, "Location" in answer.headers) == (200, False)
     assert person.system.rows("SELECT 1 FROM oauth_states") == []
@@ -275,9 +275,7 @@ def test_of_two_browsers_at_the_same_moment_one_uses_the_invitation(person: Pers
     assert len(person.system.rows("SELECT 1 FROM oauth_states")) == 1
 
 
-def test_a_state_that_went_while_it_was_finished_connects_nothing(
-    person: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_deleted_while_it_is_used_connects_nothing(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     back = person.decide(person.begin())
     room = person.system.module("sync.connectors.authorisation")
     real = room.read_company
@@ -291,10 +289,10 @@ def test_a_state_that_went_while_it_was_finished_connects_nothing(
     assert "not started here" in refused(person.browser.get(back), person.system)
 
 
-def test_another_browser_finishes_nothing_and_says_what_to_do(person: Person) -> None:
+def test_another_browser_cannot_finish_and_shows_the_next_step(person: Person) -> None:
     back = person.decide(person.begin())
     other = another_browser(person)
-    begun = other.get("/auth", query_string=VOUCHED)
+    begun = other.get("/auth", query_string=HULL_CREDENTIALS)
     assert begun.status_code == 302
 
     for browser in (other, another_browser(person)):
@@ -324,7 +322,7 @@ def test_two_connectors_may_be_begun_in_one_browser(person: Person) -> None:
 @pytest.mark.parametrize("public_url", [PUBLIC_URL, PUBLIC_URL.replace("http:", "https:")])
 def test_the_cookie_is_short_lived_and_for_this_host(person: Person, public_url: str) -> None:
     with installed_app(person.system, public_url=public_url):
-        begun = person.browser.get("/auth", query_string=VOUCHED, base_url=public_url)
+        begun = person.browser.get("/auth", query_string=HULL_CREDENTIALS, base_url=public_url)
 
     is_secure = public_url.startswith("https")
     (cookie,) = begun.headers.getlist("Set-Cookie")
@@ -340,9 +338,9 @@ def test_a_cookie_of_another_form_is_replaced(person: Person) -> None:
     assert person.authorise().status_code == 200
 
 
-def test_begun_at_another_host_it_goes_on_at_the_public_one(person: Person) -> None:
+def test_begun_at_another_host_it_continues_at_the_public_one(person: Person) -> None:
     """The cookie of the other host would not come back from Pipedrive."""
-    begun = person.browser.get("/auth", query_string=VOUCHED, base_url="http://10.0.0.7:8080")
+    begun = person.browser.get("/auth", query_string=HULL_CREDENTIALS, base_url="http://10.0.0.7:8080")
     link = begun.headers["Location"]
 
     assert (begun.status_code, HULL_SECRET in link) == (303, False)
@@ -350,7 +348,7 @@ def test_begun_at_another_host_it_goes_on_at_the_public_one(person: Person) -> N
     assert person.browser.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).status_code == 200
 
 
-def test_a_callback_that_is_delivered_twice_says_the_same_twice(person: Person, woken: list[str]) -> None:
+def test_a_repeated_callback_shows_the_same_page(person: Person, woken: list[str]) -> None:
     back = person.decide(person.begin())
 
     first, second = person.browser.get(back), person.browser.get(back)
@@ -397,7 +395,7 @@ def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkey
 
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/api/v1/users/me"])
-def test_a_callback_goes_on_after_trouble_that_passes(person: Person, path: str) -> None:
+def test_a_callback_can_be_retried_after_a_temporary_error(person: Person, path: str) -> None:
     """A code is good once: what it was exchanged for is not asked for again."""
     person.system.pipedrive.faults.add(path, "status", method=None, status=503)
     back = person.decide(person.begin())
@@ -437,7 +435,7 @@ def test_a_deadlock_does_not_use_the_code_up(person: Person, monkeypatch: pytest
     assert person.system.pipedrive.grants.counts["exchanges"] == 1
 
 
-def test_who_died_while_finishing_holds_nobody_up_for_long(person: Person) -> None:
+def test_a_process_killed_while_finishing_blocks_others_only_briefly(person: Person) -> None:
     back = person.decide(person.begin())
     system = person.system
     system.change_rows("UPDATE oauth_states SET claimed_at = now()")
@@ -495,7 +493,7 @@ def refused(page: TestResponse, system: SyncSystem) -> str:
     return page.text
 
 
-def test_a_person_may_say_no(person: Person) -> None:
+def test_a_person_may_decline(person: Person) -> None:
     assert "allow access" in refused(person.authorise("deny"), person.system)
 
 
@@ -590,7 +588,7 @@ def test_the_same_company_under_a_new_address_is_accepted(person: Person) -> Non
     assert connector(system).pipedrive_company == f"https://{system.company.domain}.pipedrive.com"
 
 
-def test_a_code_that_pipedrive_refuses_is_told(person: Person) -> None:
+def test_a_code_rejected_by_pipedrive_is_reported(person: Person) -> None:
     back = person.decide(person.begin())
     person.system.pipedrive.grants.revoke_all()
 
@@ -606,7 +604,7 @@ def test_a_pipedrive_that_is_away_is_no_refusal(person: Person) -> None:
 
 
 @pytest.mark.parametrize("change", ["pipedrive_client_secret", "pipedrive_client_id"])
-def test_an_installation_without_an_app_says_so(person: Person, change: str) -> None:
+def test_an_installation_without_an_app_is_reported(person: Person, change: str) -> None:
     with installed_app(person.system, **{change: None}):
         page = person.begin()
 
@@ -683,11 +681,11 @@ def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureF
 
 
 def status(person: Person) -> tuple[int, str]:
-    answer = person.browser.get("/auth/status", query_string=VOUCHED)
+    answer = person.browser.get("/auth/status", query_string=HULL_CREDENTIALS)
     return answer.status_code, answer.json["message"]
 
 
-def test_tells_hull_whether_it_is_connected(person: Person) -> None:
+def test_hull_receives_whether_it_is_connected(person: Person) -> None:
     assert status(person) == (400, "Please authenticate")
     person.authorise()
     assert status(person) == (200, "Connected")
@@ -695,7 +693,7 @@ def test_tells_hull_whether_it_is_connected(person: Person) -> None:
 
 
 def told(person: Person) -> tuple[str, list[str]]:
-    answer = person.browser.get("/status", query_string=VOUCHED).json
+    answer = person.browser.get("/status", query_string=HULL_CREDENTIALS).json
     return answer["status"], answer["messages"]
 
 
@@ -786,7 +784,7 @@ def test_a_forged_notice_is_turned_away(person: Person) -> None:
     "changes",
     [{"company_id": 1}, {"company_id": None}, {"company_id": "x" * 5000}, {"company_id": [1]}, {"user_id": 1}],
 )
-def test_a_notice_about_somebody_else_is_heard_and_changes_nothing(person: Person, changes: dict[str, Any]) -> None:
+def test_an_uninstall_by_another_user_changes_nothing(person: Person, changes: dict[str, Any]) -> None:
     person.authorise()
     answer = uninstall(person, **changes)
 

@@ -86,7 +86,9 @@ def test_an_organization_is_refused_in_the_one_sentence(outside: Outside, host: 
 
 
 @pytest.mark.parametrize("address", [*PRIVATE, None, PUBLIC])
-def test_an_organization_that_leads_inside_reads_as_one_that_nobody_has(outside: Outside, address: str | None) -> None:
+def test_an_organization_inside_the_network_is_reported_like_an_unknown_one(
+    outside: Outside, address: str | None
+) -> None:
     outside.answers = [[address] if address else []]
 
     assert add("evil.example") == NO_ANSWER
@@ -155,7 +157,7 @@ def test_a_file_that_leads_inside_reads_as_one_that_is_not_there(outside: Outsid
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_alert_whose_address_leads_inside_reads_as_one_that_is_not_there(outside: Outside, address: str) -> None:
+def test_an_alert_address_inside_the_network_is_reported_like_an_unknown_one(outside: Outside, address: str) -> None:
     outside.answers = [[address], []]
     sink = wiring.alert_sinks()["webhook"]
     notice = Notice(subject="late", body="late", document={})

@@ -76,7 +76,7 @@ def test_the_wheel_holds_nothing_else(in_wheel: set[str]) -> None:
     assert {name.split("/")[0] for name in packages} == {*PACKAGES, "celeryconfig.py"}
 
 
-def test_the_license_goes_along(built: tuple[Path, Path], in_wheel: set[str]) -> None:
+def test_the_wheel_contains_the_license(built: tuple[Path, Path], in_wheel: set[str]) -> None:
     with tarfile.open(built[1]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
 

@@ -176,7 +176,7 @@ def test_nothing_of_our_sessions_is_loud(database: str) -> None:
             assert session.scalar(text("SELECT current_setting(:name)"), {"name": name}) == value
 
 
-def test_a_task_that_fails_tells_celery_no_value(database: str) -> None:
+def test_the_error_of_a_failed_task_contains_no_value(database: str) -> None:
     from pipeline.tasks.app import TaskFailed, app  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     @app.task(name="test.fails")

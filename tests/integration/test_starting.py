@@ -35,7 +35,7 @@ CASES = {
         ("web", "folder"),
     ],
 )
-def test_what_is_missing_is_said_without_a_traceback(program: str, case: str, tmp_path: Path) -> None:
+def test_missing_settings_are_named_without_a_traceback(program: str, case: str, tmp_path: Path) -> None:
     given, expected = CASES[case]
     done = subprocess.run(
         [sys.executable, "-P", "-m", *PROGRAMS[program]],

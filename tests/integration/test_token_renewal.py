@@ -91,7 +91,7 @@ def test_twenty_workers_that_are_refused_renew_once(joined: SyncSystem, rotate: 
 
 
 @pytest.mark.defect(18, "An access token was renewed only once Pipedrive had refused it.")
-def test_twenty_workers_whose_token_is_about_to_end_renew_once(joined: SyncSystem) -> None:
+def test_twenty_workers_renew_an_expiring_token_once(joined: SyncSystem) -> None:
     let_it_end_in(joined, 240)
     workers = [opened(joined) for _ in range(WORKERS)]
 
@@ -171,7 +171,7 @@ def test_a_token_endpoint_that_is_unwell_is_waited_for(joined: SyncSystem, kind:
     assert state(joined) == ("active", None)
 
 
-def test_a_changed_refresh_token_whose_answer_was_lost_ends_in_a_pause(joined: SyncSystem) -> None:
+def test_a_lost_answer_with_a_new_refresh_token_ends_in_a_pause(joined: SyncSystem) -> None:
     joined.pipedrive.grants.switches.rotate_refresh_tokens = True
     joined.pipedrive.grants.expire_access_tokens()
     joined.pipedrive.faults.add("/oauth/token", "status", method="POST", status=502, late=True)
@@ -217,7 +217,7 @@ def test_a_foreign_host_in_a_renewal_is_refused_and_nothing_kept(joined: SyncSys
     assert joined.rows("SELECT name, ciphertext, expires_at FROM credentials ORDER BY name") == before
 
 
-def test_an_app_that_is_not_set_up_any_more_is_told_as_such(joined: SyncSystem) -> None:
+def test_an_app_without_credentials_is_reported(joined: SyncSystem) -> None:
     joined.pipedrive.grants.expire_access_tokens()
 
     with installed_app(joined, pipedrive_client_secret=None), pytest.raises(ConfigurationError) as caught:
@@ -227,7 +227,7 @@ def test_an_app_that_is_not_set_up_any_more_is_told_as_such(joined: SyncSystem) 
     assert state(joined) == ("paused", "app_missing")
 
 
-def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corrected(joined: SyncSystem) -> None:
+def test_work_waits_while_pipedrive_rejects_the_app_and_continues_when_it_is_corrected(joined: SyncSystem) -> None:
     joined.company.create_person(name="Ann", emails=[{"value": "ann@example.com", "primary": True}])
     joined.pipedrive.grants.expire_access_tokens()
     with installed_app(joined, pipedrive_client_secret="wrong"):
@@ -260,7 +260,7 @@ def test_a_resumed_connector_asks_again(joined: SyncSystem) -> None:
     assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
 
 
-def test_who_took_the_tokens_away_meanwhile_is_no_reason_to_pause(joined: SyncSystem) -> None:
+def test_tokens_deleted_during_a_renewal_do_not_pause_the_connector(joined: SyncSystem) -> None:
     worker = opened(joined)
     joined.pipedrive.grants.expire_access_tokens()
     with transaction() as session:
@@ -304,7 +304,7 @@ def test_new_keys_leave_tokens_and_their_times_as_they_are(joined: SyncSystem) -
     assert joined.rows(times) == before
 
 
-def test_a_control_task_that_finds_the_authorisation_over_pauses_and_says_unauthorized(
+def test_a_control_task_pauses_when_the_authorisation_has_ended(
     joined: SyncSystem,
 ) -> None:
     joined.pipedrive.grants.revoke_all()

@@ -111,7 +111,7 @@ def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
     "Then the waiting work continues, and incoming.user.success or incoming.account.success is logged again.",
 )
-def test_a_fetch_goes_on_from_where_it_stood(person: Person) -> None:
+def test_a_fetch_continues_at_its_cursor(person: Person) -> None:
     system = person.system
     create_records(system, persons=230, organizations=0)
     age_records(system)

@@ -85,7 +85,7 @@ def test_a_value_set_back_is_no_echo(system: SyncSystem) -> None:
     assert system.users()[1]["pipedrive/name"] == "Person 1"
 
 
-def test_a_first_fetch_never_says_null(system: SyncSystem) -> None:
+def test_a_first_fetch_never_sends_null(system: SyncSystem) -> None:
     system.company.create_person(name="Bo")
     system.company.create_organization(name="Globex")
 
@@ -98,7 +98,7 @@ def test_a_first_fetch_never_says_null(system: SyncSystem) -> None:
     ]
 
 
-def test_null_is_said_once_for_what_was_delivered(system: SyncSystem) -> None:
+def test_null_is_sent_once_for_a_delivered_value(system: SyncSystem) -> None:
     system.company.create_person(name="Ada", phones=[{"value": "+1 555", "primary": True}])
     system.fetch(Entity.PERSON)
     seen = system.hull.received.count

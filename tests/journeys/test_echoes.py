@@ -161,7 +161,7 @@ def test_our_read_back_coming_back_by_notification_sends_nothing(desk: Desk) -> 
     assert outgoing_events(desk.system)[-1][0] == "outgoing.user.skip"
 
 
-def test_an_edit_in_pipedrive_is_told_to_hull_and_ends_there(desk: Desk) -> None:
+def test_an_edit_in_pipedrive_is_sent_to_hull_and_ends_there(desk: Desk) -> None:
     desk.in_pipedrive(name="Bea")
     desk.pass_on_from_pipedrive()
     assert desk.held()[0]["nickname"] == "Bea"
@@ -249,7 +249,7 @@ def test_a_report_older_than_one_that_was_sent_undoes_nothing(desk: Desk) -> Non
     assert [body for _, _, body in writes(desk.system)] == [{"name": "Hanna"}]
 
 
-def test_a_report_of_what_we_told_hull_before_our_last_write_undoes_nothing(desk: Desk) -> None:
+def test_a_report_of_an_earlier_delivery_undoes_nothing(desk: Desk) -> None:
     """Both sides are edited, Hull wins, and only then its word comes of having been told Pipedrive's value for a while."""
     desk.in_hull(nickname="Anna")
     edit = desk.heard()
@@ -270,7 +270,7 @@ def test_a_report_of_what_we_told_hull_before_our_last_write_undoes_nothing(desk
     assert [body for _, _, body in writes(desk.system)] == [{"name": "Anna"}]
 
 
-def test_an_edit_in_hull_outlives_what_hull_is_told_of_another_field(desk: Desk) -> None:
+def test_an_edit_in_hull_survives_a_delivery_of_another_field(desk: Desk) -> None:
     """Hull is told of a number while its word of a new name is under way, and both of its reports are folded."""
     desk.in_hull(nickname="Anna")
     edit = desk.heard()
@@ -300,7 +300,7 @@ def test_our_answer_does_not_undo_a_newer_edit_in_hull(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("owner", "winner"), [("hull", "Anna"), ("pipedrive", "Bea"), ("latest", "Bea")])
-def test_an_edit_over_which_hull_was_told_our_value_still_counts(desk: Desk, owner: Owner, winner: str) -> None:
+def test_an_edit_that_our_delivery_overwrote_still_counts(desk: Desk, owner: Owner, winner: str) -> None:
     """Hull's two reports, of the edit and of what we told it, arrive together: the newer one says but our own word."""
     own_the_fields(desk.system, owner)
     desk.settle()
@@ -408,7 +408,7 @@ def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk
     assert failures(desk.system) == [(desk.system.users()[2]["id"], "update_loop_detected")]
 
 
-def test_the_other_fields_of_a_record_whose_rules_fight_still_go(desk: Desk) -> None:
+def test_other_fields_of_a_record_in_an_update_loop_are_sent(desk: Desk) -> None:
     fight(desk, ["ANNA", "Anna"], rounds=6)
     desk.in_hull(nickname="ANNA", tel="+372 5550001")
     desk.settle()

@@ -119,19 +119,19 @@ def _failed_pages(flower: str) -> list[dict[str, Any]]:
     return [task for task in found.values() if task["name"] == "incoming.extract"]
 
 
-def test_is_closed_to_whoever_has_no_password(flower: str) -> None:
+def test_needs_the_password(flower: str) -> None:
     assert requests.get(f"{flower}/api/tasks", timeout=10).status_code == 401
     assert requests.get(flower, timeout=10).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/workers", "/api/task/types", "/workers", "/tasks", "/broker"])
-def test_nothing_is_told_without_the_password(flower: str, path: str) -> None:
+def test_nothing_is_returned_without_the_password(flower: str, path: str) -> None:
     assert requests.get(f"{flower}{path}", timeout=10).status_code == 401
     assert requests.get(f"{flower}{path}", auth=("ana", "wrong"), timeout=10).status_code == 401
     assert requests.get(f"{flower}{path}", auth=("ana", "secret"), timeout=10).status_code == 200
 
 
-def test_listens_to_its_own_machine_unless_told_otherwise(flower: str) -> None:
+def test_listens_on_its_own_machine_by_default(flower: str) -> None:
     port = int(flower.rpartition(":")[2])
     listening = {
         line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"

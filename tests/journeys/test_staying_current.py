@@ -117,7 +117,7 @@ def test_a_lost_webhook_is_made_up_for(settled: SyncSystem) -> None:
 
 
 @pytest.mark.defect(18, "There was no fetch of what changed, only of everything.")
-def test_an_incremental_fetch_with_nothing_changed_costs_twenty_tokens_and_says_nothing(settled: SyncSystem) -> None:
+def test_an_incremental_fetch_without_changes_costs_twenty_tokens_and_sends_nothing(settled: SyncSystem) -> None:
     events, before = len(settled.events()), settled.pipedrive.ledger.stats()
 
     tick(settled)
@@ -130,7 +130,7 @@ def test_an_incremental_fetch_with_nothing_changed_costs_twenty_tokens_and_says_
     assert len(settled.events()) == events
 
 
-def test_what_no_webhook_told_of_is_reported_as_a_gap(settled: SyncSystem) -> None:
+def test_a_change_without_a_webhook_is_reported_as_a_gap(settled: SyncSystem) -> None:
     some_minutes_ago(settled)
     settled.company.edit_person(3, name="One")
     settled.company.edit_person(4, name="Two")
@@ -145,7 +145,7 @@ def test_what_no_webhook_told_of_is_reported_as_a_gap(settled: SyncSystem) -> No
     ]
 
 
-def test_what_a_webhook_told_of_is_no_gap(settled: SyncSystem) -> None:
+def test_a_change_with_a_webhook_is_not_a_gap(settled: SyncSystem) -> None:
     some_minutes_ago(settled)
     said = listen(settled)
     settled.company.edit_person(3, name="Told")
@@ -158,7 +158,7 @@ def test_what_a_webhook_told_of_is_no_gap(settled: SyncSystem) -> None:
     assert gaps(settled) == []
 
 
-def test_what_changed_a_moment_ago_may_still_be_told(settled: SyncSystem) -> None:
+def test_a_recent_change_may_still_get_a_webhook(settled: SyncSystem) -> None:
     settled.company.edit_person(3, name="Just now")
 
     tick(settled)
@@ -209,7 +209,7 @@ def test_a_record_that_failed_is_an_exception_by_name(settled: SyncSystem) -> No
     assert excepted(settled) == 1
 
 
-def test_the_watermark_never_goes_back(settled: SyncSystem) -> None:
+def test_the_watermark_never_moves_back(settled: SyncSystem) -> None:
     tick(settled)
     before = claimed(settled)
     with transaction() as session:

@@ -71,7 +71,7 @@ def test_a_webhook_of_the_old_format_is_a_hint_to_read_its_record(system: SyncSy
     assert reasons(system) == [("incoming.user.retry", "webhook_old_format", 3)]
 
 
-def test_a_user_created_by_a_webhook_of_the_old_format_says_so_too(system: SyncSystem, told: list[Any]) -> None:
+def test_a_user_created_by_an_old_format_webhook_names_its_cause(system: SyncSystem, told: list[Any]) -> None:
     old = old_format(system)
     ada = system.company.create_person(name="Ada")["id"]
 
@@ -158,7 +158,7 @@ def test_a_webhook_of_another_company_is_refused(system: SyncSystem, told: list[
     assert reasons(system) == [("incoming.job.error", "webhook_other_company", None)]
 
 
-def test_fields_nobody_knows_are_left_alone(system: SyncSystem, told: list[Any]) -> None:
+def test_unknown_fields_are_ignored(system: SyncSystem, told: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
     told[0]["data"] |= {"mood": {"deep": ["inside"]}}
     told[0]["data"]["custom_fields"] |= {"f" * 40: {"type": "hologram", "value": 3}, "": None}
@@ -171,7 +171,7 @@ def test_fields_nobody_knows_are_left_alone(system: SyncSystem, told: list[Any])
     assert reasons(system) == []
 
 
-def test_a_webhook_about_a_record_that_never_was_harms_nobody(system: SyncSystem, told: list[Any]) -> None:
+def test_a_webhook_about_an_unknown_record_is_harmless(system: SyncSystem, told: list[Any]) -> None:
     system.company.edit_person(2, name="Edited")
     system.company.edit_person(3, name="Edited")
     told[1]["meta"]["entity_id"], told[1]["data"] = "4711", None
@@ -259,7 +259,7 @@ def test_repeated_shuffled_late_and_lost_deliveries_end_in_one_state(system: Syn
 @pytest.mark.parametrize(
     "shape", [{"type": "enum", "label": "Trade fair"}, {"type": "enum", "option": {"id": 1}}, [1], ...], ids=str
 )
-def test_a_custom_value_in_a_shape_nobody_knows_clears_nothing(system: SyncSystem, told: list[Any], shape: Any) -> None:
+def test_a_custom_value_of_an_unknown_shape_clears_nothing(system: SyncSystem, told: list[Any], shape: Any) -> None:
     field = next(each for each in system.company.custom_fields("person") if each.name == "Lead source")
     system.change_settings(incoming_user_attributes=[{"hull": "source", "service": field.code}])
     system.company.edit_person(3, custom_fields={field.code: field.options[0].id})

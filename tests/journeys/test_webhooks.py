@@ -93,7 +93,7 @@ def test_a_whole_payload_costs_no_request(system: SyncSystem, told: list[Any]) -
     assert [(line["pipedrive_id"], line["effect"]) for line in mine] == [(3, "changed")]
 
 
-def test_repeated_deliveries_fold_into_one_change(system: SyncSystem, told: list[Any]) -> None:
+def test_repeated_deliveries_coalesce_into_one_change(system: SyncSystem, told: list[Any]) -> None:
     for name in ("One", "Two", "Three"):
         system.company.edit_person(3, name=name)
     said = system.hull.received.count
@@ -106,7 +106,7 @@ def test_repeated_deliveries_fold_into_one_change(system: SyncSystem, told: list
     assert system.hull.received.count == said + 1
 
 
-def test_the_same_change_told_twice_is_sent_once(system: SyncSystem, told: list[Any]) -> None:
+def test_a_change_delivered_twice_is_sent_once(system: SyncSystem, told: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
     deliver(system, *told)
     system.work()
@@ -227,7 +227,7 @@ def test_a_webhook_and_a_fetch_of_one_state_are_the_same(system: SyncSystem) -> 
     assert listed <= before + 1
 
 
-def test_a_record_that_is_gone_is_told_and_not_retried(system: SyncSystem, told: list[Any]) -> None:
+def test_a_missing_record_is_reported_and_not_retried(system: SyncSystem, told: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
     system.company.delete_person(3)
 
@@ -273,7 +273,7 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize("body", MALFORMED, ids=lambda body: str(body)[:40])
-def test_a_malformed_delivery_holds_up_nobody(system: SyncSystem, told: list[Any], body: Any) -> None:
+def test_a_malformed_delivery_delays_no_other(system: SyncSystem, told: list[Any], body: Any) -> None:
     system.company.edit_person(3, name="Edited")
 
     deliver(system, body, *told)
@@ -396,7 +396,7 @@ def test_a_failed_batch_does_not_block_a_later_delivery(
     assert tuple(failure) == ("internal_error", "transform")
 
 
-def test_a_webhook_before_any_fetch_says_what_a_fetch_would(system: SyncSystem) -> None:
+def test_a_webhook_before_any_fetch_delivers_what_a_fetch_would(system: SyncSystem) -> None:
     """Without the field definitions an option would arrive as its number, and the next fetch would change it."""
     code = custom(system, "Lead source")
     options = next(field for field in system.company.custom_fields("person") if field.code == code).options
@@ -460,7 +460,7 @@ def test_organizations_are_carried_over_before_persons(system: SyncSystem) -> No
     assert [row.entity for row in system.rows("SELECT entity FROM batches ORDER BY id")] == ["organization", "person"]
 
 
-def test_a_webhook_that_says_what_is_known_costs_no_request(system: SyncSystem, told: list[Any]) -> None:
+def test_a_webhook_without_changes_costs_no_request(system: SyncSystem, told: list[Any]) -> None:
     """The echo of a write of ours has the very second of the answer that was carried over."""
     system.company.edit_person(3, name="Edited")
     deliver(system, told[0])
@@ -495,7 +495,7 @@ def test_another_content_of_the_same_second_is_read_again(system: SyncSystem, to
     "A User that was created by the webhook of its new Person has pipedrive/created_by_webhook.",
 )
 @pytest.mark.defect(15, "The mark of Users that a webhook created never reached Hull.")
-def test_a_user_that_a_webhook_created_says_so(system: SyncSystem, told: list[Any]) -> None:
+def test_a_user_created_by_a_webhook_names_its_cause(system: SyncSystem, told: list[Any]) -> None:
     """Created and edited before anybody looked: still created by webhook. Others, and Accounts, never say it."""
     ada = system.company.create_person(name="Ada")["id"]
     system.company.edit_person(ada, name="Ada Lovelace")

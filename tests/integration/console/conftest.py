@@ -1,4 +1,4 @@
-"""A visitor of the console, over a real PostgreSQL and a small system to look at."""
+"""Clients of the console for each role, over a real PostgreSQL and a small system."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
 
 PASSWORD = "canary correct horse"
-NO_HASH = "nobody logs in by this"
+NO_HASH = "matches no password"
 """Argon2 costs a tenth of a second, so only the tests of passwords pay for it."""
 
 _app: list[Flask] = []
 
 
 @dataclass
-class Visitor:
-    """Somebody's browser: keeps cookies, and sends forms as the pages have them."""
+class ConsoleClient:
+    """A browser that keeps cookies and sends forms like the pages."""
 
     client: FlaskClient
     token: str = ""
@@ -34,7 +34,7 @@ class Visitor:
         return self.client.get(path, headers=headers)
 
     def post(self, path: str, **form: Any) -> TestResponse:
-        """A form of the console, as its pages send it."""
+        """Send a form like the pages do."""
         cookie = self.client.get_cookie("session")
         if self.token and cookie:
             self.token = cookie.value  # renewed with a new password or second factor
@@ -42,7 +42,7 @@ class Visitor:
         return self.client.post(path, data=own | form)
 
     def text(self, path: str) -> str:
-        """A page that is there."""
+        """Return the text of an existing page."""
         answer = self.get(path)
         assert answer.status_code == 200, (path, answer.status_code, answer.headers.get("Location"), answer.text[:500])
         return answer.text
@@ -50,7 +50,7 @@ class Visitor:
 
 @pytest.fixture
 def app(database: str) -> Flask:
-    """One app for all tests of this process: it reads settings and database when it is asked."""
+    """Return one app for all tests of this process; it reads settings and database with each request."""
     assert database
     if not _app:
         from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when imported
@@ -60,16 +60,16 @@ def app(database: str) -> Flask:
 
 
 @pytest.fixture
-def anybody(app: Flask) -> Visitor:
-    """Somebody who has not logged in."""
-    return Visitor(app.test_client())
+def anonymous(app: Flask) -> ConsoleClient:
+    """Return a client that is not logged in."""
+    return ConsoleClient(app.test_client())
 
 
 @pytest.fixture
-def as_role(app: Flask) -> Callable[[Role], Visitor]:
-    """Somebody of a role, logged in."""
+def as_role(app: Flask) -> Callable[[Role], ConsoleClient]:
+    """Return a function that logs in a new operator of a role."""
 
-    def enter(role: Role) -> Visitor:
+    def log_in(role: Role) -> ConsoleClient:
         with transaction() as session:
             operator = Operator(name=f"{role}@acme.test", password_hash=NO_HASH, role=role)
             session.add(operator)
@@ -77,45 +77,45 @@ def as_role(app: Flask) -> Callable[[Role], Visitor]:
             token = operators.open_session(session, operator)
         client = app.test_client()
         client.set_cookie("session", token)
-        return Visitor(client, token)
+        return ConsoleClient(client, token)
 
-    return enter
+    return log_in
 
 
 @pytest.fixture
-def viewer(as_role: Callable[[Role], Visitor]) -> Visitor:
+def viewer(as_role: Callable[[Role], ConsoleClient]) -> ConsoleClient:
     return as_role(Role.VIEWER)
 
 
 @pytest.fixture
-def operator(as_role: Callable[[Role], Visitor]) -> Visitor:
+def operator(as_role: Callable[[Role], ConsoleClient]) -> ConsoleClient:
     return as_role(Role.OPERATOR)
 
 
 @pytest.fixture
-def admin(as_role: Callable[[Role], Visitor]) -> Visitor:
+def admin(as_role: Callable[[Role], ConsoleClient]) -> ConsoleClient:
     return as_role(Role.ADMIN)
 
 
 Call = Callable[..., tuple[int, Any]]
-"""Calls an operation with somebody's key: method and path in, the body by its names, status and JSON out."""
+"""Calls an operation with an API key: (method, path, **body) → (status, JSON)."""
 
 
 @pytest.fixture
-def script(operator: Visitor, anybody: Visitor) -> Call:
-    """A script with an operator's key."""
-    return caller(operator, anybody)
+def script(operator: ConsoleClient, anonymous: ConsoleClient) -> Call:
+    """Call with an operator's key."""
+    return caller(operator, anonymous)
 
 
 @pytest.fixture
-def admin_script(admin: Visitor, anybody: Visitor) -> Call:
-    """The same with an admin's."""
-    return caller(admin, anybody)
+def admin_script(admin: ConsoleClient, anonymous: ConsoleClient) -> Call:
+    """Call with an admin's key."""
+    return caller(admin, anonymous)
 
 
 @pytest.fixture
-def by_session(admin: Visitor) -> Call:
-    """An admin's browser: what a key may not do."""
+def by_session(admin: ConsoleClient) -> Call:
+    """Call with an admin's session, for what a key may not do."""
 
     def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
         headers = {"X-CSRF-Token": operators.csrf_of(admin.token)}
@@ -126,12 +126,12 @@ def by_session(admin: Visitor) -> Call:
 
 
 @pytest.fixture
-def viewer_script(viewer: Visitor, anybody: Visitor) -> Call:
-    """The same with a viewer's."""
-    return caller(viewer, anybody)
+def viewer_script(viewer: ConsoleClient, anonymous: ConsoleClient) -> Call:
+    """Call with a viewer's key."""
+    return caller(viewer, anonymous)
 
 
-def caller(owner: Visitor, browser: Visitor) -> Call:
+def caller(owner: ConsoleClient, browser: ConsoleClient) -> Call:
     present = operators.who_is(owner.token)
     assert present
     headers = {"Authorization": f"Bearer {operators.make_key(present, 'test')}"}

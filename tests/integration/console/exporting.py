@@ -7,19 +7,21 @@ from urllib.parse import parse_qsl
 
 from werkzeug.test import TestResponse
 
-from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.conftest import Call, ConsoleClient
 from tests.system import SyncSystem
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 FORMATS = {CSV: "csv", NDJSON: "jsonl"}
 
 
-def begin(browser: Visitor, kind: str, query: str = "", connector: str = "acme") -> TestResponse:
+def begin(browser: ConsoleClient, kind: str, query: str = "", connector: str = "acme") -> TestResponse:
     """Send the form of the page Logs under this filter."""
     return browser.post(f"/c/{connector}/logs/export", format=FORMATS.get(kind, kind), **dict(parse_qsl(query)))
 
 
-def exported(system: SyncSystem, browser: Visitor, kind: str, query: str = "", connector: str = "acme") -> TestResponse:
+def exported(
+    system: SyncSystem, browser: ConsoleClient, kind: str, query: str = "", connector: str = "acme"
+) -> TestResponse:
     """The file."""
     begun = begin(browser, kind, query, connector)
     assert begun.status_code == 303, begun.text
@@ -30,7 +32,7 @@ def exported(system: SyncSystem, browser: Visitor, kind: str, query: str = "", c
 
 
 def exported_by_script(
-    system: SyncSystem, browser: Visitor, call: Call, form: str, connector: str = "acme", **wanted: Any
+    system: SyncSystem, browser: ConsoleClient, call: Call, form: str, connector: str = "acme", **wanted: Any
 ) -> str:
     """The same by the API."""
     path = f"/api/v1/connectors/{connector}/events/exports"

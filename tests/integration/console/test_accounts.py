@@ -27,7 +27,7 @@ from pipeline.slow_work import Overloaded
 from pipeline.sync import upkeep
 from pipeline.sync.connectors import setup
 from tests import accounts
-from tests.integration.console.conftest import PASSWORD, Call, Visitor
+from tests.integration.console.conftest import PASSWORD, Call, ConsoleClient
 
 NAME = "ana@acme.test"
 OFFICE = LoginOrigin(address="192.0.2.1")
@@ -42,18 +42,18 @@ def ana(database: str) -> int:
 
 
 @pytest.fixture
-def browser(ana: int, anybody: Visitor) -> Visitor:
+def browser(ana: int, anonymous: ConsoleClient) -> ConsoleClient:
     """The same, logged in."""
     assert ana
-    return enter(anybody)
+    return enter(anonymous)
 
 
-def enter(visitor: Visitor, password: str = PASSWORD) -> Visitor:
-    assert visitor.client.post("/login", data={"name": NAME, "password": password}).status_code == 303
-    cookie = visitor.client.get_cookie("session")
+def enter(console: ConsoleClient, password: str = PASSWORD) -> ConsoleClient:
+    assert console.client.post("/login", data={"name": NAME, "password": password}).status_code == 303
+    cookie = console.client.get_cookie("session")
     assert cookie
-    visitor.token = cookie.value
-    return visitor
+    console.token = cookie.value
+    return console
 
 
 def fails(caller: LoginOrigin = OFFICE, name: str = NAME) -> float:
@@ -107,7 +107,7 @@ def test_each_further_failure_doubles_the_wait_up_to_a_quarter_of_an_hour(ana: i
     assert [round(each) for each in waits if each] == [10, 20, 40, 80, 160, 320, 640, 900, 900, 900]
 
 
-def test_a_stranger_elsewhere_does_not_lock_an_operator_out(ana: int) -> None:
+def test_guesses_from_elsewhere_do_not_lock_an_operator_out(ana: int) -> None:
     for _ in range(6):
         fails(HOME)
 
@@ -269,7 +269,7 @@ def test_failures_decay(ana: int) -> None:
     assert [fails(name=f"other{number}") for number in range(10)] == [0] * 10
 
 
-def test_unlock_ends_every_wait_of_a_name(ana: int, admin: Visitor) -> None:
+def test_unlock_ends_every_wait_of_a_name(ana: int, admin: ConsoleClient) -> None:
     for _ in range(6):
         fails()
 
@@ -298,7 +298,7 @@ def test_names_and_addresses_of_attempts_are_stored_as_digests(ana: int) -> None
     assert not any(b"ana" in bytes(each) or b"192" in bytes(each) for row in stored for each in row)
 
 
-def test_old_attempts_ended_sessions_and_long_expired_keys_are_deleted(browser: Visitor, ana: int) -> None:
+def test_old_attempts_ended_sessions_and_long_expired_keys_are_deleted(browser: ConsoleClient, ana: int) -> None:
     me = operators.who_is(browser.token)
     assert me
     fails()
@@ -346,8 +346,8 @@ def test_a_password_is_compared_whole(database: str) -> None:
     assert logins.log_in(NAME, long[:196], OFFICE)
 
 
-def test_a_new_password_ends_other_sessions_and_revokes_keys(browser: Visitor, app: Flask) -> None:
-    other = enter(Visitor(app.test_client()))
+def test_a_new_password_ends_other_sessions_and_revokes_keys(browser: ConsoleClient, app: Flask) -> None:
+    other = enter(ConsoleClient(app.test_client()))
     me = operators.who_is(browser.token)
     assert me
     key = operators.make_key(me, "nightly")
@@ -362,19 +362,19 @@ def test_a_new_password_ends_other_sessions_and_revokes_keys(browser: Visitor, a
     enter(other, "another long one")
 
 
-def copy_of(visitor: Visitor, app: Flask) -> Visitor:
+def copy_of(console: ConsoleClient, app: Flask) -> ConsoleClient:
     """A thief's browser, with a copy of the session's token."""
-    cookie = visitor.client.get_cookie("session")
+    cookie = console.client.get_cookie("session")
     assert cookie
-    thief = Visitor(app.test_client(), cookie.value)
+    thief = ConsoleClient(app.test_client(), cookie.value)
     thief.client.set_cookie("session", cookie.value)
     assert thief.get("/").status_code == 200
     return thief
 
 
 @pytest.mark.parametrize("way", ["password", "second factor", "log out"])
-def test_a_copy_of_the_token_ends_and_the_session_goes_on(browser: Visitor, app: Flask, way: str) -> None:
-    other, thief = enter(Visitor(app.test_client())), copy_of(browser, app)
+def test_a_new_token_ends_copies_of_the_old_one(browser: ConsoleClient, app: Flask, way: str) -> None:
+    other, thief = enter(ConsoleClient(app.test_client())), copy_of(browser, app)
 
     if way == "password":
         browser.post("/account/password", old=PASSWORD, new="another long one")
@@ -415,7 +415,7 @@ def test_a_login_that_began_before_a_change_opens_no_session_after_it(
 
 @pytest.mark.parametrize("path", ["/account/keys", "/account/password"])
 def test_what_was_proved_by_the_old_password_is_refused_after_a_new_one(
-    browser: Visitor, monkeypatch: pytest.MonkeyPatch, path: str
+    browser: ConsoleClient, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     prove = logins.prove
 
@@ -433,7 +433,9 @@ def test_what_was_proved_by_the_old_password_is_refused_after_a_new_one(
 
 
 @pytest.mark.parametrize("way", ["console", "api"])
-def test_an_admin_changes_their_own_account_by_its_password_alone(admin: Visitor, by_session: Call, way: str) -> None:
+def test_an_admin_changes_their_own_account_by_its_password_alone(
+    admin: ConsoleClient, by_session: Call, way: str
+) -> None:
     (me,) = [
         each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == "admin@acme.test"
     ]
@@ -452,7 +454,7 @@ def test_an_admin_changes_their_own_account_by_its_password_alone(admin: Visitor
     assert audited("operator.change") == audited("second_factor.off") == []
 
 
-def test_every_field_of_the_account_has_an_id_and_a_label_of_its_own(browser: Visitor) -> None:
+def test_every_field_of_the_account_has_an_id_and_a_label_of_its_own(browser: ConsoleClient) -> None:
     page = browser.text("/account")
     ids = re.findall(r'\sid="([^"]+)"', page)
     fields = re.findall(r'<(?:input|select) id="([^"]+)"', page)
@@ -465,11 +467,11 @@ def test_every_field_of_the_account_has_an_id_and_a_label_of_its_own(browser: Vi
 # --- keys for scripts ----------------------------------------------------------------------------------------------
 
 
-def make_key(visitor: Visitor, **form: Any) -> Any:
-    return visitor.post("/account/keys", **{"name": "nightly", "days": "30", "password": PASSWORD} | form)
+def make_key(console: ConsoleClient, **form: Any) -> Any:
+    return console.post("/account/keys", **{"name": "nightly", "days": "30", "password": PASSWORD} | form)
 
 
-def test_a_key_needs_the_password_is_shown_once_and_can_be_revoked(browser: Visitor) -> None:
+def test_a_key_needs_the_password_is_shown_once_and_can_be_revoked(browser: ConsoleClient) -> None:
     refused = make_key(browser, password="wrong password")
     page = make_key(browser, role="viewer").text
     (key,) = re.findall(operators.PREFIX + r"[\w-]+", page)
@@ -497,11 +499,11 @@ def test_a_key_needs_the_password_is_shown_once_and_can_be_revoked(browser: Visi
         {"name": "night\x1b]0;ly"},
     ],
 )
-def test_a_key_is_never_above_its_owner_and_always_expires(browser: Visitor, form: dict[str, str]) -> None:
+def test_a_key_is_never_above_its_owner_and_always_expires(browser: ConsoleClient, form: dict[str, str]) -> None:
     assert make_key(browser, **form).status_code == 400
 
 
-def test_a_key_ends_when_it_expires(browser: Visitor) -> None:
+def test_a_key_ends_when_it_expires(browser: ConsoleClient) -> None:
     me = operators.who_is(browser.token)
     assert me
     key = operators.make_key(me, "nightly", days=1)
@@ -512,7 +514,7 @@ def test_a_key_ends_when_it_expires(browser: Visitor) -> None:
     assert operators.holder_of(key) is None
 
 
-def test_a_key_loses_what_its_owner_loses(browser: Visitor) -> None:
+def test_a_key_loses_what_its_owner_loses(browser: ConsoleClient) -> None:
     me = operators.who_is(browser.token)
     assert me
     key = operators.make_key(me, "nightly")
@@ -529,7 +531,9 @@ def test_a_key_loses_what_its_owner_loses(browser: Visitor) -> None:
 
 
 @pytest.mark.parametrize("way", ["console", "api"])
-def test_an_admin_sees_and_revokes_every_key(browser: Visitor, admin: Visitor, admin_script: Call, way: str) -> None:
+def test_an_admin_sees_and_revokes_every_key(
+    browser: ConsoleClient, admin: ConsoleClient, admin_script: Call, way: str
+) -> None:
     me = operators.who_is(browser.token)
     assert me
     key = operators.make_key(me, "nightly")
@@ -574,7 +578,7 @@ def test_a_key_cannot_change_who_can_log_in(ana: int, admin_script: Call) -> Non
     )
 
 
-def test_a_session_of_long_ago_confirms_the_password_first(browser: Visitor, ana: int) -> None:
+def test_a_session_of_long_ago_confirms_the_password_first(browser: ConsoleClient, ana: int) -> None:
     change("UPDATE operators SET role = 'admin' WHERE id = :id", id=ana)
     other = accounts.add("bo", None, Role.VIEWER).id
     change("UPDATE operator_sessions SET proved_at = now() - interval '11 minutes'")
@@ -597,7 +601,7 @@ def test_a_session_of_long_ago_confirms_the_password_first(browser: Visitor, ana
     assert done == [303] * 5
 
 
-def test_nobody_revokes_the_key_of_another(browser: Visitor, viewer: Visitor) -> None:
+def test_an_operator_cannot_revoke_keys_of_others(browser: ConsoleClient, viewer: ConsoleClient) -> None:
     me = operators.who_is(browser.token)
     assert me
     operators.make_key(me, "nightly")
@@ -610,7 +614,7 @@ def test_nobody_revokes_the_key_of_another(browser: Visitor, viewer: Visitor) ->
 # --- sessions ------------------------------------------------------------------------------------------------------
 
 
-def test_an_open_page_does_not_prolong_a_session_and_a_person_does(browser: Visitor) -> None:
+def test_an_open_page_does_not_prolong_a_session_and_a_person_does(browser: ConsoleClient) -> None:
     change("UPDATE operator_sessions SET seen_at = now() - interval '11 hours'")
 
     def idle_h() -> float:
@@ -625,8 +629,8 @@ def test_an_open_page_does_not_prolong_a_session_and_a_person_does(browser: Visi
     assert idle_h() < 1
 
 
-def test_sessions_are_listed_and_ended(browser: Visitor, app: Flask) -> None:
-    other = enter(Visitor(app.test_client()))
+def test_sessions_are_listed_and_ended(browser: ConsoleClient, app: Flask) -> None:
+    other = enter(ConsoleClient(app.test_client()))
     page = browser.text("/account")
     (session_id,) = re.findall(r"/account/sessions/(\d+)/end", page)
 
@@ -636,7 +640,7 @@ def test_sessions_are_listed_and_ended(browser: Visitor, app: Flask) -> None:
     assert (browser.get("/").status_code, other.get("/").status_code) == (200, 303)
 
 
-def test_nobody_ends_the_session_of_another(browser: Visitor, viewer: Visitor) -> None:
+def test_an_operator_cannot_end_sessions_of_others(browser: ConsoleClient, viewer: ConsoleClient) -> None:
     with transaction() as session:
         me = operators.who_is(browser.token)
         assert me
@@ -646,8 +650,8 @@ def test_nobody_ends_the_session_of_another(browser: Visitor, viewer: Visitor) -
     assert browser.get("/").status_code == 200
 
 
-def test_log_out_everywhere_else_leaves_this_session(browser: Visitor, app: Flask) -> None:
-    others = [enter(Visitor(app.test_client())) for _ in range(2)]
+def test_log_out_everywhere_else_leaves_this_session(browser: ConsoleClient, app: Flask) -> None:
+    others = [enter(ConsoleClient(app.test_client())) for _ in range(2)]
 
     browser.post("/account/sessions/others/end")
 
@@ -655,7 +659,7 @@ def test_log_out_everywhere_else_leaves_this_session(browser: Visitor, app: Flas
     assert [each.get("/").status_code for each in others] == [303, 303]
 
 
-def test_a_second_login_in_a_browser_ends_the_first(browser: Visitor) -> None:
+def test_a_second_login_in_a_browser_ends_the_first(browser: ConsoleClient) -> None:
     first = browser.token
 
     enter(browser)
@@ -663,13 +667,13 @@ def test_a_second_login_in_a_browser_ends_the_first(browser: Visitor) -> None:
     assert operators.who_is(first) is None
 
 
-def test_an_admin_logs_somebody_out_everywhere(browser: Visitor, admin: Visitor, ana: int) -> None:
+def test_an_admin_ends_all_sessions_of_an_operator(browser: ConsoleClient, admin: ConsoleClient, ana: int) -> None:
     admin.post(f"/operators/{ana}/log-out")
 
     assert browser.get("/").status_code == 303
 
 
-def test_logins_and_logouts_are_audited_with_the_address(browser: Visitor) -> None:
+def test_logins_and_logouts_are_audited_with_the_address(browser: ConsoleClient) -> None:
     browser.post("/logout")
 
     with transaction() as session:
@@ -680,44 +684,44 @@ def test_logins_and_logouts_are_audited_with_the_address(browser: Visitor) -> No
 # --- second factor -------------------------------------------------------------------------------------------------
 
 
-def set_up(visitor: Visitor) -> tuple[str, list[str]]:
+def set_up(console: ConsoleClient) -> tuple[str, list[str]]:
     """Turn the second factor on; returns the secret and the recovery codes."""
-    page = visitor.post("/account/second-factor", password=PASSWORD).text
+    page = console.post("/account/second-factor", password=PASSWORD).text
     (secret,) = re.findall(r"type the key <code>([A-Z2-7]+)</code>", page)
     assert "<svg" in page
-    done = visitor.post("/account/second-factor/confirm", code=pyotp.TOTP(secret).now())
+    done = console.post("/account/second-factor/confirm", code=pyotp.TOTP(secret).now())
     codes = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){3}", done.text)  # 128 bits: a fast hash keeps them
     assert len(codes) == second_factor.RECOVERY_CODES
     return secret, codes
 
 
-def first_step(visitor: Visitor) -> str:
+def first_step(console: ConsoleClient) -> str:
     """Name and password; returns the ticket of the page that asks for a code."""
-    answer = visitor.client.post("/login", data={"name": NAME, "password": PASSWORD})
+    answer = console.client.post("/login", data={"name": NAME, "password": PASSWORD})
     (ticket,) = re.findall('name="ticket" value="([^"]+)"', answer.text)
-    assert visitor.client.get_cookie("session") is None
+    assert console.client.get_cookie("session") is None
     return str(ticket)
 
 
-def second_step(visitor: Visitor, ticket: str, code: str) -> int:
-    return visitor.client.post("/login/code", data={"ticket": ticket, "code": code}).status_code
+def second_step(console: ConsoleClient, ticket: str, code: str) -> int:
+    return console.client.post("/login/code", data={"ticket": ticket, "code": code}).status_code
 
 
-def test_with_a_second_factor_a_login_needs_a_code_and_each_code_works_once(browser: Visitor, app: Flask) -> None:
+def test_with_a_second_factor_a_login_needs_a_code_and_each_code_works_once(browser: ConsoleClient, app: Flask) -> None:
     with freeze_time("2026-11-30 12:00:00"):
         secret, _ = set_up(browser)
     with freeze_time("2026-11-30 12:01:00"):
-        visitor = Visitor(app.test_client())
-        ticket, code = first_step(visitor), pyotp.TOTP(secret).now()
-        tried = [second_step(visitor, ticket, "000000"), second_step(visitor, ticket, code)]
-        again = Visitor(app.test_client())
+        console = ConsoleClient(app.test_client())
+        ticket, code = first_step(console), pyotp.TOTP(secret).now()
+        tried = [second_step(console, ticket, "000000"), second_step(console, ticket, code)]
+        again = ConsoleClient(app.test_client())
         tried.append(second_step(again, first_step(again), code))
 
     assert tried == [401, 303, 401]
-    assert visitor.get("/").status_code == 200
+    assert console.get("/").status_code == 200
 
 
-def test_the_first_code_is_entered_once(browser: Visitor) -> None:
+def test_the_first_code_is_entered_once(browser: ConsoleClient) -> None:
     """A stolen session cannot guess the code of a set-up that was left half done."""
     page = browser.post("/account/second-factor", password=PASSWORD).text
     (secret,) = re.findall(r"type the key <code>([A-Z2-7]+)</code>", page)
@@ -729,61 +733,61 @@ def test_the_first_code_is_entered_once(browser: Visitor) -> None:
     assert audited("second_factor.on") == []
 
 
-def test_a_recovery_code_works_once(browser: Visitor, app: Flask) -> None:
+def test_a_recovery_code_works_once(browser: ConsoleClient, app: Flask) -> None:
     _, codes = set_up(browser)
-    visitor = Visitor(app.test_client())
-    ticket = first_step(visitor)
+    console = ConsoleClient(app.test_client())
+    ticket = first_step(console)
 
-    assert second_step(visitor, ticket, codes[3]) == 303
-    other = Visitor(app.test_client())
+    assert second_step(console, ticket, codes[3]) == 303
+    other = ConsoleClient(app.test_client())
     assert second_step(other, first_step(other), codes[3]) == 401
     assert audited("second_factor.recovery_code") == [(NAME, NAME, {"left": 9})]
 
 
-def test_codes_cannot_be_guessed_faster_than_passwords(browser: Visitor, app: Flask) -> None:
+def test_codes_cannot_be_guessed_faster_than_passwords(browser: ConsoleClient, app: Flask) -> None:
     set_up(browser)
-    visitor = Visitor(app.test_client())
-    ticket = first_step(visitor)
+    console = ConsoleClient(app.test_client())
+    ticket = first_step(console)
 
-    tried = [second_step(visitor, ticket, f"{number:06}") for number in range(5)]
+    tried = [second_step(console, ticket, f"{number:06}") for number in range(5)]
 
     assert tried == [401] * 4 + [429], "the right password does not give new free tries"
-    assert visitor.client.post("/login", data={"name": NAME, "password": PASSWORD}).status_code == 429
+    assert console.client.post("/login", data={"name": NAME, "password": PASSWORD}).status_code == 429
 
 
 @pytest.mark.parametrize(
     "ticket", ["", "a.b", "bm90aGluZw==.00", "W10=.00", "WzFd.00", "\u00e9", "WzEsIDFd.", "." * 500]
 )
-def test_a_ticket_that_is_not_ours_opens_nothing(ana: int, anybody: Visitor, ticket: str) -> None:
-    assert second_step(anybody, ticket, "123456") == 401
+def test_a_ticket_that_is_not_ours_opens_nothing(ana: int, anonymous: ConsoleClient, ticket: str) -> None:
+    assert second_step(anonymous, ticket, "123456") == 401
 
 
-def test_a_ticket_ends_after_five_minutes_and_with_the_password(browser: Visitor, app: Flask) -> None:
+def test_a_ticket_ends_after_five_minutes_and_with_the_password(browser: ConsoleClient, app: Flask) -> None:
     with freeze_time("2026-11-30 12:00:00"):
         secret, codes = set_up(browser)
-        visitor = Visitor(app.test_client())
-        ticket = first_step(visitor)
+        console = ConsoleClient(app.test_client())
+        ticket = first_step(console)
     with freeze_time("2026-11-30 12:05:01"):
-        assert second_step(visitor, ticket, pyotp.TOTP(secret).now()) == 401
-    ticket = first_step(visitor)
+        assert second_step(console, ticket, pyotp.TOTP(secret).now()) == 401
+    ticket = first_step(console)
     change("UPDATE operators SET password_hash = 'another' WHERE name = :name", name=NAME)
-    assert second_step(visitor, ticket, codes[0]) == 401
+    assert second_step(console, ticket, codes[0]) == 401
 
 
 def test_the_second_factor_is_turned_off_with_the_password_or_by_an_admin(
-    browser: Visitor, admin: Visitor, ana: int, app: Flask
+    browser: ConsoleClient, admin: ConsoleClient, ana: int, app: Flask
 ) -> None:
     set_up(browser)
     assert browser.post("/account/second-factor/off", password="wrong password").status_code == 400
     assert browser.post("/account/second-factor/off", password=PASSWORD).status_code == 303
-    enter(Visitor(app.test_client()))
+    enter(ConsoleClient(app.test_client()))
     set_up(browser)
     assert admin.post(f"/operators/{ana}/second-factor/off").status_code == 303
-    enter(Visitor(app.test_client()))
+    enter(ConsoleClient(app.test_client()))
     assert [who for who, *_ in audited("second_factor.off")] == ["admin@acme.test", NAME]
 
 
-def test_the_secret_is_encrypted_and_follows_new_keys(browser: Visitor, ana: int) -> None:
+def test_the_secret_is_encrypted_and_follows_new_keys(browser: ConsoleClient, ana: int) -> None:
     secret, _ = set_up(browser)
     with transaction() as session:
         sealed = bytes(session.scalar(text("SELECT totp_sealed FROM operators WHERE id = :id"), {"id": ana}) or b"")
@@ -808,57 +812,59 @@ def sso(database: str) -> Iterator[None]:
     environment.use(before)
 
 
-def test_the_proxys_header_logs_an_operator_in(sso: None, ana: int, anybody: Visitor) -> None:
-    answer = anybody.get("/login?next=/operators", **{"X-Forwarded-User": "Ana@acme.test"})
+def test_the_proxys_header_logs_an_operator_in(sso: None, ana: int, anonymous: ConsoleClient) -> None:
+    answer = anonymous.get("/login?next=/operators", **{"X-Forwarded-User": "Ana@acme.test"})
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/operators")
-    assert anybody.get("/", **{"X-Forwarded-User": NAME}).status_code == 200
+    assert anonymous.get("/", **{"X-Forwarded-User": NAME}).status_code == 200
     assert audited("operator.login")[0] == (NAME, NAME, {"how": "single sign-on"})
 
 
-def test_a_session_ends_when_the_proxy_names_another_operator(sso: None, ana: int, anybody: Visitor) -> None:
-    anybody.get("/login", **{"X-Forwarded-User": NAME})
+def test_a_session_ends_when_the_proxy_names_another_operator(sso: None, ana: int, anonymous: ConsoleClient) -> None:
+    anonymous.get("/login", **{"X-Forwarded-User": NAME})
 
-    assert anybody.get("/", **{"X-Forwarded-User": "bo"}).status_code == 303
+    assert anonymous.get("/", **{"X-Forwarded-User": "bo"}).status_code == 303
 
 
 def test_single_sign_on_opens_one_session_for_a_browser_and_none_for_an_embedded_page(
-    sso: None, ana: int, anybody: Visitor, app: Flask
+    sso: None, ana: int, anonymous: ConsoleClient, app: Flask
 ) -> None:
     for _ in range(3):
-        assert anybody.get("/login", **{"X-Forwarded-User": NAME}).status_code == 303
-    embedded = Visitor(app.test_client()).get("/login", **{"X-Forwarded-User": NAME, "Sec-Fetch-Dest": "image"})
+        assert anonymous.get("/login", **{"X-Forwarded-User": NAME}).status_code == 303
+    embedded = ConsoleClient(app.test_client()).get("/login", **{"X-Forwarded-User": NAME, "Sec-Fetch-Dest": "image"})
 
     assert embedded.status_code == 200
     with transaction() as session:
         assert len(rows.sessions_of(session, ana)) == 1
 
 
-def test_the_header_counts_from_the_proxy_alone(sso: None, ana: int, anybody: Visitor) -> None:
-    answer = anybody.client.get(
+def test_the_header_counts_from_the_proxy_alone(sso: None, ana: int, anonymous: ConsoleClient) -> None:
+    answer = anonymous.client.get(
         "/login", headers={"X-Forwarded-User": NAME}, environ_overrides={"REMOTE_ADDR": "192.0.2.1"}
     )
 
     assert answer.status_code == 200
-    assert anybody.client.get_cookie("session") is None
+    assert anonymous.client.get_cookie("session") is None
 
 
 @pytest.mark.parametrize("state", ["unknown", "disabled"])
-def test_single_sign_on_lets_in_active_operators_alone(sso: None, ana: int, anybody: Visitor, state: str) -> None:
+def test_single_sign_on_lets_in_active_operators_alone(
+    sso: None, ana: int, anonymous: ConsoleClient, state: str
+) -> None:
     accounts.add("admin_script", None, Role.ADMIN)
     if state == "disabled":
         accounts.change(NAME, state="disabled")
 
-    answer = anybody.get("/login", **{"X-Forwarded-User": NAME if state == "disabled" else "eve"})
+    answer = anonymous.get("/login", **{"X-Forwarded-User": NAME if state == "disabled" else "eve"})
 
     assert answer.status_code == 403
-    assert anybody.client.get_cookie("session") is None
+    assert anonymous.client.get_cookie("session") is None
 
 
-def test_without_the_setting_the_header_means_nothing(ana: int, anybody: Visitor) -> None:
-    anybody.get("/login", **{"X-Forwarded-User": NAME})
+def test_without_the_setting_the_header_means_nothing(ana: int, anonymous: ConsoleClient) -> None:
+    anonymous.get("/login", **{"X-Forwarded-User": NAME})
 
-    assert anybody.client.get_cookie("session") is None
+    assert anonymous.client.get_cookie("session") is None
 
 
 def test_an_operator_without_a_password_cannot_log_in_by_one(database: str) -> None:
@@ -870,14 +876,14 @@ def test_an_operator_without_a_password_cannot_log_in_by_one(database: str) -> N
 
 
 def test_an_operator_without_a_password_makes_keys_after_a_fresh_login(
-    sso: None, database: str, anybody: Visitor
+    sso: None, database: str, anonymous: ConsoleClient
 ) -> None:
     accounts.add("bo", None, Role.VIEWER)
-    anybody.get("/login", **{"X-Forwarded-User": "bo"})
-    cookie = anybody.client.get_cookie("session")
+    anonymous.get("/login", **{"X-Forwarded-User": "bo"})
+    cookie = anonymous.client.get_cookie("session")
     assert cookie
-    anybody.token = cookie.value
+    anonymous.token = cookie.value
 
-    assert make_key(anybody, password="").status_code == 200
+    assert make_key(anonymous, password="").status_code == 200
     change("UPDATE operator_sessions SET proved_at = now() - interval '11 minutes'")
-    assert make_key(anybody, password="").status_code == 400
+    assert make_key(anonymous, password="").status_code == 400

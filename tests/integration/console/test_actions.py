@@ -15,7 +15,7 @@ from pipeline.operations import comparisons
 from pipeline.operations.cached_answers import forget_all
 from pipeline.operations.errors import OperationError
 from pipeline.operations.sends import SendingShape, as_hull_ids, latest_sends, read_ids
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.system import SyncSystem
 
 HOME = "/c/acme"
@@ -47,7 +47,7 @@ def put_users(system: SyncSystem, count: int) -> tuple[list[str], str]:
     return ids, system.hull.define_segment("user", "VIPs", ids).id
 
 
-def test_a_full_fetch_says_its_size_before_its_button(system: SyncSystem, operator: Visitor) -> None:
+def test_a_full_fetch_shows_its_size_before_its_button(system: SyncSystem, operator: ConsoleClient) -> None:
     assert "is not known before the first fetch" in operator.text(f"{HOME}/actions/fetch/person")
     for n in range(3):
         system.company.create_person(name=f"P{n}")
@@ -62,7 +62,7 @@ def test_a_full_fetch_says_its_size_before_its_button(system: SyncSystem, operat
 
 @pytest.mark.parametrize(("what", "changed_only"), [("all", False), ("changed", True)])
 def test_a_full_fetch_begins_and_is_written_down(
-    system: SyncSystem, operator: Visitor, what: str, changed_only: bool
+    system: SyncSystem, operator: ConsoleClient, what: str, changed_only: bool
 ) -> None:
     system.company.create_person(name="Ada")
 
@@ -78,7 +78,7 @@ def test_a_full_fetch_begins_and_is_written_down(
     assert "This fetch is already running" in operator.text(f"{HOME}/actions/fetch/person")
 
 
-def test_what_changed_is_fetched_of_both_entities(system: SyncSystem, operator: Visitor) -> None:
+def test_what_changed_is_fetched_of_both_entities(system: SyncSystem, operator: ConsoleClient) -> None:
     answer = operator.post(f"{HOME}/actions/changes")
 
     assert answer.headers["Location"] == f"{HOME}/runs?kind=incremental"
@@ -88,7 +88,7 @@ def test_what_changed_is_fetched_of_both_entities(system: SyncSystem, operator: 
     assert operator.post(f"{HOME}/actions/changes").headers["Location"] == f"{HOME}/"
 
 
-def test_a_connector_is_paused_and_resumed(system: SyncSystem, operator: Visitor) -> None:
+def test_a_connector_is_paused_and_resumed(system: SyncSystem, operator: ConsoleClient) -> None:
     operator.post(f"{HOME}/actions/pause")
     assert "acme is paused: no work is done until it is resumed." in operator.text(f"{HOME}/actions")
     refused = operator.post(f"{HOME}/actions/fetch/person")
@@ -101,7 +101,7 @@ def test_a_connector_is_paused_and_resumed(system: SyncSystem, operator: Visitor
     assert audited("connector.pause") == audited("connector.resume") == [("operator@acme.test", "acme")]
 
 
-def test_a_connector_without_credentials_is_not_resumed(system: SyncSystem, operator: Visitor) -> None:
+def test_a_connector_without_credentials_is_not_resumed(system: SyncSystem, operator: ConsoleClient) -> None:
     system.change_rows("DELETE FROM credentials WHERE name LIKE 'pipedrive%'")
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
 
@@ -111,7 +111,7 @@ def test_a_connector_without_credentials_is_not_resumed(system: SyncSystem, oper
     assert "connect it under Credentials" in answer.text
 
 
-def test_viewers_look_and_do_nothing(system: SyncSystem, viewer: Visitor) -> None:
+def test_viewers_look_and_do_nothing(system: SyncSystem, viewer: ConsoleClient) -> None:
     page = viewer.text(f"{HOME}/actions")
 
     assert "<button>Pause" not in page
@@ -121,7 +121,7 @@ def test_viewers_look_and_do_nothing(system: SyncSystem, viewer: Visitor) -> Non
     assert system.rows("SELECT 1 FROM runs UNION ALL SELECT 1 FROM jobs") == []
 
 
-def test_what_makes_no_sense_is_refused(system: SyncSystem, operator: Visitor) -> None:
+def test_what_makes_no_sense_is_refused(system: SyncSystem, operator: ConsoleClient) -> None:
     assert operator.get(f"{HOME}/actions/fetch/deal").status_code == 404
     assert operator.post(f"{HOME}/actions/send/count", entity="person").status_code == 400
     both = operator.post(f"{HOME}/actions/send/count", entity="person", segment="s1", ids="a")
@@ -131,7 +131,7 @@ def test_what_makes_no_sense_is_refused(system: SyncSystem, operator: Visitor) -
     assert system.rows("SELECT 1 FROM jobs") == []
 
 
-def test_users_of_a_segment_are_counted_and_then_sent(system: SyncSystem, operator: Visitor) -> None:
+def test_users_of_a_segment_are_counted_and_then_sent(system: SyncSystem, operator: ConsoleClient) -> None:
     hull_ids, segment = put_users(system, 3)
 
     counted = operator.post(f"{HOME}/actions/send/count", entity="person", segment=segment).text
@@ -148,7 +148,7 @@ def test_users_of_a_segment_are_counted_and_then_sent(system: SyncSystem, operat
     assert audited("send") == [("operator@acme.test", f"segment {segment}, 3 Users")]
 
 
-def test_ids_are_sent_and_those_that_hull_lacks_are_told(system: SyncSystem, operator: Visitor) -> None:
+def test_ids_are_sent_and_ids_missing_in_hull_are_reported(system: SyncSystem, operator: ConsoleClient) -> None:
     (known,), _ = put_users(system, 1)
 
     operator.post(f"{HOME}/actions/send", entity="person", ids=f"{known}, {known}\nnobody")
@@ -159,7 +159,7 @@ def test_ids_are_sent_and_those_that_hull_lacks_are_told(system: SyncSystem, ope
     assert [row.state for row in system.rows("SELECT state FROM jobs")] == ["done"]
 
 
-def test_an_email_is_sent_as_the_user_it_belongs_to(system: SyncSystem, operator: Visitor) -> None:
+def test_an_email_is_sent_as_the_user_it_belongs_to(system: SyncSystem, operator: ConsoleClient) -> None:
     (known,), _ = put_users(system, 1)
 
     counted = operator.post(f"{HOME}/actions/send/count", entity="person", ids="P0@example.com")
@@ -187,7 +187,7 @@ def test_many_emails_are_looked_up_in_one_statement(system: SyncSystem) -> None:
     assert len(seen) == 1
 
 
-def test_ids_that_hull_does_not_have_are_not_counted_as_sent(system: SyncSystem, operator: Visitor) -> None:
+def test_ids_that_hull_does_not_have_are_not_counted_as_sent(system: SyncSystem, operator: ConsoleClient) -> None:
     counted = operator.post(f"{HOME}/actions/send/count", entity="person", ids="f" * 24)
     operator.post(f"{HOME}/actions/send", entity="person", ids="f" * 24)
     system.run_jobs()
@@ -197,8 +197,8 @@ def test_ids_that_hull_does_not_have_are_not_counted_as_sent(system: SyncSystem,
     assert (sent.done, sent.of, sent.missing) == (0, 1, 1)
 
 
-def test_a_sending_that_was_killed_goes_on_behind_what_was_folded(
-    system: SyncSystem, operator: Visitor, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_send_continues_after_the_coalesced_records(
+    system: SyncSystem, operator: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sends, "PER_PAGE", 1)
     hull_ids, _ = put_users(system, 3)
@@ -214,7 +214,7 @@ def test_a_sending_that_was_killed_goes_on_behind_what_was_folded(
     assert len(system.rows("SELECT 1 FROM changes")) == 3
 
 
-def test_known_users_are_found_by_what_they_are_known_by(system: SyncSystem, operator: Visitor) -> None:
+def test_known_users_are_found_by_what_they_are_known_by(system: SyncSystem, operator: ConsoleClient) -> None:
     system.company.create_person(name="Ada", emails=[{"value": "ada@example.com", "primary": True}])
     system.fetch(Entity.PERSON)
     system.change_rows("UPDATE id_mappings SET hull_id = 'hull-ada' WHERE entity = 'person'")
@@ -224,7 +224,7 @@ def test_known_users_are_found_by_what_they_are_known_by(system: SyncSystem, ope
     assert "<script>" not in operator.text(f"{HOME}/actions/send?q=<script>").partition("<main")[2]
 
 
-def test_a_sample_is_compared_and_what_came_out_is_kept(system: SyncSystem, operator: Visitor) -> None:
+def test_a_sample_is_compared_and_what_came_out_is_kept(system: SyncSystem, operator: ConsoleClient) -> None:
     system.company.create_person(name="Ada")
     system.fetch(Entity.PERSON)
     assert "No comparison in the last 90 days" in operator.text(f"{HOME}/actions")
@@ -243,7 +243,7 @@ def test_a_sample_is_compared_and_what_came_out_is_kept(system: SyncSystem, oper
 
 
 def test_everything_is_compared_and_repaired_by_as_many_records_as_the_button_names(
-    system: SyncSystem, operator: Visitor
+    system: SyncSystem, operator: ConsoleClient
 ) -> None:
     for name in ("Ada", "Bo"):
         record = system.company.create_person(name=name)
@@ -275,7 +275,7 @@ def test_ids_are_read_as_people_paste_them() -> None:
         read_ids("a" * 101)
 
 
-def test_no_other_connectors_work_is_shown(system: SyncSystem, operator: Visitor) -> None:
+def test_no_other_connectors_work_is_shown(system: SyncSystem, operator: ConsoleClient) -> None:
     with transaction() as session:
         session.add(Connector(id="b" * 24, name="other", hull_organization="other.test", state="paused"))
     operator.post(f"{HOME}/actions/send", entity="person", ids="a")
@@ -283,7 +283,7 @@ def test_no_other_connectors_work_is_shown(system: SyncSystem, operator: Visitor
     assert "No manual sends" in operator.text("/c/other/actions")
 
 
-def test_thousands_of_ids_fit_into_one_form(system: SyncSystem, operator: Visitor) -> None:
+def test_thousands_of_ids_fit_into_one_form(system: SyncSystem, operator: ConsoleClient) -> None:
     known, _ = put_users(system, 2)
     ids = " ".join([*known, *(f"{n:024x}" for n in range(sends.MOST_IDS - 2))])
 
@@ -293,7 +293,7 @@ def test_thousands_of_ids_fit_into_one_form(system: SyncSystem, operator: Visito
     assert "Hull does not know 4,998 of the 5,000 ids" in page
 
 
-def test_of_very_many_records_a_good_guess_is_told(system: SyncSystem, operator: Visitor) -> None:
+def test_many_records_are_estimated(system: SyncSystem, operator: ConsoleClient) -> None:
     system.change_rows(
         "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by)"
         " SELECT :c, 'person', n, 'full', 'fetched' FROM generate_series(1, 30000) n",

@@ -11,7 +11,7 @@ import pytest
 from db import connector as connectors
 from db.session import transaction
 from tests.authorising import PUBLIC_URL, Person, installed_app
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.system import API_TOKEN, CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 FORM = {"name": "globex", "organization": "hull.test", "hull_id": CONNECTOR_ID, "secret": HULL_SECRET}
@@ -46,7 +46,7 @@ def checked(page: str, name: str) -> list[str]:
     return [html.unescape(each) for each in boxes]
 
 
-def to_the_first_fetch(admin: Visitor, system: SyncSystem) -> None:
+def to_the_first_fetch(admin: ConsoleClient, system: SyncSystem) -> None:
     mappings = admin.text(f"{AT}/mappings")
     chosen = {name: checked(mappings, name) for name in ("incoming_user_attributes", "incoming_account_attributes")}
     assert admin.post(f"{AT}/mappings", **chosen).headers["Location"] == f"{AT}/segments"
@@ -59,7 +59,7 @@ def to_the_first_fetch(admin: Visitor, system: SyncSystem) -> None:
     system.work()
 
 
-def test_a_newcomer_comes_to_the_first_record_with_a_token(admin: Visitor, empty: SyncSystem) -> None:
+def test_a_newcomer_comes_to_the_first_record_with_a_token(admin: ConsoleClient, empty: SyncSystem) -> None:
     assert "Add Connector" in admin.text("/connectors/new")
 
     made = admin.post("/connectors/new", **FORM)
@@ -79,7 +79,7 @@ def test_a_newcomer_comes_to_the_first_record_with_a_token(admin: Visitor, empty
     assert document()["synchronized_user_segments"] == []
 
 
-def test_a_newcomer_comes_to_the_first_record_by_oauth(admin: Visitor, empty: SyncSystem) -> None:
+def test_a_connector_is_set_up_by_oauth_to_the_first_record(admin: ConsoleClient, empty: SyncSystem) -> None:
     with installed_app(empty):
         admin.post("/connectors/new", **FORM)
         page = admin.post(f"{AT}/pipedrive/connect").text
@@ -106,8 +106,8 @@ def test_a_newcomer_comes_to_the_first_record_by_oauth(admin: Visitor, empty: Sy
         ({"hull_id": "0" * 24}, "Hull:"),
     ],
 )
-def test_what_is_wrong_is_said_and_what_was_typed_stays(
-    admin: Visitor, empty: SyncSystem, wrong: dict[str, str], said: str
+def test_mistakes_are_shown_and_entries_are_kept(
+    admin: ConsoleClient, empty: SyncSystem, wrong: dict[str, str], said: str
 ) -> None:
     answer = admin.post("/connectors/new", **FORM | wrong)
 
@@ -119,14 +119,14 @@ def test_what_is_wrong_is_said_and_what_was_typed_stays(
     assert empty.rows("SELECT 1 FROM connectors") == []
 
 
-def test_a_name_or_an_id_that_is_taken_is_said(admin: Visitor, system: SyncSystem) -> None:
+def test_a_name_or_id_in_use_is_reported(admin: ConsoleClient, system: SyncSystem) -> None:
     answer = admin.post("/connectors/new", **FORM)
 
     assert answer.status_code == 400
     assert "already" in answer.text
 
 
-def test_a_wrong_token_leaves_the_step_where_it_was(admin: Visitor, empty: SyncSystem) -> None:
+def test_a_wrong_token_leaves_the_step_where_it_was(admin: ConsoleClient, empty: SyncSystem) -> None:
     admin.post("/connectors/new", **FORM)
 
     answer = admin.post(f"{AT}/pipedrive", token="canary-wrong")
@@ -139,7 +139,7 @@ def test_a_wrong_token_leaves_the_step_where_it_was(admin: Visitor, empty: SyncS
     assert "not connected yet" in admin.text(f"{AT}/mappings")
 
 
-def test_steps_are_resumable_and_may_be_taken_again(admin: Visitor, empty: SyncSystem) -> None:
+def test_steps_are_resumable_and_may_be_taken_again(admin: ConsoleClient, empty: SyncSystem) -> None:
     admin.post("/connectors/new", **FORM)
     admin.post(f"{AT}/pipedrive", token=API_TOKEN)
 
@@ -156,7 +156,7 @@ def test_steps_are_resumable_and_may_be_taken_again(admin: Visitor, empty: SyncS
     assert admin.get(f"{AT}/nothing").status_code == 404
 
 
-def test_rows_point_to_the_side_that_gets_the_value(admin: Visitor, system: SyncSystem) -> None:
+def test_rows_point_to_the_side_that_gets_the_value(admin: ConsoleClient, system: SyncSystem) -> None:
     page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", admin.text("/c/acme/set-up/mappings")))
 
     incoming, outgoing = page.partition("User ← Person")[2].split("User → Person")
@@ -166,10 +166,10 @@ def test_rows_point_to_the_side_that_gets_the_value(admin: Visitor, system: Sync
     assert "←" not in outgoing
 
 
-def test_only_admins_add_connectors(viewer: Visitor, operator: Visitor, system: SyncSystem) -> None:
-    for visitor in (viewer, operator):
-        assert visitor.get("/connectors/new").status_code == 403
-        assert visitor.post("/connectors/new", **FORM).status_code == 403
+def test_only_admins_add_connectors(viewer: ConsoleClient, operator: ConsoleClient, system: SyncSystem) -> None:
+    for console in (viewer, operator):
+        assert console.get("/connectors/new").status_code == 403
+        assert console.post("/connectors/new", **FORM).status_code == 403
         for step in ("pipedrive", "identity", "mappings", "segments", "first-fetch"):
-            assert visitor.get(f"/c/acme/set-up/{step}").status_code == 403
-            assert visitor.post(f"/c/acme/set-up/{step}").status_code == 403
+            assert console.get(f"/c/acme/set-up/{step}").status_code == 403
+            assert console.post(f"/c/acme/set-up/{step}").status_code == 403

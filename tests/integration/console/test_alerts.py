@@ -18,7 +18,7 @@ from pipeline import settings as settings_room
 from pipeline.accounts import operators
 from pipeline.domain.alerts import RULES
 from pipeline.settings import settings
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.manual_clock import Clock
 from tests.system import SyncSystem
 from tests.wsgi_adapter import session_for
@@ -80,7 +80,7 @@ def events(hook: Hook) -> list[tuple[str, str]]:
     return [(each["event"], each["rule"]) for each in hook.told]
 
 
-def test_a_change_of_state_is_told_once_each_way(system: SyncSystem, hook: Hook) -> None:
+def test_an_alert_is_sent_once_when_raised_and_once_when_resolved(system: SyncSystem, hook: Hook) -> None:
     pause(system)
     watch(system)
     watch(system)
@@ -94,7 +94,7 @@ def test_a_change_of_state_is_told_once_each_way(system: SyncSystem, hook: Hook)
     assert system.rows("SELECT state, sent_state FROM alerts") == [("resolved", "resolved")]
 
 
-def test_what_is_told_leads_to_the_page_and_says_what_to_do(system: SyncSystem, hook: Hook) -> None:
+def test_an_alert_has_a_link_and_a_next_step(system: SyncSystem, hook: Hook) -> None:
     pause(system)
     watch(system)
 
@@ -105,7 +105,7 @@ def test_what_is_told_leads_to_the_page_and_says_what_to_do(system: SyncSystem, 
     assert RULES["auth_lost"].advice in told["text"]
 
 
-def test_the_log_is_told_too_and_holds_no_address(system: SyncSystem, hook: Hook) -> None:
+def test_the_log_has_the_alert_without_an_address(system: SyncSystem, hook: Hook) -> None:
     pause(system)
     hook.status = 500
     with capture_logs() as lines:
@@ -115,7 +115,7 @@ def test_the_log_is_told_too_and_holds_no_address(system: SyncSystem, hook: Hook
     assert "canary-hook" not in str(lines)
 
 
-def test_nobody_heard_so_it_is_told_again_and_not_every_minute(system: SyncSystem, hook: Hook) -> None:
+def test_an_unsent_alert_is_retried_with_growing_pauses(system: SyncSystem, hook: Hook) -> None:
     hook.status = 503
     pause(system)
     watch(system)
@@ -137,7 +137,7 @@ def test_nobody_heard_so_it_is_told_again_and_not_every_minute(system: SyncSyste
     ]
 
 
-def test_whoever_is_killed_while_telling_has_it_told_again(
+def test_an_alert_whose_sender_was_killed_is_sent_again(
     system: SyncSystem, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
@@ -160,7 +160,7 @@ def test_whoever_is_killed_while_telling_has_it_told_again(
     assert events(hook) == [("alert.raised", "auth_lost")] * 2
 
 
-def test_what_was_over_before_anybody_heard_is_told_in_one(system: SyncSystem, hook: Hook) -> None:
+def test_an_alert_resolved_before_it_was_sent_is_one_message(system: SyncSystem, hook: Hook) -> None:
     hook.status = 500
     pause(system)
     watch(system)
@@ -173,7 +173,7 @@ def test_what_was_over_before_anybody_heard_is_told_in_one(system: SyncSystem, h
     assert ", until " in hook.told[0]["text"]
 
 
-def test_after_a_day_nobody_tries_any_more(system: SyncSystem, hook: Hook) -> None:
+def test_sending_stops_after_a_day(system: SyncSystem, hook: Hook) -> None:
     hook.status = 500
     pause(system)
     watch(system)
@@ -183,7 +183,7 @@ def test_after_a_day_nobody_tries_any_more(system: SyncSystem, hook: Hook) -> No
     assert system.rows("SELECT sent_state, last_error FROM alerts") == [("open", "webhook: status 500")]
 
 
-def test_nobody_is_followed_elsewhere(system: SyncSystem, hook: Hook) -> None:
+def test_redirects_of_a_sink_are_not_followed(system: SyncSystem, hook: Hook) -> None:
     hook.status = 302
     pause(system)
     watch(system)
@@ -191,7 +191,7 @@ def test_nobody_is_followed_elsewhere(system: SyncSystem, hook: Hook) -> None:
     assert system.rows("SELECT last_error FROM alerts") == [("webhook: status 302",)]
 
 
-def test_what_comes_and_goes_is_one_alert(system: SyncSystem, hook: Hook) -> None:
+def test_a_flapping_condition_is_one_alert(system: SyncSystem, hook: Hook) -> None:
     pause(system)
     watch(system)
     system.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
@@ -202,7 +202,7 @@ def test_what_comes_and_goes_is_one_alert(system: SyncSystem, hook: Hook) -> Non
     assert events(hook) == [("alert.raised", "auth_lost")]
 
 
-def test_a_pause_leaves_open_what_cannot_be_judged_meanwhile(system: SyncSystem, hook: Hook) -> None:
+def test_a_pause_leaves_alerts_open_that_cannot_be_evaluated(system: SyncSystem, hook: Hook) -> None:
     system.change_rows(
         "INSERT INTO alerts (connector_key, rule, sentence, seen_at)"
         " VALUES (:key, 'failures', '30 failures', now() - interval '1 hour')",
@@ -226,7 +226,7 @@ def test_only_one_judges_at_a_time(system: SyncSystem, hook: Hook) -> None:
     assert system.rows("SELECT id FROM alerts") == []
 
 
-def test_work_that_nobody_takes_is_of_no_connector(system: SyncSystem, hook: Hook) -> None:
+def test_work_without_a_worker_is_an_alert_of_no_connector(system: SyncSystem, hook: Hook) -> None:
     from pipeline.domain.kinds import Entity  # noqa: PLC0415 - beside what it proves
 
     system.start(Entity.PERSON)
@@ -239,7 +239,7 @@ def test_work_that_nobody_takes_is_of_no_connector(system: SyncSystem, hook: Hoo
     assert hook.told[0]["url"] == "http://pipeline.test/workers"
 
 
-def test_many_failures_are_told_as_a_number(system: SyncSystem, hook: Hook) -> None:
+def test_many_failures_are_reported_as_a_number(system: SyncSystem, hook: Hook) -> None:
     settings_room.use(settings().replace(alert_failures_per_hour=2))
     for position in range(2):
         system.change_rows(
@@ -289,7 +289,7 @@ def volumes(system: SyncSystem) -> list[str]:
 
 
 @pytest.mark.usefixtures("noon")
-def test_an_hour_that_brings_nothing_is_told(system: SyncSystem, hook: Hook) -> None:
+def test_an_hour_without_events_is_reported(system: SyncSystem, hook: Hook) -> None:
     quiet_hour_after_two_weeks(system)
     watch(system)
 
@@ -304,7 +304,7 @@ def test_two_weekends_are_too_few_to_judge_an_hour(system: SyncSystem, hook: Hoo
     assert volumes(system) == []
 
 
-def test_mail_goes_over_tls_with_its_password_and_one_line_of_subject(
+def test_mail_is_sent_over_tls_with_a_password_and_a_one_line_subject(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Any] = []
@@ -361,7 +361,7 @@ def test_a_hook_that_is_away_is_tried_again(system: SyncSystem, hook: Hook) -> N
 
 
 def test_scripts_read_alerts_and_admins_try_the_sinks(
-    system: SyncSystem, hook: Hook, viewer: Visitor, admin: Visitor
+    system: SyncSystem, hook: Hook, viewer: ConsoleClient, admin: ConsoleClient
 ) -> None:
     pause(system)
     watch(system)
@@ -387,7 +387,9 @@ def test_when_no_worker_judges_the_web_process_does(system: SyncSystem, hook: Ho
     assert monitoring.evaluate_if_overdue()
 
 
-def test_the_page_says_what_is_wrong_and_what_each_rule_means(system: SyncSystem, hook: Hook, viewer: Visitor) -> None:
+def test_the_page_shows_open_alerts_and_the_meaning_of_each_rule(
+    system: SyncSystem, hook: Hook, viewer: ConsoleClient
+) -> None:
     assert "No open alerts" in viewer.text("/alerts")
 
     pause(system)
@@ -409,7 +411,7 @@ def test_the_page_says_what_is_wrong_and_what_each_rule_means(system: SyncSystem
 
 
 def test_admins_try_the_sinks_and_it_is_written_down(
-    system: SyncSystem, hook: Hook, admin: Visitor, viewer: Visitor
+    system: SyncSystem, hook: Hook, admin: ConsoleClient, viewer: ConsoleClient
 ) -> None:
     assert viewer.post("/alerts/test").status_code == 403
     assert "/alerts/test" not in viewer.text("/alerts")
@@ -424,15 +426,15 @@ def test_admins_try_the_sinks_and_it_is_written_down(
     assert system.rows("SELECT operator FROM audit_log WHERE action = 'alerts.test'") == [("admin@acme.test",)] * 2
 
 
-def test_open_alerts_are_counted_for_prometheus(system: SyncSystem, hook: Hook, anybody: Visitor) -> None:
+def test_open_alerts_are_counted_for_prometheus(system: SyncSystem, hook: Hook, anonymous: ConsoleClient) -> None:
     pause(system)
     watch(system)
 
-    assert 'pipeline_alerts{connector="5f0c0ffee5f0c0ffee5f0c0f",rule="auth_lost"} 1.0' in anybody.text("/metrics")
+    assert 'pipeline_alerts{connector="5f0c0ffee5f0c0ffee5f0c0f",rule="auth_lost"} 1.0' in anonymous.text("/metrics")
 
 
 @pytest.mark.usefixtures("noon")
-def test_a_spent_day_is_not_over_because_nobody_can_be_asked(system: SyncSystem, hook: Hook) -> None:
+def test_a_budget_alert_stays_open_while_pipedrive_does_not_answer(system: SyncSystem, hook: Hook) -> None:
     """Redis alone knows that Pipedrive has called the day spent."""
     with transaction() as session:
         wiring.open_budget(session, system.connector_key)._ask("close", 1_800.0)

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity, Role
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.system import SyncSystem
 
 BASE = "/api/v1/connectors/acme"
@@ -22,9 +22,9 @@ PROJECT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("key", ["", "hpk_wrong", "Bearer", "\x80"])
-def test_a_request_without_a_valid_key_is_refused(anybody: Visitor, key: str) -> None:
+def test_a_request_without_a_valid_key_is_refused(anonymous: ConsoleClient, key: str) -> None:
     with capture_logs() as lines:
-        answer = anybody.client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"})
+        answer = anonymous.client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"})
 
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert [(line["why"], line["operation"]) for line in lines if line["event"] == "api.refused"] == [
@@ -50,7 +50,7 @@ def test_a_key_acts_as_its_owner(script: Any) -> None:
     assert script("GET", "/api/v1/me") == (200, {"name": "operator@acme.test", "role": "operator"})
 
 
-def test_the_session_of_a_browser_reads_and_with_its_token_acts(operator: Visitor, system: SyncSystem) -> None:
+def test_the_session_of_a_browser_reads_and_with_its_token_acts(operator: ConsoleClient, system: SyncSystem) -> None:
     assert system
     path = f"{BASE}/pause"
 
@@ -164,8 +164,8 @@ def test_a_send_names_its_users(script: Any, system: SyncSystem) -> None:
     assert script("POST", f"{BASE}/sends", entity="person")[0] == 400
 
 
-def test_the_description_names_every_operation_with_its_role(anybody: Visitor, app: Any) -> None:
-    spec = anybody.get("/api/openapi.json").json
+def test_the_description_names_every_operation_with_its_role(anonymous: ConsoleClient, app: Any) -> None:
+    spec = anonymous.get("/api/openapi.json").json
     assert spec
     described = {
         (path.replace("{", "<").replace("}", ">"), verb) for path, verbs in spec["paths"].items() for verb in verbs

@@ -9,7 +9,7 @@ import pytest
 from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
-from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.conftest import Call, ConsoleClient
 from tests.integration.console.test_failures import refused
 from tests.journeys.hull_messages import failures as failed
 from tests.journeys.hull_messages import fetch_everything, person
@@ -311,12 +311,14 @@ def test_a_comparison_is_requested_without_a_body_too(system: SyncSystem, script
     assert titles == ["Compare 500 records of each kind", "Compare all records"]
 
 
-def test_an_invalid_body_starts_nothing(system: SyncSystem, operator: Visitor, anybody: Visitor) -> None:
+def test_an_invalid_body_starts_nothing(system: SyncSystem, operator: ConsoleClient, anonymous: ConsoleClient) -> None:
     present = operators.who_is(operator.token)
     assert present
     key = {"Authorization": f"Bearer {operators.make_key(present, 'test')}", "Content-Type": "application/json"}
 
-    answers = [anybody.client.post(f"{BASE}/verify", data=data, headers=key) for data in ("{everything", "null", "[]")]
+    answers = [
+        anonymous.client.post(f"{BASE}/verify", data=data, headers=key) for data in ("{everything", "null", "[]")
+    ]
 
     assert [each.status_code for each in answers] == [422] * 3
     assert system.rows("SELECT 1 FROM jobs") == []

@@ -7,7 +7,7 @@ import io
 import json
 
 from pipeline.domain.kinds import Entity
-from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.conftest import Call, ConsoleClient
 from tests.integration.console.exporting import CSV, NDJSON, exported, exported_by_script
 from tests.integration.console.test_api_acting import done
 from tests.integration.console.test_api_looking import ada, foreign
@@ -21,7 +21,9 @@ BASE = "/api/v1/connectors/acme"
 # --- the log as a file ------------------------------------------------------------------------------------------------
 
 
-def test_an_export_has_the_same_events_as_the_console(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
+def test_an_export_has_the_same_events_as_the_console(
+    ada: SyncSystem, viewer: ConsoleClient, viewer_script: Call
+) -> None:
     for form, kind in (("csv", CSV), ("jsonl", NDJSON)):
         mine = exported_by_script(ada, viewer, viewer_script, form, direction="incoming")
         theirs = exported(ada, viewer, kind, "direction=incoming")
@@ -36,7 +38,7 @@ def test_an_export_has_the_same_events_as_the_console(ada: SyncSystem, viewer: V
     ]
 
 
-def test_an_export_has_no_formulas(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
+def test_an_export_has_no_formulas(ada: SyncSystem, viewer: ConsoleClient, viewer_script: Call) -> None:
     ada.change_rows("UPDATE sync_events SET detail = '=1+1', cause = '@SUM(A1)'")
 
     rows = list(csv.DictReader(io.StringIO(exported_by_script(ada, viewer, viewer_script, "csv"))))
@@ -45,7 +47,7 @@ def test_an_export_has_no_formulas(ada: SyncSystem, viewer: Visitor, viewer_scri
 
 
 def test_an_export_uses_the_filter_of_the_list_and_before(
-    ada: SyncSystem, viewer: Visitor, viewer_script: Call
+    ada: SyncSystem, viewer: ConsoleClient, viewer_script: Call
 ) -> None:
     listed = [each["id"] for each in viewer_script("GET", f"{BASE}/events?record=ada@acme.com")[1]["events"]]
 
@@ -79,7 +81,9 @@ def test_an_unfinished_file_cannot_be_downloaded(ada: SyncSystem, viewer_script:
     assert (status, problem["error"]) == (409, "not_ready")
 
 
-def test_the_export_of_another_connector_is_not_found(ada: SyncSystem, viewer: Visitor, viewer_script: Call) -> None:
+def test_the_export_of_another_connector_is_not_found(
+    ada: SyncSystem, viewer: ConsoleClient, viewer_script: Call
+) -> None:
     foreign()
 
     assert exported_by_script(ada, viewer, viewer_script, "jsonl", connector="globex") == ""

@@ -19,7 +19,7 @@ from pipeline.cli.generated import DECLARED
 from pipeline.cli.program import program
 from pipeline.domain.kinds import Role
 from tests import accounts
-from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.conftest import Call, ConsoleClient
 from tests.system import SyncSystem
 
 READS = {
@@ -87,13 +87,13 @@ def test_a_fetch_that_began_is_audited_even_if_the_command_fails_after_it(system
     assert [each for each, *_ in entries() if each == "fetch.start"] == ["fetch.start"] * 2
 
 
-def test_a_page_that_calls_an_operation_leaves_its_entry(app: Flask, system: SyncSystem, admin: Visitor) -> None:
+def test_a_page_that_calls_an_operation_leaves_its_entry(app: Flask, system: SyncSystem, admin: ConsoleClient) -> None:
     assert admin.post("/c/acme/settings/read-fields", section="").status_code == 303
 
     assert entries()[0] == ("fields.read", "acme", "127.0.0.1")
 
 
-def test_an_act_with_an_entry_of_its_own_gets_no_second(system: SyncSystem, operator: Visitor) -> None:
+def test_an_act_with_an_entry_of_its_own_gets_no_second(system: SyncSystem, operator: ConsoleClient) -> None:
     before = len(entries())
 
     assert operator.post("/c/acme/actions/pause", why="").status_code == 303
@@ -102,7 +102,7 @@ def test_an_act_with_an_entry_of_its_own_gets_no_second(system: SyncSystem, oper
 
 
 def test_what_was_refused_and_what_only_computes_is_no_act(
-    system: SyncSystem, operator: Visitor, admin_script: Call
+    system: SyncSystem, operator: ConsoleClient, admin_script: Call
 ) -> None:
     before = entries()
 
@@ -119,7 +119,7 @@ def test_the_entry_of_the_api_names_the_key(system: SyncSystem, admin_script: Ca
     assert entries()[0] == ("fields.read", "acme", "127.0.0.1, key test")
 
 
-def test_a_request_that_writes_nothing_leaves_nothing(viewer: Visitor) -> None:
+def test_a_request_that_writes_nothing_leaves_nothing(viewer: ConsoleClient) -> None:
     before = entries()
 
     viewer.post("/theme", theme="dark", next="/")

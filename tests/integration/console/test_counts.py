@@ -14,7 +14,7 @@ from db.connector import remove_rows_of
 from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
 from pipeline.sync import upkeep
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.system import CONNECTOR_ID, SyncSystem
 
 SUCCESS, SKIP = "incoming.user.success", "outgoing.user.skip"
@@ -53,7 +53,7 @@ def test_every_event_is_counted_once_however_often_the_tick_comes(system: SyncSy
     assert stored(system) == 9
 
 
-def test_what_the_tick_has_not_seen_yet_is_counted_where_it_stands(system: SyncSystem) -> None:
+def test_events_after_the_last_tick_are_counted_directly(system: SyncSystem) -> None:
     upkeep.count_events()
     before = counted(system)
     add(system, SUCCESS, datetime.now(UTC), 5)
@@ -115,7 +115,7 @@ def test_minutes_become_hours_and_hours_a_sum_and_no_total_shrinks(system: SyncS
     assert stored(system) == 20
 
 
-def test_counts_that_stand_still_are_not_made_up_for_by_counting_everything(system: SyncSystem) -> None:
+def test_outdated_counts_do_not_cause_a_count_of_all_events(system: SyncSystem) -> None:
     """Without workers nobody ticks: the page says since when its figures stand, instead of counting hours of events."""
     system.change_rows(
         "INSERT INTO event_count_mark VALUES (1, now() - interval '10 minutes', 0, now() - interval '10 minutes', 0)"
@@ -137,7 +137,7 @@ def test_counts_come_by_the_minute_or_the_hour(system: SyncSystem, unit: str) ->
     assert found.at == (at.replace(second=0) if unit == "minute" else at.replace(minute=0, second=0))
 
 
-def test_prometheus_is_told_of_every_event_and_of_what_runs(system: SyncSystem, viewer: Visitor) -> None:
+def test_metrics_contain_all_events_and_running_fetches(system: SyncSystem, viewer: ConsoleClient) -> None:
     add(system, SUCCESS, NOW - timedelta(days=2), 4)
     upkeep.count_events()
     run_id = system.start(Entity.PERSON)

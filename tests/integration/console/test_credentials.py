@@ -13,7 +13,7 @@ from db.audit import latest_entries
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.authorising import PUBLIC_URL, Person, installed_app
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.system import API_TOKEN, HULL_SECRET, SyncSystem
 
 AT = "/c/acme/credentials"
@@ -31,7 +31,7 @@ def acts() -> list[tuple[str, str]]:
 
 
 def test_it_is_shown_how_the_connector_is_connected_and_never_a_secret(
-    viewer: Visitor, admin: Visitor, system: SyncSystem
+    viewer: ConsoleClient, admin: ConsoleClient, system: SyncSystem
 ) -> None:
     page = viewer.text(AT)
 
@@ -44,7 +44,7 @@ def test_it_is_shown_how_the_connector_is_connected_and_never_a_secret(
         assert HULL_SECRET not in text
 
 
-def test_credentials_are_checked_now(admin: Visitor, system: SyncSystem) -> None:
+def test_credentials_are_checked_now(admin: ConsoleClient, system: SyncSystem) -> None:
     good = html.unescape(admin.post(f"{AT}/check").text)
     system.hull.connector["secret"] = "another"
     bad = html.unescape(admin.post(f"{AT}/check").text)
@@ -54,7 +54,7 @@ def test_credentials_are_checked_now(admin: Visitor, system: SyncSystem) -> None
     assert "▲" in bad
 
 
-def test_a_secret_is_tried_before_it_is_kept(admin: Visitor, system: SyncSystem) -> None:
+def test_a_secret_is_checked_before_it_is_stored(admin: ConsoleClient, system: SyncSystem) -> None:
     refused = admin.post(f"{AT}/replace-hull-secret", secret="canary-wrong")
     empty = admin.post(f"{AT}/replace-hull-secret", secret=" ")
     done = admin.post(f"{AT}/replace-hull-secret", secret=HULL_SECRET)
@@ -64,7 +64,7 @@ def test_a_secret_is_tried_before_it_is_kept(admin: Visitor, system: SyncSystem)
     assert acts() == [("credentials.hull", "acme")]
 
 
-def test_a_token_is_replaced_and_a_pause_it_caused_ends(admin: Visitor, system: SyncSystem) -> None:
+def test_a_token_is_replaced_and_a_pause_it_caused_ends(admin: ConsoleClient, system: SyncSystem) -> None:
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
 
     refused = admin.post(f"{AT}/replace-api-token", token="canary-wrong")
@@ -77,7 +77,7 @@ def test_a_token_is_replaced_and_a_pause_it_caused_ends(admin: Visitor, system: 
     assert ("credentials.pipedrive_token", "acme") in acts()
 
 
-def test_the_way_to_pipedrive_is_a_link_and_ends_connected(admin: Visitor, system: SyncSystem) -> None:
+def test_oauth_begins_with_a_link_and_ends_connected(admin: ConsoleClient, system: SyncSystem) -> None:
     with installed_app(system):
         page = admin.post(f"{AT}/connect").text
         link = html.unescape(re.findall(r'href="([^"]*/auth/pipedrive[^"]*)"', page)[0])
@@ -90,12 +90,12 @@ def test_the_way_to_pipedrive_is_a_link_and_ends_connected(admin: Visitor, syste
     assert ("credentials.invite", "acme") in acts()
 
 
-def test_without_an_app_it_is_said_what_is_missing(admin: Visitor, system: SyncSystem) -> None:
+def test_without_an_app_the_missing_settings_are_named(admin: ConsoleClient, system: SyncSystem) -> None:
     assert "PIPEDRIVE_CLIENT_ID" in admin.text(AT)
     assert admin.post(f"{AT}/connect").status_code == 400
 
 
-def test_a_connector_is_paused_and_resumed(admin: Visitor, system: SyncSystem) -> None:
+def test_a_connector_is_paused_and_resumed(admin: ConsoleClient, system: SyncSystem) -> None:
     admin.post(f"{ACTIONS}/pause", why="we move")
     paused = connector(system)
     page = admin.text(AT)
@@ -107,7 +107,7 @@ def test_a_connector_is_paused_and_resumed(admin: Visitor, system: SyncSystem) -
     assert acts()[:2] == [("connector.resume", "acme"), ("connector.pause", "acme")]
 
 
-def test_what_is_not_connected_is_not_resumed(admin: Visitor, system: SyncSystem) -> None:
+def test_a_connector_without_credentials_is_not_resumed(admin: ConsoleClient, system: SyncSystem) -> None:
     system.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
 
@@ -116,7 +116,7 @@ def test_what_is_not_connected_is_not_resumed(admin: Visitor, system: SyncSystem
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "<script>", "x" * 64])
-def test_a_name_that_is_none_is_refused(admin: Visitor, system: SyncSystem, name: str) -> None:
+def test_an_invalid_name_is_rejected(admin: ConsoleClient, system: SyncSystem, name: str) -> None:
     answer = admin.post(f"{AT}/rename", wanted=name)
 
     assert answer.status_code == 400
@@ -124,7 +124,7 @@ def test_a_name_that_is_none_is_refused(admin: Visitor, system: SyncSystem, name
     assert connector(system).name == "acme"
 
 
-def test_a_connector_is_renamed(admin: Visitor, system: SyncSystem) -> None:
+def test_a_connector_is_renamed(admin: ConsoleClient, system: SyncSystem) -> None:
     answer = admin.post(f"{AT}/rename", wanted="acme-emea")
 
     assert answer.headers["Location"] == "/c/acme-emea/credentials"
@@ -132,7 +132,7 @@ def test_a_connector_is_renamed(admin: Visitor, system: SyncSystem) -> None:
     assert admin.get(AT).status_code == 404
 
 
-def test_a_connector_is_removed_by_typing_its_name(admin: Visitor, system: SyncSystem) -> None:
+def test_a_connector_is_removed_by_typing_its_name(admin: ConsoleClient, system: SyncSystem) -> None:
     system.company.create_person(name="Ada")
     system.fetch(Entity.PERSON)
 
@@ -145,8 +145,8 @@ def test_a_connector_is_removed_by_typing_its_name(admin: Visitor, system: SyncS
     assert acts()[0] == ("connector.remove", "acme")
 
 
-def test_only_admins_do_any_of_this(viewer: Visitor, operator: Visitor, system: SyncSystem) -> None:
+def test_only_admins_do_any_of_this(viewer: ConsoleClient, operator: ConsoleClient, system: SyncSystem) -> None:
     paths = ("replace-hull-secret", "replace-api-token", "connect", "check", "rename", "remove")
-    for visitor in (viewer, operator):
-        assert {visitor.post(f"{AT}/{path}", confirm="acme", wanted="x").status_code for path in paths} == {403}
+    for console in (viewer, operator):
+        assert {console.post(f"{AT}/{path}", confirm="acme", wanted="x").status_code for path in paths} == {403}
     assert connector(system).state == "active"

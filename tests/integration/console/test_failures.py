@@ -19,7 +19,7 @@ from db.failure import Failure, NewFailure
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.journeys.hull_messages import failures as failed
 from tests.journeys.hull_messages import fetch_everything, person, send_messages, user
 from tests.journeys.pipedrive_records import create_records, raw_person
@@ -86,15 +86,15 @@ def words(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
 
-def follow(visitor: Visitor, answer: Any) -> str:
+def follow(console: ConsoleClient, answer: Any) -> str:
     assert answer.status_code == 303, answer.text[:2000]
-    return visitor.text(answer.headers["Location"])
+    return console.text(answer.headers["Location"])
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_failed_is_said_and_teaches(system: SyncSystem, viewer: Visitor) -> None:
+def test_nothing_failed_is_said_and_teaches(system: SyncSystem, viewer: ConsoleClient) -> None:
     page = words(viewer.text("/c/acme/failures"))
 
     assert "No open failure." in page
@@ -102,7 +102,7 @@ def test_nothing_failed_is_said_and_teaches(system: SyncSystem, viewer: Visitor)
 
 
 @pytest.mark.usefixtures("noon")
-def test_failures_stand_by_cause_with_what_to_do(system: SyncSystem, viewer: Visitor) -> None:
+def test_failures_stand_by_cause_with_what_to_do(system: SyncSystem, viewer: ConsoleClient) -> None:
     broken(system, 10, 11)
     keep(system, record_id="h1")
 
@@ -121,7 +121,7 @@ def count_on_the_tab(page: str) -> str:
     return words(found[1]).strip()
 
 
-def test_every_page_of_a_connector_says_how_many_failures_are_open(system: SyncSystem, viewer: Visitor) -> None:
+def test_every_page_of_a_connector_says_how_many_failures_are_open(system: SyncSystem, viewer: ConsoleClient) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == ""
@@ -138,7 +138,7 @@ def test_every_page_of_a_connector_says_how_many_failures_are_open(system: SyncS
 
 
 def test_the_count_on_the_tab_ends_somewhere(
-    system: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
@@ -157,7 +157,7 @@ def test_the_count_on_the_tab_ends_somewhere(
 
 
 def test_viewers_share_the_count_on_the_tab(
-    system: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
@@ -185,7 +185,7 @@ def test_viewers_share_the_count_on_the_tab(
         ("state=all&kind=record", ["no_update_time", "refused_by_pipedrive"]),
     ],
 )
-def test_filters_stand_in_the_address(system: SyncSystem, viewer: Visitor, query: str, shown: list[str]) -> None:
+def test_filters_stand_in_the_address(system: SyncSystem, viewer: ConsoleClient, query: str, shown: list[str]) -> None:
     broken(system, 10)
     keep(system, record_id="h1", field="tier")
 
@@ -195,14 +195,14 @@ def test_filters_stand_in_the_address(system: SyncSystem, viewer: Visitor, query
 
 
 @pytest.mark.parametrize("query", ["direction=up", "since=yesterday", "settings_version=x", "id=x"])
-def test_a_filter_that_makes_no_sense_is_said(system: SyncSystem, viewer: Visitor, query: str) -> None:
+def test_a_filter_that_makes_no_sense_is_said(system: SyncSystem, viewer: ConsoleClient, query: str) -> None:
     answer = viewer.get(f"/c/acme/failures?{query}")
 
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
 
 
-def test_a_cause_lists_its_failures_with_their_verdicts(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_cause_lists_its_failures_with_their_verdicts(system: SyncSystem, viewer: ConsoleClient) -> None:
     broken(system, 10, 11)
     fingerprint = system.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
 
@@ -214,7 +214,7 @@ def test_a_cause_lists_its_failures_with_their_verdicts(system: SyncSystem, view
     assert viewer.get("/c/acme/failures/group/nobody").status_code == 404
 
 
-def test_a_cause_is_paged_by_key(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_cause_is_paged_by_key(system: SyncSystem, viewer: ConsoleClient) -> None:
     for number in range(55):
         keep(system, record_id=f"h{number:02}")
     fingerprint = system.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
@@ -227,7 +227,7 @@ def test_a_cause_is_paged_by_key(system: SyncSystem, viewer: Visitor) -> None:
     assert ("User h54" in first, "User h00" in first, "User h00" in second) == (True, False, True)
 
 
-def test_one_failure_is_shown_whole(system: SyncSystem, operator: Visitor) -> None:
+def test_one_failure_is_shown_whole(system: SyncSystem, operator: ConsoleClient) -> None:
     failure_id = keep(
         system,
         record_id="h1",
@@ -252,7 +252,7 @@ def test_one_failure_is_shown_whole(system: SyncSystem, operator: Visitor) -> No
     assert "3, first" in words(page)
 
 
-def test_hostile_values_are_shown_harmlessly(system: SyncSystem, viewer: Visitor) -> None:
+def test_hostile_values_are_shown_harmlessly(system: SyncSystem, viewer: ConsoleClient) -> None:
     failure_id = keep(
         system,
         record_id=HOSTILE,
@@ -270,7 +270,7 @@ def test_hostile_values_are_shown_harmlessly(system: SyncSystem, viewer: Visitor
         assert "49" not in words(page).partition("payload")[0] or "{{7*7}}" in page
 
 
-def test_a_failure_of_another_connector_is_not_there(system: SyncSystem, operator: Visitor) -> None:
+def test_a_failure_of_another_connector_is_not_there(system: SyncSystem, operator: ConsoleClient) -> None:
     other = foreign(system)
 
     assert operator.get(f"/c/acme/failures/{other}").status_code == 404
@@ -282,7 +282,7 @@ def test_a_failure_of_another_connector_is_not_there(system: SyncSystem, operato
         assert session.get_one(Failure, other).state == "open"
 
 
-def test_viewers_look_and_do_nothing(system: SyncSystem, viewer: Visitor) -> None:
+def test_viewers_look_and_do_nothing(system: SyncSystem, viewer: ConsoleClient) -> None:
     broken(system, 10)
     failure_id = failed_id(system)
 
@@ -301,7 +301,7 @@ def failed_id(system: SyncSystem) -> int:
 
 @pytest.mark.parametrize(("value", "kind"), [(None, "fails_again"), ("Ada", "changes")])
 def test_values_that_pipedrive_refused_are_previewed_to_fail_again(
-    system: SyncSystem, viewer: Visitor, value: str | None, kind: str
+    system: SyncSystem, viewer: ConsoleClient, value: str | None, kind: str
 ) -> None:
     """The same values under the same settings fail again; corrected ones may come through."""
     from pipeline.jobs.replays.preview import preview_failures  # noqa: PLC0415 - Celery reads its settings when it is imported
@@ -326,7 +326,9 @@ def test_values_that_pipedrive_refused_are_previewed_to_fail_again(
 # --- replaying --------------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(system: SyncSystem, operator: Visitor) -> None:
+def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(
+    system: SyncSystem, operator: ConsoleClient
+) -> None:
     broken(system, 10, 11)
     mended(system, 10)
     ask = words(operator.text("/c/acme/failures/replay?reason=no_update_time"))
@@ -356,7 +358,7 @@ def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(system: Syn
 
 
 def test_a_replay_that_stopped_says_why_and_is_let_go_on(
-    system: SyncSystem, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, operator: ConsoleClient, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(system, 10, 11)
     operator.post("/c/acme/failures/replay", count=2)
@@ -379,7 +381,7 @@ def test_a_replay_that_stopped_says_why_and_is_let_go_on(
     assert 'action="/c/acme/replays/1/resume"' not in viewer.text("/c/acme/replays/1")
 
 
-def test_a_replay_that_grew_meanwhile_is_asked_about_again(system: SyncSystem, operator: Visitor) -> None:
+def test_a_replay_that_grew_meanwhile_is_asked_about_again(system: SyncSystem, operator: ConsoleClient) -> None:
     broken(system, 10, 11)
 
     answer = operator.post("/c/acme/failures/replay", count=1)
@@ -390,7 +392,7 @@ def test_a_replay_that_grew_meanwhile_is_asked_about_again(system: SyncSystem, o
     assert system.rows("SELECT 1 FROM replays") == []
 
 
-def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, operator: Visitor) -> None:
+def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, operator: ConsoleClient) -> None:
     broken(system, 10, 11, 12)
     operator.post("/c/acme/failures/replay", count=3, per_second="1")
     system.run_jobs()
@@ -410,7 +412,7 @@ def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, operator: Vi
     assert operator.post("/c/acme/replays/9/pause").status_code == 404
 
 
-def test_discarding_needs_a_reason_and_is_written_down(system: SyncSystem, operator: Visitor) -> None:
+def test_discarding_needs_a_reason_and_is_written_down(system: SyncSystem, operator: ConsoleClient) -> None:
     broken(system, 10, 11)
     without = operator.post("/c/acme/failures/discard", count=2)
     grown = operator.post("/c/acme/failures/discard", count=1, why="tests")
@@ -429,7 +431,7 @@ def test_discarding_needs_a_reason_and_is_written_down(system: SyncSystem, opera
 # --- correcting -------------------------------------------------------------------------------------------------------
 
 
-def test_an_outgoing_payload_is_corrected_and_sent(system: SyncSystem, operator: Visitor) -> None:
+def test_an_outgoing_payload_is_corrected_and_sent(system: SyncSystem, operator: ConsoleClient) -> None:
     failure_id = refused(system, name="Wrong")
     page = operator.text(f"/c/acme/failures/{failure_id}")
     edit = operator.text(f"/c/acme/failures/{failure_id}/edit")
@@ -481,7 +483,7 @@ SPOILT: list[tuple[Callable[[str], str], str]] = [
 """How a payload is spoilt, and what the page says about it."""
 
 
-def test_a_payload_that_will_not_do_is_named(system: SyncSystem, operator: Visitor) -> None:
+def test_a_payload_that_will_not_do_is_named(system: SyncSystem, operator: ConsoleClient) -> None:
     failure_id = refused(system)
     payload = json.dumps(world_payload(failure_id))
 
@@ -495,7 +497,7 @@ def test_a_payload_that_will_not_do_is_named(system: SyncSystem, operator: Visit
         assert "King" not in str(logged), said
 
 
-def test_an_incoming_payload_is_corrected_in_pipedrive(system: SyncSystem, operator: Visitor) -> None:
+def test_an_incoming_payload_is_corrected_in_pipedrive(system: SyncSystem, operator: ConsoleClient) -> None:
     broken(system, 10)
 
     answer = operator.get(f"/c/acme/failures/{failed_id(system)}/edit")
@@ -526,7 +528,9 @@ def test_what_would_change_is_named(system: SyncSystem) -> None:
     assert verdict(system, failure_id) == ("fails_again", [("name", person(system, 1)["name"], "Ann King")])
 
 
-def test_what_is_there_already_is_said_and_closed_without_being_sent(system: SyncSystem, operator: Visitor) -> None:
+def test_what_is_there_already_is_said_and_closed_without_being_sent(
+    system: SyncSystem, operator: ConsoleClient
+) -> None:
     failure_id = refused(system, name="Ann King")
     system.company.edit_person(1, name="Ann King")
     system.fetch(Entity.PERSON, changed_only=True)
@@ -628,7 +632,7 @@ def test_a_closed_one_is_closed(system: SyncSystem) -> None:
     assert verdict(system, failure_id)[0] == "closed"
 
 
-def test_pages_do_not_write(system: SyncSystem, operator: Visitor) -> None:
+def test_pages_do_not_write(system: SyncSystem, operator: ConsoleClient) -> None:
     failure_id = refused(system)
     tables = ("failures", "changes", "replays", "replay_items", "sync_events", "id_mappings")
 

@@ -15,7 +15,7 @@ from pipeline import settings as settings_room
 from pipeline.settings import settings
 from pipeline.web.console import workers as room
 from pipeline.web.console.workers import FlowerClient
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.system import SyncSystem
 
 POLL_S = 0.01
@@ -68,15 +68,15 @@ def fake(system: SyncSystem) -> Iterator[Fake]:
     thread.join()
 
 
-def test_nobody_sees_it_without_logging_in(fake: Fake, anybody: Visitor) -> None:
-    answer = anybody.get("/flower/")
+def test_flower_needs_a_login(fake: Fake, anonymous: ConsoleClient) -> None:
+    answer = anonymous.get("/flower/")
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=/flower/")
-    assert anybody.client.post("/flower/api/worker/shutdown/w@h", headers=SAME_ORIGIN).status_code == 303
+    assert anonymous.client.post("/flower/api/worker/shutdown/w@h", headers=SAME_ORIGIN).status_code == 303
     assert fake.asked == []
 
 
-def test_a_viewer_looks_and_flower_gets_its_own_login_and_nothing_of_ours(fake: Fake, viewer: Visitor) -> None:
+def test_a_viewer_looks_and_flower_gets_its_own_login_and_nothing_of_ours(fake: Fake, viewer: ConsoleClient) -> None:
     answer = viewer.get("/flower/tasks?name=incoming.load&state=", Accept="text/html", Authorization="Bearer stolen")
 
     assert (answer.status_code, answer.data) == (200, HOME)
@@ -87,7 +87,7 @@ def test_a_viewer_looks_and_flower_gets_its_own_login_and_nothing_of_ours(fake: 
     assert viewer.token not in str(headers)
 
 
-def test_of_its_answer_only_what_is_needed_passes(fake: Fake, viewer: Visitor) -> None:
+def test_of_its_answer_only_what_is_needed_passes(fake: Fake, viewer: ConsoleClient) -> None:
     fake.headers = {
         "Set-Cookie": "session=mine",
         "Access-Control-Allow-Origin": "*",
@@ -105,7 +105,7 @@ def test_of_its_answer_only_what_is_needed_passes(fake: Fake, viewer: Visitor) -
     assert (answer.headers["ETag"], answer.headers["X-Frame-Options"]) == ('"1"', "DENY")
 
 
-def test_its_pages_may_run_its_own_files_and_reach_itself_alone(fake: Fake, viewer: Visitor) -> None:
+def test_its_pages_may_run_its_own_files_and_reach_itself_alone(fake: Fake, viewer: ConsoleClient) -> None:
     policy = viewer.get("/flower/").headers["Content-Security-Policy"]
     rules = {rule.split()[0]: rule.split()[1:] for rule in policy.split(";")}
 
@@ -117,12 +117,12 @@ def test_its_pages_may_run_its_own_files_and_reach_itself_alone(fake: Fake, view
     assert "unsafe" not in viewer.get("/").headers["Content-Security-Policy"]
 
 
-def test_its_files_may_be_kept_and_its_pages_not(fake: Fake, viewer: Visitor) -> None:
+def test_its_files_may_be_kept_and_its_pages_not(fake: Fake, viewer: ConsoleClient) -> None:
     assert viewer.get("/flower/static/js/flower.js?v=1").headers["Cache-Control"] == "private, max-age=3600"
     assert viewer.get("/flower/workers").headers["Cache-Control"] == "no-store"
 
 
-def test_a_viewer_presses_nothing(fake: Fake, viewer: Visitor) -> None:
+def test_a_viewer_presses_nothing(fake: Fake, viewer: ConsoleClient) -> None:
     with capture_logs() as lines:
         answer = viewer.client.post("/flower/api/worker/pool/grow/worker@host", headers=SAME_ORIGIN)
 
@@ -131,7 +131,9 @@ def test_a_viewer_presses_nothing(fake: Fake, viewer: Visitor) -> None:
     assert fake.asked == []
 
 
-def test_the_list_of_tasks_asks_by_post_and_is_for_viewers_too(fake: Fake, viewer: Visitor, system: SyncSystem) -> None:
+def test_the_list_of_tasks_asks_by_post_and_is_for_viewers_too(
+    fake: Fake, viewer: ConsoleClient, system: SyncSystem
+) -> None:
     answer = viewer.client.post("/flower/tasks/datatable", data={"draw": "1"}, headers=SAME_ORIGIN)
 
     assert answer.status_code == 200
@@ -142,7 +144,7 @@ def test_the_list_of_tasks_asks_by_post_and_is_for_viewers_too(fake: Fake, viewe
     assert viewer.client.post("/flower/tasks/datatable").status_code == 403
 
 
-def test_an_operator_presses_and_it_is_written_down(fake: Fake, operator: Visitor, system: SyncSystem) -> None:
+def test_an_operator_presses_and_it_is_written_down(fake: Fake, operator: ConsoleClient, system: SyncSystem) -> None:
     answer = operator.client.post("/flower/api/worker/pool/grow/worker@host", data={"n": "1"}, headers=SAME_ORIGIN)
 
     assert answer.status_code == 200
@@ -167,7 +169,7 @@ def test_an_operator_presses_and_it_is_written_down(fake: Fake, operator: Visito
         {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.test"},
     ],
 )
-def test_another_site_presses_nothing(fake: Fake, operator: Visitor, headers: dict[str, str]) -> None:
+def test_another_site_presses_nothing(fake: Fake, operator: ConsoleClient, headers: dict[str, str]) -> None:
     assert operator.client.post("/flower/api/task/revoke/1", headers=headers).status_code == 403
     assert fake.asked == []
 
@@ -181,7 +183,7 @@ def test_another_site_presses_nothing(fake: Fake, operator: Visitor, headers: di
         "api/task/abort/1",
     ],
 )
-def test_nobody_sends_a_task_of_their_own_making(fake: Fake, admin: Visitor, path: str) -> None:
+def test_tasks_cannot_be_sent_through_flower(fake: Fake, admin: ConsoleClient, path: str) -> None:
     assert admin.client.post(f"/flower/{path}", headers=SAME_ORIGIN).status_code == 404
     assert fake.asked == []
 
@@ -194,26 +196,26 @@ def test_nobody_sends_a_task_of_their_own_making(fake: Fake, admin: Visitor, pat
         "task/" + "x" * 400, "tasks?" + "q" * 9_000, "task/%252e%252e",
     ],
 )  # fmt: skip
-def test_what_is_not_listed_is_not_passed_on(fake: Fake, admin: Visitor, path: str) -> None:
+def test_what_is_not_listed_is_not_passed_on(fake: Fake, admin: ConsoleClient, path: str) -> None:
     assert admin.get(f"/flower/{path}").status_code in {404, 308}
     assert fake.asked == []
 
 
-def test_hostile_names_travel_as_names(fake: Fake, viewer: Visitor) -> None:
+def test_hostile_names_travel_as_names(fake: Fake, viewer: ConsoleClient) -> None:
     viewer.get("/flower/worker/w%3Cscript%3E@h")
     viewer.get("/flower/task/..")
 
     assert {path for _, path, _, _ in fake.asked} == {"/flower/worker/w%3Cscript%3E@h"}
 
 
-def test_other_methods_are_refused(fake: Fake, admin: Visitor) -> None:
+def test_other_methods_are_refused(fake: Fake, admin: ConsoleClient) -> None:
     for method in ("PUT", "DELETE", "PATCH"):
         assert admin.client.open("/flower/workers", method=method, headers=SAME_ORIGIN).status_code == 405
     assert fake.asked == []
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "FLOWER_BASIC_AUTH"), (404, "--url-prefix"), (500, "with 500")])
-def test_what_flower_cannot_answer_is_explained(fake: Fake, viewer: Visitor, status: int, words: str) -> None:
+def test_what_flower_cannot_answer_is_explained(fake: Fake, viewer: ConsoleClient, status: int, words: str) -> None:
     fake.status = status
 
     answer = viewer.get("/flower/")
@@ -222,7 +224,7 @@ def test_what_flower_cannot_answer_is_explained(fake: Fake, viewer: Visitor, sta
     assert "canary" not in answer.text
 
 
-def test_nobody_is_sent_elsewhere(fake: Fake, viewer: Visitor) -> None:
+def test_redirects_of_flower_are_not_followed(fake: Fake, viewer: ConsoleClient) -> None:
     fake.status, fake.headers = 302, {"Location": "https://evil.test/"}
 
     answer = viewer.get("/flower/workers")
@@ -230,13 +232,13 @@ def test_nobody_is_sent_elsewhere(fake: Fake, viewer: Visitor) -> None:
     assert (answer.status_code, "Location" in answer.headers) == (502, False)
 
 
-def test_an_answer_without_end_is_cut_off(fake: Fake, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_end_is_cut_off(fake: Fake, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.web.console.workers.MAX_BYTES", 10)
 
     assert viewer.get("/flower/").status_code == 502
 
 
-def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(system: SyncSystem, viewer: ConsoleClient) -> None:
     settings_room.use(settings().replace(flower_url="http://127.0.0.1:1"))
     room._flower = FlowerClient()
 
@@ -248,5 +250,5 @@ def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(system: Syn
     assert "a moment ago" in second.text
 
 
-def test_the_address_without_its_end_leads_on(system: SyncSystem, viewer: Visitor) -> None:
+def test_the_address_without_its_end_leads_on(system: SyncSystem, viewer: ConsoleClient) -> None:
     assert viewer.get("/flower").headers["Location"] in {"/flower/", "http://localhost/flower/"}

@@ -16,7 +16,7 @@ from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.operations import cached_answers
 from tests import accounts
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.journeys.pipedrive_records import create_records
 from tests.journeys.test_replays import broken
 from tests.system import SyncSystem
@@ -28,7 +28,7 @@ def words(text: str) -> list[str]:
 
 
 OPEN: Final = {"/login", "/login/code", "/setup", "/api/openapi.json"}
-"""What anybody may ask for."""
+"""Paths that need no login."""
 VIEWERS_MAY_POST: Final = {
     "/logout",
     "/theme",
@@ -120,7 +120,7 @@ def address(rule: Rule, **places: Any) -> str:
 
 
 @pytest.fixture
-def busy(system: SyncSystem, operator: Visitor, admin: Visitor) -> SyncSystem:
+def busy(system: SyncSystem, operator: ConsoleClient, admin: ConsoleClient) -> SyncSystem:
     """A connector with something in every list."""
     create_records(system, persons=3, organizations=1)
     broken(system, 10, 11)
@@ -152,19 +152,19 @@ def other(busy: SyncSystem) -> SyncSystem:
 # --- who may --------------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_is_not_logged_in_gets_nowhere(app: Flask, anybody: Visitor, system: SyncSystem) -> None:
+def test_every_page_needs_a_login(app: Flask, anonymous: ConsoleClient, system: SyncSystem) -> None:
     assert system
     for method in ("GET", "POST", "PUT"):
         for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
             if rule.endpoint.startswith("console.") and rule.rule not in OPEN:
-                answer = anybody.client.open(address(rule), method=method)
+                answer = anonymous.client.open(address(rule), method=method)
                 assert (answer.status_code, answer.headers["Location"][:6]) == (303, "/login"), rule
             if rule.endpoint.startswith("api."):
-                assert anybody.client.open(address(rule), method=method, json={}).status_code == 401, rule
+                assert anonymous.client.open(address(rule), method=method, json={}).status_code == 401, rule
 
 
 def test_a_limited_operator_reaches_nothing_of_another_connector(
-    app: Flask, operator: Visitor, other: SyncSystem
+    app: Flask, operator: ConsoleClient, other: SyncSystem
 ) -> None:
     """Every page, form and operation, with numbers that are there; PUT is for admins."""
     with transaction() as session:
@@ -186,7 +186,7 @@ def test_a_limited_operator_reaches_nothing_of_another_connector(
     assert other.rows(count)[0].n == before
 
 
-def test_a_form_without_the_sessions_token_does_nothing(app: Flask, admin: Visitor, system: SyncSystem) -> None:
+def test_a_form_without_the_sessions_token_does_nothing(app: Flask, admin: ConsoleClient, system: SyncSystem) -> None:
     before = audited(system)
     for method in ("POST", "PUT"):
         for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
@@ -197,7 +197,7 @@ def test_a_form_without_the_sessions_token_does_nothing(app: Flask, admin: Visit
     assert audited(system) == before
 
 
-def test_what_a_viewer_may_send_is_a_short_list(app: Flask, viewer: Visitor, system: SyncSystem) -> None:
+def test_what_a_viewer_may_send_is_a_short_list(app: Flask, viewer: ConsoleClient, system: SyncSystem) -> None:
     before = audited(system)
     token = operators.csrf_of(viewer.token)
     for method in ("POST", "PUT"):
@@ -212,7 +212,7 @@ def test_what_a_viewer_may_send_is_a_short_list(app: Flask, viewer: Visitor, sys
 # --- what is another connector's ------------------------------------------------------------------------------------------
 
 
-def test_the_ids_of_another_connector_are_not_there(app: Flask, other: SyncSystem, admin: Visitor) -> None:
+def test_the_ids_of_another_connector_are_not_there(app: Flask, other: SyncSystem, admin: ConsoleClient) -> None:
     ids = ids_of(other)
     counted = rows_of(other)
     checked = set()
@@ -233,7 +233,7 @@ def test_the_ids_of_another_connector_are_not_there(app: Flask, other: SyncSyste
 
 @pytest.mark.parametrize("act", ["replay", "discard"])
 def test_the_failures_of_another_connector_cannot_be_named_in_a_form(
-    act: str, other: SyncSystem, admin: Visitor
+    act: str, other: SyncSystem, admin: ConsoleClient
 ) -> None:
     counted = rows_of(other)
     failures = [row.id for row in other.rows("SELECT id FROM failures")]
@@ -248,9 +248,7 @@ def test_the_failures_of_another_connector_cannot_be_named_in_a_form(
 
 
 @pytest.mark.parametrize("what", hostile(*HOSTILE, quick=("surrogate", "enormous", "script")))
-def test_no_address_breaks_by_what_stands_behind_the_question_mark(
-    app: Flask, busy: SyncSystem, admin: Visitor, what: str
-) -> None:
+def test_no_query_breaks_a_page(app: Flask, busy: SyncSystem, admin: ConsoleClient, what: str) -> None:
     """All parameters at once."""
     ids = ids_of(busy)
     for rule in rules(app, "GET"):
@@ -260,7 +258,7 @@ def test_no_address_breaks_by_what_stands_behind_the_question_mark(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [each for each in HOSTILE if len(HOSTILE[each]) < 100])
-def test_no_address_breaks_by_one_parameter(app: Flask, busy: SyncSystem, admin: Visitor, what: str) -> None:
+def test_no_address_breaks_by_one_parameter(app: Flask, busy: SyncSystem, admin: ConsoleClient, what: str) -> None:
     """Each in turn, since a refused one hides the others."""
     ids = ids_of(busy)
     for rule in [each for each in rules(app, "GET") if each.endpoint in SEARCHED]:
@@ -269,11 +267,11 @@ def test_no_address_breaks_by_one_parameter(app: Flask, busy: SyncSystem, admin:
             ask_with(admin, rule, path, [name], HOSTILE[what])
 
 
-def ask_with(visitor: Visitor, rule: Rule, path: str, names: list[str], value: str) -> None:
+def ask_with(console: ConsoleClient, rule: Rule, path: str, names: list[str], value: str) -> None:
     """Ask for a page with `value` in each of these parameters."""
     written = value if value.startswith("%") else quote(value)
     query = "&".join(f"{name}={written}" for name in names)
-    answer = visitor.get(f"{path}?{query}")
+    answer = console.get(f"{path}?{query}")
     assert answer.status_code < 500 or is_flower_away(rule, answer), (path, query[:100], answer.text[-300:])
     assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
 
@@ -289,7 +287,7 @@ SEARCHED: Final = {
 
 
 @pytest.mark.parametrize("what", hostile("nul", "surrogate", "no utf-8", "enormous", "bigint", "negative", "script"))
-def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: SyncSystem, admin: Visitor, what: str) -> None:
+def test_no_path_breaks_a_page(app: Flask, busy: SyncSystem, admin: ConsoleClient, what: str) -> None:
     """In every place in turn, by whoever may go everywhere."""
     ids = ids_of(busy)
     for method in ("GET", "POST"):
@@ -302,7 +300,7 @@ def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: SyncSystem, ad
 
 
 @pytest.mark.parametrize("what", hostile(*HOSTILE))
-def test_no_form_breaks_by_what_is_written_in_it(app: Flask, busy: SyncSystem, admin: Visitor, what: str) -> None:
+def test_no_form_breaks_by_what_is_written_in_it(app: Flask, busy: SyncSystem, admin: ConsoleClient, what: str) -> None:
     value = HOSTILE[what]
     ids = ids_of(busy)
     for rule in rules(app, "POST", under=("console.",)):
@@ -315,12 +313,12 @@ def test_no_form_breaks_by_what_is_written_in_it(app: Flask, busy: SyncSystem, a
             assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
 
 
-def test_no_form_of_somebody_unknown_breaks(anybody: Visitor) -> None:
+def test_no_form_without_a_session_breaks_a_page(anonymous: ConsoleClient) -> None:
     for value in HOSTILE.values():
         for path in ("/login", "/setup"):
             fields = {"name": value, "password": value, "code": value, "next": value}
-            assert anybody.client.post(path, data=fields).status_code < 500, (path, value[:20])
-            assert anybody.get(f"{path}?code={quote(value)}&next={quote(value)}").status_code < 500
+            assert anonymous.client.post(path, data=fields).status_code < 500, (path, value[:20])
+            assert anonymous.get(f"{path}?code={quote(value)}&next={quote(value)}").status_code < 500
 
 
 FIELDS: Final = words(
@@ -348,7 +346,7 @@ DOCUMENTS: Final = {
 
 
 @pytest.mark.parametrize("what", hostile(*DOCUMENTS, quick=("surrogate", "deep", "bigint", "no json")))
-def test_no_document_breaks_the_settings(busy: SyncSystem, admin: Visitor, what: str) -> None:
+def test_no_document_breaks_the_settings(busy: SyncSystem, admin: ConsoleClient, what: str) -> None:
     text = DOCUMENTS[what]
     for path in ("plans", "settings/json", "settings/save", "settings/rebase", "settings/users-in"):
         for more in ({}, {"do": "back"}):
@@ -367,7 +365,7 @@ def test_no_document_breaks_the_settings(busy: SyncSystem, admin: Visitor, what:
 @pytest.mark.parametrize(
     "value", hostile('"\\u0000"', '"\\ud800"', "1e400", "[[]]", '"' + "x" * 5_000 + '"', quick=('"\\ud800"',))
 )
-def test_no_body_breaks_an_operation(app: Flask, busy: SyncSystem, admin: Visitor, value: str) -> None:
+def test_no_body_breaks_an_operation(app: Flask, busy: SyncSystem, admin: ConsoleClient, value: str) -> None:
     names = ("entity", "ids", "segment", "since", "changed_only", "document", "base_version", "\\ud800")
     for method in ("POST", "PUT"):
         for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
@@ -433,8 +431,8 @@ def audited(system: SyncSystem) -> int:
     return count
 
 
-def post(visitor: Visitor, path: str) -> Any:
-    return visitor.client.post(path, data={}, headers={"X-CSRF-Token": operators.csrf_of(visitor.token)})
+def post(console: ConsoleClient, path: str) -> Any:
+    return console.client.post(path, data={}, headers={"X-CSRF-Token": operators.csrf_of(console.token)})
 
 
 def is_flower_away(rule: Rule, answer: Any) -> bool:

@@ -24,7 +24,7 @@ from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity
 from pipeline.operations import cached_answers
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.integration.console.exporting import CSV, NDJSON, exported
 from tests.integration.console.test_hostile_requests import address, is_flower_away, rules
 from tests.journeys.hull_messages import fetch_everything, send_messages, user
@@ -85,7 +85,7 @@ class Reading(HTMLParser):
 
 
 @pytest.fixture
-def evil(system: SyncSystem, admin: Visitor) -> SyncSystem:
+def evil(system: SyncSystem, admin: ConsoleClient) -> SyncSystem:
     """A connector of which everything that can be named is named badly."""
     custom = {field.type: field for field in system.company.custom_fields(Entity.PERSON)}
     name, choice = custom["varchar"].code, custom["enum"].code
@@ -246,7 +246,9 @@ ASKED: Final = {
 }
 
 
-def test_every_page_shows_hostile_values_and_does_nothing_else(app: Flask, evil: SyncSystem, admin: Visitor) -> None:
+def test_every_page_shows_hostile_values_and_does_nothing_else(
+    app: Flask, evil: SyncSystem, admin: ConsoleClient
+) -> None:
     shown = 0
     for path in pages_of(app, evil):
         begun = time.process_time()
@@ -267,7 +269,7 @@ def first_turned(read: Reading) -> str:
     return next((each[:200] for each in read.texts if TURNED in each or "\u200b" in each), "")
 
 
-def test_forms_give_hostile_values_back_and_do_nothing_else(app: Flask, evil: SyncSystem, admin: Visitor) -> None:
+def test_forms_give_hostile_values_back_and_do_nothing_else(app: Flask, evil: SyncSystem, admin: ConsoleClient) -> None:
     """What was typed comes back to be corrected, as it was typed."""
     names = (
         "reason",
@@ -314,7 +316,7 @@ def ids(system: SyncSystem, table: str) -> int:
     return newest
 
 
-def test_no_cell_of_an_export_is_a_formula(evil: SyncSystem, admin: Visitor) -> None:
+def test_no_cell_of_an_export_is_a_formula(evil: SyncSystem, admin: ConsoleClient) -> None:
     where = quote(NAME, safe="")
     text = exported(evil, admin, CSV, "since=1d", connector=where).get_data(as_text=True)
     csv.field_size_limit(len(text))
@@ -327,7 +329,7 @@ def test_no_cell_of_an_export_is_a_formula(evil: SyncSystem, admin: Visitor) -> 
         assert isinstance(json.loads(line), dict)
 
 
-def test_a_replay_of_hostile_failures_comes_to_its_end(evil: SyncSystem, admin: Visitor) -> None:
+def test_a_replay_of_hostile_failures_comes_to_its_end(evil: SyncSystem, admin: ConsoleClient) -> None:
     evil.change_rows(
         "UPDATE connectors SET hull_organization = 'hull.test'"
     )  # a host that is named badly is not called

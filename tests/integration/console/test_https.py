@@ -15,7 +15,7 @@ from pipeline import settings as environment
 from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from tests import accounts
-from tests.integration.console.conftest import PASSWORD, Call, Visitor
+from tests.integration.console.conftest import PASSWORD, Call, ConsoleClient
 from tests.logs import captured_log
 from tests.system import SyncSystem
 
@@ -97,7 +97,7 @@ def test_the_page_that_was_wanted_is_kept(ana: str, browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/alerts", "/setup?code=x"])
-def test_a_console_reached_by_internal_http_says_where_to_go(ana: str, browser: Browser, path: str) -> None:
+def test_a_console_at_another_address_shows_the_public_one(ana: str, browser: Browser, path: str) -> None:
     browser.at = INSIDE
     with captured_log("warning") as lines:
         page = browser.follow(browser.get(path))
@@ -137,8 +137,8 @@ def test_a_proxy_that_rewrites_the_host_is_no_reason_to_refuse(ana: str, browser
     assert browser.follow(log_in(browser)).status_code == 200
 
 
-def test_over_http_no_cookie_is_looked_for(ana: str, anybody: Visitor) -> None:
-    answer = anybody.get("/login")
+def test_over_http_no_cookie_is_looked_for(ana: str, anonymous: ConsoleClient) -> None:
+    answer = anonymous.get("/login")
 
     assert (answer.status_code, "Set-Cookie" in answer.headers) == (200, False)
 
@@ -257,7 +257,7 @@ def test_behind_the_known_proxy_the_callers_address_counts(
 
 
 def test_the_description_is_for_keys_and_sessions_too(
-    script: Call, operator: Visitor, configured: Callable[..., None]
+    script: Call, operator: ConsoleClient, configured: Callable[..., None]
 ) -> None:
     configured(internal_networks=())
     client = operator.client

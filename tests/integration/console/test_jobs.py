@@ -7,7 +7,7 @@ import pytest
 from db.audit import latest_entries
 from db.session import transaction
 from pipeline.operations.cached_answers import forget_all
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.integration.operations.test_jobs import compare, plan, send
 from tests.system import SyncSystem
 
@@ -19,7 +19,7 @@ def fresh() -> None:
     forget_all()
 
 
-def test_without_a_job_it_says_what_is_listed(system: SyncSystem, viewer: Visitor) -> None:
+def test_without_a_job_it_says_what_is_listed(system: SyncSystem, viewer: ConsoleClient) -> None:
     assert system
     page = viewer.text(PAGE)
 
@@ -28,7 +28,9 @@ def test_without_a_job_it_says_what_is_listed(system: SyncSystem, viewer: Visito
     assert f'href="{PAGE}"' in viewer.text("/c/acme/runs")
 
 
-def test_a_row_shows_its_name_its_state_and_its_result_and_updates_itself(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_row_shows_its_name_its_state_and_its_result_and_updates_itself(
+    system: SyncSystem, viewer: ConsoleClient
+) -> None:
     plan(system)
     send(system, segment="<VIPs>")
 
@@ -42,7 +44,7 @@ def test_a_row_shows_its_name_its_state_and_its_result_and_updates_itself(system
     assert "<button" not in page.partition("<main")[2]
 
 
-def test_buttons_do_what_they_say_and_leave_an_entry(system: SyncSystem, operator: Visitor) -> None:
+def test_buttons_do_what_they_say_and_leave_an_entry(system: SyncSystem, operator: ConsoleClient) -> None:
     compare(system, None)
     states = []
     for act in ("pause", "resume", "abort"):
@@ -58,7 +60,7 @@ def test_buttons_do_what_they_say_and_leave_an_entry(system: SyncSystem, operato
     ]
 
 
-def test_a_late_press_changes_nothing_and_says_so(system: SyncSystem, operator: Visitor) -> None:
+def test_a_late_press_changes_nothing_and_says_so(system: SyncSystem, operator: ConsoleClient) -> None:
     compare(system, None)
     system.change_rows("UPDATE jobs SET state = 'done', ended_at = now()")
 
@@ -68,7 +70,7 @@ def test_a_late_press_changes_nothing_and_says_so(system: SyncSystem, operator: 
     assert operator.post(f"{PAGE}/1/explode").status_code == 404
 
 
-def test_one_that_failed_links_to_its_failure_with_the_next_step(system: SyncSystem, viewer: Visitor) -> None:
+def test_one_that_failed_links_to_its_failure_with_the_next_step(system: SyncSystem, viewer: ConsoleClient) -> None:
     send(system, ids=("a",))
     system.change_rows("UPDATE jobs SET attempts = 8")
     system.run_jobs()
@@ -80,7 +82,7 @@ def test_one_that_failed_links_to_its_failure_with_the_next_step(system: SyncSys
     assert "No job matches the filters." in viewer.text(f"{PAGE}?state=paused")
 
 
-def test_a_plan_page_shows_immediately_that_its_job_is_paused(system: SyncSystem, operator: Visitor) -> None:
+def test_a_plan_page_shows_immediately_that_its_job_is_paused(system: SyncSystem, operator: ConsoleClient) -> None:
     plan(system)
     pages = [operator.text("/c/acme/plans/1")]
     for act in ("pause", "resume"):

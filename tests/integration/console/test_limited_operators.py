@@ -13,7 +13,7 @@ from pipeline.accounts.operators import OperatorRefused
 from pipeline.cli.program import program
 from pipeline.domain.kinds import Role
 from tests import accounts
-from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.conftest import Call, ConsoleClient
 from tests.integration.console.test_api_looking import foreign
 from tests.journeys.test_replays import broken
 from tests.system import SyncSystem
@@ -22,14 +22,14 @@ NAME = "operator@acme.test"
 
 
 @pytest.fixture
-def limited(system: SyncSystem, operator: Visitor) -> Visitor:
+def limited(system: SyncSystem, operator: ConsoleClient) -> ConsoleClient:
     """An operator who may see `acme` alone; there is `globex` too."""
     foreign()
     accounts.limit(NAME, [system.connector_key])
     return operator
 
 
-def test_other_connectors_are_not_there(limited: Visitor) -> None:
+def test_other_connectors_are_not_there(limited: ConsoleClient) -> None:
     assert limited.get("/c/acme/").status_code == 200
     for path in ("/c/globex/", "/c/globex/logs", "/c/globex/settings", "/c/nobody/"):
         assert limited.get(path).status_code == 404, path
@@ -39,12 +39,12 @@ def test_other_connectors_are_not_there(limited: Visitor) -> None:
     assert "globex" not in home
 
 
-def test_pages_of_all_connectors_are_refused(limited: Visitor) -> None:
+def test_pages_of_all_connectors_are_refused(limited: ConsoleClient) -> None:
     assert [limited.get(path).status_code for path in ("/workers", "/flower/", "/flower/tasks")] == [403] * 3
     assert 'href="/workers"' not in limited.text("/"), "what they may not see is not offered"
 
 
-def test_the_api_and_keys_are_limited_too(limited: Visitor, script: Call) -> None:
+def test_the_api_and_keys_are_limited_too(limited: ConsoleClient, script: Call) -> None:
     assert [each["connector"]["name"] for each in script("GET", "/api/v1/connectors")[1]["connectors"]] == ["acme"]
     assert script("GET", "/api/v1/connectors/acme")[0] == 200
     assert script("GET", "/api/v1/connectors/globex")[0] == 404
@@ -52,7 +52,7 @@ def test_the_api_and_keys_are_limited_too(limited: Visitor, script: Call) -> Non
     assert script("GET", "/api/v1/workers")[0] == 403
 
 
-def test_alerts_of_others_are_not_shown(system: SyncSystem, limited: Visitor, script: Call) -> None:
+def test_alerts_of_others_are_not_shown(system: SyncSystem, limited: ConsoleClient, script: Call) -> None:
     system.change_rows(
         "INSERT INTO alerts (connector_key, rule, state, sentence, sink_states)"
         " SELECT key, 'auth_lost', 'open', name || ' lost', '{}' FROM connectors"
@@ -65,7 +65,9 @@ def test_alerts_of_others_are_not_shown(system: SyncSystem, limited: Visitor, sc
     assert [each["connector"] for each in told] == ["acme"]
 
 
-def test_lists_of_past_alerts_are_as_long_as_for_others(system: SyncSystem, limited: Visitor, script: Call) -> None:
+def test_lists_of_past_alerts_are_as_long_as_for_others(
+    system: SyncSystem, limited: ConsoleClient, script: Call
+) -> None:
     """What is left out does not end the list: its next page begins after the last alert that was shown."""
     system.change_rows(
         "INSERT INTO alerts (connector_key, rule, state, sentence, sink_states, resolved_at)"
@@ -87,7 +89,7 @@ def test_no_connector_at_all_is_a_limit_too(by_session: Call, role: str) -> None
 
 
 def test_a_change_that_is_refused_in_part_changes_nothing(
-    system: SyncSystem, limited: Visitor, by_session: Call
+    system: SyncSystem, limited: ConsoleClient, by_session: Call
 ) -> None:
     (theirs,) = [each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
 
@@ -117,7 +119,7 @@ def test_an_admin_is_never_limited(database: str) -> None:
 
 @pytest.mark.parametrize("way", ["console", "api", "command"])
 def test_a_limit_is_set_and_lifted(
-    system: SyncSystem, limited: Visitor, admin: Visitor, by_session: Call, way: str
+    system: SyncSystem, limited: ConsoleClient, admin: ConsoleClient, by_session: Call, way: str
 ) -> None:
     (theirs,) = [each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
     assert theirs["connector_keys"] == [system.connector_key]
@@ -145,7 +147,7 @@ def test_an_unknown_connector_is_named(by_session: Call) -> None:
 
 
 def test_viewers_read_no_payload(
-    system: SyncSystem, viewer: Visitor, operator: Visitor, viewer_script: Call, script: Call
+    system: SyncSystem, viewer: ConsoleClient, operator: ConsoleClient, viewer_script: Call, script: Call
 ) -> None:
     broken(system, 10)
     (row,) = system.rows("SELECT id FROM failures WHERE payload IS NOT NULL LIMIT 1")

@@ -17,7 +17,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.jobs import log_exports, runtime
 from pipeline.web.console import logs
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.integration.console.exporting import CSV, NDJSON, begin, exported
 from tests.prepared import prepared
 from tests.system import CONNECTOR_ID, SyncSystem
@@ -51,9 +51,9 @@ def add(system: SyncSystem, event: str, **columns: Any) -> None:
     system.change_rows(f"INSERT INTO sync_events ({names}) VALUES ({', '.join(f':{each}' for each in named)})", **named)  # noqa: S608
 
 
-def shown(visitor: Visitor, query: str = "") -> list[int]:
+def shown(console: ConsoleClient, query: str = "") -> list[int]:
     """The ids of the events on a page of the log, as they stand there."""
-    found = visitor.text(f"{LOGS}{query}")
+    found = console.text(f"{LOGS}{query}")
     return [int(each.split('"')[0]) for each in found.split('class="id" href="/c/acme/logs/')[1:]]
 
 
@@ -61,7 +61,7 @@ def ids(system: SyncSystem, where: str = "true") -> list[int]:
     return [row.id for row in system.rows(f"SELECT id FROM sync_events WHERE {where} ORDER BY id DESC")]  # noqa: S608
 
 
-def test_every_event_is_shown_newest_first(busy: SyncSystem, viewer: Visitor) -> None:
+def test_every_event_is_shown_newest_first(busy: SyncSystem, viewer: ConsoleClient) -> None:
     assert shown(viewer) == ids(busy)
 
 
@@ -84,7 +84,7 @@ def test_every_event_is_shown_newest_first(busy: SyncSystem, viewer: Visitor) ->
         ("?entity=organization", "entity = 'organization'"),
     ],
 )
-def test_a_filter_stands_in_the_address(busy: SyncSystem, viewer: Visitor, query: str, where: str) -> None:
+def test_a_filter_is_part_of_the_address(busy: SyncSystem, viewer: ConsoleClient, query: str, where: str) -> None:
     assert shown(viewer, query) == ids(busy, where)
 
 
@@ -113,14 +113,16 @@ def namesakes(system: SyncSystem) -> SyncSystem:
     ],
 )
 def test_a_filter_by_record_shows_that_record_alone(
-    namesakes: SyncSystem, viewer: Visitor, record: str, where: str
+    namesakes: SyncSystem, viewer: ConsoleClient, record: str, where: str
 ) -> None:
     assert shown(viewer, f"?record={record}") == ids(namesakes, where)
     lines = exported(namesakes, viewer, NDJSON, f"record={record}").text.splitlines()
     assert [json.loads(line)["id"] for line in lines] == ids(namesakes, where)
 
 
-def test_pages_follow_one_another_by_id(busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_follow_one_another_by_id(
+    busy: SyncSystem, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logs, "PAGE", 2)
     everything, seen = ids(busy), []
     query = ""
@@ -134,12 +136,14 @@ def test_pages_follow_one_another_by_id(busy: SyncSystem, viewer: Visitor, monke
     assert seen == everything
 
 
-def test_only_the_first_page_renews_itself(busy: SyncSystem, viewer: Visitor) -> None:
+def test_only_the_first_page_renews_itself(busy: SyncSystem, viewer: ConsoleClient) -> None:
     assert 'hx-trigger="every 2s"' in viewer.text(LOGS)
     assert 'hx-trigger="every 2s"' not in viewer.text(f"{LOGS}?before=99")
 
 
-def test_all_who_look_cost_one_question(busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_who_look_cost_one_question(
+    busy: SyncSystem, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(logs._pages, "_fresh_s", 60.0)
     real = event_log.page_of_events
@@ -155,7 +159,7 @@ def test_all_who_look_cost_one_question(busy: SyncSystem, viewer: Visitor, monke
 
 
 @pytest.mark.parametrize("query", ["?direction=sideways", "?since=yesterday", "?run=x", "?outcome=%3Cscript%3E"])
-def test_a_filter_that_makes_no_sense_says_how_it_is_written(busy: SyncSystem, viewer: Visitor, query: str) -> None:
+def test_an_invalid_filter_is_explained(busy: SyncSystem, viewer: ConsoleClient, query: str) -> None:
     answer = viewer.get(f"{LOGS}{query}")
 
     assert answer.status_code == 400
@@ -163,8 +167,8 @@ def test_a_filter_that_makes_no_sense_says_how_it_is_written(busy: SyncSystem, v
     assert begin(viewer, CSV, query[1:]).status_code == 400
 
 
-def test_a_filter_that_would_read_too_much_says_so(
-    busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+def test_a_filter_that_would_read_too_much_is_refused(
+    busy: SyncSystem, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(session: Any, *_args: Any, **_options: Any) -> Any:
         session.connection().exec_driver_sql("SELECT pg_sleep(10)")
@@ -177,7 +181,7 @@ def test_a_filter_that_would_read_too_much_says_so(
     assert "too many events" in answer.text
 
 
-def test_an_event_has_a_page_of_its_own(busy: SyncSystem, viewer: Visitor) -> None:
+def test_an_event_has_a_page_of_its_own(busy: SyncSystem, viewer: ConsoleClient) -> None:
     (first,) = busy.rows("SELECT id FROM sync_events WHERE pipedrive_id = 1 AND event = 'incoming.user.success'")
     page = viewer.text(f"{LOGS}/{first.id}")
 
@@ -186,13 +190,13 @@ def test_an_event_has_a_page_of_its_own(busy: SyncSystem, viewer: Visitor) -> No
     assert 'href="/c/acme/records/person/1"' in page
 
 
-def test_an_error_says_what_to_do(busy: SyncSystem, viewer: Visitor) -> None:
+def test_an_error_shows_a_next_step(busy: SyncSystem, viewer: ConsoleClient) -> None:
     (refused,) = busy.rows("SELECT id FROM sync_events WHERE event = 'incoming.user.error'")
 
     assert "Save the record once in Pipedrive" in viewer.text(f"{LOGS}/{refused.id}")
 
 
-def test_csv_cannot_calculate(busy: SyncSystem, viewer: Visitor) -> None:
+def test_csv_cannot_calculate(busy: SyncSystem, viewer: ConsoleClient) -> None:
     answer = exported(busy, viewer, CSV)
     rows = list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
 
@@ -202,13 +206,13 @@ def test_csv_cannot_calculate(busy: SyncSystem, viewer: Visitor) -> None:
     assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
 
 
-def test_json_lines_hold_what_changed(busy: SyncSystem, viewer: Visitor) -> None:
+def test_json_lines_hold_what_changed(busy: SyncSystem, viewer: ConsoleClient) -> None:
     lines = exported(busy, viewer, NDJSON, "record=1&direction=incoming").get_data(as_text=True).splitlines()
 
     assert [json.loads(line)["after"]["pipedrive/name"] for line in lines] == ["Ada"]
 
 
-def test_an_export_is_audited_without_values(busy: SyncSystem, viewer: Visitor) -> None:
+def test_an_export_is_audited_without_values(busy: SyncSystem, viewer: ConsoleClient) -> None:
     begin(viewer, CSV, "record=ada@acme.com")
     with transaction() as session:
         (entry,) = [each for each in latest_entries(session) if each.action == "logs.export"]
@@ -216,7 +220,7 @@ def test_an_export_is_audited_without_values(busy: SyncSystem, viewer: Visitor) 
     assert entry.subject == "csv: record"
 
 
-def test_a_file_says_how_far_it_is_before_it_can_be_downloaded(busy: SyncSystem, viewer: Visitor) -> None:
+def test_an_export_shows_its_progress_before_the_download(busy: SyncSystem, viewer: ConsoleClient) -> None:
     begun = begin(viewer, CSV)
     where = begun.headers["Location"]
 
@@ -225,8 +229,8 @@ def test_a_file_says_how_far_it_is_before_it_can_be_downloaded(busy: SyncSystem,
     assert begin(viewer, "text/html").status_code == 400
 
 
-def test_a_worker_that_is_killed_goes_on_behind_the_last_part(
-    busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+def test_an_export_continues_after_its_last_part_when_a_worker_is_killed(
+    busy: SyncSystem, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_exports, "PAGE", 2)
     monkeypatch.setattr(runtime, "SLICE_S", -1.0)
@@ -241,8 +245,8 @@ def test_a_worker_that_is_killed_goes_on_behind_the_last_part(
     assert [int(row["id"]) for row in rows] == ids(busy)
 
 
-def test_a_filter_that_takes_too_long_ends_the_file_where_it_stands(
-    busy: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+def test_an_export_that_takes_too_long_is_cut(
+    busy: SyncSystem, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_exports, "PAGE", 2)
     real, asked = event_log.page_of_events, list[int]()
@@ -261,11 +265,11 @@ def test_a_filter_that_takes_too_long_ends_the_file_where_it_stands(
     assert len(viewer.get(f"{where}/file").get_data(as_text=True).splitlines()) == 2
 
 
-def test_no_more_files_are_written_at_once_than_somebody_needs(busy: SyncSystem, viewer: Visitor) -> None:
+def test_the_number_of_parallel_exports_is_limited(busy: SyncSystem, viewer: ConsoleClient) -> None:
     assert [begin(viewer, CSV).status_code for _ in range(6)] == [303] * 5 + [429]
 
 
-def test_a_file_is_deleted_after_a_day(busy: SyncSystem, viewer: Visitor) -> None:
+def test_a_file_is_deleted_after_a_day(busy: SyncSystem, viewer: ConsoleClient) -> None:
     old = begin(viewer, CSV).headers["Location"]
     busy.change_rows("UPDATE log_exports SET created_at = now() - interval '25 hours'")
     kept = exported(busy, viewer, CSV)
@@ -278,12 +282,12 @@ def test_a_file_is_deleted_after_a_day(busy: SyncSystem, viewer: Visitor) -> Non
     assert busy.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
 
 
-def test_an_empty_log_teaches(system: SyncSystem, viewer: Visitor) -> None:
+def test_an_empty_log_teaches(system: SyncSystem, viewer: ConsoleClient) -> None:
     assert "No events yet." in viewer.text(LOGS)
     assert "No event matches this filter." in viewer.text(f"{LOGS}?outcome=error")
 
 
-def test_events_of_another_connector_are_not_there(busy: SyncSystem, viewer: Visitor) -> None:
+def test_events_of_another_connector_are_not_there(busy: SyncSystem, viewer: ConsoleClient) -> None:
     busy.change_rows(
         "INSERT INTO connectors (id, name, hull_organization) VALUES (:id, 'globex', 'globex.test')",
         id=CONNECTOR_ID[::-1],
@@ -299,6 +303,6 @@ def test_events_of_another_connector_are_not_there(busy: SyncSystem, viewer: Vis
     assert viewer.get("/c/acme/exports/1").status_code == 404, "it belongs to the other connector"
 
 
-def test_whoever_is_not_logged_in_sees_nothing(busy: SyncSystem, anybody: Visitor) -> None:
+def test_logs_need_a_login(busy: SyncSystem, anonymous: ConsoleClient) -> None:
     for path in (LOGS, f"{LOGS}/1", "/c/acme/exports/1", "/c/acme/exports/1/file"):
-        assert anybody.get(path).status_code == 303
+        assert anonymous.get(path).status_code == 303

@@ -18,7 +18,7 @@ from pipeline.operations.cached_answers import forget_all
 from pipeline.operations.call import Call as OperationCall
 from pipeline.operations.overview import OverviewAnswer, Unit, show_overview
 from pipeline.sync import upkeep
-from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.conftest import Call, ConsoleClient
 from tests.system import SyncSystem
 
 
@@ -41,7 +41,7 @@ def fail(system: SyncSystem, **more: object) -> None:
         keep_failures(session, [NewFailure(**{**values, **more})])  # type: ignore[arg-type]
 
 
-def test_before_the_first_fetch_the_page_says_what_to_do(system: SyncSystem, viewer: Visitor) -> None:
+def test_before_the_first_fetch_the_page_shows_the_next_step(system: SyncSystem, viewer: ConsoleClient) -> None:
     page = viewer.text("/c/acme/")
 
     assert "Not up to date yet." in page
@@ -52,7 +52,7 @@ def test_before_the_first_fetch_the_page_says_what_to_do(system: SyncSystem, vie
 
 
 @pytest.mark.usefixtures("noon")
-def test_after_the_fetches_it_says_up_to_when_hull_holds_everything(system: SyncSystem, viewer: Visitor) -> None:
+def test_after_the_fetches_the_overview_shows_how_up_to_date_hull_is(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.company.create_organization(name="Analytical Engines")
     system.company.create_person(name="Ada")
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
@@ -70,7 +70,7 @@ def test_after_the_fetches_it_says_up_to_when_hull_holds_everything(system: Sync
     assert "<table" in page.partition("<details>")[2]
 
 
-def test_excepted_records_are_named_and_linked(system: SyncSystem, viewer: Visitor) -> None:
+def test_excepted_records_are_named_and_linked(system: SyncSystem, viewer: ConsoleClient) -> None:
     moment = datetime.now(UTC)
     with transaction() as session:
         for entity in Entity:
@@ -85,7 +85,7 @@ def test_excepted_records_are_named_and_linked(system: SyncSystem, viewer: Visit
     assert ', except <a id="excepted" href="/c/acme/failures?direction=incoming">3 records</a>.' in page
 
 
-def test_each_finding_has_its_next_step(system: SyncSystem, viewer: Visitor, operator: Visitor) -> None:
+def test_each_finding_has_its_next_step(system: SyncSystem, viewer: ConsoleClient, operator: ConsoleClient) -> None:
     fail(system)
     with transaction() as session:
         row = session.get_one(Connector, system.connector_key)
@@ -99,7 +99,7 @@ def test_each_finding_has_its_next_step(system: SyncSystem, viewer: Visitor, ope
     assert "Paused: the work is kept and waits." in theirs
 
 
-def test_what_runs_is_shown_with_its_progress(system: SyncSystem, viewer: Visitor) -> None:
+def test_what_runs_is_shown_with_its_progress(system: SyncSystem, viewer: ConsoleClient) -> None:
     for n in range(3):
         system.company.create_person(name=f"P{n}")
     run_id = system.start(Entity.PERSON)
@@ -116,7 +116,7 @@ def test_what_runs_is_shown_with_its_progress(system: SyncSystem, viewer: Visito
     assert "Cancel run…" not in page
 
 
-def test_shells_schedules_and_the_budget_are_told(system: SyncSystem, viewer: Visitor) -> None:
+def test_shells_schedules_and_the_budget_are_shown(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_rows(
         "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by, first_seen_at)"
         " SELECT :c, 'organization', n, 'shell', 'referenced', now() - interval '1 hour' FROM generate_series(1, 2) n",
@@ -139,7 +139,7 @@ def test_shells_schedules_and_the_budget_are_told(system: SyncSystem, viewer: Vi
     assert seen(system).budget.limit == 30_000
 
 
-def test_figures_that_stand_still_say_since_when(system: SyncSystem, viewer: Visitor) -> None:
+def test_outdated_figures_show_their_age(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_rows(
         "INSERT INTO event_count_mark VALUES (1, now() - interval '1 hour', 0, now() - interval '1 hour', 0)"
     )
@@ -148,7 +148,7 @@ def test_figures_that_stand_still_say_since_when(system: SyncSystem, viewer: Vis
 
 
 def test_many_viewers_ask_the_database_once(
-    system: SyncSystem, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.web.console import overview  # noqa: PLC0415
 
@@ -162,7 +162,7 @@ def test_many_viewers_ask_the_database_once(
     assert len(asked) == 1
 
 
-def test_the_chart_comes_by_the_hour_and_by_the_minute(system: SyncSystem, viewer: Visitor) -> None:
+def test_the_chart_comes_by_the_hour_and_by_the_minute(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.company.create_person(name="Ada")
     system.fetch(Entity.PERSON)
     upkeep.count_events()
@@ -174,7 +174,9 @@ def test_the_chart_comes_by_the_hour_and_by_the_minute(system: SyncSystem, viewe
     assert page.count('<tr><th scope="row">20') >= 60
 
 
-def test_a_run_is_shown_whole_and_can_be_stopped(system: SyncSystem, operator: Visitor, viewer: Visitor) -> None:
+def test_a_run_is_shown_whole_and_can_be_stopped(
+    system: SyncSystem, operator: ConsoleClient, viewer: ConsoleClient
+) -> None:
     system.company.create_person(name="Ada")
     run_id = system.start(Entity.PERSON)
     fail(system, run_id=run_id)
@@ -194,7 +196,7 @@ def test_a_run_is_shown_whole_and_can_be_stopped(system: SyncSystem, operator: V
     assert (entry.subject, entry.connector_key) == (f"run {run_id}", system.connector_key)
 
 
-def test_runs_are_listed_filtered_and_paged(system: SyncSystem, viewer: Visitor) -> None:
+def test_runs_are_listed_filtered_and_paged(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_rows(
         "INSERT INTO runs (connector_key, entity, kind, state, cause, settings_version, finished_at)"
         " SELECT :c, CASE WHEN n % 2 = 0 THEN 'person' ELSE 'organization' END, 'incremental', 'done', 'schedule', 1, now()"
@@ -211,7 +213,7 @@ def test_runs_are_listed_filtered_and_paged(system: SyncSystem, viewer: Visitor)
     assert viewer.get("/c/acme/runs?kind='%20OR%201=1").status_code == 200
 
 
-def test_a_batch_is_shown_with_its_stages_and_its_task(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_batch_is_shown_with_its_stages_and_its_task(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.company.create_person(name="Ada")
     system.start(Entity.PERSON)
     batch_id, direction, stage = system.next_batch() or (0, "", "")
@@ -225,7 +227,7 @@ def test_a_batch_is_shown_with_its_stages_and_its_task(system: SyncSystem, viewe
     assert "bytes extracted" in page
 
 
-def test_what_belongs_to_another_connector_is_not_there(system: SyncSystem, operator: Visitor) -> None:
+def test_what_belongs_to_another_connector_is_not_there(system: SyncSystem, operator: ConsoleClient) -> None:
     with transaction() as session:
         other = Connector(id="a" * 24, name="other", hull_organization="other.test")
         session.add(other)
@@ -240,7 +242,7 @@ def test_what_belongs_to_another_connector_is_not_there(system: SyncSystem, oper
     assert operator.get("/c/acme/batches/99999999999999999999").status_code == 404
 
 
-def test_hostile_words_of_records_are_shown_harmlessly(system: SyncSystem, viewer: Visitor) -> None:
+def test_hostile_words_of_records_are_shown_harmlessly(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_rows(
         "INSERT INTO runs (connector_key, entity, kind, state, cause, settings_version, reason, finished_at)"
         " VALUES (:c, 'person', 'full', 'stopped', '<script>alert(1)</script>{{7*7}}\u202e', 1, '<b>', now())",
@@ -255,7 +257,7 @@ def test_hostile_words_of_records_are_shown_harmlessly(system: SyncSystem, viewe
         assert "style=" not in page
 
 
-def test_home_overview_and_api_say_the_same_of_a_connector(system: SyncSystem, viewer: Visitor, script: Call) -> None:
+def test_home_overview_and_api_agree_on_a_connector(system: SyncSystem, viewer: ConsoleClient, script: Call) -> None:
     for fetch in ((), (Entity.ORGANIZATION,), (Entity.PERSON,)):
         for entity in fetch:
             system.fetch(entity)

@@ -11,7 +11,7 @@ from markupsafe import escape
 from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.journeys.hull_messages import fetch_everything
 from tests.journeys.pipedrive_records import create_records
 from tests.journeys.planning import FIRST_NAME, with_more
@@ -36,13 +36,13 @@ def hundred(system: SyncSystem) -> SyncSystem:
     return system
 
 
-def made(visitor: Visitor, document: Any) -> str:
-    answer = visitor.post("/c/acme/plans", document=json.dumps(document))
+def made(console: ConsoleClient, document: Any) -> str:
+    answer = console.post("/c/acme/plans", document=json.dumps(document))
     assert answer.status_code == 303, answer.text
     return answer.headers["Location"]
 
 
-def test_a_plan_is_made_read_and_applied_in_the_console(known: SyncSystem, admin: Visitor) -> None:
+def test_a_plan_is_made_read_and_applied_in_the_console(known: SyncSystem, admin: ConsoleClient) -> None:
     path = made(admin, with_more("incoming_user_attributes", FIRST_NAME))
     page = admin.text(path)
 
@@ -60,7 +60,7 @@ def test_a_plan_is_made_read_and_applied_in_the_console(known: SyncSystem, admin
 
 
 def test_a_viewer_looks_an_operator_plans_and_an_admin_applies(
-    known: SyncSystem, viewer: Visitor, operator: Visitor
+    known: SyncSystem, viewer: ConsoleClient, operator: ConsoleClient
 ) -> None:
     assert known
     path = made(operator, with_more("incoming_user_attributes", FIRST_NAME))
@@ -74,7 +74,7 @@ def test_a_viewer_looks_an_operator_plans_and_an_admin_applies(
     assert operator.post(f"{path}/again").status_code == 303
 
 
-def test_mistakes_come_back_with_what_was_typed(known: SyncSystem, operator: Visitor) -> None:
+def test_mistakes_come_back_with_what_was_typed(known: SyncSystem, operator: ConsoleClient) -> None:
     assert known
     for typed, told in (
         ('{"daily_tokens": "<b>"', "This is not valid JSON"),
@@ -88,7 +88,7 @@ def test_mistakes_come_back_with_what_was_typed(known: SyncSystem, operator: Vis
         assert str(escape(typed)) in answer.text
 
 
-def test_plans_of_another_connector_are_not_there(known: SyncSystem, admin: Visitor) -> None:
+def test_plans_of_another_connector_are_not_there(known: SyncSystem, admin: ConsoleClient) -> None:
     path = made(admin, with_more("incoming_user_attributes", FIRST_NAME))
     with transaction() as session:
         other = connectors.Connector(id="a" * 24, name="globex", hull_organization="other.test")
@@ -103,7 +103,7 @@ def test_plans_of_another_connector_are_not_there(known: SyncSystem, admin: Visi
     assert known.rows("SELECT state FROM plans")[0].state == "ready"
 
 
-def test_hostile_values_are_shown_harmlessly(known: SyncSystem, admin: Visitor) -> None:
+def test_hostile_values_are_shown_harmlessly(known: SyncSystem, admin: ConsoleClient) -> None:
     hostile = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
     known.company.edit_person(1, name=f"{hostile} {'x' * 10_000}")
     known.fetch(Entity.PERSON)
@@ -116,7 +116,9 @@ def test_hostile_values_are_shown_harmlessly(known: SyncSystem, admin: Visitor) 
     assert len(admin.text(f"{path}/incoming/person")) < 30_000
 
 
-def test_settings_without_a_plan_wait_for_a_yes(hundred: SyncSystem, operator: Visitor, admin: Visitor) -> None:
+def test_settings_without_a_plan_wait_for_a_yes(
+    hundred: SyncSystem, operator: ConsoleClient, admin: ConsoleClient
+) -> None:
     with transaction() as session:
         connector = connectors.get_connector(session, hundred.connector_key)
     document = with_more("incoming_user_attributes", FIRST_NAME)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.journeys.hull_messages import ANN, send_messages, user
 from tests.prepared import prepared
 from tests.system import CONNECTOR_ID, SyncSystem
@@ -41,7 +41,7 @@ def rename(system: SyncSystem, pipedrive_id: int, name: str) -> None:
 
 
 def test_a_record_shows_both_sides_and_that_they_agree(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
 
@@ -53,7 +53,7 @@ def test_a_record_shows_both_sides_and_that_they_agree(
 
 
 def test_its_history_tells_what_changed_in_both_directions(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     rename(system, ada["id"], "Ada Lovelace")
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
@@ -65,7 +65,7 @@ def test_its_history_tells_what_changed_in_both_directions(
 
 
 def test_the_story_of_a_field_leads_from_the_delivery_to_the_value(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     rename(system, ada["id"], "Ada Lovelace")
     story = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name")
@@ -79,7 +79,7 @@ def test_the_story_of_a_field_leads_from_the_delivery_to_the_value(
     assert "version 2, by test" in story
 
 
-def test_the_story_goes_back_in_time(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_the_story_goes_back_in_time(system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient) -> None:
     system.change_rows("UPDATE sync_events SET at = at - interval '1 day'")
     rename(system, ada["id"], "Ada Lovelace")
     before = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name&at=1h")
@@ -89,7 +89,9 @@ def test_the_story_goes_back_in_time(system: SyncSystem, ada: dict[str, Any], vi
     assert viewer.get(f"{RECORDS}/person/{ada['id']}/explain?at=yesterday").status_code == 400
 
 
-def test_a_refused_value_is_told_beside_what_stands(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_a_refused_value_is_told_beside_what_stands(
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
+) -> None:
     system.change_rows(
         "INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, cause, reason, detail)"
         " VALUES (:c, 'outgoing.user.error', 'person', :id, 'notification', 'too_long', 'name: 300 characters')",
@@ -102,14 +104,16 @@ def test_a_refused_value_is_told_beside_what_stands(system: SyncSystem, ada: dic
 
 
 @pytest.mark.parametrize("asked", ["ada@acme.com", " ADA@acme.com ", "a@home.test"])
-def test_one_hit_leads_to_the_record(system: SyncSystem, ada: dict[str, Any], viewer: Visitor, asked: str) -> None:
+def test_one_hit_leads_to_the_record(
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient, asked: str
+) -> None:
     answer = viewer.client.get(RECORDS, query_string={"q": asked})
 
     assert (answer.status_code, answer.headers["Location"]) == (303, f"{RECORDS}/person/{ada['id']}")
 
 
 def test_a_hull_id_leads_to_the_record_and_a_number_to_all_that_have_it(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     by_hull = viewer.get(f"{RECORDS}?q={hull_id(system, ada['id'])}")
     both = viewer.text(f"{RECORDS}?q={ada['id']}")
@@ -118,7 +122,7 @@ def test_a_hull_id_leads_to_the_record_and_a_number_to_all_that_have_it(
     assert "2 matching records." in both
 
 
-def test_what_cannot_be_found_says_what_can(system: SyncSystem, viewer: Visitor) -> None:
+def test_what_cannot_be_found_says_what_can(system: SyncSystem, viewer: ConsoleClient) -> None:
     page = viewer.client.get(RECORDS, query_string={"q": HOSTILE}).text
 
     assert "No matching record." in page
@@ -126,7 +130,9 @@ def test_what_cannot_be_found_says_what_can(system: SyncSystem, viewer: Visitor)
     assert "<script>" not in page.replace("<script src", "")
 
 
-def test_a_user_that_was_never_joined_has_a_page(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_a_user_that_was_never_joined_has_a_page(
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
+) -> None:
     system.change_settings(synchronized_user_segments=["other"])
     send_messages(system, user(ANN, name="Ann"))
 
@@ -138,14 +144,14 @@ def test_a_user_that_was_never_joined_has_a_page(system: SyncSystem, ada: dict[s
 
 
 def test_a_user_that_is_joined_goes_by_its_pipedrive_id(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     answer = viewer.get(f"{RECORDS}/person/hull/{hull_id(system, ada['id'])}")
 
     assert answer.headers["Location"] == f"{RECORDS}/person/{ada['id']}"
 
 
-def test_hostile_values_are_shown_harmlessly(system: SyncSystem, viewer: Visitor) -> None:
+def test_hostile_values_are_shown_harmlessly(system: SyncSystem, viewer: ConsoleClient) -> None:
     person = system.company.create_person(name=HOSTILE, emails=[{"value": "x@evil.test", "primary": True}])
     system.fetch(Entity.PERSON)
     for path in ("", "/explain?field=name"):
@@ -157,7 +163,7 @@ def test_hostile_values_are_shown_harmlessly(system: SyncSystem, viewer: Visitor
         assert "\\u202e" in page
 
 
-def test_a_value_of_a_megabyte_is_cut(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_value_of_a_megabyte_is_cut(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_settings(
         incoming_user_attributes=[{"hull": "pipedrive/name", "service": "name"}, {"hull": "x", "service": "email"}]
     )
@@ -182,11 +188,13 @@ def test_a_value_of_a_megabyte_is_cut(system: SyncSystem, viewer: Visitor) -> No
         "/organization/hull/%00",
     ],
 )
-def test_what_is_not_known_is_not_found(system: SyncSystem, viewer: Visitor, path: str) -> None:
+def test_what_is_not_known_is_not_found(system: SyncSystem, viewer: ConsoleClient, path: str) -> None:
     assert viewer.get(f"{RECORDS}{path}").status_code == 404
 
 
-def test_a_record_of_another_connector_is_not_found(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_a_record_of_another_connector_is_not_found(
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
+) -> None:
     system.change_rows(
         "INSERT INTO connectors (id, name, hull_organization) VALUES (:id, 'globex', 'globex.test')",
         id=CONNECTOR_ID[::-1],
@@ -200,13 +208,15 @@ def test_a_record_of_another_connector_is_not_found(system: SyncSystem, ada: dic
     assert "No matching record." in viewer.text("/c/globex/records?q=ada@acme.com")
 
 
-def test_whoever_is_not_logged_in_sees_no_record(system: SyncSystem, ada: dict[str, Any], anybody: Visitor) -> None:
+def test_whoever_is_not_logged_in_sees_no_record(
+    system: SyncSystem, ada: dict[str, Any], anonymous: ConsoleClient
+) -> None:
     for path in (f"/person/{ada['id']}", f"/person/{ada['id']}/explain", "?q=ada@acme.com"):
-        assert anybody.get(f"{RECORDS}{path}").status_code == 303
+        assert anonymous.get(f"{RECORDS}{path}").status_code == 303
 
 
 def test_values_stand_as_their_mapping_reads_hull_first(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
     row = page.partition('title="name">')[2].partition("</tr>")[0]
@@ -214,7 +224,7 @@ def test_values_stand_as_their_mapping_reads_hull_first(
     assert row.index('data-label="Hull"') < row.index("↔") < row.index('data-label="Pipedrive"')
 
 
-def test_what_is_not_there_is_said_in_the_frame_of_its_connector(viewer: Visitor, system: SyncSystem) -> None:
+def test_what_is_not_there_is_said_in_the_frame_of_its_connector(viewer: ConsoleClient, system: SyncSystem) -> None:
     answer = viewer.get(f"{RECORDS}/person/999999")
 
     assert answer.status_code == 404
@@ -222,7 +232,7 @@ def test_what_is_not_there_is_said_in_the_frame_of_its_connector(viewer: Visitor
     assert 'aria-current="page"' not in answer.text
 
 
-def test_what_hull_has_not_told_yet_is_not_called_the_same(system: SyncSystem, viewer: Visitor) -> None:
+def test_what_hull_has_not_told_yet_is_not_called_the_same(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_settings(outgoing_user_attributes=[{"hull": "job", "service": "phone"}])
     system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
     system.fetch(Entity.PERSON)
@@ -230,18 +240,18 @@ def test_what_hull_has_not_told_yet_is_not_called_the_same(system: SyncSystem, v
     assert "mapped fields; Hull has not reported one yet." in viewer.text("/c/acme/records/person/1")
 
 
-def test_an_address_that_no_room_knows_leads_back(viewer: Visitor, anybody: Visitor) -> None:
+def test_an_address_that_no_room_knows_leads_back(viewer: ConsoleClient, anonymous: ConsoleClient) -> None:
     answer = viewer.get("/nonsense", Accept="text/html")
 
     assert answer.status_code == 404
     assert "This address does not exist." in answer.text
     assert 'href="/"' in answer.text
-    assert anybody.get("/nonsense", Accept="text/html").mimetype == "text/plain"
+    assert anonymous.get("/nonsense", Accept="text/html").mimetype == "text/plain"
     assert viewer.get("/nonsense").json["error"] == "not_found"
 
 
 def test_the_identifiers_of_a_deleted_record_are_released(
-    system: SyncSystem, operator: Visitor, viewer: Visitor
+    system: SyncSystem, operator: ConsoleClient, viewer: ConsoleClient
 ) -> None:
     system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
     system.fetch(Entity.PERSON)

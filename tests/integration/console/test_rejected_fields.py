@@ -6,7 +6,7 @@ import pytest
 
 from db.run import Run
 from pipeline.domain.kinds import Entity
-from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.conftest import Call, ConsoleClient
 from tests.journeys.pipedrive_records import age_records, raw_person
 from tests.prepared import prepared
 from tests.system import SyncSystem
@@ -25,7 +25,7 @@ def run(system: SyncSystem) -> Run:
 
 
 def test_a_run_says_that_its_records_went_and_how_many_fields_did_not(
-    system: SyncSystem, run: Run, viewer: Visitor
+    system: SyncSystem, run: Run, viewer: ConsoleClient
 ) -> None:
     page = viewer.text(f"/c/acme/runs/{run.id}")
 
@@ -36,7 +36,9 @@ def test_a_run_says_that_its_records_went_and_how_many_fields_did_not(
     assert "2 fields" in viewer.text("/c/acme/runs")
 
 
-def test_the_list_of_failures_names_field_reason_and_record(system: SyncSystem, run: Run, viewer: Visitor) -> None:
+def test_the_list_of_failures_names_field_reason_and_record(
+    system: SyncSystem, run: Run, viewer: ConsoleClient
+) -> None:
     page = viewer.text("/c/acme/failures?kind=field")
     (failure,) = system.rows("SELECT id, fingerprint FROM failures WHERE record_id = '7'")
     one = viewer.text(f"/c/acme/failures/{failure.id}")
@@ -50,7 +52,7 @@ def test_the_list_of_failures_names_field_reason_and_record(system: SyncSystem, 
     assert "label_ids" in viewer.text("/c/acme/records/person/7")
 
 
-def test_an_event_of_a_field_says_that_the_record_went(system: SyncSystem, run: Run, viewer: Visitor) -> None:
+def test_an_event_of_a_field_says_that_the_record_went(system: SyncSystem, run: Run, viewer: ConsoleClient) -> None:
     (event,) = system.rows("SELECT id FROM sync_events WHERE pipedrive_id = 7 AND reason = 'option_unknown'")
 
     assert "synchronized without this field" in viewer.text(f"/c/acme/logs/{event.id}")

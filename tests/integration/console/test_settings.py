@@ -15,7 +15,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.operations.fields import segments_of
 from pipeline.web.console.settings_forms import SECTIONS
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -42,8 +42,8 @@ def hidden(page: str, name: str) -> str:
     return html.unescape(found[1])
 
 
-def save(visitor: Visitor, reviewed: str) -> Any:
-    return visitor.post(f"{AT}/save", document=hidden(reviewed, "document"), base=hidden(reviewed, "base"))
+def save(console: ConsoleClient, reviewed: str) -> Any:
+    return console.post(f"{AT}/save", document=hidden(reviewed, "document"), base=hidden(reviewed, "base"))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def code_of(system: SyncSystem, name: str, entity: str = "person") -> str:
     return next(str(row["field_code"]) for row in rows if row["field_name"] == name)
 
 
-def test_every_section_is_there_for_a_viewer(viewer: Visitor, system: SyncSystem) -> None:
+def test_every_section_is_there_for_a_viewer(viewer: ConsoleClient, system: SyncSystem) -> None:
     page = viewer.text(AT)
 
     assert "Version 1 is in force" in page
@@ -71,7 +71,7 @@ def test_every_section_is_there_for_a_viewer(viewer: Visitor, system: SyncSystem
     assert viewer.get(f"{AT}/nothing").status_code == 404
 
 
-def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: Visitor, fields: SyncSystem) -> None:
+def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: ConsoleClient, fields: SyncSystem) -> None:
     page = html.unescape(viewer.text(f"{AT}/users-in"))
 
     assert "Ada Lovelace" in page
@@ -81,7 +81,7 @@ def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: Visitor, field
 
 
 def test_another_record_is_shown_by_its_id_and_an_unknown_one_is_said_to_be(
-    viewer: Visitor, fields: SyncSystem
+    viewer: ConsoleClient, fields: SyncSystem
 ) -> None:
     fields.company.create_person(name="Bo Builder")
     fields.fetch(Entity.PERSON)
@@ -95,7 +95,7 @@ def test_another_record_is_shown_by_its_id_and_an_unknown_one_is_said_to_be(
         assert "<script>" not in page.text.replace("<script src", "")
 
 
-def test_rows_are_added_and_removed_without_a_script(admin: Visitor, fields: SyncSystem) -> None:
+def test_rows_are_added_and_removed_without_a_script(admin: ConsoleClient, fields: SyncSystem) -> None:
     setting = "outgoing_user_attributes"
     form = rows_form(setting, ("plan", "name"), ("tier", "phone"))
 
@@ -110,7 +110,7 @@ def test_rows_are_added_and_removed_without_a_script(admin: Visitor, fields: Syn
 
 
 def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull(
-    admin: Visitor, fields: SyncSystem
+    admin: ConsoleClient, fields: SyncSystem
 ) -> None:
     fields.change_rows("""UPDATE connectors SET hull_settings = '{"link_users_in_hull": true}'""")
     setting = "outgoing_user_attributes"
@@ -138,7 +138,7 @@ def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull
     assert in_force(fields)[0] == 2
 
 
-def test_what_follows_is_said_before_it_is_done(admin: Visitor, fields: SyncSystem) -> None:
+def test_what_follows_is_said_before_it_is_done(admin: ConsoleClient, fields: SyncSystem) -> None:
     form = rows_form("incoming_user_attributes", ("pipedrive/name", "name"))
 
     reviewed = html.unescape(admin.post(f"{AT}/users-in", do="review", base="1", **form).text)
@@ -147,7 +147,7 @@ def test_what_follows_is_said_before_it_is_done(admin: Visitor, fields: SyncSyst
     assert "pipedrive/email ← Email" in reviewed
 
 
-def test_every_mistake_stands_beside_its_row(admin: Visitor, fields: SyncSystem) -> None:
+def test_every_mistake_stands_beside_its_row(admin: ConsoleClient, fields: SyncSystem) -> None:
     setting = "outgoing_user_attributes"
     form = rows_form(setting, ("a", "nmae"), ("b", "phone"), ("c", "phoen"))
 
@@ -161,7 +161,7 @@ def test_every_mistake_stands_beside_its_row(admin: Visitor, fields: SyncSystem)
     assert in_force(fields)[0] == 1
 
 
-def test_a_row_that_is_not_written_to_the_end_is_named(admin: Visitor, fields: SyncSystem) -> None:
+def test_a_row_that_is_not_written_to_the_end_is_named(admin: ConsoleClient, fields: SyncSystem) -> None:
     form = rows_form("outgoing_user_attributes", ("plan", ""), ("", "phone"))
 
     answer = admin.post(f"{AT}/users-out", do="review", base="1", **form)
@@ -171,7 +171,7 @@ def test_a_row_that_is_not_written_to_the_end_is_named(admin: Visitor, fields: S
     assert "name a Hull attribute" in answer.text
 
 
-def test_a_field_used_twice_is_named(admin: Visitor, fields: SyncSystem) -> None:
+def test_a_field_used_twice_is_named(admin: ConsoleClient, fields: SyncSystem) -> None:
     form = rows_form("outgoing_user_attributes", ("a", "name"), ("b", "name"))
 
     answer = admin.post(f"{AT}/users-out", do="review", base="1", **form)
@@ -180,7 +180,7 @@ def test_a_field_used_twice_is_named(admin: Visitor, fields: SyncSystem) -> None
     assert "service is used more than once: name" in answer.text
 
 
-def test_values_that_make_no_sense_are_named_and_kept(admin: Visitor, system: SyncSystem) -> None:
+def test_values_that_make_no_sense_are_named_and_kept(admin: ConsoleClient, system: SyncSystem) -> None:
     answer = admin.post(
         f"{AT}/schedules", do="review", base="1", full_fetch_cron="61 * * * *", incremental_minutes="often"
     )
@@ -191,7 +191,7 @@ def test_values_that_make_no_sense_are_named_and_kept(admin: Visitor, system: Sy
     assert "Minutes between fetches of what changed" in answer.text
 
 
-def test_a_cron_is_shown_with_its_next_three_times(admin: Visitor, system: SyncSystem) -> None:
+def test_a_cron_is_shown_with_its_next_three_times(admin: ConsoleClient, system: SyncSystem) -> None:
     page = admin.post(
         f"{AT}/schedules", do="preview", base="1", full_fetch_cron="15 2 * * *", incremental_minutes="5"
     ).text
@@ -200,7 +200,7 @@ def test_a_cron_is_shown_with_its_next_three_times(admin: Visitor, system: SyncS
     assert page.count("<time datetime=") == 3
 
 
-def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, system: SyncSystem) -> None:
+def test_switches_shares_and_segments_are_read_from_forms(admin: ConsoleClient, system: SyncSystem) -> None:
     budget = admin.post(
         f"{AT}/budget", do="review", base="1", daily_tokens="60,000", live_reserve="25 %", change_stop_share="20"
     ).text
@@ -218,7 +218,7 @@ def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, system
     assert (document["synchronized_user_segments"], document["synchronized_account_segments"]) == (["s1", "s2"], [])
 
 
-def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: Visitor, system: SyncSystem) -> None:
+def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: ConsoleClient, system: SyncSystem) -> None:
     system.hull.define_segment("user", "Trial users", [])
 
     segments_of.forget()
@@ -228,7 +228,9 @@ def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: Visitor, syste
     assert "Trial users" in page
 
 
-def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(admin: Visitor, system: SyncSystem) -> None:
+def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(
+    admin: ConsoleClient, system: SyncSystem
+) -> None:
     mine = admin.post(
         f"{AT}/budget", do="review", base="1", daily_tokens="60000", live_reserve="20", change_stop_share="20"
     ).text
@@ -247,7 +249,7 @@ def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(admin: Vi
     assert (document["daily_tokens"], document["full_fetch_cron"]) == (60_000, "")
 
 
-def test_any_version_can_be_put_in_force_again(admin: Visitor, system: SyncSystem) -> None:
+def test_any_version_can_be_put_in_force_again(admin: ConsoleClient, system: SyncSystem) -> None:
     for tokens in ("1000", "2000"):
         base = str(in_force(system)[0])
         save(
@@ -274,7 +276,7 @@ def test_any_version_can_be_put_in_force_again(admin: Visitor, system: SyncSyste
     assert admin.get(f"{AT}/history/1?against=99").status_code == 404
 
 
-def test_history_is_paged_by_version(viewer: Visitor, system: SyncSystem) -> None:
+def test_history_is_paged_by_version(viewer: ConsoleClient, system: SyncSystem) -> None:
     for tokens in range(1, 41):
         system.change_settings(daily_tokens=tokens)
 
@@ -284,7 +286,7 @@ def test_history_is_paged_by_version(viewer: Visitor, system: SyncSystem) -> Non
     assert 'href="/c/acme/settings/history/11"' in viewer.text(f"{AT}/history?before=12")
 
 
-def test_experts_edit_json(admin: Visitor, system: SyncSystem) -> None:
+def test_experts_edit_json(admin: ConsoleClient, system: SyncSystem) -> None:
     document = in_force(system)[2] | {"daily_tokens": 5}
 
     wrong = admin.post(f"{AT}/json", base="1", document="{")
@@ -296,21 +298,23 @@ def test_experts_edit_json(admin: Visitor, system: SyncSystem) -> None:
     assert in_force(system)[2]["daily_tokens"] == 5
 
 
-def test_viewers_and_operators_change_nothing(viewer: Visitor, operator: Visitor, system: SyncSystem) -> None:
-    for visitor in (viewer, operator):
+def test_viewers_and_operators_change_nothing(
+    viewer: ConsoleClient, operator: ConsoleClient, system: SyncSystem
+) -> None:
+    for console in (viewer, operator):
         for path in ("users-in", "save", "json", "rebase", "read-fields", "history/1/roll-back"):
-            assert visitor.post(f"{AT}/{path}", base="1", document="{}", confirm="1").status_code == 403
-        assert "Review changes…" not in visitor.text(f"{AT}/users-in")
+            assert console.post(f"{AT}/{path}", base="1", document="{}", confirm="1").status_code == 403
+        assert "Review changes…" not in console.text(f"{AT}/users-in")
     assert in_force(system)[0] == 1
 
 
-def test_forms_that_say_nothing_are_refused(admin: Visitor, system: SyncSystem) -> None:
+def test_forms_that_say_nothing_are_refused(admin: ConsoleClient, system: SyncSystem) -> None:
     assert admin.post(f"{AT}/save", base="1", document="[]").status_code == 404
     assert admin.post(f"{AT}/save", base="one", document="{}").status_code == 404
     assert admin.post(f"{AT}/users-in", base="99", do="review").status_code == 404
 
 
-def test_hostile_names_are_shown_harmlessly(admin: Visitor, fields: SyncSystem) -> None:
+def test_hostile_names_are_shown_harmlessly(admin: ConsoleClient, fields: SyncSystem) -> None:
     hostile = "<script>{{7*7}}</script>\u202e\u200b"
     fields.company.create_person(name=hostile)
     fields.fetch(Entity.PERSON)
@@ -322,6 +326,6 @@ def test_hostile_names_are_shown_harmlessly(admin: Visitor, fields: SyncSystem) 
     assert "style=" not in page
 
 
-def test_settings_of_another_connector_are_out_of_reach(admin: Visitor, system: SyncSystem) -> None:
+def test_settings_of_another_connector_are_out_of_reach(admin: ConsoleClient, system: SyncSystem) -> None:
     assert admin.get("/c/globex/settings").status_code == 404
     assert admin.post("/c/globex/settings/save", base="1", document="{}").status_code == 404

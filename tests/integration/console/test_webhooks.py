@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.system import SyncSystem
 
 HOSTILE = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
@@ -42,7 +42,7 @@ def deliver(
     return delivery_id
 
 
-def test_before_pipedrive_was_asked_the_page_says_so(viewer: Visitor) -> None:
+def test_before_the_first_check_the_page_shows_that_there_are_no_webhooks(viewer: ConsoleClient) -> None:
     page = viewer.text("/c/acme/webhooks")
 
     assert "Webhooks are incomplete" in page
@@ -50,7 +50,7 @@ def test_before_pipedrive_was_asked_the_page_says_so(viewer: Visitor) -> None:
     assert "No deliveries." in page
 
 
-def test_sound_webhooks_are_told_with_what_came(system: SyncSystem, viewer: Visitor) -> None:
+def test_healthy_webhooks_are_shown_with_deliveries(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
     deliver(system, "1")
     deliver(system, "2", state="refused", reason="webhook_malformed")
@@ -64,7 +64,7 @@ def test_sound_webhooks_are_told_with_what_came(system: SyncSystem, viewer: Visi
     assert page.count("● active") == 2
 
 
-def test_an_ill_webhook_and_what_became_of_it(system: SyncSystem, viewer: Visitor) -> None:
+def test_an_ill_webhook_and_what_became_of_it(system: SyncSystem, viewer: ConsoleClient) -> None:
     webhooks = system.module("sync.connectors.webhooks")
     webhooks.ensure_webhooks(system.connector_key)
     system.change_rows("UPDATE webhook_subscriptions SET state = 'paused' WHERE entity = 'person'")
@@ -73,7 +73,7 @@ def test_an_ill_webhook_and_what_became_of_it(system: SyncSystem, viewer: Visito
     assert "▲ paused" in page
 
 
-def test_a_check_that_gave_up_is_explained(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_check_that_gave_up_is_explained(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_rows(
         "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint)"
         " VALUES (:key, 'control', 'control:ensure_webhooks', 'incoming', '', 'ensure_webhooks', 'webhooks_forbidden', 'x', 'f')",
@@ -86,7 +86,7 @@ def test_a_check_that_gave_up_is_explained(system: SyncSystem, viewer: Visitor) 
     assert "/c/acme/failures/1" in page
 
 
-def test_gaps_are_shown_with_what_repaired_them(system: SyncSystem, viewer: Visitor) -> None:
+def test_gaps_are_shown_with_what_repaired_them(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_rows(
         "INSERT INTO sync_events (connector_key, event, entity, cause, reason, detail, run_id)"
         " VALUES (:key, 'incoming.job.success', 'person', 'schedule', 'gap_repaired', '3 Persons', 7)",
@@ -99,7 +99,7 @@ def test_gaps_are_shown_with_what_repaired_them(system: SyncSystem, viewer: Visi
     assert "/c/acme/runs/7" in page
 
 
-def test_deliveries_are_paged_by_key(system: SyncSystem, viewer: Visitor) -> None:
+def test_deliveries_are_paged_by_key(system: SyncSystem, viewer: ConsoleClient) -> None:
     ids = [deliver(system, str(position), ago_s=1_000 - position) for position in range(53)]
     deliver(system, "hull", source="hull")
 
@@ -115,7 +115,7 @@ def test_deliveries_are_paged_by_key(system: SyncSystem, viewer: Visitor) -> Non
 
 
 def test_a_check_is_handed_to_a_worker_by_operators_alone(
-    system: SyncSystem, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, operator: ConsoleClient, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Any] = []
     monkeypatch.setattr(
@@ -133,7 +133,9 @@ def test_a_check_is_handed_to_a_worker_by_operators_alone(
     assert noted == ("operator@acme.test", "webhooks.check", system.connector_key)
 
 
-def test_a_broker_that_is_away_is_said(system: SyncSystem, operator: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_broker_is_shown(
+    system: SyncSystem, operator: ConsoleClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(*_arguments: Any, **_options: Any) -> None:
         raise ConnectionError
 
@@ -144,7 +146,7 @@ def test_a_broker_that_is_away_is_said(system: SyncSystem, operator: Visitor, mo
 
 
 def test_one_delivery_whole_is_for_operators_and_shows_values_harmlessly(
-    system: SyncSystem, operator: Visitor, viewer: Visitor
+    system: SyncSystem, operator: ConsoleClient, viewer: ConsoleClient
 ) -> None:
     meta = {
         "version": "2.0",
@@ -170,7 +172,7 @@ def test_one_delivery_whole_is_for_operators_and_shows_values_harmlessly(
 @pytest.mark.parametrize(
     "body", [b"\xff\xfe<script>", b"[" * 100_000, b"", b'{"meta": 7}', b"null", b'{"a": NaN}', b"x" * 1_000_000]
 )
-def test_whatever_came_can_be_looked_at(system: SyncSystem, operator: Visitor, body: bytes) -> None:
+def test_whatever_came_can_be_looked_at(system: SyncSystem, operator: ConsoleClient, body: bytes) -> None:
     delivery_id = deliver(system, "k", body, state="refused", reason="webhook_malformed")
 
     page = operator.text(f"/c/acme/deliveries/{delivery_id}")
@@ -179,7 +181,7 @@ def test_whatever_came_can_be_looked_at(system: SyncSystem, operator: Visitor, b
     assert len(page) < 200_000
 
 
-def test_a_delivery_of_another_connector_is_not_there(system: SyncSystem, operator: Visitor) -> None:
+def test_a_delivery_of_another_connector_is_not_there(system: SyncSystem, operator: ConsoleClient) -> None:
     system.change_rows("INSERT INTO connectors (id, name, hull_organization) VALUES ('b', 'other', 'other.test')")
     (other,) = system.rows("SELECT key FROM connectors WHERE name = 'other'")
     delivery_id = deliver(system, "k", connector=other.key)
@@ -191,7 +193,7 @@ def test_a_delivery_of_another_connector_is_not_there(system: SyncSystem, operat
     assert f">{delivery_id}<" not in operator.text("/c/acme/webhooks")
 
 
-def test_scripts_read_how_webhooks_stand_and_what_came(system: SyncSystem, viewer: Visitor) -> None:
+def test_scripts_read_the_health_of_webhooks_and_deliveries(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
     deliver(system, "1", body=b'{"canary": 1}')
 

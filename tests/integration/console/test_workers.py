@@ -12,7 +12,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.operations.cached_answers import BackgroundValue, forget_all
 from pipeline.operations.workers import WorkerNodes
 from tests.command_line import Run, run
-from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.conftest import Call, ConsoleClient
 from tests.system import SyncSystem
 
 __all__ = ["run"]
@@ -43,7 +43,7 @@ def broker(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Brok
     forget_all()
 
 
-def test_all_is_done(broker: Broker, viewer: Visitor) -> None:
+def test_all_is_done(broker: Broker, viewer: ConsoleClient) -> None:
     page = viewer.text("/workers")
 
     assert "All work is done" in page
@@ -52,7 +52,7 @@ def test_all_is_done(broker: Broker, viewer: Visitor) -> None:
 
 
 def test_a_batch_leads_to_its_task_in_flower_and_to_its_run(
-    system: SyncSystem, broker: Broker, viewer: Visitor
+    system: SyncSystem, broker: Broker, viewer: ConsoleClient
 ) -> None:
     run_id = system.start(Entity.PERSON)
     system.change_rows("UPDATE batches SET task_id = '7b0d9f0a-aaaa-bbbb-cccc-000000000000'")
@@ -65,8 +65,8 @@ def test_a_batch_leads_to_its_task_in_flower_and_to_its_run(
     assert 'aria-current="page">Workers' in page
 
 
-def test_script_and_command_say_what_the_page_says(
-    system: SyncSystem, broker: Broker, viewer: Visitor, script: Call, run: Run
+def test_script_command_and_page_agree(
+    system: SyncSystem, broker: Broker, viewer: ConsoleClient, script: Call, run: Run
 ) -> None:
     assert system
     page = viewer.text("/c/acme/workers")
@@ -90,7 +90,7 @@ def test_script_and_command_say_what_the_page_says(
     ],
 )
 def test_who_is_missing_is_named_with_the_command_that_helps(
-    system: SyncSystem, broker: Broker, viewer: Visitor, says: WorkerNodes, words: str
+    system: SyncSystem, broker: Broker, viewer: ConsoleClient, says: WorkerNodes, words: str
 ) -> None:
     broker.says = says
     if not says.workers:
@@ -99,8 +99,8 @@ def test_who_is_missing_is_named_with_the_command_that_helps(
     assert words in viewer.text("/workers")
 
 
-def test_before_the_broker_has_said_anything_the_heartbeats_tell(
-    system: SyncSystem, broker: Broker, viewer: Visitor
+def test_before_the_broker_answers_heartbeats_show_the_state(
+    system: SyncSystem, broker: Broker, viewer: ConsoleClient
 ) -> None:
     broker.says = None
     assert "All work is done" in viewer.text("/workers")
@@ -113,21 +113,23 @@ def test_before_the_broker_has_said_anything_the_heartbeats_tell(
 @pytest.mark.parametrize(
     "workers", [{}, {"worker@host": [], "bulk@host": []}, {"worker@host": ["live"], "bulk@host": []}]
 )
-def test_nodes_that_are_too_busy_to_answer_are_not_said_to_be_missing(
-    broker: Broker, viewer: Visitor, workers: dict[str, list[str]]
+def test_busy_nodes_are_not_reported_as_missing(
+    broker: Broker, viewer: ConsoleClient, workers: dict[str, list[str]]
 ) -> None:
     broker.says = WorkerNodes(broker="ok", workers=workers, beats=[], waiting={})
 
     assert "All work is done" in viewer.text("/workers")
 
 
-def test_beat_that_does_not_tick_is_missed(system: SyncSystem, broker: Broker, viewer: Visitor) -> None:
+def test_beat_that_does_not_tick_is_missed(system: SyncSystem, broker: Broker, viewer: ConsoleClient) -> None:
     system.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes' WHERE name = 'beat'")
 
     assert "celery -A pipeline beat" in viewer.text("/workers")
 
 
-def test_work_that_is_late_and_leases_that_ran_out_show(system: SyncSystem, broker: Broker, viewer: Visitor) -> None:
+def test_work_that_is_late_and_leases_that_ran_out_show(
+    system: SyncSystem, broker: Broker, viewer: ConsoleClient
+) -> None:
     system.start(Entity.PERSON)
     system.change_rows(
         "UPDATE batches SET state = 'ready', due_at = now() - interval '10 minutes' WHERE id = (SELECT min(id) FROM batches)"
@@ -142,7 +144,9 @@ def test_work_that_is_late_and_leases_that_ran_out_show(system: SyncSystem, brok
     assert "worker lost" in page
 
 
-def test_the_batches_of_another_connector_do_not_show(system: SyncSystem, broker: Broker, viewer: Visitor) -> None:
+def test_the_batches_of_another_connector_do_not_show(
+    system: SyncSystem, broker: Broker, viewer: ConsoleClient
+) -> None:
     system.start(Entity.PERSON)
     system.change_rows("INSERT INTO connectors (id, name, hull_organization) VALUES ('b', 'other', 'other.test')")
 
@@ -151,7 +155,7 @@ def test_the_batches_of_another_connector_do_not_show(system: SyncSystem, broker
     assert viewer.get("/c/nobody/workers").status_code == 404
 
 
-def test_a_sweep_leaves_a_sign_of_life_and_tells_beats_from_others(system: SyncSystem) -> None:
+def test_a_sweep_writes_a_heartbeat_and_separates_beats(system: SyncSystem) -> None:
     control = system.module("tasks.control")
     control.sweep()
     assert [row.name for row in system.rows("SELECT name FROM heartbeats")] == ["sweep"]

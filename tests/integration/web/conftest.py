@@ -26,7 +26,7 @@ from pipeline.web.app import create_app
 from tests.conftest import empty_database
 
 if TYPE_CHECKING:
-    from tests.integration.web.notifying import Hull, KeyServer
+    from tests.integration.web.hull_notifications import Hull, KeyServer
 
 ACME = "5f00000000000000000000ac"
 GLOBEX = "5f00000000000000000000b0"
@@ -118,7 +118,7 @@ def private() -> RSAPrivateKey:
 
 @pytest.fixture
 def keys(private: RSAPrivateKey) -> Iterator[KeyServer]:
-    from tests.integration.web.notifying import KeyServer  # noqa: PLC0415 - it needs what stands here
+    from tests.integration.web.hull_notifications import KeyServer  # noqa: PLC0415 - it needs what stands here
 
     server = KeyServer(private)
     connections.use_http(lambda: server.session)
@@ -128,7 +128,7 @@ def keys(private: RSAPrivateKey) -> Iterator[KeyServer]:
 
 @pytest.fixture
 def hull(keys: KeyServer, running: RunningWeb, private: RSAPrivateKey) -> Hull:
-    from tests.integration.web.notifying import Hull  # noqa: PLC0415
+    from tests.integration.web.hull_notifications import Hull  # noqa: PLC0415
 
     return Hull(running, private)
 

@@ -80,7 +80,7 @@ def test_a_button_starts_a_full_fetch_that_sends_everything_again(running: Runni
     'The buttons "Fetch All Persons" and "Fetch All Organizations" do that; if a fetch is already running, '
     "they show that.",
 )
-def test_pressed_twice_it_says_that_the_fetch_is_under_way(running: RunningWeb) -> None:
+def test_a_second_click_reports_the_running_fetch(running: RunningWeb) -> None:
     first, second = (press(running, "/personFetchAll").json for _ in range(2))
 
     assert (first["status"], second["status"]) == ("deferred", "deferred")
@@ -89,7 +89,7 @@ def test_pressed_twice_it_says_that_the_fetch_is_under_way(running: RunningWeb) 
 
 
 @pytest.mark.parametrize(("route", "_entity"), FETCHES)
-def test_without_pipedrive_a_button_says_what_is_missing(running: RunningWeb, route: str, _entity: str) -> None:
+def test_without_pipedrive_a_button_reports_what_is_missing(running: RunningWeb, route: str, _entity: str) -> None:
     with transaction() as session:
         session.delete(session.get_one(Credential, (running.acme, "pipedrive_api_token")))
 
@@ -102,7 +102,7 @@ def test_without_pipedrive_a_button_says_what_is_missing(running: RunningWeb, ro
 
 
 @pytest.mark.parametrize(("reason", "words"), [(None, "Resume it"), ("unauthorized", "connect again")])
-def test_a_paused_connector_says_why_it_does_nothing(running: RunningWeb, reason: str | None, words: str) -> None:
+def test_a_paused_connector_returns_its_reason(running: RunningWeb, reason: str | None, words: str) -> None:
     with transaction() as session:
         connector = session.get_one(Connector, running.acme)
         connector.state, connector.pause_reason = "paused", reason
@@ -117,7 +117,7 @@ def test_a_paused_connector_says_why_it_does_nothing(running: RunningWeb, reason
 
 @pytest.mark.parametrize("route", [*LISTS, *(route for route, _ in FETCHES)])
 @pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"organization": "x"}, {"ship": "acme"}])
-def test_nothing_is_done_for_whom_nobody_vouches(running: RunningWeb, route: str, changed: dict[str, str]) -> None:
+def test_wrong_credentials_do_nothing(running: RunningWeb, route: str, changed: dict[str, str]) -> None:
     answer = press(running, route, **changed)
 
     assert (answer.status_code, answer.json and answer.json["error"]) == (401, "unauthorized")
@@ -155,7 +155,7 @@ def test_no_option_is_an_empty_list(running: RunningWeb) -> None:
     assert press(running, LISTS[1]).json == {"options": []}
 
 
-def test_fields_are_read_anew_when_they_are_old_and_kept(running: RunningWeb, pipedrive: PipedriveApp) -> None:
+def test_outdated_fields_are_read_again_and_stored(running: RunningWeb, pipedrive: PipedriveApp) -> None:
     keep(running, "person", [{"field_code": "name", "field_name": "Old name", "field_type": "varchar"}], age="1 h")
 
     labels = [[row["label"] for row in press(running, LISTS[0]).json["options"]] for _ in range(2)]  # type: ignore[index]
@@ -175,7 +175,7 @@ def test_while_pipedrive_is_away_the_fields_of_before_are_offered(running: Runni
 @pytest.mark.parametrize(
     ("status", "answered", "error"), [(503, 503, "transient-error"), (401, 401, "configuration-error")]
 )
-def test_fields_that_nobody_knows_are_a_clear_error(
+def test_unknown_fields_are_a_clear_error(
     running: RunningWeb, pipedrive: PipedriveApp, status: int, answered: int, error: str
 ) -> None:
     pipedrive.faults.add("/api/v2/personFields", "status", status=status, count=None)
@@ -187,7 +187,7 @@ def test_fields_that_nobody_knows_are_a_clear_error(
     assert answer.json["message"].endswith(".")
 
 
-def test_without_pipedrive_a_list_says_what_is_missing(running: RunningWeb) -> None:
+def test_without_pipedrive_a_list_reports_what_is_missing(running: RunningWeb) -> None:
     with transaction() as session:
         session.delete(session.get_one(Credential, (running.acme, "pipedrive_api_token")))
 

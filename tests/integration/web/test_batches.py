@@ -210,7 +210,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("url", REFUSED)
-def test_an_address_that_is_not_listed_is_refused_at_the_door(running: RunningWeb, storage: Storage, url: str) -> None:
+def test_an_address_that_is_not_listed_is_rejected_immediately(running: RunningWeb, storage: Storage, url: str) -> None:
     answer = send(running, url=url)
 
     assert answer.json is not None
@@ -287,7 +287,7 @@ def test_a_body_that_is_too_large_is_refused(running: RunningWeb) -> None:
 
 @pytest.mark.parametrize("route", ["/batch", "/batch-accounts"])
 @pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"organization": "x"}, {"ship": ""}])
-def test_nothing_is_done_for_whom_nobody_vouches(running: RunningWeb, route: str, changed: dict[str, str]) -> None:
+def test_wrong_credentials_do_nothing(running: RunningWeb, route: str, changed: dict[str, str]) -> None:
     answer = send(running, route, query=changed)
 
     assert (answer.status_code, answer.json and answer.json["error"]) == (401, "unauthorized")
@@ -347,7 +347,7 @@ def test_it_is_given_up_after_hours(running: RunningWeb, storage: Storage) -> No
     assert storage.asked == []
 
 
-def test_neither_the_address_nor_values_stand_anywhere_in_the_clear(
+def test_the_address_and_values_are_stored_nowhere_in_plain_text(
     running: RunningWeb, storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with capture_logs() as lines:

@@ -15,7 +15,7 @@ from pipeline.jobs import connector_creation
 from pipeline.settings import Settings
 from sandbox.hull.app import create_app
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, RunningWeb
-from tests.integration.web.notifying import NEXT, RETRY, Hull, KeyServer, notification
+from tests.integration.web.hull_notifications import NEXT, RETRY, Hull, KeyServer, notification
 
 OURS = "globex.hullapp.test"
 SECRET = "canary-globex-secret"
@@ -103,7 +103,7 @@ def test_its_secret_is_kept_sealed_and_nowhere_else(hull: Hull, running: Running
     assert [row.secret for row in running.rows("SELECT secret FROM jobs")] == [None]
 
 
-def test_however_often_it_knocks_it_is_looked_into_once(hull: Hull, running: RunningWeb, platform: Flask) -> None:
+def test_many_notifications_cause_one_check(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     assert all(is_pending(knock(hull, key=f"n-{number}")) for number in range(3))
 
     assert len(running.rows("SELECT 1 FROM jobs")) == 1
@@ -175,9 +175,7 @@ def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, running: Running
     assert len(connectors(running)) == 1
 
 
-def test_an_organization_taken_off_the_list_meanwhile_is_not_asked(
-    hull: Hull, running: RunningWeb, platform: Flask
-) -> None:
+def test_an_organization_removed_from_the_list_is_not_called(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     knock(hull)
     settings.use(settings.settings().replace(hull_organizations=()))
 

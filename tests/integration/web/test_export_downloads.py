@@ -131,7 +131,7 @@ def test_a_file_is_read_in_every_form(running: RunningWeb, storage: Storage, for
 
 @pytest.mark.parametrize(("form", "gzip"), FORMS)
 @pytest.mark.parametrize("kind", [Killed, ConnectionResetError])
-def test_a_download_that_breaks_again_and_again_goes_on_where_it_ended(
+def test_a_broken_download_continues_where_it_ended(
     running: RunningWeb, storage: Storage, form: str, gzip: bool, kind: Callable[[], BaseException]
 ) -> None:
     file = storage.make(format=form, gzip=gzip)
@@ -154,7 +154,7 @@ def test_a_download_that_breaks_again_and_again_goes_on_where_it_ended(
 
 
 @pytest.mark.parametrize(("form", "gzip"), FORMS)
-def test_killed_between_records_it_goes_on_behind_the_last_one_committed(
+def test_a_killed_export_continues_after_the_last_committed_record(
     running: RunningWeb, storage: Storage, monkeypatch: pytest.MonkeyPatch, form: str, gzip: bool
 ) -> None:
     file = storage.make(format=form, gzip=gzip)

@@ -17,7 +17,7 @@ from pipeline.sync.changes.dispatch import coalesce_deliveries
 from pipeline.sync.changes.outgoing_changes import LEVELS
 from pipeline.web import request_body
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, RunningWeb
-from tests.integration.web.notifying import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification
+from tests.integration.web.hull_notifications import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification
 
 
 @pytest.mark.parametrize("channel", ["user:update", "account:update"])
@@ -60,7 +60,7 @@ def test_segments_are_answered_next_and_not_kept(hull: Hull, running: RunningWeb
 
 
 @pytest.mark.parametrize("channel", ["anything", "user:delete", "segment:update:x", "x" * 500, "\u0000\n"])
-def test_a_channel_nobody_knows_is_next_as_well_and_says_so(hull: Hull, running: RunningWeb, channel: str) -> None:
+def test_an_unknown_channel_is_next_with_an_error(hull: Hull, running: RunningWeb, channel: str) -> None:
     answer = hull.post(notification(channel=channel))
 
     assert answer.status_code == 200
@@ -182,7 +182,7 @@ def test_a_thousand_messages_are_one_delivery(hull: Hull, running: RunningWeb) -
     assert len(running.deliveries()) == 1
 
 
-def test_hull_is_slowed_down_while_what_it_told_waits(hull: Hull, running: RunningWeb) -> None:
+def test_hull_is_slowed_down_while_its_messages_wait(hull: Hull, running: RunningWeb) -> None:
     for number in range(12):
         last = hull.notify(notification_id=f"n-{number}").json
 

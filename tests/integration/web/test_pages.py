@@ -101,7 +101,7 @@ def test_the_process_is_healthy_without_a_database(running: RunningWeb, database
     assert ready.json["checks"]["database"] == "unreachable"
 
 
-def test_it_is_not_ready_while_nobody_answers_for_the_broker(running: RunningWeb) -> None:
+def test_it_is_not_ready_without_the_broker(running: RunningWeb) -> None:
     answer = running.client.get("/readyz")
 
     assert answer.status_code == 503
@@ -141,7 +141,7 @@ def test_work_of_a_paused_connector_may_wait(running: RunningWeb) -> None:
     assert running.client.get("/readyz").status_code == 200
 
 
-def test_prometheus_is_told_what_the_database_holds(running: RunningWeb) -> None:
+def test_metrics_contain_the_figures_of_the_database(running: RunningWeb) -> None:
     running.client.post(
         f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}", data=json.dumps(webhook()), headers=basic()
     )
@@ -252,7 +252,7 @@ def test_hull_may_name_the_connector_either_way(running: RunningWeb) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"secret": ""}, {"organization": "x"}, {"ship": "acme"}])
-def test_a_status_is_told_to_those_who_know_the_secret(running: RunningWeb, changed: dict[str, str]) -> None:
+def test_a_status_needs_the_secret(running: RunningWeb, changed: dict[str, str]) -> None:
     answer = status(running, **changed)
 
     assert (answer.status_code, answer.json["error"]) == (401, "unauthorized")
@@ -268,7 +268,7 @@ def test_without_pipedrives_credentials_setup_is_required(running: RunningWeb) -
     assert "not connected" in answer.json["messages"][0]
 
 
-def test_a_pause_that_the_pipeline_made_is_an_error_that_says_what_to_do(running: RunningWeb) -> None:
+def test_an_automatic_pause_is_an_error_with_a_next_step(running: RunningWeb) -> None:
     pause(running, "unauthorized")
 
     answer = status(running)
@@ -306,7 +306,7 @@ def test_failures_stopped_runs_and_missing_webhooks_are_warnings_of_their_own(ru
     ]
 
 
-def test_a_fetch_that_went_well_since_takes_the_warning_away(running: RunningWeb) -> None:
+def test_a_later_successful_fetch_removes_the_warning(running: RunningWeb) -> None:
     add_run(running, "stopped")
     add_run(running, "done")
 
@@ -425,7 +425,7 @@ def test_changes_that_came_some_minutes_ago_are_in_order(running: RunningWeb) ->
     assert status(running).json["status"] == "ok"
 
 
-def test_prometheus_is_told_up_to_when_hull_is_in_step(running: RunningWeb) -> None:
+def test_metrics_contain_the_age_of_the_watermark(running: RunningWeb) -> None:
     in_step_until(running, timedelta(minutes=20))
 
     told = running.client.get("/metrics").text

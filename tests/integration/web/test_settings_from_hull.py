@@ -20,7 +20,7 @@ from sandbox.company import Company
 from sandbox.hull.app import create_app
 from sandbox.pipedrive.app import create_app as create_pipedrive
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, RunningWeb
-from tests.integration.web.notifying import NEXT, Hull, KeyServer
+from tests.integration.web.hull_notifications import NEXT, Hull, KeyServer
 
 MAPPED = [{"hull": "pipedrive/name", "service": "name"}]
 NAME = {"field_code": "name", "field_name": "Name", "field_type": "varchar"}
@@ -68,7 +68,7 @@ def test_what_was_saved_in_hull_is_in_force(hull: Hull, running: RunningWeb, pla
 
 @pytest.mark.guide("Configure your Pipedrive Connector", "Settings that you save in Hull are in force within seconds.")
 @pytest.mark.defect(20, "To the news that its settings had changed the connector answered with an error.")
-def test_the_door_asks_nobody_and_leaves_it_to_a_worker(hull: Hull, running: RunningWeb, platform: Flask) -> None:
+def test_intake_makes_no_call_and_leaves_it_to_a_worker(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED)
 
     hull.notify(channel="ship:update", messages=[{"id": ACME, "secret": "canary"}])
@@ -141,9 +141,7 @@ def test_an_edit_made_here_is_pushed_to_hull_and_comes_back_as_nothing_new(
     assert [author for author, _ in versions(running)[:2]] == ["ana", "hull"]
 
 
-def test_what_was_changed_in_hull_meanwhile_is_taken_over_before_ours_is_pushed(
-    hull: Hull, running: RunningWeb, platform: Flask
-) -> None:
+def test_changes_in_hull_are_imported_before_ours_are_pushed(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED)
     told(hull, running)
     save(platform, incoming_user_attributes=MAPPED, synchronized_user_segments=["s1"])
@@ -274,9 +272,7 @@ def test_a_field_made_a_moment_ago_is_looked_for_in_pipedrive(
     assert versions(running)[0][1]["incoming_user_attributes"] == [{"hull": "b", "service": new}]
 
 
-def test_a_field_that_went_does_not_stand_in_the_way_of_another_change(
-    hull: Hull, running: RunningWeb, platform: Flask
-) -> None:
+def test_a_deleted_field_does_not_block_other_changes(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     gone = [{"hull": "x", "service": "a" * 40}]
     with transaction() as session:
         add_settings(session, running.acme, {"incoming_user_attributes": gone}, author="hull")
@@ -339,7 +335,7 @@ def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
         jobs.end(session, lost)
 
 
-def test_a_connector_whose_secret_hull_refuses_pauses(hull: Hull, running: RunningWeb, platform: Flask) -> None:
+def test_a_secret_that_hull_rejects_pauses_the_connector(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     platform.extensions["hull"].connector["secret"] = "another"
     with transaction() as session:
         enqueue_settings_sync(session, running.acme)

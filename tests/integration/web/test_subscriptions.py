@@ -129,7 +129,7 @@ def test_a_missing_one_of_two_is_made_again(running: RunningWeb, pipedrive: Pipe
     assert ensure_webhooks(running.acme) == ["person"]
 
 
-def test_a_full_list_is_told_to_the_caller(running: RunningWeb, pipedrive: PipedriveApp) -> None:
+def test_a_full_list_is_reported_to_the_caller(running: RunningWeb, pipedrive: PipedriveApp) -> None:
     for number in range(40):
         add(pipedrive, name=f"n{number}")
 
@@ -137,7 +137,7 @@ def test_a_full_list_is_told_to_the_caller(running: RunningWeb, pipedrive: Piped
         ensure_webhooks(running.acme)
 
 
-def test_a_change_in_pipedrive_reaches_our_door(running: RunningWeb, pipedrive: PipedriveApp) -> None:
+def test_a_change_in_pipedrive_arrives_as_a_webhook(running: RunningWeb, pipedrive: PipedriveApp) -> None:
     with transaction() as session:
         session.execute(delete(Credential).where(Credential.name.in_(SECRET_NAMES)))
     ensure_webhooks(running.acme)

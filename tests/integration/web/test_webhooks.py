@@ -53,7 +53,7 @@ def test_a_second_attempt_of_the_same_event_is_acknowledged_and_not_stored_again
     assert len(running.deliveries()) == 1
 
 
-def test_events_without_an_id_are_told_apart_by_what_they_say(running: RunningWeb) -> None:
+def test_events_without_an_id_differ_by_content(running: RunningWeb) -> None:
     nameless = webhook()
     del nameless["meta"]["id"]
     other = json.loads(json.dumps(nameless)) | {"data": {"id": 8, "name": "Bo"}}
@@ -96,9 +96,7 @@ def test_events_without_an_id_are_told_apart_by_what_they_say(running: RunningWe
         "not UTF-8",
     ],
 )
-def test_whoever_is_wrong_in_anything_gets_one_and_the_same_answer(
-    running: RunningWeb, path: str, headers: dict[str, str]
-) -> None:
+def test_all_wrong_credentials_get_the_same_answer(running: RunningWeb, path: str, headers: dict[str, str]) -> None:
     answer = post(running, path=path, headers=headers)
 
     assert (answer.status_code, answer.json) == (401, {"error": "unauthorized"})
@@ -127,7 +125,7 @@ def test_secrets_are_compared_in_constant_time_on_digests_of_bytes(
     assert not any(secret.encode() in side for pair in compared for side in pair for secret in SECRETS.values())
 
 
-def test_one_connectors_secrets_open_no_other_door(running: RunningWeb, environment: Settings) -> None:
+def test_the_secrets_of_one_connector_do_not_authenticate_another(running: RunningWeb, environment: Settings) -> None:
     with transaction() as session:
         add_connector(session, environment, GLOBEX, "globex", {"webhook_path": "other"})
 
@@ -135,7 +133,7 @@ def test_one_connectors_secrets_open_no_other_door(running: RunningWeb, environm
     assert post(running, path=f"/webhooks/pipedrive/{GLOBEX}/other").status_code == 401
 
 
-def test_an_unreadable_secret_closes_its_own_door_only(running: RunningWeb, environment: Settings) -> None:
+def test_an_unreadable_secret_affects_its_connector_only(running: RunningWeb, environment: Settings) -> None:
     with transaction() as session:
         globex = add_connector(session, environment, GLOBEX, "globex", SECRETS)
         session.get_one(Credential, (globex, "webhook_path")).ciphertext = b"garbage"
@@ -162,9 +160,7 @@ def test_an_unreadable_secret_closes_its_own_door_only(running: RunningWeb, envi
         (b'{"a":' + b"[" * 900 + b"]" * 900 + b"}", "too_deep"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_kept_and_counts_against_nobody(
-    running: RunningWeb, body: bytes, code: str
-) -> None:
+def test_an_unreadable_body_is_stored_and_answered_200(running: RunningWeb, body: bytes, code: str) -> None:
     """Ten failures would ban the webhook, and what it has to tell would be lost."""
     with capture_logs() as lines:
         answers = [post(running, body), post(running, body)]
@@ -250,7 +246,7 @@ def test_only_post_is_taken(running: RunningWeb) -> None:
     assert "POST" in answer.headers["Allow"]
 
 
-def test_a_paused_connector_goes_on_keeping_what_comes(running: RunningWeb) -> None:
+def test_a_paused_connector_stores_deliveries(running: RunningWeb) -> None:
     with transaction() as session:
         session.get_one(Connector, running.acme).state = "paused"
 
@@ -280,7 +276,7 @@ def test_a_connector_removed_a_moment_ago_is_unknown(running: RunningWeb) -> Non
     assert post(running, webhook("second")).status_code == 401
 
 
-def test_secrets_made_a_moment_ago_open_the_door(running: RunningWeb, environment: Settings) -> None:
+def test_new_secrets_work_immediately(running: RunningWeb, environment: Settings) -> None:
     credentials = credentials_check.CredentialsCheck(clock=lambda: 100.0)
     given = (GLOBEX, SECRETS["webhook_path"], SECRETS["webhook_user"], SECRETS["webhook_password"])
 

@@ -105,7 +105,7 @@ def test_a_large_file_is_left_where_the_limit_is(place: Place) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_nobody_is_followed_elsewhere(place: Place, status: int) -> None:
+def test_redirects_of_a_download_are_not_followed(place: Place, status: int) -> None:
     place.status, place.headers = status, {"Location": f"http://127.0.0.1:{place.port}/other"}
 
     with pytest.raises(Rejected, match="export_host_refused"):

@@ -24,13 +24,13 @@ def heights(path: str) -> list[float]:
     return [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.-]+)", path)]
 
 
-def test_a_spark_stands_on_zero_and_reaches_the_top_where_it_is_highest() -> None:
+def test_a_spark_is_scaled_from_zero_to_its_highest_value() -> None:
     line = drawn([0, 5, 10]).findall("path")[1]
 
     assert heights(line.attrib["d"]) == [18, 10, 2]
 
 
-def test_a_spark_of_nothing_but_zeros_lies_on_the_ground() -> None:
+def test_a_spark_of_zeros_is_at_the_bottom() -> None:
     assert set(heights(drawn([0, 0, 0]).findall("path")[1].attrib["d"])) == {18}
 
 
@@ -39,7 +39,7 @@ def test_no_values_draw_nothing() -> None:
     assert chart([], [], words="x") == ""
 
 
-def test_a_chart_says_its_last_value_and_where_its_axis_begins_and_ends() -> None:
+def test_a_chart_shows_its_last_value_and_the_ends_of_its_axis() -> None:
     lines = (Series(name="in", outcome="success", values=(*[0.0] * 23, 1_204.0)),)
     texts = [each.text for each in ElementTree.fromstring(chart(HOURS, lines, words="By the hour")).iter("text")]  # noqa: S314
 

@@ -12,7 +12,7 @@ from pipeline.slow_work import Overloaded, SlowLane, web_request
 from pipeline.web.concurrency import RequestSlots
 
 
-def test_a_slot_that_is_released_goes_to_the_one_that_waits_longest() -> None:
+def test_a_released_slot_is_passed_to_the_longest_waiting_request() -> None:
     async def run() -> list[int]:
         slots, order = RequestSlots(at_once=1), list[int]()
         first = await slots.acquire()
@@ -33,7 +33,7 @@ def test_a_slot_that_is_released_goes_to_the_one_that_waits_longest() -> None:
     assert asyncio.run(run()) == [0, 1, 2]
 
 
-def test_those_that_wait_are_refused_when_nothing_moves() -> None:
+def test_waiting_requests_are_refused_when_none_makes_progress() -> None:
     async def run() -> None:
         slots = RequestSlots(at_once=1, stalled_s=0.05)
         stuck = await slots.acquire()
@@ -46,7 +46,7 @@ def test_those_that_wait_are_refused_when_nothing_moves() -> None:
     asyncio.run(run())
 
 
-def test_no_more_than_so_many_wait() -> None:
+def test_the_number_of_waiting_requests_is_limited() -> None:
     async def run() -> None:
         slots = RequestSlots(at_once=1, waiting=1)
         held = await slots.acquire()
@@ -60,7 +60,7 @@ def test_no_more_than_so_many_wait() -> None:
     asyncio.run(run())
 
 
-def test_a_request_that_stops_waiting_leaves_its_slot_to_the_next() -> None:
+def test_a_cancelled_request_passes_its_slot_on() -> None:
     async def run() -> None:
         slots = RequestSlots(at_once=1)
         held = await slots.acquire()

@@ -14,7 +14,7 @@ def test_every_setting_is_described_and_none_that_does_not_exist() -> None:
 
 
 @pytest.mark.guide("Add a new Pipedrive Connector", "In Hull, install the connector from its manifest.")
-def test_every_setting_stands_in_one_section() -> None:
+def test_every_setting_is_in_one_section() -> None:
     placed = [name for _, names, _ in SECTIONS for name in names]
 
     assert sorted(placed) == sorted(SETTINGS)
@@ -26,7 +26,7 @@ def test_the_defaults_it_names_are_those_in_force_without_settings() -> None:
     assert read_settings(defaults) == ConnectorSettings()
 
 
-def test_the_button_that_connects_leads_to_our_door() -> None:
+def test_the_connect_button_leads_to_our_oauth_page() -> None:
     offered = manifest()
 
     assert [row["url"] for row in offered["private_settings"] if row.get("format") == "oauth"] == ["/auth"]
@@ -34,7 +34,7 @@ def test_the_button_that_connects_leads_to_our_door() -> None:
     assert (credentials["title"], credentials["properties"]) == ("Credentials", ["private_settings.oauth"])
 
 
-def test_every_button_stands_in_a_section() -> None:
+def test_every_button_is_in_a_section() -> None:
     offered = manifest()
     buttons = [f"json.{row['name']}" for row in offered["json"] if row.get("format") == "action"]
 
@@ -42,7 +42,7 @@ def test_every_button_stands_in_a_section() -> None:
     assert set(buttons) <= {name for section in offered["settings_sections"] for name in section["properties"]}
 
 
-def test_it_asks_for_the_channels_of_the_connector_it_replaces_and_offers_send_to() -> None:
+def test_it_requests_the_channels_of_the_connector_it_replaces_and_offers_send_to() -> None:
     offered = manifest()
     (subscription,) = offered["subscriptions"]
     channels = [row["channel"] for row in subscription["channels"]]

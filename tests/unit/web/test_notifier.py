@@ -9,7 +9,7 @@ from pipeline.web.deliveries import Notifier
 PATIENCE_S = 10
 
 
-def test_whoever_wakes_does_not_wait_for_a_broker_that_hangs() -> None:
+def test_notify_does_not_wait_for_a_broker_that_hangs() -> None:
     told, let_go = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -24,7 +24,7 @@ def test_whoever_wakes_does_not_wait_for_a_broker_that_hangs() -> None:
     let_go.set()
 
 
-def test_what_was_asked_for_during_a_message_makes_one_more() -> None:
+def test_requests_during_a_message_cause_one_more() -> None:
     first, second, go_on = threading.Event(), threading.Event(), threading.Event()
     told: list[int] = []
 

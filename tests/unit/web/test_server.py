@@ -119,7 +119,7 @@ def test_a_body_that_does_not_come_is_answered_408(path: str) -> None:
     assert sent.headers["connection"] == "close"
 
 
-def test_who_is_refused_by_path_and_headers_is_not_waited_for() -> None:
+def test_a_sender_rejected_by_path_and_headers_is_not_waited_for() -> None:
     sent = _send(_Scope("POST", "/refuse", _length(100)), _Exchange(b"name=", None), allowed=0)
 
     assert (sent.status, sent.body) == (401, b"who are you?")
@@ -158,7 +158,7 @@ def test_a_body_that_comes_slowly_but_steadily_is_read() -> None:
     assert (sent.status, len(sent.body)) == (200, 100_000)
 
 
-def test_a_hundred_unfinished_bodies_take_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_unfinished_bodies_take_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.web.request_body.GRACE_S", 10.0)
 
     async def run() -> tuple[int, bytes]:
@@ -180,7 +180,7 @@ def test_a_hundred_unfinished_bodies_take_no_turn(monkeypatch: pytest.MonkeyPatc
     assert asyncio.run(run()) == (200, b"whole")
 
 
-def test_of_too_many_unfinished_bodies_the_oldest_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_unfinished_bodies_end_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.web.request_body.GRACE_S", 10.0)
     monkeypatch.setattr(server, "UNAUTHENTICATED_BODIES", 3)
 
@@ -263,7 +263,7 @@ def test_too_many_that_wait_for_slow_work_are_answered_503(monkeypatch: pytest.M
     assert all("frame-ancestors 'none'" in headers["content-security-policy"] for headers in refused)
 
 
-def test_a_long_answer_goes_by_a_file() -> None:
+def test_a_long_answer_is_sent_from_a_file() -> None:
     sent = _send(_Scope("GET", "/large"), _Exchange())
 
     assert (sent.status, len(sent.body)) == (200, 2_100_000)
@@ -295,7 +295,7 @@ def test_the_environment_is_that_of_a_gateway() -> None:
     assert (environ["CONTENT_TYPE"], environ["QUERY_STRING"]) == ("text/plain", "q=%C3%A9")
 
 
-def test_a_piece_that_comes_after_a_look_is_not_lost() -> None:
+def test_a_piece_after_the_first_read_is_not_lost() -> None:
     async def run() -> tuple[Reading, Reading, bytes]:
         may_come = asyncio.Event()
 

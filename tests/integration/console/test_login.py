@@ -22,7 +22,7 @@ from pipeline.accounts import logins, operators, passwords
 from pipeline.domain.kinds import Role
 from pipeline.web import auth
 from tests import accounts
-from tests.integration.console.conftest import PASSWORD, Visitor
+from tests.integration.console.conftest import PASSWORD, ConsoleClient
 from tests.system import SyncSystem
 
 
@@ -30,29 +30,29 @@ def ana(role: Role = Role.ADMIN) -> None:
     accounts.add("Ana@acme.test", PASSWORD, role)
 
 
-def log_in(visitor: Visitor, password: str = PASSWORD, **form: str) -> int:
-    return visitor.client.post("/login", data={"name": "ana@acme.test", "password": password} | form).status_code
+def log_in(console: ConsoleClient, password: str = PASSWORD, **form: str) -> int:
+    return console.client.post("/login", data={"name": "ana@acme.test", "password": password} | form).status_code
 
 
-def test_whoever_is_not_logged_in_is_sent_to_the_login_and_back(anybody: Visitor) -> None:
+def test_a_request_without_a_session_is_redirected_to_the_login_and_back(anonymous: ConsoleClient) -> None:
     ana()
-    sent = anybody.get("/operators?x=1")
+    sent = anonymous.get("/operators?x=1")
 
     assert (sent.status_code, sent.headers["Location"]) == (303, "/login?next=/operators%3Fx%3D1")
-    answer = anybody.client.post(
+    answer = anonymous.client.post(
         "/login", data={"name": "ANA@acme.test", "password": PASSWORD, "next": "/operators?x=1"}
     )
     assert (answer.status_code, answer.headers["Location"]) == (303, "/operators?x=1")
-    assert anybody.get("/operators?x=1").status_code == 200
+    assert anonymous.get("/operators?x=1").status_code == 200
 
 
-def test_a_live_part_of_a_page_has_the_whole_page_go_to_the_login(anybody: Visitor) -> None:
-    answer = anybody.get("/", **{"HX-Request": "true"})
+def test_a_live_part_of_a_page_has_the_whole_page_go_to_the_login(anonymous: ConsoleClient) -> None:
+    answer = anonymous.get("/", **{"HX-Request": "true"})
 
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/login")
 
 
-def test_a_preview_after_the_session_ended_leaves_the_page_with_the_edits_alone(admin: Visitor) -> None:
+def test_a_preview_after_the_session_ended_leaves_the_page_with_the_edits_alone(admin: ConsoleClient) -> None:
     operators.log_out(admin.token)
 
     answer = admin.client.post(
@@ -64,7 +64,7 @@ def test_a_preview_after_the_session_ended_leaves_the_page_with_the_edits_alone(
     assert (answer.status_code, "HX-Redirect" in answer.headers) == (401, False)
 
 
-def test_a_form_whose_session_has_ended_waits_for_the_login(system: SyncSystem, admin: Visitor) -> None:
+def test_a_form_of_an_ended_session_is_kept_until_the_login(system: SyncSystem, admin: ConsoleClient) -> None:
     """The edits, the reason and the page to return to are kept; nothing is saved before the person sends it again."""
     ana()
     operators.log_out(admin.token)
@@ -94,8 +94,8 @@ def test_a_form_whose_session_has_ended_waits_for_the_login(system: SyncSystem, 
     assert [row.state for row in system.rows("SELECT state FROM connectors")] == ["paused"]
 
 
-def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
-    """A payload that is being corrected is longer than what anybody else may send."""
+def test_a_long_form_is_kept_until_the_login(admin: ConsoleClient) -> None:
+    """A payload that is being corrected is longer than what a sender without a session may send."""
     ana()
     operators.log_out(admin.token)
     admin.client.set_cookie(auth.MARK, logins.new_mark())
@@ -114,7 +114,7 @@ def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
 
 
 @pytest.mark.parametrize("mark", ["", "1", "1.x", "99999999999.0123", "\ud800"])
-def test_of_a_browser_that_was_never_logged_in_no_long_form_waits(admin: Visitor, mark: str) -> None:
+def test_a_long_form_of_an_unknown_browser_is_not_kept(admin: ConsoleClient, mark: str) -> None:
     operators.log_out(admin.token)
     admin.client.set_cookie(auth.MARK, mark.encode("utf-8", "replace").decode())
 
@@ -130,7 +130,7 @@ def test_of_a_browser_that_was_never_logged_in_no_long_form_waits(admin: Visitor
 @pytest.mark.parametrize(
     "headers", [{"Origin": "https://evil.test"}, {"Sec-Fetch-Site": "cross-site"}], ids=["origin", "site"]
 )
-def test_a_form_of_another_site_does_not_wait_for_a_login(admin: Visitor, headers: dict[str, str]) -> None:
+def test_a_form_of_another_site_is_not_kept(admin: ConsoleClient, headers: dict[str, str]) -> None:
     operators.log_out(admin.token)
 
     answer = admin.client.post("/c/acme/actions/pause", data={"why": "evil"}, headers=headers)
@@ -140,63 +140,63 @@ def test_a_form_of_another_site_does_not_wait_for_a_login(admin: Visitor, header
 
 
 @pytest.mark.parametrize("pending", ["", "[]", "{}", '{"path": "https://evil.test", "fields": []}', "[" * 5_000])
-def test_a_login_leads_to_no_form_that_is_not_ours(anybody: Visitor, pending: str) -> None:
+def test_a_login_leads_to_no_form_that_is_not_ours(anonymous: ConsoleClient, pending: str) -> None:
     ana()
 
-    answer = anybody.client.post("/login", data={"name": "ana@acme.test", "password": PASSWORD, "pending": pending})
+    answer = anonymous.client.post("/login", data={"name": "ana@acme.test", "password": PASSWORD, "pending": pending})
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
 
 
 @pytest.mark.parametrize("wanted", ["/c/acme/logs?reason=x&reason=y"])
-def test_a_live_part_comes_back_to_its_page_after_the_login(anybody: Visitor, wanted: str) -> None:
-    answer = anybody.get("/", **{"HX-Request": "true", "HX-Current-URL": f"http://localhost{wanted}"})
+def test_a_live_part_comes_back_to_its_page_after_the_login(anonymous: ConsoleClient, wanted: str) -> None:
+    answer = anonymous.get("/", **{"HX-Request": "true", "HX-Current-URL": f"http://localhost{wanted}"})
 
     assert answer.headers["HX-Redirect"] == f"/login?next={quote(wanted)}"
 
 
 @pytest.mark.parametrize("wanted", ["//evil.test", "https://evil.test", "/\\evil.test", "javascript:1", "/\nx"])
-def test_the_login_leads_to_no_other_site(anybody: Visitor, wanted: str) -> None:
+def test_the_login_leads_to_no_other_site(anonymous: ConsoleClient, wanted: str) -> None:
     ana()
 
-    answer = anybody.client.post("/login", data={"name": "ana@acme.test", "password": PASSWORD, "next": wanted})
+    answer = anonymous.client.post("/login", data={"name": "ana@acme.test", "password": PASSWORD, "next": wanted})
 
     assert answer.headers["Location"] == "/"
 
 
-def test_a_wrong_password_and_an_unknown_name_are_answered_alike(anybody: Visitor) -> None:
+def test_a_wrong_password_and_an_unknown_name_are_answered_alike(anonymous: ConsoleClient) -> None:
     ana()
-    wrong = anybody.client.post("/login", data={"name": "ana@acme.test", "password": "wrong password"})
-    unknown = anybody.client.post("/login", data={"name": "bo@acme.test", "password": "wrong password"})
+    wrong = anonymous.client.post("/login", data={"name": "ana@acme.test", "password": "wrong password"})
+    unknown = anonymous.client.post("/login", data={"name": "bo@acme.test", "password": "wrong password"})
 
     assert (wrong.status_code, unknown.status_code) == (401, 401)
     clock = re.compile('data-now="[^"]*"')
     assert clock.sub("", wrong.text).replace("ana@", "bo@") == clock.sub("", unknown.text)
 
 
-def test_the_session_is_new_with_each_login_and_over_after_the_logout(anybody: Visitor) -> None:
+def test_the_session_is_new_with_each_login_and_over_after_the_logout(anonymous: ConsoleClient) -> None:
     ana()
-    log_in(anybody)
-    first = anybody.client.get_cookie("session")
-    log_in(anybody)
-    second = anybody.client.get_cookie("session")
+    log_in(anonymous)
+    first = anonymous.client.get_cookie("session")
+    log_in(anonymous)
+    second = anonymous.client.get_cookie("session")
 
     assert first
     assert second
     assert first.value != second.value
     assert second.http_only
     assert second.same_site == "Lax"
-    anybody.token = second.value
-    done = anybody.post("/logout")
+    anonymous.token = second.value
+    done = anonymous.post("/logout")
     assert (done.status_code, done.headers["Clear-Site-Data"]) == (303, '"cache", "storage"')
-    anybody.client.set_cookie("session", second.value)
-    assert anybody.get("/").status_code == 303
+    anonymous.client.set_cookie("session", second.value)
+    assert anonymous.get("/").status_code == 303
 
 
 @pytest.mark.parametrize(
     ("column", "age"), [("seen_at", timedelta(hours=13)), ("created_at", timedelta(days=8))], ids=["idle", "old"]
 )
-def test_a_session_ends_by_itself(viewer: Visitor, column: str, age: timedelta) -> None:
+def test_a_session_ends_by_itself(viewer: ConsoleClient, column: str, age: timedelta) -> None:
     with transaction() as session:
         for each in session.scalars(select(OperatorSession)):
             setattr(each, column, datetime.now(UTC) - age)
@@ -214,11 +214,11 @@ def https(database: str) -> Iterator[str]:
     settings_room.use(before)
 
 
-def test_over_https_every_cookie_is_for_this_host_only(https: str, anybody: Visitor) -> None:
+def test_over_https_every_cookie_is_for_this_host_only(https: str, anonymous: ConsoleClient) -> None:
     ana()
     form = {"name": "ana@acme.test", "password": PASSWORD}
-    answers = [anybody.client.post("/login", data=form, base_url=https)]
-    cookie = anybody.client.get_cookie("__Host-session", domain="pipeline.test")
+    answers = [anonymous.client.post("/login", data=form, base_url=https)]
+    cookie = anonymous.client.get_cookie("__Host-session", domain="pipeline.test")
     assert cookie
     csrf = operators.csrf_of(cookie.value)
     forms = [
@@ -228,8 +228,8 @@ def test_over_https_every_cookie_is_for_this_host_only(https: str, anybody: Visi
         ("/logout", {}),
     ]
     for path, values in forms:
-        answers.append(anybody.client.post(path, data={"csrf": csrf} | values, base_url=https))
-        answers.append(anybody.client.get("/account", base_url=https))
+        answers.append(anonymous.client.post(path, data={"csrf": csrf} | values, base_url=https))
+        answers.append(anonymous.client.get("/account", base_url=https))
 
     cookies = [each for answer in answers for each in answer.headers.getlist("Set-Cookie")]
     names = {"session", "browser", "device", "theme", "notice"}
@@ -240,10 +240,10 @@ def test_over_https_every_cookie_is_for_this_host_only(https: str, anybody: Visi
         assert not any(part.startswith("Domain") for part in parts), each
 
 
-def test_nobody_reads_a_password_or_a_token_out_of_the_database(anybody: Visitor) -> None:
+def test_the_database_stores_no_password_and_no_token(anonymous: ConsoleClient) -> None:
     ana()
-    log_in(anybody)
-    cookie = anybody.client.get_cookie("session")
+    log_in(anonymous)
+    cookie = anonymous.client.get_cookie("session")
     assert cookie
 
     with transaction() as session:
@@ -268,7 +268,7 @@ def test_a_password_is_hashed_as_rfc_9106_recommends(monkeypatch: pytest.MonkeyP
     "headers",
     [{"Origin": "https://evil.test"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}],
 )
-def test_a_form_of_another_site_does_nothing(admin: Visitor, headers: dict[str, str]) -> None:
+def test_a_form_of_another_site_does_nothing(admin: ConsoleClient, headers: dict[str, str]) -> None:
     form = {"csrf": operators.csrf_of(admin.token), "name": "eve", "password": PASSWORD, "role": "admin"}
 
     with capture_logs() as lines:
@@ -280,7 +280,7 @@ def test_a_form_of_another_site_does_nothing(admin: Visitor, headers: dict[str, 
 
 
 @pytest.mark.parametrize("csrf", ["", "forged", "é" * 64])
-def test_a_forged_form_does_nothing(admin: Visitor, csrf: str) -> None:
+def test_a_forged_form_does_nothing(admin: ConsoleClient, csrf: str) -> None:
     answer = admin.client.post("/operators", data={"csrf": csrf, "name": "eve", "password": PASSWORD, "role": "admin"})
 
     assert answer.status_code == 403
@@ -288,13 +288,13 @@ def test_a_forged_form_does_nothing(admin: Visitor, csrf: str) -> None:
         assert session.execute(text("SELECT count(*) FROM operators")).scalar_one() == 1
 
 
-def test_the_form_of_one_session_is_no_good_in_another(admin: Visitor, viewer: Visitor) -> None:
+def test_a_form_of_another_session_does_nothing(admin: ConsoleClient, viewer: ConsoleClient) -> None:
     answer = admin.client.post("/logout", data={"csrf": operators.csrf_of(viewer.token)})
 
     assert answer.status_code == 403
 
 
-def test_a_viewer_does_not_do_what_admins_do_and_it_is_logged(viewer: Visitor) -> None:
+def test_actions_of_admins_are_refused_to_viewers_and_logged(viewer: ConsoleClient) -> None:
     with capture_logs() as lines:
         answers = [viewer.get("/operators"), viewer.post("/operators", name="eve"), viewer.get("/audit")]
 
@@ -303,7 +303,7 @@ def test_a_viewer_does_not_do_what_admins_do_and_it_is_logged(viewer: Visitor) -
     assert [line["reason"] for line in lines if line["event"] == "console.refused"] == ["role"] * 3
 
 
-def test_no_refusal_is_logged_with_an_address_that_somebody_typed(viewer: Visitor) -> None:
+def test_refusals_are_logged_without_the_requested_path(viewer: ConsoleClient) -> None:
     with capture_logs() as lines:
         answers = [viewer.get("/c/ana@acme.test/"), viewer.post("/c/ana@acme.test/actions/pause")]
 
@@ -315,36 +315,36 @@ def test_no_refusal_is_logged_with_an_address_that_somebody_typed(viewer: Visito
     ]
 
 
-def test_a_page_offers_only_what_one_may_do(viewer: Visitor, admin: Visitor) -> None:
+def test_a_page_offers_only_permitted_actions(viewer: ConsoleClient, admin: ConsoleClient) -> None:
     assert "/connectors/new" not in viewer.text("/")
     assert "/connectors/new" in admin.text("/")
 
 
-def test_the_first_operator_comes_in_by_the_link_and_nobody_else(anybody: Visitor) -> None:
+def test_only_the_link_adds_the_first_operator(anonymous: ConsoleClient) -> None:
     code = operators.first_code()
-    assert "pipeline operators first" in anybody.text("/login")
-    assert anybody.get("/setup?code=wrong").status_code == 403
+    assert "pipeline operators first" in anonymous.text("/login")
+    assert anonymous.get("/setup?code=wrong").status_code == 403
 
     form = {"code": code, "name": "ana", "password": PASSWORD}
-    too_short = anybody.client.post("/setup", data=form | {"password": "short"})
-    answer = anybody.client.post("/setup", data=form)
+    too_short = anonymous.client.post("/setup", data=form | {"password": "short"})
+    answer = anonymous.client.post("/setup", data=form)
 
     assert (too_short.status_code, answer.status_code) == (400, 303)
-    assert "Add Connector" in anybody.text("/")
-    assert anybody.client.post("/setup", data=form | {"name": "eve"}).status_code == 403
+    assert "Add Connector" in anonymous.text("/")
+    assert anonymous.client.post("/setup", data=form | {"name": "eve"}).status_code == 403
 
 
-def test_an_admin_adds_changes_and_disables_people(admin: Visitor, anybody: Visitor) -> None:
+def test_an_admin_adds_changes_and_disables_people(admin: ConsoleClient, anonymous: ConsoleClient) -> None:
     admin.post("/operators", name="Ana@acme.test", password=PASSWORD, role="operator")
-    log_in(anybody)
+    log_in(anonymous)
     with transaction() as session:
         (ana_id,) = session.execute(text("SELECT id FROM operators WHERE name = 'ana@acme.test'")).one()
-    assert anybody.get("/").status_code == 200
+    assert anonymous.get("/").status_code == 200
 
     admin.post(f"/operators/{ana_id}", role="operator", state="disabled")
 
-    assert anybody.get("/").status_code == 303
-    assert log_in(anybody) == 401
+    assert anonymous.get("/").status_code == 303
+    assert log_in(anonymous) == 401
     with transaction() as session:
         told = [(each.action, each.subject) for each in latest_entries(session)]
     assert told[:3] == [
@@ -355,7 +355,7 @@ def test_an_admin_adds_changes_and_disables_people(admin: Visitor, anybody: Visi
     assert "ana@acme.test" in admin.text("/audit")
 
 
-def test_the_last_admin_stays_one(admin: Visitor) -> None:
+def test_the_last_admin_stays_one(admin: ConsoleClient) -> None:
     with transaction() as session:
         (me,) = session.execute(text("SELECT id FROM operators")).one()
 
@@ -366,14 +366,14 @@ def test_the_last_admin_stays_one(admin: Visitor) -> None:
     assert admin.get("/operators").status_code == 200
 
 
-def test_a_name_is_given_once(admin: Visitor) -> None:
+def test_a_name_is_given_once(admin: ConsoleClient) -> None:
     form = {"name": "bo", "password": PASSWORD, "role": "viewer"}
     assert admin.post("/operators", **form).status_code == 303
 
     assert "already" in admin.post("/operators", **form | {"name": "BO"}).text
 
 
-def test_names_are_shown_escaped_and_apart(admin: Visitor) -> None:
+def test_names_are_shown_escaped_and_apart(admin: ConsoleClient) -> None:
     admin.post("/operators", name="<script>{{7*7}}</script>", password=PASSWORD, role="viewer")
 
     page = admin.text("/operators")
@@ -382,7 +382,7 @@ def test_names_are_shown_escaped_and_apart(admin: Visitor) -> None:
     assert "&lt;script&gt;{{7*7}}" in page
 
 
-def test_no_page_has_a_script_or_a_style_of_its_own(admin: Visitor) -> None:
+def test_no_page_has_a_script_or_a_style_of_its_own(admin: ConsoleClient) -> None:
     for path in ("/", "/operators", "/account", "/audit"):
         answer = admin.get(path)
         assert "style=" not in answer.text
@@ -393,7 +393,7 @@ def test_no_page_has_a_script_or_a_style_of_its_own(admin: Visitor) -> None:
         assert "unsafe" not in answer.headers["Content-Security-Policy"]
 
 
-def test_colours_are_chosen_and_kept(viewer: Visitor) -> None:
+def test_colours_are_chosen_and_kept(viewer: ConsoleClient) -> None:
     answer = viewer.post("/theme", theme="dark", next="/account")
 
     assert answer.headers["Location"] == "/account"
@@ -402,19 +402,19 @@ def test_colours_are_chosen_and_kept(viewer: Visitor) -> None:
     assert "data-theme" not in viewer.text("/")
 
 
-def test_with_the_database_away_a_page_says_when_to_come_again(anybody: Visitor, database: str) -> None:
+def test_without_the_database_a_page_answers_503_with_retry_after(anonymous: ConsoleClient, database: str) -> None:
     engine().dispose()
     use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
     try:
-        answer = anybody.get("/login")
+        answer = anonymous.get("/login")
     finally:
         use_database(database)
 
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
-def test_a_page_tells_the_servers_clock(anybody: Visitor) -> None:
+def test_a_page_contains_the_servers_clock(anonymous: ConsoleClient) -> None:
     """Ages go on by it: a computer whose clock is an hour ahead would make everything an hour old."""
-    (now,) = re.findall('<body data-now="([^"]+)">', anybody.get("/login").text)
+    (now,) = re.findall('<body data-now="([^"]+)">', anonymous.get("/login").text)
 
     assert abs((datetime.now(UTC) - datetime.fromisoformat(now)).total_seconds()) < 60

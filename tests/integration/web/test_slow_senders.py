@@ -68,7 +68,7 @@ def begin(port: int, path: str, length: int = 1000) -> socket.socket:
     return opened
 
 
-def test_unfinished_bodies_of_strangers_hold_nothing_up(
+def test_unfinished_bodies_of_unauthenticated_senders_delay_nothing(
     running: RunningWeb, intake: tuple[int, int], environment: Settings
 ) -> None:
     port, _ = intake
@@ -114,7 +114,7 @@ def test_more_idle_connections_than_the_server_takes_by_default_hold_nothing_up(
         each.close()
 
 
-def test_large_bodies_of_strangers_take_no_memory(running: RunningWeb, intake: tuple[int, int]) -> None:
+def test_large_bodies_of_unauthenticated_senders_take_no_memory(running: RunningWeb, intake: tuple[int, int]) -> None:
     port, process = intake
     body = b'{"notification_id":"n","messages":[' + b'{"a":{},"b":[1]},' * 1_200_000 + b"0]}"
     before_mb = processes.peak_mb(process)

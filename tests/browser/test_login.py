@@ -19,7 +19,7 @@ def page(browser: Browser, empty: RunningPipeline) -> Iterator[Page]:
         yield opened
 
 
-def test_the_first_operator_comes_in_and_out_and_in_again(page: Page, empty: RunningPipeline) -> None:
+def test_the_first_operator_logs_in_and_out_and_in_again(page: Page, empty: RunningPipeline) -> None:
     page.goto(empty.told["console_url"])
     page.get_by_label("Name").fill(NAME)
     page.get_by_label("Password").fill(PASSWORD)

@@ -25,7 +25,7 @@ def test_a_page_refreshes_itself_with_every_parameter_it_was_given(
         assert query_with(**changes) == expected
 
 
-def test_characters_that_nobody_sees_are_shown_outside_of_what_a_form_gives_back() -> None:
+def test_invisible_characters_are_shown_except_in_form_fields() -> None:
     page = (
         '<p title="a\u200bb">c\u200bd</p><textarea name="x">e\u200b<b>f\u200b</b></textarea>g\u200b'
         "<option>h\u200b</option><options>i\u200b</options>"
