@@ -84,7 +84,7 @@ beat_schedule = {
     "fill_shells": {"task": "control.fill_shells", "schedule": 30.0, "options": {"expires": 30}},
     "resolve_hull_ids": {"task": "control.resolve_hull_ids", "schedule": 30.0, "options": {"expires": 30}},
     "ensure_webhooks": {"task": "control.ensure_webhooks", "schedule": 900.0, "options": {"expires": 600}},
-    "find_twins": {"task": "control.find_twins", "schedule": 600.0, "options": {"expires": 300}},
+    "find_duplicates": {"task": "control.find_duplicates", "schedule": 600.0, "options": {"expires": 300}},
     "watch": {"task": "control.watch", "schedule": 60.0, "options": {"expires": 50}},
     "count_events": {"task": "control.count_events", "schedule": 10.0, "options": {"expires": 10}},
     "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},

@@ -226,7 +226,7 @@ def list_held_runs(call: Call, _request: ConnectorRequest) -> HeldAnswer:
                     entity=run.entity,
                     kind=run.kind,
                     touched=(touched := backfill.reach(session, key, Entity(run.entity)).touched),
-                    sentence=backfill.held_sentence(run, touched),
+                    sentence=backfill.approval_sentence(run, touched),
                     started_at=run.started_at,
                 )
                 for run in run_rows.held_runs(session, key)

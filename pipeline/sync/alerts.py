@@ -1,6 +1,6 @@
-"""Alerts: rules are evaluated every minute, and each change is sent to the sinks once.
+"""Alerts: evaluate the rules every minute, and send each change to the sinks once.
 
-A change is stored before it is sent, and the sending is stored afterwards: after a crash in between it is sent again. A failed
+A change is stored before it is sent, and that it was sent is stored afterwards: after a crash in between it is sent again. A failed
 sending is retried with growing pauses, for a day.
 """
 
@@ -47,12 +47,12 @@ def watch() -> None:
     """Evaluate the rules, and send what changed."""
     with transaction() as session:
         event_count.count_last_hour(session)
-    judge_all()
-    tell()
+    evaluate()
+    send_changes()
 
 
 def bounds() -> Bounds:
-    """Read from the environment."""
+    """Return the limits of the rules, from the environment."""
     chosen = settings()
     return Bounds(
         late_minutes=chosen.alert_late_minutes,
@@ -64,33 +64,34 @@ def bounds() -> Bounds:
 
 
 def facts_of(session: Session, connector: Connector) -> Facts:
+    """Return what the rules need to know about a connector."""
     now = token_ledger.moment(session)
     is_paused = connector.state != "active"
     late_since, bound_s = _watermark(session, connector)
     volume = event_count.last_volume(session, connector.key)
-    heard = [deliveries.last_delivery(session, connector.key, source) for source in ("pipedrive", "hull")]
+    received = [deliveries.last_delivery(session, connector.key, source) for source in ("pipedrive", "hull")]
     return Facts(
         paused_by=connector.pause_reason or "connector_paused" if is_paused else None,
         late_s=_age_s(now, [late_since]),
         late_bound_s=bound_s,
         late_since=late_since,
         failures=failure_filter.count_new(session, connector.key, hours=1),
-        unhealthy_webhooks={} if is_paused else _unheard(session, connector, now),
+        unhealthy_webhooks={} if is_paused else _unhealthy_webhooks(session, connector, now),
         budget=_budget(session, connector),
-        silent_s=_age_s(now, heard),
+        silent_s=_age_s(now, received),
         events=volume.events if volume else None,
         usual=volume.usual if volume else (),
     )
 
 
 def _watermark(session: Session, connector: Connector) -> tuple[datetime | None, float]:
-    """(the older of the two watermarks, seconds it may be behind); nothing is late where nothing is scheduled or claimed."""
-    plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
+    """Return (the older watermark, seconds it may be behind); None if no fetch is scheduled or no watermark exists."""
+    schedules = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
     marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
     claimed = [mark.claimed for mark in marks if mark is not None and mark.claimed is not None]
-    if schedule.INCREMENTAL not in plans or not claimed:
+    if schedule.INCREMENTAL not in schedules or not claimed:
         return None, 0.0
-    interval_s = spending.interval_s(session, connector.key, plans[schedule.INCREMENTAL].interval_s or 0)
+    interval_s = spending.interval_s(session, connector.key, schedules[schedule.INCREMENTAL].interval_s or 0)
     return min(claimed), 3 * interval_s
 
 
@@ -99,8 +100,8 @@ def _age_s(now: datetime, moments: Iterable[datetime | None]) -> float | None:
     return (now - max(known)).total_seconds() if known else None
 
 
-def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str, float]:
-    """Person or Organization → seconds since its webhook was last healthy."""
+def _unhealthy_webhooks(session: Session, connector: Connector, now: datetime) -> dict[str, float]:
+    """Return Persons or Organizations → seconds since their webhook was last healthy, for unhealthy ones."""
     if connection_of(session, connector).how is None:
         return {}
     rows = {row.entity: row for row in webhook.subscriptions_of(session, connector.key)}
@@ -115,7 +116,7 @@ def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str,
 
 
 def _budget(session: Session, connector: Connector) -> BudgetFacts | None:
-    """Read from the ledger; whether Pipedrive has refused calls for today is only in Redis."""
+    """Return the daily budget from the ledger; only Redis knows whether Pipedrive refuses calls for today."""
     try:
         day = spending.budget_status(session, connector.key)
     except RedisError:
@@ -124,26 +125,26 @@ def _budget(session: Session, connector: Connector) -> BudgetFacts | None:
     daily = day.allowance.daily_tokens
     if not daily:
         return BudgetFacts(is_closed=is_closed, share=0.0, forecast=0.0)
-    under_way = spending.forecast_runs(session, connector.key, day)
-    rest = spending.day_forecast(session, connector.key, day, under_way)
+    forecasts = spending.forecast_runs(session, connector.key, day)
+    rest = spending.day_forecast(session, connector.key, day, forecasts)
     return BudgetFacts(is_closed=is_closed, share=day.share, forecast=(day.spent + rest.total) / daily)
 
 
-def judge_all() -> None:
-    """Update the open alerts. Another process may do it at the same time."""
+def evaluate() -> None:
+    """Update the open alerts, unless another process does so at the same time."""
     with transaction() as session:
         if not alerts.try_lock_evaluation(session):
             return
         schedule.note_heartbeats(session, [HEARTBEAT])
         known = connectors.all_connectors(session)
         for connector in known:
-            _judge_connector(session, connector)
-        _judge_house(session, min((row.created_at for row in known), default=None))
+            _evaluate_connector(session, connector)
+        _evaluate_installation(session, min((row.created_at for row in known), default=None))
         alerts.resolve_calm(session, CALM_S)
 
 
-def _judge_connector(session: Session, connector: Connector) -> None:
-    """An error of one connector keeps no other from being judged; what is open of the one stays open."""
+def _evaluate_connector(session: Session, connector: Connector) -> None:
+    """Evaluate the rules of one connector. After an error its open alerts stay open, and the other connectors continue."""
     try:
         with session.begin_nested():
             facts = facts_of(session, connector)
@@ -158,7 +159,7 @@ def _judge_connector(session: Session, connector: Connector) -> None:
         alerts.keep_open(session, connector.key, RULES)
 
 
-def _judge_house(session: Session, in_use_since: datetime | None) -> None:
+def _evaluate_installation(session: Session, in_use_since: datetime | None) -> None:
     tick = schedule.heartbeats(session).get("beat")
     since = tick or in_use_since
     tick_age_s = (datetime.now(UTC) - since).total_seconds() if since else None
@@ -166,37 +167,37 @@ def _judge_house(session: Session, in_use_since: datetime | None) -> None:
         alerts.raise_alert(session, None, trouble.rule, trouble.sentence)
 
 
-def tell() -> None:
-    """Send each alert that was not sent yet to every sink, one after the other; each is claimed while it is sent."""
+def send_changes() -> None:
+    """Send each unsent alert to every sink, one alert after the other; each is claimed while it is sent."""
     for _ in range(AT_ONCE):
         with transaction() as session:
             names = {row.key: row.name for row in connectors.all_connectors(session)}
             taken = alerts.claim_unsent(session, 1)
         if not taken:
             return
-        _tell_of(taken[0], notice_of(taken[0], names.get(taken[0].connector_key or 0)))
+        _send(taken[0], notice_of(taken[0], names.get(taken[0].connector_key or 0)))
 
 
-def _tell_of(alert: Alert, notice: Notice) -> None:
+def _send(alert: Alert, notice: Notice) -> None:
     sinks = {LOG: lambda _notice: _log(alert), **wiring.alert_sinks()}
-    told, errors = dict(alert.sink_states), []
+    sent, errors = dict(alert.sink_states), []
     for name, sink in sinks.items():
-        if told.get(name) == alert.state:
+        if sent.get(name) == alert.state:
             continue
         try:
             sink(notice)
-            told[name] = alert.state
+            sent[name] = alert.state
         except NotDelivered as error:
             errors.append(f"{name}: {error}")
             logger().warning("alert.not_told", alert_id=alert.id, sink=name, error=str(error))
     with transaction() as session:
         error_words = "; ".join(errors) or None
-        alerts.record_sent(session, alert, told, error=error_words, again_in_s=_pause_s(alert) if errors else None)
+        alerts.record_sent(session, alert, sent, error=error_words, again_in_s=_pause_s(alert) if errors else None)
 
 
 def _log(alert: Alert) -> None:
-    say = logger().info if alert.state == "resolved" else logger().error
-    say(_event(alert), alert_id=alert.id, connector_key=alert.connector_key, rule=alert.rule, sentence=alert.sentence)
+    log = logger().info if alert.state == "resolved" else logger().error
+    log(_event(alert), alert_id=alert.id, connector_key=alert.connector_key, rule=alert.rule, sentence=alert.sentence)
 
 
 def _event(alert: Alert) -> str:
@@ -214,7 +215,7 @@ def try_sinks(by: str) -> dict[str, str]:
     """Send a test to every sink; return sink → `ok`, or the error."""
     notice = Notice(
         subject="Test: alerts of the pipeline arrive here",
-        body=f"{by} asked for this test. Nothing is wrong.\n{settings().public_url}/alerts",
+        body=f"{by} requested this test. Nothing is wrong.\n{settings().public_url}/alerts",
         document={"event": "alert.test", "by": by, "url": f"{settings().public_url}/alerts"},
     )
     logger().info("alert.test")
@@ -230,7 +231,7 @@ def try_sinks(by: str) -> dict[str, str]:
 
 
 def notice_of(alert: Alert, connector: str | None) -> Notice:
-    """Return the text of an alert: ids, counts, times, addresses."""
+    """Return the message about an alert: ids, counts, times and addresses, no values of records."""
     rule, is_over = RULES[alert.rule], alert.state == "resolved"
     where = f"{settings().public_url}{page_of(alert.rule, connector)}"
     subject = f"{'Resolved: ' if is_over else ''}{connector or 'Pipeline'}: {rule.title}"
@@ -254,6 +255,6 @@ def _document(alert: Alert, connector: str | None, where: str) -> dict[str, Any]
 
 
 def page_of(rule: str, connector: str | None) -> str:
-    """The page of the console that shows what a rule is about."""
+    """Return the path of the console's page about a rule."""
     page = RULES[rule].page if rule in RULES else ""
     return f"/c/{quote(connector, safe='')}/{page}" if connector else "/workers"

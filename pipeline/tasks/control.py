@@ -79,12 +79,12 @@ def count_events() -> None:
     upkeep.count_events()
 
 
-@app.task(name="control.find_twins", bind=True)
-def find_twins(self: Task) -> None:
+@app.task(name="control.find_duplicates", bind=True)
+def find_duplicates(self: Task) -> None:
     """Look for records that were created twice, for every connector."""
     with transaction() as session:
         keys = [connector.key for connector in connectors.all_connectors(session)]
-    for_each_connector("find_twins", keys, self.request.id, duplicates.find)
+    for_each_connector("find_duplicates", keys, self.request.id, duplicates.find)
 
 
 @app.task(name="control.tidy")

@@ -83,7 +83,7 @@ def to_confirm(session: Session, plan: SettingsPlan) -> list[Reach]:
     """Record counts the operator must confirm; empty if no confirmation is needed."""
     share = read_settings(connectors.get_settings(session, plan.connector_key, plan.base_version)).change_stop_share
     found = reaches(plan)
-    return found if any(backfill.must_ask(session, plan.connector_key, each, share) for each in found) else []
+    return found if any(backfill.needs_approval(session, plan.connector_key, each, share) for each in found) else []
 
 
 def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None = None) -> Applied:

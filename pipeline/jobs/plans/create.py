@@ -72,7 +72,7 @@ def scope_of(session: Session, plan: SettingsPlan) -> PlanScope:
         origin = session.get_one(SettingsPlan, origin.parent_id)
     base = connectors.get_settings(session, plan.connector_key, origin.base_version)
     before, after = read_settings(base), read_settings(plan.document)
-    kinds = {entity: backfill.kind_for(session, plan.connector_key, entity, before, after) for entity in Entity}
+    kinds = {entity: backfill.required_kind(session, plan.connector_key, entity, before, after) for entity in Entity}
     return PlanScope(
         plan=plan,
         before=before,

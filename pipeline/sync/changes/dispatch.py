@@ -1,4 +1,4 @@
-"""Deliveries become changes, and due changes become live batches; completed changes are cleared.
+"""Turn deliveries into changes, and due changes into live batches; clear completed changes.
 
 Many deliveries about one record are coalesced into one change. An invalid delivery is stored with a reason, and the others
 continue. A webhook with a readable head and an unusable body is a hint: its record is read again.
@@ -37,9 +37,9 @@ from pipeline.transform.webhooks import WebhookAction, WebhookHead, decode_head,
 
 DELIVERIES_AT_ONCE = 500
 BYTES_AT_ONCE: Final = 16 * 1024 * 1024
-"""Bytes of bodies in one round: parsing them needs several times this memory. A larger body has its own round."""
+"""Limit of body bytes in one round, because parsing needs several times this memory. A larger body has its own round."""
 AHEAD_MS: Final = 5 * 60 * 1000
-"""By how much a webhook may be ahead of the database's clock before it is not believed to be the newest."""
+"""A webhook that is further ahead of the database's clock is only a hint."""
 _PIPEDRIVE: Final = "pipedrive"
 CHANGES_PER_BATCH = 500
 READ_BACK = "read_back"
@@ -86,7 +86,7 @@ def coalesce_deliveries(session: Session) -> bool:
 
 @dataclass(slots=True)
 class _Round:
-    """What some deliveries result in, to be written together."""
+    """The results of some deliveries, written together."""
 
     connectors: dict[int, Names]
     summaries: dict[tuple[int, Entity, int], DeliverySummary] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def _coalesce_webhook(delivery: Delivery, now: _Round) -> str | None:
         is_deleted=head.action is WebhookAction.DELETE,
     )
     _add(now, key, summary, head)
-    if head.merged_from_id is not None:  # also says what happened to the other record
+    if head.merged_from_id is not None:  # it is also the deletion of the other record
         other = replace(summary, record_id=str(head.merged_from_id), is_created=False, is_deleted=True)
         _add(now, (delivery.connector_key, head.entity, head.merged_from_id), other, head)
     if doubt is None:
@@ -148,7 +148,7 @@ def _head(delivery: Delivery) -> tuple[WebhookHead, PipelineError | None]:
 
 
 def _doubt(delivery: Delivery, head: WebhookHead) -> PipelineError | None:
-    """Return why this body is not used, although its head names a record."""
+    """Return why the body is not used although its head is readable; None if it is used."""
     if head.is_old_format:
         return Rejected("webhook_old_format", "of version 1.0")
     ahead_ms = head.latest_ms - _received_ms(delivery)
@@ -180,9 +180,9 @@ def _add(now: _Round, key: tuple[int, Entity, int], summary: DeliverySummary, he
 
 
 def _both(earlier: DeliverySummary, later: DeliverySummary) -> DeliverySummary:
-    """Combine two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint.
+    """Combine two deliveries about one record: the later one counts, and its body is used only if neither is a hint.
 
-    If both have the same millisecond, the order is unknown, so the record is read; a deletion is kept, to be checked.
+    If both have the same millisecond, their order is unknown and the record is read; a deletion is kept and checked.
     """
     newest = earlier if earlier.rank > later.rank or (earlier.rank == later.rank and earlier.is_deleted) else later
     is_clear = earlier.rank != later.rank
@@ -202,7 +202,7 @@ def _note(
     entity: str = "",
     pipedrive_id: int | None = None,
 ) -> None:
-    """Add an event and its log line; the delivery that they name holds the body."""
+    """Add an event and its log line, with the id of the delivery that has the body."""
     event = events.NewEvent(
         connector_key=delivery.connector_key,
         event=name,
@@ -219,10 +219,7 @@ def _note(
 
 
 def _coalesce_notification(delivery: Delivery, now: _Round) -> str | None:
-    """A notification has reports of many Users or of many Accounts.
-
-    A message without an id is left out, and its reason returned; the others are coalesced.
-    """
+    """Take the messages of a notification. Return why the last unusable one was left out, if there is one."""
     body = read_lenient(bytes(delivery.body))
     entity = Entity.PERSON if body["channel"] == "user:update" else Entity.ORGANIZATION
     taken, refused = take_messages(
@@ -255,13 +252,13 @@ def _refusal(delivery: Delivery, cause: PipelineError) -> str:
 
 
 def _write_messages(session: Session, waiting: list[Delivery], now: _Round) -> None:
-    """All messages together; after a defect, delivery by delivery, so that it stops only one of them."""
+    """Write all messages together; after a defect, write each delivery separately, so that only one is refused."""
     try:
         with session.begin_nested():
             write_messages(session, [message for messages in now.messages.values() for message in messages])
     except Exception as error:
         if may_come_back(error):
-            raise  # the database is unavailable: all of them stay as they are
+            raise  # the database is unavailable: all deliveries stay as they are
         logger().error("deliveries.not_folded_together", detail=classify(error).detail)
         for delivery in waiting:
             try:
@@ -274,7 +271,7 @@ def _write_messages(session: Session, waiting: list[Delivery], now: _Round) -> N
 
 
 def gather_changes(session: Session) -> list[Wakeup]:
-    """Put due changes into batches, Organizations before Persons. Return what is to be enqueued."""
+    """Put due changes into batches, Organizations before Persons. Return their wake-ups."""
     made: dict[tuple[int, str, str], Wakeup] = {}
     for connector_key, direction, entity in changes.due_groups(session):
         batch = Batch(connector_key=connector_key, direction=direction, entity=entity, queue="live", state="ready")
@@ -295,7 +292,7 @@ def gather_changes(session: Session) -> list[Wakeup]:
 
 
 def _read_back(session: Session, outgoing: Batch) -> int:
-    """Create the batch that will bring Pipedrive's answers back to Hull; it has nothing to do before they are staged."""
+    """Create the batch that will bring Pipedrive's answers back to Hull; it waits until they are staged."""
     batch = Batch(
         connector_key=outgoing.connector_key,
         direction=Direction.INCOMING,
@@ -309,7 +306,7 @@ def _read_back(session: Session, outgoing: Batch) -> int:
 
 
 def _in_order(made: dict[tuple[int, str, str], Wakeup]) -> list[Wakeup]:
-    """Outgoing Users of a connector come after its Accounts, in one canvas; all other batches are separate."""
+    """Chain the outgoing Users of a connector after its Accounts; all other batches are separate."""
     wakeups = dict(made)
     for connector_key, direction, entity in made:
         users = (connector_key, Direction.OUTGOING, Entity.PERSON)
@@ -329,12 +326,12 @@ def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:
 
 
 def gather_after_commit(session: Session) -> None:
-    """After a live batch has ended: collect the waiting changes after the commit, without waiting for the sweep."""
+    """Gather the waiting changes after the commit, without waiting for the sweep."""
 
     def gather() -> None:
         try:
             _gather()
-        except SQLAlchemyError as failed:  # the sweep follows within seconds; the batch has ended whatever happens here
+        except SQLAlchemyError as failed:  # the sweep follows within seconds
             logger().warning("changes.not_gathered", error=type(failed).__name__)
 
     after_commit(session, gather)

@@ -1,8 +1,8 @@
 """Turn Hull's messages into outgoing changes: many messages about one record become one change.
 
-A message comes in a notification, in an export, or from a User that links to an Account: Accounts are sent before the Users
-that link to them, so a message about a User may require a change of its Account as well. Waiting changes are read, coalesced
-with the new messages and written again, in two statements for any number of records.
+A message comes from a notification, from an export, or from a User with an Account: Accounts are sent before the Users that link to
+them, so a User may require a change of its Account. Waiting changes are read, coalesced with the new messages and written
+again, in two statements for any number of records.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LINKED_USER: Final = "linked_user"
 """Cause of the change of an Account that a User requires."""
 BYTES_AT_ONCE: Final = 8 * 1024 * 1024
 RECORDS_AT_ONCE: Final = 2_000
-"""What one statement carries at most, though always one record: PostgreSQL takes a thousand megabytes and no more."""
+"""Limits of one statement, which has at least one record: PostgreSQL accepts a thousand megabytes."""
 
 
 def coalesce_messages(
@@ -76,14 +76,13 @@ def take_messages(
     rank: int,
     delivery_id: int | None = None,
 ) -> tuple[list[HullMessage], list[Rejected]]:
-    """Take messages as they came; those that cannot be used do not keep the others back."""
+    """Return (messages, why others cannot be used)."""
     taken: list[HullMessage] = []
     refused: list[Rejected] = []
     for message in messages:
         body = {**message, "is_export": is_export} if isinstance(message, dict) else message
         try:
-            message_read = read_message(connector_key, entity, body, cause=cause, rank=rank)
-            taken.append(replace(message_read, delivery_id=delivery_id))
+            taken.append(read_message(connector_key, entity, body, cause=cause, rank=rank, delivery_id=delivery_id))
         except Rejected as each:
             refused.append(each)
     return taken, refused
@@ -91,9 +90,9 @@ def take_messages(
 
 def write_messages(session: Session, messages: Sequence[HullMessage]) -> None:
     """Coalesce messages into the waiting changes, also those of Accounts that the Users link to."""
-    folded = coalesce_by_record(messages)
-    folded = coalesce_by_record([*linked_accounts(session, folded.values()), *folded.values()])
-    said = [
+    by_record = coalesce_by_record(messages)
+    by_record = coalesce_by_record([*linked_accounts(session, by_record.values()), *by_record.values()])
+    reports = [
         OutgoingReport(
             connector_key=each.connector_key,
             entity=each.entity,
@@ -103,21 +102,21 @@ def write_messages(session: Session, messages: Sequence[HullMessage]) -> None:
             rank=each.rank,
             delivery_id=each.delivery_id,
         )
-        for _, each in sorted(folded.items())
+        for _, each in sorted(by_record.items())
     ]
-    for some in _portions(said):
-        waiting = change_writer.write_reports(session, some)
-        mine = ((waiting.get((each.connector_key, each.entity, each.record_id)), each) for each in some)
+    for portion in _portions(reports):
+        waiting = change_writer.write_reports(session, portion)
+        pairs = ((waiting.get((each.connector_key, each.entity, each.record_id)), each) for each in portion)
         change_writer.put_payloads(
-            session, [(found.id, _together(found, each), each.rank) for found, each in mine if found is not None]
+            session, [(found.id, _combine(found, each), each.rank) for found, each in pairs if found is not None]
         )
 
 
-def _portions(said: Sequence[OutgoingReport]) -> Iterator[list[OutgoingReport]]:
-    """Cut into what one statement carries, in the same order."""
+def _portions(reports: Sequence[OutgoingReport]) -> Iterator[list[OutgoingReport]]:
+    """Split into what one statement carries, in the same order."""
     portion: list[OutgoingReport] = []
     size = 0
-    for each in said:
+    for each in reports:
         if portion and (size + len(each.payload) > BYTES_AT_ONCE or len(portion) == RECORDS_AT_ONCE):
             yield portion
             portion, size = [], 0
@@ -127,22 +126,26 @@ def _portions(said: Sequence[OutgoingReport]) -> Iterator[list[OutgoingReport]]:
         yield portion
 
 
-def _together(waiting: WaitingReport, said: OutgoingReport) -> bytes:
+def _combine(waiting: WaitingReport, report: OutgoingReport) -> bytes:
     """Combine the waiting message and the new one; an unreadable waiting payload is dropped."""
     try:
         before = read_lenient(waiting.payload)
     except (ValueError, RecursionError):
-        return said.payload
+        return report.payload
     if not isinstance(before, dict):
-        return said.payload
-    now = read_lenient(said.payload)
-    return write_lenient(combine_messages(before, now) if waiting.rank <= said.rank else combine_messages(now, before))
+        return report.payload
+    now = read_lenient(report.payload)
+    return write_lenient(
+        combine_messages(before, now) if waiting.rank <= report.rank else combine_messages(now, before)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HullMessage:
-    """rank         when it was received, in milliseconds since the epoch
-    delivery_id  the notification that brought it; None for one that came by another way
+    """One message about a User or Account.
+
+    rank         when it was received, in milliseconds since the epoch
+    delivery_id  the notification that contained it, if any
     """
 
     connector_key: int
@@ -155,12 +158,14 @@ class HullMessage:
 
     @property
     def key(self) -> tuple[int, str, str]:
-        """Return the id of the message's record, and the order in which records are coalesced."""
+        """Return the key of the message's record. Records are written in the order of these keys."""
         return self.connector_key, self.entity.value, self.hull_id
 
 
-def read_message(connector_key: int, entity: Entity, body: Any, *, cause: str, rank: int) -> HullMessage:
-    """Take one message as it came.
+def read_message(
+    connector_key: int, entity: Entity, body: Any, *, cause: str, rank: int, delivery_id: int | None = None
+) -> HullMessage:
+    """Return a message of Hull.
 
     Raises: Rejected("no_hull_id") or Rejected("nested_too_deeply").
     """
@@ -171,16 +176,24 @@ def read_message(connector_key: int, entity: Entity, body: Any, *, cause: str, r
     body = {name: value for name, value in body.items() if name != REPORTED_VALUES}
     if is_nested_deeper(body, LEVELS):
         raise Rejected("nested_too_deeply", f"the message about {hull_id} has more than {LEVELS} levels")
-    return HullMessage(connector_key=connector_key, entity=entity, hull_id=hull_id, body=body, cause=cause, rank=rank)
+    return HullMessage(
+        connector_key=connector_key,
+        entity=entity,
+        hull_id=hull_id,
+        body=body,
+        cause=cause,
+        rank=rank,
+        delivery_id=delivery_id,
+    )
 
 
 def coalesce_by_record(messages: Iterable[HullMessage]) -> dict[tuple[int, str, str], HullMessage]:
-    """Return one message for each record, coalesced from all messages about it, which are in the order of receipt."""
-    folded: dict[tuple[int, str, str], HullMessage] = {}
+    """Return one message for each record, coalesced from all messages about it in the order of receipt."""
+    found: dict[tuple[int, str, str], HullMessage] = {}
     for message in messages:
-        earlier = folded.get(message.key)
-        folded[message.key] = message if earlier is None else _coalesce(earlier, message)
-    return folded
+        earlier = found.get(message.key)
+        found[message.key] = message if earlier is None else _coalesce(earlier, message)
+    return found
 
 
 def _coalesce(earlier: HullMessage, later: HullMessage) -> HullMessage:
@@ -190,16 +203,13 @@ def _coalesce(earlier: HullMessage, later: HullMessage) -> HullMessage:
 
 
 def linked_accounts(session: Session, messages: Iterable[HullMessage]) -> list[HullMessage]:
-    """Make the messages about Accounts that these Users are linked to and that are not in Pipedrive yet.
-
-    Costs a few statements for each connector, however many messages there are.
-    """
+    """Return messages about the Accounts of these Users that are not in Pipedrive yet, with a few statements per connector."""
     of_users = sorted((each for each in messages if each.entity is Entity.PERSON), key=_connector_key)
     found: list[HullMessage] = []
     for connector_key, mine in groupby(of_users, _connector_key):
         try:
             settings = plan_for(session, connector_key, Entity.PERSON).settings
-        except SettingsRefused:  # these were valid once; the next stages report what is wrong and keep the work
+        except SettingsRefused:  # they were valid once; the next stages report what is wrong
             continue
         found += accounts_of(session, connector_key, list(mine), settings)
     return found
@@ -212,34 +222,29 @@ def _connector_key(message: HullMessage) -> int:
 def accounts_of(
     session: Session, connector_key: int, users: Iterable[HullMessage], settings: ConnectorSettings
 ) -> list[HullMessage]:
-    """The same for Users of one connector, under settings that may not be in force."""
+    """Return the same for Users of one connector, under settings that may not be in force."""
     if not settings.link_users_in_service:
         return []
-    return _unknown(session, connector_key, list(_accounts(users, settings)))
+    accounts = [
+        read_message(user.connector_key, Entity.ORGANIZATION, body, cause=LINKED_USER, rank=user.rank)
+        for user in users
+        if (body := account_to_send(user.body, settings)) is not None
+    ]
+    return _without_organization(session, connector_key, accounts) if accounts else []
 
 
-def _unknown(session: Session, connector_key: int, accounts: list[HullMessage]) -> list[HullMessage]:
-    """Return Users whose existing Organization is neither in the id map nor in their reports."""
-    if not accounts:
-        return []
+def _without_organization(session: Session, connector_key: int, accounts: list[HullMessage]) -> list[HullMessage]:
+    """Return the Accounts without an existing Organization, by the id map and by their reports."""
     hull_ids = sorted({each.hull_id for each in accounts})
-    joined = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, hull_ids)
-    said = {each.hull_id: pipedrive_id_of(each.body["account"]) for each in accounts if each.hull_id not in joined}
-    named = {pipedrive_id for pipedrive_id in said.values() if pipedrive_id is not None}
-    living = find_current(session, connector_key, Entity.ORGANIZATION, named) if named else {}
-    unknown = {hull_id for hull_id, pipedrive_id in said.items() if living.get(pipedrive_id or 0) is None}
-    return [each for each in accounts if each.hull_id in unknown]
-
-
-def _accounts(users: Iterable[HullMessage], settings: ConnectorSettings) -> Iterator[HullMessage]:
-    for user in users:
-        body = account_to_send(user.body, settings)
-        if body is not None:
-            yield read_message(user.connector_key, Entity.ORGANIZATION, body, cause=LINKED_USER, rank=user.rank)
+    mapped = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, hull_ids)
+    reported = {each.hull_id: pipedrive_id_of(each.body["account"]) for each in accounts if each.hull_id not in mapped}
+    named = {pipedrive_id for pipedrive_id in reported.values() if pipedrive_id is not None}
+    current = find_current(session, connector_key, Entity.ORGANIZATION, named) if named else {}
+    return [each for each in accounts if each.hull_id in reported and current.get(reported[each.hull_id] or 0) is None]
 
 
 def send_waiting_users(session: Session, connector_key: int, account_ids: Iterable[str]) -> None:
-    """Send the Users of these Accounts again, as last reported: the Accounts have an Organization now."""
+    """Send the Users of these Accounts again, as last reported, because the Accounts have an Organization now."""
     users = joining.take_awaiting(session, connector_key, account_ids)
     scope = (connector_key, Direction.OUTGOING, Entity.PERSON)
     change_writer.write_changes(session, *scope, users, cause="account_mapped")

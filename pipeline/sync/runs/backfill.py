@@ -24,7 +24,7 @@ from pipeline.sync.runs import runs
 from pipeline.transform.incoming import compile_incoming
 
 ALWAYS: Final = 100
-"""Number of records that may be touched without approval, whatever their share is."""
+"""This many records may be updated without approval, whatever their share is."""
 CAUSE = "settings"
 
 
@@ -53,9 +53,9 @@ def start_required_runs(
             resend=called.resend,
             plan_id=plan_id if called.kind == "backfill" else None,
             reindexes=called.reindexes,
-            held=called.tells_hull
+            held=called.changes_hull
             and not may_begin
-            and must_ask(session, connector_key, everything, before.change_stop_share),
+            and needs_approval(session, connector_key, everything, before.change_stop_share),
         )
 
 
@@ -63,7 +63,7 @@ def required_runs(
     session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
 ) -> list[RequiredRun]:
     """Return the runs that would apply the new settings to known records."""
-    kinds = {entity: kind_for(session, connector_key, entity, before, after) for entity in Entity}
+    kinds = {entity: required_kind(session, connector_key, entity, before, after) for entity in Entity}
     resend = needs_relink(before, after)
     return [
         RequiredRun(
@@ -71,15 +71,15 @@ def required_runs(
             kind=kind,
             resend=resend,
             reindexes=changes_identifiers(entity, before, after),
-            tells_hull=not _says_the_same(entity, before, after),
+            changes_hull=not _has_same_effect(entity, before, after),
         )
         for entity, kind in kinds.items()
         if kind is not None
     ]
 
 
-def _says_the_same(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
-    """Whether a record of this entity means the same to Hull as it did."""
+def _has_same_effect(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
+    """Return whether Hull receives the same of a record of this entity as before."""
     relinks = entity is Entity.PERSON and needs_relink(before, after)
     return (before.incoming(entity), before.claims(entity)) == (
         after.incoming(entity),
@@ -99,11 +99,13 @@ def begin(  # noqa: PLR0913 - a run is these facts
     reindexes: bool = False,
     cause: str = CAUSE,
 ) -> None:
-    """Begin a run. One of its kind that is running or waits for approval belongs to superseded settings and is cancelled; if that
-    one was to build the index again, the new one does."""
+    """Begin a run, and cancel a running or unapproved one of its kind: it belongs to superseded settings.
+
+    If the cancelled run was reindexing, the new one does so.
+    """
     waiting = [run for run in run_rows.held_runs(session, connector_key) if (run.entity, run.kind) == (entity, kind)]
-    under_way = run_rows.running_run(session, connector_key, entity, kind)
-    for run in [*waiting, *([under_way] if under_way else [])]:
+    running = run_rows.running_run(session, connector_key, entity, kind)
+    for run in [*waiting, *([running] if running else [])]:
         reindexes = reindexes or run.reindexes
         runs.cancel(session, run.id)
         session.flush()
@@ -122,9 +124,9 @@ def begin(  # noqa: PLR0913 - a run is these facts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How many of the known records of one entity something would touch.
+    """How many of the known records of one entity are updated.
 
-    perhaps  further records that may be touched, depending on a look-up in Pipedrive or Hull
+    perhaps  further records that may be updated, depending on a look-up in Pipedrive or Hull
     """
 
     entity: Entity
@@ -144,10 +146,7 @@ class Reach:
 
 
 class AskFirst(Exception):
-    """Nothing was done: the operator must confirm the number of records.
-
-    number  the number to confirm
-    """
+    """Nothing was done: the operator must confirm the number of records."""
 
     def __init__(self, reaches: list[Reach]) -> None:
         self.number = sum(each.number for each in reaches)
@@ -159,15 +158,15 @@ class AskFirst(Exception):
 class RequiredRun:
     """A run that a settings change needs: `backfill` from snapshots, or a `full` fetch; `resend` sends all records to Hull.
 
-    reindexes  it reads with other identifiers than before
-    tells_hull records may have other values in Hull than before; otherwise only the index changes
+    reindexes     it reads with other identifiers than before
+    changes_hull  values in Hull may change; otherwise only the index changes
     """
 
     entity: Entity
     kind: str
     resend: bool
     reindexes: bool
-    tells_hull: bool
+    changes_hull: bool
 
 
 def reach(session: Session, connector_key: int, entity: Entity, touched: int | None = None) -> Reach:
@@ -180,7 +179,7 @@ def reach(session: Session, connector_key: int, entity: Entity, touched: int | N
     return Reach(entity=entity, touched=known if touched is None else touched, known=known)
 
 
-def must_ask(session: Session, connector_key: int, reach: Reach, share: float) -> bool:
+def needs_approval(session: Session, connector_key: int, reach: Reach, share: float) -> bool:
     """Return whether approval is needed. `share` is `change_stop_share` of the settings in force before."""
     if reach.number <= max(ALWAYS, share * reach.known):
         return False
@@ -188,17 +187,17 @@ def must_ask(session: Session, connector_key: int, reach: Reach, share: float) -
     return mark is not None and mark.complete_since is not None
 
 
-def held_sentence(run: Run, touched: int) -> str:
+def approval_sentence(run: Run, touched: int) -> str:
     """Return the sentence about a run that needs approval."""
     what = Entity(run.entity).plural.capitalize()
     return f"{run.kind.capitalize()} of {what} needs approval: it would update all {touched:,} known {what}."
 
 
-def kind_for(
+def required_kind(
     session: Session, connector_key: int, entity: Entity, before: ConnectorSettings, after: ConnectorSettings
 ) -> str | None:
-    """Which run the change calls for; None where a record means the same to Hull and is identified as before, or none was read."""
-    is_same = _says_the_same(entity, before, after) and not changes_identifiers(entity, before, after)
+    """Return the kind of run that the change requires; None if nothing changes for Hull or the index, or no record was read."""
+    is_same = _has_same_effect(entity, before, after) and not changes_identifiers(entity, before, after)
     if is_same or not id_mapping.any_read(session, connector_key, entity):
         return None
     fields = field_definition.find_fields(session, connector_key, entity)
@@ -209,10 +208,10 @@ def kind_for(
 
 
 def changes_identifiers(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
-    """Whether records are looked up by other identifiers than before: the index does not know them by these yet."""
+    """Return whether records are looked up by other identifiers than before, which the index does not have yet."""
     return (before.claims(entity), before.sync_key(entity)) != (after.claims(entity), after.sync_key(entity))
 
 
 def needs_relink(before: ConnectorSettings, after: ConnectorSettings) -> bool:
-    """Links are sent with a record, and no digest shows whether they were."""
+    """Return whether links must be sent now: no digest shows whether they were sent."""
     return after.link_users_in_hull and not before.link_users_in_hull

@@ -1,7 +1,7 @@
-"""Deletions without a notice: a complete full fetch lists every record, so a record that it did not list may be deleted.
+"""Deletions without a notice: a record that a complete full fetch did not list may be deleted.
 
-Each of these is requested by its id before anything is marked. If a large share is missing, another cause is more likely (a
-permission, a filter, another company): nothing is requested until a person has approved it.
+Each of these is requested by its id before it is marked as deleted. If a large share is missing, another cause is more likely (a
+permission, a filter, another company): then nothing is requested before a person approves it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ALWAYS_ALLOWED = 20
 
 
 def compare(session: Session, run: Run) -> None:
-    """A run has come to its end: look for what a full fetch did not list. The run must be locked."""
+    """Request the records that a complete full fetch did not list. The run must be locked."""
     if run.kind != "full":
         deletion_rows.drop_page_ids(session, run, itself=True)
         return
@@ -42,7 +42,7 @@ def compare(session: Session, run: Run) -> None:
         if len(missing) > known * plan_for(session, run.connector_key, Entity(run.entity)).settings.deletion_stop_share:
             _stop(session, run, known, len(missing))
             return
-    _look_for(session, run, missing)
+    _request(session, run, missing)
     _close_earlier(session, run)
     logger().info("deletes.compared", run_id=run.id, type=Entity(run.entity).hull, missing=len(missing))
 
@@ -52,11 +52,11 @@ def confirm(session: Session, failure: Failure) -> bool:
     run = session.get(Run, failure.run_id) if failure.run_id is not None else None
     if run is None or not deletion_rows.has_page_ids(session, run.id):
         return False
-    _look_for(session, run, deletion_rows.find_missing(session, run))
+    _request(session, run, deletion_rows.find_missing(session, run))
     return True
 
 
-def _look_for(session: Session, run: Run, missing: Sequence[int]) -> None:
+def _request(session: Session, run: Run, missing: Sequence[int]) -> None:
     if missing:
         cause = MISSING if run.read else DOUBTED
         scope = (run.connector_key, Direction.INCOMING, run.entity)
@@ -66,7 +66,7 @@ def _look_for(session: Session, run: Run, missing: Sequence[int]) -> None:
 
 
 def _stop(session: Session, run: Run, known: int, missing: int) -> None:
-    """Keep a Failure; what the run listed stays until a person has decided, or a later run has looked."""
+    """Store a Failure. The listed ids are kept until a person decides or a later run compares again."""
     entity = Entity(run.entity)
     detail = f"run {run.id}: {missing:,} of {known:,} known {entity.plural} were not listed ({missing / known:.0%})"
     failure = failures.NewFailure(
@@ -85,7 +85,7 @@ def _stop(session: Session, run: Run, known: int, missing: int) -> None:
 
 
 def _close_earlier(session: Session, run: Run) -> None:
-    """An earlier run had stopped here: this one has seen what that one missed, or has looked for it."""
+    """Close the failures of earlier comparisons that this one replaces."""
     earlier = FailureFilter(connector_key=run.connector_key, reason=REASON, entity=run.entity)
     for failure in failure_filter.find_failures(session, earlier):
         failure_closing.close_failure(

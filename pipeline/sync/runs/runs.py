@@ -1,8 +1,7 @@
-"""Start, advance and end runs. Every step holds the run's row lock, in the transaction that caused it.
+"""Start, advance and end runs. Every step locks the run's row, in the transaction that caused the step.
 
-At the end the watermark moves, and records without a webhook are reported: a webhook that never arrived (an outage of ours, a
-ban, a dropped delivery) leaves no trace in Pipedrive. The incremental fetch reads the record anyway, and this is the only
-sign of the gap.
+At the end of a run the watermark moves, and records whose webhook never arrived are reported as a gap: they were read by the
+incremental fetch, and a lost webhook leaves no other trace.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from pipeline.tasks import canvases
 from pipeline.telemetry import logger
 
 ON_ITS_WAY_S = 60
-"""The webhook of a record that changed this shortly before the walk may still be in flight."""
+"""The webhook of a record that changed this shortly before the walk may not have arrived yet."""
 CATCH_UP_OVERLAP = timedelta(seconds=60)
 """The catch-up of a full fetch reads changes from this long before its start: clocks differ, and times are whole seconds."""
 WALKS: Final = {"full": ("ascending", "descending"), "incremental": ("catch_up",), "backfill": ("stored",)}
-"""Kind of run → its first walks. Only a full fetch has another one after them: it catches up with changes made since its start."""
+"""Kind of run → its first walks. A full fetch then catches up with the changes since its start."""
 
 
 def start_run(
@@ -59,16 +58,16 @@ def start_run(
     kind = "incremental" if since else "full"
     try:
         with transaction() as session:
-            if under_way := run_rows.running_run(session, connector_key, entity, kind):
-                raise RunInProgress(under_way.id)
+            if running := run_rows.running_run(session, connector_key, entity, kind):
+                raise RunInProgress(running.id)
             run = begin(session, connector_key, entity, kind, cause=cause, changed_only=changed_only, since=since)
             also(session, run)
     except IntegrityError:  # another process started the same run concurrently
         with transaction() as session:
-            under_way = run_rows.running_run(session, connector_key, entity, kind)
-        if under_way is None:
+            running = run_rows.running_run(session, connector_key, entity, kind)
+        if running is None:
             raise
-        raise RunInProgress(under_way.id) from None
+        raise RunInProgress(running.id) from None
     return run.id
 
 
@@ -103,11 +102,11 @@ def begin(  # noqa: PLR0913 - a run is these facts
     session.add(run)
     session.flush()
     if not held:
-        _set_off(session, run)
+        _start_walks(session, run)
     return run
 
 
-def _set_off(session: Session, run: Run) -> None:
+def _start_walks(session: Session, run: Run) -> None:
     for walk in WALKS[run.kind]:
         _open_slice(session, run, walk)
     release(session, run.id)
@@ -139,7 +138,7 @@ class RunInProgress(Exception):
 
 
 def _note_end(session: Session, run: Run) -> None:
-    """A run has read everything it was to read, and all of it was delivered or is a Failure."""
+    """End a run that has read everything: close failures, move the watermark, report a gap, and wake waiting records."""
     if run.kind != "backfill":
         failure_closing.close_reread(
             session,
@@ -192,7 +191,7 @@ def _sentence(entity: Entity, missed: LateRecords) -> str:
     noun = (entity.value if missed.records == 1 else entity.plural).capitalize()
     return (
         f"{missed.records} {noun}, changed from {_clock(missed.first)} to {_clock(missed.last)} UTC, reached Hull by the "
-        "incremental fetch: no webhook had told of them"
+        "incremental fetch: no webhook about them arrived"
     )
 
 
@@ -201,7 +200,7 @@ def _clock(moment: datetime) -> str:
 
 
 def _wake_waiting(session: Session, run: Run) -> None:
-    """Records that could not be looked up before this fetch had ended are due now."""
+    """Make the records due that waited for the end of this fetch."""
     builds_index = run.kind == "full" or run.reindexes
     reasons = [INDEX_BEHIND, INDEX_INCOMPLETE] if builds_index else [INDEX_BEHIND]
     if change_writer.make_due(session, run.connector_key, Direction.OUTGOING, run.entity, reasons):
@@ -216,11 +215,11 @@ def confirm(session: Session, run_id: int) -> bool:
     run = run_rows.lock_run(session, run_id)
     if run.state != "held":
         return False
-    if under_way := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
-        raise RunInProgress(under_way.id)
+    if running := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
+        raise RunInProgress(running.id)
     run.state, run.reason, run.started_at = "running", None, datetime.now(UTC)
     session.flush()
-    _set_off(session, run)
+    _start_walks(session, run)
     return True
 
 
@@ -270,11 +269,11 @@ def reopen(session: Session, run_id: int) -> None:
     run = run_rows.lock_run(session, run_id)
     if run.state != "stopped":
         return
-    if under_way := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
-        raise RunInProgress(under_way.id)
+    if running := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
+        raise RunInProgress(running.id)
     run.state, run.reason, run.finished_at = "running", None, None
     for each in run_rows.slices_of(session, run_id):
-        each.anchor, each.empty_pages = None, 0  # judge the pages from here on separately
+        each.anchor, each.empty_pages = None, 0  # the walk's check for repeated pages begins again
     session.flush()
 
 
@@ -296,7 +295,7 @@ def log_end(run_id: int) -> None:
         connector_id = connectors.id_of(session, run.connector_key)
     counts = {name: getattr(run, name) for name in run_rows.COUNTERS}
     took_s = ((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds()
-    say = {"done": logger().info, "cancelled": logger().warning}.get(run.state, logger().error)
+    log = {"done": logger().info, "cancelled": logger().warning}.get(run.state, logger().error)
     name = "incoming.job.success" if run.state == "done" else "incoming.job.error"
     about = {"connector_id": connector_id, "run_id": run.id, "type": Entity(run.entity).hull}
-    say(name, **about, state=run.state, reason=run.reason, took_s=took_s, **counts)
+    log(name, **about, state=run.state, reason=run.reason, took_s=took_s, **counts)

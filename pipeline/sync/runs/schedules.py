@@ -1,17 +1,13 @@
-"""Fetches that start by themselves, to keep Hull up to date without manual work.
+"""Fetches that start automatically.
 
-full_fetch   by cron; every night unless the settings say otherwise, at a different minute for each connector
-incremental  every few minutes: what changed since the watermark, with or without a webhook
+full_fetch   By cron: by default every night, at a different minute for each connector.
+incremental  Every few minutes: what changed since the watermark, with or without a webhook.
+shells       Organizations that only Persons have named are read within a minute, a hundred per request. They wait for a running
+             full fetch. If they are more than a fifth of the known Organizations, a full fetch costs less and is started.
+look-up      Until the first full fetch has ended, it is not known whether Pipedrive has an Organization with some domain. The
+             first record that waits for this starts the fetch, in the background lane. Its end wakes the waiting records.
 
-shells       an Organization that only a Person has named is read within a minute, a hundred to a request. While a full fetch
-             of Organizations runs, shells wait for it. If they are more than a fifth of the known Organizations, reading all
-             is cheaper, and a full fetch is started
-
-look-up      until the first full fetch has ended, it is not known whether Pipedrive has an Organization with some domain. When
-             the first record waits for that, the fetch starts, in the background lane; its end wakes the waiting records
-
-Beat only ticks. SQL decides and claims what is due, so a second or a late tick does no harm, and missed times are
-caught up once.
+Beat only ticks. SQL decides and claims what is due, so a second or a late tick does no harm.
 """
 
 from __future__ import annotations
@@ -38,10 +34,10 @@ from pipeline.telemetry import logger
 OVERLAP: Final = timedelta(seconds=60)
 """How far before the watermark an incremental fetch begins: clocks differ, and times are whole seconds."""
 TOO_MANY = 5
-"""Shells to known Organizations as one to this many: from there on everything is fetched."""
+"""If shells are more than one in this many known Organizations, everything is fetched."""
 CAUSE: Final = "look_up"
 REST_S: Final = 3600
-"""A full fetch that stopped, or was cancelled, is not started again for so long; the time doubles with each that ends so."""
+"""Pause before a full fetch that stopped or was cancelled is started again; it doubles each time."""
 LONGEST_REST_S: Final = 24 * 3600
 
 
@@ -65,8 +61,7 @@ def plan(session: Session, connector: Connector, chosen: ConnectorSettings) -> N
 def start_due(connector_key: int) -> None:
     """Start the due fetches of one connector.
 
-    The schedule's row is locked until its runs are stored: after a crash in between they are started again, and no
-    night is skipped.
+    The schedule's row is locked until its runs are stored, so a crash in between skips no fetch.
     """
     with transaction() as session:
         for row in schedule.take_due(session, connector_key):
@@ -82,8 +77,8 @@ def _start(session: Session, row: Schedule, connector: Connector) -> None:
         since = None if row.kind == FULL_FETCH else watermark.walked_to(session, connector, entity) - OVERLAP
         try:
             runs.start_run(row.connector_key, entity, cause="schedule", changed_only=True, since=since)
-        except runs.RunInProgress as under_way:
-            logger().info("incoming.job.skip", type=entity.hull, run_id=under_way.run_id, reason="run_in_progress")
+        except runs.RunInProgress as running:
+            logger().info("incoming.job.skip", type=entity.hull, run_id=running.run_id, reason="run_in_progress")
 
 
 def _after(session: Session, row: Schedule) -> datetime:
@@ -94,22 +89,22 @@ def _after(session: Session, row: Schedule) -> datetime:
 
 
 def fill_shells(connector_key: int) -> bool:
-    """One round for one connector; whether anything was set going."""
+    """Request the shells of one connector, or start a full fetch. Return whether anything was requested."""
     entity = Entity.ORGANIZATION
     with transaction() as session:
         if run_rows.running_run(session, connector_key, entity, "full"):
             return False
         waiting, filled = shell.count_shells(session, connector_key, entity)
         if waiting * TOO_MANY <= filled:
-            asked = shell.request_shells(session, connector_key, entity)
+            requested = shell.request_shells(session, connector_key, entity)
             after_commit(session, lambda: canvases.wake_control("dispatch"))
-            logger().info("shells.asked", shells=asked)
-            return asked > 0
+            logger().info("shells.asked", shells=requested)
+            return requested > 0
     return _fetch_all(connector_key, entity, waiting)
 
 
 def _fetch_all(connector_key: int, entity: Entity, waiting: int) -> bool:
-    """The run is stored before the shells are left to it: a crash between the two causes a second check, and forgets none."""
+    """Start a full fetch, then leave the shells to it. After a crash in between they are checked again."""
     try:
         run_id = runs.start_run(connector_key, entity, cause="shells", changed_only=True)
     except runs.RunInProgress:
@@ -121,12 +116,10 @@ def _fetch_all(connector_key: int, entity: Entity, waiting: int) -> bool:
 
 
 def start_for_lookup(connector_key: int, entity: Entity, *, whole: bool) -> None:
-    """Start the fetch, unless one of its kind is running: a full one if `whole`, otherwise one of the changes since
-    the watermark.
+    """Start a full fetch if `whole`, else an incremental one, unless one of its kind is running.
 
-    A backfill that reindexes the snapshots with new identifiers is waited for as well: it gives the same result without tokens.
-
-    A full fetch that was stopped or cancelled is started again after an hour, two, four, up to a day; the status says when.
+    No full fetch starts while a backfill reindexes the snapshots with new identifiers: it has the same result without tokens.
+    A full fetch that stopped or was cancelled is started again after one hour, two, four, up to a day.
     """
     with transaction() as session:
         connector = connectors.get_connector(session, connector_key)

@@ -21,7 +21,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 
 WARN_SHARE = 0.8
-"""Of the day: from here on status warns, as Pipedrive's own e-mails begin at 75 %."""
+"""Share of the day from which the status warns; Pipedrive's own e-mails begin at 75 %."""
 _UNPLANNED = frozenset({Lane.LIVE, Lane.CONTROL})
 READ_STATES = frozenset({"full", "conflict"})
 """States of records that the next full fetch will list again; whether a shell will be listed is not known."""
@@ -73,7 +73,7 @@ class BudgetStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunForecast:
-    """When a fetch in flight will end; None if it is not known yet, or if the daily budget is too small for it."""
+    """When a running fetch will end; `ends_at` is None if it is not known yet, or if the daily budget is too small."""
 
     run_id: int
     entity: str
@@ -83,8 +83,7 @@ class RunForecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayForecast:
-    """Forecast of tokens for the rest of the day: by schedules, by fetches in flight, by everything else at the
-    current pace."""
+    """Expected tokens of the rest of the day: of schedules, of running fetches, and of everything else at the current pace."""
 
     schedules: int
     fetches: int

@@ -15,7 +15,7 @@ def test_no_alert_is_open(system: SyncSystem, run: Run) -> None:
 
 def test_lists_open_alerts_with_advice(system: SyncSystem, run: Run) -> None:
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
-    system.module("sync.alerts").judge_all()
+    system.module("sync.alerts").evaluate()
 
     (alert,) = run("alerts", "list", "--json").json["alerts"]
     assert (alert["connector"], alert["rule"], alert["state"]) == ("acme", "auth_lost", "open")

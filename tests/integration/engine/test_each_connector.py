@@ -22,7 +22,7 @@ ROUNDS = {
     "resolve_hull_ids": ("sync.changes.hull_ids", "resolve"),
     "ensure_webhooks": ("sync.connectors.webhooks", "ensure_webhooks"),
     "fill_shells": ("sync.runs.schedules", "fill_shells"),
-    "find_twins": ("sync.duplicates", "find"),
+    "find_duplicates": ("sync.duplicates", "find"),
     "start_scheduled": ("sync.runs.schedules", "start_due"),
 }
 """Task → the module it is in, and the function that does the work for one connector."""
@@ -149,7 +149,7 @@ def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_
     alerts = system.module("sync.alerts")
     good = alerts.facts_of
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
-    alerts.judge_all()
+    alerts.evaluate()
     system.change_rows("UPDATE alerts SET seen_at = now() - interval '10 minutes'")
 
     def broken_for_the_first(session: Any, connector: Any) -> Any:
@@ -159,7 +159,7 @@ def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_
 
     monkeypatch.setattr(alerts, "facts_of", broken_for_the_first)
     with captured_log("error", with_bound=True) as log:
-        alerts.judge_all()
+        alerts.evaluate()
 
     states = system.rows("SELECT connector_key, state FROM alerts WHERE rule = 'auth_lost' ORDER BY 1")
     assert [tuple(row) for row in states] == [(system.connector_key, "open"), (other, "open")]
