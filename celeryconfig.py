@@ -15,7 +15,7 @@ accept_content = ["json"]
 task_serializer = "json"
 result_accept_content = ["json"]
 
-# The row owns retries; the message is acknowledged late so that a lost worker gives it back once.
+# The row decides about retries. The message is acknowledged late, so that the broker delivers it again after a lost worker.
 task_acks_late = True
 task_reject_on_worker_lost = False
 task_retry_on_worker_lost = True
@@ -28,7 +28,7 @@ worker_prefetch_multiplier = 1
 worker_max_tasks_per_child = 20_000
 worker_max_memory_per_child = 240_000  # KiB
 worker_eta_task_limit = 1000
-# Rows and leases say whose work it is: a task that goes on while the broker is away does no harm, and killing it costs a lease.
+# Rows and leases decide which worker may write, so a task may continue without the broker; killing it would cost a lease.
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_soft_shutdown_timeout = 10
 worker_enable_soft_shutdown_on_idle = True
@@ -53,15 +53,15 @@ broker_transport_options = (
         "global_keyprefix": "p2h:",
     }
 )
-# A broker whose host dies without a word must not be waited for: an answer of RabbitMQ (a publisher's confirm too) comes within 3 s
-# or the connection is given up, two heartbeats missed end a consumer's (12 to 14 s); a Redis consumer's ends after 6 to 11 s.
-# What was not published the sweep finds. docs/performance.md has the drill.
+# Do not wait for a broker on a dead host. RabbitMQ must answer (also a publisher's confirm) within 3 s; two missed heartbeats end a
+# consumer's connection (12 to 14 s); a Redis consumer's ends after 6 to 11 s. The sweep finds what was not published.
+# docs/performance.md has the drill.
 broker_heartbeat = 6
 broker_connection_timeout = 4
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 
 worker_send_task_events = True
-# Flower shows when a task was received; that it was sent would be three more messages a batch.
+# Flower shows when a task was received. Events about sending would be three more messages per batch.
 task_send_sent_event = False
 task_track_started = True
 beat_enable_remote_control = True
@@ -86,6 +86,7 @@ beat_schedule = {
     "ensure_webhooks": {"task": "control.ensure_webhooks", "schedule": 900.0, "options": {"expires": 600}},
     "find_duplicates": {"task": "control.find_duplicates", "schedule": 600.0, "options": {"expires": 300}},
     "watch": {"task": "control.watch", "schedule": 60.0, "options": {"expires": 50}},
+    "record_outcomes": {"task": "control.record_outcomes", "schedule": 10.0, "options": {"expires": 10}},
     "count_events": {"task": "control.count_events", "schedule": 10.0, "options": {"expires": 10}},
     "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},
 }

@@ -1,13 +1,12 @@
-"""Read from Pipedrive: the next page of a fetch, chosen records, what changed or was added since a moment, and searches.
+"""Read from Pipedrive: the next page of a fetch, records by id, records that changed or were added since a moment, and searches.
 
-The next page of a slice: two walks by id move towards each other: ids that the other one has passed are skipped, and when
-the two meet, both are done. A cursor is Pipedrive's and opaque. A walk in a circle is detected by ids that do not advance,
-or by a repeated cursor: one is stored as an anchor, and replaced whenever the number of pages has doubled, so a circle of
-any length reaches it.
+Two walks by id move towards each other. Ids that the other walk has read are skipped, and when they meet, both are done. Cursors
+are opaque. A walk in a circle is detected by ids that do not advance, or by a repeated cursor: one is stored as an anchor, and
+replaced whenever the number of pages has doubled, so a circle of any length reaches it.
 
-What changed and what was added since a moment: a look-up needs both to be sure that a record does not exist. They are two
-walks, because a record that was never changed may have no `update_time`, and a list filtered by it may then omit the
-record. Both are limited: of a longer list the caller gets the beginning, and a flag.
+A look-up must list what changed and what was added since a moment, to be sure that a record does not exist. These are two walks:
+a record that was never changed may have no `update_time`, and a list filtered by it may omit the record. Both are limited: of a
+longer list the caller gets the beginning, and a flag.
 """
 
 from __future__ import annotations
@@ -27,7 +26,9 @@ from pipeline.errors import Rejected, Retryable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageWanted:
-    """walk      `ascending` or `descending` by id, or `catch_up` by update time from `since` on
+    """The page to read.
+
+    walk      `ascending` or `descending` by id, or `catch_up` by update time from `since` on
     cursor    the walk's position, None at its beginning
     frontier  the last id it has read
     anchor    a cursor of some pages ago
@@ -46,8 +47,10 @@ class PageWanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRead:
-    """body      the answer as it came
-    ids       those of its records, where they have one that is usable
+    """A page that was read.
+
+    body      the answer as it came
+    ids       ids of its records, as far as they are usable
     frontier  the last id read now
     ended     no page follows
     """
@@ -106,26 +109,26 @@ def _beyond(walk: str, record_id: int, frontier: int) -> bool:
 
 
 def have_met(walk: str, frontier: int | None, other: int | None) -> bool:
-    """Whether no id is left between this walk and the other one."""
+    """Return whether no id is left between this walk and the other one."""
     if frontier is None or other is None:
         return False
     return frontier <= other + 1 if walk == "descending" else frontier >= other - 1
 
 
 def ids_of(records: list[Any]) -> list[int]:
-    """The ids of those records that have a usable one."""
+    """Return the usable ids of records."""
     return [record_id for record in records if (record_id := id_of(record)) is not None]
 
 
 def id_of(record: Any) -> int | None:
-    """The id of a record, None where it has none that is usable."""
+    """Return the id of a record; None if it has no usable one."""
     return usable_id(record.get("id")) if isinstance(record, dict) else None
 
 
 def read_by_ids(
     pipedrive: PipedriveClient, entity: Entity, ids: Sequence[int], include_fields: Sequence[str]
 ) -> list[Any]:
-    """Read chosen records, 100 to a request, as a page would give them; those that are gone or invisible are left out."""
+    """Read records by their ids, 100 per request; deleted and invisible ones are left out."""
     found: list[Any] = []
     for at in range(0, len(ids), MAX_IDS):
         chunk = ids[at : at + MAX_IDS]
@@ -135,7 +138,7 @@ def read_by_ids(
 
 
 def read_members(pipedrive: PipedriveClient, organization_id: int) -> list[int]:
-    """The ids of an Organization's Persons, 500 to a request.
+    """Return the ids of an Organization's Persons, 500 per request.
 
     Raises: Rejected("page_repeats") when the list does not advance; what the client raises.
     """
@@ -154,9 +157,9 @@ def read_members(pipedrive: PipedriveClient, organization_id: int) -> list[int]:
 
 PER_PAGE: Final = MAX_LIMIT
 PAGES_AT_MOST: Final = 20
-"""Pages of one walk, 10,000 records: searching for every claim is cheaper than more, and a worker holds no more in memory."""
+"""Limit of one walk, 10,000 records: beyond it, searching for each claim is cheaper."""
 FIRST_ADDED: Final = 100
-"""Records on the first page of what was added: seldom more than a few are new, and the price of a page is the same."""
+"""Records on the first page of added records: few are new, and the price of a page is the same."""
 
 Records = list[dict[str, Any]]
 
@@ -165,8 +168,8 @@ Records = list[dict[str, Any]]
 class Extent:
     """How far a walk came.
 
-    is_whole  it saw everything from its moment on
-    until_s   else: everything that changed before this moment (seconds since the epoch) was seen; None where nothing is proven
+    is_whole  it read everything since its moment
+    until_s   otherwise, everything that changed before this moment (seconds since the epoch) was read; None if nothing is proven
     """
 
     is_whole: bool = False
@@ -176,7 +179,7 @@ class Extent:
 def walk_changed(
     pipedrive: PipedriveClient, entity: Entity, since: datetime, include_fields: Sequence[str], extent: Extent
 ) -> Iterator[Records]:
-    """Records by update time, oldest first; one that changes during the walk may come twice, its newest state last.
+    """Yield pages of records by update time, oldest first. A record that changes during the walk may come twice.
 
     `extent` is filled in. 10 tokens a page of 500. Raises: Retryable("page_repeats") when the walk does not advance.
     """
@@ -205,7 +208,7 @@ def walk_changed(
 def walk_added(
     pipedrive: PipedriveClient, entity: Entity, since: datetime, include_fields: Sequence[str], extent: Extent
 ) -> Iterator[Records]:
-    """Records by id, the newest first, down to the first page on which none was added since.
+    """Yield pages of records by id, the newest first, until a page without a record that was added since.
 
     `extent` is filled in. 10 tokens a page. Raises: Retryable("page_repeats") when the walk does not advance.
     """
@@ -245,8 +248,8 @@ def search_claim(
     """Return ids of the records that the search finds for a whole value.
 
     field    (key, type, whether it is a custom field) of the field with the claim
-    Returns  None if the search cannot tell: it does not know the field, or the field has a web site and the claim is a
-             domain, of which only a whole value would be found. 20 tokens, twice for a host with two spellings.
+    Returns  None if the search cannot answer: it does not know the field, or the claim is a domain and the field has a whole
+             web address. Costs 20 tokens, twice for a host with two spellings.
     """
     fields = None if claim == Claim.DOMAIN else _fields(entity, field)
     if fields is None:
@@ -257,7 +260,7 @@ def search_claim(
 
 
 def _as_shown(email: str) -> str:
-    """The e-mail as people write its host: the search compares letters, and knows nothing of `xn--`."""
+    """Return the e-mail with its host as people write it: the search does not convert `xn--`."""
     mailbox, at, host = email.rpartition("@")
     return f"{mailbox}{at}{shown_host(host)}"
 

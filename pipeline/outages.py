@@ -1,11 +1,10 @@
 """Outages of remote systems: one call at a time probes the system, all other work waits.
 
-    Gate.enter    before a call: during an outage, lets one probe through and raises Retryable("remote_outage") for the rest;
-                  a live batch takes a slot of the system, or raises Retryable("slots_taken")
-    Gate.ended    after it: a failure starts or prolongs the outage, an answer ends it and wakes the waiting work
+    OutageGate.enter  before a call: during an outage, let one probe through and raise Retryable("remote_outage") for all other
+                      work; a live batch takes a slot of the system, or raises Retryable("slots_taken")
+    OutageGate.ended  after it: a failure starts or prolongs the outage, an answer ends it and wakes the waiting work
 
-A healthy connector costs nothing: a process queries the database only while it knows of an outage, by its own failure or by
-a claim's answer.
+A process queries the database only while it knows of an outage, from its own failure or from the claim of its batch.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pipeline.errors import Retryable
 from pipeline.telemetry import logger
 
 PROBE_S: Final = 90.0
-"""How long a probe may take before another one is let through."""
+"""A probe without an answer after this time may be followed by another one."""
 
 
 @dataclass(slots=True)
@@ -53,7 +52,7 @@ class OutageWork:
     lock: Lock = field(default_factory=Lock, repr=False)
 
     def enter(self, remote: str) -> None:
-        """Hold a slot of the system before it is called; threads that write side by side take one together."""
+        """Take a slot of the system before it is called; parallel threads of one piece of work share it."""
         system = SYSTEMS.get(remote)
         if self.take_slot is None or self.only_checks or system is None:
             return
@@ -69,7 +68,7 @@ _known: set[int] = set()
 
 
 def current_work() -> OutageWork | None:
-    """The work that the caller is doing."""
+    """Return the work that makes the calls of this context."""
     return _work.get()
 
 
@@ -88,15 +87,15 @@ def working(
 
 
 class OutageGate:
-    """Holds back the calls of one connector. A call outside of any `working` is a person's: it never waits."""
+    """Delays the calls of one connector during an outage. A call outside of `working` is a person's and never waits."""
 
     def __init__(self, connector_key: int) -> None:
         self._key = connector_key
 
     def enter(self, remote: str) -> bool:
-        """Return whether the system is known to be out, so that an answer is news.
+        """Return whether an outage of the system is known, which an answer would end.
 
-        Raises: Retryable("remote_outage") when another call is asking already, Retryable("slots_taken"), LostLease.
+        Raises: Retryable("remote_outage") while another call probes the system, Retryable("slots_taken"), LostLease.
         """
         work = _work.get()
         if work is not None:
@@ -106,11 +105,11 @@ class OutageGate:
     def _is_open(self, remote: str) -> bool:
         work = _work.get()
         waits = work is not None and not work.only_checks
-        asked = self._ask(remote, probe_s=PROBE_S if waits else 0.0)
-        if asked.wait_s > 0 and work is not None and waits:
+        state = self._ask(remote, probe_s=PROBE_S if waits else 0.0)
+        if state.wait_s > 0 and work is not None and waits:
             work.remote, work.is_first = remote, False
-            raise Retryable("remote_outage", outages.REMOTES.get(remote, remote), retry_after_s=asked.wait_s)
-        return asked.is_open
+            raise Retryable("remote_outage", outages.REMOTES.get(remote, remote), retry_after_s=state.wait_s)
+        return state.is_open
 
     def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:
         """Note a failure, or the first answer after one."""
@@ -120,7 +119,7 @@ class OutageGate:
             self._answered(remote)
 
     def limited(self, remote: str) -> None:
-        """Note that the system answers only that there were too many calls, more than once in a row."""
+        """Note that the system answered several times in a row that there were too many calls."""
         self._failed(outages.limit_of(remote), Retryable("rate_limited", "HTTP 429"))
 
     def _ask(self, remote: str, *, probe_s: float) -> outages.OutageAnswer:

@@ -36,8 +36,8 @@ class SlowLane:
 
     @property
     def free_places(self) -> int:
-        """How many more requests it takes."""
-        return self._free_places._value  # noqa: SLF001 - a semaphore tells nobody else
+        """Return how many more requests it accepts."""
+        return self._free_places._value  # noqa: SLF001 - a semaphore does not expose its value
 
     @contextmanager
     def entered(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Write to Pipedrive, several records at once: a refusal affects one record only.
+"""Write to Pipedrive, several records at the same time: a refusal affects one record only.
 
 Pipedrive's answer to a write is the complete record afterwards, so it is the read-back.
 """
@@ -23,7 +23,7 @@ from pipeline.errors import NOTHING_SENT, ConfigurationError, LostLease, Pipelin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordWrite:
-    """One record to change, or to create if `pipedrive_id` is None: the fields to write, in the format of API v2."""
+    """One record to change, or to create if `pipedrive_id` is None, with the fields in the format of API v2."""
 
     hull_id: str
     pipedrive_id: int | None
@@ -32,7 +32,7 @@ class RecordWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """The outcome: Pipedrive's answer, or why it was refused, or why it is unknown whether Pipedrive created the record.
+    """The outcome of a write: Pipedrive's answer, its refusal, or why it is unknown whether it created the record.
 
     exchange  the last call for it
     left_out  keys of fields that Pipedrive refused by name, and that the answered call did not have. A change may have no
@@ -49,9 +49,11 @@ class Sent:
 
 @dataclass(slots=True, kw_only=True)
 class WriteResults:
-    """sent  what was tried and came to an end, in no particular order
-    rest  what was not sent; the first of them is the one that met `stop`
-    stop  why nothing more is sent
+    """The outcomes of all writes.
+
+    sent  writes with an outcome, in no particular order
+    rest  records that were not written; the first of them caused `stop`
+    stop  why nothing more is written
     """
 
     sent: list[Sent] = field(default_factory=list)
@@ -71,12 +73,12 @@ def send(
 ) -> WriteResults:
     """PATCH or POST every record, `at_once` of them in parallel, until an error that affects all of them.
 
-    check      checks whether the batch is still ours. A Retryable stops the sending; after LostLease the results are unknown
+    check      raises if the batch is not ours any more. A Retryable stops the sending; after LostLease the results are unknown
     last_call  returns the last call of the calling thread
     ends_at    a time of `time.monotonic` after which no write starts; the rest stops with "time_limit_reached"
     """
     done = WriteResults()
-    writer = Writer(pipedrive, entity, last_call, Looks(check, ends_at))
+    writer = Writer(pipedrive, entity, last_call, BatchCheck(check, ends_at))
     with ThreadPoolExecutor(at_once, thread_name_prefix="write") as pool:
         try:
             outcomes = [pool.submit(copy_context().run, writer.write, one) for one in wanted]
@@ -87,10 +89,10 @@ def send(
     return done
 
 
-LOOK_EVERY_S: Final = 1.0
-LOOK_EVERY: Final = 32
-"""Maximum of writes, within a second, per check of the lease's row. In between, the process knows how long its lease is
-valid; the row also shows that a run was cancelled.
+CHECK_EVERY_S: Final = 1.0
+CHECK_EVERY: Final = 32
+"""Maximum of writes, within a second, per check of the lease's row. In between, the process knows how long its lease is valid;
+the row also shows that a run was cancelled.
 """
 
 
@@ -107,14 +109,14 @@ def _note(done: WriteResults, one: RecordWrite, outcome: Sent | PipelineError | 
 
 
 def answers(sending: WriteResults) -> Iterator[dict[str, Any]]:
-    """The records as Pipedrive holds them now."""
+    """Yield the records as Pipedrive returned them."""
     return (each.answer for each in sending.sent if each.answer is not None)
 
 
 TRIES: Final = 4
-"""Calls for one record at most, each without the fields that the one before was refused for."""
+"""Maximum of calls for one record, each without the fields for which the call before was refused."""
 NAMES: Final = frozenset({"name", "first_name", "last_name"})
-"""A record cannot be made without its name, and its parts are only written together."""
+"""A record cannot be created without its name, and the parts of a name are only written together."""
 
 
 def refused_fields(refused: Rejected, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -134,7 +136,7 @@ def _names(detail: str, key: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(key)}(?=[.:\[\]'\"` ]|$)", detail) is not None
 
 
-class Looks:
+class BatchCheck:
     """Checks from time to time whether the batch is still ours; all writers wait for a check."""
 
     def __init__(self, check: Callable[[], None], ends_at: float | None) -> None:
@@ -142,38 +144,38 @@ class Looks:
         self._ends_at = float("inf") if ends_at is None else ends_at
         self._lock = threading.Lock()
         self._writes_left = 0
-        self._look_at = 0.0
+        self._check_at = 0.0
 
-    def look(self) -> None:
+    def run(self) -> None:
         """Raises: what `check` raises; Retryable("time_limit_reached")."""
         with self._lock:
             now = time.monotonic()
             if now >= self._ends_at:
                 raise Retryable("time_limit_reached", "another task continues with the rest", retry_after_s=0.0)
-            if not self._writes_left or now >= self._look_at:
+            if not self._writes_left or now >= self._check_at:
                 self._check()
-                self._writes_left, self._look_at = LOOK_EVERY, time.monotonic() + LOOK_EVERY_S
+                self._writes_left, self._check_at = CHECK_EVERY, time.monotonic() + CHECK_EVERY_S
             self._writes_left -= 1
 
 
 class Writer:
-    """Writes the records of one batch; once one has met a trouble that is not its own, the others are left alone."""
+    """Writes the records of one batch, until an error that affects all of them."""
 
     def __init__(
         self,
         pipedrive: PipedriveClient,
         entity: Entity,
         last_call: Callable[[], Exchange | None],
-        looks: Looks,
+        check: BatchCheck,
     ) -> None:
         self._pipedrive = pipedrive
         self._entity = entity
         self._last_call = last_call
-        self._looks = looks
+        self._check = check
         self.is_stopped = False
 
     def write(self, wanted: RecordWrite) -> Sent | PipelineError | None:
-        """Write one record; a field that Pipedrive refuses by name is left out, and the rest is tried again."""
+        """Write one record. A field that Pipedrive refuses by name is left out, and the rest is tried again."""
         fields, left_out = wanted.fields, dict[str, FieldProblem]()
         for tries_left in reversed(range(TRIES)):
             outcome = self._try(replace(wanted, fields=fields))
@@ -194,7 +196,7 @@ class Writer:
         if self.is_stopped:
             return None
         try:
-            self._looks.look()
+            self._check.run()
         except Retryable as unsafe:
             self.is_stopped = True
             return unsafe

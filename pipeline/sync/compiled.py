@@ -36,7 +36,7 @@ class Plan:
     """Attributes that are mapped in both directions."""
 
     def claim_field(self, claim: str) -> tuple[str, str, bool] | None:
-        """(key, type, whether it is a custom field) of the first field that feeds a claim."""
+        """Return (key, type, whether it is a custom field) of a claim's first field."""
         rules = (rule for rule in self.settings.claims(self.catalog.entity) if rule.hull == claim)
         source = next((found for rule in rules if (found := find_source(rule.service, self.catalog))), None)
         return (source.key, source.type, source.is_custom) if source else None
@@ -46,7 +46,7 @@ _compiled: dict[tuple[int, Entity, int, datetime | None], Plan] = {}
 
 
 def plan_for(session: Session, connector_key: int, entity: Entity) -> Plan:
-    """The plan in force now."""
+    """Return the plan in force now."""
     marks = connectors.marks(session, connector_key, entity)
     key = (connector_key, entity, marks.settings_id, marks.fields_read_at)
     if key not in _compiled:
@@ -72,7 +72,7 @@ def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks)
 
 
 def compiled(session: Session, connector_key: int, entity: Entity, chosen: ConnectorSettings, marks: Marks) -> Plan:
-    """The plan that these settings make, in force or not."""
+    """Return the plan of these settings, in force or not."""
     fields = field_definition.find_fields(session, connector_key, entity)
     catalog = FieldCatalog.of(
         entity,

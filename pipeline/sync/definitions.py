@@ -44,13 +44,13 @@ from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
 OUTDATED: Final = frozenset({"option_unknown", "field_missing", "currency_unknown"})
-"""Reasons that may mean no more than that the field definitions are old, or the currency read with them is not there yet."""
+"""Reasons that may only mean that the field definitions are outdated, or that the currency was not read yet."""
 LIFE: Final = timedelta(hours=1)
 """A renamed field or option is noticed after this time, when a record is synchronized; each reading costs 10 tokens."""
 BURST_S: Final = 10.0
 """Pause between two readings because of codes and ids that were not looked up before."""
 AGAIN_S: Final = 300.0
-"""Longest pause before the same unknown ones are looked up again: it begins at BURST_S and doubles while nothing changes."""
+"""Longest pause before the same unknown ones are looked up again. The pause begins at BURST_S and doubles."""
 RETRY_S: Final = 60.0
 """Pause before expired definitions are requested again, if Pipedrive did not answer."""
 CAUSE: Final = "definitions"
@@ -90,7 +90,7 @@ def _currency(wired: Wired, entity: Entity, rows: list[Any]) -> str | None:
 
 
 def lacks_currency(session: Session, connector_key: int, catalog: FieldCatalog, chosen: ConnectorSettings) -> bool:
-    """Whether these settings write an amount, and the account's default currency was never read."""
+    """Return whether these settings write an amount and the account's default currency was never read."""
     sources = [find_source(row.service, catalog) for row in chosen.outgoing(catalog.entity)]
     is_needed = any(source is not None and source.type == "monetary" for source in sources)
     return is_needed and connectors.default_currency(session, connector_key) is None
@@ -117,7 +117,7 @@ def _renewed(
         mine = field_definition.claim_reading(
             session, wired.key, entity, list(unknown), burst_s=burst_s, again_s=again_s
         )
-    if not mine:  # another worker reads them, or has just done so
+    if not mine:  # another worker reads them, or has just read them
         with transaction() as session:
             now = plan_for(session, wired.key, entity)
         return now if _is_newer(now, plan) else None
@@ -135,12 +135,10 @@ def _is_newer(now: Plan, plan: Plan) -> bool:
 
 
 def plan_up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
-    """The same, for a stage that has no need of Pipedrive otherwise."""
+    """Do the same for a stage that makes no other call to Pipedrive."""
     if plan.fields_read_at is not None and plan.fields_read_at >= datetime.now(UTC) - LIFE:
         return plan
-    with transaction() as session:
-        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-    return current_plan(wired, batch.entity, plan)
+    return current_plan(wiring.connect(batch.connector_key, lane=batch.queue), batch.entity, plan)
 
 
 def plan_for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan | None:
@@ -187,7 +185,7 @@ def key_of(field: str, value: Any) -> str:
 
 
 def keep(session: Session, connector_key: int, entity: Entity, rows: list[Any]) -> None:
-    """Store definitions that were just read, and begin what their change calls for.
+    """Store definitions that were just read, and start the work that their change requires.
 
     Raises: Retryable("page_malformed") for an answer without a single field, which no company can have.
     """
@@ -209,7 +207,7 @@ def keep(session: Session, connector_key: int, entity: Entity, rows: list[Any]) 
 def _changed(
     session: Session, connector_key: int, entity: Entity, before: list[Any], after: list[Any]
 ) -> _Changed | None:
-    """What is different for the settings in force; None where the definitions mean the same."""
+    """Return what changed for the settings in force; None if no definition changed its meaning."""
     old, new = (FieldCatalog.of(entity, read_field_definitions(each)) for each in (before, after))
     if {code: _meaning(each) for code, each in old.by_code.items()} == {
         code: _meaning(each) for code, each in new.by_code.items()
@@ -231,7 +229,7 @@ def _changed(
 class _Changed:
     """Codes of the settings with a changed meaning.
 
-    renamed  whether already synchronized values changed their meaning: an option has another label, a field another type
+    renamed  whether synchronized values changed their meaning: an option has another label, or a field another type
     """
 
     incoming: frozenset[str]
@@ -249,7 +247,7 @@ def _place(code: str, catalog: FieldCatalog) -> FieldSource | None:
 
 
 def _is_renamed(was: FieldSource | None, now: FieldSource | None) -> bool:
-    """A value that was read by `was` reads otherwise by `now`. A field or an option that is gone has no value to read."""
+    """Return whether existing values are converted differently now; a deleted field or option has no values."""
     if now is None:
         return False
     if was is None or was.type != now.type:
@@ -258,25 +256,25 @@ def _is_renamed(was: FieldSource | None, now: FieldSource | None) -> bool:
 
 
 def _carry_over(session: Session, connector_key: int, entity: Entity, changed: _Changed) -> None:
-    """Synchronize again what was rejected without these definitions, or was converted with the old ones."""
+    """Synchronize again the fields that were rejected or converted with the old definitions."""
     scope = (session, connector_key)
     change_writer.write_rejected_fields(*scope, Direction.OUTGOING, entity, changed.outgoing, cause=CAUSE)
     refused = failure_filter.count_fields(*scope, Direction.INCOMING, entity, changed.incoming)
     if (changed.renamed and id_mapping.any_read(*scope, entity)) or refused > READ_AGAIN_AT_MOST:
-        _from_what_is_stored(session, connector_key, entity)
+        _start_backfill(session, connector_key, entity)
     elif refused:
         change_writer.write_rejected_fields(*scope, Direction.INCOMING, entity, changed.incoming, cause=CAUSE)
 
 
-def _from_what_is_stored(session: Session, connector_key: int, entity: Entity) -> None:
-    """Nothing waits for approval here: this is what a full fetch would bring as well.
+def _start_backfill(session: Session, connector_key: int, entity: Entity) -> None:
+    """Start a backfill without approval: a full fetch would have the same result.
 
-    A backfill that waits for approval, or carries out a plan, is left alone: it must not reach further than was approved.
+    Do nothing if a backfill waits for approval or applies a plan: it must not update more than was approved.
     """
     runs = [run for run in run_rows.held_runs(session, connector_key) if (run.entity, run.kind) == (entity, "backfill")]
-    under_way = run_rows.running_run(session, connector_key, entity, "backfill")
-    if under_way is not None and under_way.plan_id is not None:
-        runs.append(under_way)
+    running = run_rows.running_run(session, connector_key, entity, "backfill")
+    if running is not None and running.plan_id is not None:
+        runs.append(running)
     if runs:
         logger().warning("fields.not_carried_over", type=entity.hull, run_id=runs[0].id)
         return
@@ -313,10 +311,8 @@ def _rows(connector_key: int, entity: Entity) -> list[Any]:
 
 
 def _read(connector_key: int, entity: Entity) -> list[Any]:
-    """Pipedrive is called outside of any transaction: no other work waits for a slow answer."""
-    with transaction() as session:
-        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
-    rows = wired.pipedrive.fields(entity)
+    """Read and store the fields; Pipedrive is called outside of any transaction."""
+    rows = wiring.connect(connector_key, deadline_s=DEADLINE_S).pipedrive.fields(entity)
     with transaction() as session:
         keep(session, connector_key, entity, rows)
     return rows
@@ -331,9 +327,8 @@ def reread_fields(connector_key: int) -> None:
 
 def fetch_fields(connector_key: int) -> dict[Entity, list[Any]]:
     """Read the fields of both entities from Pipedrive, 10 tokens each, outside of any transaction. Raises: PipelineError."""
-    with transaction() as session:
-        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
-    return {entity: wired.pipedrive.fields(entity) for entity in Entity}
+    pipedrive = wiring.connect(connector_key, deadline_s=DEADLINE_S).pipedrive
+    return {entity: pipedrive.fields(entity) for entity in Entity}
 
 
 def keep_fields(session: Session, connector_key: int, found: Mapping[Entity, list[Any]]) -> None:
@@ -344,9 +339,7 @@ def keep_fields(session: Session, connector_key: int, found: Mapping[Entity, lis
 
 def read_default_currency(connector_key: int) -> None:
     """Read the account's default currency from Pipedrive. Raises: PipelineError."""
-    with transaction() as session:
-        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
-    currency = read_currency(wired.pipedrive.me())
+    currency = read_currency(wiring.connect(connector_key, deadline_s=DEADLINE_S).pipedrive.me())
     if currency is not None:
         with transaction() as session:
             connectors.keep_default_currency(session, connector_key, currency)

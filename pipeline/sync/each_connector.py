@@ -1,6 +1,6 @@
-"""Run control work for each connector: an error of one connector keeps no other from its turn.
+"""Run control work for each connector, also after an error of another one.
 
-Every log line of the work carries the connector's id. An error that only a person can end becomes a Failure of its connector.
+Every log line of the work has the connector's id. An error that a person must fix becomes a Failure of its connector.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ from pipeline.telemetry import logger
 def for_each_connector(
     task: str, connector_keys: Iterable[int], task_id: str | None, work: Callable[[int], object]
 ) -> None:
-    """Do the work for each connector, also after errors of others.
-
-    Raises: StageFailed, the first one, after all connectors.
-    """
+    """Do the work for each connector. Raises: the first StageFailed, after all connectors."""
     failed: list[StageFailed] = []
     for connector_key in connector_keys:
         try:
@@ -42,16 +39,16 @@ def for_each_connector(
 
 
 def guarded(task: str, connector_key: int, task_id: str | None, work: Callable[[], object]) -> None:
-    """Do the work of a control task for one connector; what a retry does not end is kept as a Failure.
+    """Do the work of a control task for one connector. The next tick retries a Retryable error; any other becomes a Failure.
 
-    A Retryable error is left to the next tick. Raises: StageFailed.
+    Raises: StageFailed.
     """
     try:
         with about_connector(connector_key):
             _run(task, connector_key, task_id, work)
     except StageFailed:
         raise
-    except Exception as error:  # noqa: BLE001 - the error could not be written down; the next tick meets it again
+    except Exception as error:  # noqa: BLE001 - the error could not be stored; the next tick repeats the work
         cause = classify(error)
         logger().error("control.not_settled", control=task, reason=cause.reason, detail=cause.detail)
         raise StageFailed(f"{cause.reason}: {task}") from None
@@ -59,36 +56,29 @@ def guarded(task: str, connector_key: int, task_id: str | None, work: Callable[[
 
 @contextmanager
 def about_connector(connector_key: int) -> Iterator[None]:
-    """Add the connector to every log line of this block."""
+    """Add the connector's id to every log line of this block."""
     with transaction() as session:
         connector_id = connectors.id_of(session, connector_key)
     with bound_contextvars(connector_id=connector_id):
         yield
 
 
-@contextmanager
-def _calling(task: str, connector_key: int) -> Iterator[None]:
-    """Make the calls of this block wait while a remote system does not answer."""
+def _run(task: str, connector_key: int, task_id: str | None, work: Callable[[], object]) -> None:
     with transaction() as session:
         has_outage = bool(outages_of(session, connector_key))
-    with working(connector_key, task, has_outage=has_outage):
-        yield
-
-
-def _run(task: str, connector_key: int, task_id: str | None, work: Callable[[], object]) -> None:
     try:
-        with _calling(task, connector_key):
+        with working(connector_key, task, has_outage=has_outage):
             work()
     except Exception as error:  # noqa: BLE001 - this is where errors become failures
         cause = classify(error)
         if isinstance(cause, Retryable):
             logger().warning("control.retry", control=task, reason=cause.reason, detail=cause.detail)
             return
-        _keep(task, connector_key, task_id, cause, error)
+        _store_failure(task, connector_key, task_id, cause, error)
         raise StageFailed(f"{cause.reason}: {task}") from None
 
 
-def _keep(task: str, connector_key: int, task_id: str | None, cause: PipelineError, error: Exception) -> None:
+def _store_failure(task: str, connector_key: int, task_id: str | None, cause: PipelineError, error: Exception) -> None:
     failure = failures.NewFailure(
         connector_key=connector_key,
         kind="control",

@@ -1,7 +1,7 @@
-"""Store jobs and wake workers for them; what `pipeline.jobs.runtime`, which runs them, and their handlers agree on.
+"""Store jobs, wake workers for them, and define handlers, which `pipeline.jobs.runtime` runs.
 
-A handler does one step at a time: it reads what it needs, and writes what it found and how far it is in one transaction, which it
-begins with `db.job.hold` or `db.job.checkpoint`. A step that is repeated because its worker was killed must do no harm.
+A handler does one step at a time. It writes its result and its progress in one transaction, which begins with `db.job.hold` or
+`db.job.checkpoint`. A step may be repeated after its worker was killed, and must then do no harm.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ QUEUES: Final = {
     LOG_EXPORT: "bulk",
 }
 PATIENCE_S: Final = 30.0
-"""After so long without a sign a message is taken for lost; until then a full queue is not filled further."""
+"""A message without an effect for this time counts as lost; until then no second one is sent."""
 
 
 def _keep(_session: Session, _job: ClaimedJob, _cause: PipelineError) -> None:
-    """Write nothing besides the job."""
+    """Store the failure in the job only."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobStep:
     """What to do after a step.
 
-    wait_s  seconds until the next step, 0 for immediately; None when the job has ended
-    state   in which state it has ended
+    wait_s  seconds until the next step, 0 for immediately; None if the job has ended
+    state   the state of an ended job
     """
 
     wait_s: float | None
@@ -65,7 +65,7 @@ class JobStep:
 
 
 def _keep_stop(_session: Session, _key: str) -> None:
-    """Nothing else shows that the job failed."""
+    """Only the job shows the failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +74,12 @@ class Handler:
 
     step       does the next piece of the work
     event      event and log line of a job that failed
-    on_failure writes the failure into what the job is about, in the transaction that ends the job
-    on_resume  removes the failure from what the job is about, in the transaction that resumes the job and before the job is locked
-    can_pause  whether a person may pause it: one that consists of many steps
-    on_abort   what a person who aborts it changes beside the job, by their name, in the same transaction and before the job is
-               locked; None where it cannot be aborted, because what requested it would be lost
-    is_single  all jobs of a connector fail as one: a later job that is done closes the failure of an earlier one
+    on_failure stores the failure in the subject of the job, in the transaction that ends the job
+    on_resume  removes that failure, in the transaction that resumes the job and before the job is locked
+    can_pause  whether a person may pause it: it has many steps
+    on_abort   changes the subject of an aborted job, in the same transaction and before the job is locked; gets the operator's
+               name. None if the job cannot be aborted, because its request would be lost
+    is_single  all jobs of a connector fail as one: a later successful job closes the failure of an earlier one
     """
 
     step: Callable[[ClaimedJob], JobStep]
@@ -97,7 +97,7 @@ def wait(seconds: float) -> JobStep:
 
 
 def keep_result(_session: Session, _job: Job, _by: str) -> None:
-    """Abort a job by ending its row alone: what its steps wrote stays."""
+    """Leave the results of the steps as they are after an abort."""
 
 
 def enqueue(
@@ -109,10 +109,10 @@ def enqueue(
     connector_key: int | None = None,
     secret: str | None = None,
 ) -> None:
-    """Write a job down.
+    """Store a job.
 
-    title   what it is for, where the kind does not say it
-    secret  what it takes, sealed: credentials, or an address that opens a file by itself
+    title   describes it if its kind is not enough
+    secret  input that is stored sealed: credentials, or an address that opens a file by itself
     """
     sealed = None if secret is None else _vault().seal(connector_key or 0, _label(kind, key), secret)
     jobs.enqueue(session, kind, key, title=title, connector_key=connector_key, secret=sealed)
@@ -127,18 +127,18 @@ def _label(kind: str, key: str) -> str:
 
 
 def reopen(session: Session, job: Job, key: str, *, title: str, secret: str) -> bool:
-    """Have a job that is done continue under another key and with another input; False when it is not done."""
+    """Continue a finished job under another key and with another input; return False if it is not finished."""
     sealed = _vault().seal(job.connector_key or 0, _label(job.kind, key), secret)
     return jobs.reopen(session, job.id, key, title=title, secret=sealed)
 
 
 def secret_of(job: ClaimedJob) -> str:
-    """What was sealed. Raises: ConfigurationError("secret_unreadable")."""
+    """Return the sealed input. Raises: ConfigurationError("secret_unreadable")."""
     return _vault().open(job.connector_key or 0, _label(job.kind, job.dedupe_key), job.secret or b"")
 
 
 def order_of(job: ClaimedJob, form: type[T]) -> T:
-    """Return what was sealed. Raises: Rejected("job_unreadable"), ConfigurationError("secret_unreadable")."""
+    """Return the sealed input as `form`. Raises: Rejected("job_unreadable"), ConfigurationError("secret_unreadable")."""
     return read_stored(secret_of(job), form)
 
 
@@ -161,7 +161,7 @@ def _wake(found: list[tuple[int, str]]) -> None:
     for job_id, kind in found:
         try:
             app.send_task(TASK, args=(job_id,), queue=QUEUES.get(kind, "control"))
-        except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises, the row says what is due
+        except Exception as unreachable:  # noqa: BLE001 - the rows keep what is due
             logger().warning("broker.unreachable", error=type(unreachable).__name__)
             return
 
@@ -169,4 +169,4 @@ def _wake(found: list[tuple[int, str]]) -> None:
 CONTINUE: Final = JobStep(0.0)
 DONE: Final = JobStep(None)
 REFUSED: Final = JobStep(None, "refused")
-"""What the job was about does not exist any more."""
+"""The subject of the job does not exist any more."""

@@ -48,13 +48,13 @@ SLICE_S: Final = 5.0
 
 
 def tidy() -> None:
-    """Do every step. Raises: StageFailed, once all had their turn."""
+    """Do every step. Raises: StageFailed, after all steps, if one failed."""
     done: dict[str, Found] = {}
     failed: list[str] = []
     for name, step in STEPS.items():
         try:
             done[name] = step()
-        except Exception as error:  # noqa: BLE001 - one step must not keep the others from theirs
+        except Exception as error:  # noqa: BLE001 - the other steps continue
             cause = classify(error)
             failed.append(name)
             logger().error("tidy.step_failed", step=name, reason=cause.reason, detail=cause.detail)

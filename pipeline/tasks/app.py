@@ -40,13 +40,13 @@ _heartbeats_end = Event()
 
 
 class TaskFailed(Exception):
-    """What Celery, the broker and Flower are given of an exception: its class and place. Its words may hold values of records."""
+    """The exception for Celery, the broker and Flower: class and place only, because its text may have values of records."""
 
     is_logged = True
 
 
 class QuietTask(Task):  # type: ignore[misc]  # a class of a library without types
-    """A task error with nothing but a reason, whatever was raised."""
+    """Replaces every error of a task by one with only a reason."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         try:
@@ -68,21 +68,20 @@ app.config_from_object("celeryconfig")
 
 @setup_logging.connect
 def keep_our_logging(**_ignored: Any) -> None:
-    """Celery would configure its own logging; ours stays, and also writes what Celery and its pool of processes report."""
+    """Use our logging instead of Celery's, also for the messages of Celery and its process pool."""
     telemetry.configure(settings().log_level, settings().log_format)
     telemetry.install(get_multiprocessing_logger())  # it passes nothing to the root logger
 
 
 @worker_init.connect
 def read_the_suffix_list(**_ignored: Any) -> None:
-    """The list of public suffixes takes half a second to read: once, before the pool is forked, instead of in every child."""
+    """Read the list of public suffixes once before the pool is forked: it takes half a second."""
     registrable_domain("example.com")
 
 
 @worker_process_init.connect
 def collect_garbage_rarely(**_ignored: Any) -> None:
-    """A page is 30,000 dicts and lists that all die together, and none in a circle: looking for circles among them every 700
-    objects took a tenth of a worker's time."""
+    """Collect less often: a page has 30,000 objects without cycles, and searching them took a tenth of a worker's time."""
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
 
@@ -98,8 +97,8 @@ def unbind_task(**_ignored: Any) -> None:
 
 
 @task_postrun.connect
-def settle_the_ledger(**_ignored: Any) -> None:
-    """Calls that no transaction of the task came after are written down now; where that fails, the next one does it."""
+def flush_ledger(**_ignored: Any) -> None:
+    """Write calls to the ledger that no later transaction of the task has written; after an error the next task does so."""
     try:
         token_ledger.flush_rest()
     except SQLAlchemyError as away:
@@ -107,8 +106,8 @@ def settle_the_ledger(**_ignored: Any) -> None:
 
 
 @worker_ready.connect
-def look_at_once(**_ignored: Any) -> None:
-    """A starting worker does not wait for the next tick to find what a dead one left behind."""
+def sweep_on_start(**_ignored: Any) -> None:
+    """Sweep when a worker starts, to find immediately what a dead worker left."""
     app.send_task("control.sweep")
 
 
@@ -119,29 +118,31 @@ def remember_node(sender: str, **_ignored: Any) -> None:
 
 
 @worker_process_init.connect
-def begin_heartbeats(**_ignored: Any) -> None:
-    """Have a process that takes live batches give heartbeats, so that the slots of a remote system are a share of what runs."""
+def start_heartbeats(**_ignored: Any) -> None:
+    """Note heartbeats of a process that takes live batches: the number of slots of a remote system depends on them."""
     global _heartbeats_end  # noqa: PLW0603 - of this very process
     if LIVE_QUEUE in app.amqp.queues.consume_from:
         _heartbeats_end.set()
         _heartbeats_end = Event()
-        Thread(target=give_heartbeats, args=(process_name(), _heartbeats_end), name="heartbeat", daemon=True).start()
+        Thread(
+            target=note_heartbeats_until, args=(process_name(), _heartbeats_end), name="heartbeat", daemon=True
+        ).start()
 
 
 @worker_process_shutdown.connect
 @worker_shutdown.connect
-def end_heartbeats(**_ignored: Any) -> None:
-    """Give no more heartbeats from this process."""
+def stop_heartbeats(**_ignored: Any) -> None:
+    """Stop the heartbeats of this process."""
     _heartbeats_end.set()
 
 
 def process_name() -> str:
-    """Return what this process is called; the one that replaces it is called the same."""
+    """Return the name of this process; the process that replaces it has the same name."""
     return f"{schedule.LIVE_PROCESS}{_node} {current_process_index() or 1}"
 
 
-def give_heartbeats(name: str, ended: Event) -> None:
-    """Note the process every few seconds until it ends. One that is killed counts for `ALIVE_S` more."""
+def note_heartbeats_until(name: str, ended: Event) -> None:
+    """Note the process every few seconds until `ended` is set. A killed process counts for `ALIVE_S` more."""
     while True:
         try:
             with transaction() as session:

@@ -22,7 +22,7 @@ from pipeline.telemetry import logger
 
 @app.task(name="control.sweep", bind=True)
 def sweep(self: Task) -> None:
-    """Enqueue again what is due or was lost, process new deliveries, and learn outcomes of paused and aborted replays."""
+    """Enqueue again what is due or was lost, and process new deliveries."""
     ticked_by = (self.request.headers or {}).get("ticked_by")
     with transaction() as session:
         found = batch_queue.sweep(session)
@@ -33,19 +33,18 @@ def sweep(self: Task) -> None:
         logger().warning("sweep.recovered", swept_total=lost, batches=[wakeup.batch_id for wakeup, _ in found])
     job_queue.dispatch()
     change_dispatch.dispatch_changes()
-    advance.record_left_outcomes()
 
 
 @app.task(name="control.dispatch")
 def dispatch() -> None:
-    """A delivery, a change or a job has just been stored: do not wait for the next sweep."""
+    """Process a delivery, a change or a job that was just stored, without waiting for the sweep."""
     job_queue.dispatch()
     change_dispatch.dispatch_changes()
 
 
 @app.task(name="control.resolve_hull_ids", bind=True)
 def resolve_hull_ids(self: Task, connector_key: int | None = None) -> None:
-    """Query Hull's search for the ids of delivered records: the firehose returns nothing."""
+    """Query Hull's search for the ids of delivered records, because the firehose returns nothing."""
     with transaction() as session:
         keys = [row.key for row in connectors.all_connectors(session) if row.state == "active"]
     for_each_connector(
@@ -69,8 +68,14 @@ def ensure_webhooks(self: Task, connector_key: int | None = None) -> None:
 
 @app.task(name="control.watch")
 def watch() -> None:
-    """Judge the alert rules and send what changed."""
+    """Evaluate the alert rules and send what changed."""
     alerts.watch()
+
+
+@app.task(name="control.record_outcomes")
+def record_outcomes() -> None:
+    """Record the outcomes of paused and aborted replays, which have no job to do so."""
+    advance.record_left_outcomes()
 
 
 @app.task(name="control.count_events")

@@ -104,7 +104,7 @@ def _begin_invited(invitation: authorisation.Invitation) -> AnyResponse:
                 given={name: request.values[name] for name in ("connector", "invitation")},
             )
         )
-    link = authorisation.begin_invited(invitation, browser)
+    link = authorisation.begin(invitation.connector_key, browser, invitation)
     answer = make_response(render_template("authorisation_start.html", connector=invitation.connector, link=link))
     answer.headers["Refresh"] = f"0; url={link}"
     return _with_browser(answer, browser)

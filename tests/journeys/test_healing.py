@@ -12,7 +12,7 @@ from db.schedule import set_schedule
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
-from pipeline.sync.connectors.webhooks import UNHEARD, subscription_health
+from pipeline.sync.connectors.webhooks import NOT_SUBSCRIBED, subscription_health
 from tests.logs import captured_log
 from tests.system import SyncSystem
 
@@ -284,6 +284,6 @@ def test_people_are_told_how_it_stands(system: SyncSystem) -> None:
     check(system)
     said.append(sentence())
 
-    assert said[0] == UNHEARD
+    assert said[0] == NOT_SUBSCRIBED
     assert said[1] == said[3] == "Webhooks are healthy; none has come yet."
     assert said[2].startswith("The webhook for Persons is silent, though records changed: it is being recreated")

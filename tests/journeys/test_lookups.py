@@ -311,7 +311,7 @@ class TestAnAccountKnownByItsDomain:
 
         (said,) = [each for each in status(system) if "wait" in each]
         assert said == (
-            "1 Account waits for the first full fetch of Organizations, which tells whether Pipedrive has them already. "
+            "1 Account waits for the first full fetch of Organizations, which shows whether Pipedrive has them already. "
             "Run 1 is at work on it."
         )
         assert writes(system) == []

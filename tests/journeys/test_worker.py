@@ -73,7 +73,7 @@ def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
             before_task_publish.disconnect(office.note)
             task_failure.disconnect(office.note_failure)
             task_postrun.disconnect(office.ring)
-            system.module("tasks.app").end_heartbeats()
+            system.module("tasks.app").stop_heartbeats()
             app.conf.update(before)
             app._after_fork()
             telemetry.configure("error")

@@ -68,8 +68,9 @@ def coalesce_deliveries(session: Session) -> bool:
         return False
     now = _Round(connectors=connectors.names_of_all(session))
     for delivery in waiting:
+        coalesce = _coalesce_webhook if delivery.source == _PIPEDRIVE else _coalesce_notification
         try:
-            _coalesce(delivery, now)
+            now.marks[delivery.id] = "folded", coalesce(delivery, now)
         except Exception as error:
             if may_come_back(error):
                 raise
@@ -95,13 +96,6 @@ class _Round:
     marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     recorder: EventRecorder = field(default_factory=EventRecorder)
     to_catch_up: set[int] = field(default_factory=set)
-
-
-def _coalesce(delivery: Delivery, now: _Round) -> None:
-    if delivery.source == _PIPEDRIVE:
-        now.marks[delivery.id] = "folded", _coalesce_webhook(delivery, now)
-        return
-    now.marks[delivery.id] = "folded", _coalesce_notification(delivery, now)
 
 
 def _coalesce_webhook(delivery: Delivery, now: _Round) -> str | None:

@@ -1,9 +1,9 @@
 """Authorise a connector in Pipedrive: a person is redirected there, returns, and the connector continues.
 
-    begin or begin_invited → the person at Pipedrive → finish          withdraw: the app was uninstalled there
+    begin → the person at Pipedrive → finish          withdraw: the app was uninstalled there
 
-The person must return in the browser in which they began: a callback in another browser connects nothing, so that
-nobody can be tricked into completing another person's authorisation. An invitation is used by the button on its page,
+The person must return in the same browser: a callback in another browser connects nothing, so that no one can be
+tricked into completing another person's authorisation. An invitation is used by the button on its page,
 not by opening it, because link previews open it too. From then on only that browser may continue, or begin again, until
 the connector is connected.
 
@@ -57,7 +57,7 @@ INVITATION_S = authorisation.LIFETIME_S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorised:
-    """What came of it. `waits_for` is the reason of a pause that credentials do not end."""
+    """The result. `waits_for` is the reason of a pause that credentials do not end."""
 
     connector: str
     company: str
@@ -67,38 +67,27 @@ class Authorised:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation:
-    """A link that is good. `digest` names it in the database."""
+    """A valid link. `digest` names it in the database."""
 
     connector_key: int
     connector: str
     digest: str
 
 
-def begin(connector_key: int, browser: str) -> str:
-    """Return the address of Pipedrive's page for a person with Hull's credentials, with a state that is valid once and
-    for ten minutes.
+def begin(connector_key: int, browser: str, invitation: Invitation | None = None) -> str:
+    """Return the address of Pipedrive's page, with a state that is valid once and for ten minutes.
 
-    browser  the secret in the cookie of their browser
-    Raises: ConfigurationError("app_missing").
+    browser     the secret in the cookie of the person's browser
+    invitation  is marked as used; None for a person with Hull's credentials
+    Raises: ConfigurationError("app_missing"); ConfigurationError("invitation_used") if another browser used the invitation, or
+        the connector was connected with it.
     """
-    return _begin(connector_key, browser)
-
-
-def begin_invited(invitation: Invitation, browser: str) -> str:
-    """Return the same for an invited person, and mark the invitation as used.
-
-    Raises: ConfigurationError("app_missing"); ConfigurationError("invitation_used") if another browser used it, or the
-        connector was connected with it.
-    """
-    return _begin(invitation.connector_key, browser, invitation.digest)
-
-
-def _begin(connector_key: int, browser: str, invitation: str | None = None) -> str:
     client = wiring.oauth_client(connector_key)
     state = secrets.token_urlsafe(STATE_BYTES)
+    digest = invitation.digest if invitation is not None else None
     with transaction() as session:
         is_kept = authorisation.keep_state(
-            session, connector_key, _digest(state), browser=_digest(browser), invitation=invitation
+            session, connector_key, _digest(state), browser=_digest(browser), invitation=digest
         )
     if not is_kept:
         raise ConfigurationError("invitation_used")
@@ -122,7 +111,7 @@ def invite(connector: Connector) -> str:
 
 
 def find_invitation(connector_id: str, invitation: str) -> Invitation | None:
-    """Return the invitation of this link; None when it is not ours, or too old. It may be used up."""
+    """Return the invitation of this link, which may have been used; None if it is not ours, or too old."""
     if not (connector_id.isprintable() and invitation.isascii()):
         return None
     with transaction() as session:
@@ -153,7 +142,7 @@ def finish(query: str, browser: str) -> Authorised:
     query    of the callback URL
     browser  the secret in the cookie of their browser; empty without one
     The settings are not changed. Waiting work continues, webhooks are checked and a fetch begins immediately.
-    Raises: ConfigurationError, Rejected or Retryable with a reason that says what the person can do; SQLAlchemyError. After
+    Raises: ConfigurationError, Rejected or Retryable with a reason; SQLAlchemyError. After
     Retryable and SQLAlchemyError the same query can be used again, and continues where it stopped.
     """
     given = parse_qs(query).get("state", [""])
@@ -168,13 +157,13 @@ def finish(query: str, browser: str) -> Authorised:
         raise ConfigurationError("other_browser")
     if begun.is_finished:
         with transaction() as session:
-            return _told(connectors.get_connector(session, begun.connector_key))
+            return _result(connectors.get_connector(session, begun.connector_key))
     if not begun.is_mine:
         raise Retryable("authorisation_in_progress")
     try:
         return _finish(begun, digest, query)
     except (Retryable, SQLAlchemyError):
-        with suppress(SQLAlchemyError), transaction() as session:  # else it is free again after a minute
+        with suppress(SQLAlchemyError), transaction() as session:  # otherwise it expires after a minute
             authorisation.release_state(session, digest)
         raise
     except PipelineError:
@@ -195,10 +184,10 @@ def _finish(begun: Begun, digest: str, query: str) -> Authorised:
         "connector.authorised", connector_id=connector.id, company_id=company.id, pipedrive_user_id=company.user_id
     )
     wake_work()
-    return _told(connector)
+    return _result(connector)
 
 
-def _told(connector: Connector) -> Authorised:
+def _result(connector: Connector) -> Authorised:
     return Authorised(
         connector=connector.name,
         company=str(connector.pipedrive_company),
@@ -242,9 +231,9 @@ def _keep_for_sure(connector_key: int, digest: str, grant: Grant, company: Compa
 
 
 def withdraw(company_id: int, user_id: int | None) -> list[str]:
-    """The app was uninstalled: pause what this user had connected in this company; returns the connectors' ids.
+    """Pause the connectors of a user who uninstalled the app in this company; return their ids.
 
-    The tokens are kept: they open nothing any more, unless the message is older than a new authorisation.
+    The tokens stay: they are invalid, unless the message is older than a new authorisation.
     """
     with transaction() as session:
         found = authorisation.authorised_connectors(session, company_id, user_id)
@@ -255,7 +244,7 @@ def withdraw(company_id: int, user_id: int | None) -> list[str]:
 
 
 def is_known_app(client_id: str, client_secret: str) -> bool:
-    """Whether these are the credentials of this installation's app; compared in constant time."""
+    """Return whether these are the credentials of this installation's app, compared in constant time."""
     chosen = settings()
     if not (chosen.pipedrive_client_id and chosen.pipedrive_client_secret):
         return False
@@ -264,7 +253,7 @@ def is_known_app(client_id: str, client_secret: str) -> bool:
 
 
 def _require_scopes(grant: Grant) -> None:
-    """An answer without scopes is accepted: a call that needs a missing one gets a 403."""
+    """Raises: ConfigurationError("scope_missing"). An answer without scopes is accepted: a call without a scope gets a 403."""
     if grant.scopes is None:
         return
     if missing := [scope for scope in SCOPES if scope not in grant.scopes | {ALWAYS_GRANTED}]:
@@ -272,7 +261,7 @@ def _require_scopes(grant: Grant) -> None:
 
 
 def _keep(session: Session, connector_key: int, grant: Grant, company: Company) -> Connector:
-    """No other worker renews the old tokens at the same time."""
+    # No other worker renews the old tokens at the same time.
     connectors.lock_credentials(session, connector_key, ACCESS_TOKEN, REFRESH_TOKEN)
     connector = connectors.lock_connector(session, connector_key)
     join(connector, company)

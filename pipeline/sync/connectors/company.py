@@ -10,7 +10,7 @@ from db.connector import Connector
 from pipeline.errors import ConfigurationError, Retryable
 
 ADMINISTERED: Final = frozenset({"global", "account_settings", "sales"})
-"""Pipedrive apps whose administrators see every record and may manage webhooks.
+"""Pipedrive apps with administrators who see every record and may manage webhooks.
 Source: https://developers.pipedrive.com/docs/api/v1/Users#getCurrentUser
 """
 
@@ -35,7 +35,7 @@ def read_company(me: Mapping[str, Any]) -> Company:
     """Raises: Retryable("page_malformed") if the answer has no company."""
     domain, access = me.get("company_domain"), me.get("access")
     if not isinstance(domain, str) or not domain:
-        raise Retryable("page_malformed", "users/me does not say which company the credentials belong to")
+        raise Retryable("page_malformed", "users/me does not name the company of the credentials")
     rows = [row for row in access if isinstance(row, dict)] if isinstance(access, list) else []
     return Company(
         id=_number(me.get("company_id")),
@@ -65,7 +65,7 @@ def join(connector: Connector, company: Company) -> None:
 
 
 def read_currency(me: Mapping[str, Any]) -> str | None:
-    """The currency of an amount without one; None where `users/me` gives none."""
+    """Return the default currency of `users/me`; None if it has none."""
     found = me.get("default_currency")
     return found.upper() if isinstance(found, str) and len(found) == 3 and found.isalpha() else None
 

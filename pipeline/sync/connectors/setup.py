@@ -62,7 +62,7 @@ FIXED_BY: Final[Mapping[str, frozenset[str]]] = {
 
 
 class SetupRefused(Exception):
-    """The connector was not added or not changed; the text says why and what to do."""
+    """The connector was not added or not changed; the text has the cause and the next step."""
 
 
 def add_connector(
@@ -199,7 +199,7 @@ def renew_secrets(session: Session) -> int:
             credential.ciphertext = vault.renew(credential.ciphertext)
             count += 1
     for job in jobs.lock_with_secret(session):
-        with suppress(InvalidToken):  # of a key that is gone: the job fails by that reason
+        with suppress(InvalidToken):  # the key is gone: the job fails with that reason
             job.secret = vault.renew(job.secret or b"")
             count += 1
     return count + second_factor.renew_secrets(session)
@@ -248,7 +248,7 @@ NO_ANSWER: Final = (
     "Hull: no usable answer for this organization. Check its name: a public host name, called at port 443; "
     "list any other host with its port in HULL_ORGANIZATIONS."
 )
-"""The same text for every host that is refused, internal, missing or not Hull, so that nobody can probe internal hosts with it."""
+"""The same text for every host that is refused, internal, missing or not Hull, so that it cannot be used to probe hosts."""
 
 
 def _ask_hull(organization: str, hull_id: str, secret: str) -> dict[str, Any]:

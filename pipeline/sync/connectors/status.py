@@ -1,4 +1,4 @@
-"""The status of one connector, with sentences that say what to do: for Hull's dashboard and for the overview."""
+"""The status of one connector, with sentences for Hull's dashboard and the overview."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.sync.runs.schedules import rest_of
 from pipeline.sync.stage import INSTALLATION
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
-"""From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""
+"""From best to worst, under the names of Hull's dashboard."""
 
 BEHIND: Final = timedelta(minutes=15)
 """How long a change may take to reach Hull when its webhook was lost."""
@@ -104,14 +104,14 @@ def _pause(connector: Connector) -> list[StatusFinding]:
 
 
 def _outages(session: Session, connector: Connector) -> list[StatusFinding]:
-    """Yield outages: nothing has to be done, but they explain why work waits."""
+    """Return the outages: they need no action, but explain why work waits."""
     return [
         StatusFinding(level="warning", message=message, topic="outage") for message in sentences(session, connector.key)
     ]
 
 
 def _domain(session: Session, connector: Connector) -> list[StatusFinding]:
-    """The default source of the domain is a field that not every company has."""
+    """Return a finding if the field with the default domain does not exist."""
     fields = field_definition.find_fields(session, connector.key, Entity.ORGANIZATION)
     chosen = read_settings(connectors.settings_in_force(session, connector.key).document)
     wants = any(
@@ -127,11 +127,11 @@ def _domain(session: Session, connector: Connector) -> list[StatusFinding]:
 
 
 def _budget(session: Session, connector: Connector) -> list[StatusFinding]:
-    """The company's day, from four fifths on."""
+    """Return a finding if more than four fifths of the daily budget are spent."""
     day = spending.budget_status(session, connector.key)
-    returns = f"The budget returns at {day.resets_at:%H:%M} UTC, as far as Pipedrive tells."
+    returns = f"The budget should return at {day.resets_at:%H:%M} UTC."
     if day.closed_s is not None:
-        message = f"Pipedrive says that today's tokens of the whole company are spent: all work waits. {returns}"
+        message = f"Pipedrive reports that today's tokens of the whole company are spent: all work waits. {returns}"
         return [StatusFinding(level="warning", message=message, topic="budget")]
     if day.share >= 1:
         message = f"Pipedrive's tokens for today are spent by our count: fetches wait, live changes continue. {returns}"
@@ -145,13 +145,13 @@ def _budget(session: Session, connector: Connector) -> list[StatusFinding]:
 
 
 def _watermark(session: Session, connector: Connector) -> list[StatusFinding]:
-    """Yield entities whose changes have not reached Hull within minutes, and since when."""
-    plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
+    """Return a finding if changes have not reached Hull for minutes."""
+    schedules = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
     marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
     claimed = [mark.claimed for mark in marks if mark is not None and mark.claimed is not None]
-    if schedule.INCREMENTAL not in plans or connector.state != "active" or not claimed:
+    if schedule.INCREMENTAL not in schedules or connector.state != "active" or not claimed:
         return []
-    interval = timedelta(seconds=plans[schedule.INCREMENTAL].interval_s or 0)
+    interval = timedelta(seconds=schedules[schedule.INCREMENTAL].interval_s or 0)
     oldest = min(claimed)
     if datetime.now(UTC) - oldest <= max(BEHIND, 3 * interval):
         return []
@@ -166,9 +166,9 @@ SETTINGS_REFUSED: Final = "settings_refused"
 
 
 def _settings(session: Session, connector: Connector) -> list[StatusFinding]:
-    """Yield refused settings: the person who saved them looks here, not in a log."""
+    """Return refused settings, for the person who saved them."""
     if not any(reason == SETTINGS_REFUSED for _, reason in failures.count_open(session, connector.key)):
-        return []  # to look for one that is not there would read every open failure
+        return []  # searching for one would read every open failure
     refused = failure_filter.find_failures(
         session, FailureFilter(connector_key=connector.key, reason=SETTINGS_REFUSED), limit=1
     )
@@ -179,7 +179,7 @@ def _settings(session: Session, connector: Connector) -> list[StatusFinding]:
 
 
 def _runs(session: Session, connector: Connector) -> list[StatusFinding]:
-    """The newest fetch of each entity, when it stopped on the way."""
+    """Return the runs that need approval, and the newest fetch of each entity if it stopped."""
     newest = {run.entity: run for run in reversed(runs.latest_runs(session, connector.key))}
     return [
         StatusFinding(
@@ -202,7 +202,7 @@ def _runs(session: Session, connector: Connector) -> list[StatusFinding]:
 
 
 def _waits(session: Session, connector: Connector) -> list[StatusFinding]:
-    """Users and Accounts that are not sent before a fetch has ended."""
+    """Return the Users and Accounts that wait for the end of a fetch."""
     return [
         StatusFinding(level="warning", message=each.sentence, topic="waits", subject=str(each.run_id or ""))
         for each in waits_of(session, connector.key)
@@ -262,7 +262,7 @@ def _wait(session: Session, connector_key: int, waiting: WaitingCount) -> FetchW
         else f"{waiting.count:,} {entity.hull.capitalize()}s wait"
     )
     what = "first full fetch" if waiting.reason == INDEX_INCOMPLETE else "fetch of changes"
-    begin = f"{who} for the {what} of {plural}, which tells whether Pipedrive has them already."
+    begin = f"{who} for the {what} of {plural}, which shows whether Pipedrive has them already."
     kind = "full" if waiting.reason == INDEX_INCOMPLETE else "incremental"
     running = run_rows.running_run(session, connector_key, entity, kind)
     if running is not None:
@@ -298,7 +298,7 @@ KINDS = {"batches": ("batch", "batches"), "changes": ("change", "changes"), "job
 
 
 def sentences(session: Session, connector_key: int) -> list[str]:
-    """One sentence for each remote system that does not answer, the longest outage first."""
+    """Return a sentence for each remote system that does not answer, the longest outage first."""
     found = outages.outages_of(session, connector_key)
     waiting = outages.waiting_of(session, connector_key) if found else {}
     return [_outage_sentence(each, waiting) for each in found]

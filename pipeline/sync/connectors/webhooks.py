@@ -90,12 +90,12 @@ class UnhealthySubscription:
 
     @property
     def is_silent(self) -> bool:
-        """It looks healthy, but did not send every change."""
+        """Whether it looks healthy, but did not send every change."""
         return self.state == "silent" and self.finding.state == ACTIVE
 
     @property
     def must_be_made(self) -> bool:
-        """False for one that was recreated by a check that died before it could report it."""
+        """False if an earlier check recreated it and ended before it reported that."""
         return self.is_silent or self.finding.state != ACTIVE
 
 
@@ -176,7 +176,7 @@ def _note_findings(connector_key: int, found: dict[Entity, SubscriptionState]) -
             if finding.state != ACTIVE:
                 row.state = finding.state
                 if was_healthy:
-                    _tell(
+                    _record(
                         session, row, Outcome.ERROR, REASONS[finding.state], f"webhook {finding.webhook_id or 'gone'}"
                     )
             if row.state == ACTIVE or (finding.state == ACTIVE and row.sound_at is None):
@@ -198,14 +198,14 @@ def _recreate(wired: Wired, address: Address, unhealthy: UnhealthySubscription) 
     with transaction() as session:
         row = subscriptions.hold_subscription(session, wired.key, unhealthy.entity)
         if unhealthy.is_silent:
-            _tell(session, row, Outcome.ERROR, "webhook_silent", f"webhook {unhealthy.finding.webhook_id}")
+            _record(session, row, Outcome.ERROR, "webhook_silent", f"webhook {unhealthy.finding.webhook_id}")
         row.webhook_id, row.state, row.last_status, row.sound_at = made_id, ACTIVE, None, func.now()
         if unhealthy.since is None:
             logger().info("pipedrive.webhooks.registered", connector_id=wired.id, type=unhealthy.entity.hull)
             return
         row.healed += 1
         since = unhealthy.since - MARGIN
-        _tell(
+        _record(
             session,
             row,
             Outcome.SUCCESS,
@@ -224,7 +224,7 @@ def _drop(wired: Wired, webhook_ids: Iterable[int]) -> None:
             logger().warning("pipedrive.webhooks.stale", connector_id=wired.id, reason=refused.reason)
 
 
-def _tell(session: Session, row: subscriptions.Subscription, outcome: Outcome, reason: str, detail: str) -> None:
+def _record(session: Session, row: subscriptions.Subscription, outcome: Outcome, reason: str, detail: str) -> None:
     name = f"{Direction.INCOMING}.job.{outcome}"
     event = events.NewEvent(
         connector_key=row.connector_key, event=name, entity=row.entity, cause="webhook", reason=reason, detail=detail
@@ -233,7 +233,7 @@ def _tell(session: Session, row: subscriptions.Subscription, outcome: Outcome, r
     record(session, [event], level=level, type=Entity(row.entity).hull, detail=detail)
 
 
-UNHEARD: Final = "Pipedrive does not send webhooks yet: changes arrive with the next fetch only."
+NOT_SUBSCRIBED: Final = "Pipedrive does not send webhooks yet: changes arrive with the next fetch only."
 WORDS: Final = {
     "missing": "is gone",
     "paused": "is paused by Pipedrive",
@@ -258,14 +258,14 @@ def subscription_health(session: Session, connector_key: int) -> WebhookHealth:
     if "webhook_path" not in connectors.credentials_of(session, connector_key) or any(
         row.sound_at is None for row in rows
     ):
-        return WebhookHealth(is_well=False, sentence=UNHEARD)
+        return WebhookHealth(is_well=False, sentence=NOT_SUBSCRIBED)
     if not rows:
         return WebhookHealth(is_well=True, sentence="Webhooks were not checked yet.")
     unhealthy = [_sentence(row) for row in rows if row.state != ACTIVE]
     if unhealthy:
         return WebhookHealth(is_well=False, sentence=" ".join(unhealthy))
-    told_at = deliveries.last_delivery(session, connector_key, "pipedrive")
-    last = f"the last one came at {told_at:%Y-%m-%d %H:%M:%S} UTC" if told_at else "none has come yet"
+    received_at = deliveries.last_delivery(session, connector_key, "pipedrive")
+    last = f"the last one came at {received_at:%Y-%m-%d %H:%M:%S} UTC" if received_at else "none has come yet"
     return WebhookHealth(is_well=True, sentence=f"Webhooks are healthy; {last}.")
 
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.domain.kinds import Entity
 from pipeline.errors import LostLease, Rejected, Retryable
 from pipeline.fencing import Lease, holding, write_deadline_s
-from pipeline.load.outgoing import LOOK_EVERY, RecordWrite, send
+from pipeline.load.outgoing import CHECK_EVERY, RecordWrite, send
 
 
 class Pipedrive:
@@ -64,11 +64,11 @@ def test_what_was_sent_is_known_when_the_database_does_not_say_whose_the_batch_i
     pipedrive = Pipedrive()
     done = send(pipedrive, Entity.PERSON, wanted(100), at_once=1, check=check)  # type: ignore[arg-type]  # as above
 
-    assert pipedrive.made == len(done.sent) == LOOK_EVERY
+    assert pipedrive.made == len(done.sent) == CHECK_EVERY
     assert not any(each.unsure for each in done.sent)
     assert isinstance(done.stop, Retryable)
     assert done.stop.reason == "database_unavailable"
-    assert len(done.rest) == 100 - LOOK_EVERY
+    assert len(done.rest) == 100 - CHECK_EVERY
 
 
 def test_a_lost_lease_ends_the_sending() -> None:
