@@ -55,7 +55,7 @@ class PagePlan:
     shared     attributes that are also sent to Pipedrive: only changed ones are sent to Hull, which may have an edit that it
                has not reported yet
     unchanged  records that Hull has already, with their known state: only stored
-    stale      records of which a newer state was delivered
+    stale      records with a newer state that was delivered
     """
 
     entity: Entity
@@ -288,13 +288,13 @@ def organizations_of(plan: PagePlan) -> set[int]:
     return {each for sending in plan.sendings if (each := sending.record["organization_id"]) is not None}
 
 
-def count_once(plan: PagePlan, overtaken: PageConflicts) -> None:
+def count_once(plan: PagePlan, conflicts: PageConflicts) -> None:
     """Correct the counters for records that another worker wrote first and has counted as new or changed."""
     for sending in plan.sendings:
         pipedrive_id = sending.record["pipedrive_id"]
-        if pipedrive_id in overtaken.repeated or pipedrive_id in overtaken.stale:
+        if pipedrive_id in conflicts.repeated or pipedrive_id in conflicts.stale:
             plan.counters[CHANGED if sending.effect == LINKED else sending.effect] -= 1
-            plan.counters[SAME if pipedrive_id in overtaken.repeated else "skipped"] += 1
+            plan.counters[SAME if pipedrive_id in conflicts.repeated else "skipped"] += 1
 
 
 def unchanged_rows(plan: PagePlan, bodies: Mapping[int, bytes], compress: Compress) -> list[PageRow]:

@@ -23,7 +23,7 @@ from pipeline.errors import NOTHING_SENT, ConfigurationError, LostLease, Pipelin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordWrite:
-    """One record to change, or to create if `pipedrive_id` is None, with the fields in the format of API v2."""
+    """One record to change, or to create without a `pipedrive_id`, with its fields in the format of API v2."""
 
     hull_id: str
     pipedrive_id: int | None

@@ -142,7 +142,7 @@ def plan_up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
 
 
 def plan_for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan | None:
-    """Return the plan of newer definitions, because records have values that `plan` does not know; None if there are none.
+    """Return the plan of newer definitions, because records have values that `plan` does not know; None without newer ones.
 
     unknown  from `key_of`
     Raises: the client's errors, only if the definitions were never read.

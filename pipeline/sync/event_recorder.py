@@ -73,7 +73,7 @@ class EventRecorder:
         self._lines.append((event.event, event.reason, level, known | facts))
 
     def add_failure(self, failure: NewFailure) -> None:
-        """Add a failure whose event and log line are added separately, or not at all."""
+        """Add a failure without an event and a log line."""
         self._failures.append(failure)
 
     def write(self, session: Session) -> None:

@@ -114,16 +114,16 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
             with lease_kept(lambda session, lease_s: batches.extend_lease(session, batch, lease_s), began=began):
                 do(batch)
         except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
-            raise StageFailed(f"{_settle_or_log(batch, error, work)}: batch {batch_id}, {stage}") from None
+            raise StageFailed(f"{_handle_or_log(batch, error, work)}: batch {batch_id}, {stage}") from None
         finally:
             if work.slot and time.monotonic() - began > STALLED_S:
                 free_slot(batch, work.slot)
 
 
-def _settle_or_log(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
+def _handle_or_log(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
     """Store the outcome of an error; return its reason code."""
     try:
-        return _settle(batch, error, work)
+        return _handle_error(batch, error, work)
     except LostLease as lost:
         logger().warning("batch.lease_lost", stage=batch.stage)
         return lost.reason
@@ -133,7 +133,7 @@ def _settle_or_log(batch: ClaimedBatch, error: Exception, work: OutageWork) -> s
         return cause.reason
 
 
-def _settle(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
+def _handle_error(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
     """Decide what becomes of the batch, and store it."""
     cause = classify(error)
     check_alone(cause, work)

@@ -305,7 +305,7 @@ def release_overdue() -> int:
 
 
 def deletion_notices(mine: Sequence[Change]) -> dict[int, DeletionNotice]:
-    """Return Pipedrive id → deletion notice, for changes whose webhook has one."""
+    """Return Pipedrive id → deletion notice, for changes by a webhook that has one."""
     read = {
         int(change.record_id): deletion_notice(read_lenient(bytes(change.payload)), int(change.record_id))
         for change in mine

@@ -1,6 +1,6 @@
 """What the incoming stages would do with a record, without a call: the one incoming preview of plans and replays.
 
-It uses the transform and the page plan of the stages. It does not say which claims another record holds: load decides that when
+It uses the transform and the page plan of the stages. It does not know which claims another record holds: load finds out when
 it takes them.
 """
 
@@ -50,7 +50,7 @@ class AttributeChange(NamedTuple):
 class IncomingPreview:
     """effect    what becomes of the record
     record    as transform reads it; None if it cannot be read
-    changes   attributes that change in Hull, in the order in which they are sent
+    changes   attributes that change in Hull, in the order of the message
     problems  fields that are left out
     in_doubt  Hull's values are uncertain, so everything is sent
     reason, detail  why it fails or is skipped, as in the event

@@ -56,8 +56,8 @@ def find_lagging(
     lagging = {each for each in newest if _is_older(records[each], newest[each])}
     doubtful = {each for each in newest if _is_of_one_second(records[each], newest[each])}
     if doubtful:
-        settled_ms = 1000 * (_now_s(session) - SETTLED_S)
-        doubtful = {each for each in doubtful if newest[each].sent_at_ms > settled_ms}
+        uncertain_from_ms = 1000 * (_now_s(session) - SETTLED_S)
+        doubtful = {each for each in doubtful if newest[each].sent_at_ms > uncertain_from_ms}
         bodies = webhook.bodies_of(session, [newest[each] for each in doubtful])
         lagging |= {
             each
@@ -138,7 +138,7 @@ def fresh_from() -> float:
 
 
 def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRow]) -> None:
-    """Resend the newest state of records of which another worker stored a newer one: Hull has received an older one since."""
+    """Resend the newest state of records that another worker has changed: Hull has received an older state since."""
     if not moved_on:
         return
     delivered = {row.pipedrive_id: row.delivered for row in moved_on}

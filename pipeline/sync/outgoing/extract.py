@@ -217,7 +217,7 @@ def _delivered(
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The Organization a Person is to be linked to, or the Account that has none yet."""
+    """The Organization to link to a Person, or the Account that has no Organization yet."""
 
     organization_id: int | None
     awaits: str | None

@@ -135,7 +135,7 @@ def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decisio
 
 
 def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults) -> Plan | None:
-    """Return the plan of newer definitions under which refused writes may succeed; None if there is none."""
+    """Return the plan of newer definitions under which refused writes may succeed; None without newer ones."""
     if all(each.refused is None and not each.left_out for each in sending.sent):
         return None
     fresh = definitions.plan_for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])

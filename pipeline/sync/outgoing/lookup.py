@@ -66,7 +66,7 @@ class Answers:
 
     by_claim   (claim, value) → Pipedrive ids
     records    records that were read, by id: matches, and those created since the oldest intent
-    undecided  Hull ids of which it is not known yet whether Pipedrive has the record
+    undecided  Hull ids without an answer: Pipedrive may have the record
     changed_is_whole, added_is_whole  whether the lists were read completely
     """
 
@@ -297,7 +297,7 @@ def _search(wired: Wired, plan: Plan, wanted: LookupQuery, answers: Answers) -> 
 
 
 def _confirm_matches(wired: Wired, plan: Plan, searched: Mapping[Pair, list[int]], answers: Answers) -> None:
-    """Add the search results whose record has the claim: the search may lag, and its comparison is not documented."""
+    """Add the search results, if the record itself has the claim: the search may lag, and its comparison is not documented."""
     ids = sorted({each for found in searched.values() for each in found} - answers.records.keys())
     entity = plan.incoming.entity
     read = read_by_ids(wired.pipedrive, entity, ids, plan.incoming.include_fields) if ids else []

@@ -160,8 +160,8 @@ def _write_intents(
 ) -> dict[str, Intent]:
     """Return Hull id → its intent, for records that continue; the others are added to `result.waiting`."""
     scope = (batch.connector_key, batch.entity)
-    departed = [each.hull_id for each in creates if each.candidate.match_status is MatchStatus.DELETED]
-    pending = joining.detach_deleted(session, *scope, departed)
+    deleted = [each.hull_id for each in creates if each.candidate.match_status is MatchStatus.DELETED]
+    pending = joining.detach_deleted(session, *scope, deleted)
     intents = joining.write_intents(session, *scope, [each.hull_id for each in creates])
     joining.store_pending_attributes(session, *scope, pending)
     for each in creates:
@@ -332,7 +332,7 @@ def _found(
 
 
 def unresolved_ones(decisions: Iterable[Decision]) -> dict[str, Postponement]:
-    """Return the postponements of records whose Hull id Hull does not show yet."""
+    """Return the postponements of records that wait for a Hull id."""
     wait = Postponement("hull_id_unknown", UNRESOLVED_S, grows=True, for_hull=True)
     return {each.hull_id: wait for each in decisions if each.act is Act.WAIT}
 

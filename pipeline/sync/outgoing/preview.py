@@ -1,6 +1,6 @@
 """What the outgoing stages would do with Hull's reports, without a call: the one outgoing preview of plans and replays.
 
-It uses the functions of the stages. If they would need a call to Pipedrive or Hull, the preview says so and does not guess.
+It uses the functions of the stages. If they would need a call to Pipedrive or Hull, the preview reports that and does not guess.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _without_held(
 
 
 def _index_gap(session: Session, connector_key: int, entity: Entity) -> str | None:
-    """Return why the index cannot tell whether a record exists; None if it can."""
+    """Return why the index cannot show whether a record exists; None if it can."""
     index = watermark.get_index_freshness(session, connector_key, entity)
     if not index.is_reindexed:
         return NEW_IDENTIFIERS

@@ -50,7 +50,7 @@ class Requeuer:
             self._again([hull_id], Pause(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
 
     def requeue_unsure(self, sending: WriteResults, *, refused_too: bool) -> None:
-        """Requeue records that are missing (perhaps merged or deleted), or whose answer was lost. Other refusals need a person.
+        """Requeue records that are missing (perhaps merged or deleted), or with a lost answer. Other refusals need a person.
 
         refused_too  requeue all refused ones, because the next write will differ
         """

@@ -239,7 +239,7 @@ def agrees(record: dict[str, Any], claims: Iterable[Pair], plan: Plan) -> bool:
 
 
 def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Resolution:
-    """Return the resolution for a record whose Hull id Hull must confirm, so that two Users are not merged."""
+    """Return the resolution that waits for the record's Hull id, so that two Users are not merged."""
     return Resolution(
         match_status=MatchStatus.UNRESOLVED,
         pipedrive_id=pipedrive_id,
@@ -296,7 +296,7 @@ def match(
 
 
 def in_doubt(found: Mapping[str, Resolution]) -> list[int]:
-    """Return the records whose Hull id only Hull knows: unresolved ones, and those that two Hull ids claim."""
+    """Return the records with a Hull id that only Hull knows: unresolved ones, and those that two Hull ids claim."""
     return sorted({other for each in found.values() if _is_doubtful(each) for other in each.others})
 
 

@@ -104,15 +104,15 @@ def decisions_of(batch: ClaimedBatch) -> list[Decision]:
 
 def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
     """Return the decision about one report: filters first, then the match status, then the diff."""
-    verdict = filter_message(
+    filtered = filter_message(
         candidate.message,
         plan.settings,
         entity,
         is_known=candidate.match_status is MatchStatus.KNOWN,
         is_deleted=candidate.match_status is MatchStatus.DELETED,
     )
-    if not verdict.sends:
-        return Decision(candidate=candidate, act=Act.SKIP, reason=verdict.reason, detail=verdict.detail)
+    if not filtered.sends:
+        return Decision(candidate=candidate, act=Act.SKIP, reason=filtered.reason, detail=filtered.detail)
     if candidate.match_status in HELD:
         return Decision(
             candidate=candidate,
@@ -125,8 +125,8 @@ def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> D
         return Decision(candidate=candidate, act=Act.WAIT, reason="hull_id_unknown", detail=detail)
     try:
         if candidate.match_status is MatchStatus.KNOWN:
-            return update(candidate, plan, entity, verdict, now_s=now_s)
-        return _create(candidate, plan, entity, verdict)
+            return update(candidate, plan, entity, filtered, now_s=now_s)
+        return _create(candidate, plan, entity, filtered)
     except Rejected as refused:
         return Decision(candidate=candidate, act=Act.HOLD, reason=refused.reason, detail=refused.detail)
 
@@ -137,19 +137,19 @@ def _describe_matches(candidate: Candidate, entity: Entity) -> str:
     return f"{entity.plural if len(candidate.others) > 1 else entity.value} {ids}{by}"
 
 
-def _create(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDecision) -> Decision:
+def _create(candidate: Candidate, plan: Plan, entity: Entity, filtered: FilterDecision) -> Decision:
     write = write_for(candidate, plan, entity, None)
     return Decision(
         candidate=candidate,
         act=Act.CREATE,
-        trigger=verdict.trigger,
+        trigger=filtered.trigger,
         write=write,
         claims=claims_of(candidate.message[entity.hull], plan.settings, entity),
         problems=write.problems,
     )
 
 
-def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDecision, *, now_s: int) -> Decision:
+def update(candidate: Candidate, plan: Plan, entity: Entity, filtered: FilterDecision, *, now_s: int) -> Decision:
     """Decide about a mapped record: what is written, what is left to Pipedrive, and which fields are in an update loop.
 
     Raises: Rejected("name_missing").
@@ -164,7 +164,7 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
     edits = {} if is_export(candidate) else _edits_that_win(candidate, plan, repeated)
     candidate = _with_edits(candidate, entity, edits.values())
     write = write_for(candidate, plan, entity, candidate.snapshot)
-    settled = resolve_conflicts(
+    resolution = resolve_conflicts(
         write,
         Memory(recent=candidate.memory.recent) if is_export(candidate) else candidate.memory,
         {} if is_export(candidate) else plan.outgoing.owners,
@@ -175,27 +175,27 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
     decision = Decision(
         candidate=candidate,
         act=Act.UPDATE,
-        trigger=verdict.trigger,
-        write=settled.write,
-        left=settled.left,
-        overruled=_overruled(candidate, plan, entity, settled),
-        held={} if is_export(candidate) else _held(candidate, plan, entity, settled, repeated),
+        trigger=filtered.trigger,
+        write=resolution.write,
+        left=resolution.left,
+        overruled=_overruled(candidate, plan, entity, resolution),
+        held={} if is_export(candidate) else _held(candidate, plan, entity, resolution, repeated),
         reported=reported,
         problems=write.problems,
-        update_loop=_describe_loop(settled.loops, plan, entity) if settled.loops else "",
+        update_loop=_describe_loop(resolution.loops, plan, entity) if resolution.loops else "",
     )
-    if settled.loops and settled.write.is_empty:
+    if resolution.loops and resolution.write.is_empty:
         return replace(decision, act=Act.HOLD, reason=UPDATE_LOOP, detail=decision.update_loop)
-    if settled.write.is_empty:
+    if resolution.write.is_empty:
         reason, detail = no_change_reason(candidate.message, plan.settings, entity)
-        if settled.left:
-            reason, detail = settled.left[0].reason, f"{settled.left[0].field}: {settled.left[0].detail}"
+        if resolution.left:
+            reason, detail = resolution.left[0].reason, f"{resolution.left[0].field}: {resolution.left[0].detail}"
         return replace(decision, act=Act.SKIP, reason=reason, detail=detail)
     return decision
 
 
 def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
-    """Return field key → Hull's edit, for fields in which the report repeats our value and Hull's earlier edit wins."""
+    """Return field key → Hull's edit, if the report repeats our value and Hull's earlier edit wins."""
     overwritten = find_overwritten_edits(
         plan.outgoing.targets, candidate.message, candidate.recent_deliveries, candidate.memory
     )
@@ -227,9 +227,9 @@ def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
     return moment is not None and moment // 1000 >= _changed_s(candidate)
 
 
-def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: ConflictResolution) -> dict[str, Any]:
+def _overruled(candidate: Candidate, plan: Plan, entity: Entity, resolution: ConflictResolution) -> dict[str, Any]:
     """Return Hull's values of the fields that Pipedrive owns, to be corrected in Hull."""
-    keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
+    keys = {problem.field for problem in resolution.left if problem.reason == "owned_by_pipedrive"}
     report = candidate.message[entity.hull]
     names = [target.attribute for target in plan.outgoing.targets if target.source.key in keys and target.attribute]
     values = {attribute_name(name): find_attribute(report, name) for name in names}
@@ -237,12 +237,12 @@ def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Confli
 
 
 def _held(
-    candidate: Candidate, plan: Plan, entity: Entity, settled: ConflictResolution, repeated: Collection[str]
+    candidate: Candidate, plan: Plan, entity: Entity, resolution: ConflictResolution, repeated: Collection[str]
 ) -> dict[str, Any]:
     """Return the values that are written because of the report, so Hull has them; none for a newly matched record."""
     if candidate.matched_by is not None:
         return {}
-    written = settled.write.kinds.keys() - set(repeated)
+    written = resolution.write.kinds.keys() - set(repeated)
     targets = [target for target in plan.outgoing.targets if target.source.key in written]
     held = values_held_by_hull(targets, candidate.message[entity.hull], candidate.recent_deliveries, candidate.memory)
     return {name: value for name, value in held.items() if name in plan.shared}
@@ -270,7 +270,7 @@ def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[s
 
 
 def _delivered(candidate: Candidate, plan: Plan, entity: Entity) -> set[str]:
-    """Return codes of the fields that may be emptied: those whose attribute had a value in the last report or delivery.
+    """Return codes of the fields that may be emptied: those with a value in the last report or delivery.
 
     The memory of a record that was just matched belongs to another User or Account.
     """

@@ -1,6 +1,6 @@
 """Checks before a write: read the fields that Pipedrive may own again, and leave out values that another record holds.
 
-The snapshot is as old as the last webhook. If Pipedrive may own a field, an edit whose webhook has not arrived yet would be
+The snapshot is as old as the last webhook. If Pipedrive may own a field, an edit without a webhook so far would be
 overwritten against the settings. Up to a hundred records are read for 10 tokens.
 """
 

@@ -1,6 +1,6 @@
 """Start, advance and end runs. Every step locks the run's row, in the transaction that caused the step.
 
-At the end of a run the watermark moves, and records whose webhook never arrived are reported as a gap: they were read by the
+At the end of a run the watermark moves, and records that changed without a webhook are reported as a gap: they were read by the
 incremental fetch, and a lost webhook leaves no other trace.
 """
 

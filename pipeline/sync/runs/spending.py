@@ -73,7 +73,7 @@ class BudgetStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunForecast:
-    """When a running fetch will end; `ends_at` is None if it is not known yet, or if the daily budget is too small."""
+    """When a running fetch will end; `ends_at` is None until it is known, or if the daily budget is too small."""
 
     run_id: int
     entity: str
