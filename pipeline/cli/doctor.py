@@ -56,42 +56,38 @@ COMMANDS: tuple[click.Command, ...] = (doctor,)
 def _database(session: Session) -> list[Finding]:
     if is_read_only(session):
         step = "promote it, or point DATABASE_URL at the primary; work then continues automatically"
-        return [Finding(level=BAD, text="the database is read-only: no work can be done", next_step=step)]
+        return [Finding(BAD, "the database is read-only: no work can be done", step)]
     loud = ", ".join(loud_settings(session))
     if loud:
         text = f"PostgreSQL may write values of records to its log: {loud}"
         step = f"as a superuser: GRANT SET ON PARAMETER {loud} TO our role (PostgreSQL 15 and later), then restart our processes"
-        return [Finding(level=NOTE, text=text, next_step=step)]
+        return [Finding(NOTE, text, step)]
     return []
 
 
 def _machine(found: WorkerNodes, due_s: float, has_connectors: bool) -> list[Finding]:
     if found.broker != "ok":
-        return [Finding(level=BAD, text=f"the broker {found.broker}", next_step="check BROKER_URL, then start it")]
-    findings = [Finding(level=OK, text="the database and the broker answer")]
+        return [Finding(BAD, f"the broker {found.broker}", "check BROKER_URL, then start it")]
+    findings = [Finding(OK, "the database and the broker answer")]
     if found.unattended:
         queues = ", ".join(found.unattended)
-        findings.append(
-            Finding(
-                level=BAD, text=f"no worker listens to {queues}", next_step=f"start one: {workers.worker_command()}"
-            )
-        )
+        findings.append(Finding(BAD, f"no worker listens to {queues}", f"start one: {workers.worker_command()}"))
     else:
         nodes = "; ".join(f"{name}: {', '.join(queues)}" for name, queues in sorted(found.workers.items()))
-        findings.append(Finding(level=OK, text=f"workers answer ({nodes})"))
+        findings.append(Finding(OK, f"workers answer ({nodes})"))
     if found.beats:
-        findings.append(Finding(level=OK, text=f"beat ticks ({', '.join(found.beats)})"))
+        findings.append(Finding(OK, f"beat ticks ({', '.join(found.beats)})"))
     else:
         step = "start it: celery -A pipeline beat"
-        findings.append(Finding(level=BAD, text="beat does not answer: no sweeps, no schedules", next_step=step))
+        findings.append(Finding(BAD, "beat does not answer: no sweeps, no schedules", step))
     waiting = ", ".join(f"{queue} {count:,}" for queue, count in found.waiting.items())
-    findings.append(Finding(level=OK, text=f"messages in the queues: {waiting}"))
+    findings.append(Finding(OK, f"messages in the queues: {waiting}"))
     if due_s > workers.LATE_S:
         text = f"the oldest work has been due for {duration(due_s)}"
-        findings.append(Finding(level=BAD, text=text, next_step="start more workers, or check why they fail"))
+        findings.append(Finding(BAD, text, "start more workers, or check why they fail"))
     if not has_connectors:
         step = "add one: pipeline connectors add --help"
-        findings.append(Finding(level=NOTE, text="there is no connector yet", next_step=step))
+        findings.append(Finding(NOTE, "there is no connector yet", step))
     return findings
 
 

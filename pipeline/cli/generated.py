@@ -52,6 +52,8 @@ def command_of(
 ) -> click.Command:
     """Return the command of an operation; `fixed` are fields that its name implies, `example` is a complete command line."""
     presentation = PRESENTATIONS.get(declared, PLAIN)
+    if not isinstance(presentation, Presentation):
+        presentation = Presentation(show=presentation)
 
     @json_option
     def run(
@@ -87,8 +89,7 @@ def command_of(
             click.get_current_context().exit(1)
 
     setattr(run, DECLARED, declared)
-    default = "acme" if "connector" in declared.arguments else ""
-    example = example or " ".join(["pipeline", *declared.words, declared.example or default]).rstrip()
+    example = example or " ".join(["pipeline", *declared.words, declared.example]).rstrip()
     params = [
         *_arguments(declared),
         *_options(declared, presentation),

@@ -15,8 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 F = TypeVar("F", bound=Callable[..., Any])
-JSON = "pipeline.json"
-YES = "pipeline.yes"
 PIPE_WIDTH = 180
 """Width of a table that is written to a file or a pipe."""
 
@@ -43,38 +41,33 @@ class Failed(click.ClickException):
 
 def json_option(command: F) -> F:
     """Add --json to a command; `wants_json` returns whether it was given."""
-
-    def keep(context: click.Context, _option: click.Parameter, value: bool) -> None:
-        context.meta[JSON] = value
-
-    return click.option(
-        "--json",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=keep,
-        help="Print JSON, for programs.",
-    )(command)
+    option = click.option(
+        "--json", is_flag=True, is_eager=True, expose_value=False, callback=_keep, help="Print JSON, for programs."
+    )
+    return option(command)
 
 
 def wants_json() -> bool:
-    context = click.get_current_context(silent=True)
-    return bool(context and context.meta.get(JSON))
+    return _is_given("json")
 
 
 def yes_option(help_text: str) -> click.Option:
     """Return the option --yes; `is_confirmed` returns whether it was given."""
-
-    def keep(context: click.Context, _option: click.Parameter, value: bool) -> None:
-        context.meta[YES] = value
-
-    return click.Option(["--yes"], is_flag=True, expose_value=False, callback=keep, help=help_text)
+    return click.Option(["--yes"], is_flag=True, expose_value=False, callback=_keep, help=help_text)
 
 
 def is_confirmed() -> bool:
-    """Return whether the command was given --yes."""
+    return _is_given("yes")
+
+
+def _keep(context: click.Context, option: click.Parameter, value: bool) -> None:
+    context.meta[f"pipeline.{option.name}"] = value
+
+
+def _is_given(flag: str) -> bool:
+    """Return whether the command that runs was given a flag that `_keep` stores."""
     context = click.get_current_context(silent=True)
-    return bool(context and context.meta.get(YES))
+    return bool(context and context.meta.get(f"pipeline.{flag}"))
 
 
 def connector_argument(command: F) -> F:

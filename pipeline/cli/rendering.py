@@ -19,13 +19,13 @@ from pipeline.cli import (
 )
 from pipeline.cli.calling import Caller
 from pipeline.cli.output import Failed, echo, table
-from pipeline.cli.presentation import Presentation, lines, print_rows, rows
+from pipeline.cli.presentation import Presentation, Show, lines, print_rows, rows
 from pipeline.operations import alerts, claims, credentials, operators, webhooks
 from pipeline.operations.models import ConnectorRequest
 from pipeline.operations.registry import Operation
 
 ALERTS: Final = "id state raised_at about sentence advice told"
-CHANGED_OPERATOR: Final = Presentation(show=lines("{request.id}: {answer.done}."))
+CHANGED_OPERATOR: Final = lines("{request.id}: {answer.done}.")
 REPLACED: Final = "The credentials of {request.connector} are replaced."
 
 
@@ -83,56 +83,48 @@ def read_connectors(_caller: Caller, fields: dict[str, Any]) -> None:
         fields["connectors"] = "all"
 
 
-PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    alerts.list_open: Presentation(show=rows("alerts", ALERTS, empty="No alert is open.")),
-    alerts.list_past: Presentation(show=rows("alerts", ALERTS, empty="No alert was resolved yet.")),
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
+    alerts.list_open: rows("alerts", ALERTS, empty="No alert is open."),
+    alerts.list_past: rows("alerts", ALERTS, empty="No alert was resolved yet."),
     alerts.send_test_alert: Presentation(
         show=lambda _request, answer: table("", ("sink", "answer"), answer.sinks.items()), failed=has_unreached_sink
     ),
-    claims.release_claims: Presentation(show=show_released),
+    claims.release_claims: show_released,
     credentials.check_credentials: Presentation(
         show=show_checks, failed=lambda answer: any(each.trouble for each in answer.checks)
     ),
-    credentials.invite: Presentation(show=show_invitation),
-    credentials.put_api_token: Presentation(show=lines(REPLACED + " {answer.warning}")),
-    credentials.put_hull_secret: Presentation(show=lines(REPLACED)),
-    credentials.rotate_keys: Presentation(show=show_rotated),
+    credentials.invite: show_invitation,
+    credentials.put_api_token: lines(REPLACED + " {answer.warning}"),
+    credentials.put_hull_secret: lines(REPLACED),
+    credentials.rotate_keys: show_rotated,
     operators.add_operator: Presentation(show=lines("{answer.name} can log in as {answer.role}."), ask=ask_password),
-    operators.change_operator: Presentation(show=CHANGED_OPERATOR.show, ask=read_connectors),
-    operators.first_link: Presentation(show=lines("{answer.link}")),
-    operators.list_all_keys: Presentation(
-        show=rows(
-            "keys",
-            "owner id name role created_at expires_at used_at",
-            empty="No operator has a key. Owners create keys in the console, under their account.",
-        )
+    operators.change_operator: Presentation(show=CHANGED_OPERATOR, ask=read_connectors),
+    operators.first_link: lines("{answer.link}"),
+    operators.list_all_keys: rows(
+        "keys",
+        "owner id name role created_at expires_at used_at",
+        empty="No operator has a key. Owners create keys in the console, under their account.",
     ),
-    operators.list_operators: Presentation(
-        show=rows(
-            "operators",
-            "id name role state second_factor created_at",
-            empty="No operator yet. Add the first one: pipeline operators first",
-            second_factor=lambda each: each.has_second_factor,
-        )
+    operators.list_operators: rows(
+        "operators",
+        "id name role state second_factor created_at",
+        empty="No operator yet. Add the first one: pipeline operators first",
+        second_factor=lambda each: each.has_second_factor,
     ),
     operators.log_operator_out: CHANGED_OPERATOR,
-    operators.revoke_any_key: Presentation(show=lines("The key {request.id} is revoked.")),
+    operators.revoke_any_key: lines("The key {request.id} is revoked."),
     operators.turn_off_second_factor: CHANGED_OPERATOR,
     operators.unlock_operator: CHANGED_OPERATOR,
-    webhooks.check_webhooks: Presentation(
-        show=lines(
-            "A worker checks the webhooks of {request.connector} now. See them: pipeline webhooks show {request.connector}"
-        )
+    webhooks.check_webhooks: lines(
+        "A worker checks the webhooks of {request.connector} now. See them: pipeline webhooks show {request.connector}"
     ),
-    webhooks.ensure_webhooks: Presentation(
-        show=rows(
-            "subscriptions",
-            "entity state webhook_id last_status recreated last_healthy_at last_checked_at",
-            empty="Pipedrive has no webhook of ours.",
-            recreated=lambda each: each.healed,
-            last_healthy_at=lambda each: each.sound_at,
-            last_checked_at=lambda each: each.checked_at,
-        )
+    webhooks.ensure_webhooks: rows(
+        "subscriptions",
+        "entity state webhook_id last_status recreated last_healthy_at last_checked_at",
+        empty="Pipedrive has no webhook of ours.",
+        recreated=lambda each: each.healed,
+        last_healthy_at=lambda each: each.sound_at,
+        last_checked_at=lambda each: each.checked_at,
     ),
     **rendering_connectors.PRESENTATIONS,
     **rendering_failures.PRESENTATIONS,

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pipeline.cli.calling import Caller
 from pipeline.cli.output import console, duration, echo, is_confirmed, moment
-from pipeline.cli.presentation import Presentation, lines, print_rows, rows
+from pipeline.cli.presentation import Presentation, Show, lines, print_rows, rows
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.operations import budget, connectors, overview
@@ -148,8 +148,8 @@ def _print_bar(spent: int, limit: int) -> None:
         screen.print(Columns([Text(" "), bar, Text(f"{spent / limit:.0%}")]))
 
 
-PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    connectors.add_connector: Presentation(show=show_added),
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
+    connectors.add_connector: show_added,
     connectors.list_connectors: Presentation(
         show=lambda _request, answer: print_rows(
             [each.connector for each in answer.connectors],
@@ -160,21 +160,19 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
             state=lambda each: state_of(each.state, each.pause_reason),
         )
     ),
-    connectors.pause_connector: Presentation(show=lines("Connector {request.connector} is paused; its work waits.")),
+    connectors.pause_connector: lines("Connector {request.connector} is paused; its work waits."),
     connectors.remove_connector: Presentation(
         show=show_removed, ask=confirm_removal, asks=frozenset({"name"}), yes="Do not ask for confirmation."
     ),
-    connectors.rename_connector: Presentation(show=lines("{request.connector} was renamed to {request.name}.")),
-    connectors.resume_connector: Presentation(show=lines("Connector {request.connector} is active.")),
-    connectors.show_connector: Presentation(show=show_status),
-    budget.show_budget: Presentation(show=show_budget),
-    overview.list_schedules: Presentation(
-        show=rows(
-            "schedules",
-            "kind when next_at last_at",
-            empty="No schedule: changes arrive by webhook only.",
-            when=lambda each: each.cron or f"every {each.interval_s or 0} s",
-        )
+    connectors.rename_connector: lines("{request.connector} was renamed to {request.name}."),
+    connectors.resume_connector: lines("Connector {request.connector} is active."),
+    connectors.show_connector: show_status,
+    budget.show_budget: show_budget,
+    overview.list_schedules: rows(
+        "schedules",
+        "kind when next_at last_at",
+        empty="No schedule: changes arrive by webhook only.",
+        when=lambda each: each.cron or f"every {each.interval_s or 0} s",
     ),
-    overview.show_overview: Presentation(show=show_overview),
+    overview.show_overview: show_overview,
 }

@@ -12,7 +12,7 @@ import click
 
 from pipeline.cli.calling import Caller, work_on
 from pipeline.cli.output import Failed, echo, moment, wants_json
-from pipeline.cli.presentation import Presentation, lines, print_rows, rows
+from pipeline.cli.presentation import Presentation, Show, lines, print_rows, rows
 from pipeline.jobs.replays.preview_records import ReplayEffect
 from pipeline.operations import failures, replays
 from pipeline.operations.failures import (
@@ -197,38 +197,34 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2 if isinstance(value, dict | list) else None)
 
 
-REPLAY_CHANGED: Final = Presentation(show=lines("Replay {request.id} is {answer.done}."))
-PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
+REPLAY_CHANGED: Final = lines("Replay {request.id} is {answer.done}.")
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
     failures.discard_failures: Presentation(
         show=lines("{answer.count:,} discarded."), ask=count_failures, asks=frozenset({"count"})
     ),
-    failures.preview_replay: Presentation(show=show_sum),
-    failures.list_failures: Presentation(show=show_failures),
-    failures.list_groups: Presentation(show=show_groups),
-    failures.show_failure: Presentation(show=show_whole),
-    failures.try_payload: Presentation(show=show_edit),
+    failures.preview_replay: show_sum,
+    failures.list_failures: show_failures,
+    failures.list_groups: show_groups,
+    failures.show_failure: show_whole,
+    failures.try_payload: show_edit,
     replays.abort_replay: REPLAY_CHANGED,
     replays.begin_replay: Presentation(
         show=show_begun, failed=has_failures, ask=count_failures, asks=frozenset({"count", "why"}), follow=follow
     ),
-    replays.list_replay_items: Presentation(
-        show=rows(
-            "items",
-            "failure_id title reason state detail new_failure_id batch_id settled_at",
-            empty="No such item.",
-        )
+    replays.list_replay_items: rows(
+        "items",
+        "failure_id title reason state detail new_failure_id batch_id settled_at",
+        empty="No such item.",
     ),
-    replays.list_replays: Presentation(
-        show=rows(
-            "replays",
-            "id created_at state items by why",
-            empty="Nothing has been replayed yet.",
-            items=lambda each: each.summary,
-            by=lambda each: each.asked_by,
-        )
+    replays.list_replays: rows(
+        "replays",
+        "id created_at state items by why",
+        empty="Nothing has been replayed yet.",
+        items=lambda each: each.summary,
+        by=lambda each: each.asked_by,
     ),
     replays.pause_replay: REPLAY_CHANGED,
     replays.replay_edited: Presentation(show=show_begun, failed=has_failures, follow=follow),
     replays.resume_replay: REPLAY_CHANGED,
-    replays.show_replay: Presentation(show=show_progress),
+    replays.show_replay: show_progress,
 }

@@ -11,7 +11,7 @@ import click
 
 from pipeline.cli.calling import Caller, work_on
 from pipeline.cli.output import Failed, echo, moment, short, table, wants_json
-from pipeline.cli.presentation import Presentation, print_rows, rows
+from pipeline.cli.presentation import Presentation, Show, print_rows, rows
 from pipeline.operations import events, mappings, records, sends
 from pipeline.operations.events import (
     ChangeShape,
@@ -252,41 +252,35 @@ def wait_and_download(caller: Caller, request: NewExport, answer: ExportAnswer, 
     return answer if answer.export.state in ("writing", "failed") else caller.call(events.download_export, row)
 
 
-PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    mappings.count_mappings: Presentation(
-        show=rows(
-            "counts",
-            "entity state records with_Hull_id without",
-            empty="The id map is empty. Fill it: pipeline fetch all CONNECTOR --wait",
-            with_Hull_id=lambda each: each.with_hull_id,
-            without=lambda each: each.without_hull_id,
-        )
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
+    mappings.count_mappings: rows(
+        "counts",
+        "entity state records with_Hull_id without",
+        empty="The id map is empty. Fill it: pipeline fetch all CONNECTOR --wait",
+        with_Hull_id=lambda each: each.with_hull_id,
+        without=lambda each: each.without_hull_id,
     ),
-    mappings.show_mappings: Presentation(show=show_mappings),
-    mappings.show_shells: Presentation(show=show_shells),
+    mappings.show_mappings: show_mappings,
+    mappings.show_shells: show_shells,
     records.explain_field: Presentation(show=show_explanation, failed=is_unknown, ask=find_record, asks=RECORD),
-    records.search_records: Presentation(
-        show=rows(
-            "records",
-            "entity Pipedrive_id Hull_id found_by",
-            empty=f"No matching record. Search by {SEARCHED}.",
-            Pipedrive_id=lambda each: each.pipedrive_id,
-            Hull_id=lambda each: each.hull_id,
-            found_by=lambda each: each.by,
-        )
+    records.search_records: rows(
+        "records",
+        "entity Pipedrive_id Hull_id found_by",
+        empty=f"No matching record. Search by {SEARCHED}.",
+        Pipedrive_id=lambda each: each.pipedrive_id,
+        Hull_id=lambda each: each.hull_id,
+        found_by=lambda each: each.by,
     ),
     records.show_history: Presentation(show=show_history, ask=find_record, asks=RECORD),
     records.show_record: Presentation(show=show_record, ask=find_record, asks=RECORD),
-    sends.count_send: Presentation(show=show_size),
-    sends.list_sends: Presentation(
-        show=rows(
-            "sends",
-            "id state sent of not_in_Hull requested_at ended_at reason",
-            empty="No sends yet.",
-            sent=lambda each: each.done,
-            not_in_Hull=lambda each: each.missing,
-            requested_at=lambda each: each.asked_at,
-        )
+    sends.count_send: show_size,
+    sends.list_sends: rows(
+        "sends",
+        "id state sent of not_in_Hull requested_at ended_at reason",
+        empty="No sends yet.",
+        sent=lambda each: each.done,
+        not_in_Hull=lambda each: each.missing,
+        requested_at=lambda each: each.asked_at,
     ),
     sends.order_send: Presentation(
         show=show_ordered,
@@ -295,6 +289,6 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     ),
     events.begin_export: Presentation(show=show_export, failed=has_failed, follow=wait_and_download),
     events.list_events: Presentation(show=show_events, stream=follow_events),
-    events.show_event: Presentation(show=show_event),
+    events.show_event: show_event,
     events.show_export: Presentation(show=show_export, failed=has_failed),
 }

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pipeline.cli.output import duration, echo, moment
-from pipeline.cli.presentation import Presentation, lines, print_rows, rows
+from pipeline.cli.presentation import Presentation, Show, lines, print_rows, rows
 from pipeline.domain.reasons import REASONS
 from pipeline.operations import comparisons, jobs, runs, workers
 from pipeline.operations.comparisons import ComparingAnswer
@@ -162,45 +162,39 @@ def _batches_in(state: str) -> Callable[[QueueShape], int]:
     return lambda queue: queue.batches.get(state, 0)
 
 
-JOB_CHANGED: Final = Presentation(show=lines("Job {request.id} is {answer.done}."))
+JOB_CHANGED: Final = lines("Job {request.id} is {answer.done}.")
 WORK: Final = Presentation(show=show_work, failed=lambda answer: answer.level == "error")
-PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    runs.cancel_run: Presentation(show=lines("Run {request.id} was cancelled.")),
-    runs.fetch_changes: Presentation(show=show_started),
-    runs.list_runs: Presentation(
-        show=rows(
-            "runs",
-            "id entity kind state started_at took read failed tokens",
-            empty="No run yet. Start one: pipeline fetch all CONNECTOR --wait",
-            took=lambda run: duration(_duration_s(run)),
-        )
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
+    runs.cancel_run: lines("Run {request.id} was cancelled."),
+    runs.fetch_changes: show_started,
+    runs.list_runs: rows(
+        "runs",
+        "id entity kind state started_at took read failed tokens",
+        empty="No run yet. Start one: pipeline fetch all CONNECTOR --wait",
+        took=lambda run: duration(_duration_s(run)),
     ),
-    runs.preview_fetch: Presentation(show=show_preview),
-    runs.show_batch: Presentation(show=show_batch),
-    runs.show_run: Presentation(show=show_run),
-    runs.show_run_details: Presentation(show=show_run_details),
-    runs.start_fetch: Presentation(
-        show=lines("Run {answer.id} fetches {answer.entity}s. See: pipeline runs show {request.connector} {answer.id}")
+    runs.preview_fetch: show_preview,
+    runs.show_batch: show_batch,
+    runs.show_run: show_run,
+    runs.show_run_details: show_run_details,
+    runs.start_fetch: lines(
+        "Run {answer.id} fetches {answer.entity}s. See: pipeline runs show {request.connector} {answer.id}"
     ),
-    runs.start_first_fetches: Presentation(show=show_started),
+    runs.start_first_fetches: show_started,
     jobs.abort_job: JOB_CHANGED,
-    jobs.list_jobs: Presentation(
-        show=rows(
-            "jobs", "id kind title state progress created_at reason", empty="No such job.", progress=_progress_text
-        )
+    jobs.list_jobs: rows(
+        "jobs", "id kind title state progress created_at reason", empty="No such job.", progress=_progress_text
     ),
     jobs.pause_job: JOB_CHANGED,
     jobs.resume_job: JOB_CHANGED,
-    jobs.show_job: Presentation(show=show_job),
-    comparisons.compare: Presentation(
-        show=lines("Job {answer.job_id} compares. See: pipeline jobs show {request.connector} {answer.job_id}")
+    jobs.show_job: show_job,
+    comparisons.compare: lines(
+        "Job {answer.job_id} compares. See: pipeline jobs show {request.connector} {answer.job_id}"
     ),
-    comparisons.repair_comparison: Presentation(
-        show=lines(
-            "{request.count:,} records are synchronized again. See: pipeline jobs show {request.connector} {request.id}"
-        )
+    comparisons.repair_comparison: lines(
+        "{request.count:,} records are synchronized again. See: pipeline jobs show {request.connector} {request.id}"
     ),
-    comparisons.show_comparison: Presentation(show=show_comparison),
+    comparisons.show_comparison: show_comparison,
     workers.show_work: WORK,
     workers.show_work_of: WORK,
 }

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pipeline.cli.calling import Caller, LocalCaller
 from pipeline.cli.output import duration, echo, is_confirmed, own_name, table, typed_number
-from pipeline.cli.presentation import Presentation, lines, print_rows, rows
+from pipeline.cli.presentation import Presentation, Show, lines, print_rows, rows
 from pipeline.domain.kinds import Entity
 from pipeline.jobs.plans import compute
 from pipeline.operations import fields, plans, settings, settings_preview
@@ -224,39 +224,37 @@ def wait_until_computed(caller: Caller, request: ConnectorRequest, answer: PlanA
     return answer
 
 
-PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
-    fields.list_fields: Presentation(
-        show=rows(
-            "fields",
-            "code name type custom writable",
-            empty="No fields were read yet.",
-            custom=lambda each: each.is_custom,
-            writable=lambda each: each.is_writable,
-        )
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
+    fields.list_fields: rows(
+        "fields",
+        "code name type custom writable",
+        empty="No fields were read yet.",
+        custom=lambda each: each.is_custom,
+        writable=lambda each: each.is_writable,
     ),
-    fields.list_segments: Presentation(show=show_segments),
-    fields.suggest_mappings: Presentation(show=show_suggestions),
-    settings.compare_settings: Presentation(show=show_difference),
-    settings.list_settings: Presentation(
-        show=rows("versions", "version created_at by changed", empty="No version yet.", by=lambda each: each.author)
+    fields.list_segments: show_segments,
+    fields.suggest_mappings: show_suggestions,
+    settings.compare_settings: show_difference,
+    settings.list_settings: rows(
+        "versions", "version created_at by changed", empty="No version yet.", by=lambda each: each.author
     ),
     settings.put_settings: Presentation(show=show_saved, ask=add_base_version, asks=BASE),
-    settings.rebase_settings: Presentation(show=show_document),
+    settings.rebase_settings: show_document,
     settings.review_settings: Presentation(show=show_review, ask=add_base_version, asks=BASE),
-    settings.roll_back_settings: Presentation(show=show_saved),
+    settings.roll_back_settings: show_saved,
     settings.show_settings: Presentation(show=show_document, ask=add_defaults),
-    settings_preview.show_mapping: Presentation(show=show_tried),
-    settings_preview.try_mapping: Presentation(show=show_tried),
-    settings_preview.try_schedule: Presentation(show=show_schedule),
+    settings_preview.show_mapping: show_tried,
+    settings_preview.try_mapping: show_tried,
+    settings_preview.try_schedule: show_schedule,
     plans.apply_plan: Presentation(show=show_applied, ask=ask_number_of_plan, yes=YES),
     plans.confirm_run: Presentation(
         show=lines("Run {request.id} was approved and starts."), ask=ask_number_of_run, yes=YES
     ),
-    plans.discard_plan: Presentation(show=lines("Plan {request.id} is discarded.")),
-    plans.list_held_runs: Presentation(show=show_held),
-    plans.list_plan_items: Presentation(show=show_items),
-    plans.list_plans: Presentation(show=show_plans),
+    plans.discard_plan: lines("Plan {request.id} is discarded."),
+    plans.list_held_runs: show_held,
+    plans.list_plan_items: show_items,
+    plans.list_plans: show_plans,
     plans.make_plan: Presentation(show=show_plan, follow=wait_until_computed),
     plans.plan_again: Presentation(show=show_plan, follow=wait_until_computed),
-    plans.show_plan: Presentation(show=show_plan),
+    plans.show_plan: show_plan,
 }

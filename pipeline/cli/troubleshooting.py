@@ -37,7 +37,7 @@ BEHIND = timedelta(hours=1)
 """A watermark that did not move for this long is late: it does not just wait for the next incremental fetch."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """`level` is `ok`, `note` (information) or `bad` (an operator must act)."""
 
@@ -46,7 +46,7 @@ class Finding:
     next_step: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A heading of the guide with its findings."""
 
@@ -87,15 +87,15 @@ def examine(session: Session, connector: Connector) -> list[Answer]:
         settings_version=version.version,
         full_runs={run.entity: run for run in newest if run.kind == "full"},
     )
-    return [Answer(heading=heading, findings=list(answer(case))) for heading, answer in HEADINGS.items()]
+    return [Answer(heading, list(answer(case))) for heading, answer in HEADINGS.items()]
 
 
 def no_data(case: Case) -> Iterator[Finding]:
     unknown = settings_change.find_mistakes(case.session, case.key, case.settings)[1]
     for complaint in unknown:
-        yield Finding(level=BAD, text=complaint, next_step=f"pipeline settings set {case.name} FILE")
+        yield Finding(BAD, complaint, f"pipeline settings set {case.name} FILE")
     if not unknown:
-        yield Finding(level=OK, text="every identifier and every mapped field exists in Pipedrive")
+        yield Finding(OK, "every identifier and every mapped field exists in Pipedrive")
     for entity in Entity:
         yield _mapped(case, entity)
         yield _fetched(case, entity)
@@ -105,14 +105,14 @@ def no_data(case: Case) -> Iterator[Finding]:
     yield from _left_out(case, "incoming.")
     if any(run.state == "done" for run in case.full_runs.values()):
         step = f"pipeline verify {case.name} --sample 300"
-        yield Finding(level=OK, text="to check for missing data, compare both sides", next_step=step)
+        yield Finding(OK, "to check for missing data, compare both sides", step)
 
 
 def no_updates(case: Case) -> Iterator[Finding]:
     if case.connector.state != "active":
         reason = REASONS.get(case.connector.pause_reason or "")
         step = f"{reason.advice if reason else ''} Then: pipeline connectors resume {case.name}".strip()
-        yield Finding(level=BAD, text=f"the connector is paused: {case.connector.pause_reason}", next_step=step)
+        yield Finding(BAD, f"the connector is paused: {case.connector.pause_reason}", step)
     yield from _webhooks(case)
     yield from _watermarks(case)
     yield from _last_successes(case, "incoming")
@@ -130,9 +130,9 @@ def no_fields(case: Case) -> Iterator[Finding]:
     last = delivery.last_delivery(case.session, case.key, "hull")
     if last is None:
         step = f"check that Hull can reach PUBLIC_URL, and that connector {case.connector.id} is installed there"
-        yield Finding(level=NOTE, text="Hull has sent no notification yet", next_step=step)
+        yield Finding(NOTE, "Hull has sent no notification yet", step)
     else:
-        yield Finding(level=OK, text=f"last notification {ago(last)}")
+        yield Finding(OK, f"last notification {ago(last)}")
     yield from _waits(case)
     yield from _last_successes(case, "outgoing")
     yield from _left_out(case, "outgoing.")
@@ -142,7 +142,7 @@ def _waits(case: Case) -> Iterator[Finding]:
     """Yield what is not sent before a fetch has ended."""
     for each in waits_of(case.session, case.key):
         step = f"pipeline runs show {case.name} {each.run_id}" if each.run_id else ""
-        yield Finding(level=BAD if each.is_held else NOTE, text=each.sentence, next_step=step)
+        yield Finding(BAD if each.is_held else NOTE, each.sentence, step)
 
 
 def _sent(case: Case, entity: Entity) -> Finding:
@@ -151,9 +151,9 @@ def _sent(case: Case, entity: Entity) -> Finding:
     mapped = len(case.settings.outgoing(entity))
     text = f"outgoing {name}s: {mapped} attributes mapped, {len(segments)} segments synchronised"
     if mapped and segments:
-        return Finding(level=OK, text=text)
+        return Finding(OK, text)
     missing = f"outgoing_{name}_attributes" if not mapped else f"synchronized_{name}_segments"
-    return Finding(level=NOTE, text=text, next_step=f"set {missing}: pipeline settings set {case.name} FILE")
+    return Finding(NOTE, text, f"set {missing}: pipeline settings set {case.name} FILE")
 
 
 def empty_accounts(case: Case) -> Iterator[Finding]:
@@ -168,13 +168,13 @@ def empty_accounts(case: Case) -> Iterator[Finding]:
     yield from _left_out(case, "incoming.account.")
     shells, oldest = counts.get("shell", 0), id_mapping.oldest_shell(case.session, case.key)
     if not shells or oldest is None:
-        yield Finding(level=OK, text=f"no Account is empty; {counts.get('full', 0):,} are filled")
+        yield Finding(OK, f"no Account is empty; {counts.get('full', 0):,} are filled")
         return
     waiting = datetime.now(UTC) - oldest
     yield Finding(
-        level=BAD if waiting > OLD_SHELL else NOTE,
-        text=f"{shells:,} Accounts are empty (known from Persons only), the oldest since {ago(oldest)}",
-        next_step=f"pipeline fetch organizations {case.name} --wait",
+        BAD if waiting > OLD_SHELL else NOTE,
+        f"{shells:,} Accounts are empty (known from Persons only), the oldest since {ago(oldest)}",
+        f"pipeline fetch organizations {case.name} --wait",
     )
 
 
@@ -194,14 +194,14 @@ def _webhooks(case: Case) -> Iterator[Finding]:
     last = delivery.last_delivery(case.session, case.key, "pipedrive")
     if last is None:
         yield Finding(
-            level=NOTE,
-            text="Pipedrive has sent no webhook yet: only fetches bring changes",
-            next_step="check that Pipedrive can reach PUBLIC_URL",
+            NOTE,
+            "Pipedrive has sent no webhook yet: only fetches bring changes",
+            "check that Pipedrive can reach PUBLIC_URL",
         )
     else:
-        yield Finding(level=OK, text=f"last webhook {ago(last)}")
+        yield Finding(OK, f"last webhook {ago(last)}")
     if waiting := delivery.count_new_deliveries(case.session, case.key):
-        yield Finding(level=NOTE, text=f"{waiting} deliveries wait for a worker", next_step="see the workers above")
+        yield Finding(NOTE, f"{waiting} deliveries wait for a worker", "see the workers above")
 
 
 def _subscribed(case: Case, row: Subscription) -> Finding:
@@ -209,10 +209,10 @@ def _subscribed(case: Case, row: Subscription) -> Finding:
     looked = f"last checked {ago(row.checked_at)}"
     if row.state == "active":
         healed = f", recreated {row.healed} times so far" if row.healed else ""
-        return Finding(level=OK, text=f"{name}: active, {looked}{healed}")
+        return Finding(OK, f"{name}: active, {looked}{healed}")
     since = f"; the next fetch reads what changed since {ago(row.sound_at)}" if row.sound_at else ""
     step = f"it is recreated within minutes; if not: pipeline connectors show {case.name}"
-    return Finding(level=NOTE, text=f"{name}: {row.state}, {looked}{since}", next_step=step)
+    return Finding(NOTE, f"{name}: {row.state}, {looked}{since}", step)
 
 
 def _watermarks(case: Case) -> Iterator[Finding]:
@@ -225,16 +225,14 @@ def _reached(case: Case, entity: Entity, mark: Watermark | None) -> Finding:
     fetch = f"pipeline fetch {entity.plural} {case.name}"
     if mark is None or mark.claimed is None:
         return Finding(
-            level=NOTE,
-            text=f"{entity.plural}: not fetched yet, so it is not known how up to date Hull is",
-            next_step=f"{fetch} --wait",
+            NOTE, f"{entity.plural}: not fetched yet, so it is not known how up to date Hull is", f"{fetch} --wait"
         )
     but = f", except {mark.excepted:,}" if mark.excepted else ""
     deletes = f"; deletions compared {ago(mark.deletes_verified_at)}" if mark.deletes_verified_at else ""
     text = f"{entity.plural}: up to date as of {ago(mark.claimed)}{but}{deletes}"
     if datetime.now(UTC) - mark.claimed > BEHIND:
-        return Finding(level=NOTE, text=text, next_step=f"{fetch} --since {mark.claimed:%Y-%m-%dT%H:%M:%SZ} --wait")
-    return Finding(level=OK, text=text)
+        return Finding(NOTE, text, f"{fetch} --since {mark.claimed:%Y-%m-%dT%H:%M:%SZ} --wait")
+    return Finding(OK, text)
 
 
 def _last_successes(case: Case, direction: str) -> Iterator[Finding]:
@@ -242,7 +240,7 @@ def _last_successes(case: Case, direction: str) -> Iterator[Finding]:
     for entity in Entity:
         name = f"{direction}.{entity.hull}.success"
         last = events.last_event(case.session, case.key, name)
-        yield Finding(level=NOTE if last is None else OK, text=f"last {name}: {ago(last) if last else 'never'}")
+        yield Finding(NOTE if last is None else OK, f"last {name}: {ago(last) if last else 'never'}")
 
 
 def _job_errors(case: Case) -> Iterator[Finding]:
@@ -253,9 +251,7 @@ def _job_errors(case: Case) -> Iterator[Finding]:
 def _outages(case: Case) -> Iterator[Finding]:
     """Yield remote systems that do not answer, since when, and what waits for them."""
     for sentence in sentences(case.session, case.key):
-        yield Finding(
-            level=NOTE, text=sentence, next_step="nothing to do; see the remote system's status page if it lasts"
-        )
+        yield Finding(NOTE, sentence, "nothing to do; see the remote system's status page if it lasts")
 
 
 def _fetches_in_flight(case: Case) -> Iterator[Finding]:
@@ -267,7 +263,7 @@ def _fetches_in_flight(case: Case) -> Iterator[Finding]:
             end = ends.get(run.id)
             until = f", done about {end:%Y-%m-%d %H:%M} UTC" if end else ""
             text = f"run {run.id}, {run.kind} fetch of {run.entity}s, in flight: {run.read:,} read, {run.failed:,} failed{until}"
-            yield Finding(level=NOTE, text=text, next_step=f"pipeline runs show {case.name} {run.id}")
+            yield Finding(NOTE, text, f"pipeline runs show {case.name} {run.id}")
 
 
 def _budget(case: Case) -> Finding:
@@ -276,40 +272,38 @@ def _budget(case: Case) -> Finding:
     spent, step = f"{day.spent:,} tokens of Pipedrive's daily budget are spent", f"pipeline budget {case.name}"
     if day.closed_s is not None:
         text = "Pipedrive's daily budget is spent: all work waits"
-        return Finding(level=BAD, text=f"{text} until {day.resets_at:%H:%M} UTC", next_step=step)
+        return Finding(BAD, f"{text} until {day.resets_at:%H:%M} UTC", step)
     if not day.allowance.daily_tokens:
-        return Finding(level=OK, text=f"{spent}, no limit is set")
+        return Finding(OK, f"{spent}, no limit is set")
     text = f"{spent}, {day.share:.0%} of {day.allowance.daily_tokens:,}"
     if day.left_for_fetches == 0:
-        return Finding(level=NOTE, text=f"{text}: fetches wait until {day.resets_at:%H:%M} UTC", next_step=step)
-    return Finding(
-        level=NOTE if day.share > WARN_SHARE else OK, text=text, next_step=step if day.share > WARN_SHARE else ""
-    )
+        return Finding(NOTE, f"{text}: fetches wait until {day.resets_at:%H:%M} UTC", step)
+    return Finding(NOTE if day.share > WARN_SHARE else OK, text, step if day.share > WARN_SHARE else "")
 
 
 def _mapped(case: Case, entity: Entity) -> Finding:
     count = len(case.settings.incoming(entity))
     name = f"incoming_{entity.hull}_attributes"
     if count:
-        return Finding(level=OK, text=f"{name}: {count} attributes are mapped")
+        return Finding(OK, f"{name}: {count} attributes are mapped")
     step = f"map some: pipeline settings set {case.name} FILE; then: pipeline fetch {entity.plural} {case.name}"
-    return Finding(level=BAD, text=f"{name} is empty: only the Pipedrive id is sent to Hull", next_step=step)
+    return Finding(BAD, f"{name} is empty: only the Pipedrive id is sent to Hull", step)
 
 
 def _fetched(case: Case, entity: Entity) -> Finding:
     """Return whether there was a full fetch, how it ended, and whether the settings have changed since."""
     run, step = case.full_runs.get(entity), f"pipeline fetch {entity.plural} {case.name} --wait"
     if run is None:
-        return Finding(level=BAD, text=f"{entity.plural} were never fully fetched", next_step=step)
+        return Finding(BAD, f"{entity.plural} were never fully fetched", step)
     what = f"full fetch of {entity.plural} {ago(run.started_at)}: {run.state}, {run.read:,} read, {run.failed:,} failed"
     if run.state in ("stopped", "cancelled"):
-        return Finding(level=BAD, text=f"{what} ({run.reason})", next_step=f"pipeline runs show {case.name} {run.id}")
+        return Finding(BAD, f"{what} ({run.reason})", f"pipeline runs show {case.name} {run.id}")
     if run.settings_version < case.settings_version:
         since = f"; the settings have changed since (version {run.settings_version} → {case.settings_version})"
         mapped = ", ".join(_mapped_since(case, entity, run.settings_version))
         which = f": mapped since then: {mapped}" if mapped else ", no attribute was mapped"
-        return Finding(level=NOTE, text=what + since + which, next_step=f"for newly mapped attributes: {step}")
-    return Finding(level=OK, text=what)
+        return Finding(NOTE, what + since + which, f"for newly mapped attributes: {step}")
+    return Finding(OK, what)
 
 
 def _mapped_since(case: Case, entity: Entity, version: int) -> list[str]:
@@ -331,7 +325,7 @@ def _counted(case: Case, is_meant: Callable[[str], bool]) -> Iterator[Finding]:
         if reason and is_meant(event):
             known = REASONS.get(reason)
             text = f"{event} {count:,} times in {LATELY_H} h, {reason}: {known.meaning if known else ''}"
-            yield Finding(level=NOTE, text=text, next_step=known.advice if known else "")
+            yield Finding(NOTE, text, known.advice if known else "")
 
 
 def _open_failures(case: Case) -> Iterator[Finding]:
@@ -342,12 +336,12 @@ def _open_failures(case: Case) -> Iterator[Finding]:
         known = REASONS.get(reason)
         replay = f"pipeline failures replay {case.name} --reason {reason}"
         yield Finding(
-            level=BAD,
-            text=f"{count:,} failures are open, {reason}: {known.meaning if known else ''}",
-            next_step=f"{known.advice if known else ''} Then: {replay}".strip(),
+            BAD,
+            f"{count:,} failures are open, {reason}: {known.meaning if known else ''}",
+            f"{known.advice if known else ''} Then: {replay}".strip(),
         )
     if not counts:
-        yield Finding(level=OK, text="no failure is open")
+        yield Finding(OK, "no failure is open")
 
 
 def ago(when: datetime) -> str:

@@ -77,62 +77,35 @@ def settings_refused(mistakes: list[str]) -> OperationError:
     )
 
 
-BAD, CONFLICT = HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT
-
-
-def _settings(no: SettingsRefused) -> OperationError:
-    return settings_refused(no.mistakes)
-
-
-def _run_in_flight(no: RunInProgress) -> OperationError:
-    return OperationError(CONFLICT, "run_in_progress", f"Run {no.run_id} is in flight.", "Wait for it, or cancel it.")
-
-
-def _ask_first(no: AskFirst) -> OperationError:
-    sentence = f"Nothing was done: {no}."
-    return OperationError(CONFLICT, "needs_approval", sentence, f"Send number {no.number} to approve it.")
-
-
-def _plan(no: PlanRefused) -> OperationError:
-    return OperationError(CONFLICT, no.reason, f"Not applied: {no}.", "" if no.is_over else "Look at the plan.")
-
-
-def _grown(no: MoreThanExpected) -> OperationError:
-    sentence = f"There are more of them by now: {no}."
-    return OperationError(CONFLICT, "more_than_expected", sentence, "Count again before you continue.")
-
-
-def _nothing(_no: NothingToReplay) -> OperationError:
-    return OperationError(CONFLICT, "nothing_fits", "No open failure matches.")
-
-
-def _too_much(_no: TooManyEvents) -> OperationError:
-    sentence = "This filter would scan too many events."
-    return OperationError(BAD, "too_much", sentence, "Narrow it by a time range, a record or a run.")
-
-
-def _too_many(_no: TooMany) -> OperationError:
-    sentence = "Several files of this connector are being written already."
-    return OperationError(HTTPStatus.TOO_MANY_REQUESTS, "too_many", sentence, "Wait until one of them is written.")
-
-
-def _plainly(error: str, status: HTTPStatus = BAD) -> Callable[[Any], OperationError]:
-    return lambda no: OperationError(status, error, f"{no}".strip())
-
-
 REFUSALS: Final[Mapping[type[Exception], Callable[[Any], OperationError]]] = {
-    AskFirst: _ask_first,
-    MoreThanExpected: _grown,
-    NotReplayable: _plainly("not_replayable", CONFLICT),
-    NothingToReplay: _nothing,
-    OperatorRefused: _plainly("refused"),
-    PlanRefused: _plan,
-    RunInProgress: _run_in_flight,
-    SettingsRefused: _settings,
-    SetupRefused: _plainly("refused"),
-    TooMany: _too_many,
-    TooManyEvents: _too_much,
+    AskFirst: lambda error: conflict(
+        "needs_approval", f"Nothing was done: {error}.", f"Send number {error.number} to approve it."
+    ),
+    MoreThanExpected: lambda error: conflict(
+        "more_than_expected", f"There are more of them now: {error}.", "Count again before you continue."
+    ),
+    NotReplayable: lambda error: conflict("not_replayable", str(error).strip()),
+    NothingToReplay: lambda _error: conflict("nothing_fits", "No open failure matches."),
+    OperatorRefused: lambda error: invalid("refused", str(error).strip()),
+    PlanRefused: lambda error: conflict(
+        error.reason, f"Not applied: {error}.", "" if error.is_over else "Look at the plan."
+    ),
+    RunInProgress: lambda error: conflict(
+        "run_in_progress", f"Run {error.run_id} is in flight.", "Wait for it, or cancel it."
+    ),
+    SettingsRefused: lambda error: settings_refused(error.mistakes),
+    SetupRefused: lambda error: invalid("refused", str(error).strip()),
+    TooMany: lambda _error: OperationError(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too_many",
+        "Several files of this connector are being written already.",
+        "Wait until one of them is written.",
+    ),
+    TooManyEvents: lambda _error: invalid(
+        "too_much", "This filter would scan too many events.", "Narrow it by a time range, a record or a run."
+    ),
 }
+"""Error of a lower layer → the error that all surfaces show."""
 
 
 def as_operation_error(error: Exception) -> OperationError | None:
@@ -144,5 +117,5 @@ def as_operation_error(error: Exception) -> OperationError | None:
         return shown(error)
     if isinstance(error, PipelineError):
         reason = REASONS.get(error.reason)
-        return OperationError(CONFLICT, error.reason, str(error), reason.advice if reason else "")
+        return conflict(error.reason, str(error), reason.advice if reason else "")
     return None

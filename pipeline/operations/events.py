@@ -223,7 +223,6 @@ def show_export(call: Call, request: RowRequest) -> ExportAnswer:
     f"GET {EXPORTS}/<id>/file",
     role=Role.VIEWER,
     command="events download CONNECTOR ID",
-    example="acme 3",
     content_type="application/octet-stream",
 )
 def download_export(call: Call, request: RowRequest) -> Download:

@@ -41,6 +41,7 @@ from pipeline.operations.models import (
     Text,
     Value,
     Why,
+    shape_of,
 )
 from pipeline.operations.registry import operation
 from pipeline.operations.replay_preview import SumAnswer, VerdictShape, sum_of
@@ -312,16 +313,11 @@ def groups_of(session: Session, chosen: FailureFilter, *, limit: int = 100) -> l
     found = failure_filter.group_failures(session, chosen, limit=limit)
     daily = failure_filter.failed_by_day(session, chosen, DAYS)
     return [
-        GroupShape(
+        shape_of(
+            GroupShape,
+            each.sample,
             fingerprint=each.fingerprint,
             title=title_of(each.sample),
-            kind=each.sample.kind,
-            direction=each.sample.direction,
-            entity=each.sample.entity,
-            stage=each.sample.stage,
-            reason=each.sample.reason,
-            field=each.sample.field,
-            detail=each.sample.detail,
             meaning=meaning_of(each.sample.reason),
             advice=advice_of(each.sample.reason),
             count=each.count,
@@ -337,7 +333,9 @@ def describe_failure(session: Session, failure: Failure) -> FailureDetailsAnswer
     """Return all details of one failure, with the current preview of its replay."""
     body = rows.payload_of(failure)
     batch = session.get(Batch, failure.batch_id) if failure.batch_id is not None else None
-    return FailureDetailsAnswer(
+    return shape_of(
+        FailureDetailsAnswer,
+        failure,
         failure=FailureShape.model_validate(failure),
         title=title_of(failure),
         meaning=meaning_of(failure.reason),
@@ -345,8 +343,6 @@ def describe_failure(session: Session, failure: Failure) -> FailureDetailsAnswer
         payload=_readable(body),
         payload_bytes=len(body or b""),
         is_cut=len(body or b"") > LONGEST_READ,
-        traceback=failure.traceback,
-        exchange=failure.exchange,
         task_id=failure.task_id or (batch.task_id if batch is not None else None),
         batch=None if batch is None else {"id": batch.id, "state": batch.state, "stage": batch.stage},
         verdict=VerdictShape.model_validate(preview_failures(session, [failure])[failure.id]),
@@ -385,12 +381,6 @@ def _readable(body: bytes | None) -> Any:
 def _attempts(session: Session, failure: Failure) -> list[AttemptShape]:
     """Return the replays that contain a failure, newest first."""
     return [
-        AttemptShape(
-            replay_id=item.replay_id,
-            state=item.state,
-            detail=item.detail,
-            at=item.settled_at or item.sent_at,
-            new_failure_id=item.new_failure_id,
-        )
+        shape_of(AttemptShape, item, at=item.settled_at or item.sent_at)
         for item in replay_rows.items_for(session, [failure.id])
     ]

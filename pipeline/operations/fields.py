@@ -135,12 +135,7 @@ class Fields:
         return [each for each in self.choices if each.is_writable]
 
 
-@operation(
-    "GET /connectors/<connector>/fields",
-    role=Role.VIEWER,
-    command="fields list CONNECTOR ENTITY",
-    example="acme person",
-)
+@operation("GET /connectors/<connector>/fields", role=Role.VIEWER, command="fields list CONNECTOR ENTITY")
 def list_fields(call: Call, request: FieldsRequest) -> FieldsAnswer:
     """List Pipedrive's fields of one entity, as they were last read."""
     with transaction() as session:

@@ -132,11 +132,7 @@ def list_all_keys(_call: Call, _request: NoRequest) -> OwnedKeysAnswer:
 
 
 @operation(
-    "POST /operators/keys/<id>/revoke",
-    role=Role.ADMIN,
-    audit_action="key.revoke",
-    command="operators revoke-key ID",
-    example="3",
+    "POST /operators/keys/<id>/revoke", role=Role.ADMIN, audit_action="key.revoke", command="operators revoke-key ID"
 )
 def revoke_any_key(call: Call, request: KeyRequest) -> Done:
     """Revoke a key of any operator."""

@@ -21,6 +21,8 @@ from pipeline.operations.errors import as_operation_error, forbidden
 
 R = TypeVar("R", bound=BaseModel)
 A = TypeVar("A")
+EXAMPLES: Final = {"connector": "acme", "entity": "person", "id": "17"}
+"""Argument of a command → its value in the example of the command's help."""
 CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -45,7 +47,7 @@ class Operation(Generic[R, A]):
     query          fields of the request that are sent in the query string although the method has a body
     audit_action   None if the operation only reads or computes
     command        words of the command line; those in capitals are arguments, named after fields. Empty: no command
-    example        the rest of the command's example after its words; by default the connector `acme`
+    example        arguments and options of the command's example; by default `EXAMPLES` of its arguments
     content_type   of the file that it returns, for one that returns a `Download`
     """
 
@@ -83,8 +85,7 @@ class Operation(Generic[R, A]):
     @property
     def arguments(self) -> dict[str, bool]:
         """Return the fields of the request that are arguments of the command, and whether each is required."""
-        named = [word for word in self.command.split() if word.strip("[]").isupper()]
-        return {word.strip("[]").lower(): not word.startswith("[") for word in named}
+        return _arguments_of(self.command)
 
     @property
     def path_fields(self) -> list[str]:
@@ -147,13 +148,18 @@ def operation(
             query=frozenset(query),
             audit_action=audit_action,
             command=command,
-            example=example,
+            example=example or " ".join(EXAMPLES[each] for each in _arguments_of(command) if each in EXAMPLES),
             content_type=content_type,
         )
         _require_whole(declared, changes=changes)
         return declared
 
     return declare
+
+
+def _arguments_of(command: str) -> dict[str, bool]:
+    named = [word for word in command.split() if word.strip("[]").isupper()]
+    return {word.strip("[]").lower(): not word.startswith("[") for word in named}
 
 
 def _require_whole(declared: Operation[Any, Any], *, changes: bool) -> None:

@@ -218,12 +218,7 @@ class RunDetailsRequest(RowRequest):
     before: RowId | None = None
 
 
-@operation(
-    "GET /connectors/<connector>/fetch-preview",
-    role=Role.VIEWER,
-    command="fetch preview CONNECTOR [ENTITY]",
-    example="acme person",
-)
+@operation("GET /connectors/<connector>/fetch-preview", role=Role.VIEWER, command="fetch preview CONNECTOR [ENTITY]")
 def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
     """Estimate the pages, tokens and time of a full fetch of one entity, or of both."""
     entities = [Entity(request.entity)] if request.entity else list(Entity)
@@ -294,11 +289,7 @@ def show_run(call: Call, request: RowRequest) -> RunShape:
 
 
 @operation(
-    f"POST {PATH}/<id>/cancel",
-    role=Role.OPERATOR,
-    audit_action="run.cancel",
-    command="runs cancel CONNECTOR ID",
-    example="acme 12",
+    f"POST {PATH}/<id>/cancel", role=Role.OPERATOR, audit_action="run.cancel", command="runs cancel CONNECTOR ID"
 )
 def cancel_run(call: Call, request: RowRequest) -> Done:
     """Cancel a run; records that were already delivered stay."""
@@ -335,12 +326,7 @@ def show_run_details(call: Call, request: RunDetailsRequest) -> RunDetailsAnswer
         )
 
 
-@operation(
-    "GET /connectors/<connector>/batches/<id>",
-    role=Role.VIEWER,
-    command="runs batch CONNECTOR ID",
-    example="acme 120",
-)
+@operation("GET /connectors/<connector>/batches/<id>", role=Role.VIEWER, command="runs batch CONNECTOR ID")
 def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
     """Show one batch."""
     key = call.connector.key

@@ -192,12 +192,7 @@ def list_deliveries(call: Call, request: DeliveriesRequest) -> DeliveriesAnswer:
     return DeliveriesAnswer(deliveries=[DeliveryShape.model_validate(each) for each in found])
 
 
-@operation(
-    "GET /connectors/<connector>/deliveries/<id>",
-    role=Role.OPERATOR,
-    command="deliveries show CONNECTOR ID",
-    example="acme 4711",
-)
+@operation("GET /connectors/<connector>/deliveries/<id>", role=Role.OPERATOR, command="deliveries show CONNECTOR ID")
 def show_delivery(call: Call, request: RowRequest) -> DeliveryAnswer:
     """Show one delivery with its body, which contains values of records."""
     with transaction() as session:

@@ -387,7 +387,7 @@ def test_a_replay_that_grew_meanwhile_is_asked_about_again(system: SyncSystem, o
     answer = operator.post("/c/acme/failures/replay", count=1)
 
     assert answer.status_code == 400
-    assert "There are more of them by now" in answer.text
+    assert "There are more of them now" in answer.text
     assert "Replay 2 failures" in answer.text
     assert system.rows("SELECT 1 FROM replays") == []
 
