@@ -1,6 +1,6 @@
-"""Faults of both systems: rules that spoil answers.
+"""Faults of both systems: rules that replace or damage answers.
 
-A rule says which requests it matches and what kind of fault they get; the first rule that is due wins. Rules are set in
+A rule matches requests and has a kind of fault; the first rule that is due wins. Rules are set in
 process (`app.faults.add(...)`), by POST /__sandbox__/faults, or from a file (`load`). An app calls `before_view` and
 `after_view` around its views, and describes its own kinds of faults in `FaultKinds`.
 """
@@ -30,12 +30,12 @@ _BLOCK = bytes(1_000_000)
 class Fault:
     """One rule.
 
-    `path` is searched for in the request's path, and `query` in its query string; `method` None is any. The rule lets `skip`
-    matching requests pass, then spoils `count` of them (None: all). `late` carries the request out before spoiling its
-    answer, so that a create whose answer is lost did happen. `headers` go on the spoilt answer.
+    `path` is searched for in the request's path, and `query` in its query string; `method` None is any. The rule skips the
+    first `skip` matching requests, then applies to `count` of them (None: all). With `late`, the request is processed before
+    its answer is damaged, so that a create really happens. `headers` are added to the answer.
 
-    status     `status` with `body`             slow       waits `seconds`, then carries on
-    html       `status` with a page             truncated  half the answer, as if it were whole
+    status     `status` with `body`             slow       waits `seconds`, then continues
+    html       `status` with a page             truncated  half the answer, with a matching length
     empty      `status` without a body          cut        half the answer, then the connection breaks
     not_json   200 with something else          drip       the answer, `seconds` between any two bytes
     gzip_bomb  `size` bytes, packed small       rewrite    the answer with the first match of `find` become `put`
@@ -62,7 +62,7 @@ class Fault:
     marker: str | None = None
 
     def is_due(self, method: str, path: str, query: str) -> bool:
-        """Count the request if it matches, and return whether it is to be spoilt."""
+        """Count the request if it matches, and return whether the fault applies to it."""
         if self.method not in {None, method} or not (re.search(self.path, path) and re.search(self.query, query)):
             return False
         self.seen += 1
@@ -109,13 +109,13 @@ class Faults:
         return fault
 
     def replace(self, rules: Iterable[Mapping[str, Any]]) -> None:
-        """Put other rules in force. Raises: ValueError, TypeError."""
+        """Replace all rules. Raises: ValueError, TypeError."""
         fresh = [self._read(rule) for rule in rules]
         with self._lock:
             self.rules = fresh
 
     def load(self, path: str | Path) -> None:
-        """Put the rules of a JSON file, a list of objects, in force."""
+        """Replace all rules by those of a JSON file, a list of objects."""
         self.replace(json.loads(Path(path).read_text()))
 
     def controls(self) -> list[Control]:
@@ -123,7 +123,7 @@ class Faults:
         return [("GET", "faults", self._show), ("POST", "faults", self._set)]
 
     def before_view(self) -> Response | None:
-        """Return the answer to the current request if its fault needs no real one; else remember the fault for `after_view`."""
+        """Return the answer to the current request if its fault needs no real one; otherwise keep the fault for `after_view`."""
         g.fault = None
         if is_control():
             return None
@@ -196,7 +196,7 @@ class Faults:
 
 
 def with_body(answer: Response, body: bytes) -> Response:
-    """Return an answer with another body, as if it were whole."""
+    """Return an answer with another body and a matching length."""
     return Response(body, answer.status_code, content_type=answer.content_type)
 
 
@@ -211,7 +211,7 @@ def _rewrite(fault: Fault, answer: Response) -> Response:
 
 
 def _cut(_: Fault, answer: Response) -> Response:
-    """Promise the whole answer and break off in the middle."""
+    """Announce the whole answer, and close the connection in the middle."""
     whole = answer.get_data()
     cut = Response(_breaking(whole[: len(whole) // 2]), answer.status_code, content_type=answer.content_type)
     cut.headers["Content-Length"] = str(len(whole))
@@ -233,7 +233,7 @@ def _bomb(size: int) -> bytes:
 
 _MAKE: dict[str, MakeAnswer] = {
     "empty": lambda fault: Response(b"", fault.status, content_type=JSON),
-    "not_json": lambda _: Response("upstream said: \xa0{not json", 200, content_type=JSON),
+    "not_json": lambda _: Response("upstream error: \xa0{not json", 200, content_type=JSON),
     "gzip_bomb": lambda fault: Response(_bomb(fault.size), 200, {"Content-Encoding": "gzip"}, content_type=JSON),
 }
 _CHANGE: dict[str, ChangeAnswer] = {"truncated": _truncated, "rewrite": _rewrite, "cut": _cut}

@@ -1,6 +1,6 @@
-"""One Pipedrive company: its users, its fields, its Persons and Organizations, and everything that may happen to them.
+"""One Pipedrive company: its users, its fields, its Persons and Organizations, and all their changes.
 
-The HTTP server and tests use it alike. Records are v2 JSON; each change sends an `Event` to every listener. Every public
+The HTTP server and tests use it. Records are v2 JSON; each change sends an `Event` to every listener. Every public
 method takes the lock, so any thread may call it.
 """
 
@@ -36,10 +36,10 @@ FIRST_NEW_NUMBER = 20_000
 
 
 class Company:
-    """A company whose first Persons and Organizations follow from a seed.
+    """A company with generated Persons and Organizations, the same for the same seed.
 
-    `now` is the moment at which the generated past ends (default: the start, whole seconds); `clock` gives epoch seconds for
-    what happens after.
+    `now` is the end of the generated past (default: the start, in whole seconds); `clock` returns epoch seconds for later
+    events.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Company:
             return self._replace(entity, before, after, source)
 
     def delete(self, entity: Entity, record_id: int, *, source: Source = "api") -> bool:
-        """Mark a record deleted; False when there is none. The Persons of an Organization lose their link."""
+        """Mark a record as deleted; False if it does not exist. The Persons of an Organization lose their link."""
         with self.lock:
             row = self._find_present(entity, record_id)
             if row is None:
@@ -208,7 +208,7 @@ class Company:
             return self._replace(entity, kept, after, source, merged_from=loser_id)
 
     def undelete(self, entity: Entity, record_id: int, *, source: Source = "app") -> bool:
-        """Restore a deleted record; False when there is none, it was merged, or it was deleted too long ago."""
+        """Restore a deleted record; False if it does not exist, was merged, or was deleted too long ago."""
         with self.lock:
             row, moment = self._store.find(entity, record_id), self.clock()
             if row is None or not row.is_deleted or (entity, record_id) in self._merged:
@@ -225,13 +225,13 @@ class Company:
             return True
 
     def purge(self) -> int:
-        """Remove for good what was deleted more than thirty days ago; return how many records."""
+        """Remove records that were deleted more than thirty days ago; return how many."""
         with self.lock:
             before = int(self.clock()) - RESTORABLE_S
             return sum(self._store.purge(entity, before) for entity in ENTITIES)
 
     def put_raw(self, entity: Entity, body: Mapping[str, Any] | bytes) -> int:
-        """Store a body exactly as it is, however wrong, and list it like any other. Return its id.
+        """Store a body unchanged, valid or not, and list it like any other. Return its id.
 
         A mapping is written by `json.dumps`, so that NUL and lone surrogates become escapes. An id or a time that the body
         lacks or spells wrongly is made up for the columns of the store only. Raises: ValueError for anything but a JSON
@@ -259,7 +259,7 @@ class Company:
             self._write(entity, whole, update_time=read_seconds(whole["update_time"], added))
             return int(record_id)
 
-    # Tests act as somebody in the app does; the members are those of the API's body.
+    # Tests act like users of the app; the members are those of the API's body.
 
     def create_person(self, **members: Any) -> Record:
         return self.create("person", members)

@@ -1,7 +1,7 @@
 """Generate the n-th Person or Organization of a company: always the same for the same seed.
 
-A body is joined from pools of ready JSON by numbers that follow from (seed, entity, id): about 12 µs for two kilobytes, so a
-record that nobody changed is never stored. `RecordFacts` are the columns that the store keeps of it.
+A body is joined from pools of ready JSON by numbers that follow from (seed, entity, id): about 12 µs for two kilobytes, so an
+unchanged record is never stored. `RecordFacts` are the columns that the store keeps of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What a company is described with: its users, its clock, an event and who caused it, and how it behaves where Pipedrive's
-documentation does not say.
-"""
+"""The parts of a company: its users, its clock, an event with its cause, and switches for undocumented behaviour of Pipedrive."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ _CURRENT: ContextVar[EditContext] = ContextVar("edit_context", default=EditConte
 
 @contextmanager
 def editing_as(*, user_id: int | None = None, bulk: bool = False, correlation: UUID | None = None) -> Iterator[None]:
-    """Set the context of all changes in a block; what is left out stays as in the block around it."""
+    """Set the context of all changes in a block; other members are those of the outer block."""
     outer = _CURRENT.get()
     context = EditContext(
         user_id=user_id or outer.user_id, bulk=bulk or outer.bulk, correlation=correlation or outer.correlation
@@ -84,7 +82,7 @@ class Event:
 
 @dataclass(slots=True, kw_only=True)
 class Behaviour:
-    """Switches for what the documentation leaves open, so that a client can be tested against either."""
+    """Switches for behaviour that is not documented, so that a client can be tested with each."""
 
     list_deleted: bool = False  # deleted records appear in lists and answer to GET with is_deleted true
     unlink_persons: bool = True  # deleting an Organization sets its Persons' org_id to null and bumps them

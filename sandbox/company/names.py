@@ -1,6 +1,4 @@
-"""The words people and organizations are made of. Every one is invented or common; `slug` is what stands in an e-mail
-address.
-"""
+"""The words in names of people and organizations. All are invented or common; `slug` returns the form in an e-mail address."""
 
 # ruff: noqa: RUF001, SIM905 (look-alike letters are the point here, and one line of words reads better than a list)
 
@@ -198,13 +196,13 @@ class Name:
 
 @cache
 def slug(text: str) -> str:
-    """Reduce a Latin name to what may stand in an e-mail address: `D'Angelo` → `dangelo`."""
+    """Reduce a Latin name to characters of an e-mail address: `D'Angelo` → `dangelo`."""
     plain = unicodedata.normalize("NFKD", text.translate(_UNDECOMPOSED)).encode("ascii", "ignore").decode()
     return "".join(letter for letter in plain.lower() if letter.isalnum())
 
 
 def domain(organization_id: int) -> str:
-    """Name the internet domain of an organization; the id in it makes it one of its kind."""
+    """Return the internet domain of an organization; it is unique because it contains the id."""
     mixed = organization_id * 2_654_435_761 % 4_294_967_296
     head = DOMAIN_HEADS[mixed % len(DOMAIN_HEADS)]
     tail = DOMAIN_TAILS[mixed // 128 % len(DOMAIN_TAILS)]

@@ -1,9 +1,9 @@
 """The records of a company: a row for each in SQLite, and its body, the v2 JSON that `GET /api/v2/persons/{id}` has under
 `data`.
 
-A generated record that nobody changed is a row of 30 bytes without a body: the body is generated when it is read. A changed,
-created or loaded record carries its body. So one store serves a test with three records and a benchmark with a million (100
-MB, five seconds), and there is no second one for large companies. The caller holds the company's lock.
+An unchanged generated record is a row of 30 bytes without a body: the body is generated when it is read. A changed, created or
+loaded record has its body. So one store serves a test with three records and a benchmark with a million (100 MB, five seconds).
+The caller holds the company's lock.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageQuery:
-    """Which records, in which order. `after` is the last one of the page before; times are epoch seconds."""
+    """The wanted records and their order. `after` is the last one of the previous page; times are epoch seconds."""
 
     sort_by: SortField = "id"
     descending: bool = False

@@ -25,7 +25,7 @@ MAX_MEMBERS = 2000  # Persons of one Organization that are looked through
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuery:
-    """What to look for, and in which kinds of text. `after` is the last id of the page before."""
+    """The search term and the kinds of text. `after` is the last id of the previous page."""
 
     term: str
     kinds: tuple[Kind, ...]
@@ -73,7 +73,7 @@ class SearchIndex:
                 self._insert(entity, kinds, [record | {"id": record_id}], company.custom_fields(entity))
 
     def find(self, entity: Entity, query: SearchQuery) -> list[int]:
-        """List the ids of records one of whose texts is, or contains, the term; case does not matter."""
+        """Return the ids of records with a text that equals or contains the term, in any case."""
         marks = ", ".join("?" * len(query.kinds))
         matches = "value = ?" if query.exact else "instr(value, ?) > 0"
         sql = f"SELECT DISTINCT id FROM text WHERE entity = ? AND kind IN ({marks}) AND {matches} AND id > ?"  # noqa: S608

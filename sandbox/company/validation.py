@@ -26,7 +26,7 @@ _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 
 
 class Invalid(ValueError):
-    """The body cannot be accepted; the message says which key and why."""
+    """The body cannot be accepted; the message names the key and the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ def create_app(
     organization: str,
     received_limit: int = _RECEIVED_LIMIT,
 ) -> Flask:
-    """Make a Hull whose organization holds `users` Users and `accounts` Accounts, the same ones for the same `seed`."""
+    """Return a Hull with `users` Users and `accounts` Accounts, the same for the same `seed`."""
     connector = _connector(connector_id, secret, organization)
     state = HullState(connector=connector, clock=time.time, received_limit=received_limit)
     notifier, faults = HullNotifier(state), Faults(FAULT_KINDS)

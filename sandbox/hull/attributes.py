@@ -129,7 +129,7 @@ class Schema:
 
 
 class AttributeType:
-    """One attribute name. `type` is None until a first value fixes it."""
+    """One attribute name. The first value sets `type`."""
 
     __slots__ = ("accept", "name", "type")
 
@@ -175,12 +175,12 @@ def _to_date(value: Any) -> str:
             moment = datetime.fromisoformat(value.strip())
             moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         elif isinstance(value, bool):
-            raise AttributeRefused(f"{value!r} is no date")
+            raise AttributeRefused(f"{value!r} is not a date")
         else:
             seconds = float(value)
             moment = datetime.fromtimestamp(seconds / 1000 if seconds >= _MILLISECONDS_FROM else seconds, UTC)
     except (ValueError, TypeError, OverflowError, OSError) as error:
-        raise AttributeRefused(f"{value!r} is no date") from error
+        raise AttributeRefused(f"{value!r} is not a date") from error
     return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
@@ -189,7 +189,7 @@ def _to_string(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str | int | float):
         return str(value)
-    raise AttributeRefused(f"{value!r} is no string")
+    raise AttributeRefused(f"{value!r} is not a string")
 
 
 def _to_number(value: Any) -> int | float:
@@ -199,8 +199,8 @@ def _to_number(value: Any) -> int | float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return value
     except ValueError as error:
-        raise AttributeRefused(f"{value!r} is no number") from error
-    raise AttributeRefused(f"{value!r} is no number")
+        raise AttributeRefused(f"{value!r} is not a number") from error
+    raise AttributeRefused(f"{value!r} is not a number")
 
 
 def _to_boolean(value: Any) -> bool:
@@ -208,14 +208,14 @@ def _to_boolean(value: Any) -> bool:
         return value
     truth = _TRUTH.get(str(value).lower()) if isinstance(value, str | int) else None
     if truth is None:
-        raise AttributeRefused(f"{value!r} is no boolean")
+        raise AttributeRefused(f"{value!r} is not a boolean")
     return truth
 
 
 def _user_domain(value: Any) -> str:
     domain = registrable_domain(value) if isinstance(value, str) else None
     if domain is None:
-        raise AttributeRefused(f"{value!r} is no domain")
+        raise AttributeRefused(f"{value!r} is not a domain")
     return domain
 
 
@@ -239,13 +239,13 @@ class AttributeLookup:
         self._indexes: dict[str, dict[str, set[str]]] = {}
 
     def holders(self, name: str, value: Any) -> set[str]:
-        """Ids of the records whose attribute is, or whose list contains, the value."""
+        """Return the ids of the records with this value in the attribute or in its list."""
         if name not in self._indexes:
             self._indexes[name] = self._build(name)
         return self._indexes[name].get(comparable(value), set())
 
     def numbers(self, name: str) -> Iterator[tuple[float, set[str]]]:
-        """(number, ids of the records whose attribute is that number), in no order; a walk over the index."""
+        """Yield (number, ids of the records with that number) from the index, in no order."""
         self.holders(name, None)
         for value, hull_ids in self._indexes[name].items():
             if value.removeprefix("-").replace(".", "", 1).isdecimal():

@@ -7,7 +7,7 @@ one e-mail.
 
 An Account is known by its registrable domain ("shop.acme.co.uk" and "https://www.acme.co.uk/x" are both acme.co.uk).
 Providers of free mailboxes are no company's domain. Hull does not publish its exact list or algorithm; the public suffix
-list and the providers below stand in. Sources: https://www.hull.io/docs/reference/identity_resolution/ and
+list and the providers below replace it. Sources: https://www.hull.io/docs/reference/identity_resolution/ and
 https://www.hull.io/docs/concepts/identifiers/
 """
 

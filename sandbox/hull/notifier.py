@@ -3,8 +3,8 @@ exchange.
 
 Changes of one record since the last notification become one message: with the oldest old value and the newest new one; a
 value that changed back is no change. One notification is sent at a time. A `retry` answer, and any failure, sends the same
-messages again with `kraken.retries` one higher, after `in` ms, at most MAX_TRIES times. A signature is a JWT, RS256, whose
-`jti` is the notification's id. Sources: https://github.com/hull/hull-connectors
+messages again with `kraken.retries` one higher, after `in` ms, at most MAX_TRIES times. A signature is a JWT, RS256, with
+the notification's id as `jti`. Sources: https://github.com/hull/hull-connectors
 (packages/hull/src/handlers/notification-handler, types/notifications.js, middlewares/full-context-body.js,
 utils/notification-validator.js); https://www.hull.io/docs/data_lifecycle/notify/
 """
@@ -135,7 +135,7 @@ class HullNotifier:
         self.exchanges[-1]["given_up"] = True
 
     def _try(self, target: NotificationTarget, body: dict[str, Any]) -> dict[str, Any]:
-        """Post once. Return the flow_control of the answer; anything but a 200 that says `next` is a retry."""
+        """Post once. Return the flow_control of the answer; everything except a 200 with `next` is a retry."""
         headers = {
             "Content-Type": "application/json",
             "X-Hull-Smart-Notifier": "true",

@@ -40,7 +40,7 @@ _TIMES = {"created_at": "date", "updated_at": "date"}
 
 
 def user_report(state: HullState, user: HullRecord) -> Report:
-    """With the Account embedded under `account`, {} when there is none."""
+    """Return the report of a User with its Account under `account`, or {} without one."""
     attributes = {report_key("user", name): value for name, value in user.attributes.items()}
     account = state.account_of(user)
     embedded = {} if account is None else account_report(state, account)

@@ -158,7 +158,7 @@ class HullState:
         return segment
 
     def announce(self, entity: HullRecord, changes: Changes, *, is_new: bool = False) -> None:
-        """Tell the notifier, if there is one, that a record changed."""
+        """Send a changed record to the notifier, if there is one."""
         if self.listener is not None and (changes or is_new):
             self.listener(entity, changes, is_new)
 

@@ -34,7 +34,7 @@ _NEEDED: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedTokens:
-    """Who may call: one API token, some access tokens, and whether the token may stand in the query string."""
+    """The valid tokens: one API token, some access tokens, and whether a token in the query string is allowed."""
 
     api_token: str = API_TOKEN
     access_tokens: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class ApiCaller:
 
 
 def read_caller(access: AllowedTokens, company: Company, grants: Grants) -> ApiCaller:
-    """Return whose token the request has. Raises: ApiError 400, 401."""
+    """Return the owner of the request's token. Raises: ApiError 400, 401."""
     bearer = request.headers.get("Authorization")
     if bearer is not None and "x-api-token" not in request.headers:
         scheme, _, token = bearer.partition(" ")
@@ -98,7 +98,7 @@ def demand(scopes: frozenset[str] | None, call: str, method: str, path: str) -> 
 
 
 def needed(call: str, method: str, path: str) -> frozenset[str]:
-    """Return the scopes one of which is needed; empty for a path that does not exist, which is refused in the same words."""
+    """Return the scopes that allow a call; any one of them suffices. Empty for a path that does not exist."""
     if path.endswith("/itemSearch"):
         return frozenset({"search:read"})
     if call != "fields":

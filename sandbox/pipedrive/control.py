@@ -1,5 +1,5 @@
-"""The sandbox's own controls of Pipedrive: look inside, act as somebody in the app does, set limits, OAuth, webhooks and the
-sales team.
+"""The sandbox's own controls of Pipedrive: show its state, act like a user of the app, set limits, OAuth, webhooks and the sales
+team.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Controls:
 
         return Response(lines(), content_type="application/x-ndjson")
 
-    # -- records, changed as somebody in the app does --------------------------------------------------------------
+    # -- records, changed like by a user of the app ----------------------------------------------------------------
 
     def create(self) -> Response:
         """Create a record: {entity, fields}."""
@@ -133,7 +133,7 @@ class Controls:
         return _done(found=self.company.undelete(_entity_of(body), body["id"]))
 
     def purge(self) -> Response:
-        """Remove for good what was deleted more than thirty days ago."""
+        """Remove records that were deleted more than thirty days ago."""
         return json_answer({"success": True, "data": {"purged": self.company.purge()}})
 
     def put_raw(self) -> Response:
@@ -181,7 +181,7 @@ class Controls:
         return json_answer({"switches": asdict(grants.switches), "users": users, "installations": grants.described()})
 
     def set_oauth(self) -> Response:
-        """Change switches of the OAuth server, then do what `now` says: expire, revoke or uninstall."""
+        """Change switches of the OAuth server, then perform the action in `now`: expire, revoke or uninstall."""
         given, grants = read_object(), self.app.grants
         action = given.pop("now", None)
         if action not in {None, "expire", "revoke", "uninstall"}:
@@ -199,7 +199,7 @@ class Controls:
     # -- webhooks --------------------------------------------------------------------------------------------------
 
     def show_deliveries(self) -> Response:
-        """Show what became of all deliveries, and the health of each webhook."""
+        """Show the outcomes of all deliveries, and the health of each webhook."""
         delivery = self.app.delivery
         body = {
             "counts": dict(delivery.counts),

@@ -40,7 +40,7 @@ _OUTCOMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Shares between 0 and 1 of all deliveries that go wrong. Raises: ValueError for anything else.
+    """Shares between 0 and 1 of all deliveries with a disturbance. Raises: ValueError for anything else.
 
     `lost` is never sent. `duplicated` arrives a second time within ten seconds, with the same meta.id. `delayed` is sent up
     to `delay_s` later, which also changes the order. `legacy` has the shape of version 1.0. `astray` starts with the second
@@ -129,7 +129,7 @@ class WebhookDelivery:
 
     @property
     def trouble(self) -> Trouble:
-        """What goes wrong on purpose; setting it restarts its random numbers."""
+        """The disturbances; setting them restarts the random numbers."""
         return self._disruptions.trouble
 
     @trouble.setter
@@ -150,7 +150,7 @@ class WebhookDelivery:
 
     def drain(self) -> None:
         """Wait until everything that is due has been tried; do not wait for later retries."""
-        self.schedule.settle()
+        self.schedule.wait_until_idle()
 
     def health(self, webhook_id: int) -> SubscriptionHealth:
         """Return the health of a webhook now."""

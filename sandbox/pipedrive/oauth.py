@@ -157,7 +157,7 @@ def _notify(held: Installation, client: Client, session: requests.Session, momen
 
 
 def _checked(grants: Grants, parameters: _Form) -> str:
-    """Check the client, and return where the answer goes. Raises: GrantRefused."""
+    """Check the client, and return the address for the answer. Raises: GrantRefused."""
     if parameters.get("client_id") != grants.client.id:
         raise GrantRefused("invalid_client", "Invalid client: client is invalid")
     uri = parameters.get("redirect_uri", "")
@@ -320,7 +320,7 @@ class Grants:
                     self._remove(held)
 
     def holder(self, access_token: str) -> Installation | None:
-        """Find whose access token this is, as long as it lives."""
+        """Return the installation of an access token that has not expired, or None."""
         with self._lock:
             now = self._company.clock()
             for held in self._installations.values():

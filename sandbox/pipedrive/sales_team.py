@@ -144,7 +144,7 @@ class TeamContext:
         return [row.id for row in rows if not row.is_deleted]
 
     def edit(self, entity: Entity, make: Callable[[int], Record]) -> bool:
-        """Change one record by what `make` makes for it; False when there is none."""
+        """Change one record by the members that `make` returns; False without a record."""
         return any(
             self.company.edit(entity, record_id, make(record_id), source="app") for record_id in self.some(entity)
         )

@@ -67,8 +67,8 @@ class DeliverySchedule:
             done += 1
         return done
 
-    def settle(self) -> None:
-        """Return once nothing is due or running; do not wait for what is due later."""
+    def wait_until_idle(self) -> None:
+        """Return when no action is due or running; later ones are not waited for."""
         if not self.threads:
             self.run_due()
             return
@@ -84,7 +84,7 @@ class DeliverySchedule:
             self._run(entry)
 
     def _take_due(self) -> _Entry | None:
-        """Take the next action that is due and whose lane has room; set the others aside until theirs has."""
+        """Return the next due action in a lane with room; keep the others until their lane has room."""
         with self._changed:
             while self._heap and self._heap[0].due <= self._clock():
                 entry = heapq.heappop(self._heap)

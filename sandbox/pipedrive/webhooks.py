@@ -161,7 +161,7 @@ class SubscriptionHealth:
     failing_since: float | None = None
 
     def end_ban(self, now: float) -> None:
-        """End a ban whose time is over, and reset the count of failures."""
+        """End an expired ban, and reset the count of failures."""
         if self.banned_until is not None and now >= self.banned_until:
             self.banned_until, self.failures = None, 0
 

@@ -61,7 +61,7 @@ def test_a_person_edits_a_record(hull: Hull) -> None:
     answer = hull.call("POST", f"/__sandbox__/users/{ada.id}", {"plan": "pro", "seen_at": "soon"})
     assert answer["record"]["plan"] == "pro"
     assert answer["changes"] == {"plan": [None, "pro"]}
-    assert answer["problems"] == ["seen_at: 'soon' is no date"]
+    assert answer["problems"] == ["seen_at: 'soon' is not a date"]
 
     hull.call("POST", f"/__sandbox__/accounts/{acme.id}", {"tier": "gold"})
     assert acme.attributes == {"tier": "gold"}

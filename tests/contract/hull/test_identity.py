@@ -273,7 +273,7 @@ def test_an_unusable_account_claim_creates_no_user(hull: Hull) -> None:
     hull.send(link_message({"email": "ada@acme.com"}, {"domain": "Acme"}))
 
     assert len(hull.state.users) == len(hull.state.accounts) == 0
-    assert hull.reasons() == ["no identifier; 'Acme' is no domain"]
+    assert hull.reasons() == ["no identifier; 'Acme' is not a domain"]
 
 
 def test_merged_users_keep_the_winners_account_or_take_the_losers(hull: Hull) -> None:
