@@ -162,7 +162,7 @@ def natural_claim(kind: Kind, text: str, problems: list[str]) -> str | None:
     normalise: Callable[[str], str | None] = _email_address if kind == "user" else registrable_domain
     value = normalise(text)
     if value is None:
-        problems.append(f"{text!r} is no {NATURAL_CLAIM[kind]}")
+        problems.append(f"{text!r} is not a valid {NATURAL_CLAIM[kind]}")
     return None if kind == "account" and value in FREEMAIL else value
 
 
@@ -275,7 +275,7 @@ def _natural(kind: Kind, raw: Mapping[str, Any], problems: list[str]) -> str | N
 
 @lru_cache(maxsize=65_536)
 def registrable_domain(text: str) -> str | None:
-    """Reduce a URL or host name to its registrable domain; None when the text is no host name.
+    """Reduce a URL or host name to its registrable domain; None if the text is not a host name.
 
     "https://www.Shop.Acme.co.uk:8080/about" → "acme.co.uk" · "Acme" → None · "10.0.0.1" → None
     """
@@ -287,7 +287,7 @@ def registrable_domain(text: str) -> str | None:
 
 
 def _email_address(text: str) -> str | None:
-    """Lower-case and trim an address; None when the text is no address."""
+    """Lower-case and trim an address; None if the text is not an address."""
     address = text.strip().lower()
     name, at, host = address.rpartition("@")
     return address if at and name and host and not any(c.isspace() for c in address) else None

@@ -21,7 +21,7 @@ INSTALL_TIMEOUT_S = 180
 
 
 def install(*names: str) -> Path:
-    """Install the locked packages if need be, and tell where: `NODE_PATH` is the answer's `node_modules`."""
+    """Install the locked packages if needed, and return their folder: `NODE_PATH` is its `node_modules`."""
     pinned = json.loads((MANIFEST / "package.json").read_text())["dependencies"]
     missing = set(names) - set(pinned)
     assert not missing, f"not in {MANIFEST / 'package.json'}: {sorted(missing)}"

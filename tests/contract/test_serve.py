@@ -1,4 +1,4 @@
-"""Served systems: a process each, an answer when ready, gone when told."""
+"""Served systems: a process each, an answer when ready, stopped by a signal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_port_is_held_by_one_system() -> None:
         running.stop()
 
 
-def test_a_system_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_system_that_cannot_start_reports_it(capfd: pytest.CaptureFixture[str]) -> None:
     running = serve.start(start.FACTORY, {"shoe_size": 44})
     try:
         with pytest.raises(RuntimeError, match="did not start"):
@@ -59,26 +59,26 @@ def test_both_systems_print_one_line_then_serve() -> None:
     command = [sys.executable, "-m", "sandbox", "--json", "--persons", "20", "--organizations", "5", "--users", "5"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    told = json.loads(process.stdout.readline())
+    announced = json.loads(process.stdout.readline())
 
     answer = requests.get(
-        f"{told['pipedrive_url']}/v1/users/me", headers={"x-api-token": told["api_token"]}, timeout=10
+        f"{announced['pipedrive_url']}/v1/users/me", headers={"x-api-token": announced["api_token"]}, timeout=10
     )
-    hull = requests.get(told["hull_url"], timeout=10)
-    asked = {"client_id": told["oauth_client_id"], "redirect_uri": "http://ours.test/", "decision": "allow"}
-    allowed = requests.get(f"{told['pipedrive_url']}/oauth/authorize", asked, timeout=10, allow_redirects=False)
+    hull = requests.get(announced["hull_url"], timeout=10)
+    asked = {"client_id": announced["oauth_client_id"], "redirect_uri": "http://ours.test/", "decision": "allow"}
+    allowed = requests.get(f"{announced['pipedrive_url']}/oauth/authorize", asked, timeout=10, allow_redirects=False)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=10)
 
-    assert set(told) == KEYS
+    assert set(announced) == KEYS
     assert answer.json()["data"]["company_name"]
     assert hull.status_code < 500
     assert allowed.headers["location"].startswith("http://ours.test/?code=")
-    assert told["hull_url"] == f"http://{told['hull_organization']}"
-    assert len(told["hull_connector_id"]) == 24
+    assert announced["hull_url"] == f"http://{announced['hull_organization']}"
+    assert len(announced["hull_connector_id"]) == 24
     assert (process.returncode, out, err) == (0, "", "")
     with pytest.raises(requests.ConnectionError):
-        requests.get(told["pipedrive_url"], timeout=5)
+        requests.get(announced["pipedrive_url"], timeout=5)
 
 
 def test_a_taken_port_is_a_failure_with_a_reason() -> None:

@@ -1,6 +1,6 @@
 """The day of a company in a real Redis: many workers, one counter, a reserve, and a day that Pipedrive has closed.
 
-Time is handed to the script, so nobody waits for midnight.
+Time is handed to the script, so no call waits for midnight.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ TOO_FAST = answer(429, x_ratelimit_remaining="0", x_ratelimit_limit="80")
 
 
 class Company:
-    """A company's day: `now` is its time, `sent` counts what reached Pipedrive, `says` is what Pipedrive answers."""
+    """A company's day: `now` is its time, `sent` counts what reached Pipedrive, `response` is what Pipedrive answers."""
 
     def __init__(self) -> None:
         self.now = MORNING
         self.sent = 0
-        self.says = answer()
+        self.response = answer()
         self.ledger = 0
         self._lock = threading.Lock()
 
     def call(self) -> Response:
         with self._lock:
             self.sent += 1
-        return self.says
+        return self.response
 
     def budget(self, lane: str = "bulk", ceiling: int | None = 100, *, company: str = "acme") -> TokenBudget:
         return TokenBudget(
@@ -76,12 +76,12 @@ def acme(database: str) -> Company:
     return Company()
 
 
-def test_a_fetch_stops_before_the_reserve_and_is_told_when_the_day_ends(acme: Company) -> None:
+def test_a_fetch_stops_before_the_reserve_with_the_time_of_the_next_day(acme: Company) -> None:
     assert [acme.spend(10) for _ in range(11)] == [None] * 10 + [MIDNIGHT - MORNING]
     assert acme.sent == 10
 
 
-def test_live_work_goes_on_where_fetches_stop(acme: Company) -> None:
+def test_live_work_continues_after_fetches_stop(acme: Company) -> None:
     acme.spend(100)
 
     assert acme.spend(10) is not None
@@ -137,22 +137,22 @@ def test_a_new_day_begins_at_nothing(acme: Company) -> None:
     assert acme.spend(100) is None
 
 
-@pytest.mark.parametrize("says", [DAY_IS_SPENT, TOO_FAST])
-def test_a_call_refused_for_its_rate_costs_nothing(acme: Company, says: Response) -> None:
-    acme.says = says
+@pytest.mark.parametrize("response", [DAY_IS_SPENT, TOO_FAST])
+def test_a_call_refused_for_its_rate_costs_nothing(acme: Company, response: Response) -> None:
+    acme.response = response
     acme.spend(100)
-    acme.says = answer()
+    acme.response = answer()
     acme.now += HALF_AN_HOUR
 
     assert acme.spend(100) is None
 
 
 def test_a_call_that_never_left_costs_nothing(acme: Company) -> None:
-    def nobody_there() -> Response:
+    def unreachable() -> Response:
         raise Retryable("remote_unreachable")
 
     with pytest.raises(Retryable, match="remote_unreachable"):
-        acme.budget().spend(100, nobody_there)
+        acme.budget().spend(100, unreachable)
 
     assert acme.spend(100) is None
 
@@ -171,7 +171,7 @@ def test_a_call_without_an_answer_counts(acme: Company) -> None:
 def test_a_day_that_pipedrive_calls_spent_is_closed_for_every_lane(
     acme: Company, lane: str, ceiling: int | None
 ) -> None:
-    acme.says = DAY_IS_SPENT
+    acme.response = DAY_IS_SPENT
     acme.spend(10)
 
     assert acme.spend(1, lane, ceiling) == HALF_AN_HOUR
@@ -179,14 +179,14 @@ def test_a_day_that_pipedrive_calls_spent_is_closed_for_every_lane(
 
 
 def test_a_burst_closes_nothing(acme: Company) -> None:
-    acme.says = TOO_FAST
+    acme.response = TOO_FAST
     acme.spend(10)
 
     assert acme.budget().closed_s() is None
 
 
 def test_one_worker_asks_again_after_half_an_hour_and_the_others_wait_for_its_answer(acme: Company) -> None:
-    acme.says = DAY_IS_SPENT
+    acme.response = DAY_IS_SPENT
     acme.spend(10)
     acme.now += HALF_AN_HOUR
 
@@ -201,19 +201,19 @@ def test_one_worker_asks_again_after_half_an_hour_and_the_others_wait_for_its_an
 
 
 def test_a_good_answer_opens_the_day_for_everybody(acme: Company) -> None:
-    acme.says = DAY_IS_SPENT
+    acme.response = DAY_IS_SPENT
     acme.spend(10)
-    acme.says, acme.now = answer(404), acme.now + HALF_AN_HOUR
+    acme.response, acme.now = answer(404), acme.now + HALF_AN_HOUR
     acme.spend(1, "live", None)
 
     assert [acme.spend(1), acme.spend(1, "live", None)] == [None, None]
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-def test_an_answer_that_says_nothing_of_the_budget_opens_nothing(acme: Company, status: int) -> None:
-    acme.says = DAY_IS_SPENT
+def test_an_answer_without_budget_headers_does_not_reopen_the_budget(acme: Company, status: int) -> None:
+    acme.response = DAY_IS_SPENT
     acme.spend(10)
-    acme.says, acme.now = answer(status), acme.now + HALF_AN_HOUR
+    acme.response, acme.now = answer(status), acme.now + HALF_AN_HOUR
     acme.spend(1)
 
     assert acme.spend(1) == 60
@@ -221,9 +221,9 @@ def test_an_answer_that_says_nothing_of_the_budget_opens_nothing(acme: Company, 
 
 def test_a_closed_day_ends_at_midnight(acme: Company) -> None:
     acme.now = MIDNIGHT - 100
-    acme.says = DAY_IS_SPENT
+    acme.response = DAY_IS_SPENT
     acme.spend(10)
-    acme.says = answer()
+    acme.response = answer()
 
     assert acme.spend(1) == 100
     acme.now = MIDNIGHT + 1
@@ -231,7 +231,7 @@ def test_a_closed_day_ends_at_midnight(acme: Company) -> None:
 
 
 def test_the_pause_that_pipedrive_asks_for_is_kept(acme: Company) -> None:
-    acme.says = answer(429, x_daily_ratelimit_token_remaining="0", retry_after="3000", **DAY)
+    acme.response = answer(429, x_daily_ratelimit_token_remaining="0", retry_after="3000", **DAY)
     acme.spend(10)
 
     assert acme.budget().closed_s() == 3_000
@@ -257,28 +257,28 @@ def test_without_redis_the_ledger_is_asked(acme: Company, without_redis: Callabl
     assert acme.sent == 2
 
 
-def test_without_redis_live_work_goes_on(acme: Company, without_redis: Callable[..., TokenBudget]) -> None:
+def test_without_redis_live_work_continues(acme: Company, without_redis: Callable[..., TokenBudget]) -> None:
     acme.ledger = 1_000
 
     assert without_redis(None).spend(10, acme.call).status == 200
 
 
-def test_what_pipedrive_says_is_left_of_the_day_rules_our_count(acme: Company) -> None:
-    acme.says = answer(x_daily_ratelimit_token_remaining="29930", **DAY)
+def test_pipedrives_remaining_tokens_replace_our_count(acme: Company) -> None:
+    acme.response = answer(x_daily_ratelimit_token_remaining="29930", **DAY)
     bulk = acme.budget(ceiling=80)
     bulk.spend(10, acme.call)
-    acme.says = answer()
+    acme.response = answer()
     bulk.spend(10, acme.call)
 
     with pytest.raises(Retryable, match="daily_budget_spent"):
         acme.budget(ceiling=80).spend(10, acme.call)
 
 
-def test_a_day_that_is_larger_than_the_settings_say_is_counted_by_what_is_spent(acme: Company) -> None:
-    acme.says = answer(x_daily_ratelimit_token_remaining="29990", **DAY)
+def test_a_larger_budget_than_in_the_settings_is_counted_by_the_spent_tokens(acme: Company) -> None:
+    acme.response = answer(x_daily_ratelimit_token_remaining="29990", **DAY)
     budget = acme.budget(ceiling=100)
     budget.spend(10, acme.call)
-    acme.says = answer()
+    acme.response = answer()
 
     for _ in range(9):
         budget.spend(10, acme.call)

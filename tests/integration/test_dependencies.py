@@ -40,7 +40,7 @@ def normal(name: str) -> str:
 
 
 def imported_modules(places: tuple[str, ...]) -> Iterator[str]:
-    """Yield the top-level name of every import in these packages and modules, wherever it stands."""
+    """Yield the top-level name of every import in these packages and modules, at any place."""
     for path in tracked_files():
         if path.suffix == ".py" and path.parts[0] in places:
             for node in ast.walk(ast.parse((PROJECT / path).read_text("utf-8"))):

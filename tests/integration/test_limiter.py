@@ -1,6 +1,6 @@
 """The burst script in a real Redis: many workers, one token, never more than the limit in any rolling two seconds.
 
-Time is handed to the script, so nobody sleeps. Redis is the one of TEST_REDIS_URL, else one that answers on this machine
+Time is handed to the script, so no call sleeps. Redis is the one of TEST_REDIS_URL, else one that answers on this machine
 (database 15), else the embedded Valkey.
 """
 
@@ -134,13 +134,15 @@ def test_the_script_follows_the_same_rule_as_the_one_in_the_process(
         assert limiter.reserve(longest_wait_s=longest_wait_s) == pytest.approx(expected, abs=5 * MICROSECOND)
 
 
-def test_a_slot_that_is_too_far_is_told_but_not_taken(make: Callable[..., BurstLimiter], clock: Clock) -> None:
+def test_a_slot_that_is_too_far_away_is_returned_but_not_reserved(
+    make: Callable[..., BurstLimiter], clock: Clock
+) -> None:
     limiter = make(2)
     assert [limiter.reserve() for _ in range(2)] == [0, 0]
 
-    told = [limiter.reserve(longest_wait_s=1.0) for _ in range(50)]
+    waits = [limiter.reserve(longest_wait_s=1.0) for _ in range(50)]
 
-    assert told == [pytest.approx(WINDOW_S)] * 50
+    assert waits == [pytest.approx(WINDOW_S)] * 50
     clock.advance(WINDOW_S)
     assert limiter.reserve() == 0
 
@@ -183,10 +185,10 @@ def test_a_shorter_pause_does_not_end_a_longer_one(make: Callable[..., BurstLimi
     assert limiter.reserve(longest_wait_s=0) == pytest.approx(30)
 
 
-@pytest.mark.parametrize(("told", "free"), [(10, 10), (40, 40)])
-def test_the_server_tells_the_true_limit(make: Callable[..., BurstLimiter], told: int, free: int) -> None:
+@pytest.mark.parametrize(("waits", "free"), [(10, 10), (40, 40)])
+def test_the_servers_headers_have_the_true_limit(make: Callable[..., BurstLimiter], waits: int, free: int) -> None:
     limiter = make(20)
-    limiter.observe("api", (told, told), 0.1)
+    limiter.observe("api", (waits, waits), 0.1)
 
     at_once = sum(make(20).reserve(longest_wait_s=0) == 0 for _ in range(50))
 
@@ -268,7 +270,7 @@ def simulate(limiter: BurstLimiter, clock: Clock, server: Server, *, others_ever
             heapq.heappush(steps, (at, worker, "ask", None))
 
 
-def test_a_server_that_counts_arrivals_refuses_nobody_and_is_used_up(
+def test_a_server_that_counts_arrivals_refuses_no_call_and_is_fully_used(
     make: Callable[..., BurstLimiter], clock: Clock
 ) -> None:
     server = Server(40)

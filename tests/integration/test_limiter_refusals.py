@@ -1,4 +1,4 @@
-"""Repeated 429: pauses grow for all workers until a call is served, whatever the headers say."""
+"""Repeated 429: pauses grow for all workers until a call is served, with any headers."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ def rows() -> list[tuple[str, str, str, str]]:
     return [(each, level, status, why) for ids, level, _, status, why in found for each in ids.split(", ")]
 
 
-def test_every_requirement_of_levels_1_and_2_stands_there_once() -> None:
+def test_every_requirement_of_levels_1_and_2_is_listed_once() -> None:
     ids = Counter(each for each, *_ in rows())
 
     assert [each for each, times in ids.items() if times > 1] == []
     assert Counter(level for _, level, *_ in rows()) == HOW_MANY
 
 
-def test_every_line_has_a_known_status_and_says_why() -> None:
+def test_every_line_has_a_known_status_and_a_reason() -> None:
     assert [row for row in rows() if row[2] not in STATUSES] == []
     assert [row for row in rows() if row[2] != "n/a" and not row[3].strip()] == []
 

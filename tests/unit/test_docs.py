@@ -37,7 +37,7 @@ def by_name(page: Path) -> str:
 
 
 def spans(page: Path) -> list[str]:
-    """What stands in backticks, and the lines of code blocks."""
+    """Return the texts in backticks, and the lines of code blocks."""
     text = page.read_text()
     blocks = [line for block in FENCE.findall(text) for line in block.splitlines()[1:-1]]
     return SPAN.findall(FENCE.sub("", text)) + blocks
@@ -160,14 +160,14 @@ def test_every_table_and_model_is_explained() -> None:
 
     for path in sorted(MIGRATIONS.parent.glob("*.py")):
         __import__(f"db.{path.stem}")
-    told = {span for page in ("glossary.md", "engine.md") for span in spans(DOCS / page)}
+    explained = {span for page in ("glossary.md", "engine.md") for span in spans(DOCS / page)}
     names = {mapper.class_.__name__ for mapper in Base.registry.mappers} | set(Base.metadata.tables)
 
-    assert sorted(names - told) == []
+    assert sorted(names - explained) == []
     assert len(names) > 20
 
 
-def test_every_reason_code_stands_in_the_runbook() -> None:
+def test_every_reason_code_is_in_the_runbook() -> None:
     text = (DOCS / "operations.md").read_text()
 
     assert text == with_reasons(text), "write it again with: python -m tests.unit.test_docs"

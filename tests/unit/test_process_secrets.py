@@ -38,7 +38,7 @@ NEEDED = {
 
 @pytest.mark.parametrize("inherited", [GIVEN, {f"{name}_FILE": f"/run/secrets/{name}" for name in GIVEN}])
 def test_each_process_has_what_it_needs(inherited: dict[str, str]) -> None:
-    """Of a value that stands in a file as well: a process that does not need it does not know the file."""
+    """The same for a value in a file: a process that does not need it does not get the file's name."""
     chosen = Settings.from_env(GIVEN)
     place = SandboxPlace(pipedrive_port=1, hull_port=2, sizes={})
     started = [sandbox_program(chosen, place), *pipeline_programs(chosen, host="127.0.0.1", flower_login="ada:canary")]
@@ -60,7 +60,7 @@ def test_each_process_can_start_with_what_it_has() -> None:
 
 
 def test_every_secret_of_the_environment_is_known() -> None:
-    """What Settings keeps out of its repr is a secret, and stands in the list."""
+    """Each value that Settings hides in its repr is a secret, and is in the list."""
     hidden = {name.upper() for name, field in Settings.model_fields.items() if not field.repr}
 
     assert hidden == set(SECRETS)

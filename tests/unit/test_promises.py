@@ -48,7 +48,7 @@ def test_no_test_carries_a_mark_twice(kind: Kind) -> None:
     assert len(given) > 40
 
 
-def test_a_promise_whose_test_did_not_run_has_not_passed() -> None:
+def test_a_promise_without_a_test_run_has_not_passed() -> None:
     outcomes, given = Outcomes(), promises("defect")
     outcomes.by_test = {given[0].test: "passed"}
 

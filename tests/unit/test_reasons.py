@@ -1,4 +1,4 @@
-"""Reason codes: whatever the code can raise has a sentence and a next step, and no sentence stands there for nothing."""
+"""Reason codes: every code that can be raised has a meaning and a next step, and every entry is used."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_no_explanation_is_left_over() -> None:
     assert set(REASONS) - all_texts() == set()
 
 
-def test_every_reason_says_what_it_means_and_what_to_do() -> None:
+def test_every_reason_has_a_meaning_and_a_next_step() -> None:
     for code, reason in REASONS.items():
         assert CODE.fullmatch(code), code
         assert reason.meaning.endswith("."), code

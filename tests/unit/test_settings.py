@@ -195,7 +195,7 @@ def test_a_database_url_names_the_driver_we_ship(scheme: str) -> None:
         ),
     ],
 )
-def test_redis_and_broker_stand_in_for_each_other(given: dict[str, str], redis: str | None, broker: str) -> None:
+def test_redis_and_broker_replace_each_other(given: dict[str, str], redis: str | None, broker: str) -> None:
     found = Settings.from_env(given)
 
     assert (found.redis_url, found.broker_url) == (redis, broker)
@@ -286,7 +286,7 @@ TEXTS = {"DATA_DIR", "PIPEDRIVE_CLIENT_ID", "PIPEDRIVE_CLIENT_SECRET", "SMTP_PAS
 
 @pytest.mark.parametrize("name", sorted(NAMES - TEXTS))
 def test_no_error_repeats_the_value(name: str) -> None:
-    """A secret may stand under the wrong name."""
+    """A secret may be given under the wrong name."""
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({name: CANARY})
 
@@ -340,14 +340,14 @@ def test_a_value_given_in_code_is_checked_as_well() -> None:
         ({"ALERT_EMAIL_TO": "ana@acme.example"}, "SMTP_URL is missing"),
     ],
 )
-def test_mail_that_could_not_be_sent_safely_or_at_all_is_told_at_the_start(given: dict[str, str], words: str) -> None:
+def test_mail_settings_that_cannot_work_safely_are_reported_at_the_start(given: dict[str, str], words: str) -> None:
     text = problems_of(given)
 
     assert words in text
     assert "hunter2" not in text
 
 
-def test_what_opens_somebodys_door_is_in_no_repr() -> None:
+def test_secrets_are_in_no_repr() -> None:
     chosen = Settings.from_env({"ALERT_WEBHOOK_URL": "https://hooks.example/hunter2", "FLOWER_BASIC_AUTH": "a:hunter2"})
 
     assert "hunter2" not in repr(chosen)
@@ -368,7 +368,7 @@ def test_half_a_pair_of_app_credentials_is_refused(given: str) -> None:
     assert f"{other} is missing: an app of Pipedrive needs both" in problems_of({given: "x"})
 
 
-def test_a_value_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_a_value_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"{KEY}\n")
     (tmp_path / "port").write_text("9000\n")
 

@@ -49,7 +49,7 @@ def test_a_listener_of_another_process_is_foreign(monkeypatch: pytest.MonkeyPatc
             connect(listener.getsockname())
 
 
-def test_a_port_where_nobody_listens_may_be_tried() -> None:
+def test_a_port_without_a_listener_may_be_tried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     with pytest.raises(ConnectionRefusedError):

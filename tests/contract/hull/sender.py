@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 def token(*, secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
-    """`asUser`, `asAccount`, `subjectType` and `create` get their prefix; any other claim goes in as it is."""
+    """`asUser`, `asAccount`, `subjectType` and `create` get their prefix; other claims are unchanged."""
     prefixed = {
         f"io.hull.{name}" if name in ("asUser", "asAccount", "subjectType", "create") else name: value
         for name, value in claims.items()

@@ -68,7 +68,7 @@ def test_a_person_edits_a_record(hull: Hull) -> None:
     assert hull.ask("POST", f"/__sandbox__/users/{acme.id}", {})[0] == 404
 
 
-def test_the_log_tells_what_was_wrong(hull: Hull) -> None:
+def test_the_log_has_each_problem(hull: Hull) -> None:
     hull.send("rubbish")
 
     (line,) = hull.call("GET", "/__sandbox__/log")

@@ -23,7 +23,7 @@ OPTIONS = {"connector_id": CONNECTOR_ID, "secret": SECRET, "organization": "acme
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the client was answered, and what the sandbox says of itself afterwards."""
+    """The client's answers, and the sandbox's own view afterwards."""
 
     answers: dict[str, Any]
     url: str

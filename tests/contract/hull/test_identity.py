@@ -31,7 +31,7 @@ def test_the_first_claim_that_matches_decides_and_the_others_are_added(hull: Hul
     assert hull.reasons() == []
 
 
-def test_an_email_given_up_belongs_to_nobody(hull: Hull) -> None:
+def test_a_released_email_belongs_to_no_user(hull: Hull) -> None:
     hull.send(
         user_message({"email": "old@acme.com", "anonymous_id": "p:1"}),
         user_message({"email": "new@acme.com", "anonymous_id": "p:1"}),
@@ -144,7 +144,7 @@ def test_a_hull_id_comes_first_and_never_creates(hull: Hull) -> None:
     [
         ({}, "no identifier"),
         ({"email": "", "anonymous_id": None}, "no identifier"),
-        ({"email": "not an address"}, "no identifier; 'not an address' is no email"),
+        ({"email": "not an address"}, "no identifier; 'not an address' is not a valid email"),
         ({"anonymous_id": ["p:1"]}, "no identifier; anonymous_id is neither text nor a whole number"),
     ],
 )
@@ -160,7 +160,7 @@ def test_an_unusable_claim_is_logged_and_the_others_decide(hull: Hull) -> None:
     hull.send(user_message({"email": "nonsense", "anonymous_id": "p:1"}))
 
     assert hull.user(anonymous_id="p:1").natural is None
-    assert hull.reasons() == ["'nonsense' is no email"]
+    assert hull.reasons() == ["'nonsense' is not a valid email"]
 
 
 def test_a_numeric_external_id_is_text(hull: Hull) -> None:
@@ -273,7 +273,7 @@ def test_an_unusable_account_claim_creates_no_user(hull: Hull) -> None:
     hull.send(link_message({"email": "ada@acme.com"}, {"domain": "Acme"}))
 
     assert len(hull.state.users) == len(hull.state.accounts) == 0
-    assert hull.reasons() == ["no identifier; 'Acme' is not a domain"]
+    assert hull.reasons() == ["no identifier; 'Acme' is not a valid domain"]
 
 
 def test_merged_users_keep_the_winners_account_or_take_the_losers(hull: Hull) -> None:

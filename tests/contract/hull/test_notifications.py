@@ -1,4 +1,4 @@
-"""What Hull tells the connector: bodies, signatures, folding, and obedience to flow_control."""
+"""Hull's notifications: bodies, signatures, combined changes, and obedience to flow_control."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Connector:
 
 @pytest.fixture
 def connector(hull: Hull) -> Connector:
-    """Registered after Ada of Acme was made, so that only what follows is told."""
+    """Return a connector that was registered after Ada of Acme was created, so that only later changes are sent."""
     hull.send(link_message(ADA, {"domain": "acme.com"}, {"tier": "silver"}), user_message(ADA, {"plan": "free"}))
     taker, notifier = Connector(), notifier_of(hull)
     notifier.post, notifier.pause = taker.post, taker.pauses.append
@@ -60,7 +60,7 @@ def edit_account(hull: Hull, **attributes: Any) -> None:
     hull.call("POST", f"/__sandbox__/accounts/{hull.account(domain='acme.com').id}", attributes)
 
 
-def test_an_edited_user_is_told_whole_with_its_changes(hull: Hull, connector: Connector) -> None:
+def test_an_edited_user_is_sent_completely_with_its_changes(hull: Hull, connector: Connector) -> None:
     edit_user(hull, plan="pro")
     notifier_of(hull).deliver_pending()
 
@@ -99,7 +99,7 @@ def test_the_signature_is_verified_with_the_served_key(hull: Hull, connector: Co
     assert claims["jti"] == body["notification_id"]
 
 
-def test_an_edited_account_is_told_and_so_are_its_users(hull: Hull, connector: Connector) -> None:
+def test_an_edited_account_is_sent_and_so_are_its_users(hull: Hull, connector: Connector) -> None:
     edit_account(hull, tier="gold")
     notifier_of(hull).deliver_pending()
 
@@ -111,7 +111,7 @@ def test_an_edited_account_is_told_and_so_are_its_users(hull: Hull, connector: C
     assert of_user["messages"][0]["changes"]["user"] == {}
 
 
-def test_changes_fold_until_they_are_told(hull: Hull, connector: Connector) -> None:
+def test_changes_are_combined_until_they_are_sent(hull: Hull, connector: Connector) -> None:
     edit_user(hull, plan="team", size=1)
     edit_user(hull, plan="pro", size=None)
     notifier_of(hull).deliver_pending()
@@ -124,7 +124,7 @@ def test_changes_fold_until_they_are_told(hull: Hull, connector: Connector) -> N
     assert len(connector.taken) == 1
 
 
-def test_entering_and_leaving_a_segment_is_told(hull: Hull, connector: Connector) -> None:
+def test_entering_and_leaving_a_segment_is_sent(hull: Hull, connector: Connector) -> None:
     ada = hull.user(**ADA).id
     for ids in ([ada], []):
         leads = hull.call("POST", "/__sandbox__/segments", {"name": "Leads", "entity": "user", "ids": ids})
@@ -138,7 +138,7 @@ def test_entering_and_leaving_a_segment_is_told(hull: Hull, connector: Connector
     assert [segment["id"] for segment in connector.taken[0]["segments"]] == [leads["id"]]
 
 
-def test_an_account_segment_is_told_to_the_account_and_its_users(hull: Hull, connector: Connector) -> None:
+def test_an_account_segment_is_sent_with_the_account_and_its_users(hull: Hull, connector: Connector) -> None:
     acme = hull.account(domain="acme.com").id
     hull.call("POST", "/__sandbox__/segments", {"name": "Targets", "entity": "account", "ids": [acme]})
     notifier_of(hull).deliver_pending()
@@ -149,7 +149,7 @@ def test_an_account_segment_is_told_to_the_account_and_its_users(hull: Hull, con
         assert len(message["account_segment_ids"]) == len(body["accounts_segments"]) == 1
 
 
-def test_the_firehose_is_told_only_when_asked(hull: Hull, connector: Connector) -> None:
+def test_messages_of_the_firehose_are_sent_only_on_request(hull: Hull, connector: Connector) -> None:
     hull.send(user_message(ADA, {"plan": "pro"}))
     notifier_of(hull).deliver_pending()
     assert connector.taken == []
@@ -166,7 +166,7 @@ def test_the_firehose_is_told_only_when_asked(hull: Hull, connector: Connector) 
     assert users[0]["changes"]["account"]["id"] == [None, globex]
 
 
-def test_changed_settings_are_told_with_the_secret(hull: Hull, connector: Connector) -> None:
+def test_changed_settings_are_sent_with_the_secret(hull: Hull, connector: Connector) -> None:
     hull.call("PUT", f"/api/v1/{CONNECTOR_ID}", {"private_settings": {"a": 1}})
     notifier_of(hull).deliver_pending()
 
@@ -222,7 +222,7 @@ def test_the_connector_names_the_size_of_the_next_notification(hull: Hull, conne
     assert connector.pauses == [0.1]
 
 
-def test_a_record_deleted_before_it_was_told_is_left_out(hull: Hull, connector: Connector) -> None:
+def test_a_record_deleted_before_it_was_sent_is_left_out(hull: Hull, connector: Connector) -> None:
     edit_user(hull, plan="pro")
     hull.send(user_message(ADA, type_="incinerate"))
     notifier_of(hull).deliver_pending()
@@ -251,7 +251,7 @@ def live_connector() -> Iterator[tuple[str, queue.Queue[Json]]]:
     server.server_close()
 
 
-def test_a_registered_connector_hears_of_an_edit_by_itself(
+def test_a_registered_connector_receives_an_edit_automatically(
     hull: Hull, live_connector: tuple[str, queue.Queue[Json]]
 ) -> None:
     url, taken = live_connector

@@ -36,7 +36,7 @@ def test_app_is_the_connector_without_its_secret(hull: Hull) -> None:
     assert hull.call("GET", f"/api/v1/{CONNECTOR_ID}") == app
 
 
-def test_app_of_nobody_is_not_found_and_the_rest_unauthorized(hull: Hull) -> None:
+def test_without_credentials_the_app_is_not_found_and_the_rest_unauthorized(hull: Hull) -> None:
     assert hull.ask("GET", "/api/v1/app", headers=WRONG)[0] == 404
     for method, path in [
         ("GET", "/api/v1/users_segments"),

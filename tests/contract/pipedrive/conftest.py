@@ -20,7 +20,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 @dataclass
 class Clock:
-    """Epoch seconds that pass only when told to."""
+    """Epoch seconds that a test moves."""
 
     now: float = NOW.timestamp()
 

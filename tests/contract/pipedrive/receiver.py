@@ -1,4 +1,4 @@
-"""Somebody who subscribes: the webhook asked for, and what hears it."""
+"""A subscriber: the requested webhook, and its receiver."""
 
 from __future__ import annotations
 

@@ -34,12 +34,12 @@ def parameters(path: str) -> set[str]:
 
 
 def token_cost(version: int, method: str, path: str) -> int:
-    """Tell what the vendor says a call costs."""
+    """Return the cost of a call in the vendor's specification."""
     return int(openapi(version)["paths"][path][method]["x-token-cost"])
 
 
 def scopes(version: int, rule: str) -> dict[str, set[str]]:
-    """Tell, by method, which scopes let an app call a route of the sandbox; nothing for a route the vendor does not name."""
+    """Return, by method, the scopes that allow a call of a route; nothing for a route that the vendor does not list."""
     path = re.sub(r"<[^>]+>", "{}", rule.rpartition(f"/v{version}")[2])
     known = openapi(version)["paths"]
     operations = next((known[each] for each in known if re.sub(r"{[^}]+}", "{}", each) == path), {})

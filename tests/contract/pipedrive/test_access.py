@@ -26,7 +26,7 @@ def test_a_stranger_is_turned_away(api: Api, headers: dict[str, str], status: in
     assert Api(api.client, headers).error("GET", PERSONS) == (status, error)
 
 
-def test_known_tokens_open_the_door(company: Company) -> None:
+def test_known_tokens_are_accepted(company: Company) -> None:
     client = create_app(company, access_tokens=frozenset({"v1u:one"})).test_client()
 
     assert client.get(PERSONS, headers={"Authorization": "Bearer v1u:one"}).status_code == 200
@@ -87,7 +87,7 @@ def test_each_token_has_its_own_window(company: Company) -> None:
     assert "x-daily-requests-left" in api.call("GET", PERSONS).headers
 
 
-def test_every_answer_tells_the_window(api: Api) -> None:
+def test_every_answer_has_the_window(api: Api) -> None:
     for path in (PERSONS, f"{PERSONS}/999999", "/api/v2/nowhere"):
         assert {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"} <= {
             name.lower()

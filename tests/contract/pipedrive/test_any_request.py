@@ -111,7 +111,7 @@ def test_any_custom_value_is_judged(anyone: Api, code: str, value: Any) -> None:
 
 @QUIET
 @given(body=st.dictionaries(KEYS, JSON, max_size=6))
-def test_any_raw_record_can_be_listed_searched_told_of_and_deleted(
+def test_any_raw_record_can_be_listed_searched_sent_and_deleted(
     anyone: Api, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
 ) -> None:
     record_id = COMPANY.put_raw("person", body)

@@ -62,7 +62,7 @@ def test_midnight_gives_a_new_day(api: Api, app: PipedriveApp, clock: Clock) -> 
     assert statuses(api, 2) == [200, 429]
 
 
-def test_what_is_refused_at_the_door_costs_nothing(company: Company) -> None:
+def test_unauthorized_calls_cost_nothing(company: Company) -> None:
     app = create_app(company, burst_limit=1, monotonic=Clock(0.0))
     api = Api(app.test_client())
 
@@ -72,11 +72,11 @@ def test_what_is_refused_at_the_door_costs_nothing(company: Company) -> None:
 
 
 def test_the_day_can_be_set_from_outside(api: Api) -> None:
-    told = api.call("POST", "/__sandbox__/budget", {"budget": 100, "spent": 95}).get_json()
+    shown = api.call("POST", "/__sandbox__/budget", {"budget": 100, "spent": 95}).get_json()
 
-    assert told == {"budget": 100, "spent": 95, "resets_in_s": NOON_TO_MIDNIGHT_S}
+    assert shown == {"budget": 100, "spent": 95, "resets_in_s": NOON_TO_MIDNIGHT_S}
     assert statuses(api, 1, PERSONS) == [429]
-    assert api.client.get("/__sandbox__/stats").get_json()["daily"] == told
+    assert api.client.get("/__sandbox__/stats").get_json()["daily"] == shown
     assert api.call("POST", "/__sandbox__/budget", {"budget": None}).get_json()["spent"] == 95
     assert statuses(api, 1, PERSONS) == [200]
 
@@ -103,7 +103,7 @@ def test_who_hammers_on_meets_the_gateway(company: Company) -> None:
     assert statuses(api, 1) == [200]
 
 
-def test_the_gateway_is_patient_unless_told_otherwise(company: Company) -> None:
+def test_the_gateway_is_patient_by_default(company: Company) -> None:
     api = Api(create_app(company, burst_limit=1, monotonic=Clock(0.0)).test_client())
 
     assert set(statuses(api, 50)[1:]) == {429}

@@ -185,14 +185,14 @@ def test_a_malformed_record_is_listed_as_it_is(api: Api, company: Company, wrong
     assert found.status_code == 200
 
 
-def test_a_malformed_record_can_be_mended(api: Api, company: Company) -> None:
+def test_a_malformed_record_can_be_fixed(api: Api, company: Company) -> None:
     record_id = company.put_raw("person", {"name": "\ud800", "custom_fields": "none"})
 
-    mended = api.ok(
+    fixed = api.ok(
         "PATCH", f"/api/v2/persons/{record_id}", {"custom_fields": {code(company, "person", "Job title"): "x"}}
     )
 
-    assert mended["custom_fields"] == {code(company, "person", "Job title"): "x"}
+    assert fixed["custom_fields"] == {code(company, "person", "Job title"): "x"}
 
 
 def test_a_raw_body_may_come_over_the_wire(api: Api) -> None:
@@ -203,17 +203,21 @@ def test_a_raw_body_may_come_over_the_wire(api: Api) -> None:
     assert sent in api.call("GET", f"/api/v2/persons/{record_id}").get_data()
 
 
-def test_changes_are_told_to_listeners(company: Company, clock: Clock) -> None:
-    told = []
-    company.listeners.append(told.append)
+def test_changes_are_sent_to_listeners(company: Company, clock: Clock) -> None:
+    events = []
+    company.listeners.append(events.append)
 
     created = company.create_person(name="Jane Doe")
     company.edit_person(created["id"], name="Jane Roe")
     company.delete_person(created["id"])
 
-    assert [(event.action, event.source) for event in told] == [("create", "api"), ("change", "app"), ("delete", "app")]
-    assert [event.before and event.before["name"] for event in told] == [None, "Jane Doe", "Jane Roe"]
-    assert [event.after and event.after["name"] for event in told] == ["Jane Doe", "Jane Roe", None]
+    assert [(event.action, event.source) for event in events] == [
+        ("create", "api"),
+        ("change", "app"),
+        ("delete", "app"),
+    ]
+    assert [event.before and event.before["name"] for event in events] == [None, "Jane Doe", "Jane Roe"]
+    assert [event.after and event.after["name"] for event in events] == ["Jane Doe", "Jane Roe", None]
 
 
 @pytest.mark.slow

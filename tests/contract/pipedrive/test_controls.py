@@ -33,13 +33,13 @@ def hooked(company: Company, receiver: Receiver) -> Iterator[PipedriveApp]:
 
 
 @pytest.fixture
-def told(hooked: PipedriveApp) -> Api:
+def hooked_api(hooked: PipedriveApp) -> Api:
     return Api(hooked.test_client())
 
 
 @pytest.fixture
-def hook(told: Api) -> int:
-    return int(told.ok("POST", HOOKS, BODY)["id"])
+def hook(hooked_api: Api) -> int:
+    return int(hooked_api.ok("POST", HOOKS, BODY)["id"])
 
 
 def edit(app: PipedriveApp, times: int = 1) -> None:
@@ -49,7 +49,7 @@ def edit(app: PipedriveApp, times: int = 1) -> None:
 
 
 def test_deliveries_are_counted_by_their_outcome(
-    hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int, clock: Clock
+    hooked: PipedriveApp, hooked_api: Api, receiver: Receiver, hook: int, clock: Clock
 ) -> None:
     edit(hooked)
     receiver.status = "500 Oops"
@@ -57,7 +57,7 @@ def test_deliveries_are_counted_by_their_outcome(
     clock.now += 3
     hooked.delivery.run_due()
 
-    seen = told.ok("GET", DELIVERIES)
+    seen = hooked_api.ok("GET", DELIVERIES)
 
     assert seen["counts"]["events"] == 12
     assert (seen["counts"]["sent"], seen["counts"]["refused"], seen["counts"]["retried"]) == (1, 10, 0)
@@ -75,21 +75,21 @@ def test_deliveries_are_counted_by_their_outcome(
     }
 
 
-def test_trouble_and_rules_are_set_one_without_the_other(hooked: PipedriveApp, told: Api) -> None:
-    told.ok("POST", DELIVERIES, {"trouble": {"seed": 4, "lost": 0.25}})
-    told.ok("POST", DELIVERIES, {"rules": {"ban_s": 60, "retry_after_s": [1, 2]}})
+def test_trouble_and_rules_are_set_one_without_the_other(hooked: PipedriveApp, hooked_api: Api) -> None:
+    hooked_api.ok("POST", DELIVERIES, {"trouble": {"seed": 4, "lost": 0.25}})
+    hooked_api.ok("POST", DELIVERIES, {"rules": {"ban_s": 60, "retry_after_s": [1, 2]}})
 
     assert hooked.delivery.trouble == Trouble(seed=4, lost=0.25)
     assert (hooked.delivery.rules.ban_s, list(hooked.delivery.rules.retry_after_s)) == (60, [1, 2])
-    assert told.ok("GET", DELIVERIES)["trouble"]["lost"] == 0.25
-    told.ok("POST", DELIVERIES, {"trouble": {}, "rules": {}})
+    assert hooked_api.ok("GET", DELIVERIES)["trouble"]["lost"] == 0.25
+    hooked_api.ok("POST", DELIVERIES, {"trouble": {}, "rules": {}})
     assert (hooked.delivery.trouble, hooked.delivery.rules.ban_s) == (Trouble(), 1800)
 
 
 def test_fewer_retries_are_fewer_attempts(
-    hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int, clock: Clock
+    hooked: PipedriveApp, hooked_api: Api, receiver: Receiver, hook: int, clock: Clock
 ) -> None:
-    told.ok("POST", DELIVERIES, {"rules": {"retry_after_s": [1]}})
+    hooked_api.ok("POST", DELIVERIES, {"rules": {"retry_after_s": [1]}})
     receiver.status = "500 Oops"
     edit(hooked)
 
@@ -105,71 +105,71 @@ def test_fewer_retries_are_fewer_attempts(
     "body",
     [{"trouble": {"lost": 2}}, {"trouble": 5}, {"rules": {"shoes": 1}}, {"rules": {"retry_after_s": 3}}, {"luck": 1}],
 )
-def test_deliveries_refuse_an_invalid_body(told: Api, body: dict[str, Any]) -> None:
-    assert told.call("POST", DELIVERIES, body).status_code == 400
+def test_deliveries_refuse_an_invalid_body(hooked_api: Api, body: dict[str, Any]) -> None:
+    assert hooked_api.call("POST", DELIVERIES, body).status_code == 400
 
 
 def test_a_webhook_is_banned_and_its_ban_ended_by_hand(
-    hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int
+    hooked: PipedriveApp, hooked_api: Api, receiver: Receiver, hook: int
 ) -> None:
-    told.ok("POST", WEBHOOKS, {"id": hook, "ban_s": None})
+    hooked_api.ok("POST", WEBHOOKS, {"id": hook, "ban_s": None})
     edit(hooked)
     during = len(receiver.got)
-    told.ok("POST", WEBHOOKS, {"id": hook, "ban_s": 0})
+    hooked_api.ok("POST", WEBHOOKS, {"id": hook, "ban_s": 0})
     edit(hooked)
 
     assert (during, len(receiver.got)) == (0, 1)
 
 
-def test_a_webhook_is_switched_off_and_on(hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int) -> None:
-    told.ok("POST", WEBHOOKS, {"is_active": 0})
+def test_a_webhook_is_switched_off_and_on(hooked: PipedriveApp, hooked_api: Api, receiver: Receiver, hook: int) -> None:
+    hooked_api.ok("POST", WEBHOOKS, {"is_active": 0})
     edit(hooked)
-    assert told.ok("GET", HOOKS)[0]["is_active"] == 0
-    told.ok("POST", WEBHOOKS, {"is_active": 1})
+    assert hooked_api.ok("GET", HOOKS)[0]["is_active"] == 0
+    hooked_api.ok("POST", WEBHOOKS, {"is_active": 1})
     edit(hooked)
 
     assert len(receiver.got) == 1
 
 
-def test_a_webhook_is_redirected(hooked: PipedriveApp, told: Api, receiver: Receiver, hook: int) -> None:
-    told.ok("POST", WEBHOOKS, {"id": hook, "subscription_url": f"{ORIGIN}/elsewhere"})
+def test_a_webhook_is_redirected(hooked: PipedriveApp, hooked_api: Api, receiver: Receiver, hook: int) -> None:
+    hooked_api.ok("POST", WEBHOOKS, {"id": hook, "subscription_url": f"{ORIGIN}/elsewhere"})
     edit(hooked)
 
     assert receiver.got[0][0]["PATH_INFO"] == "/elsewhere"
 
 
-def test_a_webhook_is_deleted_behind_its_owners_back(told: Api, hook: int) -> None:
-    assert told.ok("POST", WEBHOOKS, {"delete": True}) == {"ids": [hook]}
+def test_a_webhook_is_deleted_behind_its_owners_back(hooked_api: Api, hook: int) -> None:
+    assert hooked_api.ok("POST", WEBHOOKS, {"delete": True}) == {"ids": [hook]}
 
-    assert told.ok("GET", HOOKS) == []
-    assert told.call("POST", WEBHOOKS, {"id": hook, "delete": True}).status_code == 404
+    assert hooked_api.ok("GET", HOOKS) == []
+    assert hooked_api.call("POST", WEBHOOKS, {"id": hook, "delete": True}).status_code == 404
 
 
 @pytest.mark.parametrize("body", [{"colour": 1}, {"ban_s": "long"}, {"id": []}])
-def test_an_invalid_change_of_webhooks_is_refused(told: Api, hook: int, body: dict[str, Any]) -> None:
-    assert told.call("POST", WEBHOOKS, body).status_code in {400, 404}
+def test_an_invalid_change_of_webhooks_is_refused(hooked_api: Api, hook: int, body: dict[str, Any]) -> None:
+    assert hooked_api.call("POST", WEBHOOKS, body).status_code in {400, 404}
 
 
-def test_the_team_starts_and_stops(hooked: PipedriveApp, told: Api) -> None:
-    set_to = told.ok("POST", TEAM, {"rate": 0.001, "weights": {"edit_name": 5}, "seed": 9})
+def test_the_team_starts_and_stops(hooked: PipedriveApp, hooked_api: Api) -> None:
+    set_to = hooked_api.ok("POST", TEAM, {"rate": 0.001, "weights": {"edit_name": 5}, "seed": 9})
     assert (set_to["rate"], set_to["weights"]["edit_name"]) == (0.001, 5)
     hooked.team.act()
 
-    home = told.ok("POST", TEAM, {"rate": 0})
+    home = hooked_api.ok("POST", TEAM, {"rate": 0})
 
     assert (home["rate"], sum(home["counts"].values()) >= 1) == (0, True)
-    assert told.ok("GET", TEAM) == home
+    assert hooked_api.ok("GET", TEAM) == home
 
 
 @pytest.mark.parametrize("body", [{}, {"rate": "fast"}, {"rate": 1, "weights": {"juggle": 1}}, {"rate": -1}])
-def test_the_team_refuses_an_invalid_body(told: Api, body: dict[str, Any]) -> None:
-    assert told.call("POST", TEAM, body).status_code == 400
+def test_the_team_refuses_an_invalid_body(hooked_api: Api, body: dict[str, Any]) -> None:
+    assert hooked_api.call("POST", TEAM, body).status_code == 400
 
 
-def test_controls_are_no_changes_of_the_company(hooked: PipedriveApp, told: Api, hook: int) -> None:
+def test_controls_are_no_changes_of_the_company(hooked: PipedriveApp, hooked_api: Api, hook: int) -> None:
     before = len(hooked.ledger.mutations)
 
     for path, body in ((DELIVERIES, {}), (WEBHOOKS, {}), (TEAM, {"rate": 0})):
-        told.ok("POST", path, body)
+        hooked_api.ok("POST", path, body)
 
     assert len(hooked.ledger.mutations) == before

@@ -16,8 +16,8 @@ DAY_S = 86_400
 
 
 @pytest.fixture
-def told(company: Company) -> list[Event]:
-    """What webhooks would be told, in order."""
+def webhook_events(company: Company) -> list[Event]:
+    """Return the events of webhooks, in order."""
     events: list[Event] = []
     company.listeners.append(events.append)
     return events
@@ -32,7 +32,7 @@ def organization(api: Api, **members: Any) -> int:
 
 
 @pytest.mark.parametrize("prefix", ["/v1", "/api/v1"])
-def test_the_one_in_the_path_goes_and_the_other_stays(api: Api, prefix: str) -> None:
+def test_the_record_in_the_path_is_deleted_and_the_other_stays(api: Api, prefix: str) -> None:
     loser, survivor = person(api, name="Jane Doe"), person(api, name="Joan Roe")
 
     answer = api.call("PUT", f"{prefix}/persons/{loser}/merge", {"merge_with_id": survivor})
@@ -60,71 +60,71 @@ def test_the_survivor_wins_and_takes_what_it_lacks(api: Api, company: Company) -
     assert (kept["custom_fields"][title], kept["custom_fields"][remarks]) == ("Captain", "new")
 
 
-def test_a_merge_is_told_as_a_delete_and_a_change(api: Api, told: list[Event], clock: Clock) -> None:
+def test_a_merge_is_sent_as_a_delete_and_a_change(api: Api, webhook_events: list[Event], clock: Clock) -> None:
     loser, survivor = person(api, name="Jane"), person(api, name="Joan")
-    told.clear()
+    webhook_events.clear()
     clock.now += 5
 
     api.ok("PUT", f"/v1/persons/{loser}/merge", {"merge_with_id": survivor})
 
-    assert [(event.action, event.id, event.merged_to, event.merged_from) for event in told] == [
+    assert [(event.action, event.id, event.merged_to, event.merged_from) for event in webhook_events] == [
         ("delete", loser, survivor, None),
         ("change", survivor, None, loser),
     ]
     assert api.ok("GET", f"{PERSONS}/{survivor}")["update_time"] == "2026-03-01T12:00:05Z"
 
 
-def test_webhooks_name_the_other_record_of_a_merge(api: Api, company: Company, told: list[Event]) -> None:
+def test_webhooks_name_the_other_record_of_a_merge(api: Api, company: Company, webhook_events: list[Event]) -> None:
     loser, survivor = person(api, name="Jane"), person(api, name="Joan")
     company.merge("person", loser, survivor)
     subscription = {"id": 1, "owner_id": 1, "type": "general", "version": "2.0"}
 
-    made, _, gone, changed = (payload(company, event, subscription)["meta"] for event in told)
+    made, _, gone, changed = (payload(company, event, subscription)["meta"] for event in webhook_events)
 
     assert (gone["merged_to_id"], changed["merged_from_id"]) == (str(survivor), str(loser))
     named = [{name for name in meta if name.startswith("merged_")} for meta in (made, gone, changed)]
     assert named == [set(), {"merged_to_id"}, {"merged_from_id"}]
 
 
-def test_an_organizations_persons_move_with_it(api: Api, told: list[Event]) -> None:
+def test_an_organizations_persons_move_with_it(api: Api, webhook_events: list[Event]) -> None:
     loser, survivor = organization(api, name="Acme"), organization(api, name="Acme Ltd")
     member = person(api, name="Jane", org_id=loser)
-    told.clear()
+    webhook_events.clear()
 
     answer = api.call("PUT", f"/v1/organizations/{loser}/merge", {"merge_with_id": survivor})
 
     assert spec.problems(1, "put", "/organizations/{id}/merge", answer.status_code, answer.get_json()) == []
     assert answer.get_json()["data"] == {"id": survivor}
     assert api.ok("GET", f"{PERSONS}/{member}")["org_id"] == survivor
-    assert [(event.action, event.entity, event.id) for event in told] == [
+    assert [(event.action, event.entity, event.id) for event in webhook_events] == [
         ("delete", "organization", loser),
         ("change", "person", member),
         ("change", "organization", survivor),
     ]
 
 
-def test_persons_may_move_without_a_word(api: Api, told: list[Event], clock: Clock) -> None:
+def test_persons_may_move_without_a_word(api: Api, webhook_events: list[Event], clock: Clock) -> None:
     loser, survivor = organization(api, name="Acme"), organization(api, name="Acme Ltd")
     member = person(api, name="Jane", org_id=loser)
     api.client.post("/__sandbox__/behaviour", json={"move_persons_aloud": False})
-    told.clear()
+    webhook_events.clear()
     clock.now += 60
 
     api.ok("PUT", f"/v1/organizations/{loser}/merge", {"merge_with_id": survivor})
 
     moved = api.ok("GET", f"{PERSONS}/{member}")
     assert (moved["org_id"], moved["update_time"]) == (survivor, None)
-    assert {event.entity for event in told} == {"organization"}
+    assert {event.entity for event in webhook_events} == {"organization"}
 
 
 @pytest.mark.parametrize(("merge_with_id", "status"), [("7", 400), (None, 400), (True, 400), (999_999, 404), (1, 400)])
 def test_a_merge_that_cannot_be_is_refused(
-    api: Api, company: Company, merge_with_id: Any, status: int, told: list[Event]
+    api: Api, company: Company, merge_with_id: Any, status: int, webhook_events: list[Event]
 ) -> None:
     assert company.record("person", 1) is not None
 
     assert api.error("PUT", "/v1/persons/1/merge", {"merge_with_id": merge_with_id})[0] == status
-    assert told == []
+    assert webhook_events == []
 
 
 def test_merging_costs_forty_tokens(api: Api) -> None:
@@ -158,10 +158,10 @@ def test_what_is_gone_may_answer_410(api: Api, company: Company, method: str) ->
     assert api.error(method, f"{PERSONS}/999999", {} if method == "PATCH" else None)[0] == 404
 
 
-def test_a_deleted_record_can_be_brought_back(api: Api, told: list[Event], clock: Clock) -> None:
+def test_a_deleted_record_can_be_brought_back(api: Api, webhook_events: list[Event], clock: Clock) -> None:
     record_id = person(api, name="Jane Doe")
     api.ok("DELETE", f"{PERSONS}/{record_id}")
-    told.clear()
+    webhook_events.clear()
     clock.now += 30
 
     back = api.call("POST", "/__sandbox__/undelete", {"entity": "person", "id": record_id})
@@ -169,23 +169,23 @@ def test_a_deleted_record_can_be_brought_back(api: Api, told: list[Event], clock
     assert back.status_code == 200
     found = api.ok("GET", f"{PERSONS}/{record_id}")
     assert (found["name"], found["is_deleted"], found["update_time"]) == ("Jane Doe", False, "2026-03-01T12:00:30Z")
-    [event] = told
+    [event] = webhook_events
     assert (event.action, event.source) == ("change", "app")
     assert api.call("POST", "/__sandbox__/undelete", {"entity": "person", "id": record_id}).status_code == 404
 
 
-@pytest.mark.parametrize(("action", "told_actions"), [("create", ["create"]), (None, [])])
-def test_coming_back_may_be_told_otherwise(
-    api: Api, company: Company, told: list[Event], action: Any, told_actions: list[str]
+@pytest.mark.parametrize(("action", "sent_actions"), [("create", ["create"]), (None, [])])
+def test_the_event_of_a_restored_record_can_be_set(
+    api: Api, company: Company, webhook_events: list[Event], action: Any, sent_actions: list[str]
 ) -> None:
     record_id = person(api, name="Jane Doe")
     api.ok("DELETE", f"{PERSONS}/{record_id}")
     company.behaviour.undelete_event = action
-    told.clear()
+    webhook_events.clear()
 
     assert company.undelete("person", record_id)
-    assert [event.action for event in told] == told_actions
-    assert all(event.before is None for event in told)
+    assert [event.action for event in webhook_events] == sent_actions
+    assert all(event.before is None for event in webhook_events)
 
 
 def test_thirty_days_are_the_limit(api: Api, company: Company, clock: Clock) -> None:

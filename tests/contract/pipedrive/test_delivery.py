@@ -17,7 +17,7 @@ MINUTE, DAY = 60.0, 86_400.0
 
 
 class Office:
-    """A company with one webhook, whose deliveries happen when it is told that time has passed."""
+    """A company with one webhook; deliveries happen when the test moves the time."""
 
     def __init__(self, app: PipedriveApp, receiver: Receiver, clock: Clock) -> None:
         self.app, self.receiver, self.clock = app, receiver, clock
@@ -121,11 +121,11 @@ def test_ten_failed_first_attempts_ban_a_webhook_for_half_an_hour(office: Office
     receiver.status = "200 OK"
     office.pass_by(29 * MINUTE)
     office.edit()
-    told_in_the_ban = len(receiver.got)
+    sent_in_the_ban = len(receiver.got)
     office.pass_by(1 * MINUTE)
     office.edit()
 
-    assert told_in_the_ban == 10
+    assert sent_in_the_ban == 10
     assert [payload["data"]["name"] for payload in receiver.payloads()[10:]] == [f"Edited {office.edits}"]
     assert office.delivery.health(hook(office)).failures == 0
     assert office.delivery.counts["dropped_by_ban"] == 2 + 10 + 1
@@ -184,7 +184,7 @@ def test_one_success_within_three_days_keeps_a_webhook(office: Office, receiver:
     assert len(office.app.subscriptions.by_id) == 1
 
 
-def test_a_webhook_nothing_was_to_be_told_stays(office: Office) -> None:
+def test_a_webhook_without_events_stays(office: Office) -> None:
     office.pass_by(30 * DAY)
 
     assert len(office.app.subscriptions.by_id) == 1
@@ -204,7 +204,7 @@ def test_a_retry_finds_a_webhook_deleted_or_switched_off(office: Office, receive
     assert (office.delivery.counts["dropped_by_switch"], office.delivery.counts["dropped_by_deletion"]) == (1, 1)
 
 
-def test_a_user_hears_nothing_of_what_he_may_not_see(office: Office, receiver: Receiver) -> None:
+def test_a_user_receives_no_invisible_records(office: Office, receiver: Receiver) -> None:
     owner, clerk = office.company.users[0].id, office.company.users[-1].id
     office.app.subscriptions.by_id[hook(office)]["user_id"] = clerk
 
@@ -215,7 +215,7 @@ def test_a_user_hears_nothing_of_what_he_may_not_see(office: Office, receiver: R
     assert [payload["data"]["owner_id"] for payload in receiver.payloads()] == [clerk]
 
 
-def test_a_webhook_of_the_first_version_is_told_in_its_words(office: Office, receiver: Receiver) -> None:
+def test_a_webhook_of_the_first_version_has_its_format(office: Office, receiver: Receiver) -> None:
     office.app.subscriptions.by_id[hook(office)]["version"] = "1.0"
     receiver.status = "500 Oops"
 
@@ -232,20 +232,20 @@ def test_a_slow_receiver_does_not_hold_up_the_others(company: Company) -> None:
     slow, quick = Receiver(), Receiver()
     app = create_app(company, webhook_session=session_for({ORIGIN: slow, "http://quick.test": quick}))
     api = Api(app.test_client())
-    release, heard = threading.Event(), threading.Semaphore(0)
+    release, received = threading.Event(), threading.Semaphore(0)
     slow.hear = lambda _payload: release.wait(60)
-    quick.hear = lambda _payload: heard.release()
+    quick.hear = lambda _payload: received.release()
     api.ok("POST", HOOKS, BODY)
     api.ok("POST", HOOKS, {**BODY, "subscription_url": "http://quick.test/"})
 
     for number in range(20):
         company.edit_person(1, name=f"Edited {number}")
-    all_heard = all(heard.acquire(timeout=60) for _ in range(20))
+    all_received = all(received.acquire(timeout=60) for _ in range(20))
     stuck = len(slow.got)
     release.set()
     app.delivery.drain()
 
-    assert all_heard
+    assert all_received
     assert (stuck, len(slow.got)) == (0, 20)
 
 

@@ -89,7 +89,7 @@ def test_a_list_may_never_end(api: Api, app: PipedriveApp) -> None:
     assert second["data"] == third["data"] != first["data"]
 
 
-def test_a_burst_refusal_says_when_to_come_back(api: Api, app: PipedriveApp) -> None:
+def test_a_burst_refusal_has_the_time_of_the_next_call(api: Api, app: PipedriveApp) -> None:
     app.faults.add("persons", "429_burst", headers={"retry-after": "2"})
 
     answer = api.call("GET", PERSONS)

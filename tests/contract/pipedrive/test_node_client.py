@@ -39,13 +39,13 @@ def test_it_walks_every_page(seen: dict[str, Any], entities: str, held: int) -> 
 
 @pytest.mark.parametrize("entities", ["persons", "organizations"])
 def test_it_creates_reads_updates_finds_and_deletes(seen: dict[str, Any], entities: str) -> None:
-    told = seen[entities]
+    answers = seen[entities]
 
-    assert told["read"] == told["created"]
-    assert told["updated"]["id"] == told["created"]["id"]
-    assert told["deleted"] == {"id": told["created"]["id"]}
-    assert told["gone"]["success"] is False
-    assert told["gone"]["error"] == "Entity was not found"
+    assert answers["read"] == answers["created"]
+    assert answers["updated"]["id"] == answers["created"]["id"]
+    assert answers["deleted"] == {"id": answers["created"]["id"]}
+    assert answers["gone"]["success"] is False
+    assert answers["gone"]["error"] == "Entity was not found"
 
 
 def test_an_update_takes_effect(seen: dict[str, Any]) -> None:

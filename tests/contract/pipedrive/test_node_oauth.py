@@ -27,8 +27,8 @@ def seen() -> Iterator[dict[str, Any]]:
     )
     try:
         serve.wait_until_ready(running)
-        told = node_packages.run(Path(__file__).parent / "oauth.cjs", folder, running.url, *CLIENT)
-        yield {**json.loads(told), "url": running.url}
+        output = node_packages.run(Path(__file__).parent / "oauth.cjs", folder, running.url, *CLIENT)
+        yield {**json.loads(output), "url": running.url}
     finally:
         running.stop()
 

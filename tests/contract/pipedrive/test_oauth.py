@@ -83,7 +83,7 @@ def refusal(answer: TestResponse) -> str:
 
 @pytest.fixture
 def gone() -> list[dict[str, Any]]:
-    """What the app's callback URL is told."""
+    """Return the requests to the app's callback URL."""
     return []
 
 
@@ -128,7 +128,7 @@ def test_the_page_can_be_answered_by_a_switch(oauth: OAuth) -> None:
         ({"redirect_uri": "http://other.test/"}, "invalid_request: Invalid request: redirect_uri is invalid"),
     ],
 )
-def test_nobody_is_sent_where_the_app_is_not(oauth: OAuth, changes: dict[str, str], words: str) -> None:
+def test_no_user_is_redirected_to_another_address(oauth: OAuth, changes: dict[str, str], words: str) -> None:
     oauth.turn(callback_url=CALLBACK)
 
     assert refusal(oauth.ask(decision="allow", **changes)) == words
@@ -147,7 +147,7 @@ def test_a_code_becomes_tokens_that_open_the_api(oauth: OAuth) -> None:
     assert len(oauth.api(tokens).ok("GET", "/api/v2/persons")) == 100
 
 
-def test_by_its_real_name_it_tells_the_companys_own_host(oauth: OAuth) -> None:
+def test_with_its_real_name_it_returns_the_companys_own_host(oauth: OAuth) -> None:
     code = oauth.code()
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK}
     form |= {"client_id": CLIENT.id, "client_secret": CLIENT.secret}
@@ -220,7 +220,7 @@ def test_an_access_token_ends_and_is_renewed_by_the_same_refresh_token(oauth: OA
     assert oauth.app.grants.counts == {"exchanges": 1, "refreshes": 1, "refused": 0}
 
 
-def test_a_refresh_leaves_older_access_tokens_alone_unless_told_otherwise(oauth: OAuth) -> None:
+def test_a_refresh_keeps_older_access_tokens_by_default(oauth: OAuth) -> None:
     tokens = oauth.connect()
     oauth.refresh(tokens["refresh_token"])
     assert oauth.api(tokens).ok("GET", ME)
@@ -230,7 +230,7 @@ def test_a_refresh_leaves_older_access_tokens_alone_unless_told_otherwise(oauth:
     assert oauth.api(tokens).error("GET", ME)[0] == 401
 
 
-def test_refresh_tokens_rotate_when_told_to(oauth: OAuth) -> None:
+def test_refresh_tokens_rotate_on_request(oauth: OAuth) -> None:
     oauth.turn(rotate_refresh_tokens=True)
     first = oauth.connect()["refresh_token"]
 
@@ -250,7 +250,7 @@ def test_a_refresh_token_dies_of_sixty_idle_days(oauth: OAuth, clock: Clock) -> 
     assert refusal(oauth.refresh(tokens["refresh_token"])) == "invalid_grant: Invalid grant: refresh_token is invalid"
 
 
-def test_whoever_authorises_is_who_the_token_speaks_for(oauth: OAuth) -> None:
+def test_the_token_belongs_to_the_user_who_authorized(oauth: OAuth) -> None:
     salesperson = oauth.app.company.users[2]
     oauth.turn(user_id=salesperson.id)
 
@@ -339,15 +339,15 @@ def test_grants_can_be_taken_back_without_a_word(oauth: OAuth, gone: list[Any]) 
     assert (len(oauth.app.subscriptions.by_id), gone) == (1, [])
 
 
-def test_an_uninstall_is_told_to_the_callback(oauth: OAuth, gone: list[dict[str, Any]]) -> None:
+def test_an_uninstall_is_sent_to_the_callback(oauth: OAuth, gone: list[dict[str, Any]]) -> None:
     tokens = oauth.connect()
     oauth.api(tokens).ok("POST", "/v1/webhooks", HOOK)
 
-    told = oauth.turn(now="uninstall")["data"]["callback_statuses"]
+    statuses = oauth.turn(now="uninstall")["data"]["callback_statuses"]
 
     [notice] = gone
     company = oauth.app.company
-    assert told == [503]
+    assert statuses == [503]
     assert (notice["REQUEST_METHOD"], notice["PATH_INFO"]) == ("DELETE", "/auth/callback")
     assert notice["HTTP_AUTHORIZATION"] == "Basic " + b64encode(f"{CLIENT.id}:{CLIENT.secret}".encode()).decode()
     expected = (

@@ -1,4 +1,4 @@
-"""Every endpoint answers as the vendor's OpenAPI files say."""
+"""Every endpoint answers as in the vendor's OpenAPI files."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_every_declared_list_parameter_is_understood(api: Api, company: Company)
     assert spec.parameters("/persons") == set(given) | {"cursor"}
 
 
-def test_calls_cost_what_the_vendor_says(api: Api, company: Company) -> None:
+def test_calls_cost_as_the_vendor_documents(api: Api, company: Company) -> None:
     cost = spec.token_cost
     expected = [
         ("GET", "/api/v2/persons", cost(2, "get", "/persons")),

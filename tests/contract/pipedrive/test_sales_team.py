@@ -22,7 +22,7 @@ def only(action: str) -> Weights:
     return replace(NOTHING, **{"edit_name": 0, action: 1})
 
 
-def heard(company: Company) -> list[Event]:
+def record_events(company: Company) -> list[Event]:
     events: list[Event] = []
     company.listeners.append(events.append)
     return events
@@ -48,7 +48,7 @@ def test_the_same_seed_does_the_same_to_the_same_company() -> None:
 
 
 def test_a_long_day_has_something_of_everything(team: SalesTeam, company: Company) -> None:
-    events = heard(company)
+    events = record_events(company)
 
     for _ in range(1500):
         assert team.act() is not None
@@ -70,7 +70,7 @@ def test_a_long_day_has_something_of_everything(team: SalesTeam, company: Compan
     ],
 )  # fmt: skip
 def test_an_edit_changes_one_thing(team: SalesTeam, company: Company, action: str, member: str) -> None:
-    events = heard(company)
+    events = record_events(company)
     team.weights = only(action)
 
     for _ in range(40):
@@ -85,7 +85,7 @@ def test_an_edit_changes_one_thing(team: SalesTeam, company: Company, action: st
 
 
 def test_a_person_comes_with_an_organization(team: SalesTeam, company: Company) -> None:
-    events = heard(company)
+    events = record_events(company)
     team.weights = only("create_person_with_organization")
 
     team.act()
@@ -98,7 +98,7 @@ def test_a_person_comes_with_an_organization(team: SalesTeam, company: Company) 
 
 
 def test_a_bulk_edit_is_many_changes_of_one_action(team: SalesTeam, company: Company) -> None:
-    events = heard(company)
+    events = record_events(company)
     team.weights = only("bulk_edit")
 
     team.act()
@@ -109,7 +109,7 @@ def test_a_bulk_edit_is_many_changes_of_one_action(team: SalesTeam, company: Com
 
 
 def test_a_merge_is_a_deletion_and_a_change_of_one_action(team: SalesTeam, company: Company) -> None:
-    events = heard(company)
+    events = record_events(company)
     team.weights = only("merge")
 
     for _ in range(10):
@@ -141,7 +141,7 @@ def test_an_empty_company_is_filled_first() -> None:
     assert company.count("person") + company.count("organization") >= 1
 
 
-def test_a_team_with_nothing_to_do_says_so() -> None:
+def test_a_team_with_nothing_to_do_reports_that() -> None:
     team = SalesTeam(Company(persons=0, organizations=0), weights=only("delete"))
 
     assert team.act() is None

@@ -42,7 +42,7 @@ def jane(company: Company) -> dict[str, Any]:
         ({"term": "%@acme"}, False),
     ],
 )
-def test_a_term_is_found_where_it_stands(api: Api, jane: dict[str, Any], parameters: dict[str, Any], hit: bool) -> None:
+def test_a_term_is_found_in_its_field(api: Api, jane: dict[str, Any], parameters: dict[str, Any], hit: bool) -> None:
     assert found(api, **parameters) == ([jane["id"]] if hit else [])
 
 

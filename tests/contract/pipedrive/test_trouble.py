@@ -89,7 +89,7 @@ def test_a_refused_copy_is_not_tried_again_and_counts_for_nothing(
     assert hooked.delivery.health(webhook_id).failures == 0
 
 
-def test_some_are_held_back_and_overtaken(hooked: PipedriveApp, receiver: Receiver, clock: Clock) -> None:
+def test_some_are_delayed_and_arrive_later_than_others(hooked: PipedriveApp, receiver: Receiver, clock: Clock) -> None:
     hooked.delivery.trouble = Trouble(seed=3, delayed=0.5, delay_s=20)
     arrived: dict[str, float] = {}
     receiver.hear = lambda payload: arrived.setdefault(payload["data"]["name"], clock.now)
@@ -126,7 +126,7 @@ def test_some_arrive_first_as_a_later_attempt(hooked: PipedriveApp, receiver: Re
 
 
 def test_the_same_seed_makes_the_same_trouble(company: Company, clock: Clock) -> None:
-    def told() -> list[Any]:
+    def sent() -> list[Any]:
         receiver, moments = Receiver(), Clock()
         fresh = Company(seed=7, persons=1, organizations=0, clock=moments)
         app = create_app(fresh, webhook_session=session_for({ORIGIN: receiver}))
@@ -136,7 +136,7 @@ def test_the_same_seed_makes_the_same_trouble(company: Company, clock: Clock) ->
         happen(app, moments)
         return receiver.payloads()
 
-    assert told() == told()
+    assert sent() == sent()
 
 
 def test_one_kind_of_trouble_leaves_the_others_as_they_were(

@@ -72,7 +72,7 @@ def test_forty_subscriptions_are_the_limit(api: Api) -> None:
     assert statuses == [201] * 40 + [422]
 
 
-def test_each_change_is_told_once(hooked: PipedriveApp, hooked_api: Api, receiver: Receiver, clock: Clock) -> None:
+def test_each_change_is_sent_once(hooked: PipedriveApp, hooked_api: Api, receiver: Receiver, clock: Clock) -> None:
     hook = hooked_api.ok("POST", HOOKS, BODY)
     created = hooked_api.ok("POST", "/api/v2/persons", {"name": "Jane Doe"})
     clock.now += 1.25
@@ -119,7 +119,7 @@ def test_a_subscriber_gets_what_it_asked_for(
     assert len(sent(hooked, receiver)) == hits
 
 
-def test_nothing_is_told_of_what_changed_nothing(hooked: PipedriveApp, hooked_api: Api, receiver: Receiver) -> None:
+def test_an_edit_without_a_change_is_not_sent(hooked: PipedriveApp, hooked_api: Api, receiver: Receiver) -> None:
     hooked_api.ok("POST", HOOKS, BODY)
     name = hooked_api.ok("GET", "/api/v2/persons/1")["name"]
 
@@ -135,8 +135,8 @@ def test_an_edit_by_hand_comes_from_the_app(hooked: PipedriveApp, hooked_api: Ap
     made = hooked_api.ok("POST", "/__sandbox__/create", {"entity": "person", "fields": {"name": "By Hand"}})
     hooked_api.call("POST", "/__sandbox__/delete", {"entity": "person", "id": made["id"]})
 
-    told = [(payload["meta"]["action"], payload["meta"]["change_source"]) for payload in sent(hooked, receiver)]
-    assert told == [("change", "app"), ("create", "app"), ("delete", "app")]
+    sources = [(payload["meta"]["action"], payload["meta"]["change_source"]) for payload in sent(hooked, receiver)]
+    assert sources == [("change", "app"), ("create", "app"), ("delete", "app")]
 
 
 def test_custom_values_travel_in_shapes_of_their_own(
@@ -216,7 +216,7 @@ def test_a_subscription_remembers_its_last_delivery(
     assert (hook["last_delivery_time"] is not None) == delivered
 
 
-def test_a_subscriber_that_cannot_be_reached_harms_nobody(company: Company) -> None:
+def test_an_unreachable_subscriber_does_not_affect_others(company: Company) -> None:
     session = requests.Session()
     session.adapters.clear()
     app = create_app(company, webhook_session=session)
@@ -229,7 +229,7 @@ def test_a_subscriber_that_cannot_be_reached_harms_nobody(company: Company) -> N
     assert api.ok("GET", HOOKS)[0]["last_http_status"] is None
 
 
-def test_deleting_an_organization_tells_of_its_persons_too(
+def test_deleting_an_organization_sends_its_persons_too(
     hooked: PipedriveApp, hooked_api: Api, receiver: Receiver
 ) -> None:
     person = next(p for p in hooked_api.walk("/api/v2/persons", limit=500) if p["org_id"])
@@ -237,6 +237,6 @@ def test_deleting_an_organization_tells_of_its_persons_too(
 
     hooked_api.ok("DELETE", f"/api/v2/organizations/{person['org_id']}")
 
-    told = [(p["meta"]["action"], p["meta"]["entity"], p["meta"]["entity_id"]) for p in sent(hooked, receiver)]
-    assert told[0] == ("delete", "organization", str(person["org_id"]))
-    assert ("change", "person", str(person["id"])) in told
+    sources = [(p["meta"]["action"], p["meta"]["entity"], p["meta"]["entity_id"]) for p in sent(hooked, receiver)]
+    assert sources[0] == ("delete", "organization", str(person["org_id"]))
+    assert ("change", "person", str(person["id"])) in sources

@@ -25,7 +25,7 @@ def shared() -> Iterator[Settings]:
 
 @pytest.fixture
 def fresh() -> Iterator[Settings]:
-    """Settings whose folder does not exist yet."""
+    """Yield settings with a folder that does not exist yet."""
     with data_dir_under(tempfile.gettempdir()) as settings:
         yield settings
 

@@ -104,7 +104,7 @@ def modes(path: Path) -> dict[Path, tuple[int, int, int]]:
 
 @contextmanager
 def own_installation() -> Iterator[tuple[str, Path]]:
-    """Install what the embedded servers need where everybody reaches it, with a home that belongs to nobody."""
+    """Install the wheels of the embedded servers where all accounts reach them, with a home without an owner."""
     site = Path(tempfile.mkdtemp(prefix="hp-test-"))
     try:
         site.chmod(0o755)

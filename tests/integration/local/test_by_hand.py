@@ -31,7 +31,7 @@ def test_status_shows_what_runs(running: Settings, capsys: pytest.CaptureFixture
     assert "valkey: answers, process " in written
 
 
-def test_stop_stops_and_status_says_so(shared: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stop_stops_and_status_shows_it(shared: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     with process("serve", shared) as holder:
         holder.urls()
 

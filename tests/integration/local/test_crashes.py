@@ -40,8 +40,8 @@ def test_data_outlives_a_stop(shared: Settings) -> None:
 
 @pytest.mark.parametrize("name", sorted(BOTH))
 def test_a_killed_server_comes_back_with_its_data(shared: Settings, name: str) -> None:
-    told: list[str] = []
-    with servers.serve(shared, name="a test", write_line=lambda _, line: told.append(line)) as found:
+    lines: list[str] = []
+    with servers.serve(shared, name="a test", write_line=lambda _, line: lines.append(line)) as found:
         write_both(found, f"killed-{name}")
         (before, *_) = server_pids(shared, name)
 
@@ -52,7 +52,7 @@ def test_a_killed_server_comes_back_with_its_data(shared: Settings, name: str) -
             for _ in until(PATIENCE_S)
         )
         assert_both_hold(found, f"killed-{name}")
-    assert f"{name} died (signal SIGKILL)" in told[0]
+    assert f"{name} died (signal SIGKILL)" in lines[0]
 
 
 def test_everything_killed_together_starts_again_with_its_data(shared: Settings) -> None:

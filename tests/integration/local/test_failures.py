@@ -1,4 +1,4 @@
-"""What an embedded server that cannot start tells, and what to do about it."""
+"""Errors of embedded servers that cannot start, with the next step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         servers.complete(Settings(data_dir=tmp_path / "file" / "data"))
 
 
-def test_data_of_another_version_says_what_to_do(fresh: Settings) -> None:
+def test_data_of_another_version_names_the_next_step(fresh: Settings) -> None:
     with servers.serve(fresh, name="a test"):
         pass
     found = folders.find(fresh.data_dir)
@@ -33,7 +33,7 @@ def test_data_of_another_version_says_what_to_do(fresh: Settings) -> None:
         servers.complete(fresh)
 
 
-def test_a_full_disk_is_told_before_a_database_is_made(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_a_database_is_created(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.data_dir.mkdir(parents=True)
     placed = folders.place(fresh.data_dir)
     found = embedded.find_binaries(placed)
@@ -43,7 +43,7 @@ def test_a_full_disk_is_told_before_a_database_is_made(fresh: Settings, monkeypa
         embedded.Postgres.program(placed, found)
 
 
-def test_a_missing_wheel_says_what_to_do_before_anything_is_made(
+def test_a_missing_wheel_names_the_next_step_before_anything_is_created(
     fresh: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda _: None)

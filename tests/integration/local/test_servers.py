@@ -1,4 +1,4 @@
-"""What the embedded servers are to SQLAlchemy, redis-py and kombu, and to nobody else."""
+"""The embedded servers work with SQLAlchemy, redis-py and kombu, and accept no other connections."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_complete_fills_in_what_the_settings_leave_open(shared: Settings, runnin
     assert found.broker_url == "amqp://rabbit.example"
 
 
-def test_postgres_keeps_its_promises_and_listens_to_nobody_else(running: Settings) -> None:
+def test_postgres_has_its_settings_and_listens_only_to_its_socket(running: Settings) -> None:
     names = ("fsync", "synchronous_commit", "full_page_writes", "listen_addresses", "jit", "max_connections")
 
     found = query(running, "SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
@@ -62,7 +62,7 @@ def test_postgres_keeps_its_promises_and_listens_to_nobody_else(running: Setting
     assert found == [("on", "on", "on", "", "off", "100")]
 
 
-def test_valkey_keeps_its_promises_and_listens_to_nobody_else(running: Settings) -> None:
+def test_valkey_has_its_settings_and_listens_only_to_its_socket(running: Settings) -> None:
     with redis_of(running) as client:
         found = client.config_get("port", "appendonly", "appendfsync", "maxmemory-policy")
 

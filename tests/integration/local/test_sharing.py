@@ -62,7 +62,9 @@ def test_commands_that_start_together_have_the_servers_one_after_the_other(fresh
         assert server_pids(fresh, "postgres")[0] != postgres
 
 
-def test_a_command_that_waits_too_long_is_told_for_whom(shared: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_waits_too_long_names_the_other_process(
+    shared: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(servers, "TURN_S", 0.0)
     with process("alone", shared) as other:
         other.urls()
@@ -130,7 +132,7 @@ def test_servers_that_do_not_start_leave_the_lock_free(tmp_path: Path, monkeypat
 
 def test_a_server_that_is_restarted_as_all_stop_is_stopped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     late = Late()
-    monkeypatch.setattr(servers, "Children", lambda _tell: late)
+    monkeypatch.setattr(servers, "Children", lambda _write_line: late)
     monkeypatch.setattr(servers, "LOOK_S", 0.0)
     monkeypatch.setattr(servers.folders_module, "place", lambda _data_dir: None)
     monkeypatch.setattr(servers, "find_binaries", lambda _folders: None)
@@ -144,7 +146,7 @@ def test_a_server_that_is_restarted_as_all_stop_is_stopped_too(tmp_path: Path, m
 
 
 class Late:
-    """Children of which one is just being restarted when all are stopped."""
+    """Children with one that is being restarted while all are stopped."""
 
     def __init__(self) -> None:
         self.running: set[str] = set()

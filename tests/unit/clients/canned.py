@@ -19,14 +19,14 @@ class Answer:
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
 
 
-def said(value: Any, status: int = 200, **headers: str) -> Answer:
+def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
     """An answer of JSON; `x_ratelimit_limit="80"` becomes the header `x-ratelimit-limit`."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return Answer(status=status, body=json.dumps(value).encode(), headers={"Content-Type": "application/json", **named})
 
 
 def data(value: Any, cursor: str | None = None) -> Answer:
-    return said({"success": True, "data": value, "additional_data": {"next_cursor": cursor}})
+    return json_answer({"success": True, "data": value, "additional_data": {"next_cursor": cursor}})
 
 
 HTML = Answer(

@@ -85,7 +85,7 @@ def test_a_token_past_its_end_is_not_used() -> None:
         auth.headers()
 
 
-def test_an_authorisation_that_is_over_is_told_at_once() -> None:
+def test_an_ended_authorization_is_reported_immediately() -> None:
     auth = BearerAuth(token("old", left_s=200), Renewals(ConfigurationError("unauthorized")), clock=Clock())
 
     with pytest.raises(ConfigurationError):

@@ -124,9 +124,7 @@ def test_redirects_of_a_download_are_not_followed(place: Place, status: int) -> 
         (503, Retryable, "remote_unavailable"),
     ],
 )
-def test_a_status_says_whether_to_come_again(
-    place: Place, status: int, family: type[PipelineError], reason: str
-) -> None:
+def test_the_status_decides_about_a_retry(place: Place, status: int, family: type[PipelineError], reason: str) -> None:
     place.status = status
 
     with pytest.raises(family) as caught:
@@ -153,7 +151,7 @@ def test_an_address_that_is_not_listed_is_never_asked(place: Place) -> None:
 
 
 def test_a_listed_name_that_leads_to_this_machine_is_never_asked(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It fails as a name does that nobody has: what runs here shows nowhere."""
+    """It fails like an unknown name, so that local services stay hidden."""
     monkeypatch.setattr(socket, "create_connection", None)
     words = []
     for found in (["127.0.0.1"], []):

@@ -1,4 +1,4 @@
-"""One table says what an HTTP answer means, and no error repeats what it must not."""
+"""One table has the meaning of HTTP answers, and no error repeats secrets or values."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_every_table_differs_only_where_the_call_means_something_else() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 410, 422])
-def test_an_html_page_says_nothing_about_the_record(status: int) -> None:
+def test_an_html_page_is_not_about_the_record(status: int) -> None:
     """Above all a 404 from an edge must not read as a record that is gone."""
     error = error_for(Response(status=status, headers={"content-type": "text/html"}, body=HTML, duration_s=0))
 
@@ -291,5 +291,5 @@ def test_rate_headers_are_believed_when_they_make_sense(limit: str, remaining: s
     assert rate_headers(answer(x_ratelimit_limit=limit, x_ratelimit_remaining=remaining)) == read
 
 
-def test_missing_rate_headers_tell_nothing() -> None:
+def test_missing_rate_headers_are_ignored() -> None:
     assert rate_headers(answer()) is None

@@ -13,7 +13,7 @@ import requests
 
 from pipeline.clients.http_transport import MAX_ERROR_BYTES, Exchange, HttpTransport, Request
 from pipeline.errors import Rejected, Retryable
-from tests.unit.clients.canned import LOST, Answer, CannedApp, said
+from tests.unit.clients.canned import LOST, Answer, CannedApp, json_answer
 from tests.wsgi_adapter import session_for
 
 ORIGIN = "https://acme.pipedrive.com"
@@ -53,7 +53,7 @@ class Scripted:
         assert not self._thread.is_alive(), "the script was not played to its end"
 
 
-def heard(peer: socket.socket) -> bytes:
+def read_request(peer: socket.socket) -> bytes:
     request = b""
     while b"\r\n\r\n" not in request and (piece := peer.recv(65536)):
         request += piece
@@ -62,17 +62,17 @@ def heard(peer: socket.socket) -> bytes:
 
 def answers_with(data: bytes) -> Connection:
     def talk(peer: socket.socket) -> None:
-        heard(peer)
+        read_request(peer)
         peer.sendall(data)
 
     return talk
 
 
-def goes_stale(peer: socket.socket) -> None:
+def closes_connection(peer: socket.socket) -> None:
     """Answer once, then close at the very moment the next request arrives."""
-    heard(peer)
+    read_request(peer)
     peer.sendall(OK)
-    heard(peer)
+    read_request(peer)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def session() -> Iterator[requests.Session]:
 def test_an_answer_comes_back_whole_with_lower_case_headers() -> None:
     calls: list[Exchange] = []
 
-    response = wire(said({"data": 1}, X_RateLimit_Limit="80"), calls=calls).call(get(tokens=10))
+    response = wire(json_answer({"data": 1}, X_RateLimit_Limit="80"), calls=calls).call(get(tokens=10))
 
     assert (response.status, response.body) == (200, b'{"data": 1}')
     assert response.headers["x-ratelimit-limit"] == "80"
@@ -97,7 +97,7 @@ def test_an_answer_comes_back_whole_with_lower_case_headers() -> None:
 def test_a_429_costs_no_tokens() -> None:
     calls: list[Exchange] = []
 
-    wire(said({}, 429), calls=calls).call(get(tokens=10))
+    wire(json_answer({}, 429), calls=calls).call(get(tokens=10))
 
     assert calls[0].tokens == 0
 
@@ -108,7 +108,7 @@ def test_a_redirect_is_not_followed() -> None:
     assert response.status == 302
 
 
-def test_a_lost_answer_counts_and_tells_no_query() -> None:
+def test_a_lost_answer_counts_and_shows_no_query() -> None:
     calls: list[Exchange] = []
 
     with pytest.raises(Retryable) as caught:
@@ -193,8 +193,8 @@ def test_chunked_answers_are_joined_and_their_end_is_awaited(session: requests.S
     server.close()
 
 
-def test_a_kept_connection_that_went_stale_is_replaced_once(session: requests.Session) -> None:
-    server = Scripted(goes_stale, answers_with(OK))
+def test_a_stale_connection_is_replaced_once(session: requests.Session) -> None:
+    server = Scripted(closes_connection, answers_with(OK))
     calls: list[Exchange] = []
     request = Request(method="POST", url=server.url, headers={}, body=b"{}", resend_if_stale=True)
     pipe = HttpTransport(session, on_call=calls.append)
@@ -207,7 +207,7 @@ def test_a_kept_connection_that_went_stale_is_replaced_once(session: requests.Se
 
 
 def test_a_call_that_must_not_happen_twice_is_not_sent_again(session: requests.Session) -> None:
-    server = Scripted(goes_stale)
+    server = Scripted(closes_connection)
     request = Request(method="POST", url=server.url, headers={}, body=b"{}")
     pipe = HttpTransport(session)
     pipe.call(request)
@@ -222,7 +222,7 @@ def test_a_call_that_must_not_happen_twice_is_not_sent_again(session: requests.S
 def test_the_environments_netrc_cannot_replace_our_credentials(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine acme.pipedrive.com login mallory password x\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    app = CannedApp(said({}))
+    app = CannedApp(json_answer({}))
     session = session_for({ORIGIN: app})
     session.trust_env = True
 

@@ -13,7 +13,7 @@ from pipeline.clients.http_transport import Exchange
 from pipeline.clients.hull import HullClient
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
-from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, said
+from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, json_answer
 from tests.wsgi_adapter import session_for
 
 CONNECTOR = "65f000000000000000000001"
@@ -39,7 +39,7 @@ def messages(hull: HullClient, count: int) -> list[bytes]:
 
 
 def test_messages_travel_in_order_fifty_to_a_request() -> None:
-    app = CannedApp(said({"ok": True}))
+    app = CannedApp(json_answer({"ok": True}))
     hull = client(app)
 
     assert hull.post_batches(messages(hull, 120)) == 3
@@ -51,7 +51,7 @@ def test_messages_travel_in_order_fifty_to_a_request() -> None:
 
 
 def test_a_firehose_request_carries_the_connectors_credentials() -> None:
-    app = CannedApp(said({"ok": True}))
+    app = CannedApp(json_answer({"ok": True}))
     hull = client(app)
 
     hull.post_batches(messages(hull, 1))
@@ -64,8 +64,8 @@ def test_a_firehose_request_carries_the_connectors_credentials() -> None:
     assert headers["content-type"] == "application/json"
 
 
-def test_the_firehose_may_stand_elsewhere() -> None:
-    app = CannedApp(said({"ok": True}))
+def test_the_firehose_may_have_another_address() -> None:
+    app = CannedApp(json_answer({"ok": True}))
     hull = client(app, firehose_url="http://127.0.0.1/api/v1/firehose")
 
     hull.post_batches(messages(hull, 1))
@@ -74,7 +74,7 @@ def test_the_firehose_may_stand_elsewhere() -> None:
 
 
 def test_no_messages_make_no_request() -> None:
-    app = CannedApp(said({}))
+    app = CannedApp(json_answer({}))
 
     assert client(app).post_batches([]) == 0
 
@@ -83,7 +83,7 @@ def test_no_messages_make_no_request() -> None:
 
 def test_large_messages_make_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hull_module, "BATCH_MAX_BYTES", 1000)
-    app = CannedApp(said({"ok": True}))
+    app = CannedApp(json_answer({"ok": True}))
     hull = client(app)
 
     hull.post_batches(messages(hull, 9))
@@ -93,7 +93,7 @@ def test_large_messages_make_smaller_batches(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("body", [b"ok", b"", b'{"ok":true}'])
-def test_whatever_a_2xx_says_the_messages_are_taken(body: bytes) -> None:
+def test_a_2xx_accepts_the_messages_with_any_body(body: bytes) -> None:
     app = CannedApp(Answer(status=202, body=body, headers={"Content-Type": "text/html"}))
     hull = client(app)
 
@@ -112,14 +112,14 @@ def test_a_maintenance_page_has_taken_nothing() -> None:
 @pytest.mark.parametrize(
     ("answer", "family", "reason"),
     [
-        (said({"message": "no"}, 401), ConfigurationError, "hull_refused"),
-        (said({"message": "no"}, 403), ConfigurationError, "hull_refused"),
-        (said({"message": "no"}, 404), ConfigurationError, "hull_refused"),
-        (said({"message": "no"}, 402), ConfigurationError, "payment_required"),
-        (said({"message": "no"}, 400), Rejected, "bad_request"),
-        (said({"message": "no"}, 413), Rejected, "bad_request"),
-        (said({"message": "no"}, 429), Retryable, "rate_limited"),
-        (said({"message": "no"}, 503), Retryable, "remote_unavailable"),
+        (json_answer({"message": "no"}, 401), ConfigurationError, "hull_refused"),
+        (json_answer({"message": "no"}, 403), ConfigurationError, "hull_refused"),
+        (json_answer({"message": "no"}, 404), ConfigurationError, "hull_refused"),
+        (json_answer({"message": "no"}, 402), ConfigurationError, "payment_required"),
+        (json_answer({"message": "no"}, 400), Rejected, "bad_request"),
+        (json_answer({"message": "no"}, 413), Rejected, "bad_request"),
+        (json_answer({"message": "no"}, 429), Retryable, "rate_limited"),
+        (json_answer({"message": "no"}, 503), Retryable, "remote_unavailable"),
         (HTML, Retryable, "html_answer"),
         (LOST, Retryable, "remote_unavailable"),
     ],
@@ -137,7 +137,7 @@ def test_a_refusal_means_the_same_for_firehose_and_rest(
 
 
 def test_a_refused_batch_stops_those_behind_it() -> None:
-    app = CannedApp(said({"ok": True}), said({}, 503), said({"ok": True}))
+    app = CannedApp(json_answer({"ok": True}), json_answer({}, 503), json_answer({"ok": True}))
     hull = client(app)
 
     with pytest.raises(Retryable):
@@ -168,7 +168,7 @@ def test_a_refused_batch_stops_those_behind_it() -> None:
 def test_rest_calls_go_to_the_organization(
     call: Callable[[HullClient], object], method: str, path: str, body: Any
 ) -> None:
-    app = CannedApp(said({"id": CONNECTOR}))
+    app = CannedApp(json_answer({"id": CONNECTOR}))
     seen: list[Exchange] = []
 
     call(client(app, on_call=seen.append))
@@ -176,11 +176,11 @@ def test_rest_calls_go_to_the_organization(
     asked = app.asked[0]
     assert (asked.method, asked.path, asked.headers["host"]) == (method, path, "acme-demo.hullapp.io")
     assert asked.json == body if body is not None else asked.body == b""
-    assert [(told.path, told.tokens) for told in seen] == [(path, 0)]
+    assert [(exchange.path, exchange.tokens) for exchange in seen] == [(path, 0)]
 
 
 def reports(rows: list[Any], pages: int) -> Answer:
-    return said({"pagination": {"total": len(rows), "page": 1, "pages": pages, "per_page": 50}, "data": rows})
+    return json_answer({"pagination": {"total": len(rows), "page": 1, "pages": pages, "per_page": 50}, "data": rows})
 
 
 def test_reports_are_found_by_anonymous_id() -> None:
@@ -199,18 +199,18 @@ def test_reports_are_found_by_anonymous_id() -> None:
 
 def test_a_search_that_answers_no_list_is_not_a_miss() -> None:
     with pytest.raises(Retryable) as caught:
-        client(CannedApp(said({"data": None}))).search_reports(Entity.PERSON, ["pipedrive:1"])
+        client(CannedApp(json_answer({"data": None}))).search_reports(Entity.PERSON, ["pipedrive:1"])
 
     assert caught.value.reason == "page_malformed"
 
 
 def test_more_ids_than_a_page_holds_are_refused() -> None:
     with pytest.raises(ValueError, match="50"):
-        client(CannedApp(said({}))).search_reports(Entity.PERSON, ["x"] * 51)
+        client(CannedApp(json_answer({}))).search_reports(Entity.PERSON, ["x"] * 51)
 
 
 def test_an_answer_that_is_no_object_is_malformed() -> None:
     with pytest.raises(Retryable) as caught:
-        client(CannedApp(said([]))).app()
+        client(CannedApp(json_answer([]))).app()
 
     assert caught.value.reason == "page_malformed"

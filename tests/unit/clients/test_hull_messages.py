@@ -69,13 +69,13 @@ def test_a_link_names_both_and_its_subject_is_the_account(writer: MessageWriter)
 def test_an_alias_names_who_gets_the_id_and_which(writer: MessageWriter) -> None:
     user, account = writer.user_alias(USER, "pipedrive:2"), writer.account_alias(ACCOUNT, "pipedrive:8")
 
-    said = [(json.loads(each)["type"], json.loads(each)["body"]) for each in (user, account)]
-    assert said == [("alias", {"anonymous_id": "pipedrive:2"}), ("alias", {"anonymous_id": "pipedrive:8"})]
+    written = [(json.loads(each)["type"], json.loads(each)["body"]) for each in (user, account)]
+    assert written == [("alias", {"anonymous_id": "pipedrive:2"}), ("alias", {"anonymous_id": "pipedrive:8"})]
     assert token_of(user)["io.hull.asUser"] == USER
     assert token_of(account)["io.hull.asAccount"] == ACCOUNT
 
 
-def test_hulls_own_id_also_stands_in_sub(writer: MessageWriter) -> None:
+def test_hulls_own_id_is_also_in_sub(writer: MessageWriter) -> None:
     assert token_of(writer.user_traits({"id": "h1", "email": "a@b.co"}, {}))["sub"] == "h1"
     assert token_of(writer.link_traits({"id": "h1"}, {"id": "h2"}, {}))["sub"] == "h2"
     assert "sub" not in token_of(writer.user_traits(USER, {}))
@@ -88,7 +88,7 @@ def test_only_claims_hull_knows_are_signed(writer: MessageWriter) -> None:
 
 
 @pytest.mark.parametrize("claims", [{}, {"domain": "acme.com"}, {"email": None}])
-def test_nobody_cannot_be_written_to(writer: MessageWriter, claims: Any) -> None:
+def test_a_message_needs_a_claim(writer: MessageWriter, claims: Any) -> None:
     with pytest.raises(ValueError, match="no claim"):
         writer.user_traits(claims, {})
 

@@ -75,7 +75,7 @@ def test_a_near_slot_is_awaited_in_place() -> None:
     assert clock.slept == [1.5]
 
 
-def test_a_pause_that_came_meanwhile_is_kept() -> None:
+def test_a_pause_that_begins_while_a_call_waits_is_kept() -> None:
     connection, clock = FakeRedis(500_000, 900_000, 1_000_000, 0), Clock()
 
     limiter(connection, clock).acquire()
@@ -95,7 +95,7 @@ def test_a_far_slot_is_left_to_the_row() -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 0])
-def test_no_limit_asks_nobody(limit: int | None) -> None:
+def test_without_a_limit_redis_is_not_called(limit: int | None) -> None:
     connection, clock = FakeRedis(99_000_000), Clock()
     free = limiter(connection, clock, limit)
 
@@ -107,7 +107,7 @@ def test_no_limit_asks_nobody(limit: int | None) -> None:
     assert connection.script.asked == []
 
 
-def test_headers_are_passed_on_when_they_tell_something() -> None:
+def test_headers_with_new_information_are_passed_on() -> None:
     connection, clock = FakeRedis(0), Clock()
     shared = limiter(connection, clock)
 

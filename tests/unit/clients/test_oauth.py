@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.clients.oauth import Grant, OAuthClient
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
-from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, said
+from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, json_answer
 from tests.wsgi_adapter import session_for
 
 CALLBACK = "https://ours.test/auth/callback"
@@ -46,7 +46,7 @@ def refused(app: CannedApp, step: str = "refresh") -> PipelineError:
 
 
 def test_a_person_is_sent_to_pipedrive_with_state_and_callback() -> None:
-    url = urlsplit(client(CannedApp(said({}))).authorize_url("a state & more"))
+    url = urlsplit(client(CannedApp(json_answer({}))).authorize_url("a state & more"))
 
     assert (url.scheme, url.netloc, url.path) == ("http", "oauth.test", "/oauth/authorize")
     assert parse_qs(url.query) == {
@@ -58,7 +58,7 @@ def test_a_person_is_sent_to_pipedrive_with_state_and_callback() -> None:
 
 
 def test_a_code_becomes_tokens() -> None:
-    app = CannedApp(said(ANSWER))
+    app = CannedApp(json_answer(ANSWER))
     grant = client(app).exchange(CODE)
 
     (asked,) = app.asked
@@ -80,7 +80,7 @@ def test_a_code_becomes_tokens() -> None:
 
 
 def test_a_refresh_token_becomes_tokens() -> None:
-    app = CannedApp(said(ANSWER | {"refresh_token": "another one"}))
+    app = CannedApp(json_answer(ANSWER | {"refresh_token": "another one"}))
 
     assert client(app).refresh("1:1:old").refresh_token == "another one"
     assert dict(parse_qsl(app.asked[0].body.decode())) == {"grant_type": "refresh_token", "refresh_token": "1:1:old"}
@@ -100,12 +100,12 @@ def test_a_refresh_token_becomes_tokens() -> None:
     ],
 )
 def test_what_an_answer_leaves_out_or_spells_otherwise(changes: dict[str, Any], member: str, expected: object) -> None:
-    assert getattr(client(CannedApp(said(ANSWER | changes))).refresh("r"), member) == expected
+    assert getattr(client(CannedApp(json_answer(ANSWER | changes))).refresh("r"), member) == expected
 
 
 @pytest.mark.parametrize("query", ["error=user_denied&state=s", "error=access_denied&state=s"])
-def test_a_person_who_says_no_is_understood(query: str) -> None:
-    app = CannedApp(said(ANSWER))
+def test_a_declined_authorization_is_recognized(query: str) -> None:
+    app = CannedApp(json_answer(ANSWER))
     with pytest.raises(ConfigurationError) as caught:
         client(app).exchange(query)
 
@@ -115,7 +115,7 @@ def test_a_person_who_says_no_is_understood(query: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "state=s", "error=server_error&state=s", "code=&state=s"])
 def test_without_a_code_nothing_is_asked(query: str) -> None:
-    app = CannedApp(said(ANSWER))
+    app = CannedApp(json_answer(ANSWER))
     with pytest.raises(Rejected) as caught:
         client(app).exchange(query)
 
@@ -132,32 +132,32 @@ UNAVAILABLE = ("remote_unavailable", "remote_unavailable")
 @pytest.mark.parametrize(
     ("answer", "family", "on_refresh", "on_exchange"),
     [
-        (said(GRANT, 400), PipelineError, "unauthorized", "code_refused"),
-        (said(GRANT, 401), PipelineError, "unauthorized", "code_refused"),
-        (said({"message": GRANT["message"]}, 400), PipelineError, "unauthorized", "code_refused"),
+        (json_answer(GRANT, 400), PipelineError, "unauthorized", "code_refused"),
+        (json_answer(GRANT, 401), PipelineError, "unauthorized", "code_refused"),
+        (json_answer({"message": GRANT["message"]}, 400), PipelineError, "unauthorized", "code_refused"),
         (
-            said({"error": "invalid_request", "message": "redirect_uri"}, 400),
+            json_answer({"error": "invalid_request", "message": "redirect_uri"}, 400),
             PipelineError,
             *UNAVAILABLE[:1],
             "code_refused",
         ),
         *[
-            (said({"message": "no"}, status), Retryable, *UNAVAILABLE)
+            (json_answer({"message": "no"}, status), Retryable, *UNAVAILABLE)
             for status in (400, 401, 402, 403, 404, 405, 410, 422)
         ],
-        (said([], 403), Retryable, *UNAVAILABLE),
+        (json_answer([], 403), Retryable, *UNAVAILABLE),
         (Answer(status=401, body=b""), Retryable, *UNAVAILABLE),
-        (said(CLIENT, 400), PipelineError, "app_refused", "app_refused"),
-        (said(CLIENT, 401), PipelineError, "app_refused", "app_refused"),
-        (said(CLIENT, 500), Retryable, "remote_unavailable", "remote_unavailable"),
-        (said({}, 503), Retryable, "remote_unavailable", "remote_unavailable"),
-        (said({}, 429), Retryable, "rate_limited", "rate_limited"),
+        (json_answer(CLIENT, 400), PipelineError, "app_refused", "app_refused"),
+        (json_answer(CLIENT, 401), PipelineError, "app_refused", "app_refused"),
+        (json_answer(CLIENT, 500), Retryable, "remote_unavailable", "remote_unavailable"),
+        (json_answer({}, 503), Retryable, "remote_unavailable", "remote_unavailable"),
+        (json_answer({}, 429), Retryable, "rate_limited", "rate_limited"),
         (HTML, Retryable, "html_answer", "html_answer"),
         (LOST, Retryable, "remote_unavailable", "remote_unavailable"),
-        (said([ANSWER]), Retryable, "grant_malformed", "grant_malformed"),
-        (said({"token_type": "Bearer"}), Retryable, "grant_malformed", "grant_malformed"),
-        (said(ANSWER | {"access_token": 7}), Retryable, "grant_malformed", "grant_malformed"),
-        (said({"error": "invalid_grant"}), Retryable, "grant_malformed", "grant_malformed"),
+        (json_answer([ANSWER]), Retryable, "grant_malformed", "grant_malformed"),
+        (json_answer({"token_type": "Bearer"}), Retryable, "grant_malformed", "grant_malformed"),
+        (json_answer(ANSWER | {"access_token": 7}), Retryable, "grant_malformed", "grant_malformed"),
+        (json_answer({"error": "invalid_grant"}), Retryable, "grant_malformed", "grant_malformed"),
         (Answer(body=b"<html>"), Retryable, "grant_malformed", "grant_malformed"),
         (Answer(body=b""), Retryable, "grant_malformed", "grant_malformed"),
     ],
@@ -173,15 +173,15 @@ def test_an_answer_that_holds_no_tokens_ends_in_an_error(
 
 
 def test_a_refused_app_ends_no_authorisation() -> None:
-    assert isinstance(refused(CannedApp(said(CLIENT, 401))), Retryable)
-    assert isinstance(refused(CannedApp(said(CLIENT, 401)), "exchange"), ConfigurationError)
+    assert isinstance(refused(CannedApp(json_answer(CLIENT, 401))), Retryable)
+    assert isinstance(refused(CannedApp(json_answer(CLIENT, 401)), "exchange"), ConfigurationError)
 
 
 def test_an_authorisation_without_a_refresh_token_is_of_no_use() -> None:
-    assert refused(CannedApp(said(ANSWER | {"refresh_token": None})), "exchange").reason == "grant_malformed"
+    assert refused(CannedApp(json_answer(ANSWER | {"refresh_token": None})), "exchange").reason == "grant_malformed"
 
 
 def test_no_secret_shows_in_what_is_printed() -> None:
-    app = CannedApp(said(ANSWER))
+    app = CannedApp(json_answer(ANSWER))
 
     assert "canary" not in repr(client(app).exchange(CODE)) + repr(client(app))

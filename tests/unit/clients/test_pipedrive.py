@@ -1,4 +1,4 @@
-"""The Pipedrive client says on the wire what Pipedrive's own documents ask for, and reads what it answers."""
+"""The Pipedrive client sends requests as documented by Pipedrive, and reads the answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import MAX_IDS
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 from tests.data import openapi
-from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, data, said
+from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, data, json_answer
 from tests.wsgi_adapter import session_for
 
 ORIGIN = "https://acme.pipedrive.com"
@@ -91,7 +91,7 @@ def test_more_ids_than_pipedrive_reads_are_refused() -> None:
 def test_every_known_way_to_end_a_list_ends_it(more: Any) -> None:
     answer = {"success": True, "data": []} | ({} if more == "absent" else {"additional_data": more})
 
-    assert client(CannedApp(said(answer))).list_page(Entity.PERSON).next_cursor is None
+    assert client(CannedApp(json_answer(answer))).list_page(Entity.PERSON).next_cursor is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_every_known_way_to_end_a_list_ends_it(more: Any) -> None:
 )
 def test_an_answer_that_is_no_page_is_malformed(answer: Any) -> None:
     with pytest.raises(Retryable) as caught:
-        client(CannedApp(said(answer))).list_page(Entity.PERSON)
+        client(CannedApp(json_answer(answer))).list_page(Entity.PERSON)
 
     assert caught.value.reason == "page_malformed"
 
@@ -131,7 +131,7 @@ CALLS: list[tuple[str, str, str, Callable[[PipedriveClient], object], Any]] = [
 
 
 @pytest.mark.parametrize(("operation", "method", "path", "call", "value"), CALLS)
-def test_every_call_goes_to_its_place_and_costs_its_tokens(
+def test_every_call_has_its_path_and_its_tokens(
     operation: str, method: str, path: str, call: Callable[[PipedriveClient], object], value: Any
 ) -> None:
     app = CannedApp(data(value))
@@ -140,7 +140,9 @@ def test_every_call_goes_to_its_place_and_costs_its_tokens(
     call(client(app, on_call=seen.append))
 
     assert (app.asked[0].method, app.asked[0].path) == (method, path)
-    assert [(told.method, told.path, told.tokens) for told in seen] == [(method, path, TOKEN_COSTS[operation])]
+    assert [(exchange.method, exchange.path, exchange.tokens) for exchange in seen] == [
+        (method, path, TOKEN_COSTS[operation])
+    ]
 
 
 @pytest.mark.parametrize(("operation", "method", "path"), [case[:3] for case in CALLS])
@@ -168,7 +170,7 @@ def test_pipedrives_own_description_knows_every_parameter() -> None:
 
 
 def test_a_write_is_json_and_returns_the_record() -> None:
-    app = CannedApp(said({"success": True, "data": PERSON}, 201))
+    app = CannedApp(json_answer({"success": True, "data": PERSON}, 201))
     values = {"name": "Ada", "custom_fields": {"f" * 40: None}}
 
     assert client(app).create(Entity.PERSON, values) == PERSON
@@ -218,7 +220,7 @@ def test_fields_that_never_end_are_an_error() -> None:
 
 
 def test_no_webhooks_may_be_null() -> None:
-    assert client(CannedApp(said({"status": "ok", "success": True, "data": None}))).webhooks() == []
+    assert client(CannedApp(json_answer({"status": "ok", "success": True, "data": None}))).webhooks() == []
 
 
 def test_credentials_may_come_from_a_callable() -> None:
@@ -230,7 +232,7 @@ def test_credentials_may_come_from_a_callable() -> None:
 
 
 def test_a_401_is_tried_once_more_with_renewed_credentials() -> None:
-    app = CannedApp(said({}, 401), data(PERSON))
+    app = CannedApp(json_answer({}, 401), data(PERSON))
     refused: list[Mapping[str, str]] = []
 
     def renew(old: Mapping[str, str]) -> Mapping[str, str]:
@@ -246,7 +248,7 @@ def test_a_401_is_tried_once_more_with_renewed_credentials() -> None:
 
 @pytest.mark.parametrize("renewed", [None, {"Authorization": "Bearer new"}])
 def test_a_401_that_stays_needs_a_person(renewed: Mapping[str, str] | None) -> None:
-    app = CannedApp(said({"success": False, "error": "unauthorized access", "errorCode": 401}, 401))
+    app = CannedApp(json_answer({"success": False, "error": "unauthorized access", "errorCode": 401}, 401))
 
     with pytest.raises(ConfigurationError) as caught:
         client(app, renew=lambda _: renewed).get(Entity.PERSON, 7)
@@ -256,41 +258,41 @@ def test_a_401_that_stays_needs_a_person(renewed: Mapping[str, str] | None) -> N
 
 
 class Turns:
-    """Stands where the shared limiter stands, and writes down what it is told."""
+    """Replaces the shared limiter, and records its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
+        self.exchange: list[tuple[Any, ...]] = []
 
     def acquire(self, bucket: str = "api") -> None:
-        self.told.append(("acquire", bucket))
+        self.exchange.append(("acquire", bucket))
 
     def observe(self, bucket: str, rates: tuple[int, int] | None, duration_s: float) -> None:
-        self.told.append(("observe", bucket, rates))
+        self.exchange.append(("observe", bucket, rates))
 
     def pause(self, bucket: str, seconds: float) -> None:
-        self.told.append(("pause", bucket, seconds))
+        self.exchange.append(("pause", bucket, seconds))
 
     def refused(self, bucket: str, asked_s: float, took_s: float) -> float:
-        self.told.append(("pause", bucket, asked_s))
+        self.exchange.append(("pause", bucket, asked_s))
         return asked_s
 
     def served(self, _bucket: str) -> None:
         return
 
 
-def test_every_call_takes_its_turn_and_tells_what_the_headers_say() -> None:
+def test_every_call_waits_for_its_slot_and_reports_its_headers() -> None:
     turns = Turns()
-    app = CannedApp(said({"data": {"items": []}}, x_ratelimit_limit="10", x_ratelimit_remaining="9"))
+    app = CannedApp(json_answer({"data": {"items": []}}, x_ratelimit_limit="10", x_ratelimit_remaining="9"))
 
     client(app, limiter=turns).search(Entity.PERSON, "a@b.co")
 
-    assert turns.told == [("acquire", "search"), ("observe", "search", (10, 9))]
+    assert turns.exchange == [("acquire", "search"), ("observe", "search", (10, 9))]
 
 
 @pytest.mark.parametrize(
     ("answer", "reason", "seconds"),
     [
-        (said({}, 429, retry_after="3", x_ratelimit_remaining="0", x_ratelimit_limit="80"), "rate_limited", 3),
+        (json_answer({}, 429, retry_after="3", x_ratelimit_remaining="0", x_ratelimit_limit="80"), "rate_limited", 3),
         (HTML, "html_answer", 60),
     ],
 )
@@ -301,28 +303,28 @@ def test_a_refusal_for_haste_holds_back_every_worker(answer: Answer, reason: str
         client(CannedApp(answer), limiter=turns).list_page(Entity.PERSON)
 
     assert caught.value.reason == reason
-    assert turns.told[-1] == ("pause", "api", seconds)
+    assert turns.exchange[-1] == ("pause", "api", seconds)
 
 
 def test_a_spent_day_is_the_budgets_business_and_no_reason_to_hold_back_a_burst() -> None:
     turns = Turns()
     day = {"x_daily_ratelimit_token_limit": "30000", "x_daily_ratelimit_token_remaining": "0"}
-    answer = said({}, 429, x_ratelimit_remaining="40", x_ratelimit_limit="80", **day)
+    answer = json_answer({}, 429, x_ratelimit_remaining="40", x_ratelimit_limit="80", **day)
 
     with pytest.raises(Retryable) as caught:
         client(CannedApp(answer), limiter=turns).list_page(Entity.PERSON)
 
     assert (caught.value.reason, caught.value.retry_after_s) == ("daily_budget_spent", 1800)
-    assert [told[0] for told in turns.told] == ["acquire", "observe"]
+    assert [exchange[0] for exchange in turns.exchange] == ["acquire", "observe"]
 
 
-def test_a_refusal_for_rights_holds_back_nobody() -> None:
+def test_a_refusal_for_missing_rights_pauses_no_call() -> None:
     turns = Turns()
 
     with pytest.raises(ConfigurationError):
-        client(CannedApp(said({"error": "Scope and URL mismatch"}, 403)), limiter=turns).list_page(Entity.PERSON)
+        client(CannedApp(json_answer({"error": "Scope and URL mismatch"}, 403)), limiter=turns).list_page(Entity.PERSON)
 
-    assert [told[0] for told in turns.told] == ["acquire", "observe"]
+    assert [exchange[0] for exchange in turns.exchange] == ["acquire", "observe"]
 
 
 CANARIES = ("t0ken", "ada@acme.test", "Ada Byron", "Countess")
@@ -331,10 +333,10 @@ CANARIES = ("t0ken", "ada@acme.test", "Ada Byron", "Countess")
 @pytest.mark.parametrize(
     "answer",
     [
-        said({"error": "t0ken ada@acme.test Ada Byron 'Countess' is wrong"}, 400),
-        said({"error": "t0ken is refused", "error_info": "Ada Byron"}, 401),
-        said({"message": "Ada Byron of t0ken"}, 403),
-        said({"errors": {"name": ["Ada Byron", "Countess"]}}, 422),
+        json_answer({"error": "t0ken ada@acme.test Ada Byron 'Countess' is wrong"}, 400),
+        json_answer({"error": "t0ken is refused", "error_info": "Ada Byron"}, 401),
+        json_answer({"message": "Ada Byron of t0ken"}, 403),
+        json_answer({"errors": {"name": ["Ada Byron", "Countess"]}}, 422),
         HTML,
         Answer(status=503, body=b"<html>t0ken Ada Byron</html>"),
         Answer(body=b'{"data": "Ada Byron", t0ken'),
@@ -342,7 +344,7 @@ CANARIES = ("t0ken", "ada@acme.test", "Ada Byron", "Countess")
         LOST,
     ],
 )
-def test_no_error_and_no_exchange_tells_a_secret_or_a_value(answer: Answer) -> None:
+def test_no_error_and_no_exchange_contains_a_secret_or_a_value(answer: Answer) -> None:
     seen: list[Exchange] = []
     pipedrive = client(CannedApp(answer), auth={"Authorization": "Bearer t0ken"}, on_call=seen.append)
 
@@ -352,9 +354,9 @@ def test_no_error_and_no_exchange_tells_a_secret_or_a_value(answer: Answer) -> N
     _assert_discreet(caught.value, repr(pipedrive), repr(seen))
 
 
-def test_a_search_that_failed_does_not_tell_whom_it_looked_for() -> None:
+def test_a_failed_search_does_not_show_its_term() -> None:
     seen: list[Exchange] = []
-    pipedrive = client(CannedApp(said({"error": "no Ada Byron for t0ken"}, 400)), on_call=seen.append)
+    pipedrive = client(CannedApp(json_answer({"error": "no Ada Byron for t0ken"}, 400)), on_call=seen.append)
 
     with pytest.raises(Rejected) as caught:
         pipedrive.search(Entity.ORGANIZATION, "Ada Byron")
@@ -390,7 +392,7 @@ def test_only_a_call_that_names_one_record_learns_that_it_is_gone(
     operation: str, call: Callable[[PipedriveClient], Any], status: int
 ) -> None:
     with pytest.raises(PipelineError) as caught:
-        call(client(CannedApp(said({"success": False, "error": "Entity was not found"}, status))))
+        call(client(CannedApp(json_answer({"success": False, "error": "Entity was not found"}, status))))
 
     assert set(TOKEN_COSTS) == {name for name, _ in CALLS}
     is_gone = operation in {"get", "update", "delete", "delete_webhook"}

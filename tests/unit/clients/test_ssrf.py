@@ -49,7 +49,7 @@ class Network:
 
 
 class _Socket(socket.socket):
-    """A socket whose class may be changed."""
+    """A socket with a class that may be changed."""
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_an_organization_is_a_plain_host_name(host: str) -> None:
     assert caught.value.detail == REFUSED
 
 
-def test_an_organization_at_a_place_stands_in_the_environment_with_its_port() -> None:
+def test_an_organization_with_a_port_must_be_in_the_environment_with_it() -> None:
     guard = Guard.of(["127.0.0.1:9101", "hull.internal:8443"], any_host=True)
     guard.check_host("hull.internal:8443")
     guard.check_host("127.0.0.1:9101", scheme="http")
@@ -196,7 +196,7 @@ def test_loopback_is_this_machine(host: str, here: bool) -> None:
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_a_name_that_leads_inside_fails_as_one_that_nobody_has(network: Network, address: str) -> None:
+def test_a_name_of_an_internal_address_fails_like_an_unknown_name(network: Network, address: str) -> None:
     """Also when only one of its addresses does: which of them is called would be left to luck."""
     guard = Guard.of([], any_host=True)
     words = set()
@@ -209,7 +209,7 @@ def test_a_name_that_leads_inside_fails_as_one_that_nobody_has(network: Network,
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_called(network: Network) -> None:
-    """A resolver that says something else when it is asked again is not asked again."""
+    """A name is looked up once, so a second answer with another address has no effect."""
     network.answers = [["93.184.216.34"], ["127.0.0.1"]]
 
     words = call(Guard.of(["files.example"]), "https://files.example/a")
@@ -254,7 +254,7 @@ def test_a_session_calls_nothing_that_its_guard_refuses(network: Network, url: s
     assert (network.looked_up, network.connected) == ([], [])
 
 
-def test_addresses_of_the_environment_say_where_they_may_lead(network: Network) -> None:
+def test_addresses_of_the_environment_define_their_targets(network: Network) -> None:
     guard = Guard.of_urls("https://hooks.example/x", "https://chat.internal:443/x", "http://127.0.0.1:9000", None)
     network.answers = [["10.0.0.7"]]
     for url in ("https://hooks.example/x", "https://chat.internal/x", "http://127.0.0.1:9000/x"):

@@ -1,4 +1,4 @@
-"""When somebody is to be told, held to tables: facts in, rules out."""
+"""Tables of the alert rules: facts in, alerts out."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_is_wrong_is_named(changes: dict[str, object], rule: str) -> None:
         {"paused_by": "not_connected"},
     ],
 )
-def test_what_is_no_trouble_is_not_told(changes: dict[str, object]) -> None:
+def test_usual_facts_cause_no_alert(changes: dict[str, object]) -> None:
     assert rules_of(**changes) == []
 
 
@@ -119,5 +119,5 @@ def test_sentences_carry_figures_and_moments() -> None:
     assert late.sentence == "What changed since 2026-11-03 14:03 UTC, 2 hours ago, may not be in Hull."
 
 
-def test_every_rule_says_what_to_do() -> None:
+def test_every_rule_has_advice() -> None:
     assert all(rule.title and rule.meaning.endswith(".") and rule.advice.endswith(".") for rule in RULES.values())

@@ -31,7 +31,7 @@ def test_a_full_fetch_costs_its_pages_two_more_and_the_field_definitions(records
     assert fetch_cost(records, 500) == FetchCost(pages, tokens)
 
 
-def test_the_ids_between_two_walks_tell_what_is_left() -> None:
+def test_the_ids_between_two_walks_show_what_is_left() -> None:
     assert pages_left(1_000, 3_001, 500, catching_up=False) == 4 + 1
     assert pages_left(1_000, 1_001, 500, catching_up=False) == 1
     assert pages_left(None, 3_001, 500, catching_up=False) is None
@@ -94,7 +94,7 @@ def test_a_stretched_interval_never_takes_more_than_its_share(interval_s: int, l
     assert rounds * ROUND_TOKENS <= max(left / 2, ROUND_TOKENS) + 1e-6
 
 
-def test_the_rest_of_the_day_goes_on_as_it_began() -> None:
+def test_the_rest_of_the_day_has_the_same_pace() -> None:
     assert rest_of_day(300, seconds_gone=21_600, seconds_left=64_800) == 900
     assert rest_of_day(0, seconds_gone=0, seconds_left=DAY_S) == 0
 

@@ -38,13 +38,13 @@ def test_composed_and_decomposed_letters_are_one() -> None:
     )
 
 
-def test_an_external_id_keeps_its_case_and_loses_what_nobody_sees() -> None:
+def test_an_external_id_keeps_its_case_and_loses_invisible_characters() -> None:
     assert plain("\u200bC\u00ad-9\uff19 ") == "C-99"
     assert plain("c-99") != plain("C-99")
 
 
-def test_a_character_that_was_lost_on_the_way_tells_two_apart() -> None:
-    """A replacement character is shown, and stands for a letter that nobody knows any more."""
+def test_a_lost_character_makes_two_values_differ() -> None:
+    """A replacement character is visible, and replaces an unknown letter."""
     assert plain("M\ufffdller-1") != plain("Mller-1")
     assert email_spelling("j\ufffdrg@example.com") != email_spelling("jrg@example.com")
 

@@ -1,4 +1,4 @@
-"""Says an API record the way a webhook does, written from Pipedrive's description and not from our decoder.
+"""Convert an API record to the format of a webhook, by Pipedrive's description and not by our decoder.
 
 Source: https://pipedrive.readme.io/docs/webhooks-v2-migration-guide and .../guide-for-webhooks-v2
 """

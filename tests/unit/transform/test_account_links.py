@@ -26,7 +26,7 @@ def settings(**more: Any) -> ConnectorSettings:
     return read_settings(chosen | more)
 
 
-def test_the_account_goes_with_the_segments_that_came_with_it() -> None:
+def test_the_account_is_sent_with_its_segments() -> None:
     assert account_to_send(INSIDE, settings()) == {
         "account": ACCOUNT,
         "account_segments": [BIG],
@@ -37,10 +37,10 @@ def test_the_account_goes_with_the_segments_that_came_with_it() -> None:
 
 
 def test_ids_of_segments_do_where_there_is_no_list() -> None:
-    said = {**INSIDE, "account_segment_ids": ["small", "big"]}
-    del said["account_segments"]
+    given = {**INSIDE, "account_segment_ids": ["small", "big"]}
+    del given["account_segments"]
 
-    found = account_to_send(said, settings())
+    found = account_to_send(given, settings())
 
     assert found is not None
     assert found["account_segments"] == [{"id": "big"}, {"id": "small"}]
@@ -48,7 +48,7 @@ def test_ids_of_segments_do_where_there_is_no_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "chosen", "goes"),
+    ("given", "chosen", "is_sent"),
     [
         ({}, {}, True),
         ({}, {"link_users_in_service": False}, False),
@@ -70,10 +70,10 @@ def test_ids_of_segments_do_where_there_is_no_list() -> None:
         ({"segments": [], "is_export": True}, {}, True),
     ],
 )
-def test_only_one_that_both_filters_let_through(said: Any, chosen: Any, goes: bool) -> None:
-    found = account_to_send({**INSIDE, **said}, settings(**chosen))
+def test_only_one_that_both_filters_let_through(given: Any, chosen: Any, is_sent: bool) -> None:
+    found = account_to_send({**INSIDE, **given}, settings(**chosen))
 
-    assert (found is not None) == goes
+    assert (found is not None) == is_sent
     assert found is None or found["is_export"] is False
 
 
@@ -89,7 +89,7 @@ def test_an_export_that_is_silent_about_segments_takes_the_account_along(segment
 
 @often
 @given(st.dictionaries(st.sampled_from([*INSIDE, "account_segment_ids", "is_export"]), anything))
-def test_nothing_is_too_strange(said: dict[str, Any]) -> None:
-    found = account_to_send({**INSIDE, **said}, settings())
+def test_nothing_is_too_strange(given: dict[str, Any]) -> None:
+    found = account_to_send({**INSIDE, **given}, settings())
 
     assert found is None or isinstance(found["account"], dict)

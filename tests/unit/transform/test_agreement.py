@@ -1,4 +1,4 @@
-"""Field by field: whose value counts, by what either side has changed since the two agreed, and who owns the field."""
+"""Field by field, the winning value depends on the changes since both sides agreed, and on the field's owner."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ NOW_S = 1_772_442_000
 KINDS = ("varchar", "double", "enum")
 OWNERS: tuple[Owner, ...] = get_args(Owner)
 VALUES: dict[str, list[Any]] = {"varchar": ["a", "b", "c"], "double": [1, 2, 3], "enum": [1, 2, 3]}
-"""Kind of field → the values that Pipedrive may hold. Of options Hull says the label."""
+"""Kind of field → the values that Pipedrive may hold. Hull has the label of an option."""
 LABELS = {1: "Red", 2: "Green", 3: "Blue"}
 
 
-def said(kind: str, value: Any) -> Any:
+def reported_value(kind: str, value: Any) -> Any:
     return LABELS[value] if kind == "enum" else value
 
 
@@ -55,20 +55,20 @@ def record(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_of(plan: OutgoingTransform, hull: dict[str, Any], pipedrive: dict[str, Any]) -> OutgoingWrite:
-    return plan.write({kind: said(kind, value) for kind, value in hull.items()}, record(pipedrive))
+    return plan.write({kind: reported_value(kind, value) for kind, value in hull.items()}, record(pipedrive))
 
 
 def agreed_on(plan: OutgoingTransform, values: dict[str, Any]) -> Memory:
     return remember(write_of(plan, values, values), Memory(), record(values), NOW_S - 3600)
 
 
-def written(settled: ConflictResolution) -> dict[str, Any]:
+def written(resolved: ConflictResolution) -> dict[str, Any]:
     """Kind → the value that is written."""
-    custom = settled.write.fields.get("custom_fields", {})
+    custom = resolved.write.fields.get("custom_fields", {})
     return {kind: custom[CODES[kind]] for kind in KINDS if CODES[kind] in custom}
 
 
-def test_what_a_wrong_rule_has_written_is_written_once_more_unless_somebody_changed_it() -> None:
+def test_a_value_of_a_faulty_rule_is_written_again_unless_it_was_changed() -> None:
     row = AttributeMapping(hull="day", service=CODES["date"])
     plan = compile_outgoing(Entity.PERSON, settings(outgoing=(row,)), PERSON_FIELDS)
     report = {"day": "2026-05-01T00:30:00+02:00"}
@@ -108,15 +108,15 @@ def test_who_changed_it_decides_and_then_the_owner(
     agreement = {"varchar": "a", "double": 1, "enum": 1}
     write = write_of(plan, agreement | {"varchar": hull}, agreement | {"varchar": pipedrive})
 
-    settled = resolve_conflicts(
+    resolved = resolve_conflicts(
         write, agreed_on(plan, agreement), plan.owners, hull_is_newer=hull_is_newer, now_s=NOW_S
     )
 
     if expected == "by owner":
         hull_wins = owner == "hull" or (owner == "latest" and hull_is_newer)
         expected = HULL_WRITES if hull_wins else "owned_by_pipedrive"
-    assert written(settled) == ({"varchar": hull} if expected == HULL_WRITES else {})
-    assert [problem.reason for problem in settled.left] == (
+    assert written(resolved) == ({"varchar": hull} if expected == HULL_WRITES else {})
+    assert [problem.reason for problem in resolved.left] == (
         [] if expected in (HULL_WRITES, LEFT_SILENTLY) else [expected]
     )
 
@@ -126,9 +126,9 @@ def test_where_nothing_was_agreed_both_have_changed(owner: Owner) -> None:
     plan = transform(owner)
     write = write_of(plan, {kind: VALUES[kind][0] for kind in KINDS}, {kind: VALUES[kind][1] for kind in KINDS})
 
-    settled = resolve_conflicts(write, Memory(), plan.owners, hull_is_newer=False, now_s=NOW_S)
+    resolved = resolve_conflicts(write, Memory(), plan.owners, hull_is_newer=False, now_s=NOW_S)
 
-    assert set(written(settled)) == (set(KINDS) if owner == "hull" else set())
+    assert set(written(resolved)) == (set(KINDS) if owner == "hull" else set())
 
 
 @pytest.mark.parametrize("owner", OWNERS)
@@ -137,11 +137,11 @@ def test_what_is_empty_on_both_sides_is_agreed_on(owner: Owner) -> None:
     nothing: dict[str, Any] = dict.fromkeys(KINDS)
     memory = remember(plan.write({}, record(nothing)), Memory(), record(nothing), NOW_S - 60)
 
-    settled = resolve_conflicts(
+    resolved = resolve_conflicts(
         plan.write({"varchar": "a"}, record(nothing)), memory, plan.owners, hull_is_newer=False, now_s=NOW_S
     )
 
-    assert written(settled) == {"varchar": "a"}
+    assert written(resolved) == {"varchar": "a"}
 
 
 def test_another_spelling_of_pipedrive_s_is_not_written_again() -> None:
@@ -151,10 +151,10 @@ def test_another_spelling_of_pipedrive_s_is_not_written_again() -> None:
     memory = remember(write, agreed_on(plan, agreement), record(agreement | {"varchar": "LOWERCASE"}), NOW_S - 1)
 
     again = write_of(plan, agreement | {"varchar": "lowercase"}, agreement | {"varchar": "LOWERCASE"})
-    settled = resolve_conflicts(again, memory, plan.owners, hull_is_newer=True, now_s=NOW_S)
+    resolved = resolve_conflicts(again, memory, plan.owners, hull_is_newer=True, now_s=NOW_S)
 
-    assert settled.write.is_empty
-    assert settled.left == ()
+    assert resolved.write.is_empty
+    assert resolved.left == ()
 
 
 triples = st.fixed_dictionaries({kind: st.sampled_from(VALUES[kind]) for kind in KINDS})
@@ -162,37 +162,37 @@ owners = st.sampled_from(OWNERS)
 
 
 @given(owner=owners, agreement=triples, hull=triples, pipedrive=triples, newer=st.booleans())
-def test_what_was_settled_and_remembered_needs_no_second_write(
+def test_a_resolved_and_remembered_field_needs_no_second_write(
     owner: Owner, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any], newer: bool
 ) -> None:
     plan = transform(owner)
     memory = agreed_on(plan, agreement)
     write = write_of(plan, hull, pipedrive)
-    settled = resolve_conflicts(write, memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
-    holds = pipedrive | written(settled)
-    memory = remember(settled.write, memory, record(holds), NOW_S)
+    resolved = resolve_conflicts(write, memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
+    holds = pipedrive | written(resolved)
+    memory = remember(resolved.write, memory, record(holds), NOW_S)
 
     again = resolve_conflicts(write_of(plan, hull, holds), memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
 
     assert again.write.is_empty
-    assert again.left == settled.left
+    assert again.left == resolved.left
     assert again.loops == ()
 
 
 @given(owner=owners, agreement=triples, hull=triples, pipedrive=triples)
-def test_one_side_s_change_is_never_lost_whoever_owns_the_field(
+def test_a_change_on_one_side_is_never_lost_with_any_owner(
     owner: Owner, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any]
 ) -> None:
     plan = transform(owner)
-    settled = resolve_conflicts(
+    resolved = resolve_conflicts(
         write_of(plan, hull, pipedrive), agreed_on(plan, agreement), plan.owners, hull_is_newer=False, now_s=NOW_S
     )
 
     for kind in KINDS:
         if pipedrive[kind] == agreement[kind] != hull[kind]:
-            assert written(settled)[kind] == hull[kind]
+            assert written(resolved)[kind] == hull[kind]
         if hull[kind] == agreement[kind]:
-            assert kind not in written(settled)
+            assert kind not in written(resolved)
 
 
 @given(owner=owners, agreement=triples, hull=triples, pipedrive=triples, newer=st.booleans())
@@ -216,14 +216,14 @@ def test_fields_are_decided_one_by_one(
 def test_a_field_that_is_not_mapped_back_is_always_written(
     owner: Owner, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any]
 ) -> None:
-    """Nobody would bring Pipedrive's value to Hull, so the two would differ for ever."""
+    """Without a mapping to Hull, the two would differ forever."""
     plan = transform(owner, maps_back=False)
-    settled = resolve_conflicts(
+    resolved = resolve_conflicts(
         write_of(plan, hull, pipedrive), agreed_on(plan, agreement), plan.owners, hull_is_newer=False, now_s=NOW_S
     )
 
     unlike = {kind: hull[kind] for kind in KINDS if hull[kind] != pipedrive[kind]}
-    assert written(settled) == {
+    assert written(resolved) == {
         kind: value for kind, value in unlike.items() if _changed(kind, agreement, hull, pipedrive)
     }
 
@@ -233,19 +233,19 @@ def _changed(kind: str, agreement: dict[str, Any], hull: dict[str, Any], pipedri
 
 
 def play(values: list[str], *, every_s: int, answers: str = "") -> list[str]:
-    """Hull says one value after the other, and Pipedrive holds each, or another one that it makes of it; what is written."""
+    """Let Hull report one value after the other, and Pipedrive store it or `answers`; return the written values."""
     plan = transform()
     holds: dict[str, Any] = {"varchar": "first", "double": 1, "enum": 1}
     memory, sent = agreed_on(plan, holds), []
     for turn, value in enumerate(values):
         now_s = NOW_S + turn * every_s
-        settled = resolve_conflicts(
+        resolved = resolve_conflicts(
             write_of(plan, holds | {"varchar": value}, holds), memory, plan.owners, hull_is_newer=True, now_s=now_s
         )
-        sent += written(settled).values()
-        answer = record(holds | written(settled))
-        memory = remember(settled.write, memory, answer, now_s)
-        holds |= written(settled)
+        sent += written(resolved).values()
+        answer = record(holds | written(resolved))
+        memory = remember(resolved.write, memory, answer, now_s)
+        holds |= written(resolved)
         if answers:
             holds |= {"varchar": answers}
     return sent
@@ -261,7 +261,7 @@ def test_values_that_come_back_slowly_are_a_change_of_mind() -> None:
     assert play(["X", "Y", "Z"], every_s=10) == ["X", "Y", "Z"]
 
 
-def test_a_quarrel_is_remembered_for_a_while() -> None:
+def test_an_update_loop_is_remembered_for_a_while() -> None:
     memory = Memory(recent=(("name", "d1", NOW_S - 20), ("name", "d1", NOW_S - 10)))
 
     assert is_update_loop(memory, NOW_S)
@@ -281,19 +281,19 @@ def report(value: Any, second: int, before: Any = None) -> dict[str, Any]:
     return {"user": {"varchar": value, "updated_at": iso(second)}, "changes": {"user": {"varchar": [before, value]}}}
 
 
-def told(*words: tuple[str, int]) -> tuple[Delivered, ...]:
+def delivered(*words: tuple[str, int]) -> tuple[Delivered, ...]:
     return tuple(Delivered(at=AT + second, values={"varchar": value}) for value, second in words)
 
 
 def listen(memory: Memory, message: dict[str, Any], words: tuple[Delivered, ...]) -> tuple[bool, Memory]:
     """Whether the report of the text is an echo, and the memory after it."""
     plan = transform()
-    heard = find_reported(plan.targets, message, message["user"], memory, words)
-    return heard.get(CODES["varchar"], (0.0, False))[1], with_report(memory, message["user"], heard)
+    reported = find_reported(plan.targets, message, message["user"], memory, words)
+    return reported.get(CODES["varchar"], (0.0, False))[1], with_report(memory, message["user"], reported)
 
 
-def test_a_value_that_hull_was_told_is_an_echo_until_it_reports_another_one() -> None:
-    words = told(("p", 10), ("q", 20))
+def test_a_delivered_value_is_an_echo_until_hull_reports_another_one() -> None:
+    words = delivered(("p", 10), ("q", 20))
     echoes, memory = [], Memory()
     for value, second in (("p", 10), ("p", 15), ("q", 20), ("q", 22), ("p", 30), ("h", 40), ("q", 50)):
         is_echo, memory = listen(memory, report(value, second), words)
@@ -302,45 +302,45 @@ def test_a_value_that_hull_was_told_is_an_echo_until_it_reports_another_one() ->
     assert echoes == [("p", True), ("p", True), ("q", True), ("q", True), ("p", False), ("h", False), ("q", False)]
 
 
-def test_a_value_is_no_echo_long_after_hull_was_told_another_one() -> None:
-    words = told(("p", 10), ("q", 20))
+def test_a_value_is_no_echo_long_after_the_delivery_of_another_one() -> None:
+    words = delivered(("p", 10), ("q", 20))
 
     assert listen(Memory(), report("p", 20 + LATE_S - 1), words)[0]
     assert not listen(Memory(), report("p", 20 + LATE_S), words)[0]
     assert listen(Memory(), report("q", 20 + LATE_S), words)[0]
 
 
-def test_an_edit_over_which_hull_was_told_a_value_is_found_in_the_folded_message() -> None:
-    folded = combine_messages(report("h", 5, "a"), report("p", 10, "h"))
-    words = told(("p", 10))
-    edits = find_overwritten_edits(transform().targets, folded, words, Memory())
+def test_an_overwritten_edit_is_found_in_the_combined_message() -> None:
+    combined = combine_messages(report("h", 5, "a"), report("p", 10, "h"))
+    words = delivered(("p", 10))
+    edits = find_overwritten_edits(transform().targets, combined, words, Memory())
 
     assert {key: (edit.value, edit.at) for key, edit in edits.items()} == {CODES["varchar"]: ("h", int(AT + 5) * 1000)}
-    assert listen(Memory(), folded, words)[0]
+    assert listen(Memory(), combined, words)[0]
 
 
-def test_an_edit_on_top_of_what_hull_was_told_is_an_edit() -> None:
-    folded = combine_messages(report("p", 10, "a"), report("h", 12, "p"))
+def test_an_edit_of_a_delivered_value_is_an_edit() -> None:
+    combined = combine_messages(report("p", 10, "a"), report("h", 12, "p"))
 
-    assert not listen(Memory(), folded, told(("p", 10)))[0]
+    assert not listen(Memory(), combined, delivered(("p", 10)))[0]
 
 
 def test_a_value_set_back_after_hull_reported_a_later_one_is_an_edit() -> None:
-    folded = combine_messages(report("q", 20, "p"), report("p", 25, "q"))
+    combined = combine_messages(report("q", 20, "p"), report("p", 25, "q"))
 
-    assert not listen(Memory(), folded, told(("p", 10), ("q", 20)))[0]
+    assert not listen(Memory(), combined, delivered(("p", 10), ("q", 20)))[0]
 
 
-def test_hull_holds_what_it_says_unless_it_was_told_something_it_has_not_said_yet() -> None:
-    plan, said_now = transform(), report("h", 30)["user"]
-    heard = Memory(reported={CODES["varchar"]: (AT + 20, False)})
+def test_hull_has_its_reported_value_unless_a_delivery_is_not_reported_yet() -> None:
+    plan, user = transform(), report("h", 30)["user"]
+    reported = Memory(reported={CODES["varchar"]: (AT + 20, False)})
 
-    assert values_held_by_hull(plan.targets, said_now, told(("p", 10), ("q", 20)), heard)["varchar"] == "h"
-    assert "varchar" not in values_held_by_hull(plan.targets, said_now, told(("p", 10), ("q", 25)), heard)
+    assert values_held_by_hull(plan.targets, user, delivered(("p", 10), ("q", 20)), reported)["varchar"] == "h"
+    assert "varchar" not in values_held_by_hull(plan.targets, user, delivered(("p", 10), ("q", 25)), reported)
 
 
 @pytest.mark.parametrize(("second", "is_old"), [(9, True), (10, False), (11, False)])
-def test_a_report_is_overtaken_by_a_newer_one_that_was_considered(second: int, is_old: bool) -> None:
+def test_a_report_is_stale_after_a_newer_processed_one(second: int, is_old: bool) -> None:
     _, memory = listen(Memory(), report("h", 10), ())
 
     assert is_stale(report("h", second)["user"], memory) is is_old

@@ -144,7 +144,7 @@ def test_an_id_that_pipedrive_does_not_have(there: HullRecord | None, row: Mappe
     assert (drift_of_absent(7, there, row) is not None) is extra
 
 
-def test_a_stranger_with_our_id_is_told_from_our_own() -> None:
+def test_another_record_with_our_id_is_distinguished_from_our_own() -> None:
     stranger = held(id="h9", anonymous_ids=[])
 
     for order in ([held(), stranger], [stranger, held()]):

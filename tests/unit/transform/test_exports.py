@@ -1,4 +1,4 @@
-"""A file of records is read line by line: what is none is named, and the others go on."""
+"""A file of records is read line by line: invalid lines are reported, and the others continue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.transform.exports import MAX_LINE_BYTES, message_of, read_records,
 
 
 def read(text: bytes, form: str = "json", *, size: int = 7) -> list[Any]:
-    """The records, and of what is none the words; the file comes in small pieces."""
+    """Return the records and the errors of a file that arrives in small pieces."""
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     return [item.detail if isinstance(item, Rejected) else item for item in read_records(pieces, form)]
 
@@ -50,7 +50,7 @@ def test_a_broken_line_is_named_by_its_number_and_the_others_go_on(line: bytes, 
         (b'\nid,name\n1,"a\nb"\n\n2\n,\n3,c\n4,d\n', "csv"),
     ],
 )
-def test_reading_goes_on_behind_what_was_read_before(text: bytes, form: str) -> None:
+def test_reading_continues_after_the_earlier_lines(text: bytes, form: str) -> None:
     whole = [str(item) for item in read_records([text], form)]
 
     assert len(whole) > 3
@@ -114,11 +114,11 @@ def test_a_user_is_sent_by_hand_with_its_account_and_segments() -> None:
         ("s8,s9", ["s8", "s9"]),
     ],
 )
-def test_a_segment_whose_name_holds_a_comma_is_one_segment(cell: str, ids: list[str]) -> None:
-    told = {"s1": {"id": "s1", "name": "VIP"}, "s2": {"id": "s2", "name": "Leads, Europe"}}
+def test_a_segment_name_with_a_comma_is_one_segment(cell: str, ids: list[str]) -> None:
+    known = {"s1": {"id": "s1", "name": "VIP"}, "s2": {"id": "s2", "name": "Leads, Europe"}}
     (record,) = read(f'id,segment_ids\n1,"{cell}"\n'.encode(), "csv")
 
-    message = message_of(record, Entity.PERSON, told, None)
+    message = message_of(record, Entity.PERSON, known, None)
 
     assert [segment["id"] for segment in message["segments"]] == ids
     assert message["user"]["segment_ids"] == ids

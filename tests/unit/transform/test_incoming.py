@@ -255,13 +255,13 @@ class TestARecord:
     def test_of_an_organization_names_none(self) -> None:
         assert read_organization(acme(org_id=9)).organization_id is None
 
-    def test_with_a_broken_link_goes_without_it(self) -> None:
+    def test_with_a_broken_link_is_sent_without_it(self) -> None:
         found = read_person(ada(org_id=[1]))
 
         assert found.organization_id is None
         assert reasons(found) == [("org_id", "wrong_type")]
 
-    def test_without_a_mapped_field_says_so_and_goes(self) -> None:
+    def test_without_a_mapped_field_reports_it_and_is_sent(self) -> None:
         record = ada()
         del record["custom_fields"][CODES["varchar"]]
 
@@ -270,7 +270,7 @@ class TestARecord:
         assert reasons(found) == [(CODES["varchar"], "field_missing")]
         assert found.attributes == {"pipedrive/name": "Ada Lovelace", "pipedrive/id": 1}
 
-    def test_with_a_field_newer_than_the_definitions_says_so_and_goes(self) -> None:
+    def test_with_a_field_newer_than_the_definitions_reports_it_and_is_sent(self) -> None:
         record = ada()
         record["custom_fields"][code_of("new")] = "value"
 

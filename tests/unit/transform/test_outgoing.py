@@ -270,14 +270,17 @@ class TestAnAddress:
 
     def test_loses_a_part_only_where_hull_filled_it(self) -> None:
         rows = (("home", "address"), ("country", "address_country"), ("city", "address_locality"))
-        said = {"home": ADDRESS["value"], "country": None, "city": None}
+        report_of_address = {"home": ADDRESS["value"], "country": None, "city": None}
         transform = organization(*rows, claims=())
 
-        before = transform.write({**said, "country": ADDRESS["country"]}, acme(), delivered=())
+        before = transform.write({**report_of_address, "country": ADDRESS["country"]}, acme(), delivered=())
 
-        assert transform.write(said, acme()).is_empty
-        assert transform.write(said, acme(), delivered=before.present).fields["address"]["country"] is None
-        assert transform.write(said, acme(), delivered=before.present).fields["address"]["locality"] is not None
+        assert transform.write(report_of_address, acme()).is_empty
+        assert transform.write(report_of_address, acme(), delivered=before.present).fields["address"]["country"] is None
+        assert (
+            transform.write(report_of_address, acme(), delivered=before.present).fields["address"]["locality"]
+            is not None
+        )
 
     def test_can_be_made_of_its_parts(self) -> None:
         rows = (("city", "address_locality"), ("country", "address_country"))
@@ -440,7 +443,7 @@ class TestClaims:
 
 
 class TestAWrite:
-    def test_holds_only_what_differs_and_tells_what_was_there(self) -> None:
+    def test_has_only_differences_with_their_earlier_values(self) -> None:
         rows = (("name", "name"), ("job", CODES["varchar"]), ("score", CODES["double"]))
 
         written = person(*rows).write({"name": "Ada Lovelace", "job": "new", "score": 12.5}, ada())

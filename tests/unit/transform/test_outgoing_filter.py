@@ -70,14 +70,14 @@ def message(
 
 
 def decide(
-    said: dict[str, Any], chosen: ConnectorSettings, entity: Entity, *, known: bool = True, departed: bool = False
+    given: dict[str, Any], chosen: ConnectorSettings, entity: Entity, *, known: bool = True, deleted: bool = False
 ) -> FilterDecision:
-    return filter_message(said, chosen, entity, is_known=known, is_deleted=departed)
+    return filter_message(given, chosen, entity, is_known=known, is_deleted=deleted)
 
 
 @both
 @pytest.mark.parametrize(
-    ("chosen", "said", "known", "expected"),
+    ("chosen", "given", "known", "expected"),
     [
         ({}, {"segments": ["s2"]}, True, "not_in_segment"),
         ({}, {"segments": []}, True, "not_in_segment"),
@@ -102,37 +102,37 @@ def decide(
         ({}, {}, True, "in_segment"),
     ],
 )
-def test_the_table(entity: Entity, chosen: Any, said: Any, known: bool, expected: str) -> None:
-    verdict = decide(message(entity, **said), settings(entity, **chosen), entity, known=known)
+def test_the_table(entity: Entity, chosen: Any, given: Any, known: bool, expected: str) -> None:
+    decision = decide(message(entity, **given), settings(entity, **chosen), entity, known=known)
 
-    assert expected in (verdict.reason, verdict.trigger)
-    assert verdict.sends == (verdict.trigger is not None)
-    assert verdict.detail == (SENTENCES[expected][entity.hull] if expected in SENTENCES else "")
+    assert expected in (decision.reason, decision.trigger)
+    assert decision.sends == (decision.trigger is not None)
+    assert decision.detail == (SENTENCES[expected][entity.hull] if expected in SENTENCES else "")
 
 
 @both
 @pytest.mark.parametrize("segments", [[], ["s9"]])
 @pytest.mark.parametrize("deleted", [False, True])
 def test_sent_by_hand_passes_every_filter(entity: Entity, segments: list[str], deleted: bool) -> None:
-    said = {**message(entity, segments=segments, report={"pipedrive/deleted_at": 1}), "is_export": True}
-    del said["changes"]
-    verdict = decide(said, settings(entity, mapped=[]), entity, known=False, departed=deleted)
+    given = {**message(entity, segments=segments, report={"pipedrive/deleted_at": 1}), "is_export": True}
+    del given["changes"]
+    decision = decide(given, settings(entity, mapped=[]), entity, known=False, deleted=deleted)
 
-    assert verdict == FilterDecision(reason=None, trigger="export", detail="")
+    assert decision == FilterDecision(reason=None, trigger="export", detail="")
 
 
 @both
 @pytest.mark.parametrize("is_export", [None, False, "true", 1, {}])
 def test_only_a_true_mark_is_an_export(entity: Entity, is_export: Any) -> None:
-    said = {**message(entity, segments=[]), "is_export": is_export}
+    given = {**message(entity, segments=[]), "is_export": is_export}
 
-    assert decide(said, settings(entity), entity).reason == "not_in_segment"
-    assert not in_segments(said, settings(entity), entity)
+    assert decide(given, settings(entity), entity).reason == "not_in_segment"
+    assert not in_segments(given, settings(entity), entity)
 
 
 @both
 @pytest.mark.parametrize(
-    ("departed", "deleted_at", "is_deleted"),
+    ("deleted", "deleted_at", "is_deleted"),
     [
         (True, None, True),
         (False, 1_700_000_000, True),
@@ -142,22 +142,22 @@ def test_only_a_true_mark_is_an_export(entity: Entity, is_export: Any) -> None:
     ],
 )
 def test_the_deleted_stay_away_unless_the_settings_want_them_back(
-    entity: Entity, departed: bool, deleted_at: Any, is_deleted: bool
+    entity: Entity, deleted: bool, deleted_at: Any, is_deleted: bool
 ) -> None:
-    said = message(entity, entered=["s1"], report={"pipedrive/deleted_at": deleted_at})
+    given = message(entity, entered=["s1"], report={"pipedrive/deleted_at": deleted_at})
     ignoring = settings(entity, **{f"ignore_deleted_{entity.hull}s": True})
     wanting = settings(entity, **{f"ignore_deleted_{entity.hull}s": False})
 
-    left = decide(said, ignoring, entity, known=False, departed=departed)
+    left = decide(given, ignoring, entity, known=False, deleted=deleted)
     assert (left.reason, left.detail) == (("deleted_in_pipedrive", DELETED[entity.hull]) if is_deleted else (None, ""))
-    assert decide(said, wanting, entity, known=False, departed=departed).trigger == "entered_segment"
+    assert decide(given, wanting, entity, known=False, deleted=deleted).trigger == "entered_segment"
 
 
 @both
-def test_to_be_in_no_segment_is_told_before_that_it_is_deleted(entity: Entity) -> None:
-    said = message(entity, segments=[], report={"pipedrive/deleted_at": 1})
+def test_no_segment_is_reported_before_a_deletion(entity: Entity) -> None:
+    given = message(entity, segments=[], report={"pipedrive/deleted_at": 1})
 
-    assert decide(said, settings(entity), entity, departed=True).reason == "not_in_segment"
+    assert decide(given, settings(entity), entity, deleted=True).reason == "not_in_segment"
 
 
 @pytest.mark.parametrize(
@@ -175,31 +175,31 @@ def test_to_be_in_no_segment_is_told_before_that_it_is_deleted(entity: Entity) -
         ({}, False),
     ],
 )
-def test_a_user_that_got_an_account_goes_even_with_nothing_mapped(account: Any, links: bool) -> None:
-    said = message(Entity.PERSON, account=account)
+def test_a_user_that_got_an_account_is_sent_even_without_a_mapping(account: Any, links: bool) -> None:
+    given = message(Entity.PERSON, account=account)
     linking = settings(Entity.PERSON, mapped=[], link_users_in_service=True)
 
-    assert decide(said, linking, Entity.PERSON).trigger == ("account_linked" if links else None)
-    assert decide(said, settings(Entity.PERSON, mapped=[]), Entity.PERSON).reason == "no_outgoing_mapping"
+    assert decide(given, linking, Entity.PERSON).trigger == ("account_linked" if links else None)
+    assert decide(given, settings(Entity.PERSON, mapped=[]), Entity.PERSON).reason == "no_outgoing_mapping"
 
 
 def test_an_account_is_not_sent_for_a_link() -> None:
-    said = message(Entity.ORGANIZATION, account={"id": [None, "b1"]})
+    given = message(Entity.ORGANIZATION, account={"id": [None, "b1"]})
     chosen = settings(Entity.ORGANIZATION, mapped=[], link_users_in_service=True)
 
-    assert decide(said, chosen, Entity.ORGANIZATION).reason == "no_outgoing_mapping"
+    assert decide(given, chosen, Entity.ORGANIZATION).reason == "no_outgoing_mapping"
 
 
 @pytest.mark.parametrize("entity", list(Entity))
 def test_segments_of_the_other_kind_do_not_count(entity: Entity) -> None:
     other = Entity.ORGANIZATION if entity is Entity.PERSON else Entity.PERSON
-    said = {**message(other, entered=["s1"]), entity.hull: {"id": "a1"}}
+    given = {**message(other, entered=["s1"]), entity.hull: {"id": "a1"}}
 
-    assert decide(said, settings(entity), entity).reason == "not_in_segment"
+    assert decide(given, settings(entity), entity).reason == "not_in_segment"
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("given", "expected"),
     [
         ({"segments": [{"id": "s1"}], "segment_ids": ["s2"]}, {"s1"}),
         ({"segments": [], "segment_ids": ["s2"]}, set()),
@@ -210,10 +210,10 @@ def test_segments_of_the_other_kind_do_not_count(entity: Entity) -> None:
         ({}, set()),
     ],
 )
-def test_the_list_of_segments_counts_and_else_that_of_ids(said: dict[str, Any], expected: set[str]) -> None:
-    of_account = {f"account_{name}": value for name, value in said.items()}
+def test_the_list_of_segments_counts_and_else_that_of_ids(given: dict[str, Any], expected: set[str]) -> None:
+    of_account = {f"account_{name}": value for name, value in given.items()}
 
-    assert segment_ids(said, Entity.PERSON) == expected
+    assert segment_ids(given, Entity.PERSON) == expected
     assert segment_ids(of_account, Entity.ORGANIZATION) == expected
     assert segment_ids(of_account, Entity.PERSON) == set()
 
@@ -232,17 +232,17 @@ def test_the_list_of_segments_counts_and_else_that_of_ids(said: dict[str, Any], 
         ({}, "no_change"),
     ],
 )
-def test_a_known_record_without_a_difference_says_which_of_three_it_is(
+def test_a_known_record_without_a_difference_has_one_of_three_reasons(
     entity: Entity, changed: dict[str, Any], code: str
 ) -> None:
-    said = message(entity, **{entity.hull: changed}, is_new=True)
+    given = message(entity, **{entity.hull: changed}, is_new=True)
     words = {
         "unchanged": REASONS["unchanged"].meaning,
         "no_relevant_change": NOTHING_RELEVANT[entity.hull],
         "no_change": NOTHING[entity.hull],
     }
 
-    assert no_change_reason(said, settings(entity), entity) == (code, words[code])
+    assert no_change_reason(given, settings(entity), entity) == (code, words[code])
 
 
 @pytest.mark.parametrize(
@@ -258,20 +258,20 @@ def test_of_a_user_the_attributes_of_its_account_count_too(changed: dict[str, An
 
 
 def test_of_an_account_those_of_its_users_do_not() -> None:
-    said = message(Entity.ORGANIZATION, user={"plan": ["a", "b"]})
+    given = message(Entity.ORGANIZATION, user={"plan": ["a", "b"]})
 
-    assert no_change_reason(said, settings(Entity.ORGANIZATION), Entity.ORGANIZATION)[0] == "no_change"
+    assert no_change_reason(given, settings(Entity.ORGANIZATION), Entity.ORGANIZATION)[0] == "no_change"
 
 
 @both
 @pytest.mark.parametrize("changes", [None, [], "x", 7, {"user": None, "account": []}, {"user": [["plan", 1, 2]]}])
 def test_changes_that_make_no_sense_name_none(entity: Entity, changes: Any) -> None:
-    said = {**message(entity), "changes": changes}
+    given = {**message(entity), "changes": changes}
 
-    assert decide(said, settings(entity), entity).trigger == "in_segment"
-    assert no_change_reason(said, settings(entity), entity)[0] == "no_change"
-    del said["changes"]
-    assert no_change_reason(said, settings(entity), entity)[0] == "no_change"
+    assert decide(given, settings(entity), entity).trigger == "in_segment"
+    assert no_change_reason(given, settings(entity), entity)[0] == "no_change"
+    del given["changes"]
+    assert no_change_reason(given, settings(entity), entity)[0] == "no_change"
 
 
 @both
@@ -280,9 +280,9 @@ def test_changes_that_make_no_sense_name_none(entity: Entity, changes: Any) -> N
 )
 def test_entries_that_make_no_sense_are_none(entity: Entity, moves: Any) -> None:
     name = "segments" if entity is Entity.PERSON else "account_segments"
-    said = {**message(entity), "changes": {name: moves}}
+    given = {**message(entity), "changes": {name: moves}}
 
-    assert decide(said, settings(entity, segments=["ALL"]), entity).trigger == "in_segment"
+    assert decide(given, settings(entity, segments=["ALL"]), entity).trigger == "in_segment"
 
 
 parts = st.sampled_from(["id", "user", "account", "segments", "account_segments", "entered", "plan", "pipedrive/id"])
@@ -295,16 +295,16 @@ messages = st.dictionaries(
 @both
 @often
 @given(messages, st.booleans(), st.booleans(), st.booleans(), st.booleans())
-def test_nothing_a_message_says_is_too_strange_to_judge(
-    entity: Entity, said: Any, known: bool, departed: bool, links: bool, maps: bool
+def test_no_message_is_too_strange_for_the_filter(
+    entity: Entity, given: Any, known: bool, deleted: bool, links: bool, maps: bool
 ) -> None:
     chosen = settings(entity, mapped=MAPPED if maps else [], segments=["ALL"], link_users_in_service=links)
     for segments in (chosen, settings(entity)):
-        verdict = decide(said, segments, entity, known=known, departed=departed)
-        code, words = no_change_reason(said, segments, entity)
+        decision = decide(given, segments, entity, known=known, deleted=deleted)
+        code, words = no_change_reason(given, segments, entity)
 
-        assert (verdict.reason is None) != (verdict.trigger is None)
-        assert verdict.sends != bool(verdict.detail)
-        assert verdict.reason is None or verdict.reason in REASONS
+        assert (decision.reason is None) != (decision.trigger is None)
+        assert decision.sends != bool(decision.detail)
+        assert decision.reason is None or decision.reason in REASONS
         assert code in REASONS
         assert words

@@ -122,7 +122,7 @@ anything = st.recursive(
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: dict[str, Any]) -> dict[str, Any]:
-    """A record in which some values, system and custom ones, were replaced by anything at all."""
+    """Return a record with some system and custom values replaced by arbitrary ones."""
     record = copy.deepcopy(whole)
     for key in draw(st.lists(st.sampled_from(sorted(record)), max_size=4, unique=True)):
         record[key] = draw(anything)
@@ -250,7 +250,7 @@ def test_a_fetch_and_a_webhook_of_one_state_of_an_organization_are_one(record: d
 
 @often
 @given(persons)
-def test_what_came_from_pipedrive_goes_back_without_a_write(record: dict[str, Any]) -> None:
+def test_a_value_from_pipedrive_causes_no_write(record: dict[str, Any]) -> None:
     read = read_person(record)
 
     written = WRITE_PERSON.write({**read.attributes, **read.claims}, record)
@@ -288,7 +288,7 @@ INVERTIBLE = (
 
 @often
 @given(st.sampled_from(INVERTIBLE), st.data())
-def test_what_hull_is_told_of_a_field_is_written_back_as_the_same_value(kind: str, data: st.DataObject) -> None:
+def test_a_delivered_value_is_written_back_as_the_same_value(kind: str, data: st.DataObject) -> None:
     """Into a Person that holds it nothing is written, into one that holds none the very value, or one that reads the same."""
     row = AttributeMapping(hull="x", service=CODES[kind])
     rows = settings(row, outgoing=(row,), claims=())
@@ -298,16 +298,16 @@ def test_what_hull_is_told_of_a_field_is_written_back_as_the_same_value(kind: st
     )
     held = ada()
     held["custom_fields"] = {CODES[kind]: data.draw(VALUES[kind])}
-    told = read.read(held)
-    report = {name: value for name, value in told.attributes.items() if name != "pipedrive/id"}
-    assert write.write(report, held).is_empty or told.problems
+    delivered = read.read(held)
+    report = {name: value for name, value in delivered.attributes.items() if name != "pipedrive/id"}
+    assert write.write(report, held).is_empty or delivered.problems
 
     empty = ada()
     empty["custom_fields"] = {CODES[kind]: None}
     written = write.write(report, empty).fields.get("custom_fields", {})
     again = ada()
     again["custom_fields"] = {CODES[kind]: None, **written}
-    assert _shown(read.read(again).attributes["x"]) == _shown(told.attributes.get("x"))
+    assert _shown(read.read(again).attributes["x"]) == _shown(delivered.attributes.get("x"))
 
 
 def _shown(value: Any) -> Any:
@@ -321,9 +321,9 @@ zones_of_the_world = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone
 @often
 @given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1)), zones_of_the_world)  # noqa: DTZ001
 def test_the_day_that_is_written_stays_in_every_zone(moment: datetime, zone: timezone) -> None:
-    said = moment.replace(tzinfo=zone).isoformat()
+    reported = moment.replace(tzinfo=zone).isoformat()
 
-    assert write_day(said) == said[:10] == write_day(write_day(said))
+    assert write_day(reported) == reported[:10] == write_day(write_day(reported))
 
 
 @often

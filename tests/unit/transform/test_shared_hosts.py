@@ -1,4 +1,4 @@
-"""Hosts that many share identify nobody; a registrable domain of one's own does, also below a host for everybody."""
+"""Shared hosts identify no Account; a registrable domain does, also below a host with public subdomains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a subscription of ours, and how it stands: decided from what Pipedrive lists, and nothing else."""
+"""Our subscriptions and their state, decided only from Pipedrive's list."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_is_sound(changed: dict[str, Any]) -> None:
     assert (found(row(**changed)).state, found(row(**changed)).stale) == ("active", ())
 
 
-def test_says_nothing_of_a_status_that_is_left_out() -> None:
+def test_a_missing_status_is_ignored() -> None:
     bare = {key: value for key, value in row().items() if key not in ("is_active", "last_http_status")}
 
     assert found(bare) == SubscriptionState(state="active", webhook_id=1, last_status=None, stale=())
@@ -84,7 +84,7 @@ def test_is_missing_among_those_of_others() -> None:
     assert [is_ours(each, ADDRESS) for each in others] == [True, False, False, False]
 
 
-def test_a_sound_one_is_kept_and_all_else_of_ours_goes() -> None:
+def test_a_healthy_one_is_kept_and_our_others_are_deleted() -> None:
     rows = [row(1, is_active=0), row(2), row(3), row(4, version="1.0"), row(5, subscription_url="https://other.test/x")]
 
     finding = found(*rows)

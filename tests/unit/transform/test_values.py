@@ -19,7 +19,7 @@ for _ in range(300):
 
 
 def read(kind: str, value: object, **row: Any) -> Any:
-    """Read one custom value; its problem's reason stands in for a value that was left out."""
+    """Read one custom value; for a value that was left out, the reason of its problem."""
     mapping = AttributeMapping(hull="x", service=CODES[kind], **row)
     record = compile_incoming(Entity.PERSON, settings(mapping), PERSON_FIELDS).read(ada_with({kind: value}))
     if record.problems:
@@ -204,7 +204,7 @@ def test_a_field_of_an_unheard_of_type_passes_if_it_is_small_and_sound(value: ob
 
 
 @pytest.mark.parametrize(
-    ("value", "read_as", "said", "written"),
+    ("value", "read_as", "reported", "written"),
     [
         (2, "Green", "Blue", 3),
         ("2", "Green", "Blue", 3),
@@ -214,7 +214,7 @@ def test_a_field_of_an_unheard_of_type_passes_if_it_is_small_and_sound(value: ob
     ],
 )
 def test_a_field_of_an_unheard_of_type_is_read_and_written_by_its_options(
-    value: Any, read_as: Any, said: Any, written: Any
+    value: Any, read_as: Any, reported: Any, written: Any
 ) -> None:
     code = code_of("hologram")
     options: dict[int | str, str] = {1: "Red", 2: "Green", 3: "Blue"}
@@ -225,7 +225,7 @@ def test_a_field_of_an_unheard_of_type_is_read_and_written_by_its_options(
 
     assert compile_incoming(Entity.PERSON, rows, catalog).read(record).attributes["x"] == read_as
     write = compile_outgoing(Entity.PERSON, rows, catalog).write
-    assert write({"x": said}, record).fields == {"custom_fields": {code: written}}
+    assert write({"x": reported}, record).fields == {"custom_fields": {code: written}}
     assert write({"x": read_as}, record).is_empty
 
 

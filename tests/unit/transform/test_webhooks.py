@@ -23,7 +23,7 @@ EVERYTHING = settings(
 
 
 def without_zone_names(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as far as webhooks can tell it: they give the id of a time zone and not its name."""
+    """Return the record without what webhooks omit: they have the id of a time zone and not its name."""
     for value in record["custom_fields"].values():
         if isinstance(value, dict):
             value.pop("timezone_name", None)
@@ -73,7 +73,7 @@ class TestAChange:
         assert decoded.record is not None
         assert decoded.record["label_ids"] == expected
 
-    def test_tells_what_was_there_before(self) -> None:
+    def test_has_the_earlier_values(self) -> None:
         previous = {"name": "Ada Byron", "custom_fields": {CODES["enum"]: {"type": "enum", "id": 1}}}
 
         decoded = decode_webhook(webhook(ada(), PERSON_FIELDS, previous=previous), PERSON_FIELDS)
@@ -90,7 +90,7 @@ class TestAChange:
         assert decoded.record["custom_fields"][CODES["enum"]] is None
         assert decoded.absent == ()
 
-    def test_names_the_custom_fields_it_says_nothing_of(self) -> None:
+    def test_names_the_custom_fields_that_it_omits(self) -> None:
         body = webhook(ada_with({"enum": None, "set": None}), PERSON_FIELDS)
 
         assert decode_webhook(body, PERSON_FIELDS).absent == (CODES["enum"], CODES["set"])
@@ -174,12 +174,12 @@ class TestAShapeThatIsNotKnown:
         with pytest.raises(Rejected, match="format"):
             decode_webhook(body, PERSON_FIELDS)
 
-    @pytest.mark.parametrize("said", [None, ...])
-    def test_and_no_custom_fields_at_all_leave_every_one_open(self, said: Any) -> None:
+    @pytest.mark.parametrize("given", [None, ...])
+    def test_and_no_custom_fields_at_all_leave_every_one_open(self, given: Any) -> None:
         body = webhook(ada(), PERSON_FIELDS, previous={"custom_fields": {CODES["enum"]: {"type": "enum", "id": 1}}})
         body["data"].pop("custom_fields")
-        if said is not ...:
-            body["data"]["custom_fields"] = said
+        if given is not ...:
+            body["data"]["custom_fields"] = given
 
         decoded = decode_webhook(body, PERSON_FIELDS)
 
@@ -251,7 +251,7 @@ class TestCompletingAChange:
 
 
 class TestADelete:
-    def test_has_no_record_and_tells_the_last_state(self) -> None:
+    def test_has_no_record_and_has_the_last_state(self) -> None:
         body = webhook(None, PERSON_FIELDS, action="delete", previous={"id": 1, "visible_to": "3"}, merged_to_id="12")
 
         decoded = decode_webhook(body, PERSON_FIELDS)
@@ -332,7 +332,7 @@ class TestTheOldFormat:
             ("deleted", WebhookAction.DELETE),
         ],
     )
-    def test_says_the_actions_in_its_own_words(self, word: str, action: WebhookAction) -> None:
+    def test_has_its_own_names_of_actions(self, word: str, action: WebhookAction) -> None:
         assert decode_head(self.BODY | {"meta": self.BODY["meta"] | {"action": word}}).action is action
 
     @pytest.mark.parametrize("record_id", [12, "12"])

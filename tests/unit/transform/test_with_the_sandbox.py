@@ -90,7 +90,7 @@ def test_every_generated_record_is_read_without_a_problem(kind: Kind) -> None:
 
 
 @kinds
-def test_a_webhook_says_what_a_fetch_says(kind: Kind) -> None:
+def test_a_webhook_has_the_same_values_as_a_fetch(kind: Kind) -> None:
     for record in records(kind):
         event = Event(
             action="change", entity=kind, id=record["id"], before=record, after=record, moment=time.time(), source="app"

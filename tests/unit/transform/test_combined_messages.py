@@ -1,4 +1,4 @@
-"""Several messages about one record become one that says everything they said together."""
+"""Several messages about one record become one without losing data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def changing(**changes: Any) -> dict[str, Any]:
     return {"user": {"id": "u1"}, "changes": changes}
 
 
-def folded_changes(*messages: dict[str, Any]) -> Any:
+def combined_changes(*messages: dict[str, Any]) -> Any:
     return reduce(combine_messages, messages)["changes"]
 
 
@@ -63,10 +63,10 @@ def folded_changes(*messages: dict[str, Any]) -> Any:
     ],
 )
 def test_the_newest_report_counts(first: Any, second: Any, newest: str) -> None:
-    folded = combine_messages(user("first", **first), {**user("second", **second), "segments": [S2]})
+    combined = combine_messages(user("first", **first), {**user("second", **second), "segments": [S2]})
 
-    assert folded["user"]["name"] == newest
-    assert segment_ids(folded, Entity.PERSON) == ({"s1"} if newest == "first" else {"s2"})
+    assert combined["user"]["name"] == newest
+    assert segment_ids(combined, Entity.PERSON) == ({"s1"} if newest == "first" else {"s2"})
 
 
 def test_an_account_has_a_report_of_its_own() -> None:
@@ -105,20 +105,20 @@ def test_an_account_that_the_newest_message_does_not_speak_of_is_kept() -> None:
 )
 @pytest.mark.parametrize("of", ["user", "account"])
 def test_the_oldest_old_and_the_newest_new_value_remain(of: str, older: Any, newer: Any, expected: Any) -> None:
-    assert folded_changes(changing(**{of: older}), changing(**{of: newer}))[of] == expected
+    assert combined_changes(changing(**{of: older}), changing(**{of: newer}))[of] == expected
 
 
 def test_which_value_is_the_oldest_is_a_matter_of_the_reports_not_of_receipt() -> None:
     new = {**user("new", indexed_at="2026-01-02T00:00:00Z"), "changes": {"user": {"plan": ["pro", "max"]}}}
     old = {**user("old", indexed_at="2026-01-01T00:00:00Z"), "changes": {"user": {"plan": ["free", "pro"]}}}
 
-    assert folded_changes(new, old) == {"user": {"plan": ["free", "max"]}}
+    assert combined_changes(new, old) == {"user": {"plan": ["free", "max"]}}
 
 
-def test_a_link_that_was_told_stays_told() -> None:
+def test_a_reported_link_stays_reported() -> None:
     linked, moved_back = (changing(account={"id": pair}) for pair in ([None, "a1"], ["a1", None]))
 
-    assert folded_changes(linked, changing(user={"x": [1, 2]}))["account"] == {"id": [None, "a1"]}
+    assert combined_changes(linked, changing(user={"x": [1, 2]}))["account"] == {"id": [None, "a1"]}
     assert account_linked(combine_messages(linked, moved_back))
 
 
@@ -141,31 +141,31 @@ def test_a_link_that_was_told_stays_told() -> None:
     ],
 )
 def test_entries_and_exits_are_netted(name: str, moves: list[Any], entered: Any, left: Any) -> None:
-    folded = folded_changes(*[changing(**{name: each}) for each in moves])
+    combined = combined_changes(*[changing(**{name: each}) for each in moves])
 
-    assert folded[name] == {"entered": entered, "left": left}
+    assert combined[name] == {"entered": entered, "left": left}
 
 
 @pytest.mark.parametrize(
     ("first", "second", "expected"), [(True, False, True), (False, True, True), (False, None, False), ("yes", 1, False)]
 )
 def test_what_asks_for_the_record_stays_asked_for(first: Any, second: Any, expected: bool) -> None:
-    one, two = ({"user": {"id": "u1"}, "is_export": said, "changes": {"is_new": said}} for said in (first, second))
-    folded = combine_messages(one, two)
+    one, two = ({"user": {"id": "u1"}, "is_export": flag, "changes": {"is_new": flag}} for flag in (first, second))
+    combined = combine_messages(one, two)
 
-    assert folded["is_export"] is expected
-    assert folded["changes"]["is_new"] is expected
+    assert combined["is_export"] is expected
+    assert combined["changes"]["is_new"] is expected
 
 
-def test_an_export_says_nothing_of_changes_and_takes_none_away() -> None:
+def test_an_export_has_no_changes_and_removes_none() -> None:
     export = {"user": {"id": "u1"}, "is_export": True}
 
     assert "changes" not in combine_messages(export, export)
-    assert folded_changes(changing(user={"plan": [1, 2]}), export) == {"user": {"plan": [1, 2]}}
-    assert folded_changes(export, changing(user={"plan": [1, 2]})) == {"user": {"plan": [1, 2]}}
+    assert combined_changes(changing(user={"plan": [1, 2]}), export) == {"user": {"plan": [1, 2]}}
+    assert combined_changes(export, changing(user={"plan": [1, 2]})) == {"user": {"plan": [1, 2]}}
 
 
-def test_what_is_folded_stays_as_it_was() -> None:
+def test_the_combined_messages_themselves_do_not_change() -> None:
     one = changing(user={"a": [1, 2]}, segments={"entered": [S1]})
     two = changing(user={"a": [2, 1]}, segments={"left": [S1]})
     kept = copy.deepcopy((one, two))
@@ -185,8 +185,8 @@ states = st.fixed_dictionaries(
 )
 
 
-def told(before: dict[str, Any], now: dict[str, Any], number: int) -> dict[str, Any]:
-    """The message Hull sends when a User went from one state to another."""
+def linked(before: dict[str, Any], now: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return Hull's message about a User that changed from one state to another."""
     names = {*before["attributes"], *now["attributes"]}
     pairs = {name: [before["attributes"].get(name), now["attributes"].get(name)] for name in names}
     link = {} if before["account"] == now["account"] else {"id": [before["account"], now["account"]]}
@@ -208,11 +208,11 @@ def told(before: dict[str, Any], now: dict[str, Any], number: int) -> dict[str, 
 
 
 def history(passed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [told(before, now, number) for number, (before, now) in enumerate(pairwise(passed), 1)]
+    return [linked(before, now, number) for number, (before, now) in enumerate(pairwise(passed), 1)]
 
 
 def ordered(message: dict[str, Any]) -> dict[str, Any]:
-    """The same message with its segments in one order: the order of a list of moves says nothing."""
+    """The same message with its segments in one order: the order of a list of moves has no meaning."""
     found = copy.deepcopy(message)
     for way in found["changes"]["segments"].values():
         way.sort(key=lambda segment: segment["id"])
@@ -230,7 +230,7 @@ def in_groups(messages: list[dict[str, Any]], draw: Any) -> dict[str, Any]:
 
 @often
 @given(st.lists(states, min_size=3, max_size=9), st.data())
-def test_in_whatever_groups_a_history_is_folded_it_says_the_same(passed: list[dict[str, Any]], draw: Any) -> None:
+def test_a_history_combined_in_any_groups_is_the_same(passed: list[dict[str, Any]], draw: Any) -> None:
     messages = history(passed)
 
     assert ordered(in_groups(messages, draw)) == ordered(reduce(combine_messages, messages))
@@ -238,15 +238,15 @@ def test_in_whatever_groups_a_history_is_folded_it_says_the_same(passed: list[di
 
 @often
 @given(st.lists(states, min_size=3, max_size=9))
-def test_a_history_says_what_changed_between_its_ends(passed: list[dict[str, Any]]) -> None:
-    folded = reduce(combine_messages, history(passed))
-    whole = told(passed[0], passed[-1], 0)
+def test_a_history_has_the_changes_between_its_ends(passed: list[dict[str, Any]]) -> None:
+    combined = reduce(combine_messages, history(passed))
+    whole = linked(passed[0], passed[-1], 0)
 
-    assert folded["changes"]["user"] == whole["changes"]["user"]
-    assert entered_ids(folded, Entity.PERSON) == entered_ids(whole, Entity.PERSON)
-    assert folded["is_export"] is any(state["is_export"] for state in passed[1:])
-    assert account_linked(folded) is any(one["account"] != other["account"] for one, other in pairwise(passed))
-    assert segment_ids(folded, Entity.PERSON) == passed[-1]["segments"]
+    assert combined["changes"]["user"] == whole["changes"]["user"]
+    assert entered_ids(combined, Entity.PERSON) == entered_ids(whole, Entity.PERSON)
+    assert combined["is_export"] is any(state["is_export"] for state in passed[1:])
+    assert account_linked(combined) is any(one["account"] != other["account"] for one, other in pairwise(passed))
+    assert segment_ids(combined, Entity.PERSON) == passed[-1]["segments"]
 
 
 @often
@@ -255,9 +255,9 @@ def test_in_whatever_order_they_arrive_the_newest_report_is_left(passed: list[di
     messages = history(passed)
     newest = messages[-1]
     random.shuffle(messages)
-    folded = reduce(combine_messages, messages)
+    combined = reduce(combine_messages, messages)
 
-    assert {name: folded[name] for name in ("user", "account", "segments")} == {
+    assert {name: combined[name] for name in ("user", "account", "segments")} == {
         name: newest[name] for name in ("user", "account", "segments")
     }
 
@@ -277,12 +277,12 @@ junk = st.dictionaries(
 
 @often
 @given(st.lists(junk, min_size=2, max_size=4), st.data())
-def test_nothing_is_too_strange_to_be_folded(messages: list[dict[str, Any]], draw: Any) -> None:
-    folded = in_groups(messages, draw)
+def test_nothing_is_too_strange_to_be_combined(messages: list[dict[str, Any]], draw: Any) -> None:
+    combined = in_groups(messages, draw)
 
-    assert folded["is_export"] is any(each.get("is_export") is True for each in messages)
+    assert combined["is_export"] is any(each.get("is_export") is True for each in messages)
     for entity in Entity:
-        changed_attributes(folded, entity)
+        changed_attributes(combined, entity)
 
 
 def test_values_nested_too_deeply_to_be_compared_are_taken_for_a_change() -> None:
@@ -290,6 +290,6 @@ def test_values_nested_too_deeply_to_be_compared_are_taken_for_a_change() -> Non
     for _ in range(20_000):
         deep = [deep]
 
-    folded = folded_changes(changing(user={"x": [deep, 1]}), changing(user={"x": [1, [deep]]}))
+    combined = combined_changes(changing(user={"x": [deep, 1]}), changing(user={"x": [1, [deep]]}))
 
-    assert list(folded["user"]) == ["x"]
+    assert list(combined["user"]) == ["x"]
