@@ -53,12 +53,13 @@ class HourSystem:
             "organization": self.stage.hull_url.removeprefix("http://"),
             "secret": who.hull_secret,
         }
-        begun = requests.get(
-            f"{self.public_url}/auth/pipedrive", params=credentials, timeout=TIMEOUT_S, allow_redirects=False
-        )
-        page = begun.headers["Location"] + "&decision=allow"
-        back = requests.get(page, timeout=TIMEOUT_S, allow_redirects=False).headers["Location"]
-        requests.get(back, timeout=TIMEOUT_S).raise_for_status()
+        with requests.Session() as browser:  # which keeps the cookie that the authorization is bound to
+            begun = browser.get(
+                f"{self.public_url}/auth/pipedrive", params=credentials, timeout=TIMEOUT_S, allow_redirects=False
+            )
+            page = begun.headers["Location"] + "&decision=allow"
+            back = browser.get(page, timeout=TIMEOUT_S, allow_redirects=False).headers["Location"]
+            browser.get(back, timeout=TIMEOUT_S).raise_for_status()
 
     def fetch_all(self) -> None:
         """Run the full fetch of every night to its end."""
