@@ -56,7 +56,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     "support_user_deletion": {
         **_SWITCH,
-        "title": "Mark Users whose Person is deleted",
+        "title": "Mark Users with a deleted Person",
         "description": "Sets pipedrive/deleted_at on the User. Nothing is deleted in Hull.",
     },
     "synchronized_user_segments": {
@@ -78,7 +78,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     "ignore_deleted_users": {
         **_SWITCH,
-        "title": "Leave out Users whose Person is deleted",
+        "title": "Skip Users with a deleted Person",
         "description": "A User that is marked as deleted in Pipedrive is not sent again.",
     },
     "account_claims": {
@@ -95,7 +95,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     "support_account_deletion": {
         **_SWITCH,
-        "title": "Mark Accounts whose Organization is deleted",
+        "title": "Mark Accounts with a deleted Organization",
         "description": "Sets pipedrive/deleted_at on the Account. Nothing is deleted in Hull.",
     },
     "synchronized_account_segments": {
@@ -112,7 +112,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     "ignore_deleted_accounts": {
         **_SWITCH,
-        "title": "Leave out Accounts whose Organization is deleted",
+        "title": "Skip Accounts with a deleted Organization",
         "description": "An Account that is marked as deleted in Pipedrive is not sent again.",
     },
     "user_sync_key": {
@@ -127,39 +127,39 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     "full_fetch_cron": {
         "type": "string",
-        "title": "When to fetch everything",
+        "title": "Schedule of full fetches",
         "description": "Five cron fields in UTC, such as 15 2 * * * for 02:15; nightly for a minute of the night; empty for never.",
     },
     "deletion_stop_share": {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
-        "title": "Share of records that may be missing at once",
+        "title": "Share of records that a full fetch may miss",
         "description": "When a full fetch misses more of the known records, nothing is marked before a person has looked.",
     },
     "change_stop_share": {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
-        "title": "Share of records that new settings may touch at once",
+        "title": "Share of records that new settings may change without approval",
         "description": "When new settings would touch more of the known records, nothing begins before a person says yes.",
     },
     "incremental_minutes": {
         "type": "integer",
-        "title": "Minutes between fetches of what changed",
+        "title": "Minutes between fetches of changes",
         "description": "Makes up for webhooks that were lost; costs 20 tokens of Pipedrive's daily budget each time. 0 for never.",
     },
     "daily_tokens": {
         "type": "integer",
         "minimum": 0,
-        "title": "Pipedrive's API tokens a day",
+        "title": "Pipedrive's API tokens per day",
         "description": "What your plan and seats give the whole company, all its apps together; 0 for no limit of ours.",
     },
     "live_reserve": {
         "type": "number",
         "minimum": 0,
         "maximum": 0.9,
-        "title": "Share of them kept for changes as they happen",
+        "title": "Share of tokens reserved for live changes",
         "description": "Fetches stop before this share of the day is touched: 0.2 keeps a fifth.",
     },
 }

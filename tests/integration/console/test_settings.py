@@ -188,7 +188,7 @@ def test_values_that_make_no_sense_are_named_and_kept(admin: ConsoleClient, syst
     assert answer.status_code == 400
     assert 'value="61 * * * *"' in answer.text
     assert 'value="often"' in answer.text
-    assert "Minutes between fetches of what changed" in answer.text
+    assert "Minutes between fetches of changes" in answer.text
 
 
 def test_a_cron_is_shown_with_its_next_three_times(admin: ConsoleClient, system: SyncSystem) -> None:
@@ -240,7 +240,7 @@ def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(
     refused = save(admin, mine)
 
     assert refused.status_code == 409
-    assert "When to fetch everything" in refused.text
+    assert "Schedule of full fetches" in refused.text
     assert in_force(system)[0] == 2
     again = admin.post(f"{AT}/rebase", document=hidden(refused.text, "document"), base=hidden(refused.text, "base"))
     assert "Saving makes version 3, with 1 change" in again.text

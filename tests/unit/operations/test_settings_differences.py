@@ -50,9 +50,9 @@ def test_single_values_say_what_they_mean() -> None:
 
     assert words({}, after) == [
         "Link Users to Accounts in Hull: on → off",
-        "When to fetch everything: nightly → never",
-        "Pipedrive's API tokens a day: 30,000 → no limit",
-        "Share of them kept for changes as they happen: 20% → 50%",
+        "Schedule of full fetches: nightly → never",
+        "Pipedrive's API tokens per day: 30,000 → no limit",
+        "Share of tokens reserved for live changes: 20% → 50%",
     ]
 
 
