@@ -26,7 +26,7 @@ from pipeline.domain.reasons import describe
 from pipeline.domain.settings import read_settings
 from pipeline.jobs.runtime import run_job
 from pipeline.jobs.verify import verify as verifying
-from pipeline.jobs.verify.comparison import EntityReport
+from pipeline.jobs.verify.report import EntityReport
 from pipeline.jobs.verify.verify import Report
 from pipeline.operations.comparisons import NewComparison, RepairRequest, compare, cost_of, repair_comparison
 from pipeline.sync.stage import TURNS, StageFailed

@@ -1,10 +1,9 @@
 """Create a connector on its first Hull notification if its organization is allow-listed.
 
-    is_possible → the signature is verified → ask → Hull is answered to retry → adopt: Hull's own answer is the proof
+    is_possible → the signature is verified → enqueue → Hull is answered to retry → step: Hull's own answer is the proof
 
-The body of a notification is not signed, so its content is not trusted: a worker asks the organization's host, which
-must be one of HULL_ORGANIZATIONS, whether id and secret are correct. Until then only the credentials are stored,
-encrypted.
+The body of a notification is not signed, so its content is not trusted: a worker asks the organization's host, which must be one of
+HULL_ORGANIZATIONS, whether id and secret are correct. Until then only the credentials are stored, encrypted.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from pipeline.tasks.canvases import wake_control
 from pipeline.telemetry import logger
 
 MOST_AT_ONCE: Final = 20
-"""A sender that can sign one notification could name any number of connectors: at most this many are checked at a time."""
+"""Maximum of connectors that are checked at a time: the sender of one signed notification could name any number."""
 REFUSED_S: Final = 600.0
-"""For so long credentials that Hull refused are not tried again."""
+"""Credentials that Hull refused are not tried again for this time."""
 
 
 def is_possible(connector_id: str, organization: str) -> bool:
-    """Whether a notification of an unknown connector may make one."""
+    """Return whether a notification of an unknown connector may create it."""
     return is_hull_id(connector_id) and organization.lower() in settings().hull_organizations
 
 
@@ -62,12 +61,12 @@ def enqueue(connector_id: str, organization: str, secret: str) -> bool:
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Ask Hull, and create the connector: without access to Pipedrive it is paused, and its status asks for setup.
+    """Verify the credentials with Hull, and create the connector, paused until it has access to Pipedrive.
 
     Raises: ConfigurationError("hull_refused").
     """
     connector_id, organization, secret = read_lenient(secret_of(job).encode())
-    if not is_possible(connector_id, organization):  # the list may have been changed since
+    if not is_possible(connector_id, organization):  # the list may have changed since
         raise ConfigurationError("host_refused", "the organization is not in HULL_ORGANIZATIONS")
     found = wiring.hull_client(organization, connector_id, secret).app()
     if str(found.get("id", "")).lower() != connector_id.lower():
@@ -93,21 +92,16 @@ def _make(session: Session, connector_id: str, organization: str, secret: str, p
     connector.hull_settings = known_settings(private_settings)
     try:
         put_in_force(session, connector.key, connector.hull_settings, author="hull", force=True)
-    except SettingsRefused:
-        _begin_with_defaults(session, connector)
+    except SettingsRefused:  # start with defaults; the next synchronization reports the mistakes
+        connector.hull_settings = None
+        put_in_force(session, connector.key, known_settings({}), author="hull")
+        enqueue_settings_sync(session, connector.key)
+        after_commit(session, lambda: wake_control("dispatch"))
     after_commit(session, lambda: logger().info("connector.created", connector_id=connector_id, name=name))
 
 
-def _begin_with_defaults(session: Session, connector: Connector) -> None:
-    """Invalid settings do not prevent the creation of a connector: the next synchronization reports their mistakes."""
-    connector.hull_settings = None
-    put_in_force(session, connector.key, known_settings({}), author="hull")
-    enqueue_settings_sync(session, connector.key)
-    after_commit(session, lambda: wake_control("dispatch"))
-
-
 def _names(connector_id: str, organization: str) -> Iterator[str]:
-    """What people will call it: as its organization is called, as long as no other connector is."""
+    """Yield names for it: the name of its organization first, if no other connector has it."""
     label = organization.partition(".")[0].partition(":")[0]
     if is_connector_name(label):
         yield label

@@ -1,8 +1,8 @@
-"""Fetch a file of Users or Accounts that a person chose in Hull, and coalesce its records into changes, 100 at a time.
+"""Download a file of Users or Accounts that a person chose in Hull, and coalesce its records into changes, 100 at a time.
 
-The request is answered "ok" once the job is stored. A worker then downloads the file into our tables, a piece to a
-transaction, so that a kill costs one piece. It reads the records when the whole file is stored: the download never waits for
-them, and an address that expires does no harm then. After a kill or a time slice, it continues after the last committed record.
+The request is answered "ok" once the job is stored. A worker then downloads the file into our tables, one piece per
+transaction, so that a kill loses one piece. It reads the records after the whole file is stored: then it does not matter that the
+address of the file expires. After a kill or a time slice, it continues after the last committed record.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from pipeline.transform.hull_reports import hull_id_of
 
 PIECE_BYTES: Final = 1024 * 1024
 PIECE_S: Final = 10.0
-"""A slow download keeps what it has after so long."""
+"""A slow download stores a piece after this time."""
 MAX_BYTES: Final = 1024**3
 LONGEST_S: Final = 6 * 3600.0
 SLICE_S: Final = 120.0
-"""A task may take four minutes: after this the rest of the file is left to the next one."""
+"""After this time another task continues the file. A task may take four minutes."""
 WHOLE_S: Final = 190.0
-"""A server that cannot go on in the middle of a file has so long to send the whole."""
+"""A server that cannot continue in the middle of a file has this time to send the whole file."""
 CHUNK: Final = 100
 AT_LEAST_S: Final = 60.0
-"""For so long each task writes once it has come to where the one before it ended, however long that took."""
+"""Minimum time in which a task writes changes, after it has skipped the records of earlier tasks."""
 FINISHED: Final = "finished"
-"""Checkpoint of an export that only has to be ended: its file is deleted."""
+"""Checkpoint of an export that is complete: its file is deleted."""
 NAMED: Final = 100
-"""Broken lines of one file that get an event each; what is more is counted."""
+"""Maximum of broken lines of one file with an event each; others are only counted."""
 
 
 class ExportOrder(BaseModel):
-    """What to fetch. segments: id → segment, as Hull sent them."""
+    """The file to download. segments: id → segment, as Hull sent them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,24 +65,24 @@ class ExportOrder(BaseModel):
 
     @property
     def title(self) -> str:
-        """What is exported, as a person reads it."""
+        """Return the title of the job."""
         segment = self.segments.get(self.segment_id or "", {}).get("name") or self.segment_id
         noun = f"{self.entity.hull.capitalize()}s"
-        return f"{noun} of segment {str(segment)[:100]}" if segment else f"{noun} that were chosen in Hull"
+        return f"{noun} of segment {str(segment)[:100]}" if segment else f"{noun} chosen in Hull"
 
 
 def download(job: ClaimedJob, url: str, began: float) -> bool:
-    """Keep the file of an export, or what there is time for; return whether it is kept whole.
+    """Download the file of an export, or as much as there is time for; return whether it is complete.
 
     began  monotonic time at which the task began
-    Raises: Rejected, Retryable; what was read until then is kept.
+    Raises: Rejected, Retryable; the part that was read is kept.
     """
     with transaction() as session:
         kept = files.find_file(session, job.id)
     if kept.is_whole:
         return True
     if time.time() - job.created_at.timestamp() > LONGEST_S:
-        raise Rejected("export_gone", "it was not downloaded within hours")
+        raise Rejected("export_gone", "it was not downloaded within six hours")
     downloads = wiring.export_downloads(job.connector_key)
     with downloads.open(
         url,
@@ -91,7 +91,7 @@ def download(job: ClaimedJob, url: str, began: float) -> bool:
         validator=kept.validator,
         total_bytes=kept.total_bytes,
     ) as file:
-        # The same file from its beginning: the server ignores ranges, so that the next task would begin here again.
+        # The server ignores ranges and sends the same file from its beginning, as it would for the next task.
         is_again = kept.size_bytes > 0 and file.start == 0 and file.validator in ("", kept.validator)
         if file.start == 0:
             with transaction() as session:
@@ -109,7 +109,9 @@ def download(job: ClaimedJob, url: str, began: float) -> bool:
         finally:
             writer.flush()
     if file.total_bytes not in (None, writer.size_bytes):
-        raise Retryable("remote_unavailable", f"{writer.size_bytes} of {file.total_bytes} bytes of the file came")
+        raise Retryable(
+            "remote_unavailable", f"{writer.size_bytes} of {file.total_bytes} bytes of the file were received"
+        )
     with transaction() as session:
         jobs.hold(session, job)
         files.end_file(session, job.id)
@@ -117,7 +119,7 @@ def download(job: ClaimedJob, url: str, began: float) -> bool:
 
 
 class _Writer:
-    """Gathers what is read into pieces. A stored piece is progress: attempts are counted from zero again."""
+    """Stores a file in pieces. A stored piece is progress, so attempts are counted from zero again."""
 
     def __init__(self, job: ClaimedJob, size_bytes: int, *, resets_attempts: bool) -> None:
         self.size_bytes = size_bytes
@@ -133,7 +135,7 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Keep what is held. Raises: LostLease."""
+        """Store what was written. Raises: LostLease."""
         if not self._held:
             return
         with transaction() as session:
@@ -144,7 +146,7 @@ class _Writer:
 
 
 def enqueue(connector_key: int, order: ExportOrder) -> None:
-    """Store an export; the same file is not fetched twice concurrently.
+    """Store the job of an export; the same file is not downloaded twice concurrently.
 
     Raises: Rejected("export_malformed"), Rejected("export_host_refused"); both are also events of the connector.
     """
@@ -154,7 +156,7 @@ def enqueue(connector_key: int, order: ExportOrder) -> None:
         wiring.export_downloads().check(order.url)
     except Rejected as refused:
         with transaction() as session:
-            _tell(session, connector_key, "outgoing.job.error", [refused])
+            _record_refused(session, connector_key, "outgoing.job.error", [refused])
         raise
     text = order.model_dump_json()
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -163,8 +165,8 @@ def enqueue(connector_key: int, order: ExportOrder) -> None:
         job_queue.enqueue(session, EXPORT, key, title=order.title, connector_key=connector_key, secret=text)
 
 
-def _tell(session: Session, connector_key: int, name: str, refused: list[Rejected], entity: str = "") -> None:
-    """An event and a log line each."""
+def _record_refused(session: Session, connector_key: int, name: str, refused: list[Rejected], entity: str = "") -> None:
+    """Record an event and a log line for each."""
     recorder = EventRecorder()
     for each in refused:
         event = events.NewEvent(
@@ -175,7 +177,7 @@ def _tell(session: Session, connector_key: int, name: str, refused: list[Rejecte
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Download the file and write its changes, or as much of both as there is time for: what is read begins at the file's start.
+    """Download the file and write its changes, or as much of both as there is time for. Reading starts at the file's beginning.
 
     Raises: Rejected, Retryable.
     """
@@ -192,7 +194,7 @@ def step(job: ClaimedJob) -> JobStep:
     for chunk in _chunks(read_records(text, order.form, skip=position)):
         ends_at = ends_at or max(began + SLICE_S, time.monotonic() + AT_LEAST_S)
         position += len(chunk)
-        _fold(job, order, chunk, tally, progress=(position, mark))
+        _coalesce(job, order, chunk, tally, progress=(position, mark))
         if time.monotonic() > ends_at:
             return CONTINUE
     _finish(job, order, position, tally)
@@ -201,14 +203,14 @@ def step(job: ClaimedJob) -> JobStep:
 
 @dataclass(slots=True)
 class _Tally:
-    """What this worker has seen of the file."""
+    """Numbers of records and broken lines that this task has read."""
 
-    folded: int = 0
+    records: int = 0
     broken: int = 0
 
 
 def _pieces(job: ClaimedJob) -> Iterator[bytes]:
-    """The kept file, a piece to a transaction."""
+    """Yield the stored file, one piece per transaction."""
     for number in count():
         with transaction() as session:
             piece = files.find_piece(session, job.id, number)
@@ -222,10 +224,10 @@ def _chunks(items: Iterator[Record | Rejected]) -> Iterable[list[Record | Reject
         yield chunk
 
 
-def _fold(
+def _coalesce(
     job: ClaimedJob, order: ExportOrder, chunk: list[Record | Rejected], tally: _Tally, *, progress: tuple[int, str]
 ) -> None:
-    """Changes, events and how far it is, in one transaction under the token."""
+    """Write changes, events and the progress in one transaction under the token."""
     messages, broken = {}, []
     for item in chunk:
         try:
@@ -242,8 +244,8 @@ def _fold(
             session, connector_key, order.entity, messages.values(), cause="export", is_export=True, rank=rank
         )
         name = event_name(Direction.OUTGOING, order.entity, Outcome.ERROR)
-        _tell(session, connector_key, name, broken[: max(0, NAMED - tally.broken)], order.entity)
-    tally.folded += len(messages)
+        _record_refused(session, connector_key, name, broken[: max(0, NAMED - tally.broken)], order.entity)
+    tally.records += len(messages)
     tally.broken += len(broken)
 
 
@@ -254,19 +256,19 @@ def _finish(job: ClaimedJob, order: ExportOrder, lines: int, tally: _Tally) -> N
         files.drop_file(session, job.id)
         if more := tally.broken - NAMED:
             rest = Rejected("export_line_broken", f"and {more} more lines") if more > 0 else None
-            _tell(session, connector_key, "outgoing.job.error", [rest] if rest else [], order.entity)
+            _record_refused(session, connector_key, "outgoing.job.error", [rest] if rest else [], order.entity)
         after_commit(session, lambda: canvases.wake_control("dispatch"))
     logger().info(
         "outgoing.job.success",
         type=order.entity.hull,
         job="export",
         lines=lines,
-        records=tally.folded,
+        records=tally.records,
         broken=tally.broken,
     )
 
 
 def abort(session: Session, job: Job, _by: str) -> None:
-    """Delete what is kept of the file; what its records became stays, and the rest can be sent again from Hull."""
+    """Delete the stored file. Changes of its records stay, and the others can be sent from Hull again."""
     jobs.lock_open(session, job.id)  # before the file, in the order of the worker
     files.drop_file(session, job.id)

@@ -1,6 +1,6 @@
-"""Write the log of a connector to a file: a job, a page of events at a time.
+"""Write the log of a connector to a file in a job, a page of events at a time.
 
-    enqueue → the row is stored → step, by a worker: a part of the file in each transaction → lines_of, for the download
+    enqueue → step, by a worker: one part of the file per transaction → lines_of, for the download
 
 The file is stored in PostgreSQL, compressed, for RETENTION_HOURS. After a kill, a worker continues after the last part.
 """
@@ -42,11 +42,11 @@ COLUMNS: Final = (
 
 
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What makes a spreadsheet calculate instead of show; those for East Asia take the wide characters for the same."""
+"""First characters with which a spreadsheet takes a text for a formula, also as wide characters of East Asia."""
 EXPORTED: Final = 100_000
-"""Events of one file at most; the next file begins where it ended, by `before`."""
+"""Maximum of events of one file; the next file continues by `before`."""
 MOST_AT_ONCE: Final = 5
-"""Files of one connector that are being written."""
+"""Maximum of files of one connector that are being written."""
 PAGE: Final = 1_000
 SLOWEST_MS: Final = 10_000
 DOWNLOADS: Final = SlowLane("downloads", at_once=2, waiting=6, patience_s=20.0)
@@ -62,11 +62,11 @@ class Form:
 
 
 class TooMany(Exception):
-    """The maximum number of files of this connector is being written; another one has to wait."""
+    """The maximum number of files of this connector is being written."""
 
 
 def facts(row: SyncEvent) -> dict[str, Any]:
-    """An event as it is shown outside: column → value, JSON as text."""
+    """Return an event as column → value, JSON as text."""
     values = {name: getattr(row, name) for name in COLUMNS}
     values["at"] = row.at.astimezone(UTC).isoformat()
     for name in ("before", "after"):
@@ -78,7 +78,7 @@ def facts(row: SyncEvent) -> dict[str, Any]:
 def enqueue(
     session: Session, connector: Connector, kind: str, wanted: EventFilter, before_id: int | None, *, by: str
 ) -> LogExport:
-    """Have a file written. A worker is woken when the session commits. Raises: TooMany."""
+    """Start a file; a worker is notified after the commit. Raises: TooMany."""
     if exports.count_unfinished(session, connector.key) >= MOST_AT_ONCE:
         raise TooMany
     now = datetime.now(UTC)
@@ -105,7 +105,7 @@ def step(job: ClaimedJob) -> JobStep:
     wanted, export_id = order_of(job, EventFilter), int(job.dedupe_key)
     with transaction() as session:
         export = session.get(LogExport, export_id)
-        if export is None or export.is_ready:  # past its retention, or the worker was killed right after the last part
+        if export is None or export.is_ready:  # deleted, or the worker was killed after the last part
             return DONE
         key, form, written, before_id = export.connector_key, FORMS[export.kind], export.events, export.before_id
         head = form.head if export.parts == 0 else ""
@@ -132,7 +132,7 @@ def stop(session: Session, job: ClaimedJob, _cause: PipelineError) -> None:
 
 
 def abort(session: Session, job: Job, _by: str) -> None:
-    """Note that nobody wants the file any more."""
+    """Note that the file was aborted."""
     exports.end_export(session, int(job.dedupe_key), "aborted")
 
 

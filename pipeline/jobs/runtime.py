@@ -1,10 +1,10 @@
-"""Run jobs: the only place that handles leases, time slices, attempts, wake-ups and failures of jobs.
+"""Run jobs: the only module that handles leases, time slices, attempts, wake-ups and failures of jobs.
 
     claim → step, step, … → ended; or postponed, when the time slice is over, a step waits, or after an error
 
-Each kind has one handler (`pipeline.sync.job_queue.Handler`). What counts as an attempt is decided in `pipeline.sync.stage`: a
-rate limit, a spent budget and an outage do not, and a step that succeeds sets the attempts to zero. To pause or abort a job
-takes the lease from its worker, which then writes nothing more: a pause is a state of the job, whatever its kind.
+Each kind has one handler (`pipeline.sync.job_queue.Handler`). `pipeline.sync.stage` decides what counts as an attempt: a rate
+limit, a spent budget and an outage do not, and a successful step sets the attempts to zero. A pause or an abort takes the lease
+from the worker, which then writes nothing more.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pipeline.tasks.canvases import wake_control
 from pipeline.telemetry import logger
 
 SLICE_S: Final = 60.0
-"""A task may take four minutes: after this the next steps are left to another task, so that other jobs get their turn."""
+"""After this time another task continues the job, so that other jobs get their turn. A task may take four minutes."""
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     job_queue.SETTINGS_SYNC: Handler(step=settings_sync.step, event="connector.settings.error", is_single=True),
@@ -81,7 +81,7 @@ def _unknown(job: ClaimedJob) -> JobStep:
 
 
 UNKNOWN: Final = Handler(step=_unknown, event="connector.job.error")
-"""Of a kind that another version wrote: its workers may take it, until the attempts are used up."""
+"""Handler of a kind that only another version knows: its workers may run the job, until the attempts are used up."""
 
 
 def run_job(job_id: int, task_id: str | None, *, slice_s: float | None = None) -> bool:
@@ -109,13 +109,13 @@ def run_job(job_id: int, task_id: str | None, *, slice_s: float | None = None) -
 
 
 def _run_steps(job: ClaimedJob, ends_at: float) -> None:
-    """JobStep until the job waits, has ended or the time slice is over, and write down which. Raises: LostLease."""
+    """Run steps until the job waits or ends, or the time slice is over, and store that. Raises: LostLease."""
     while True:
         step = handler_of(job).step(job)
         if step.wait_s != 0 or time.monotonic() > ends_at:
             break
         with transaction() as session:
-            if job.attempts > 1:  # earlier workers were lost or postponed; this one came further
+            if job.attempts > 1:  # earlier workers were lost or postponed; this one made progress
                 jobs.checkpoint(session, job)
             else:
                 jobs.hold(session, job)  # a person may have paused or aborted the job
@@ -153,7 +153,7 @@ def _resolve(job: ClaimedJob, error: Exception, task_id: str | None, work: Outag
 
 
 def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Exception, task_id: str | None) -> None:
-    """Keep a Failure whose replay makes the job due again; without a connector there is nothing to keep."""
+    """End the job, and store a Failure: its replay makes the job due again. Without a connector there is no Failure."""
     handler = handler_of(job)
     name = handler.event
     if job.connector_key is None:
@@ -170,17 +170,8 @@ def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Except
         reason=cause.reason,
         detail=cause.detail,
     )
-    failure = _failure(job, job.connector_key, cause, error, task_id)
-    record(session, [event], [failure], level="error", detail=cause.detail)
-    if isinstance(cause, ConfigurationError):
-        pause_connector(session, job.connector_key, Direction.OUTGOING, cause)
-
-
-def _failure(
-    job: ClaimedJob, connector_key: int, cause: PipelineError, error: Exception, task_id: str | None
-) -> failures.NewFailure:
-    return failures.NewFailure(
-        connector_key=connector_key,
+    failure = failures.NewFailure(
+        connector_key=job.connector_key,
         kind="control",
         subject=subject_of(job),
         direction=Direction.OUTGOING,
@@ -193,6 +184,9 @@ def _failure(
         attempts=job.attempts,
         task_id=task_id,
     )
+    record(session, [event], [failure], level="error", detail=cause.detail)
+    if isinstance(cause, ConfigurationError):
+        pause_connector(session, job.connector_key, Direction.OUTGOING, cause)
 
 
 def subject_of(job: ClaimedJob | Job) -> str:
@@ -240,7 +234,7 @@ def resume(session: Session, job: Job, *, by: str) -> bool:
 
 
 def abort(session: Session, job: Job, *, by: str) -> bool:
-    """End a job that has not ended, or that failed; what its steps wrote stays. False if that is not possible."""
+    """End a job that has not ended, or that failed; the results of its steps are kept. False if that is not possible."""
     on_abort = handler_of(job).on_abort
     if on_abort is None or ABORT not in acts_on(session, job):
         return False
@@ -248,7 +242,7 @@ def abort(session: Session, job: Job, *, by: str) -> bool:
     on_abort(session, job, by)
     if failure is not None:
         failure_closing.close_failure(session, failure.id, "discarded", by=by, why=f"job {job.id} was aborted")
-    return jobs.abort(session, job.id, job.state)  # one that ended or failed since was not read with its failure
+    return jobs.abort(session, job.id, job.state)  # False if it ended or failed since it was read
 
 
 def failure_of(session: Session, job: Job) -> Failure | None:

@@ -1,4 +1,4 @@
-"""Send chosen Users or Accounts to Pipedrive in the background: a job, fifty records at a time.
+"""Send chosen Users or Accounts to Pipedrive in a job, fifty records at a time.
 
 After a kill it continues after the last coalesced page; coalescing a page twice changes nothing.
 """
@@ -45,7 +45,7 @@ class SendOrder(BaseModel):
 
     @property
     def title(self) -> str:
-        """What is sent, as a person reads it."""
+        """Return the title of the job."""
         noun = self.entity.hull.capitalize()
         if self.segment is not None:
             return f"{noun}s of segment {self.segment}"
@@ -147,14 +147,14 @@ def count(connector_key: int, entity: Entity, segment: str | None, ids: Sequence
     return sum(int(wired.hull.find_reports(entity, query, per_page=1).total) for query in queries)
 
 
-def handed_over(job: Job) -> tuple[int, int | None, int]:
-    """Return (records that were handed over, of how many, how many Hull does not have); None before the first page."""
+def progress_of(job: Job) -> tuple[int, int | None, int]:
+    """Return (number of sent records, total, number of records missing in Hull); the total is None before the first page."""
     of, missing = read_checkpoint(job.checkpoint)
     seen = job.progress * PER_PAGE
     return (seen if of is None else min(of, seen)) - missing, of, missing
 
 
 def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
-    """Return (of how many, how many of them Hull does not have) of an order's mark; None before its first page."""
+    """Return (total, number of records that Hull does not have) of a checkpoint; the total is None before the first page."""
     of, _, missing = (mark or "").partition(" ")
     return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)

@@ -1,9 +1,8 @@
-"""Keep the settings equal here and in Hull: import what was changed there, and push what was edited here.
+"""Keep the settings equal here and in Hull: import what was changed there, and send what was edited here.
 
-A notification only says that they may have changed: Hull is queried. Hull's current settings are compared with those
-last seen there, so an edit made here since is kept, unless the same setting was changed in Hull as well. Invalid
-settings are refused completely; the earlier ones stay in force, and nothing is pushed over what a person still has to
-correct there.
+A notification only reports that they may have changed, so Hull is queried. Hull's settings are compared with those last seen there:
+an edit made here since is kept, unless the same setting was changed in Hull as well. Invalid settings are refused completely. Then
+the earlier ones stay in force, and nothing is sent to Hull until an operator has corrected them there.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def step(job: ClaimedJob) -> JobStep:
 
 
 def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Document:
-    """Return the settings in force with the changes made in Hull since it was last seen: settings set or removed there."""
+    """Return the settings in force with the changes that were made in Hull since `seen`: settings set or removed there."""
     before = seen or {}
     changed = {name: value for name, value in in_hull.items() if name not in before or before[name] != value}
     gone = before.keys() - in_hull.keys()
@@ -68,7 +67,7 @@ def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Docu
 
 
 def with_rules(document: Document, in_force: Document) -> Document:
-    """The rows of a document with the rules that Hull's tables have no column for, as they are in force for the same pair."""
+    """Return a document of Hull with the rules of its rows: Hull's tables have no columns for them, so those in force are kept."""
     return {name: _rows_with_rules(value, in_force.get(name)) for name, value in document.items()}
 
 
@@ -80,7 +79,7 @@ def _rows_with_rules(rows: Any, in_force: Any) -> Any:
 
 
 def _push(wired: Wired, given: Document, in_force: Document) -> Document:
-    """Replace in Hull what we have a name for and leave the rest; returns what Hull holds of ours then."""
+    """Replace the settings of this connector in Hull, keep all others, and return Hull's settings afterwards."""
     others = {name: value for name, value in given.items() if name not in ConnectorSettings.model_fields}
     answer = wired.hull.put_settings(others | in_force).get("private_settings")
     logger().info("connector.settings.pushed", connector_id=wired.id)
@@ -88,12 +87,12 @@ def _push(wired: Wired, given: Document, in_force: Document) -> Document:
 
 
 def _take(session: Session, job: ClaimedJob, in_hull: Document) -> Document:
-    """Put in force what was changed in Hull; returns the document in force then."""
+    """Put in force what was changed in Hull; return the document in force afterwards."""
     connector = connectors.lock_connector(session, job.connector_key or 0)
     before = version = connectors.settings_in_force(session, connector.key)
     if connector.hull_settings != in_hull:
-        told = with_rules(merged(before.document, connector.hull_settings, in_hull), before.document)
-        version = _change(session, before, told)
+        document = with_rules(merged(before.document, connector.hull_settings, in_hull), before.document)
+        version = _change(session, before, document)
         connector.hull_settings = in_hull
         if version.version != before.version:
             after_commit(

@@ -1,7 +1,6 @@
 """Write the status to Hull, which requests it by `/status`.
 
-It is not documented which of the two Hull's dashboard uses, so the answer and the written status are equal.
-Requests while one is due
+It is not documented whether Hull's dashboard uses the answer or the written status, so both are equal. Requests while one is due
 are combined.
 """
 
@@ -19,7 +18,7 @@ from pipeline.sync.job_queue import DONE, STATUS, JobStep
 
 
 def enqueue(session: Session, connector_key: int) -> None:
-    """Have the status written, once for any number of requests."""
+    """Start writing the status, once for any number of requests."""
     job_queue.enqueue(session, STATUS, str(connector_key), connector_key=connector_key)
 
 

@@ -1,4 +1,4 @@
-"""Comparisons of Pipedrive, Hull and the id map, record by record, and the repair of what differs."""
+"""Comparisons of Pipedrive, Hull and the id map, record by record, and their repair."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATH: Final = "/connectors/<connector>/verify"
 
 
 class ComparedShape(Shape):
-    """`sample` is null where everything was compared; `named` are records that differed."""
+    """`sample` is null if all records were compared; `named` are records that differed."""
 
     finished_at: datetime
     asked_by: str
@@ -39,10 +39,10 @@ class ComparedShape(Shape):
 
 
 class ComparingAnswer(Shape):
-    """`tokens` is what comparing a sample costs, `tokens_of_all` what comparing everything costs; null before the first fetch.
+    """`tokens` is the cost of a sample, `tokens_of_all` that of all records; null before the first fetch.
 
-    `job_id` is the newest comparison. Its repair would change `repairable` records: null while it runs, once it was repaired, and
-    a day after its end, when what it found is deleted.
+    `job_id` is the newest comparison. Its repair would change `repairable` records: null while it runs, after its repair, and
+    a day after its end, when its findings are deleted.
     """
 
     sample: int
@@ -60,22 +60,20 @@ class NewComparison(ConnectorRequest):
 
 
 class ComparisonRequested(Done):
-    """`job_id` is of the job that compares: a new one, or the one that does the same already."""
+    """`job_id` is the job that compares: a new one, or the same comparison that is due or running."""
 
     job_id: int
 
 
 class RepairRequest(RowRequest):
-    """`id` is of the job that compared."""
+    """`id` is the job of the comparison."""
 
-    count: Annotated[
-        int, Field(ge=0, description="Number of records that the repair would change, as the comparison shows it.")
-    ]
+    count: Annotated[int, Field(ge=0, description="The number of records that the repair would change.")]
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="comparisons show CONNECTOR")
 def show_comparison(call: Call, _request: ConnectorRequest) -> ComparingAnswer:
-    """Show what the last comparison found, what its repair would change, and what the next one costs."""
+    """Show the result of the last comparison, the size of its repair, and the cost of the next one."""
     key = call.connector.key
     with transaction() as session:
         newest = next(iter(jobs.latest_jobs(session, key, [VERIFY], limit=1)), None)
@@ -98,7 +96,7 @@ def show_comparison(call: Call, _request: ConnectorRequest) -> ComparingAnswer:
     example="acme --sample 300",
 )
 def compare(call: Call, request: NewComparison) -> ComparisonRequested:
-    """Compare a sample of the records of both sides, or all of them; workers do it. A sample takes about a minute."""
+    """Compare a sample of the records of both sides, or all records, in a job. A sample takes about a minute."""
     order = VerifyOrder(sample=None if request.everything else request.sample, requested_by=call.caller.name)
     with call.transaction(order.title) as session:
         job_id = verify.enqueue(session, call.connector.key, order)
@@ -124,7 +122,7 @@ def repair_comparison(call: Call, request: RepairRequest) -> Done:
         count = verify.repairable(session, found[0])
         if count is None:
             next_step = f"Compare again: pipeline comparisons start {call.connector.name}"
-            raise conflict("not_repairable", f"Comparison {request.id} is not one that can be repaired now.", next_step)
+            raise conflict("not_repairable", f"Comparison {request.id} cannot be repaired now.", next_step)
         if count != request.count:
             message = f"The repair would change {count} records instead of {request.count}, so nothing was done."
             raise conflict("more_than_expected", message, f"Send count {count} to accept that.")
@@ -152,6 +150,6 @@ def last_compared(session: Session, connector_key: int) -> ComparedShape | None:
 
 
 def cost_of(session: Session, connector_key: int, sample: int | None) -> int | None:
-    """Return the tokens that a comparison of a sample, or of everything, will cost; None where that is not known yet."""
+    """Return the tokens that a comparison of a sample, or of all records, costs; None if that is not known yet."""
     is_known = sample is not None or any(any_read(session, connector_key, each) for each in Entity)
     return expected_tokens(session, connector_key, sample) if is_known else None

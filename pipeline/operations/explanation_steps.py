@@ -267,7 +267,7 @@ def find_read_back(session: Session, ids: RecordIds, sent: SyncEvent, field: Map
 
 
 def _returned_change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
-    """Return the change of the field, by the attribute in which it returns to Hull."""
+    """Return the change of the field, by its attribute in Hull."""
     after, before = values_of(row.after), values_of(row.before)
     name = next((each for each in (field.attribute, *field.returns_as) if each in after), None)
     if name is None:

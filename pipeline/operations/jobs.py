@@ -18,8 +18,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.domain.reasons import advice_of, meaning_of
 from pipeline.errors import Rejected
-from pipeline.jobs import runtime
-from pipeline.jobs.sends import handed_over
+from pipeline.jobs import runtime, sends
 from pipeline.jobs.verify import verify
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, conflict, not_found
@@ -57,7 +56,7 @@ class ProgressShape(Shape):
 class JobShape(Shape):
     """One job. `acts` are the actions that are possible now; `result_id` is the number of its plan, replay or file.
 
-    `reason` says why it failed, and `advice` what to do next.
+    `reason` is why it failed, and `advice` what to do next.
     """
 
     id: int
@@ -212,7 +211,7 @@ def _lines(_session: Session, job: Job) -> ProgressShape:
 
 
 def _sent(_session: Session, job: Job) -> ProgressShape:
-    sent, of, _missing = handed_over(job)
+    sent, of, _missing = sends.progress_of(job)
     return ProgressShape(done=sent, of=of, unit="records")
 
 

@@ -26,12 +26,12 @@ _NAME_PARTS: Final = ("first_name", "last_name")
 class MappedField:
     """One attribute and one field, mapped in one direction or in both.
 
-    name   its name in requests: the attribute, with the field's code if one attribute has two fields
+    name   its name in requests: the attribute, followed by the field's code if one attribute has two fields
     label  the field's name in Pipedrive
     code   as in the settings
     key    of the field in a record, below `custom_fields` for a custom one
     owner  owner of an outgoing field
-    returns_as  the attributes in which the field returns to Hull
+    returns_as  attributes with the field's value in Hull
     """
 
     name: str
@@ -52,13 +52,13 @@ class MappedField:
         return "↔" if self.incoming and self.outgoing else "→" if self.outgoing else "←"
 
     def in_pipedrive(self, record: Mapping[str, Any] | None) -> Any:
-        """Return the value in a record of Pipedrive, as for Hull; None if there is none."""
+        """Return the value in a record of Pipedrive, as for Hull; None without a value."""
         custom = (record or {}).get("custom_fields")
         holder = (custom if isinstance(custom, dict) else {}) if self.is_custom else (record or {})
         return self.read(holder.get(self.key))
 
     def in_report(self, report: Mapping[str, Any] | None) -> Any:
-        """Return the value in a report of Hull; None if there is none."""
+        """Return the value in a report of Hull; None without a value."""
         found = find_attribute(report, self.attribute) if report else ABSENT
         return None if found is ABSENT else found
 

@@ -192,7 +192,7 @@ def _sentence(plan: SettingsPlan, state: str, changed: list[str], sides: list[Si
 
 
 def _meaning(code: str | None) -> str:
-    """Return the meaning of a reason as a sentence; empty if the act says enough."""
+    """Return the meaning of a reason as a sentence; empty if there is no reason."""
     return MEANINGS.get(code or "") or meaning_of(code)
 
 

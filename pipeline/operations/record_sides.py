@@ -74,7 +74,7 @@ def read_report(session: Session, connector_key: int, entity: Entity, hull_id: s
 def read_snapshot(
     session: Session, connector_key: int, entity: Entity, side: str, record_id: int | str | None
 ) -> dict[str, Any] | None:
-    """Return the stored record of one side; None if there is none."""
+    """Return the stored record of one side, None without one."""
     if record_id is None:
         return None
     found = snapshots.read_snapshots(session, connector_key, entity, side, [str(record_id)])

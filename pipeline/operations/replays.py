@@ -56,7 +56,7 @@ ItemState = Literal[
 class ReplayShape(Shape):
     """`counts`: state → number of items; `left_s`: seconds that the pace needs for the waiting items.
 
-    If a replay has stopped, `reason` says why, and `advice` what to do before you resume it.
+    If a replay has stopped, `reason` is why, and `advice` what to do before you resume it.
     """
 
     id: int

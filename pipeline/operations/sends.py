@@ -1,4 +1,4 @@
-"""Sends: chosen Users or Accounts, or a whole segment, that a worker sends to Pipedrive."""
+"""Sends: chosen Users or Accounts, or a whole segment, that a job sends to Pipedrive."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LONGEST_ID: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Users or Accounts: these Hull ids, or everybody in a segment."""
+    """Users or Accounts: these Hull ids, or all members of a segment."""
 
     entity: Entity
     ids: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ def count_send(call: Call, request: NewSend) -> SizeAnswer:
     example="acme person --ids 5bd329ebe0a1d8b9c8b0e3f1",
 )
 def order_send(call: Call, request: NewSend) -> OrderedAnswer:
-    """Have a worker send Users or Accounts to Pipedrive, ignoring all filters. Sending again writes only what changed."""
+    """Send Users or Accounts to Pipedrive in a job, ignoring all filters. Sending again writes only what changed."""
     choice = _choice(call, request)
     size = count_chosen(call.connector, choice)
     call.require_active()
@@ -139,12 +139,12 @@ def read_ids(text: str) -> tuple[str, ...]:
     """Return the ids of a text, separated by spaces, commas, semicolons or lines; each once. Raises OperationError."""
     ids = tuple(dict.fromkeys(text.replace(",", " ").replace(";", " ").split()))
     if len(ids) > sends.MOST_IDS:
-        raise impossible(f"These are {len(ids):,} ids; {sends.MOST_IDS:,} go at once.", "Send a segment instead.")
+        raise impossible(f"These are {len(ids):,} ids; the maximum is {sends.MOST_IDS:,}.", "Send a segment instead.")
     broken = [each for each in ids if len(each) > LONGEST_ID or not each.isprintable()]
     if broken:
         raise impossible(
-            f"{len(broken)} of them are not valid Hull ids.",
-            "Copy an id from the end of the address of its page in Hull.",
+            f"{len(broken)} ids are not valid Hull ids.",
+            "Copy the id from the end of the address of its page in Hull.",
         )
     return ids
 
@@ -159,7 +159,7 @@ def as_hull_ids(session: Session, connector_key: int, entity: Entity, given: Seq
         noun = entity.hull.capitalize()
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise impossible(
-            f"No single {noun} is known by {', '.join(unknown[:3])}{more}.", f"Name the {noun} by its Hull id."
+            f"There is not exactly one {noun} with {', '.join(unknown[:3])}{more}.", f"Use the Hull id of the {noun}."
         )
     return tuple(dict.fromkeys(next(iter(known[each])) if each in known else each for each in given))
 
@@ -171,7 +171,7 @@ def count_chosen(connector: Connector, choice: Choice) -> int:
     except ConfigurationError as error:
         raise impossible("Hull does not accept the connector's credentials.", "Open Credentials.") from error
     except PipelineError as error:
-        raise impossible(f"Hull could not be asked: {error.reason}.", "Try again in a moment.") from error
+        raise impossible(f"Hull could not be queried: {error.reason}.", "Try again in a moment.") from error
 
 
 def find_known(session: Session, connector_key: int, entity: Entity, text: str) -> list[KnownRecord]:
@@ -188,7 +188,7 @@ def latest_sends(session: Session, connector_key: int) -> list[SendingShape]:
 
 
 def _sending(row: Job) -> SendingShape:
-    done, of, missing = sends.handed_over(row)
+    done, of, missing = sends.progress_of(row)
     return SendingShape(
         id=row.id,
         state={"due": "running"}.get(row.state, row.state),

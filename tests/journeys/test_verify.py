@@ -480,7 +480,7 @@ def test_a_sample_looks_at_no_more_than_was_asked(peace: SyncSystem) -> None:
     assert some.tokens <= 10 * 2 * 3
 
 
-@pytest.mark.parametrize("line", ["_compare_page", "_find_strangers", "_recheck", "write", "_keep"])
+@pytest.mark.parametrize("line", ["_compare_page", "_find_hull_only", "_recheck", "write", "_keep"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_comparison_whose_worker_is_killed_goes_on_and_finds_the_same(
     peace: SyncSystem, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
@@ -595,7 +595,7 @@ def test_a_repair_whose_worker_is_killed_goes_on_and_repairs_everything(
 ) -> None:
     planted = plant(peace)
     verify = peace.module("jobs.verify.verify")
-    monkeypatch.setattr(peace.module("jobs.verify.verify"), "AT_ONCE", 3)
+    monkeypatch.setattr(peace.module("jobs.verify.verify"), "PIECE_SIZE", 3)
     real, calls = verify.repair, []
 
     def kill(*given: Any) -> Any:

@@ -35,13 +35,13 @@ CAUSE: Final = "plan"
 CHANGING: Final = ("update", "link", "resend")
 """Acts that change a record which exists already."""
 FOUND_OUT: Final = (NO_SNAPSHOT, "hull_id_unknown")
-"""Reasons of unknown Users and Accounts whose record is found, and perhaps changed, when the plan is applied."""
+"""Reasons of unknown Users and Accounts: their record is found, and perhaps changed, when the plan is applied."""
 
 
 class PlanRefused(Exception):
-    """The plan was not applied; nothing was done. The text says why, and what to do.
+    """The plan was not applied, and nothing was done. The text is the reason and the next step.
 
-    is_over  it can never be applied; its state says so
+    is_over  it can never be applied
     """
 
     def __init__(self, reason: str, message: str, *, is_over: bool = True) -> None:
@@ -54,7 +54,7 @@ class Applied:
     """settings_version  in force now
     sent              Users and Accounts being sent to Pipedrive, without those that fail
     left_out          records that changed since the plan was computed
-    follow_up         the plan for these, and for unplanned ones; None if there are none
+    follow_up         the plan for these and for new records, if any
     """
 
     settings_version: int

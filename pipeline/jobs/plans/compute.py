@@ -56,7 +56,7 @@ def step(job: ClaimedJob) -> JobStep:
 
 
 def resume(session: Session, key: str) -> None:
-    """Continue a plan whose job had failed; another plan stays as it is."""
+    """Continue a plan after its job had failed; another plan stays as it is."""
     plan = plans.lock_plan(session, int(key))
     if plan is not None and plan.state == "stopped":
         plan.state, plan.reason, plan.detail, plan.ended_at = "computing", None, None, None

@@ -27,7 +27,7 @@ PHASES: Final = (
     (Direction.OUTGOING, Entity.ORGANIZATION),
     (Direction.OUTGOING, Entity.PERSON),
 )
-"""The order in which a plan previews records: Accounts before the Users that may be linked to them."""
+"""The order of previews: Accounts before the Users that may be linked to them."""
 SIDES: Final = {Direction.INCOMING: "pipedrive", Direction.OUTGOING: "hull"}
 
 

@@ -71,14 +71,14 @@ def step(job: ClaimedJob) -> JobStep:
 
 
 def resume(session: Session, key: str) -> None:
-    """Continue a replay whose job had failed; another replay stays as it is."""
+    """Continue a replay after its job had failed; another replay stays as it is."""
     row = rows.lock_replay(session, int(key))
     if row is not None:
         _clear_stop(row)
 
 
 def _clear_stop(row: Replay) -> None:
-    """Continue a replay whose failed job was resumed."""
+    """Continue a replay after its failed job was resumed."""
     if row.state == "stopped":
         row.state = "running"
         row.reason = row.detail = row.ended_at = row.sent_until = None

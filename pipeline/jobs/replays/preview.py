@@ -1,7 +1,6 @@
 """Preview the replay of failures: from stored data, without tokens or changes.
 
-The transforms are those of the stages, but Pipedrive is not called. So a preview is as current as the last reading, and
-says so if there was none.
+The transforms are those of the stages, but Pipedrive is not called. So a preview is as current as the last reading.
 """
 
 from __future__ import annotations

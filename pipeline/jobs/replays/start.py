@@ -1,4 +1,4 @@
-"""Replay one failure, or start a replay of many at a set pace, whose job is in `advance`.
+"""Replay one failure, or start a replay of many at a set pace; its job is in `advance`.
 
 A record is replayed as a change, an incoming batch from the stage that failed, an outgoing one from extract. A control task
 runs again.
@@ -37,7 +37,7 @@ SLOWEST: Final = 0.1
 
 
 class NotReplayable(Exception):
-    """This failure cannot be replayed as it is; the text says why and what to do."""
+    """This failure cannot be replayed as it is; the text is the reason and the next step."""
 
 
 class NothingToReplay(Exception):

@@ -1,12 +1,12 @@
 """The comparison of one entity, a step at a time and in bounded memory.
 
-    walk       Pipedrive's pages by ascending id; each page is a bucket: Hull and the id map are read for its ids, the digests of
-               the sides are compared, and only where they differ the records. What only the id map has shows in the gaps
-    strangers  what only Hull has is found by counting, window by window
-    recheck    what seems to differ is read again
+    walk       read Pipedrive's pages by ascending id. Each page is a bucket: Hull and the id map are read for its ids, and only if
+               their digests differ the records are compared. Records that only the id map has are found in the gaps
+    hull_only  find records that only Hull has by counting, window by window
+    recheck    read again what seems to differ
 
-A step writes what it found and how far it is in one transaction. Each page adds its ids to the items of the job: 1,000,000 records
-take 16 MB, and 8 bytes more for each one that seems to differ; they are in memory while strangers are looked for.
+A step stores its results and its progress in one transaction. Each page adds its ids to the items of the job: 1,000,000 records
+take 16 MB, and 8 bytes more for each one that seems to differ. They are in memory during `hull_only`.
 """
 
 from __future__ import annotations
@@ -14,129 +14,30 @@ from __future__ import annotations
 import random
 import time
 from array import array
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final, Literal
+from typing import Final
 
-from pydantic import BaseModel, Field, TypeAdapter
-from sqlalchemy.orm import Session
-
-from db import job_item as items
 from db import verification
 from db.id_mapping import mapping_counts
 from db.session import transaction
-from pipeline.domain.drift import DriftFinding
-from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import MOST_EMPTY
 from pipeline.errors import Rejected
 from pipeline.extract import ids_of
-from pipeline.jobs.verify.reading import (
-    ASKED_AT_ONCE,
-    EVERYTHING,
-    HIGHEST_ID,
-    LOOK_AT_ONCE,
-    Reader,
-    ThreeSides,
-    Window,
-    recheck,
-)
+from pipeline.jobs.verify.reading import EVERYTHING, HIGHEST_ID, IDS_PER_SEARCH, RECHECKED_AT_ONCE, Reader, ThreeSides
+from pipeline.jobs.verify.recheck import recheck
+from pipeline.jobs.verify.report import EntityReport, StepItems, ids_found
 from pipeline.transform.comparison import drift_of_absent, find_drift, sides_agree
 
 RECHECKED_AT_MOST: Final = 5_000
-"""Records that are read again, 500 tokens; beyond this it is clear enough that something is wrong."""
-STRANGERS_S: Final = 20.0
-"""Seconds of one step that looks for what only Hull has."""
-FINDINGS: Final = TypeAdapter(list[DriftFinding])
-
-
-class EntityReport(BaseModel):
-    """The progress of the comparison of one entity, and its result.
-
-    pipedrive, hull     records that Pipedrive listed (None in a sample), and records of Hull with a `pipedrive/id` (None
-                        if Hull refused to count them: records that only Hull has were then not searched)
-    id_map              state → records; `without_hull_id` of them must be requested
-    compared            records whose three sides were compared
-    buckets, differing  pages, and those with different digests
-    suspects            records that seem to differ
-    findings            empty until `findings_of` fills it: they are items of the job
-    unconfirmed         ids that seem to differ and were not read again; an item of the job too
-    pending, failed     what records wait for, and the reason codes of known failures → how many
-    outdated            records that are correct in Hull, although different values were stored as delivered
-    cursor, above, empty  of the walk: its next page, the highest id so far, and pages without a record in a row
-    windows             ids in Hull that are still to be counted
-    rechecked           suspects that were read again
-    """
-
-    entity: Entity
-    phase: Literal["start", "walk", "strangers", "recheck", "done"] = "start"
-    pipedrive: int | None = None
-    hull: int | None = None
-    id_map: dict[str, int] = {}
-    without_hull_id: int = 0
-    compared: int = 0
-    buckets: int = 0
-    differing: int = 0
-    suspects: int = 0
-    findings: list[DriftFinding] = Field(default=[], exclude=True)
-    unconfirmed: list[int] = Field(default=[], exclude=True)
-    pending: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
-    outdated: int = 0
-    cursor: str | None = None
-    above: int = 0
-    empty: int = 0
-    windows: list[Window] = []
-    rechecked: int = 0
-
-    @property
-    def drift(self) -> int:
-        return len(self.findings) + len(self.unconfirmed)
-
-    @property
-    def expected(self) -> int:
-        """Records of the id map: about as many will be compared."""
-        return sum(self.id_map.values())
-
-
-class StepItems(BaseModel):
-    """What one step adds to the items of its job."""
-
-    seen: list[int] = []
-    suspects: list[int] = []
-    to_recheck: list[int] = []
-    unconfirmed: list[int] = []
-    findings: list[DriftFinding] = []
-
-    def write(self, session: Session, job_id: int, entity: Entity) -> None:
-        """Add the items. The job must be locked."""
-        for name in ("seen", "suspects", "to_recheck", "unconfirmed"):
-            if ids := getattr(self, name):
-                items.add_item(session, job_id, f"{entity}.{name}", array("q", ids).tobytes())
-        if self.findings:
-            dumped = write_lenient(FINDINGS.dump_python(self.findings, mode="json"))
-            items.add_item(session, job_id, f"{entity}.findings", dumped)
-
-
-def ids_found(session: Session, job_id: int, entity: Entity, name: str) -> array[int]:
-    """Return the ids that the steps of a job added under this name, in their order."""
-    found = array("q")
-    for piece in items.items_of(session, job_id, f"{entity}.{name}"):
-        found.frombytes(piece)
-    return found
-
-
-def with_findings(session: Session, job_id: int, report: EntityReport) -> EntityReport:
-    """Return the report with its findings and unconfirmed ids."""
-    pieces = items.items_of(session, job_id, f"{report.entity}.findings")
-    findings = [each for piece in pieces for each in FINDINGS.validate_python(read_lenient(piece))]
-    unconfirmed = list(ids_found(session, job_id, report.entity, "unconfirmed"))
-    return report.model_copy(update={"findings": findings, "unconfirmed": unconfirmed})
+"""Maximum of records that are read again, for 500 tokens; more are reported as unconfirmed."""
+HULL_ONLY_S: Final = 20.0
+"""Seconds of one step that searches records that only Hull has."""
 
 
 class Comparison:
-    """Does one step of one entity: `report` is changed, what was found is returned, and nothing is written."""
+    """Do a step of the comparison of one entity: change `report` and return what was found. Nothing is stored."""
 
     def __init__(self, job_id: int, reader: Reader, report: EntityReport, sample: int | None) -> None:
         self._job_id = job_id
@@ -151,8 +52,8 @@ class Comparison:
             self._count_id_map()
         if self._report.phase == "walk":
             return self._compare_page()
-        if self._report.phase == "strangers":
-            return self._find_strangers()
+        if self._report.phase == "hull_only":
+            return self._find_hull_only()
         if self._report.phase == "recheck":
             return self._recheck()
         return self._draw()
@@ -177,15 +78,17 @@ class Comparison:
             raise Rejected("page_repeats", f"{report.entity.plural}: {trouble}")
         sides = self._reader.sides_of_page(page.records)
         to = HIGHEST_ID if page.next_cursor is None else max([report.above, *sides.ids])
-        found = StepItems(seen=sorted(sides.attributed), suspects=[*self._differing(sides), *self._unlisted(to, sides)])
+        found = StepItems(
+            seen=sorted(sides.attributed), suspects=[*self._differing(sides), *self._only_in_id_map(to, sides)]
+        )
         report.pipedrive = (report.pipedrive or 0) + len(sides.ids)
         report.suspects += len(found.suspects)
         report.cursor, report.above = page.next_cursor, to
         if page.next_cursor is None:
-            report.phase, report.windows = "strangers", [EVERYTHING]
+            report.phase, report.windows = "hull_only", [EVERYTHING]
         return self._note_nameless(found)
 
-    def _unlisted(self, to: int, sides: ThreeSides) -> list[int]:
+    def _only_in_id_map(self, to: int, sides: ThreeSides) -> list[int]:
         with transaction() as session:
             scope = (session, self._reader.wired.key, self._reader.entity)
             return verification.unlisted_ids(*scope, above=self._report.above, to=to, listed=sides.ids)
@@ -213,16 +116,16 @@ class Comparison:
             and drift_of_absent(pipedrive_id, held, mapped, marks=self._reader.marks) is not None
         )
 
-    def _find_strangers(self) -> StepItems:
-        """Find what has a `pipedrive/id` in Hull that Pipedrive does not list, as far as there is time."""
+    def _find_hull_only(self) -> StepItems:
+        """Find ids in Hull that Pipedrive does not list, until the time of the step is over."""
         report, found = self._report, StepItems()
         with transaction() as session:
             seen = array("q", sorted(ids_found(session, self._job_id, report.entity, "seen")))
         try:
             report.hull = self._reader.count_held() if report.windows == [EVERYTHING] else report.hull
-            ends_at = time.monotonic() + STRANGERS_S
+            ends_at = time.monotonic() + HULL_ONLY_S
             while report.windows and time.monotonic() < ends_at:
-                found.suspects += self._reader.strangers(seen, report.windows)
+                found.suspects += self._reader.ids_only_in_hull(seen, report.windows)
         except Rejected:
             report.hull, report.windows = None, []
         report.suspects += len(found.suspects)
@@ -231,7 +134,7 @@ class Comparison:
     def _draw(self) -> StepItems:
         """Draw ids from the id map, from Hull and from Pipedrive, a third each.
 
-        Where one is drawn twice, or a side has too few, the id map gives more.
+        If an id is drawn twice, or a side has too few, more are drawn from the id map.
         """
         count = self._sample or 0
         with transaction() as session:
@@ -243,13 +146,13 @@ class Comparison:
         return self._begin_recheck(found, count)
 
     def _drawn_elsewhere(self, each: int) -> Iterator[int]:
-        """Ids up to the highest of Pipedrive, whether or not a record has them; then ids that Hull has."""
+        """Yield random ids up to Pipedrive's highest, with or without a record; then ids that Hull has."""
         yield from _some_of(self._reader.highest_id(), each)
         try:
             self._report.hull = self._reader.count_held()
         except Rejected:
             return
-        pages = _some_of(-(-self._report.hull // ASKED_AT_ONCE), -(-each // ASKED_AT_ONCE))
+        pages = _some_of(-(-self._report.hull // IDS_PER_SEARCH), -(-each // IDS_PER_SEARCH))
         held = [pipedrive_id for page in pages for pipedrive_id in self._reader.some_held(page)]
         yield from random.sample(held, min(each, len(held)))
 
@@ -265,14 +168,11 @@ class Comparison:
         report = self._report
         with transaction() as session:
             ids = ids_found(session, self._job_id, report.entity, "to_recheck")
-        result = recheck(self._reader, ids[report.rechecked : report.rechecked + LOOK_AT_ONCE])
-        report.rechecked = min(len(ids), report.rechecked + LOOK_AT_ONCE)
-        report.pending += result.pending
-        report.failed += result.failed
-        report.outdated += result.outdated
+        findings = recheck(self._reader, ids[report.rechecked : report.rechecked + RECHECKED_AT_ONCE], report)
+        report.rechecked = min(len(ids), report.rechecked + RECHECKED_AT_ONCE)
         if report.rechecked == len(ids):
             report.phase = "done"
-        return self._note_nameless(StepItems(findings=result.findings))
+        return self._note_nameless(StepItems(findings=findings))
 
     def _note_nameless(self, found: StepItems) -> StepItems:
         self._report.failed.update(self._reader.nameless)
@@ -280,5 +180,5 @@ class Comparison:
 
 
 def _some_of(highest: int, count: int) -> Iterator[int]:
-    """At most `count` different numbers from 1 to `highest`."""
+    """Yield at most `count` different numbers from 1 to `highest`."""
     return iter(random.sample(range(1, highest + 1), min(count, highest)))

@@ -1,13 +1,13 @@
-"""The job that compares Pipedrive, Hull and the id map, and lists the drift; on request it repairs it.
+"""The job that compares Pipedrive, Hull and the id map; on request it repairs the drift.
 
-    enqueue → step, by workers: a page, or 100 records that are read again → report_of, while the job runs and for a day after
+    enqueue → step, by workers: a page, or 100 records that are read again → report_of, during the job and for a day after
 
-Its progress and counts are the checkpoint of the job; its findings and ids are `job_items`. So a worker that takes over
-after a kill continues after the last step. A spent budget or a rate limit postpones the job and is not an attempt.
+The checkpoint of the job is a `Report` with its progress and counts; findings and ids are `job_items`. So another worker continues
+after the last step of a killed one. A spent budget or a rate limit postpones the job and is not an attempt.
 
-A repair synchronizes every drifted record again. A finding is only a reason to read the record again: its change has no values.
-The id map is marked as in doubt, so that the record is sent although the id map says that Hull has it. The job repairs one piece
-per step; a piece may be repaired twice.
+A repair synchronizes every drifted record again: its change has no values, so the record is read again, and the id map is marked as
+uncertain, so that the record is sent although the id map says that Hull has it. A step repairs one piece; repairing a piece twice
+does no harm.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from pipeline.domain.budget import LIST_TOKENS, Lane
 from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.paging import MAX_IDS
-from pipeline.jobs.verify.comparison import Comparison, EntityReport, with_findings
+from pipeline.jobs.verify.comparison import Comparison
 from pipeline.jobs.verify.reading import Reader
+from pipeline.jobs.verify.report import EntityReport, with_findings
 from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.compiled import plan_for
@@ -44,19 +45,19 @@ from pipeline.sync.job_queue import CONTINUE, DONE, VERIFY, JobStep, order_of, r
 from pipeline.tasks import canvases
 from pipeline.transform.hull_reports import ID_ATTRIBUTE
 
-AT_ONCE = 500
+PIECE_SIZE: Final = 500
 """Records to a transaction."""
 T = TypeVar("T")
 ORDER: Final = (Entity.ORGANIZATION, Entity.PERSON)
 SAMPLE: Final = 500
-"""Records of each kind that a page compares: read within a minute, and enough to find what is wrong with one in a hundred."""
+"""Records of each kind in a sample: they are compared within a minute, and show drift of one in a hundred records."""
 NAMED: Final = 100
-"""Records that are named in `verifications`; what is more is counted."""
+"""Maximum of records that `verifications` names; others are only counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairPiece:
-    """What is repaired in one transaction: findings, or ids that were not read again, of one entity."""
+    """What one transaction repairs: findings, or ids that were not read again, of one entity."""
 
     entity: Entity
     findings: Sequence[DriftFinding] = ()
@@ -74,16 +75,16 @@ class VerifyOrder(BaseModel):
 
     @property
     def title(self) -> str:
-        """What is compared, as a person reads it."""
+        """Return the title of the job."""
         return f"Compare {'all records' if self.sample is None else f'{self.sample:,} records of each kind'}"
 
 
 class Report(BaseModel):
-    """The state of a comparison: the duration of its steps, and their cost.
+    """The progress of a comparison, with the duration and the cost of its steps.
 
-    is_kept   its counts are in `verifications`
-    to_repair how many records a repair would change, once `is_kept`
-    repaired  how many records of each kind became changes, after so many `pieces`; None if nothing is repaired
+    is_kept    its counts are in `verifications`
+    to_repair  number of records that a repair would change, once `is_kept`
+    repaired   number of records of each kind that became changes, after so many `pieces`; None without a repair
     """
 
     entities: tuple[EntityReport, ...] = tuple(EntityReport(entity=entity) for entity in ORDER)
@@ -111,7 +112,7 @@ def pieces_of(parts: Iterable[EntityReport]) -> list[RepairPiece]:
 
 def _chunks(items: Iterable[T]) -> list[list[T]]:
     rest: Iterator[T] = iter(items)
-    return list(iter(lambda: list(islice(rest, AT_ONCE)), []))
+    return list(iter(lambda: list(islice(rest, PIECE_SIZE)), []))
 
 
 def count_records(parts: Iterable[EntityReport]) -> int:
@@ -129,43 +130,45 @@ def repair(session: Session, connector_key: int, piece: RepairPiece) -> Counter[
     query_conflicts_again(session, connector_key, piece.entity)
     ours = [finding for finding in piece.findings if finding.is_ours]
     if ours:
-        _put_right(session, connector_key, piece.entity, ours)
+        _repair_findings(session, connector_key, piece.entity, ours)
     if piece.unconfirmed:
         _send_again(session, connector_key, piece.entity, {pipedrive_id: {} for pipedrive_id in piece.unconfirmed})
     done = Counter(finding.kind.value for finding in ours)
     return +(done + Counter(left=len(piece.findings) - len(ours), unconfirmed=len(piece.unconfirmed)))
 
 
-def _put_right(session: Session, connector_key: int, entity: Entity, findings: Sequence[DriftFinding]) -> None:
-    right = {each.pipedrive_id: each.hull_id for each in findings if each.kind is Drift.MISMAPPED and each.hull_id}
+def _repair_findings(session: Session, connector_key: int, entity: Entity, findings: Sequence[DriftFinding]) -> None:
+    correct = {each.pipedrive_id: each.hull_id for each in findings if each.kind is Drift.MISMAPPED and each.hull_id}
     unknown = [each.pipedrive_id for each in findings if each.kind is Drift.MISSING]
     extra = [each.pipedrive_id for each in findings if each.kind is Drift.EXTRA]
-    verification.correct_hull_ids(session, connector_key, entity, right, unknown)
+    verification.correct_hull_ids(session, connector_key, entity, correct, unknown)
     add_unmapped(session, connector_key, entity, extra)
     unmarked = [each.pipedrive_id for each in findings if each.kind is Drift.UNMARKED]
     shown = {pipedrive_id: orjson.dumps({ID_ATTRIBUTE: pipedrive_id}) for pipedrive_id in unmarked}
     mark_uncertain(session, connector_key, entity, shown)
     _read_again(session, connector_key, entity, [*extra, *unmarked], cause="missing")
-    said: dict[int, dict[str, object]] = {}
+    held_values: dict[int, dict[str, object]] = {}
     for each in findings:
         if each.kind not in (Drift.EXTRA, Drift.UNMARKED):
             held = {one.attribute: one.hull for one in each.differences if one.hull is not None}
-            said[each.pipedrive_id] = said.get(each.pipedrive_id, {}) | held
-    _send_again(session, connector_key, entity, said)
+            held_values[each.pipedrive_id] = held_values.get(each.pipedrive_id, {}) | held
+    _send_again(session, connector_key, entity, held_values)
 
 
 def _read_again(session: Session, connector_key: int, entity: Entity, ids: Iterable[int], *, cause: str) -> None:
     change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, map(str, ids), cause=cause)
 
 
-def _send_again(session: Session, connector_key: int, entity: Entity, said: dict[int, dict[str, object]]) -> None:
-    """`said`: Pipedrive id → values that Hull should not have, so that a null is sent if Pipedrive has no value."""
-    mark_uncertain(session, connector_key, entity, {key: orjson.dumps(values) for key, values in said.items()})
-    _read_again(session, connector_key, entity, said, cause="verify")
+def _send_again(
+    session: Session, connector_key: int, entity: Entity, held_values: dict[int, dict[str, object]]
+) -> None:
+    """Send records again. `held_values`: Pipedrive id → Hull's wrong values, so that a null is sent if Pipedrive has no value."""
+    mark_uncertain(session, connector_key, entity, {key: orjson.dumps(values) for key, values in held_values.items()})
+    _read_again(session, connector_key, entity, held_values, cause="verify")
 
 
 def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
-    """Have a worker compare; returns the id of the job, of the one that is due or running where there is one."""
+    """Start a comparison; return the id of its job, or of the same comparison that is due or running."""
     key = f"{connector_key}:{order.sample or 'all'}"
     job_id = jobs.find_open(session, VERIFY, key)
     if job_id is None:
@@ -177,7 +180,7 @@ def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Compare the next piece; then keep what came out; then repair piece by piece. Raises: Rejected, Retryable, LostLease."""
+    """Compare the next piece; then store the result; then repair piece by piece. Raises: Rejected, Retryable, LostLease."""
     began, order, report, key = (
         time.monotonic(),
         order_of(job, VerifyOrder),
@@ -208,7 +211,7 @@ def _read(checkpoint: str | None) -> Report:
 
 
 def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
-    """Keep counts and ids, never values of records, for as long as `db.verification` keeps them."""
+    """Store counts and ids in `verifications`, never values of records."""
     with transaction() as session:
         parts = [with_findings(session, job.id, each) for each in report.entities]
         named = [
@@ -266,7 +269,7 @@ def _repair(job: ClaimedJob, report: Report) -> JobStep:
 def repairable(session: Session, job: Job) -> int | None:
     """Return how many records a repair of a comparison would change.
 
-    None for one that has not ended, was repaired, or ended so long ago that what it found is deleted.
+    None if the comparison has not ended, was repaired, or ended so long ago that its findings are deleted.
     """
     report = progress_of(job)
     if job.state != "done" or not report.is_kept or report.repaired is not None:
@@ -276,7 +279,7 @@ def repairable(session: Session, job: Job) -> int | None:
 
 
 def begin_repair(session: Session, job: Job, *, count: int, requested_by: str) -> bool:
-    """Have the job of a comparison that is `repairable` repair what it found; False when another request did so first."""
+    """Reopen the job of a `repairable` comparison to repair what it found; False if another request did so first."""
     sample = job.dedupe_key.partition(":")[2]
     order = VerifyOrder(
         sample=None if sample == "all" else int(sample), requested_by=requested_by, repair=True
@@ -288,7 +291,7 @@ def begin_repair(session: Session, job: Job, *, count: int, requested_by: str) -
 
 
 def report_of(session: Session, job: Job) -> Report:
-    """Return what a comparison found so far; its findings are deleted a day after it has ended."""
+    """Return the report of a comparison so far; its findings are deleted a day after its end."""
     report = _read(job.checkpoint)
     return report.model_copy(
         update={"entities": tuple(with_findings(session, job.id, each) for each in report.entities)}
@@ -296,12 +299,12 @@ def report_of(session: Session, job: Job) -> Report:
 
 
 def progress_of(job: Job) -> Report:
-    """Return how far a comparison is, without its findings."""
+    """Return the progress of a comparison, without its findings."""
     return _read(job.checkpoint)
 
 
 def expected_tokens(session: Session, connector_key: int, sample: int | None) -> int:
-    """Return the tokens a comparison will cost, by the size of the id map; a recheck costs 10 for 100 records beyond that."""
+    """Return the tokens that a comparison costs, by the size of the id map; each recheck of 100 records costs 10 more."""
     definitions = LIST_TOKENS * len(ORDER)
     if sample is not None:
         return definitions + LIST_TOKENS * len(ORDER) * (1 + -(-sample // MAX_IDS))

@@ -25,7 +25,7 @@ from pipeline.web.console.settings_forms import SECTIONS, NotSettings, parse_doc
 
 PER_PAGE: Final = 50
 SETTINGS: Final = "settings"
-"""The tab to which plans belong."""
+"""The tab of plans."""
 
 
 def add(pages: Pages) -> None:

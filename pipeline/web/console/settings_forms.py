@@ -74,14 +74,14 @@ SECTIONS: Final = (
     Section(
         "users-out",
         TITLES["outgoing_user_attributes"],
-        "Which attributes of a User are written to which fields of the Person?",
+        "Which attributes of a User does the Person receive, and in which fields?",
         "mapping",
         ("outgoing_user_attributes",),
     ),
     Section(
         "accounts-out",
         TITLES["outgoing_account_attributes"],
-        "Which attributes of an Account are written to which fields of the Organization?",
+        "Which attributes of an Account does the Organization receive, and in which fields?",
         "mapping",
         ("outgoing_account_attributes",),
     ),
@@ -121,7 +121,7 @@ BY_SLUG: Final[Mapping[str, Section]] = {section.slug: section for section in SE
 
 
 class NotSettings(Exception):
-    """The text is not a settings document; the message says why."""
+    """The text is not a settings document; the message is the reason."""
 
 
 def parse_document(text: str) -> Document:
