@@ -36,7 +36,7 @@ def chains(life: BothWays, at: datetime | None = None) -> dict[Place, Explanatio
 
 
 @pytest.mark.parametrize("owner", [OWNERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in OWNERS[1:])])
-def test_the_chain_of_every_field_leads_to_the_value_that_stands_on_either_side(database: str, owner: Owner) -> None:
+def test_the_explanation_of_every_field_leads_to_its_value_on_both_sides(database: str, owner: Owner) -> None:
     with captured_log("critical"), both_ways(owner=owner, seed=3, persons=20, organizations=12) as life:
         life.live(minutes=4)
         life.settle()
@@ -74,17 +74,17 @@ def four_persons(system: SyncSystem) -> None:
 
 
 @pytest.fixture
-def told(system: SyncSystem) -> list[dict[str, Any]]:
+def webhooks(system: SyncSystem) -> list[dict[str, Any]]:
     """Four Persons on both sides; the list fills with the webhook of every later edit."""
     four_persons(system)
     return listen(system)
 
 
-def test_an_incoming_change_names_the_webhook_that_told_of_it(system: SyncSystem, told: list[dict[str, Any]]) -> None:
-    """Also that of a record nobody had heard of, which is written by another way; each has its own."""
+def test_an_incoming_change_names_its_webhook(system: SyncSystem, webhooks: list[dict[str, Any]]) -> None:
+    """This includes new records, which are written in another way; each record has its own webhook."""
     new = system.company.create_person(name="New")["id"]
     system.company.edit_person(2, name="Edited")
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
     events = system.rows(
         "SELECT pipedrive_id, cause, delivery_id FROM sync_events WHERE delivery_id IS NOT NULL ORDER BY 1"
@@ -95,10 +95,10 @@ def test_an_incoming_change_names_the_webhook_that_told_of_it(system: SyncSystem
     assert [fact.value for fact in origin.facts if fact.name == "Delivery"] == [2]
 
 
-def test_records_of_one_batch_keep_the_cause_of_each(system: SyncSystem, told: list[dict[str, Any]]) -> None:
+def test_records_of_one_batch_keep_the_cause_of_each(system: SyncSystem, webhooks: list[dict[str, Any]]) -> None:
     system.company.edit_person(2, name="Edited")
     system.company.edit_person(3, name="Edited too")
-    deliver(system, told[0])
+    deliver(system, webhooks[0])
     with transaction() as session:
         system.module("sync.changes.dispatch").coalesce_deliveries(session)
         write_changes(session, system.connector_key, "incoming", "person", ["3"], cause="replay")
@@ -108,7 +108,7 @@ def test_records_of_one_batch_keep_the_cause_of_each(system: SyncSystem, told: l
     assert [tuple(row) for row in causes] == [(2, "webhook"), (3, "replay")]
 
 
-def test_a_refused_write_keeps_its_call(system: SyncSystem, told: list[dict[str, Any]]) -> None:
+def test_a_refused_write_keeps_its_call(system: SyncSystem, webhooks: list[dict[str, Any]]) -> None:
     hull_id = str(system.users()[2]["id"])
     send_messages(system, user(hull_id, **{"pipedrive/id": 2}, nickname="x" * 300))
     events = system.rows("SELECT reason, exchange FROM sync_events WHERE event = 'outgoing.user.error'")
@@ -118,7 +118,7 @@ def test_a_refused_write_keeps_its_call(system: SyncSystem, told: list[dict[str,
 
 
 def test_a_write_is_found_from_its_read_back_after_their_batches_are_forgotten(
-    system: SyncSystem, told: list[dict[str, Any]]
+    system: SyncSystem, webhooks: list[dict[str, Any]]
 ) -> None:
     hull_id = str(system.users()[2]["id"])
     send_messages(system, user(hull_id, **{"pipedrive/id": 2}, nickname="Anna"))
@@ -132,7 +132,7 @@ def test_a_write_is_found_from_its_read_back_after_their_batches_are_forgotten(
 
 
 def test_a_field_that_is_not_mapped_any_more_is_explained_by_what_was(
-    system: SyncSystem, told: list[dict[str, Any]]
+    system: SyncSystem, webhooks: list[dict[str, Any]]
 ) -> None:
     system.change_settings(incoming_user_attributes=[])
     found = why(system, "person", 2, "pipedrive/name")
@@ -141,14 +141,14 @@ def test_a_field_that_is_not_mapped_any_more_is_explained_by_what_was(
     assert "pipedrive/name" in found.sentence
 
 
-def test_a_field_nobody_has_heard_of_says_so(system: SyncSystem, told: list[dict[str, Any]]) -> None:
+def test_an_unknown_field_has_no_explanation(system: SyncSystem, webhooks: list[dict[str, Any]]) -> None:
     found = why(system, "person", 2, "shoe size")
 
     assert (found.value, found.direction) == (None, None)
     assert found.sentence == "No stored event shows why shoe size has its value."
 
 
-def test_a_user_that_is_made_is_told_by_the_claim(system: SyncSystem, told: list[dict[str, Any]]) -> None:
+def test_a_created_user_is_explained_by_its_create(system: SyncSystem, webhooks: list[dict[str, Any]]) -> None:
     send_messages(system, user(ANN, email="ann@acme.com", nickname="Ann"))
     (row,) = system.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h", h=ANN)
     found = why(system, "person", row.pipedrive_id, "nickname")

@@ -1,4 +1,4 @@
-"""What gave up is kept whole, closes by itself when the record comes through, and can be replayed or thrown away, once."""
+"""A failure is kept whole, closes when its record is synchronized, and can be replayed or discarded once."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_fails_again_is_the_same_failure(system: SyncSystem, broken: Failur
     assert again.attempts > broken.attempts
 
 
-def test_a_failure_closes_by_itself_when_its_record_comes_through(system: SyncSystem, broken: Failure) -> None:
+def test_a_failure_closes_when_its_record_is_synchronized(system: SyncSystem, broken: Failure) -> None:
     system.company.put_raw("person", raw_person())
     system.fetch(Entity.PERSON, changed_only=True)
 
@@ -85,7 +85,7 @@ def test_a_failure_closes_by_itself_when_its_record_comes_through(system: SyncSy
     assert system.users()[10]["pipedrive/name"] == "Odd"
 
 
-def test_a_failure_that_was_not_mended_stays(system: SyncSystem, broken: Failure) -> None:
+def test_a_failure_that_was_not_fixed_stays(system: SyncSystem, broken: Failure) -> None:
     system.company.edit_person(3, name="Somebody else")
     system.fetch(Entity.PERSON, changed_only=True)
 
@@ -104,7 +104,7 @@ def test_a_replayed_record_is_read_again(system: SyncSystem, broken: Failure) ->
     assert system.rows("SELECT cause FROM sync_events ORDER BY id DESC LIMIT 1")[0].cause == "replay"
 
 
-def test_a_record_replayed_in_vain_fails_anew(system: SyncSystem, broken: Failure) -> None:
+def test_a_record_that_fails_again_opens_a_new_failure(system: SyncSystem, broken: Failure) -> None:
     replay(system, broken)
     system.work()
 
@@ -112,7 +112,7 @@ def test_a_record_replayed_in_vain_fails_anew(system: SyncSystem, broken: Failur
     assert (again.id != broken.id, again.reason, again.subject) == (True, broken.reason, broken.subject)
 
 
-def test_a_record_that_is_gone_meanwhile_is_told(system: SyncSystem, broken: Failure) -> None:
+def test_a_record_that_was_deleted_since_is_reported(system: SyncSystem, broken: Failure) -> None:
     system.company.delete_person(10)
 
     replay(system, broken)
@@ -144,7 +144,7 @@ def test_a_record_without_an_id_cannot_be_replayed_and_stays_open(system: SyncSy
     assert len(opened(system)) == 1
 
 
-def test_a_discarded_failure_is_gone_for_good(system: SyncSystem, broken: Failure) -> None:
+def test_a_discarded_failure_cannot_be_replayed(system: SyncSystem, broken: Failure) -> None:
     with transaction() as session:
         first = failure_closing.close_failure(session, broken.id, "discarded", by="ada", why="a test record")
     with transaction() as session:
@@ -168,7 +168,7 @@ def break_stage(
     when: Callable[[Any], bool] = lambda _: True,
     error: Exception | None = None,
 ) -> Callable[[], None]:
-    """Let a stage fail with `error`, by default for a defect; call the answer to repair it."""
+    """Let a stage fail with `error`, by default a defect; call the returned function to repair it."""
     module = system.module(f"tasks.{direction}")
     real, mended = getattr(module, f"{stage}_batch"), []
 
@@ -209,7 +209,7 @@ def test_a_batch_is_replayed_from_the_stage_that_failed(
     assert (opened(system), system.run(run_id).state) == ([], "done")
 
 
-def test_a_batch_replayed_in_vain_fails_anew(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_fails_again_opens_a_new_failure(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     create_records(system, persons=5, organizations=0)
     break_stage(system, monkeypatch, "incoming", "load")
     system.fetch(Entity.PERSON)
@@ -223,7 +223,7 @@ def test_a_batch_replayed_in_vain_fails_anew(system: SyncSystem, monkeypatch: py
     assert len(opened(system)) == len(failed)
 
 
-def test_replaying_everything_that_failed_heals_everything(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaying_all_failures_synchronizes_everything(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     create_records(system, persons=3 * PAGE, organizations=4)
     mend = break_stage(system, monkeypatch, "incoming", "transform")
     for entity in Entity:
@@ -260,9 +260,7 @@ def test_a_live_batch_is_replayed_with_what_was_staged(system: SyncSystem, monke
     assert system.rows("SELECT 1 FROM changes") == []
 
 
-def test_an_old_live_batch_replayed_late_does_not_bring_back_the_past(
-    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_live_batch_does_not_overwrite_newer_values(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     create_records(system, persons=5, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
@@ -295,7 +293,7 @@ def send_name(system: SyncSystem, name: str, key: str) -> None:
 @pytest.fixture
 @prepared
 def outgoing(system: SyncSystem) -> None:
-    """Two Users whose nickname is the name of their Persons."""
+    """Two Users with a nickname that is the name of their Persons."""
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     create_records(system, persons=2, organizations=0)
     age_records(system)
@@ -404,7 +402,7 @@ def test_a_live_batch_that_failed_after_a_fetch_began_stays_open(
 # --- control tasks ---------------------------------------------------------------------------------------------------
 
 
-def test_a_control_task_that_gives_up_is_kept_and_can_be_asked_for_again(
+def test_a_control_task_that_fails_is_kept_and_can_be_replayed(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_records(system, persons=2, organizations=0)

@@ -1,4 +1,4 @@
-"""What the incoming preview says of a record is what the stages then do with it, for edits and for values nobody expects."""
+"""The incoming preview of a record equals what the stages then do, for edits and for unexpected values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.system import SyncSystem
 Record = dict[str, Any]
 UNSENT = (IncomingEffect.SAME, IncomingEffect.OLDER)
 OF_CLAIMS = ("duplicate_claim", "shared_domain")
-"""Another record holds the value: load finds that out."""
+"""Another record holds the value: only load finds that."""
 LATER = "2026-01-02T00:00:00Z"
 EARLIER = "2025-12-31T00:00:00Z"
 EDITS: list[Callable[[Record], Any]] = [
@@ -105,7 +105,7 @@ def what_was_done(system: SyncSystem, run_id: int) -> dict[int, tuple[Any, froze
 
 
 def expected(preview: IncomingPreview) -> tuple[Any, ...] | None:
-    """What `what_was_done` says where the stages do what the preview says."""
+    """Return what `what_was_done` returns if the stages do what the preview shows."""
     if preview.effect in UNSENT:
         return None
     if preview.reason is not None:

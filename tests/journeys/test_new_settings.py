@@ -139,7 +139,7 @@ def test_second_thoughts_end_the_first(system: SyncSystem) -> None:
     assert all("pipedrive/given" not in user for user in system.users().values())
 
 
-def test_a_record_that_changed_meanwhile_keeps_its_newest_state(system: SyncSystem) -> None:
+def test_a_record_that_changed_since_keeps_its_newest_state(system: SyncSystem) -> None:
     fetched(system)
     change_settings(system, **with_more("incoming_user_attributes", FIRST_NAME))
     system.company.clock = lambda: 2_000_000_000.0
@@ -153,7 +153,7 @@ def test_a_record_that_changed_meanwhile_keeps_its_newest_state(system: SyncSyst
 
 
 @pytest.mark.defect(20, "For a minute after they were saved, webhooks and buttons went by the settings of before.")
-def test_a_page_that_was_read_under_the_old_settings_is_said_in_the_words_of_the_new(system: SyncSystem) -> None:
+def test_a_page_read_under_the_old_settings_is_delivered_under_the_new(system: SyncSystem) -> None:
     create_records(system, persons=3, organizations=0)
     system.start(Entity.PERSON)
     while (due := system.next_batch()) is not None and due[2] != "load":

@@ -303,7 +303,7 @@ SITUATIONS: list[Callable[[SyncSystem], Document]] = [
 
 @pytest.mark.parametrize("slice_of", [500, 2])
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.__name__)
-def test_every_record_goes_as_planned(
+def test_the_effect_on_every_record_is_as_planned(
     known: SyncSystem, situation: Callable[[SyncSystem], Document], slice_of: int
 ) -> None:
     document = situation(known)
@@ -331,12 +331,14 @@ def agree(outcome: Outcome) -> None:
         assert {name: written.get(name) for name in expected} == expected, record
         assert written.keys() - expected.keys() <= {"org_id"}, record
     counts = Counter((entity, act) for (entity, _), act in outcome.planned.items())
-    told = outcome.plan.counts
+    planned_counts = outcome.plan.counts
     for entity in Entity:
         for act in ("create", "lookup", "update", "link", "match", "error", "same", "skip"):
-            assert told.get(f"outgoing.{entity}.act.{act}", 0) == counts[entity, act], (entity, act)
+            assert planned_counts.get(f"outgoing.{entity}.act.{act}", 0) == counts[entity, act], (entity, act)
     incoming = sum(
-        told.get(f"incoming.{entity}.act.{act}", 0) for entity in Entity for act in ("update", "link", "resend")
+        planned_counts.get(f"incoming.{entity}.act.{act}", 0)
+        for entity in Entity
+        for act in ("update", "link", "resend")
     )
     assert outcome.touched == len(outcome.acts("update", "link", "lookup")) + incoming
     through = outcome.acts("create", "update", "link", "match", "lookup")

@@ -1,4 +1,4 @@
-"""A plan says what new settings would do, and applying it does just that: field by field, in both directions, for no token."""
+"""A plan previews what new settings would do, and applying it does exactly that: field by field, in both directions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def known(system: SyncSystem) -> SyncSystem:
     return system
 
 
-def test_what_hull_is_told_is_what_was_planned_field_by_field(known: SyncSystem) -> None:
+def test_hull_receives_the_planned_fields(known: SyncSystem) -> None:
     before = known.users()
     tokens = known.pipedrive.ledger.stats()["requests_total"]
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
@@ -56,7 +56,7 @@ def test_what_hull_is_told_is_what_was_planned_field_by_field(known: SyncSystem)
     assert known.pipedrive.ledger.stats()["requests_total"] == tokens
 
 
-def test_what_pipedrive_is_sent_is_what_was_planned_field_by_field(known: SyncSystem) -> None:
+def test_pipedrive_receives_the_planned_fields(known: SyncSystem) -> None:
     ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
     send_messages(
         known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()), user("f" * 24, nickname="New")
@@ -90,7 +90,7 @@ def reported(known: SyncSystem) -> dict[int, str]:
 WITH_NAMES = default_settings() | {"outgoing_user_attributes": [NICKNAME]}
 
 
-def test_whoever_a_segment_would_send_is_known_although_nobody_was_sent_before(known: SyncSystem) -> None:
+def test_users_of_a_new_segment_are_planned(known: SyncSystem) -> None:
     known.change_settings(synchronized_user_segments=["other"], outgoing_user_attributes=[NICKNAME])
     send_messages(known, user("e" * 24, nickname="Eve", email="eve@acme.test"))
 
@@ -102,7 +102,7 @@ def test_whoever_a_segment_would_send_is_known_although_nobody_was_sent_before(k
     assert writes(known) == []
 
 
-def test_users_that_hull_never_reported_are_unknown_and_not_none(known: SyncSystem) -> None:
+def test_users_that_hull_never_reported_are_counted_as_unknown(known: SyncSystem) -> None:
     plan = planned(known, WITH_NAMES)
 
     assert plan.counts["outgoing.person.act.unknown"] == 6
@@ -133,7 +133,7 @@ def test_creates_need_a_look_up_while_the_index_is_old(known: SyncSystem) -> Non
     assert pipedrive_id_of(known, "f" * 24) == made["id"]
 
 
-def test_a_field_that_has_to_be_asked_for_is_unknown(known: SyncSystem) -> None:
+def test_a_field_that_must_be_requested_is_unknown(known: SyncSystem) -> None:
     picture = {"hull": "pipedrive/last", "service": "last_activity_id"}
     plan = planned(known, with_more("incoming_user_attributes", picture))
 
@@ -141,7 +141,7 @@ def test_a_field_that_has_to_be_asked_for_is_unknown(known: SyncSystem) -> None:
     assert plan.tokens > 0
 
 
-def test_claims_are_planned_with_those_that_somebody_else_holds(known: SyncSystem) -> None:
+def test_claims_of_other_records_are_planned(known: SyncSystem) -> None:
     plan = planned(known, default_settings() | {"user_claims": [{"hull": "external_id", "service": "name"}]})
     expected = {item.pipedrive_id: changes_of(item)["claim external_id"][1] for item in items(plan, "update")}
     apply(known, plan)
@@ -152,7 +152,7 @@ def test_claims_are_planned_with_those_that_somebody_else_holds(known: SyncSyste
 
 
 def carried_over(system: SyncSystem, since: int) -> int:
-    """How many records events say were sent to Hull since."""
+    """Return how many records were sent to Hull since, by their events."""
     query = "SELECT count(*) AS n FROM sync_events WHERE id > :since AND event = 'incoming.user.success'"
     return int(system.rows(query, since=since)[0].n)
 
@@ -215,7 +215,7 @@ BOTH_MAPPED = {
 }
 
 
-def test_accounts_that_only_their_users_speak_of_are_planned_before_them(known: SyncSystem) -> None:
+def test_accounts_known_from_their_users_are_planned_first(known: SyncSystem) -> None:
     acme = {"id": "c" * 24, "name": "Acme Ltd", "domain": "acme.example"}
     ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
     send_messages(known, user(ids[1], account=acme, account_segments=[{"id": "vip"}]))
@@ -231,7 +231,7 @@ def test_accounts_that_only_their_users_speak_of_are_planned_before_them(known: 
     assert [(key, body) for _, key, body in writes(known, "persons")] == [(1, {"org_id": made[0][1]})]
 
 
-def test_a_record_that_moved_is_left_out_and_planned_anew(known: SyncSystem) -> None:
+def test_a_changed_record_is_left_out_and_planned_again(known: SyncSystem) -> None:
     create_records(known, persons=30, organizations=0)
     known.fetch(Entity.PERSON)
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
@@ -263,7 +263,7 @@ def refusal(system: SyncSystem, plan: SettingsPlan) -> str:
     return str(refused.value.reason)  # type: ignore[attr-defined]
 
 
-def test_it_is_refused_when_too_much_has_moved(known: SyncSystem) -> None:
+def test_a_plan_is_refused_when_many_records_changed(known: SyncSystem) -> None:
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.company.edit_person(3, name="Moved Away")
     known.fetch(Entity.PERSON)
@@ -272,14 +272,14 @@ def test_it_is_refused_when_too_much_has_moved(known: SyncSystem) -> None:
     assert known.rows("SELECT 1 FROM plan_items WHERE act = 'moved'") == []
 
 
-def test_it_is_refused_when_the_settings_moved(known: SyncSystem) -> None:
+def test_a_plan_is_refused_when_the_settings_changed(known: SyncSystem) -> None:
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.change_settings(incremental_minutes=7)
 
     assert refusal(known, plan) == "settings_moved"
 
 
-def test_it_is_refused_when_the_fields_moved_and_not_when_they_were_only_read_again(known: SyncSystem) -> None:
+def test_a_plan_is_refused_when_the_fields_changed(known: SyncSystem) -> None:
     plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.change_rows(
         """UPDATE field_definitions SET rows = rows || '[{"field_code": "new"}]' WHERE entity = 'person'"""
@@ -290,7 +290,7 @@ def test_it_is_refused_when_the_fields_moved_and_not_when_they_were_only_read_ag
     apply(known, plan)
 
 
-def test_whoever_is_killed_in_the_middle_goes_on_where_the_last_slice_ended(
+def test_a_plan_continues_after_the_last_slice_of_a_killed_worker(
     known: SyncSystem, reported: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert reported
@@ -337,7 +337,7 @@ def hundred(system: SyncSystem) -> SyncSystem:
     return system
 
 
-def test_more_than_the_set_share_is_asked_for_by_its_number(hundred: SyncSystem) -> None:
+def test_a_large_plan_must_be_confirmed_by_its_number(hundred: SyncSystem) -> None:
     ask_first = hundred.module("sync.runs.backfill").AskFirst
     plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
 
@@ -350,14 +350,14 @@ def test_more_than_the_set_share_is_asked_for_by_its_number(hundred: SyncSystem)
     assert apply(hundred, plan, confirmed=101).settings_version == 2
 
 
-def test_nobody_is_asked_before_the_first_full_fetch_is_done(hundred: SyncSystem) -> None:
+def test_no_confirmation_is_needed_before_the_first_full_fetch(hundred: SyncSystem) -> None:
     hundred.change_rows("UPDATE watermarks SET complete_since = NULL")
     plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
 
     assert apply(hundred, plan).settings_version == 2
 
 
-def test_what_old_plans_say_of_records_is_forgotten(known: SyncSystem) -> None:
+def test_items_of_old_plans_are_deleted(known: SyncSystem) -> None:
     planned(known, with_more("incoming_user_attributes", FIRST_NAME))
     known.module("sync.upkeep").tidy()
     assert known.rows("SELECT 1 FROM plan_items") != []

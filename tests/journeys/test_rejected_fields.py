@@ -42,7 +42,7 @@ def replay(system: SyncSystem, **chosen: Any) -> Any:
     return system.rows("SELECT state FROM replay_items WHERE replay_id = :r ORDER BY id", r=made.id)
 
 
-def test_a_run_counts_fields_that_stayed_behind_beside_records_that_went(system: SyncSystem) -> None:
+def test_a_run_counts_rejected_fields_of_synchronized_records(system: SyncSystem) -> None:
     create_records(system, persons=0, organizations=0)
     for number in range(1, PAGE + 3):
         system.company.put_raw("person", raw_person(id=number, emails=[], label_ids=[987_654], owner_id=[1]))
@@ -64,7 +64,7 @@ def test_a_run_counts_fields_that_stayed_behind_beside_records_that_went(system:
     }
 
 
-def test_an_event_of_a_field_says_that_the_record_was_carried_over(system: SyncSystem) -> None:
+def test_an_event_of_a_field_states_that_the_record_was_synchronized(system: SyncSystem) -> None:
     create_records(system, persons=0, organizations=0)
     system.company.put_raw("person", raw_person(id=7, label_ids=[987_654]))
     age_records(system)
@@ -78,7 +78,7 @@ def test_an_event_of_a_field_says_that_the_record_was_carried_over(system: SyncS
     ]
 
 
-def test_a_rejected_field_closes_by_itself_when_it_goes_through_and_its_neighbour_stays_open(
+def test_a_rejected_field_closes_when_it_is_synchronized_and_another_stays_open(
     system: SyncSystem,
 ) -> None:
     create_records(system, persons=0, organizations=0)

@@ -1,4 +1,4 @@
-"""What a replay is forecast to come to, record by record, is what it then comes to."""
+"""The preview of a replay equals its effect, record by record."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ACTS: dict[str, set[str]] = {
     "skipped": {"same"},
     "fails_again": {"error"},
 }
-"""Forecast → what may become of the record."""
+"""Preview → possible effects on the record."""
 
 
 def break_all(system: SyncSystem) -> dict[int, Record]:
@@ -70,21 +70,23 @@ def break_all(system: SyncSystem) -> dict[int, Record]:
     return {row.id: (row.entity, row.record_id) for row in rows}
 
 
-def foreseen(system: SyncSystem, ids: list[int]) -> dict[int, Any]:
+def previews_of(system: SyncSystem, ids: list[int]) -> dict[int, Any]:
     with transaction() as session:
         found = list(failure_filter.failures_by_id(session, ids).values())
         return dict(system.module("jobs.replays.preview").preview_failures(session, found))
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.__name__)
-def test_every_record_goes_as_forecast(known: SyncSystem, situation: Callable[[SyncSystem], Document]) -> None:
+def test_the_effect_on_every_record_is_as_previewed(
+    known: SyncSystem, situation: Callable[[SyncSystem], Document]
+) -> None:
     document = situation(known)
     with transaction() as session:
         connector = connectors.get_connector(session, known.connector_key)
     known.module("sync.connectors.settings_change").change_settings(connector, document, "ana", confirmed=True)
     known.work()
     broken = break_all(known)
-    verdicts = {broken[key]: verdict for key, verdict in foreseen(known, sorted(broken)).items()}
+    previews = {broken[key]: preview for key, preview in previews_of(known, sorted(broken)).items()}
     since = moment_of(known)
     begin(known, kind="record", direction="outgoing")
     advance(known)
@@ -92,9 +94,9 @@ def test_every_record_goes_as_forecast(known: SyncSystem, situation: Callable[[S
     advance(known)
     seen = seen_after(known, since)
     unexpected = {
-        record: (verdict.kind, verdict.detail, seen.get(record, Seen()).act)
-        for record, verdict in verdicts.items()
-        if verdict.kind != "unknown" and seen.get(record, Seen()).act not in ACTS[verdict.kind]
+        record: (preview.kind, preview.detail, seen.get(record, Seen()).act)
+        for record, preview in previews.items()
+        if preview.kind != "unknown" and seen.get(record, Seen()).act not in ACTS[preview.kind]
     }
     assert unexpected == {}
-    assert {record for record, each in seen.items() if each.created or each.updated} <= verdicts.keys()
+    assert {record for record, each in seen.items() if each.created or each.updated} <= previews.keys()

@@ -1,4 +1,4 @@
-"""Replays: many failures at a time, at a pace, with what became of each; and whatever is replayed how often, nothing older wins."""
+"""Replays: many failures at a time, at a pace, with the outcome of each; older values never overwrite newer ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def begin(system: SyncSystem, per_second: float = FAST, **chosen: Any) -> int:
     beginning = system.module("jobs.replays.start")
     with transaction() as session:
         which = FailureFilter(connector_key=system.connector_key, **chosen)
-        return int(beginning.begin(session, which, by="ada", why="mended", per_second=per_second).id)
+        return int(beginning.begin(session, which, by="ada", why="fixed", per_second=per_second).id)
 
 
 def act(system: SyncSystem, name: str, replay_id: int, **by: str) -> bool:
@@ -45,7 +45,7 @@ def act(system: SyncSystem, name: str, replay_id: int, **by: str) -> bool:
 
 
 def advance(system: SyncSystem) -> None:
-    """Let the replay's job and everything it set going come to their ends."""
+    """Run the replay's job and all work that it started to their ends."""
     for _ in range(4):
         system.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
         system.run_jobs()
@@ -78,14 +78,14 @@ def broken(system: SyncSystem, *numbers: int) -> None:
     system.fetch(Entity.PERSON)
 
 
-def mended(system: SyncSystem, *numbers: int) -> None:
+def fixed(system: SyncSystem, *numbers: int) -> None:
     for number in numbers:
         system.company.put_raw("person", raw_person(id=number))
 
 
 def test_every_item_has_its_outcome(system: SyncSystem) -> None:
     broken(system, 10, 11, 12)
-    mended(system, 10, 11)
+    fixed(system, 10, 11)
 
     replay_id = begin(system)
     before = outcomes(replay_id)
@@ -102,11 +102,11 @@ def test_every_item_has_its_outcome(system: SyncSystem) -> None:
     assert all(row.batch_id for row in carried)
 
 
-def test_what_fails_later_is_not_on_the_list(system: SyncSystem) -> None:
+def test_a_replay_has_no_later_failures(system: SyncSystem) -> None:
     broken(system, 10)
     replay_id = begin(system)
     broken(system, 11)
-    mended(system, 10, 11)
+    fixed(system, 10, 11)
 
     advance(system)
 
@@ -116,7 +116,7 @@ def test_what_fails_later_is_not_on_the_list(system: SyncSystem) -> None:
 
 def test_a_pace_is_kept(system: SyncSystem, noon: Clock) -> None:
     broken(system, *range(10, 16))
-    mended(system, *range(10, 16))
+    fixed(system, *range(10, 16))
     replay_id = begin(system, per_second=2.0)
 
     def waiting_after(pause_s: float) -> int:
@@ -129,9 +129,9 @@ def test_a_pace_is_kept(system: SyncSystem, noon: Clock) -> None:
     assert waiting_after(3_600) == 1, "an hour that was lost is not made up for at once"
 
 
-def test_a_replay_can_be_paused_and_goes_on(system: SyncSystem) -> None:
+def test_a_replay_can_be_paused_and_resumed(system: SyncSystem) -> None:
     broken(system, 10, 11)
-    mended(system, 10, 11)
+    fixed(system, 10, 11)
     replay_id = begin(system)
 
     assert act(system, "pause", replay_id)
@@ -147,7 +147,7 @@ def test_a_replay_can_be_paused_and_goes_on(system: SyncSystem) -> None:
 
 def test_what_was_not_sent_stays_open_when_a_replay_is_aborted(system: SyncSystem) -> None:
     broken(system, *range(10, 14))
-    mended(system, *range(10, 14))
+    fixed(system, *range(10, 14))
     replay_id = begin(system, per_second=1.0)
     system.run_jobs()
 
@@ -162,9 +162,9 @@ def test_what_was_not_sent_stays_open_when_a_replay_is_aborted(system: SyncSyste
     assert system.rows("SELECT 1 FROM replays WHERE ended_at IS NULL") == []
 
 
-def test_of_two_who_replay_the_same_one_does_it(system: SyncSystem) -> None:
+def test_of_two_replays_of_the_same_failures_one_sends_them(system: SyncSystem) -> None:
     broken(system, 10, 11)
-    mended(system, 10, 11)
+    fixed(system, 10, 11)
 
     first, second = begin(system), begin(system)
     advance(system)
@@ -173,10 +173,10 @@ def test_of_two_who_replay_the_same_one_does_it(system: SyncSystem) -> None:
     assert len(system.rows("SELECT 1 FROM sync_events WHERE cause = 'replay' AND event LIKE '%.success'")) == 2
 
 
-def test_a_replay_killed_anywhere_goes_on(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_continues_after_a_killed_worker(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     advancing = system.module("jobs.replays.advance")
     broken(system, 10, 11, 12)
-    mended(system, 10, 11, 12)
+    fixed(system, 10, 11, 12)
     replay_id = begin(system)
     real, calls = advancing._send_one, []
 
@@ -199,14 +199,14 @@ def test_a_replay_killed_anywhere_goes_on(system: SyncSystem, monkeypatch: pytes
 
 @pytest.mark.parametrize("line", ["_clear_stop", "record_outcomes", "_send", "_send_items", "_next_check_s", "_end"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_wherever_a_worker_is_killed_the_lease_brings_the_replay_to_its_end(
+def test_a_replay_ends_wherever_a_worker_is_killed(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
 ) -> None:
     advancing = system.module("jobs.replays.advance")
     monkeypatch.setattr(advancing, "SLICE", 1)
     monkeypatch.setattr(system.module("jobs.runtime"), "SLICE_S", -1.0)
     broken(system, 10, 11)
-    mended(system, 10, 11)
+    fixed(system, 10, 11)
     replay_id = begin(system)
     real, killed = getattr(advancing, line), []
 
@@ -245,8 +245,8 @@ def test_a_worker_that_lost_its_job_changes_nothing(system: SyncSystem) -> None:
     assert (outcomes(replay_id), len(opened(system))) == ({"waiting": 1}, 1)
 
 
-def give_up(system: SyncSystem, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Callable[[], None]:
-    """Let the replay's job end for good by this error; what is returned mends it."""
+def fail_job(system: SyncSystem, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Callable[[], None]:
+    """Let the replay's job fail by this error; the returned function repairs it."""
     advancing = system.module("jobs.replays.advance")
     real = advancing.preview_failures
 
@@ -270,21 +270,21 @@ def give_up(system: SyncSystem, monkeypatch: pytest.MonkeyPatch, error: Exceptio
     ids=lambda value: value if isinstance(value, str) else "",
 )
 @pytest.mark.parametrize("way", ["resumed", "by its failure", "after its failure was discarded"])
-def test_a_replay_whose_job_gives_up_says_so_and_goes_on_when_told(
+def test_a_replay_with_a_failed_job_stops_and_can_be_resumed(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, way: str
 ) -> None:
     broken(system, 10, 11)
-    mended(system, 10, 11)
+    fixed(system, 10, 11)
     replay_id = begin(system)
 
-    mend = give_up(system, monkeypatch, error)
+    repair = fail_job(system, monkeypatch, error)
     with transaction() as session:
         stopped = session.get_one(Replay, replay_id)
     (failure,) = [each for each in opened(system) if each.kind == "control"]
-    mend()
+    repair()
     if way == "by its failure":
         with transaction() as session:
-            system.module("jobs.replays.start").replay_failure(session, failure, by="bo", why="mended")
+            system.module("jobs.replays.start").replay_failure(session, failure, by="bo", why="fixed")
     else:
         if way != "resumed":
             with transaction() as session:
@@ -300,7 +300,7 @@ def test_a_replay_whose_job_gives_up_says_so_and_goes_on_when_told(
     assert system.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
 
 
-def test_a_replay_whose_workers_all_die_says_so(system: SyncSystem) -> None:
+def test_a_replay_stops_if_all_its_workers_die(system: SyncSystem) -> None:
     broken(system, 10)
     replay_id = begin(system)
     system.change_rows("UPDATE jobs SET attempts = 8, lease_token = 8, due_at = now() - interval '1 s'")
@@ -314,7 +314,7 @@ def test_a_replay_whose_workers_all_die_says_so(system: SyncSystem) -> None:
 def test_a_replay_that_is_resumed_and_paused_has_not_ended(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(system, 10)
     replay_id = begin(system)
-    give_up(system, monkeypatch, Rejected("refused_by_pipedrive", ""))()
+    fail_job(system, monkeypatch, Rejected("refused_by_pipedrive", ""))()
 
     assert act(system, "resume", replay_id, by="bo")
     assert act(system, "pause", replay_id)
@@ -325,7 +325,7 @@ def test_a_replay_that_is_resumed_and_paused_has_not_ended(system: SyncSystem, m
 def test_a_replay_that_stopped_can_be_aborted(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(system, 10)
     replay_id = begin(system)
-    give_up(system, monkeypatch, Rejected("refused_by_pipedrive", ""))()
+    fail_job(system, monkeypatch, Rejected("refused_by_pipedrive", ""))()
 
     assert act(system, "abort", replay_id, by="bo")
     advance(system)
@@ -335,9 +335,9 @@ def test_a_replay_that_stopped_can_be_aborted(system: SyncSystem, monkeypatch: p
     assert system.rows("SELECT 1 FROM replays WHERE ended_at IS NULL OR reason IS NOT NULL") == []
 
 
-def test_outcomes_of_what_was_sent_are_learned_while_a_replay_is_paused(system: SyncSystem) -> None:
+def test_outcomes_are_recorded_while_a_replay_is_paused(system: SyncSystem) -> None:
     broken(system, 10, 11)
-    mended(system, 10, 11)
+    fixed(system, 10, 11)
     replay_id = begin(system, per_second=1.0)
     system.run_jobs()
     assert act(system, "pause", replay_id)
@@ -352,7 +352,7 @@ def test_outcomes_of_what_was_sent_are_learned_while_a_replay_is_paused(system: 
     assert (state(replay_id), outcomes(replay_id)) == ("done", {"came_through": 2})
 
 
-def test_a_long_replay_is_handed_on_and_never_taken_for_lost(
+def test_a_long_replay_changes_workers_and_is_never_taken_for_lost(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     advancing = system.module("jobs.replays.advance")
@@ -360,7 +360,7 @@ def test_a_long_replay_is_handed_on_and_never_taken_for_lost(
     monkeypatch.setattr(system.module("jobs.runtime"), "SLICE_S", -1.0)
     people = range(10, 10 + ATTEMPTS + 4)
     broken(system, *people)
-    mended(system, *people)
+    fixed(system, *people)
     replay_id = begin(system)
 
     for _ in people:
@@ -376,7 +376,7 @@ def test_a_record_without_a_preview_does_not_stop_the_others(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(system, 10, 11, 12)
-    mended(system, 10, 11, 12)
+    fixed(system, 10, 11, 12)
     looking = system.module("jobs.replays.preview_records")
     real = looking._incoming
 
@@ -397,9 +397,9 @@ def test_a_record_without_a_preview_does_not_stop_the_others(
 def test_batches_are_replayed_as_records_are(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     create_records(system, persons=3 * PAGE, organizations=0)
     age_records(system)
-    mend = break_stage(system, monkeypatch, "incoming", "load")
+    repair = break_stage(system, monkeypatch, "incoming", "load")
     system.fetch(Entity.PERSON)
-    mend()
+    repair()
 
     replay_id = begin(system)
     advance(system)
@@ -409,7 +409,7 @@ def test_batches_are_replayed_as_records_are(system: SyncSystem, monkeypatch: py
     assert hull_names(system) == pipedrive_names(system)
 
 
-def test_a_batch_that_fails_again_is_told(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_fails_again_is_reported(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     create_records(system, persons=5, organizations=0)
     break_stage(system, monkeypatch, "incoming", "load")
     system.fetch(Entity.PERSON)
@@ -446,7 +446,7 @@ def test_a_control_task_is_replayed_as_records_are(system: SyncSystem, monkeypat
     assert (early, outcomes(replay_id)) == ({"sent": 1}, {"came_through": 1})
 
 
-def test_a_replay_is_forgotten_long_after_its_end(system: SyncSystem) -> None:
+def test_a_replay_is_deleted_long_after_its_end(system: SyncSystem) -> None:
     broken(system, 10)
     begin(system)
     advance(system)
@@ -459,15 +459,15 @@ def test_a_replay_is_forgotten_long_after_its_end(system: SyncSystem) -> None:
     assert {row.replay_id for row in system.rows("SELECT replay_id FROM replay_items")} == {running}
 
 
-def test_a_user_whose_hull_id_is_asked_for_anew_has_its_outcome_too(system: SyncSystem) -> None:
-    """A new e-mail makes the id map let go of the Hull id for a while: Hull may have joined the User with another."""
+def test_a_user_with_a_released_hull_id_has_its_outcome_too(system: SyncSystem) -> None:
+    """A new e-mail makes the id map release the Hull id for a while: Hull may have merged the User with another."""
     create_records(system, persons=2, organizations=0)
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     fetch_everything(system)
-    mend = refuse_names(system)
+    repair = refuse_names(system)
     ann = {**system.users()[1], "hull_id": system.users()[1]["id"]}
     send_messages(system, user(**{**ann, "nickname": "Ann", "email": "ann@new.test"}))
-    mend()
+    repair()
 
     replay_id = begin(system)
     advance(system)
@@ -489,24 +489,24 @@ def refuse_names(system: SyncSystem) -> Any:
 
 
 def reopen(system: SyncSystem) -> None:
-    """Behind everybody's back: as if nobody had replayed them."""
+    """Open all replayed failures again, as if they had not been replayed."""
     system.change_rows("UPDATE failures SET state = 'open' WHERE state = 'replayed'")
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("is_export", [False, True])
-def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_same(
+def test_replays_in_any_order_with_edits_between_end_in_the_same_state(
     system: SyncSystem, seed: int, is_export: bool
 ) -> None:
-    """Hull's newest word wins, whatever is replayed when; the system without failures ends in the same state."""
+    """Hull's newest report wins in any order; a system without failures ends in the same state."""
     chance = random.Random(seed)
     create_records(system, persons=6, organizations=0)
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     fetch_everything(system)
-    mend = refuse_names(system)
+    repair = refuse_names(system)
     second = [0]
 
-    def hull_says(number: int, name: str) -> None:
+    def report_names(number: int, name: str) -> None:
         second[0] += 1
         report = {**system.users()[number], "nickname": name, "indexed_at": f"2026-09-01T10:00:{second[0]:02}Z"}
         message = {"user": report, "segments": [], "changes": {}, "is_export": is_export}
@@ -524,8 +524,8 @@ def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_sam
         system.work()
 
     for number in range(1, 7):
-        hull_says(number, f"First {number}")
-    mend()
+        report_names(number, f"First {number}")
+    repair()
     newest = {number: f"First {number}" for number in range(1, 7)}
     ids = [each.id for each in opened(system)]
     assert len(ids) == 6
@@ -535,7 +535,7 @@ def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_sam
         for some in (ids[:3], ids[3:]):
             edited = chance.choice(range(1, 7))
             newest[edited] = f"Edit {second[0]} of {edited}"
-            hull_says(edited, newest[edited])
+            report_names(edited, newest[edited])
             still = tuple(each.id for each in opened(system) if each.id in some)
             if still:
                 begin(system, ids=still)

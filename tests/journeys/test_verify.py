@@ -1,4 +1,4 @@
-"""Verify: whatever was changed behind our back is found, exactly, and repaired; an honest system has nothing to find."""
+"""Verify: changes behind the connector's back are found exactly and repaired; a system without them has no drift."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SOME_TIME_AGO = "2026-02-01T00:00:00Z"
 Seen = tuple[str, str, int]
 
 
-def settle(system: SyncSystem) -> None:
-    """Fetch everything, learn Hull's ids, and let an hour pass."""
+def synchronize(system: SyncSystem) -> None:
+    """Fetch everything, resolve Hull's ids, and let an hour pass."""
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
         system.fetch(entity)
-    go_on(system)
+    finish_work(system)
 
 
-def go_on(system: SyncSystem) -> None:
-    """Carry over what waits, learn Hull's ids, and let an hour pass."""
+def finish_work(system: SyncSystem) -> None:
+    """Process waiting work, resolve Hull's ids, and let an hour pass."""
     system.end_pauses()
     system.work()
     system.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE resolve_at IS NOT NULL")
@@ -91,8 +91,8 @@ def write(system: SyncSystem, entity: Any, **values: Any) -> None:
     assert system.hull.write(entity, named, now=system.hull.clock(), problems=[])
 
 
-def swallow(system: SyncSystem, entity: Entity, pipedrive_id: int, **members: Any) -> None:
-    """Change a record in Pipedrive some time ago, without anybody hearing of it."""
+def change_silently(system: SyncSystem, entity: Entity, pipedrive_id: int, **members: Any) -> None:
+    """Change a record in Pipedrive some time ago, without a webhook."""
     record = system.company.record(entity.value, pipedrive_id)
     assert record is not None
     system.company.load(entity.value, {**record, "update_time": SOME_TIME_AGO, **members})
@@ -100,17 +100,17 @@ def swallow(system: SyncSystem, entity: Entity, pipedrive_id: int, **members: An
 
 @pytest.fixture
 @prepared
-def peace(system: SyncSystem) -> SyncSystem:
-    """120 Persons and 40 Organizations, in step everywhere."""
+def synced(system: SyncSystem) -> SyncSystem:
+    """120 Persons and 40 Organizations, equal on all sides."""
     create_records(system)
     age_records(system)
     age_records(system, Entity.ORGANIZATION)
-    settle(system)
+    synchronize(system)
     return system
 
 
-def test_nothing_is_found_where_nothing_is_wrong(peace: SyncSystem) -> None:
-    report = compare(peace)
+def test_nothing_is_found_where_nothing_is_wrong(synced: SyncSystem) -> None:
+    report = compare(synced)
 
     assert seen(report) == []
     assert [(part.pipedrive, part.hull, part.compared) for part in report.entities] == [(40, 40, 40), (120, 120, 120)]
@@ -119,16 +119,16 @@ def test_nothing_is_found_where_nothing_is_wrong(peace: SyncSystem) -> None:
     assert report.tokens == 10 * 2 + 10 * (1 + 3)
 
 
-def plant(system: SyncSystem) -> list[Seen]:
-    """Twelve records that are each wrong in a way of their own."""
+def plant_drift(system: SyncSystem) -> list[Seen]:
+    """Make twelve records wrong, each in its own way."""
     write(system, user(system, 3), pipedrive__name="Somebody else")
     system.hull.incinerate(user(system, 8))
     system.hull.link(user(system, 11), account(system, 1), system.hull.clock())
     system.hull.unlink(user(system, 12))
     system.change_rows("DELETE FROM id_mappings WHERE entity = 'person' AND pipedrive_id = 16")
     swap_hull_ids(system, 21, 22)
-    swallow(system, Entity.PERSON, 26, name="Edited unheard")
-    swallow(system, Entity.PERSON, 31, emails=[])
+    change_silently(system, Entity.PERSON, 26, name="Edited unheard")
+    change_silently(system, Entity.PERSON, 31, emails=[])
     write(system, user(system, 36), pipedrive__owner_id=None)
     system.company.load("person", {**(system.company.record("person", 41) or {}), "id": 900, "emails": []})
     system.company.delete_person(46)
@@ -163,10 +163,10 @@ def swap_hull_ids(system: SyncSystem, one: int, other: int) -> None:
         )
 
 
-def test_finds_what_was_planted_and_nothing_else(peace: SyncSystem) -> None:
-    planted = plant(peace)
+def test_all_drift_is_found_and_nothing_else(synced: SyncSystem) -> None:
+    planted = plant_drift(synced)
 
-    report = compare(peace)
+    report = compare(synced)
 
     assert seen(report) == planted
     different = {finding.pipedrive_id: finding.differences for _, finding in _each(report) if finding.differences}
@@ -178,46 +178,46 @@ def test_finds_what_was_planted_and_nothing_else(peace: SyncSystem) -> None:
     ]
 
 
-def test_a_repair_leaves_nothing_to_find(peace: SyncSystem) -> None:
-    planted = plant(peace)
-    report = compare(peace)
+def test_a_repair_leaves_nothing_to_find(synced: SyncSystem) -> None:
+    planted = plant_drift(synced)
+    report = compare(synced)
 
-    repaired = repair(peace, report)
-    waiting = compare(peace)
-    go_on(peace)
-    after = compare(peace)
+    repaired = repair(synced, report)
+    waiting = compare(synced)
+    finish_work(synced)
+    after = compare(synced)
 
     assert repaired.total() == len(planted)
     assert seen(waiting) == []
     assert part_of(waiting).pending["a pending change"] > 0
     assert seen(after) == []
     assert [part.pending.total() + part.failed.total() for part in after.entities] == [0, 0]
-    assert peace.users()[3]["pipedrive/name"] == "Person 3"
-    assert peace.users()[31].get("pipedrive/email") is None
-    assert peace.users()[8]["pipedrive/name"] == "Person 8"
+    assert synced.users()[3]["pipedrive/name"] == "Person 3"
+    assert synced.users()[31].get("pipedrive/email") is None
+    assert synced.users()[8]["pipedrive/name"] == "Person 8"
 
 
-def test_what_pipedrive_does_not_have_is_handed_over_as_missing(peace: SyncSystem) -> None:
-    peace.company.delete_person(46)
+def test_what_pipedrive_does_not_have_is_handed_over_as_missing(synced: SyncSystem) -> None:
+    synced.company.delete_person(46)
 
-    repair(peace, compare(peace))
+    repair(synced, compare(synced))
 
-    assert [tuple(row) for row in peace.rows("SELECT entity, record_id, cause FROM changes")] == [
+    assert [tuple(row) for row in synced.rows("SELECT entity, record_id, cause FROM changes")] == [
         ("person", "46", "missing")
     ]
 
 
-def test_no_value_of_a_record_is_logged(peace: SyncSystem) -> None:
-    plant(peace)
+def test_no_value_of_a_record_is_logged(synced: SyncSystem) -> None:
+    plant_drift(synced)
 
     with captured_log() as lines:
-        compare(peace)
+        compare(synced)
 
     assert "Somebody else" not in str(lines)
     assert "example.com" not in str(lines)
 
 
-def test_records_that_failed_or_went_without_a_value_are_no_drift(system: SyncSystem) -> None:
+def test_failed_records_and_rejected_fields_are_no_drift(system: SyncSystem) -> None:
     create_records(system, persons=30, organizations=5)
     strange = [case[1] for case in (*GOES_WHOLE, *GOES_WITHOUT, *REFUSED)]
     for number, record in enumerate(strange, 100):
@@ -225,7 +225,7 @@ def test_records_that_failed_or_went_without_a_value_are_no_drift(system: SyncSy
         mail = [{"value": f"odd{number}@example.com", "primary": True}]
         own = {"id": number, **({"emails": mail} if record.get("emails") == raw_person()["emails"] else {})}
         system.company.put_raw("person", record | own if is_numbered and record["id"] == 10 else record)
-    settle(system)
+    synchronize(system)
 
     report = compare(system)
 
@@ -239,7 +239,7 @@ def test_two_with_one_e_mail_shells_and_deleted_ones_are_no_drift(system: SyncSy
         system.company.create_person(name="Twin", emails=[{"value": "twin@example.com", "primary": True}])
     system.company.put_raw("person", raw_person(id=70, org_id=999))
     system.company.put_raw("person", raw_person(id=71, is_deleted=True, emails=[]))
-    settle(system)
+    synchronize(system)
 
     report = compare(system)
 
@@ -247,178 +247,176 @@ def test_two_with_one_e_mail_shells_and_deleted_ones_are_no_drift(system: SyncSy
     assert part_of(report, Entity.ORGANIZATION).id_map == {"full": 3, "shell": 1}
 
 
-def test_what_is_known_to_have_departed_is_not_extra(peace: SyncSystem) -> None:
+def test_records_known_as_deleted_are_no_drift(synced: SyncSystem) -> None:
     for pipedrive_id, state in ((46, "deleted"), (47, "gone"), (48, "merged")):
-        peace.company.delete_person(pipedrive_id)
-        peace.change_rows(
+        synced.company.delete_person(pipedrive_id)
+        synced.change_rows(
             "UPDATE id_mappings SET state = :state WHERE entity = 'person' AND pipedrive_id = :id",
             state=state,
             id=pipedrive_id,
         )
-    peace.company.delete_person(49)
-    write(peace, user(peace, 49), pipedrive__deleted_at="2026-02-01T00:00:00Z")
+    synced.company.delete_person(49)
+    write(synced, user(synced, 49), pipedrive__deleted_at="2026-02-01T00:00:00Z")
 
-    assert seen(compare(peace)) == []
+    assert seen(compare(synced)) == []
 
 
 @pytest.mark.parametrize("entity", list(Entity))
-def test_a_departed_one_that_hull_still_shows_is_found_and_marked(peace: SyncSystem, entity: Entity) -> None:
-    peace.change_settings(support_user_deletion=True, support_account_deletion=True)
-    settle(peace)
-    held = (user if entity is Entity.PERSON else account)(peace, 3)
-    peace.company.delete(entity.value, 3)
-    peace.fetch(entity)
-    go_on(peace)
-    marked = held.attributes.get("pipedrive/id"), seen(compare(peace))
-    write(peace, held, pipedrive__id=3, pipedrive__deleted_at=None)
+def test_a_deleted_record_that_hull_still_shows_is_found_and_marked(synced: SyncSystem, entity: Entity) -> None:
+    synced.change_settings(support_user_deletion=True, support_account_deletion=True)
+    synchronize(synced)
+    held = (user if entity is Entity.PERSON else account)(synced, 3)
+    synced.company.delete(entity.value, 3)
+    synced.fetch(entity)
+    finish_work(synced)
+    marked = held.attributes.get("pipedrive/id"), seen(compare(synced))
+    write(synced, held, pipedrive__id=3, pipedrive__deleted_at=None)
 
-    report = compare(peace)
-    repair(peace, report)
-    go_on(peace)
+    report = compare(synced)
+    repair(synced, report)
+    finish_work(synced)
 
     assert marked == (None, [])
     assert seen(report) == [("unmarked", entity.value, 3)]
     assert held.attributes.get("pipedrive/id") is None
     assert held.attributes["pipedrive/deleted_at"] is not None
-    assert seen(compare(peace)) == []
+    assert seen(compare(synced)) == []
 
 
-def test_a_merged_one_that_hull_did_not_join_is_found_and_joined(
-    peace: SyncSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_merge_that_hull_missed_is_found_and_repeated(synced: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hull lost the message: nothing answers an alias."""
-    peace.change_settings(support_user_deletion=True)
-    settle(peace)
-    said = listen(peace)
-    peace.company.merge("person", 3, 4)
+    synced.change_settings(support_user_deletion=True)
+    synchronize(synced)
+    webhooks = listen(synced)
+    synced.company.merge("person", 3, 4)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.sync.incoming.deletions.compose", lambda *_: [])
-        deliver(peace, *said)
-        peace.work()
-    go_on(peace)
+        patch.setattr("pipeline.sync.incoming.deletions.compose_deletions", lambda *_: [])
+        deliver(synced, *webhooks)
+        synced.work()
+    finish_work(synced)
 
-    report = compare(peace)
-    repair(peace, report)
-    go_on(peace)
+    report = compare(synced)
+    repair(synced, report)
+    finish_work(synced)
 
     assert ("unmarked", "person", 3) in seen(report)
-    assert user(peace, 3) is user(peace, 4)
-    assert seen(compare(peace)) == []
+    assert user(synced, 3) is user(synced, 4)
+    assert seen(compare(synced)) == []
 
 
-def test_where_deletions_are_not_wanted_hull_shows_the_id_by_right(peace: SyncSystem) -> None:
-    peace.company.delete("person", 3)
-    peace.fetch(Entity.PERSON)
-    go_on(peace)
+def test_without_deletions_hull_keeps_the_id(synced: SyncSystem) -> None:
+    synced.company.delete("person", 3)
+    synced.fetch(Entity.PERSON)
+    finish_work(synced)
 
-    assert user(peace, 3).attributes["pipedrive/id"] == 3
-    assert seen(compare(peace)) == []
-
-
-def test_a_record_that_came_back_is_unmapped(peace: SyncSystem) -> None:
-    peace.change_rows("UPDATE id_mappings SET state = 'deleted' WHERE entity = 'person' AND pipedrive_id = 46")
-
-    assert seen(compare(peace)) == [("unmapped", "person", 46)]
+    assert user(synced, 3).attributes["pipedrive/id"] == 3
+    assert seen(compare(synced)) == []
 
 
-def test_what_changed_just_now_is_not_drift(peace: SyncSystem) -> None:
-    peace.company.edit_person(5, name="Changed just now")
+def test_a_record_that_came_back_is_unmapped(synced: SyncSystem) -> None:
+    synced.change_rows("UPDATE id_mappings SET state = 'deleted' WHERE entity = 'person' AND pipedrive_id = 46")
 
-    report = compare(peace)
+    assert seen(compare(synced)) == [("unmapped", "person", 46)]
+
+
+def test_what_changed_just_now_is_not_drift(synced: SyncSystem) -> None:
+    synced.company.edit_person(5, name="Changed just now")
+
+    report = compare(synced)
 
     assert seen(report) == []
     assert part_of(report).pending == {"an edit of the last ten minutes": 1}
 
 
-def test_what_was_delivered_just_now_may_not_be_in_the_search_yet(peace: SyncSystem) -> None:
-    write(peace, user(peace, 5), pipedrive__name="Older")
-    peace.change_rows("UPDATE id_mappings SET updated_at = now() WHERE entity = 'person' AND pipedrive_id = 5")
+def test_what_was_delivered_just_now_may_not_be_in_the_search_yet(synced: SyncSystem) -> None:
+    write(synced, user(synced, 5), pipedrive__name="Older")
+    synced.change_rows("UPDATE id_mappings SET updated_at = now() WHERE entity = 'person' AND pipedrive_id = 5")
 
-    report = compare(peace)
+    report = compare(synced)
 
     assert (seen(report), part_of(report).pending) == ([], {"a delivery of the last minute": 1})
 
 
-def test_while_a_fetch_is_under_way_nothing_is_drift(peace: SyncSystem) -> None:
-    write(peace, user(peace, 5), pipedrive__name="Older")
-    peace.start(Entity.PERSON)
+def test_during_a_fetch_nothing_is_drift(synced: SyncSystem) -> None:
+    write(synced, user(synced, 5), pipedrive__name="Older")
+    synced.start(Entity.PERSON)
 
-    report = compare(peace)
+    report = compare(synced)
 
     assert (seen(report), part_of(report).pending) == ([], {"a fetch in flight": 1})
 
 
-def test_a_fetch_of_what_changed_lately_excuses_no_other_record(peace: SyncSystem) -> None:
-    write(peace, user(peace, 5), pipedrive__name="Older")
-    peace.start(Entity.PERSON)
-    peace.change_rows(
+def test_a_fetch_of_what_changed_lately_excuses_no_other_record(synced: SyncSystem) -> None:
+    write(synced, user(synced, 5), pipedrive__name="Older")
+    synced.start(Entity.PERSON)
+    synced.change_rows(
         "UPDATE runs SET kind = 'incremental', since = now() - interval '6 minutes' WHERE state = 'running'"
     )
 
-    assert seen(compare(peace)) == [("different", "person", 5)]
+    assert seen(compare(synced)) == [("different", "person", 5)]
 
 
-def test_a_change_of_the_user_that_waits_to_go_out_is_not_drift(peace: SyncSystem) -> None:
-    write(peace, user(peace, 5), pipedrive__name="Newer")
-    peace.change_rows(
+def test_a_change_of_the_user_that_waits_to_go_out_is_not_drift(synced: SyncSystem) -> None:
+    write(synced, user(synced, 5), pipedrive__name="Newer")
+    synced.change_rows(
         "INSERT INTO changes (connector_key, direction, entity, record_id, cause)"
         " VALUES (:c, 'outgoing', 'person', :hull, 'notification')",
-        c=peace.connector_key,
-        hull=user(peace, 5).id,
+        c=synced.connector_key,
+        hull=user(synced, 5).id,
     )
 
-    assert seen(compare(peace)) == []
+    assert seen(compare(synced)) == []
 
 
-def test_an_open_failure_is_told_apart_from_drift(peace: SyncSystem) -> None:
-    swallow(peace, Entity.PERSON, 5, name="Never came through")
-    peace.change_rows(
+def test_an_open_failure_is_no_drift(synced: SyncSystem) -> None:
+    change_silently(synced, Entity.PERSON, 5, name="Never came through")
+    synced.change_rows(
         "INSERT INTO failures (connector_key, kind, subject, direction, entity, record_id, stage, reason, detail, fingerprint)"
         " VALUES (:c, 'record', 'incoming:person:5', 'incoming', 'person', '5', 'load', 'internal_error', '', 'f')",
-        c=peace.connector_key,
+        c=synced.connector_key,
     )
 
-    report = compare(peace)
+    report = compare(synced)
 
     assert (seen(report), part_of(report).failed) == ([], {"internal_error": 1})
 
 
-def test_two_that_hull_has_merged_are_told_by_their_reason(peace: SyncSystem) -> None:
-    peace.hull.identify("user", claims_of(peace, 5, 6), create=False, now=peace.hull.clock())
-    peace.change_rows(
+def test_records_that_hull_has_merged_are_counted_by_their_reason(synced: SyncSystem) -> None:
+    synced.hull.identify("user", claims_of(synced, 5, 6), create=False, now=synced.hull.clock())
+    synced.change_rows(
         "UPDATE id_mappings SET state = 'conflict', hull_id = NULL WHERE entity = 'person' AND pipedrive_id = 6"
     )
 
-    report = compare(peace)
+    report = compare(synced)
 
     assert seen(report) == []
     assert set(part_of(report).failed) == {"two_records_one_hull_id"}
 
 
-def test_a_conflict_that_is_over_is_told_and_repaired(peace: SyncSystem) -> None:
-    peace.change_rows(
+def test_a_resolved_conflict_is_found_and_repaired(synced: SyncSystem) -> None:
+    synced.change_rows(
         "UPDATE id_mappings SET state = 'conflict', hull_id = NULL, resolve_at = now() + interval '1 hour'"
         " WHERE entity = 'person' AND pipedrive_id = 6"
     )
 
-    report = compare(peace)
-    repair(peace, report)
-    peace.module("sync.changes.hull_ids").resolve(peace.connector_key)
+    report = compare(synced)
+    repair(synced, report)
+    synced.module("sync.changes.hull_ids").resolve(synced.connector_key)
 
     assert seen(report) == [("unmapped", "person", 6)]
-    (row,) = peace.rows("SELECT state, hull_id FROM id_mappings WHERE entity = 'person' AND pipedrive_id = 6")
-    assert tuple(row) == ("full", user(peace, 6).id)
+    (row,) = synced.rows("SELECT state, hull_id FROM id_mappings WHERE entity = 'person' AND pipedrive_id = 6")
+    assert tuple(row) == ("full", user(synced, 6).id)
 
 
 def claims_of(system: SyncSystem, one: int, other: int) -> Any:
-    """What makes Hull merge two Users: the e-mail of one, said with the anonymous id of the other."""
+    """Return claims that make Hull merge two Users: the e-mail of one with the anonymous id of the other."""
     from sandbox.hull.identity import Claims  # noqa: PLC0415 - only this test merges
 
     return Claims(None, None, user(system, one).natural, f"pipedrive:{other}")
 
 
-def stranger(system: SyncSystem, number: int) -> Any:
-    """A User whom somebody else gave a Pipedrive id."""
+def create_foreign_user(system: SyncSystem, number: int) -> Any:
+    """Create a User with a Pipedrive id from another source."""
     from sandbox.hull.identity import Claims  # noqa: PLC0415 - as above
 
     found = system.hull.identify("user", Claims(None, f"s{number}", None, None), create=True, now=system.hull.clock())
@@ -426,54 +424,54 @@ def stranger(system: SyncSystem, number: int) -> Any:
     return found.entity
 
 
-def test_strangers_in_hull_are_found_by_counting_and_left_alone(peace: SyncSystem) -> None:
+def test_records_that_only_hull_has_are_found_by_counting_and_not_changed(synced: SyncSystem) -> None:
     numbers = [50_000, *range(1_000, 1_450), 2**40]
     for number in numbers:
-        stranger(peace, number)
-    double = stranger(peace, 7)
+        create_foreign_user(synced, number)
+    double = create_foreign_user(synced, 7)
 
-    report = compare(peace)
+    report = compare(synced)
 
     person = part_of(report)
     assert sorted(each.pipedrive_id for each in person.findings) == sorted([7, *numbers])
     assert {each.hull_id for each in person.findings if each.pipedrive_id == 7} == {double.id}
     assert person.hull == 120 + len(numbers) + 1
-    repaired = repair(peace, report)
+    repaired = repair(synced, report)
     assert repaired == {"left": len(numbers) + 1}
-    assert peace.rows("SELECT 1 FROM changes") == []
+    assert synced.rows("SELECT 1 FROM changes") == []
 
 
-def test_what_another_source_wrote_is_not_compared(peace: SyncSystem) -> None:
-    write(peace, user(peace, 5), plan="pro", pipedrive__note="ours to nobody", pipedrive__phone="+1 555 0100")
+def test_what_another_source_wrote_is_not_compared(synced: SyncSystem) -> None:
+    write(synced, user(synced, 5), plan="pro", pipedrive__note="ours to nobody", pipedrive__phone="+1 555 0100")
 
-    assert seen(compare(peace)) == []
+    assert seen(compare(synced)) == []
 
 
-def test_users_need_no_account_where_links_are_off(peace: SyncSystem) -> None:
-    peace.hull.unlink(user(peace, 12))
-    peace.change_settings(link_users_in_hull=False)
+def test_users_need_no_account_where_links_are_off(synced: SyncSystem) -> None:
+    synced.hull.unlink(user(synced, 12))
+    synced.change_settings(link_users_in_hull=False)
 
-    report = compare(peace)
+    report = compare(synced)
 
     assert seen(report) == []
     assert part_of(report).outdated == 120
 
 
-def test_an_attribute_mapped_since_the_last_fetch_differs(peace: SyncSystem) -> None:
+def test_an_attribute_mapped_since_the_last_fetch_differs(synced: SyncSystem) -> None:
     rows = [*default_settings()["incoming_user_attributes"], {"hull": "called", "service": "name"}]
-    peace.change_settings(incoming_user_attributes=rows)
+    synced.change_settings(incoming_user_attributes=rows)
 
-    report = compare(peace)
+    report = compare(synced)
 
     assert part_of(report).drift == 120
     assert {each.differences[0].attribute for each in part_of(report).findings} == {"called"}
 
 
-def test_a_sample_looks_at_no_more_than_was_asked(peace: SyncSystem) -> None:
-    write(peace, user(peace, 3), pipedrive__name="Somebody else")
+def test_a_sample_looks_at_no_more_than_was_asked(synced: SyncSystem) -> None:
+    write(synced, user(synced, 3), pipedrive__name="Somebody else")
 
-    whole = compare(peace, sample=400)
-    some = compare(peace, sample=9)
+    whole = compare(synced, sample=400)
+    some = compare(synced, sample=9)
 
     assert seen(whole) == [("different", "person", 3)]
     assert [part.compared for part in some.entities] == [9, 9]
@@ -482,12 +480,12 @@ def test_a_sample_looks_at_no_more_than_was_asked(peace: SyncSystem) -> None:
 
 @pytest.mark.parametrize("line", ["_compare_page", "_find_hull_only", "_recheck", "write", "_keep"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_comparison_whose_worker_is_killed_goes_on_and_finds_the_same(
-    peace: SyncSystem, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
+def test_a_comparison_continues_after_a_killed_worker_and_finds_the_same(
+    synced: SyncSystem, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
 ) -> None:
-    plant(peace)
-    whole = compare(peace)
-    module = peace.module("jobs.verify.verify" if line == "_keep" else "jobs.verify.comparison")
+    plant_drift(synced)
+    whole = compare(synced)
+    module = synced.module("jobs.verify.verify" if line == "_keep" else "jobs.verify.comparison")
     place = {"write": "StepItems", "_keep": None}.get(line, "Comparison")
     target = module if place is None else getattr(module, place)
     real, calls = getattr(target, line), []
@@ -504,29 +502,29 @@ def test_a_comparison_whose_worker_is_killed_goes_on_and_finds_the_same(
 
     monkeypatch.setattr(target, line, kill)
     with transaction() as session:
-        order = peace.module("jobs.verify.verify").VerifyOrder(sample=None, requested_by="ana")
-        job_id = peace.module("jobs.verify.verify").enqueue(session, peace.connector_key, order)
+        order = synced.module("jobs.verify.verify").VerifyOrder(sample=None, requested_by="ana")
+        job_id = synced.module("jobs.verify.verify").enqueue(session, synced.connector_key, order)
     with pytest.raises(SystemExit):
-        peace.run_jobs()
-    peace.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
-    peace.run_jobs()
+        synced.run_jobs()
+    synced.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+    synced.run_jobs()
 
     with transaction() as session:
         job = jobs.get_job(session, job_id)
-        resumed = peace.module("jobs.verify.verify").report_of(session, job)
+        resumed = synced.module("jobs.verify.verify").report_of(session, job)
     assert (job.state, job.lease_token) == ("done", 2)
     assert seen(resumed) == seen(whole)
     assert [part.model_dump() for part in resumed.entities] == [part.model_dump() for part in whole.entities]
-    first, second = peace.rows("SELECT drift, counts, named FROM verifications ORDER BY id")
+    first, second = synced.rows("SELECT drift, counts, named FROM verifications ORDER BY id")
     assert first == second
 
 
 def test_waiting_for_the_limit_or_the_budget_is_no_attempt_and_loses_nothing(
-    peace: SyncSystem, monkeypatch: pytest.MonkeyPatch
+    synced: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(peace)
-    whole = compare(peace)
-    reading = peace.module("jobs.verify.reading").Reader
+    plant_drift(synced)
+    whole = compare(synced)
+    reading = synced.module("jobs.verify.reading").Reader
     real, troubles = (
         reading.page,
         [
@@ -547,55 +545,55 @@ def test_waiting_for_the_limit_or_the_budget_is_no_attempt_and_loses_nothing(
         return real(self, cursor)
 
     monkeypatch.setattr(reading, "page", page)
-    verify = peace.module("jobs.verify.verify")
+    verify = synced.module("jobs.verify.verify")
     with transaction() as session:
-        job_id = verify.enqueue(session, peace.connector_key, verify.VerifyOrder(sample=None, requested_by="ana"))
+        job_id = verify.enqueue(session, synced.connector_key, verify.VerifyOrder(sample=None, requested_by="ana"))
     waits = set()
     for _ in range(20):
-        peace.run_jobs()
-        [row] = peace.rows("SELECT state, attempts, waits_for FROM jobs WHERE id = :id", id=job_id)
+        synced.run_jobs()
+        [row] = synced.rows("SELECT state, attempts, waits_for FROM jobs WHERE id = :id", id=job_id)
         assert row.attempts <= 1
         waits.add(row.waits_for)
-        peace.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+        synced.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
 
     with transaction() as session:
         job = jobs.get_job(session, job_id)
         assert (job.state, seen(verify.report_of(session, job))) == ("done", seen(whole))
     assert {"rate limit", "daily budget"} <= waits
-    assert peace.rows("SELECT 1 FROM failures") == []
+    assert synced.rows("SELECT 1 FROM failures") == []
 
 
-def test_one_that_is_requested_while_it_runs_is_joined(peace: SyncSystem) -> None:
-    verify = peace.module("jobs.verify.verify")
+def test_one_that_is_requested_while_it_runs_is_joined(synced: SyncSystem) -> None:
+    verify = synced.module("jobs.verify.verify")
     order = verify.VerifyOrder(sample=None, requested_by="ana")
     with transaction() as session:
-        first = verify.enqueue(session, peace.connector_key, order)
-        assert verify.enqueue(session, peace.connector_key, order) == first
+        first = verify.enqueue(session, synced.connector_key, order)
+        assert verify.enqueue(session, synced.connector_key, order) == first
 
-    peace.run_jobs()
+    synced.run_jobs()
 
-    assert len(peace.rows("SELECT 1 FROM verifications")) == 1
+    assert len(synced.rows("SELECT 1 FROM verifications")) == 1
 
 
-def test_what_was_found_is_deleted_a_day_after_the_end(peace: SyncSystem) -> None:
-    plant(peace)
-    compare(peace)
-    peace.change_rows("UPDATE jobs SET ended_at = now() - interval '25 hours'")
-    before = peace.rows("SELECT 1 FROM job_items")
+def test_what_was_found_is_deleted_a_day_after_the_end(synced: SyncSystem) -> None:
+    plant_drift(synced)
+    compare(synced)
+    synced.change_rows("UPDATE jobs SET ended_at = now() - interval '25 hours'")
+    before = synced.rows("SELECT 1 FROM job_items")
 
-    peace.module("sync.upkeep").tidy()
+    synced.module("sync.upkeep").tidy()
 
     assert before
-    assert peace.rows("SELECT 1 FROM job_items") == []
+    assert synced.rows("SELECT 1 FROM job_items") == []
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_repair_whose_worker_is_killed_goes_on_and_repairs_everything(
-    peace: SyncSystem, monkeypatch: pytest.MonkeyPatch, *, after: bool
+def test_a_repair_continues_after_a_killed_worker_and_repairs_everything(
+    synced: SyncSystem, monkeypatch: pytest.MonkeyPatch, *, after: bool
 ) -> None:
-    planted = plant(peace)
-    verify = peace.module("jobs.verify.verify")
-    monkeypatch.setattr(peace.module("jobs.verify.verify"), "PIECE_SIZE", 3)
+    planted = plant_drift(synced)
+    verify = synced.module("jobs.verify.verify")
+    monkeypatch.setattr(synced.module("jobs.verify.verify"), "PIECE_SIZE", 3)
     real, calls = verify.repair, []
 
     def kill(*given: Any) -> Any:
@@ -608,20 +606,20 @@ def test_a_repair_whose_worker_is_killed_goes_on_and_repairs_everything(
     monkeypatch.setattr(verify, "repair", kill)
     with transaction() as session:
         order = verify.VerifyOrder(sample=None, requested_by="ana")
-        job_id = verify.enqueue(session, peace.connector_key, order)
-    peace.run_jobs()
+        job_id = verify.enqueue(session, synced.connector_key, order)
+    synced.run_jobs()
     with transaction() as session:
         job = jobs.get_job(session, job_id)
         assert verify.repairable(session, job) == len({(entity, number) for _, entity, number in planted})
         assert verify.begin_repair(session, job, count=len(planted), requested_by="ana")
     with pytest.raises(SystemExit):
-        peace.run_jobs()
-    peace.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
-    peace.run_jobs()
+        synced.run_jobs()
+    synced.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+    synced.run_jobs()
 
     with transaction() as session:
         job = jobs.get_job(session, job_id)
         repaired = verify.report_of(session, job).repaired
-    go_on(peace)
+    finish_work(synced)
     assert (job.state, repaired.total()) == ("done", len(planted))
-    assert seen(compare(peace)) == []
+    assert seen(compare(synced)) == []

@@ -29,45 +29,45 @@ def ada(system: SyncSystem) -> int:
 
 @pytest.mark.parametrize("asked", ["ada@acme.com", "1"])
 def test_a_record_is_shown_side_by_side(ada: int, run: Run, asked: str) -> None:
-    told = run("records", "show", "acme", asked, "--json").json
+    answer = run("records", "show", "acme", asked, "--json").json
 
-    assert (told["pipedrive_id"], told["state"]) == (ada, "full")
-    assert [(each["claim"], each["value"]) for each in told["claims"]] == [("email", "ada@acme.com")]
-    (name,) = [each for each in told["fields"] if each["field"]["attribute"] == "pipedrive/name"]
+    assert (answer["pipedrive_id"], answer["state"]) == (ada, "full")
+    assert [(each["claim"], each["value"]) for each in answer["claims"]] == [("email", "ada@acme.com")]
+    (name,) = [each for each in answer["fields"] if each["field"]["attribute"] == "pipedrive/name"]
     assert (name["pipedrive"], name["hull"], name["field"]["arrow"]) == ("Ada Lovelace", "Ada Lovelace", "↔")
     assert "Both sides have the same values" in run("records", "show", "acme", asked).out
 
 
-def test_a_slip_of_the_pen_is_no_field(ada: int, run: Run) -> None:
-    said = run("explain", "acme", str(ada), "--field", "pipedrive/nam")
+def test_an_unknown_field_is_refused_with_a_suggestion(ada: int, run: Run) -> None:
+    result = run("explain", "acme", str(ada), "--field", "pipedrive/nam")
 
-    assert said.code == 2
-    assert "no field pipedrive/nam of this person is mapped" in said.err
-    assert "did you mean pipedrive/name" in said.err
+    assert result.code == 2
+    assert "no field pipedrive/nam of this person is mapped" in result.err
+    assert "did you mean pipedrive/name" in result.err
 
 
-def test_the_chain_of_a_field_is_told_in_order(ada: int, run: Run) -> None:
-    told = run("explain", "acme", str(ada), "--field", "name", "--json").json
+def test_the_steps_of_an_explanation_are_in_order(ada: int, run: Run) -> None:
+    answer = run("explain", "acme", str(ada), "--field", "name", "--json").json
 
-    assert [step["kind"] for step in told["steps"]] == ["origin", "identity", "rule", "call", "read_back", "value"]
-    assert told["value"] == told["hull"] == told["pipedrive"] == "Ada Lovelace"
+    assert [step["kind"] for step in answer["steps"]] == ["origin", "identity", "rule", "call", "read_back", "value"]
+    assert answer["value"] == answer["hull"] == answer["pipedrive"] == "Ada Lovelace"
     assert "PATCH" in run("explain", "acme", str(ada), "--field", "name").out
 
 
-def test_a_field_is_told_as_it_was(system: SyncSystem, ada: int, run: Run) -> None:
+def test_a_field_is_explained_as_of_a_moment(system: SyncSystem, ada: int, run: Run) -> None:
     system.change_rows(
         "UPDATE sync_events SET at = at - interval '1 day' WHERE event = 'incoming.user.success' AND run_id = 1"
     )
-    told = run("explain", "acme", str(ada), "--field", "pipedrive/name", "--at", "2h", "--json").json
+    answer = run("explain", "acme", str(ada), "--field", "pipedrive/name", "--at", "2h", "--json").json
 
-    assert (told["value"], told["direction"]) == ("Ada", "incoming")
+    assert (answer["value"], answer["direction"]) == ("Ada", "incoming")
 
 
-def test_whoever_is_not_known_is_looked_up_by_what_can_be(ada: int, run: Run) -> None:
-    said = run("records", "show", "acme", "nobody@acme.com")
+def test_an_unknown_record_names_what_can_be_searched(ada: int, run: Run) -> None:
+    result = run("records", "show", "acme", "nobody@acme.com")
 
-    assert said.code == 2
-    assert "a Pipedrive id, a Hull id, an e-mail" in said.err
+    assert result.code == 2
+    assert "a Pipedrive id, a Hull id, an e-mail" in result.err
 
 
 def test_a_record_is_found_and_its_history_is_listed(ada: int, run: Run) -> None:
@@ -80,9 +80,9 @@ def test_a_record_is_found_and_its_history_is_listed(ada: int, run: Run) -> None
 
 
 def test_a_user_that_was_never_joined_is_explained(ada: int, run: Run) -> None:
-    told = run("records", "show", "acme", ANN, "--json").json
+    answer = run("records", "show", "acme", ANN, "--json").json
 
-    assert (told["pipedrive_id"], told["state"]) == (None, "never joined")
+    assert (answer["pipedrive_id"], answer["state"]) == (None, "never joined")
 
 
 @pytest.mark.parametrize(

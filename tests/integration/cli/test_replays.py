@@ -11,24 +11,24 @@ from pipeline.errors import Rejected
 from tests.command_line import Run
 from tests.integration.console.test_failures import refused
 from tests.journeys.hull_messages import person
-from tests.journeys.test_replays import advance, broken, give_up, mended
+from tests.journeys.test_replays import advance, broken, fail_job, fixed
 from tests.system import SyncSystem
 
 
-def test_failures_stand_by_cause_with_what_a_replay_would_do(system: SyncSystem, run: Run) -> None:
+def test_failures_are_grouped_by_cause(system: SyncSystem, run: Run) -> None:
     broken(system, 10, 11)
 
     (group,) = run("failures", "groups", "acme", "--json").json["groups"]
-    said = run("failures", "groups", "acme")
+    result = run("failures", "groups", "acme")
     chosen = run("failures", "list", "acme", "--fingerprint", group["fingerprint"], "--json").json["failures"]
 
     assert (group["reason"], group["count"]) == ("no_update_time", 2)
-    assert f"2 incoming person no_update_time  (--fingerprint {group['fingerprint']})" in said.out
+    assert f"2 incoming person no_update_time  (--fingerprint {group['fingerprint']})" in result.out
     assert len(chosen) == 2
     assert run("failures", "list", "acme", "--direction", "outgoing", "--json").json == {"failures": []}
 
 
-def test_an_empty_list_says_whether_a_filter_made_it_so(system: SyncSystem, run: Run) -> None:
+def test_an_empty_list_shows_whether_a_filter_is_the_reason(system: SyncSystem, run: Run) -> None:
     assert run("failures", "list", "acme").out.startswith("No failures: everything was synchronized.")
 
     broken(system, 10)
@@ -37,7 +37,7 @@ def test_an_empty_list_says_whether_a_filter_made_it_so(system: SyncSystem, run:
     assert run("failures", "groups", "acme", "--reason", "wrong_typ").out.startswith("No failure matches")
 
 
-def test_what_a_replay_would_do_is_said_before(system: SyncSystem, run: Run) -> None:
+def test_a_replay_is_previewed_before_it_starts(system: SyncSystem, run: Run) -> None:
     broken(system, 10)
 
     listed = run("failures", "list", "acme", "--json").json["failures"]
@@ -52,13 +52,13 @@ def test_what_a_replay_would_do_is_said_before(system: SyncSystem, run: Run) -> 
 
 def test_a_replay_is_followed_to_its_end(system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(system, 10, 11)
-    mended(system, 10)
+    fixed(system, 10)
     monkeypatch.setattr("pipeline.cli.rendering_failures.time.sleep", lambda _seconds: advance(system))
 
-    said = run("failures", "replay", "acme", "--per-second", "100", "--wait", "--json")
+    result = run("failures", "replay", "acme", "--per-second", "100", "--wait", "--json")
 
-    assert said.json["counts"] == {"came_through": 1, "failed_again": 1}
-    assert said.code == 1, "something failed again"
+    assert result.json["counts"] == {"came_through": 1, "failed_again": 1}
+    assert result.code == 1, "something failed again"
     (replay,) = run("failures", "replays", "list", "acme", "--json").json["replays"]
     assert (replay["state"], replay["total"]) == ("done", 2)
     shown = run("failures", "replays", "items", "acme", "1", "--state", "failed_again", "--json").json
@@ -84,19 +84,19 @@ def test_a_stopped_replay_has_a_reason_and_is_resumed(
     system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(system, 10)
-    mended(system, 10)
-    mend = give_up(system, monkeypatch, Rejected("refused_by_pipedrive", "said no"))
+    fixed(system, 10)
+    repair = fail_job(system, monkeypatch, Rejected("refused_by_pipedrive", "said no"))
 
     begun = run("failures", "replay", "acme", "--wait", "--json")
-    told = run("failures", "replays", "show", "acme", "1")
-    mend()
+    answer = run("failures", "replays", "show", "acme", "1")
+    repair()
     assert run("failures", "replays", "resume", "acme", "1", "--json").json == {"done": "resumed"}
     resumed = run("failures", "replays", "show", "acme", "1", "--json").json
     advance(system)
 
     assert (begun.code, begun.json["reason"]) == (1, "refused_by_pipedrive")
-    assert "refused_by_pipedrive: Pipedrive refused the write. said no" in told.out
-    assert "pipeline failures replays resume acme 1" in told.out
+    assert "refused_by_pipedrive: Pipedrive refused the write. said no" in answer.out
+    assert "pipeline failures replays resume acme 1" in answer.out
     assert (resumed["state"], resumed["reason"]) == ("running", None)
     (replay,) = run("failures", "replays", "list", "acme", "--json").json["replays"]
     assert (replay["state"], replay["reason"], replay["counts"]) == ("done", None, {"came_through": 1})
@@ -108,10 +108,10 @@ def test_a_correction_is_checked(system: SyncSystem, run: Run, tmp_path: Path) -
     file = ("--payload-file", str(tmp_path / "payload.json"))
 
     tried = run("failures", "try-payload", "acme", "1", *file)
-    said = run("failures", "replay-edited", "acme", "1", *file, "--why", "x")
+    result = run("failures", "replay-edited", "acme", "1", *file, "--why", "x")
 
-    assert (tried.code, said.code) == (1, 1)
-    assert "Only open failures of outgoing records can be corrected here." in said.err
+    assert (tried.code, result.code) == (1, 1)
+    assert "Only open failures of outgoing records can be corrected here." in result.err
     assert system.rows("SELECT 1 FROM replays") == []
 
 
@@ -137,10 +137,10 @@ def test_a_field_that_a_payload_has_twice_is_a_mistake(system: SyncSystem, run: 
     failure_id = str(refused(system))
     (tmp_path / "payload.json").write_text('{"user": {"id": "a", "id": "b"}}')
 
-    said = run("failures", "try-payload", "acme", failure_id, "--payload-file", str(tmp_path / "payload.json"))
+    result = run("failures", "try-payload", "acme", failure_id, "--payload-file", str(tmp_path / "payload.json"))
 
-    assert said.code == 2
-    assert "'id' is given twice" in said.err
+    assert result.code == 2
+    assert "'id' is given twice" in result.err
 
 
 def test_discarding_is_written_down(system: SyncSystem, run: Run) -> None:

@@ -33,9 +33,9 @@ def put(run: Run, document: object, *more: str) -> CommandResult:
 def test_what_is_shown_can_be_set_and_unchanged_makes_no_version(system: SyncSystem, run: Run) -> None:
     shown = run("settings", "show", "acme").out
 
-    said = run("settings", "set", "acme", "-", text=shown)
+    result = run("settings", "set", "acme", "-", text=shown)
 
-    assert (said.code, said.out) == (0, "Nothing differs from version 1, which stays in force.\n")
+    assert (result.code, result.out) == (0, "Nothing differs from version 1, which stays in force.\n")
     assert [row.version for row in system.rows("SELECT version FROM settings_versions")] == [1]
     assert system.rows("SELECT 1 FROM jobs") == []
 
@@ -49,7 +49,7 @@ def test_what_is_shown_can_be_set_and_unchanged_makes_no_version(system: SyncSys
     "a field that Pipedrive does not have is refused with its name when it is entered.",
 )
 def test_every_mistake_is_named_at_once(fields: SyncSystem, run: Run) -> None:
-    said = put(
+    result = put(
         run,
         {
             "full_fetch_cron": "every day",
@@ -58,20 +58,20 @@ def test_every_mistake_is_named_at_once(fields: SyncSystem, run: Run) -> None:
         },
     )
 
-    assert said.code == 1
-    assert "full_fetch_cron: 'every day' is not five cron fields" in said.err
-    assert "incoming_user_attributes.0: Pipedrive has no Person field 'emial'; did you mean email" in said.err
-    assert f"{code_of(fields, 'Job title')} (Job title)" in said.err
-    assert "account_claims.0: Pipedrive has no Organization field 'web-site'; did you mean website?" in said.err
+    assert result.code == 1
+    assert "full_fetch_cron: 'every day' is not five cron fields" in result.err
+    assert "incoming_user_attributes.0: Pipedrive has no Person field 'emial'; did you mean email" in result.err
+    assert f"{code_of(fields, 'Job title')} (Job title)" in result.err
+    assert "account_claims.0: Pipedrive has no Organization field 'web-site'; did you mean website?" in result.err
 
 
 def test_a_shape_that_is_wrong_is_refused(system: SyncSystem, run: Run) -> None:
-    said = put(
+    result = put(
         run, {"user_claims": [{"hull": "domain", "service": "x"}], "colour": "red", "link_users_in_hull": "maybe"}
     )
 
-    assert said.code == 1
-    assert all(name in said.err for name in ("colour", "link_users_in_hull"))
+    assert result.code == 1
+    assert all(name in result.err for name in ("colour", "link_users_in_hull"))
 
 
 def test_force_takes_over_a_field_that_is_not_there_yet(fields: SyncSystem, run: Run) -> None:
@@ -94,7 +94,7 @@ def test_equal_settings_make_no_version(system: SyncSystem, run: Run) -> None:
     assert (again["version"], again["changed"]) == (2, False)
 
 
-def test_history_says_who_changed_what(system: SyncSystem, run: Run) -> None:
+def test_the_history_shows_authors_and_changes(system: SyncSystem, run: Run) -> None:
     put(run, {**run("settings", "show", "acme").json, "support_user_deletion": True})
     newest = run("settings", "history", "acme", "--json").json["versions"][0]
 
@@ -107,12 +107,12 @@ def test_a_review_shows_what_a_file_would_change(system: SyncSystem, run: Run, t
     (tmp_path / "new.json").write_text(
         json.dumps({**run("settings", "show", "acme").json, "link_users_in_hull": False})
     )
-    said = run("settings", "review", "acme", str(tmp_path / "new.json"))
+    result = run("settings", "review", "acme", str(tmp_path / "new.json"))
 
-    assert said.code == 0
-    assert "Link Users to Accounts in Hull: on → off" in said.out
-    assert '-  "link_users_in_hull": true' in said.out
-    assert '+  "link_users_in_hull": false' in said.out
+    assert result.code == 0
+    assert "Link Users to Accounts in Hull: on → off" in result.out
+    assert '-  "link_users_in_hull": true' in result.out
+    assert '+  "link_users_in_hull": false' in result.out
     assert run("settings", "history", "acme", "--json").json["versions"][0]["version"] == 1
 
 
@@ -137,15 +137,15 @@ def test_a_save_on_an_older_version_is_refused(system: SyncSystem, run: Run) -> 
     assert "is in force now" in late.err
 
 
-def test_what_follows_is_said_and_begins_at_once_with_yes(fields: SyncSystem, run: Run) -> None:
+def test_consequences_are_shown_and_start_immediately_with_yes(fields: SyncSystem, run: Run) -> None:
     fields.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
     fields.fetch(Entity.PERSON)
     document = run("settings", "show", "acme").json
     document["incoming_user_attributes"].append({"hull": "pipedrive/given", "service": "first_name"})
 
-    said = put(run, document, "--yes")
+    result = put(run, document, "--yes")
 
-    assert "1 Persons get what is new from what is stored, for no tokens" in said.out
+    assert "1 Persons get what is new from what is stored, for no tokens" in result.out
 
 
 def test_a_mapping_and_a_schedule_are_tried(fields: SyncSystem, run: Run, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_rows_that_cannot_both_be_carried_out_are_refused_by_name(
     system: SyncSystem, run: Run, more: tuple[str, ...]
 ) -> None:
     rows = [{"hull": "nickname", "service": "name"}, {"hull": "given", "service": "first_name"}]
-    said = put(run, {"outgoing_user_attributes": rows}, *more)
+    result = put(run, {"outgoing_user_attributes": rows}, *more)
 
-    assert said.code == 1
-    assert "outgoing_user_attributes.1: the row of nickname and name writes the whole name" in said.err
+    assert result.code == 1
+    assert "outgoing_user_attributes.1: the row of nickname and name writes the whole name" in result.err

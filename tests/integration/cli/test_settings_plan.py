@@ -104,10 +104,10 @@ def test_the_number_of_records_is_asked_for(hundred: SyncSystem, run: Run, tmp_p
 def test_a_run_that_waits_is_confirmed_by_its_number(hundred: SyncSystem, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
-    said = run("settings", "set", "acme", str(file))
+    result = run("settings", "set", "acme", str(file))
     held = run("runs", "held", "acme", "--json").json["runs"]
 
-    assert f"pipeline runs confirm acme {held[0]['run_id']}" in said.out
+    assert f"pipeline runs confirm acme {held[0]['run_id']}" in result.out
     assert run("runs", "confirm", "acme", str(held[0]["run_id"]), text="\n").code == 1
     assert run("runs", "confirm", "acme", str(held[0]["run_id"]), "--yes").code == 0
     assert run("runs", "confirm", "acme", str(held[0]["run_id"]), "--yes").code == 2

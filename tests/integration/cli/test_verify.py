@@ -1,4 +1,4 @@
-"""`pipeline verify`: what it costs is said first, what it found is shown, and the exit code tells."""
+"""`pipeline verify`: the cost comes first, then the differences; the exit code shows whether there is drift."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def hour_later(system: SyncSystem) -> None:
     system.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
 
 
-def test_says_the_cost_first_and_shows_what_differs(drifted: SyncSystem, run: Run) -> None:
-    said = run("verify", "acme")
-    lines = said.out.splitlines()
+def test_the_cost_is_shown_first_and_then_the_differences(drifted: SyncSystem, run: Run) -> None:
+    result = run("verify", "acme")
+    lines = result.out.splitlines()
 
-    assert said.code == 1
+    assert result.code == 1
     assert lines[0].startswith("This costs about 40 tokens of Pipedrive's daily budget")
     assert '      pipedrive/name: Pipedrive "Ada", Hull "Eve[/]"' in lines
     assert any(line.startswith("  missing: person 2 (Hull ") for line in lines)
@@ -46,20 +46,20 @@ def test_says_the_cost_first_and_shows_what_differs(drifted: SyncSystem, run: Ru
 
 
 def test_json_has_one_shape_whatever_is_found(drifted: SyncSystem, run: Run) -> None:
-    said = run("verify", "acme", "--json")
-    person = said.json["entities"]["person"]
+    result = run("verify", "acme", "--json")
+    person = result.json["entities"]["person"]
 
-    assert said.code == 1
-    assert set(said.json) == {
+    assert result.code == 1
+    assert set(result.json) == {
         "connector", "job", "drift", "seconds", "tokens", "requests", "to_repair", "repaired", "entities"
     }  # fmt: skip
-    assert (said.json["drift"], said.json["repaired"], said.json["tokens"]) == (2, None, 50)
-    assert (said.json["job"], said.json["to_repair"]) == (1, 2)
+    assert (result.json["drift"], result.json["repaired"], result.json["tokens"]) == (2, None, 50)
+    assert (result.json["job"], result.json["to_repair"]) == (1, 2)
     assert set(person) == {
         "pipedrive", "hull", "id_map", "without_hull_id", "compared", "buckets", "buckets_differing", "kinds", "pending",
         "failed", "outdated", "findings", "unconfirmed",
     }  # fmt: skip
-    assert set(person) == set(said.json["entities"]["organization"])
+    assert set(person) == set(result.json["entities"]["organization"])
     assert person["kinds"] == {
         "missing": 1, "extra": 0, "different": 1, "unlinked": 0, "unmapped": 0, "unmarked": 0, "mismapped": 0
     }  # fmt: skip
@@ -68,7 +68,7 @@ def test_json_has_one_shape_whatever_is_found(drifted: SyncSystem, run: Run) -> 
     ]
 
 
-def test_after_the_repair_there_is_nothing_left_to_say(drifted: SyncSystem, run: Run) -> None:
+def test_after_the_repair_there_is_no_drift(drifted: SyncSystem, run: Run) -> None:
     repaired = run("verify", "acme", "--repair")
     drifted.work()
     drifted.module("sync.changes.hull_ids").resolve(drifted.connector_key)
@@ -82,7 +82,7 @@ def test_after_the_repair_there_is_nothing_left_to_say(drifted: SyncSystem, run:
     assert after.out.splitlines()[-1].startswith("No drift: ")
 
 
-def test_the_repair_is_asked_for_on_a_terminal_after_its_size(
+def test_a_repair_needs_confirmation_on_a_terminal(
     drifted: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.cli import verify  # noqa: PLC0415 - Celery reads its settings when it is imported
@@ -115,16 +115,16 @@ def test_ctrl_c_and_a_kill_leave_the_entry_of_the_comparison(
     assert len(drifted.rows("SELECT 1 FROM jobs WHERE kind = 'verify'")) == 1
 
 
-def test_a_paused_comparison_is_said_with_the_command_that_resumes_it(drifted: SyncSystem, run: Run) -> None:
+def test_a_paused_comparison_names_the_command_that_resumes_it(drifted: SyncSystem, run: Run) -> None:
     run("comparisons", "start", "acme", "--everything")
     run("jobs", "pause", "acme", "1")
 
-    said = run("verify", "acme")
+    result = run("verify", "acme")
 
-    assert (said.code, "pipeline jobs resume acme 1" in said.err) == (1, True)
+    assert (result.code, "pipeline jobs resume acme 1" in result.err) == (1, True)
 
 
-def test_a_paused_connector_says_what_the_repair_waits_for(drifted: SyncSystem, run: Run) -> None:
+def test_a_paused_connector_shows_what_the_repair_waits_for(drifted: SyncSystem, run: Run) -> None:
     drifted.change_rows("UPDATE connectors SET state = 'paused'")
 
     assert "pipeline connectors resume acme" in run("verify", "acme", "--repair").out
@@ -158,18 +158,18 @@ class Terminal:
         return True
 
 
-def test_a_spent_budget_is_said_with_the_time_to_wait(
+def test_a_spent_budget_is_shown_with_the_time_to_wait(
     drifted: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spent(*_: Any, **__: Any) -> None:
         raise Retryable("daily_budget_spent", retry_after_s=7200.0)
 
     monkeypatch.setattr(drifted.module("jobs.verify.reading").Reader, "page", spent)
-    said = run("verify", "acme")
+    result = run("verify", "acme")
 
-    assert said.code == 1
-    assert "the comparison continues automatically in 2 h 0 min" in said.err
-    assert "see the result: pipeline verify acme" in said.err
+    assert result.code == 1
+    assert "the comparison continues automatically in 2 h 0 min" in result.err
+    assert "see the result: pipeline verify acme" in result.err
 
 
 def test_ctrl_c_leaves_it_running_and_the_command_follows_it_again(
@@ -199,14 +199,14 @@ def test_leaves_the_reserve_of_the_day_alone(drifted: SyncSystem, run: Run) -> N
     drifted.change_settings(daily_tokens=30, live_reserve=0.5)
     asked = len(drifted.rows("SELECT 1 FROM token_ledger WHERE lane = 'verify'"))
 
-    said = run("verify", "acme")
+    result = run("verify", "acme")
 
-    assert said.code == 1
-    assert "daily budget of tokens is spent; the comparison continues automatically" in said.err
+    assert result.code == 1
+    assert "daily budget of tokens is spent; the comparison continues automatically" in result.err
     assert asked == len(drifted.rows("SELECT 1 FROM token_ledger WHERE lane = 'verify'")) == 0
 
 
-def test_what_it_spends_stands_in_a_lane_of_its_own(drifted: SyncSystem, run: Run) -> None:
+def test_its_tokens_are_counted_in_a_lane_of_its_own(drifted: SyncSystem, run: Run) -> None:
     run("verify", "acme")
 
     spent = drifted.rows("SELECT operation, tokens FROM token_ledger WHERE lane = 'verify' ORDER BY operation")
@@ -217,7 +217,7 @@ def test_bad_usage_ends_with_2(drifted: SyncSystem, run: Run) -> None:
     assert [run("verify", *words).code for words in (("nobody",), ("acme", "--sample", "0"))] == [2, 2]
 
 
-def test_before_the_first_fetch_nobody_pretends_to_know_the_cost(system: SyncSystem, run: Run) -> None:
+def test_the_cost_is_unknown_before_the_first_fetch(system: SyncSystem, run: Run) -> None:
     system.company.create_person(name="Ada")
 
     assert "not known before the first full fetch" in run("verify", "acme").out

@@ -15,7 +15,7 @@ from tests.journeys.hull_messages import failures as failed
 from tests.journeys.hull_messages import fetch_everything, person
 from tests.journeys.pipedrive_records import create_records
 from tests.journeys.planning import FIRST_NAME, with_more
-from tests.journeys.test_replays import advance, broken, give_up, mended
+from tests.journeys.test_replays import advance, broken, fail_job, fixed
 from tests.system import CONNECTOR_ID, HULL_SECRET, SyncSystem
 
 BASE = "/api/v1/connectors/acme"
@@ -30,11 +30,11 @@ def done(system: SyncSystem, action: str) -> list[Any]:
 
 def test_a_replay_is_previewed_started_and_ends(system: SyncSystem, script: Call) -> None:
     broken(system, 10, 11)
-    mended(system, 10)
+    fixed(system, 10)
     chosen = {"reason": "no_update_time"}
 
-    too_few = script("POST", f"{BASE}/replays", failures=chosen, count=1, why="mended")
-    status, begun = script("POST", f"{BASE}/replays", failures=chosen, count=2, why="mended", per_second=50)
+    too_few = script("POST", f"{BASE}/replays", failures=chosen, count=1, why="fixed")
+    status, begun = script("POST", f"{BASE}/replays", failures=chosen, count=2, why="fixed", per_second=50)
     advance(system)
     ended = script("GET", f"{BASE}/replays/{begun['id']}")[1]
     items = script("GET", f"{BASE}/replays/{begun['id']}/items")[1]["items"]
@@ -46,7 +46,7 @@ def test_a_replay_is_previewed_started_and_ends(system: SyncSystem, script: Call
     assert [each["state"] for each in items] == ["came_through", "failed_again"]
     assert script("GET", f"{BASE}/replays/{begun['id']}/items?after={items[0]['id']}")[1]["items"] == items[1:]
     assert [tuple(each) for each in done(system, "failures.replay")] == [
-        ("operator@acme.test", "reason no_update_time", "mended")
+        ("operator@acme.test", "reason no_update_time", "fixed")
     ]
 
 
@@ -65,9 +65,9 @@ def test_a_stopped_replay_has_a_reason_and_is_resumed(
     system: SyncSystem, script: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(system, 10, 11)
-    mended(system, 10, 11)
+    fixed(system, 10, 11)
     number = script("POST", f"{BASE}/replays", failures={}, count=2, why="x")[1]["id"]
-    give_up(system, monkeypatch, Rejected("refused_by_pipedrive", "result no"))()
+    fail_job(system, monkeypatch, Rejected("refused_by_pipedrive", "result no"))()
 
     stopped = script("GET", f"{BASE}/replays/{number}")[1]
     resumed = script("POST", f"{BASE}/replays/{number}/resume")

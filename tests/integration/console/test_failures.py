@@ -23,7 +23,7 @@ from tests.integration.console.conftest import ConsoleClient
 from tests.journeys.hull_messages import failures as failed
 from tests.journeys.hull_messages import fetch_everything, person, send_messages, user
 from tests.journeys.pipedrive_records import create_records, raw_person
-from tests.journeys.test_replays import advance, broken, give_up, mended
+from tests.journeys.test_replays import advance, broken, fail_job, fixed
 from tests.system import SyncSystem
 
 HOSTILE = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
@@ -94,7 +94,7 @@ def follow(console: ConsoleClient, answer: Any) -> str:
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_failed_is_said_and_teaches(system: SyncSystem, viewer: ConsoleClient) -> None:
+def test_an_empty_list_explains_failures(system: SyncSystem, viewer: Visitor) -> None:
     page = words(viewer.text("/c/acme/failures"))
 
     assert "No open failure." in page
@@ -102,7 +102,7 @@ def test_nothing_failed_is_said_and_teaches(system: SyncSystem, viewer: ConsoleC
 
 
 @pytest.mark.usefixtures("noon")
-def test_failures_stand_by_cause_with_what_to_do(system: SyncSystem, viewer: ConsoleClient) -> None:
+def test_failures_are_grouped_by_cause_with_the_next_step(system: SyncSystem, viewer: Visitor) -> None:
     broken(system, 10, 11)
     keep(system, record_id="h1")
 
@@ -121,7 +121,7 @@ def count_on_the_tab(page: str) -> str:
     return words(found[1]).strip()
 
 
-def test_every_page_of_a_connector_says_how_many_failures_are_open(system: SyncSystem, viewer: ConsoleClient) -> None:
+def test_every_page_of_a_connector_shows_the_number_of_open_failures(system: SyncSystem, viewer: Visitor) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == ""
@@ -185,7 +185,7 @@ def test_viewers_share_the_count_on_the_tab(
         ("state=all&kind=record", ["no_update_time", "refused_by_pipedrive"]),
     ],
 )
-def test_filters_stand_in_the_address(system: SyncSystem, viewer: ConsoleClient, query: str, shown: list[str]) -> None:
+def test_filters_are_part_of_the_address(system: SyncSystem, viewer: Visitor, query: str, shown: list[str]) -> None:
     broken(system, 10)
     keep(system, record_id="h1", field="tier")
 
@@ -195,14 +195,14 @@ def test_filters_stand_in_the_address(system: SyncSystem, viewer: ConsoleClient,
 
 
 @pytest.mark.parametrize("query", ["direction=up", "since=yesterday", "settings_version=x", "id=x"])
-def test_a_filter_that_makes_no_sense_is_said(system: SyncSystem, viewer: ConsoleClient, query: str) -> None:
+def test_an_invalid_filter_is_named(system: SyncSystem, viewer: Visitor, query: str) -> None:
     answer = viewer.get(f"/c/acme/failures?{query}")
 
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
 
 
-def test_a_cause_lists_its_failures_with_their_verdicts(system: SyncSystem, viewer: ConsoleClient) -> None:
+def test_a_cause_lists_its_failures_with_their_previews(system: SyncSystem, viewer: Visitor) -> None:
     broken(system, 10, 11)
     fingerprint = system.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
 
@@ -330,12 +330,12 @@ def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(
     system: SyncSystem, operator: ConsoleClient
 ) -> None:
     broken(system, 10, 11)
-    mended(system, 10)
+    fixed(system, 10)
     ask = words(operator.text("/c/acme/failures/replay?reason=no_update_time"))
 
     begun = follow(
         operator,
-        operator.post("/c/acme/failures/replay", reason="no_update_time", count=2, why="mended", per_second="50"),
+        operator.post("/c/acme/failures/replay", reason="no_update_time", count=2, why="fixed", per_second="50"),
     )
     advance(system)
     from pipeline.web.console import replays  # noqa: PLC0415 - its answers are shared for a moment
@@ -353,16 +353,16 @@ def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(
     assert "1 succeeded, 1 failed again" in words(operator.text("/c/acme/replays"))
     assert "failed again" in operator.text("/c/acme/failures/2")
     (entry,) = system.rows("SELECT operator, action, subject, why, detail FROM audit_log WHERE action LIKE 'failures%'")
-    assert tuple(entry)[:4] == ("operator@acme.test", "failures.replay", "reason no_update_time", "mended")
+    assert tuple(entry)[:4] == ("operator@acme.test", "failures.replay", "reason no_update_time", "fixed")
     assert entry.detail == {"replay": 1, "failures": 2, "corrected": []}
 
 
-def test_a_replay_that_stopped_says_why_and_is_let_go_on(
-    system: SyncSystem, operator: ConsoleClient, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
+def test_a_stopped_replay_shows_the_reason_and_is_resumed(
+    system: SyncSystem, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(system, 10, 11)
     operator.post("/c/acme/failures/replay", count=2)
-    give_up(system, monkeypatch, Rejected("refused_by_pipedrive", "said no"))()
+    fail_job(system, monkeypatch, Rejected("refused_by_pipedrive", "said no"))()
 
     page = operator.text("/c/acme/replays/1")
     listed = operator.text("/c/acme/replays")
@@ -381,7 +381,7 @@ def test_a_replay_that_stopped_says_why_and_is_let_go_on(
     assert 'action="/c/acme/replays/1/resume"' not in viewer.text("/c/acme/replays/1")
 
 
-def test_a_replay_that_grew_meanwhile_is_asked_about_again(system: SyncSystem, operator: ConsoleClient) -> None:
+def test_a_replay_that_has_grown_must_be_confirmed_again(system: SyncSystem, operator: Visitor) -> None:
     broken(system, 10, 11)
 
     answer = operator.post("/c/acme/failures/replay", count=1)
@@ -528,9 +528,7 @@ def test_what_would_change_is_named(system: SyncSystem) -> None:
     assert verdict(system, failure_id) == ("fails_again", [("name", person(system, 1)["name"], "Ann King")])
 
 
-def test_what_is_there_already_is_said_and_closed_without_being_sent(
-    system: SyncSystem, operator: ConsoleClient
-) -> None:
+def test_applied_values_are_previewed_and_closed_without_being_sent(system: SyncSystem, operator: Visitor) -> None:
     failure_id = refused(system, name="Ann King")
     system.company.edit_person(1, name="Ann King")
     system.fetch(Entity.PERSON, changed_only=True)
@@ -546,7 +544,7 @@ def test_what_is_there_already_is_said_and_closed_without_being_sent(
     assert failed(system) == []
 
 
-def test_what_the_settings_leave_out_is_said(system: SyncSystem) -> None:
+def test_records_that_the_settings_skip_are_previewed(system: SyncSystem) -> None:
     failure_id = refused(system)
     system.change_settings(synchronized_user_segments=["nobody"])
 
@@ -588,7 +586,7 @@ def test_a_record_that_can_be_read_by_now_would_be_created(system: SyncSystem) -
     assert ("pipedrive/name", None, "Odd") in changes
 
 
-def test_a_departed_record_is_superseded(system: SyncSystem) -> None:
+def test_a_deleted_record_is_superseded(system: SyncSystem) -> None:
     create_records(system, persons=2, organizations=0)
     system.fetch(Entity.PERSON)
     failure_id = keep(
@@ -603,7 +601,7 @@ def test_a_departed_record_is_superseded(system: SyncSystem) -> None:
     assert verdict(system, failure_id)[0] == "superseded"
 
 
-def test_nobody_without_an_id_is_replayed(system: SyncSystem) -> None:
+def test_a_record_without_an_id_is_not_replayed(system: SyncSystem) -> None:
     system.company.put_raw("person", {"name": "Nobody"})
     system.fetch(Entity.PERSON)
 
@@ -620,7 +618,7 @@ def test_nobody_without_an_id_is_replayed(system: SyncSystem) -> None:
         ({"record_id": "nobody"}, "unknown"),
     ],
 )
-def test_what_is_not_a_record_has_a_verdict_too(system: SyncSystem, more: dict[str, Any], kind: str) -> None:
+def test_batches_and_tasks_have_previews_too(system: SyncSystem, more: dict[str, Any], kind: str) -> None:
     assert verdict(system, keep(system, **more))[0] == kind
 
 

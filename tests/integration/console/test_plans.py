@@ -59,9 +59,7 @@ def test_a_plan_is_made_read_and_applied_in_the_console(known: SyncSystem, admin
     assert admin.post(f"{path}/apply").status_code == 409
 
 
-def test_a_viewer_looks_an_operator_plans_and_an_admin_applies(
-    known: SyncSystem, viewer: ConsoleClient, operator: ConsoleClient
-) -> None:
+def test_viewers_read_operators_plan_and_admins_apply(known: SyncSystem, viewer: Visitor, operator: Visitor) -> None:
     assert known
     path = made(operator, with_more("incoming_user_attributes", FIRST_NAME))
 
@@ -116,9 +114,7 @@ def test_hostile_values_are_shown_harmlessly(known: SyncSystem, admin: ConsoleCl
     assert len(admin.text(f"{path}/incoming/person")) < 30_000
 
 
-def test_settings_without_a_plan_wait_for_a_yes(
-    hundred: SyncSystem, operator: ConsoleClient, admin: ConsoleClient
-) -> None:
+def test_settings_without_a_plan_need_approval(hundred: SyncSystem, operator: Visitor, admin: Visitor) -> None:
     with transaction() as session:
         connector = connectors.get_connector(session, hundred.connector_key)
     document = with_more("incoming_user_attributes", FIRST_NAME)

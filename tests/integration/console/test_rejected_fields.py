@@ -24,9 +24,7 @@ def run(system: SyncSystem) -> Run:
     return system.fetch(Entity.PERSON)
 
 
-def test_a_run_says_that_its_records_went_and_how_many_fields_did_not(
-    system: SyncSystem, run: Run, viewer: ConsoleClient
-) -> None:
+def test_a_run_shows_the_number_of_rejected_fields(system: SyncSystem, run: Run, viewer: Visitor) -> None:
     page = viewer.text(f"/c/acme/runs/{run.id}")
 
     assert "none failed." in page
@@ -52,7 +50,9 @@ def test_the_list_of_failures_names_field_reason_and_record(
     assert "label_ids" in viewer.text("/c/acme/records/person/7")
 
 
-def test_an_event_of_a_field_says_that_the_record_went(system: SyncSystem, run: Run, viewer: ConsoleClient) -> None:
+def test_an_event_of_a_field_shows_that_the_record_was_synchronized(
+    system: SyncSystem, run: Run, viewer: Visitor
+) -> None:
     (event,) = system.rows("SELECT id FROM sync_events WHERE pipedrive_id = 7 AND reason = 'option_unknown'")
 
     assert "synchronized without this field" in viewer.text(f"/c/acme/logs/{event.id}")

@@ -80,9 +80,7 @@ def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: ConsoleClient,
     assert "<strong><bdi>ada@acme.test</bdi></strong> ← <bdi>" in page  # Hull on the left, as in the row above it
 
 
-def test_another_record_is_shown_by_its_id_and_an_unknown_one_is_said_to_be(
-    viewer: ConsoleClient, fields: SyncSystem
-) -> None:
+def test_another_sample_is_chosen_by_its_id(viewer: Visitor, fields: SyncSystem) -> None:
     fields.company.create_person(name="Bo Builder")
     fields.fetch(Entity.PERSON)
     (bo,) = fields.rows("SELECT max(pipedrive_id) AS id FROM id_mappings")
@@ -109,9 +107,7 @@ def test_rows_are_added_and_removed_without_a_script(admin: ConsoleClient, field
     assert in_force(fields)[0] == 1
 
 
-def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull(
-    admin: ConsoleClient, fields: SyncSystem
-) -> None:
+def test_reviewed_settings_are_saved_with_their_author_and_sent_to_hull(admin: Visitor, fields: SyncSystem) -> None:
     fields.change_rows("""UPDATE connectors SET hull_settings = '{"link_users_in_hull": true}'""")
     setting = "outgoing_user_attributes"
     title = code_of(fields, "Job title")
@@ -138,7 +134,7 @@ def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull
     assert in_force(fields)[0] == 2
 
 
-def test_what_follows_is_said_before_it_is_done(admin: ConsoleClient, fields: SyncSystem) -> None:
+def test_consequences_are_shown_before_saving(admin: Visitor, fields: SyncSystem) -> None:
     form = rows_form("incoming_user_attributes", ("pipedrive/name", "name"))
 
     reviewed = html.unescape(admin.post(f"{AT}/users-in", do="review", base="1", **form).text)
@@ -147,7 +143,7 @@ def test_what_follows_is_said_before_it_is_done(admin: ConsoleClient, fields: Sy
     assert "pipedrive/email ← Email" in reviewed
 
 
-def test_every_mistake_stands_beside_its_row(admin: ConsoleClient, fields: SyncSystem) -> None:
+def test_every_mistake_is_shown_at_its_row(admin: Visitor, fields: SyncSystem) -> None:
     setting = "outgoing_user_attributes"
     form = rows_form(setting, ("a", "nmae"), ("b", "phone"), ("c", "phoen"))
 
@@ -161,7 +157,7 @@ def test_every_mistake_stands_beside_its_row(admin: ConsoleClient, fields: SyncS
     assert in_force(fields)[0] == 1
 
 
-def test_a_row_that_is_not_written_to_the_end_is_named(admin: ConsoleClient, fields: SyncSystem) -> None:
+def test_an_incomplete_row_is_named(admin: Visitor, fields: SyncSystem) -> None:
     form = rows_form("outgoing_user_attributes", ("plan", ""), ("", "phone"))
 
     answer = admin.post(f"{AT}/users-out", do="review", base="1", **form)
@@ -180,7 +176,7 @@ def test_a_field_used_twice_is_named(admin: ConsoleClient, fields: SyncSystem) -
     assert "service is used more than once: name" in answer.text
 
 
-def test_values_that_make_no_sense_are_named_and_kept(admin: ConsoleClient, system: SyncSystem) -> None:
+def test_invalid_values_are_named_and_kept(admin: Visitor, system: SyncSystem) -> None:
     answer = admin.post(
         f"{AT}/schedules", do="review", base="1", full_fetch_cron="61 * * * *", incremental_minutes="often"
     )
@@ -228,9 +224,7 @@ def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: ConsoleClient,
     assert "Trial users" in page
 
 
-def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(
-    admin: ConsoleClient, system: SyncSystem
-) -> None:
+def test_the_later_of_two_saves_is_refused_with_the_changes_since(admin: Visitor, system: SyncSystem) -> None:
     mine = admin.post(
         f"{AT}/budget", do="review", base="1", daily_tokens="60000", live_reserve="20", change_stop_share="20"
     ).text
@@ -249,7 +243,7 @@ def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(
     assert (document["daily_tokens"], document["full_fetch_cron"]) == (60_000, "")
 
 
-def test_any_version_can_be_put_in_force_again(admin: ConsoleClient, system: SyncSystem) -> None:
+def test_any_version_can_be_rolled_back_to(admin: Visitor, system: SyncSystem) -> None:
     for tokens in ("1000", "2000"):
         base = str(in_force(system)[0])
         save(
@@ -308,7 +302,7 @@ def test_viewers_and_operators_change_nothing(
     assert in_force(system)[0] == 1
 
 
-def test_forms_that_say_nothing_are_refused(admin: ConsoleClient, system: SyncSystem) -> None:
+def test_incomplete_forms_are_refused(admin: Visitor, system: SyncSystem) -> None:
     assert admin.post(f"{AT}/save", base="1", document="[]").status_code == 404
     assert admin.post(f"{AT}/save", base="one", document="{}").status_code == 404
     assert admin.post(f"{AT}/users-in", base="99", do="review").status_code == 404

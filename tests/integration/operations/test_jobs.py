@@ -53,7 +53,7 @@ def plan(system: SyncSystem) -> None:
         system.module("jobs.plans.create").make_plan(session, system.connector_key, document, author="ana")
 
 
-def test_each_says_what_it_is_for_and_how_far_it_is(system: SyncSystem) -> None:
+def test_each_job_has_a_title_and_its_progress(system: SyncSystem) -> None:
     send(system, ids=("a", "b", "c"))
     send(system, segment="VIPs")
     compare(system, None)
@@ -69,7 +69,7 @@ def test_each_says_what_it_is_for_and_how_far_it_is(system: SyncSystem) -> None:
     assert (found[4].result_id, found[4].acts, found[4].state) == (1, ["pause", "abort"], "waiting")
 
 
-def test_they_are_listed_by_kind_and_state_and_routine_ones_by_their_kind(system: SyncSystem) -> None:
+def test_jobs_are_listed_by_kind_and_state_and_routine_ones_by_their_kind(system: SyncSystem) -> None:
     compare(system, 5)
     send(system, ids=("a",))
     with transaction() as session:
@@ -99,7 +99,7 @@ def test_a_job_that_failed_names_its_failure_and_the_next_step_and_is_resumed_by
     assert tuple(failure) == ("replayed", "ana")
 
 
-def test_what_requested_it_is_never_lost_by_an_abort(system: SyncSystem) -> None:
+def test_jobs_that_must_end_cannot_be_paused_or_aborted(system: SyncSystem) -> None:
     with transaction() as session:
         system.module("sync.connectors.settings_change").enqueue_settings_sync(session, system.connector_key)
 
@@ -133,7 +133,7 @@ def test_a_replay_is_paused_as_any_job_from_either_list(system: SyncSystem) -> N
     assert listed()[0].title.startswith("Replay 1: ")
 
 
-def test_a_plan_shows_that_its_job_is_paused_and_ends_it_when_it_is_discarded(system: SyncSystem) -> None:
+def test_a_plan_shows_that_its_job_is_paused_and_its_discard_aborts_the_job(system: SyncSystem) -> None:
     plan(system)
     jobs.pause_job(by(), ROW)
 
@@ -158,7 +158,7 @@ def test_a_plan_with_a_failed_job_is_computed_after_it_is_resumed(system: SyncSy
     assert (plans.show_plan(by(), ROW).state, plans.show_plan(by(), ROW).reason) == ("ready", None)
 
 
-def test_a_plan_that_is_resumed_shows_at_once_that_it_is_paused_again(system: SyncSystem) -> None:
+def test_a_resumed_plan_shows_that_it_is_paused_again(system: SyncSystem) -> None:
     plan(system)
     system.change_rows("UPDATE jobs SET attempts = 8")
     system.run_jobs()
@@ -194,7 +194,7 @@ def test_a_job_that_failed_can_be_aborted_which_discards_its_failure(system: Syn
     assert [tuple(row) for row in system.rows("SELECT state, closed_by FROM failures")] == [("discarded", "ana")]
 
 
-def test_aborting_ends_also_what_the_job_is_about(system: SyncSystem) -> None:
+def test_aborting_the_job_discards_its_plan(system: SyncSystem) -> None:
     plan(system)
     jobs.abort_job(by(), ROW)
     assert [tuple(row) for row in system.rows("SELECT state, ended_by FROM plans")] == [("discarded", "ana")]

@@ -51,7 +51,7 @@ def marks(person: datetime | None, organization: datetime | None, excepted: int 
         ),
     ],
 )
-def test_the_sentence_says_how_hull_stands(
+def test_the_sentence_shows_the_state_of_hull(
     level: str, given: tuple[WatermarkShape, ...], is_behind: bool, text: str
 ) -> None:
     assert describe_freshness(level, given, is_behind=is_behind, now=NOW).text == text

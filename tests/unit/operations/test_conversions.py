@@ -61,14 +61,14 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("mapping", "direction", "expected"), WORDS)
-def test_a_row_is_said_in_words(mapping: AttributeMapping, direction: Direction, expected: tuple[str, ...]) -> None:
+def test_a_row_is_described(mapping: AttributeMapping, direction: Direction, expected: tuple[str, ...]) -> None:
     said = describe_row(mapping, direction, CATALOG)
 
     assert (said.field, said.type, said.hull_type, said.does) == expected
     assert said.mistake == ""
 
 
-def test_what_carries_nothing_is_said_to() -> None:
+def test_a_row_without_an_effect_is_a_mistake() -> None:
     assert "no Person field 'nmae'" in describe_row(row("a", "nmae"), Direction.INCOMING, CATALOG).mistake
     assert "Created cannot be written" in describe_row(row("a", "add_time"), Direction.OUTGOING, CATALOG).mistake
     assert row_words(row("traits_plan", TIER), Direction.OUTGOING, CATALOG) == "plan → Tier"
@@ -84,7 +84,7 @@ def test_a_value_is_shown_before_and_after_on_its_way_in() -> None:
     assert (limit.before, limit.after, limit.beside) == ("500 EUR", 500, {"limit_currency": "EUR"})
 
 
-def test_what_is_empty_is_said_to_be() -> None:
+def test_empty_values_are_described() -> None:
     cleared = convert(row("home", HOME), Direction.INCOMING, CATALOG, record=ADA, report=None)
     left = convert(row("home", HOME, on_null="ignore"), Direction.INCOMING, CATALOG, record=ADA, report=None)
 

@@ -40,7 +40,7 @@ def test_moments_are_read_as_people_write_them(text: str, moment: datetime) -> N
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2h ago", "-1d", "2026-13-01", "9999999d"])
-def test_what_is_no_moment_says_how_they_are_written(text: str) -> None:
+def test_an_invalid_moment_is_refused_with_the_format(text: str) -> None:
     with pytest.raises(ValueError, match="write 2026-08-31"):
         read_moment(text, NOW)
 

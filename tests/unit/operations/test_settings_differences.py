@@ -45,7 +45,7 @@ def test_rows_are_added_removed_and_changed_by_their_names() -> None:
     ]
 
 
-def test_single_values_say_what_they_mean() -> None:
+def test_single_values_are_described() -> None:
     after = {"link_users_in_hull": False, "daily_tokens": 0, "live_reserve": 0.5, "full_fetch_cron": ""}
 
     assert words({}, after) == [
@@ -66,7 +66,7 @@ def test_claims_and_segments_are_rows_as_well() -> None:
     ]
 
 
-def test_the_same_said_otherwise_is_no_change() -> None:
+def test_another_spelling_is_no_change() -> None:
     rows = [{"hull": "a", "service": "name"}, {"hull": "b", "service": "email"}]
 
     assert words({}, {"link_users_in_hull": True}) == []
@@ -131,7 +131,7 @@ def test_names_become_attributes(name: str, expected: str) -> None:
     assert slug(name) == expected
 
 
-def test_schedules_are_said_with_their_next_times() -> None:
+def test_schedules_are_described_with_their_next_times() -> None:
     assert cron_words("15 2 * * *", SHIP) == "every night at 02:15 UTC"
     assert cron_words("0 14 * * 1", SHIP) == "Mondays at 14:00 UTC"
     assert cron_words("*/5 * * * *", SHIP) == "by */5 * * * *"
@@ -157,7 +157,7 @@ def test_what_never_comes_due_has_no_next_time(cron: str) -> None:
         ("zzz", "zzz: there is no such setting"),
     ],
 )
-def test_a_setting_that_does_not_exist_is_said_to_be_so(name: str, said: str) -> None:
+def test_an_unknown_setting_is_named(name: str, said: str) -> None:
     with pytest.raises(SettingsRefused) as refused:
         read_settings({name: True})
 
