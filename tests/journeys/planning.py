@@ -1,13 +1,18 @@
-"""What journeys about plans share: making one, reading its items, applying it."""
+"""Fixtures and helpers of tests of plans: make a plan, read its items, apply it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from db import plan as plans
 from db.plan import PlanItem, SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from tests.journeys.hull_messages import fetch_everything
+from tests.journeys.pipedrive_records import create_records
+from tests.prepared import prepared
 from tests.system import SyncSystem, default_settings
 
 
@@ -47,3 +52,21 @@ def changes_of(item: PlanItem) -> dict[str, tuple[Any, Any]]:
 def apply(system: SyncSystem, plan: SettingsPlan, **more: Any) -> Any:
     with transaction() as session:
         return system.module("jobs.plans.apply").apply(session, plan.id, author="ana", **more)
+
+
+@pytest.fixture
+@prepared
+def known(system: SyncSystem) -> SyncSystem:
+    """Six Persons and two Organizations, known on both sides."""
+    create_records(system, persons=6, organizations=2)
+    fetch_everything(system)
+    return system
+
+
+@pytest.fixture
+@prepared
+def hundred(system: SyncSystem) -> SyncSystem:
+    """So many Persons that settings which change all of them need approval."""
+    create_records(system, persons=101, organizations=0)
+    fetch_everything(system)
+    return system

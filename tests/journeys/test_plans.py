@@ -10,7 +10,6 @@ from db.plan import SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.hull_messages import (
-    fetch_everything,
     field_code,
     person,
     pipedrive_id_of,
@@ -19,18 +18,20 @@ from tests.journeys.hull_messages import (
     writes,
 )
 from tests.journeys.pipedrive_records import create_records
-from tests.journeys.planning import FIRST_NAME, NICKNAME, apply, changes_of, items, planned, with_more
-from tests.prepared import prepared
+from tests.journeys.planning import (
+    FIRST_NAME,
+    NICKNAME,
+    apply,
+    changes_of,
+    hundred,
+    items,
+    known,
+    planned,
+    with_more,
+)
 from tests.system import SyncSystem, default_settings
 
-
-@pytest.fixture
-@prepared
-def known(system: SyncSystem) -> SyncSystem:
-    """Six Persons and two Organizations, known on both sides."""
-    create_records(system, persons=6, organizations=2)
-    fetch_everything(system)
-    return system
+__all__ = ["hundred", "known"]
 
 
 def test_hull_receives_the_planned_fields(known: SyncSystem) -> None:
@@ -327,14 +328,6 @@ def test_a_job_computes_what_the_request_left(known: SyncSystem) -> None:
 
     with transaction() as session:
         assert session.get_one(SettingsPlan, made.id).state == "ready"
-
-
-@pytest.fixture
-@prepared
-def hundred(system: SyncSystem) -> SyncSystem:
-    create_records(system, persons=101, organizations=0)
-    fetch_everything(system)
-    return system
 
 
 def test_a_large_plan_must_be_confirmed_by_its_number(hundred: SyncSystem) -> None:

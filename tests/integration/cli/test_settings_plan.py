@@ -8,27 +8,22 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import Run
-from tests.journeys.hull_messages import fetch_everything
-from tests.journeys.pipedrive_records import create_records
-from tests.journeys.planning import FIRST_NAME, with_more
-from tests.prepared import prepared
+from tests.journeys.planning import FIRST_NAME, hundred, known, with_more
 from tests.system import SyncSystem
+
+__all__ = ["hundred", "known"]
 
 
 @pytest.fixture
-@prepared
-def known(system: SyncSystem) -> SyncSystem:
-    """Six Persons and two Organizations, known on both sides."""
-    create_records(system, persons=6, organizations=2)
-    fetch_everything(system)
-    return system
+def file(tmp_path: Path) -> str:
+    """Settings with one more incoming attribute."""
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
+    return str(path)
 
 
-def test_the_command_line_plans_and_applies(known: SyncSystem, run: Run, tmp_path: Path) -> None:
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
-
-    plan = run("settings", "plan", "acme", str(file), "--wait", "--json").json
+def test_the_command_line_plans_and_applies(known: SyncSystem, run: Run, file: str) -> None:
+    plan = run("settings", "plan", "acme", file, "--wait", "--json").json
     assert plan["sentence"].startswith("6 Users would be updated (pipedrive/given)")
     assert [each["id"] for each in run("settings", "plans", "acme", "--json").json["plans"]] == [plan["id"]]
     assert f"settings apply acme {plan['id']}" in run("settings", "show-plan", "acme", str(plan["id"])).out
@@ -37,11 +32,9 @@ def test_the_command_line_plans_and_applies(known: SyncSystem, run: Run, tmp_pat
     assert known.users()[1]["pipedrive/given"] == "Person"
 
 
-def test_a_plan_is_looked_through_and_made_again(known: SyncSystem, run: Run, tmp_path: Path) -> None:
+def test_a_plan_is_read_and_computed_again(known: SyncSystem, run: Run, file: str) -> None:
     assert known
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
-    plan = run("settings", "plan", "acme", str(file), "--wait", "--json").json
+    plan = run("settings", "plan", "acme", file, "--wait", "--json").json
     look = ("settings", "plan-items", "acme", str(plan["id"]), "incoming", "person")
 
     again = run("settings", "plan-again", "acme", str(plan["id"]), "--wait", "--json").json
@@ -66,30 +59,17 @@ def test_mappings_are_suggested(known: SyncSystem, run: Run) -> None:
     assert "phone" in run("settings", "suggest", "acme").out
 
 
-def test_a_plan_is_discarded_once(known: SyncSystem, run: Run, tmp_path: Path) -> None:
+def test_a_plan_is_discarded_once(known: SyncSystem, run: Run, file: str) -> None:
     assert known
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
-    plan = run("settings", "plan", "acme", str(file), "--json").json
+    plan = run("settings", "plan", "acme", file, "--json").json
 
     assert run("settings", "discard", "acme", str(plan["id"])).code == 0
     assert run("settings", "discard", "acme", str(plan["id"])).code == 1
     assert run("settings", "apply", "acme", str(plan["id"])).code == 1
 
 
-@pytest.fixture
-@prepared
-def hundred(system: SyncSystem) -> SyncSystem:
-    """So many Persons that settings which touch all of them have to be confirmed."""
-    create_records(system, persons=101, organizations=0)
-    fetch_everything(system)
-    return system
-
-
-def test_the_number_of_records_is_asked_for(hundred: SyncSystem, run: Run, tmp_path: Path) -> None:
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
-    plan = run("settings", "plan", "acme", str(file), "--wait", "--json").json
+def test_the_number_of_records_is_asked_for(hundred: SyncSystem, run: Run, file: str) -> None:
+    plan = run("settings", "plan", "acme", file, "--wait", "--json").json
     apply = ("settings", "apply", "acme", str(plan["id"]))
 
     wrong = run(*apply, text="7\n")
@@ -101,10 +81,8 @@ def test_the_number_of_records_is_asked_for(hundred: SyncSystem, run: Run, tmp_p
     assert hundred.rows("SELECT state FROM plans")[0].state == "applied"
 
 
-def test_a_run_that_waits_is_confirmed_by_its_number(hundred: SyncSystem, run: Run, tmp_path: Path) -> None:
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
-    result = run("settings", "set", "acme", str(file))
+def test_a_run_that_needs_approval_is_confirmed_by_its_number(hundred: SyncSystem, run: Run, file: str) -> None:
+    result = run("settings", "set", "acme", file)
     held = run("runs", "held", "acme", "--json").json["runs"]
 
     assert f"pipeline runs confirm acme {held[0]['run_id']}" in result.out

@@ -5,35 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from markupsafe import escape
 
 from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.integration.console.conftest import ConsoleClient
-from tests.journeys.hull_messages import fetch_everything
-from tests.journeys.pipedrive_records import create_records
-from tests.journeys.planning import FIRST_NAME, with_more
-from tests.prepared import prepared
+from tests.integration.console.conftest import Visitor
+from tests.journeys.planning import FIRST_NAME, hundred, known, with_more
 from tests.system import SyncSystem, default_settings
 
-
-@pytest.fixture
-@prepared
-def known(system: SyncSystem) -> SyncSystem:
-    """Six Persons and two Organizations, known on both sides."""
-    create_records(system, persons=6, organizations=2)
-    fetch_everything(system)
-    return system
-
-
-@pytest.fixture
-@prepared
-def hundred(system: SyncSystem) -> SyncSystem:
-    create_records(system, persons=101, organizations=0)
-    fetch_everything(system)
-    return system
+__all__ = ["hundred", "known"]
 
 
 def made(console: ConsoleClient, document: Any) -> str:
