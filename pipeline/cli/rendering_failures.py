@@ -27,7 +27,7 @@ from pipeline.operations.failures import (
 )
 from pipeline.operations.models import ConnectorRequest, RowRequest
 from pipeline.operations.registry import Operation
-from pipeline.operations.replay_preview import SumAnswer, VerdictShape
+from pipeline.operations.replay_preview import ReplayPreviewShape, SumAnswer
 from pipeline.operations.replays import ReplayShape, show_replay
 from pipeline.sync.job_queue import REPLAY
 
@@ -161,12 +161,12 @@ def _print_why_stopped(request: ConnectorRequest, replay: ReplayShape) -> None:
         echo(f"  pipeline failures replays resume {request.connector} {replay.id}")
 
 
-def _print_changes(verdict: VerdictShape) -> None:
+def _print_changes(verdict: ReplayPreviewShape) -> None:
     for each in verdict.changes:
         echo(f"    {each.name}: {each.before!r} → {each.after!r}")
 
 
-def _preview_text(verdict: VerdictShape) -> str:
+def _preview_text(verdict: ReplayPreviewShape) -> str:
     return f"{verdict.words}: {verdict.detail} {verdict.note}".rstrip()
 
 

@@ -44,7 +44,7 @@ from pipeline.operations.models import (
     shape_of,
 )
 from pipeline.operations.registry import operation
-from pipeline.operations.replay_preview import SumAnswer, VerdictShape, sum_of
+from pipeline.operations.replay_preview import ReplayPreviewShape, SumAnswer, sum_of
 
 DAYS: Final = 14
 """Number of days in the trend of a group."""
@@ -147,7 +147,7 @@ class FailureDetailsAnswer(Shape):
     traceback: Text | None
     exchange: dict[str, Any] | None
     task_id: str | None
-    verdict: VerdictShape
+    verdict: ReplayPreviewShape
     earlier: list[FailureShape]
     replays: list[AttemptShape]
     is_editable: bool
@@ -191,7 +191,7 @@ class PreviewedFailureShape(BaseModel):
     """A failure with the preview of its replay."""
 
     failure: FailureShape
-    verdict: VerdictShape
+    verdict: ReplayPreviewShape
 
 
 class FailuresAnswer(BaseModel):
@@ -202,7 +202,7 @@ class EditAnswer(BaseModel):
     """The differences of an edited payload, and the preview of its replay; nothing was done."""
 
     differences: list[DifferenceShape]
-    verdict: VerdictShape
+    verdict: ReplayPreviewShape
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="failures list CONNECTOR", example="acme --reason too_long")
@@ -215,7 +215,7 @@ def list_failures(call: Call, request: FailuresRequest) -> FailuresAnswer:
     return FailuresAnswer(
         failures=[
             PreviewedFailureShape(
-                failure=FailureShape.model_validate(each), verdict=VerdictShape.model_validate(previews[each.id])
+                failure=FailureShape.model_validate(each), verdict=ReplayPreviewShape.model_validate(previews[each.id])
             )
             for each in found
         ]
@@ -286,7 +286,7 @@ def try_payload(call: Call, request: EditedPayloadRequest) -> EditAnswer:
         edited = payload_of(request, failure)
         changed = edited_payloads.differences(failure, edited)
         preview = preview_failures(session, [failure], {failure.id: edited})[failure.id]
-    return EditAnswer(differences=changed, verdict=VerdictShape.model_validate(preview))
+    return EditAnswer(differences=changed, verdict=ReplayPreviewShape.model_validate(preview))
 
 
 def payload_of(request: EditedPayloadRequest, failure: Failure) -> bytes:
@@ -345,7 +345,7 @@ def describe_failure(session: Session, failure: Failure) -> FailureDetailsAnswer
         is_cut=len(body or b"") > LONGEST_READ,
         task_id=failure.task_id or (batch.task_id if batch is not None else None),
         batch=None if batch is None else {"id": batch.id, "state": batch.state, "stage": batch.stage},
-        verdict=VerdictShape.model_validate(preview_failures(session, [failure])[failure.id]),
+        verdict=ReplayPreviewShape.model_validate(preview_failures(session, [failure])[failure.id]),
         earlier=[
             FailureShape.model_validate(each)
             for each in failure_filter.same_subject(session, failure)

@@ -35,7 +35,7 @@ class FieldProblemShape(Shape):
     detail: Text
 
 
-class VerdictShape(Shape):
+class ReplayPreviewShape(Shape):
     """The preview of a replay. `kind` is `changes`, `creates`, `looks_up`, `matches`, `runs`, `nothing`, `superseded`,
     `skipped`, `fails_again`, `refused`, `unknown` or `closed`."""
 

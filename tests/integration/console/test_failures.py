@@ -94,7 +94,7 @@ def follow(console: ConsoleClient, answer: Any) -> str:
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_list_explains_failures(system: SyncSystem, viewer: Visitor) -> None:
+def test_an_empty_list_explains_failures(system: SyncSystem, viewer: ConsoleClient) -> None:
     page = words(viewer.text("/c/acme/failures"))
 
     assert "No open failure." in page
@@ -102,7 +102,7 @@ def test_an_empty_list_explains_failures(system: SyncSystem, viewer: Visitor) ->
 
 
 @pytest.mark.usefixtures("noon")
-def test_failures_are_grouped_by_cause_with_the_next_step(system: SyncSystem, viewer: Visitor) -> None:
+def test_failures_are_grouped_by_cause_with_the_next_step(system: SyncSystem, viewer: ConsoleClient) -> None:
     broken(system, 10, 11)
     keep(system, record_id="h1")
 
@@ -121,7 +121,7 @@ def count_on_the_tab(page: str) -> str:
     return words(found[1]).strip()
 
 
-def test_every_page_of_a_connector_shows_the_number_of_open_failures(system: SyncSystem, viewer: Visitor) -> None:
+def test_every_page_of_a_connector_shows_the_number_of_open_failures(system: SyncSystem, viewer: ConsoleClient) -> None:
     from pipeline.web.console import layout  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     assert count_on_the_tab(viewer.text("/c/acme/runs")) == ""
@@ -185,7 +185,9 @@ def test_viewers_share_the_count_on_the_tab(
         ("state=all&kind=record", ["no_update_time", "refused_by_pipedrive"]),
     ],
 )
-def test_filters_are_part_of_the_address(system: SyncSystem, viewer: Visitor, query: str, shown: list[str]) -> None:
+def test_filters_are_part_of_the_address(
+    system: SyncSystem, viewer: ConsoleClient, query: str, shown: list[str]
+) -> None:
     broken(system, 10)
     keep(system, record_id="h1", field="tier")
 
@@ -195,14 +197,14 @@ def test_filters_are_part_of_the_address(system: SyncSystem, viewer: Visitor, qu
 
 
 @pytest.mark.parametrize("query", ["direction=up", "since=yesterday", "settings_version=x", "id=x"])
-def test_an_invalid_filter_is_named(system: SyncSystem, viewer: Visitor, query: str) -> None:
+def test_an_invalid_filter_is_named(system: SyncSystem, viewer: ConsoleClient, query: str) -> None:
     answer = viewer.get(f"/c/acme/failures?{query}")
 
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
 
 
-def test_a_cause_lists_its_failures_with_their_previews(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_cause_lists_its_failures_with_their_previews(system: SyncSystem, viewer: ConsoleClient) -> None:
     broken(system, 10, 11)
     fingerprint = system.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
 
@@ -358,7 +360,7 @@ def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(
 
 
 def test_a_stopped_replay_shows_the_reason_and_is_resumed(
-    system: SyncSystem, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, operator: ConsoleClient, viewer: ConsoleClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(system, 10, 11)
     operator.post("/c/acme/failures/replay", count=2)
@@ -381,7 +383,7 @@ def test_a_stopped_replay_shows_the_reason_and_is_resumed(
     assert 'action="/c/acme/replays/1/resume"' not in viewer.text("/c/acme/replays/1")
 
 
-def test_a_replay_that_has_grown_must_be_confirmed_again(system: SyncSystem, operator: Visitor) -> None:
+def test_a_replay_that_has_grown_must_be_confirmed_again(system: SyncSystem, operator: ConsoleClient) -> None:
     broken(system, 10, 11)
 
     answer = operator.post("/c/acme/failures/replay", count=1)
@@ -528,7 +530,9 @@ def test_what_would_change_is_named(system: SyncSystem) -> None:
     assert verdict(system, failure_id) == ("fails_again", [("name", person(system, 1)["name"], "Ann King")])
 
 
-def test_applied_values_are_previewed_and_closed_without_being_sent(system: SyncSystem, operator: Visitor) -> None:
+def test_applied_values_are_previewed_and_closed_without_being_sent(
+    system: SyncSystem, operator: ConsoleClient
+) -> None:
     failure_id = refused(system, name="Ann King")
     system.company.edit_person(1, name="Ann King")
     system.fetch(Entity.PERSON, changed_only=True)

@@ -19,7 +19,7 @@ def fresh() -> None:
     forget_all()
 
 
-def test_an_empty_page_explains_what_is_listed(system: SyncSystem, viewer: Visitor) -> None:
+def test_an_empty_page_explains_what_is_listed(system: SyncSystem, viewer: ConsoleClient) -> None:
     assert system
     page = viewer.text(PAGE)
 
@@ -28,7 +28,7 @@ def test_an_empty_page_explains_what_is_listed(system: SyncSystem, viewer: Visit
     assert f'href="{PAGE}"' in viewer.text("/c/acme/runs")
 
 
-def test_a_row_shows_name_state_and_result_and_updates_itself(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_row_shows_name_state_and_result_and_updates_itself(system: SyncSystem, viewer: ConsoleClient) -> None:
     plan(system)
     send(system, segment="<VIPs>")
 
@@ -42,7 +42,7 @@ def test_a_row_shows_name_state_and_result_and_updates_itself(system: SyncSystem
     assert "<button" not in page.partition("<main")[2]
 
 
-def test_buttons_change_the_job_and_are_audited(system: SyncSystem, operator: Visitor) -> None:
+def test_buttons_change_the_job_and_are_audited(system: SyncSystem, operator: ConsoleClient) -> None:
     compare(system, None)
     states = []
     for act in ("pause", "resume", "abort"):
@@ -58,7 +58,7 @@ def test_buttons_change_the_job_and_are_audited(system: SyncSystem, operator: Vi
     ]
 
 
-def test_a_late_button_changes_nothing(system: SyncSystem, operator: Visitor) -> None:
+def test_a_late_button_changes_nothing(system: SyncSystem, operator: ConsoleClient) -> None:
     compare(system, None)
     system.change_rows("UPDATE jobs SET state = 'done', ended_at = now()")
 

@@ -10,7 +10,7 @@ from markupsafe import escape
 from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import ConsoleClient
 from tests.journeys.planning import FIRST_NAME, hundred, known, with_more
 from tests.system import SyncSystem, default_settings
 
@@ -40,7 +40,9 @@ def test_a_plan_is_made_read_and_applied_in_the_console(known: SyncSystem, admin
     assert admin.post(f"{path}/apply").status_code == 409
 
 
-def test_viewers_read_operators_plan_and_admins_apply(known: SyncSystem, viewer: Visitor, operator: Visitor) -> None:
+def test_viewers_read_operators_plan_and_admins_apply(
+    known: SyncSystem, viewer: ConsoleClient, operator: ConsoleClient
+) -> None:
     assert known
     path = made(operator, with_more("incoming_user_attributes", FIRST_NAME))
 
@@ -95,7 +97,9 @@ def test_hostile_values_are_shown_harmlessly(known: SyncSystem, admin: ConsoleCl
     assert len(admin.text(f"{path}/incoming/person")) < 30_000
 
 
-def test_settings_without_a_plan_need_approval(hundred: SyncSystem, operator: Visitor, admin: Visitor) -> None:
+def test_settings_without_a_plan_need_approval(
+    hundred: SyncSystem, operator: ConsoleClient, admin: ConsoleClient
+) -> None:
     with transaction() as session:
         connector = connectors.get_connector(session, hundred.connector_key)
     document = with_more("incoming_user_attributes", FIRST_NAME)

@@ -52,7 +52,9 @@ def test_a_record_shows_both_sides_and_that_they_agree(
     assert "an alias" in page  # the second e-mail
 
 
-def test_the_history_shows_changes_in_both_directions(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_the_history_shows_changes_in_both_directions(
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
+) -> None:
     rename(system, ada["id"], "Ada Lovelace")
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
 
@@ -63,7 +65,7 @@ def test_the_history_shows_changes_in_both_directions(system: SyncSystem, ada: d
 
 
 def test_an_explanation_leads_from_the_delivery_to_the_value(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     rename(system, ada["id"], "Ada Lovelace")
     story = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name")
@@ -77,7 +79,7 @@ def test_an_explanation_leads_from_the_delivery_to_the_value(
     assert "version 2, by test" in story
 
 
-def test_an_explanation_goes_back_in_time(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_an_explanation_goes_back_in_time(system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient) -> None:
     system.change_rows("UPDATE sync_events SET at = at - interval '1 day'")
     rename(system, ada["id"], "Ada Lovelace")
     before = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name&at=1h")
@@ -88,7 +90,7 @@ def test_an_explanation_goes_back_in_time(system: SyncSystem, ada: dict[str, Any
 
 
 def test_a_rejected_value_is_shown_beside_the_current_one(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     system.change_rows(
         "INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, cause, reason, detail)"
@@ -103,7 +105,7 @@ def test_a_rejected_value_is_shown_beside_the_current_one(
 
 @pytest.mark.parametrize("asked", ["ada@acme.com", " ADA@acme.com ", "a@home.test"])
 def test_a_search_with_one_result_opens_the_record(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor, asked: str
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient, asked: str
 ) -> None:
     answer = viewer.client.get(RECORDS, query_string={"q": asked})
 
@@ -120,7 +122,7 @@ def test_a_hull_id_leads_to_the_record_and_a_number_to_all_that_have_it(
     assert "2 matching records." in both
 
 
-def test_a_search_without_a_result_names_what_can_be_searched(system: SyncSystem, viewer: Visitor) -> None:
+def test_a_search_without_a_result_names_what_can_be_searched(system: SyncSystem, viewer: ConsoleClient) -> None:
     page = viewer.client.get(RECORDS, query_string={"q": HOSTILE}).text
 
     assert "No matching record." in page
@@ -142,7 +144,7 @@ def test_a_user_that_was_never_joined_has_a_page(
 
 
 def test_a_matched_user_has_the_address_of_its_pipedrive_id(
-    system: SyncSystem, ada: dict[str, Any], viewer: Visitor
+    system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient
 ) -> None:
     answer = viewer.get(f"{RECORDS}/person/hull/{hull_id(system, ada['id'])}")
 
@@ -186,7 +188,7 @@ def test_a_value_of_a_megabyte_is_cut(system: SyncSystem, viewer: ConsoleClient)
         "/organization/hull/%00",
     ],
 )
-def test_unknown_records_are_not_found(system: SyncSystem, viewer: Visitor, path: str) -> None:
+def test_unknown_records_are_not_found(system: SyncSystem, viewer: ConsoleClient, path: str) -> None:
     assert viewer.get(f"{RECORDS}{path}").status_code == 404
 
 
@@ -206,19 +208,19 @@ def test_a_record_of_another_connector_is_not_found(
     assert "No matching record." in viewer.text("/c/globex/records?q=ada@acme.com")
 
 
-def test_records_need_a_login(system: SyncSystem, ada: dict[str, Any], anybody: Visitor) -> None:
+def test_records_need_a_login(system: SyncSystem, ada: dict[str, Any], anonymous: ConsoleClient) -> None:
     for path in (f"/person/{ada['id']}", f"/person/{ada['id']}/explain", "?q=ada@acme.com"):
         assert anonymous.get(f"{RECORDS}{path}").status_code == 303
 
 
-def test_hull_is_on_the_left_as_in_mappings(system: SyncSystem, ada: dict[str, Any], viewer: Visitor) -> None:
+def test_hull_is_on_the_left_as_in_mappings(system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient) -> None:
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
     row = page.partition('title="name">')[2].partition("</tr>")[0]
 
     assert row.index('data-label="Hull"') < row.index("↔") < row.index('data-label="Pipedrive"')
 
 
-def test_a_missing_record_keeps_the_layout_of_its_connector(viewer: Visitor, system: SyncSystem) -> None:
+def test_a_missing_record_keeps_the_layout_of_its_connector(viewer: ConsoleClient, system: SyncSystem) -> None:
     answer = viewer.get(f"{RECORDS}/person/999999")
 
     assert answer.status_code == 404
@@ -226,7 +228,7 @@ def test_a_missing_record_keeps_the_layout_of_its_connector(viewer: Visitor, sys
     assert 'aria-current="page"' not in answer.text
 
 
-def test_values_that_hull_has_not_reported_are_not_equal(system: SyncSystem, viewer: Visitor) -> None:
+def test_values_that_hull_has_not_reported_are_not_equal(system: SyncSystem, viewer: ConsoleClient) -> None:
     system.change_settings(outgoing_user_attributes=[{"hull": "job", "service": "phone"}])
     system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
     system.fetch(Entity.PERSON)
@@ -234,7 +236,7 @@ def test_values_that_hull_has_not_reported_are_not_equal(system: SyncSystem, vie
     assert "mapped fields; Hull has not reported one yet." in viewer.text("/c/acme/records/person/1")
 
 
-def test_an_unknown_address_leads_back(viewer: Visitor, anybody: Visitor) -> None:
+def test_an_unknown_address_leads_back(viewer: ConsoleClient, anonymous: ConsoleClient) -> None:
     answer = viewer.get("/nonsense", Accept="text/html")
 
     assert answer.status_code == 404

@@ -24,7 +24,7 @@ def run(system: SyncSystem) -> Run:
     return system.fetch(Entity.PERSON)
 
 
-def test_a_run_shows_the_number_of_rejected_fields(system: SyncSystem, run: Run, viewer: Visitor) -> None:
+def test_a_run_shows_the_number_of_rejected_fields(system: SyncSystem, run: Run, viewer: ConsoleClient) -> None:
     page = viewer.text(f"/c/acme/runs/{run.id}")
 
     assert "none failed." in page
@@ -51,7 +51,7 @@ def test_the_list_of_failures_names_field_reason_and_record(
 
 
 def test_an_event_of_a_field_shows_that_the_record_was_synchronized(
-    system: SyncSystem, run: Run, viewer: Visitor
+    system: SyncSystem, run: Run, viewer: ConsoleClient
 ) -> None:
     (event,) = system.rows("SELECT id FROM sync_events WHERE pipedrive_id = 7 AND reason = 'option_unknown'")
 

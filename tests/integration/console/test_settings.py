@@ -80,7 +80,7 @@ def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: ConsoleClient,
     assert "<strong><bdi>ada@acme.test</bdi></strong> ← <bdi>" in page  # Hull on the left, as in the row above it
 
 
-def test_another_sample_is_chosen_by_its_id(viewer: Visitor, fields: SyncSystem) -> None:
+def test_another_sample_is_chosen_by_its_id(viewer: ConsoleClient, fields: SyncSystem) -> None:
     fields.company.create_person(name="Bo Builder")
     fields.fetch(Entity.PERSON)
     (bo,) = fields.rows("SELECT max(pipedrive_id) AS id FROM id_mappings")
@@ -107,7 +107,9 @@ def test_rows_are_added_and_removed_without_a_script(admin: ConsoleClient, field
     assert in_force(fields)[0] == 1
 
 
-def test_reviewed_settings_are_saved_with_their_author_and_sent_to_hull(admin: Visitor, fields: SyncSystem) -> None:
+def test_reviewed_settings_are_saved_with_their_author_and_sent_to_hull(
+    admin: ConsoleClient, fields: SyncSystem
+) -> None:
     fields.change_rows("""UPDATE connectors SET hull_settings = '{"link_users_in_hull": true}'""")
     setting = "outgoing_user_attributes"
     title = code_of(fields, "Job title")
@@ -134,7 +136,7 @@ def test_reviewed_settings_are_saved_with_their_author_and_sent_to_hull(admin: V
     assert in_force(fields)[0] == 2
 
 
-def test_consequences_are_shown_before_saving(admin: Visitor, fields: SyncSystem) -> None:
+def test_consequences_are_shown_before_saving(admin: ConsoleClient, fields: SyncSystem) -> None:
     form = rows_form("incoming_user_attributes", ("pipedrive/name", "name"))
 
     reviewed = html.unescape(admin.post(f"{AT}/users-in", do="review", base="1", **form).text)
@@ -143,7 +145,7 @@ def test_consequences_are_shown_before_saving(admin: Visitor, fields: SyncSystem
     assert "pipedrive/email ← Email" in reviewed
 
 
-def test_every_mistake_is_shown_at_its_row(admin: Visitor, fields: SyncSystem) -> None:
+def test_every_mistake_is_shown_at_its_row(admin: ConsoleClient, fields: SyncSystem) -> None:
     setting = "outgoing_user_attributes"
     form = rows_form(setting, ("a", "nmae"), ("b", "phone"), ("c", "phoen"))
 
@@ -157,7 +159,7 @@ def test_every_mistake_is_shown_at_its_row(admin: Visitor, fields: SyncSystem) -
     assert in_force(fields)[0] == 1
 
 
-def test_an_incomplete_row_is_named(admin: Visitor, fields: SyncSystem) -> None:
+def test_an_incomplete_row_is_named(admin: ConsoleClient, fields: SyncSystem) -> None:
     form = rows_form("outgoing_user_attributes", ("plan", ""), ("", "phone"))
 
     answer = admin.post(f"{AT}/users-out", do="review", base="1", **form)
@@ -176,7 +178,7 @@ def test_a_field_used_twice_is_named(admin: ConsoleClient, fields: SyncSystem) -
     assert "service is used more than once: name" in answer.text
 
 
-def test_invalid_values_are_named_and_kept(admin: Visitor, system: SyncSystem) -> None:
+def test_invalid_values_are_named_and_kept(admin: ConsoleClient, system: SyncSystem) -> None:
     answer = admin.post(
         f"{AT}/schedules", do="review", base="1", full_fetch_cron="61 * * * *", incremental_minutes="often"
     )
@@ -224,7 +226,7 @@ def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: ConsoleClient,
     assert "Trial users" in page
 
 
-def test_the_later_of_two_saves_is_refused_with_the_changes_since(admin: Visitor, system: SyncSystem) -> None:
+def test_the_later_of_two_saves_is_refused_with_the_changes_since(admin: ConsoleClient, system: SyncSystem) -> None:
     mine = admin.post(
         f"{AT}/budget", do="review", base="1", daily_tokens="60000", live_reserve="20", change_stop_share="20"
     ).text
@@ -243,7 +245,7 @@ def test_the_later_of_two_saves_is_refused_with_the_changes_since(admin: Visitor
     assert (document["daily_tokens"], document["full_fetch_cron"]) == (60_000, "")
 
 
-def test_any_version_can_be_rolled_back_to(admin: Visitor, system: SyncSystem) -> None:
+def test_any_version_can_be_rolled_back_to(admin: ConsoleClient, system: SyncSystem) -> None:
     for tokens in ("1000", "2000"):
         base = str(in_force(system)[0])
         save(
@@ -302,7 +304,7 @@ def test_viewers_and_operators_change_nothing(
     assert in_force(system)[0] == 1
 
 
-def test_incomplete_forms_are_refused(admin: Visitor, system: SyncSystem) -> None:
+def test_incomplete_forms_are_refused(admin: ConsoleClient, system: SyncSystem) -> None:
     assert admin.post(f"{AT}/save", base="1", document="[]").status_code == 404
     assert admin.post(f"{AT}/save", base="one", document="{}").status_code == 404
     assert admin.post(f"{AT}/users-in", base="99", do="review").status_code == 404
