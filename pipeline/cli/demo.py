@@ -32,9 +32,13 @@ LOOK_AT = ("events list demo --limit 20", "mappings count demo", "records show d
 
 
 @click.command()
-@click.option("--persons", default=2000, show_default=True, envvar="DEMO_PERSONS", help="Or DEMO_PERSONS.")
+@click.option("--persons", default=2000, show_default=True, envvar="DEMO_PERSONS", help="Persons; or set DEMO_PERSONS.")
 @click.option(
-    "--organizations", default=400, show_default=True, envvar="DEMO_ORGANIZATIONS", help="Or DEMO_ORGANIZATIONS."
+    "--organizations",
+    default=400,
+    show_default=True,
+    envvar="DEMO_ORGANIZATIONS",
+    help="Organizations; or set DEMO_ORGANIZATIONS.",
 )
 @json_option
 def demo(persons: int, organizations: int) -> None:

@@ -35,6 +35,8 @@ GROUPS: Final[Mapping[str, str]] = {
     "segments": "Hull's segments, by name.",
 }
 """Groups that hold a part of a subject, or parts of several; every other group is described by the docstring of its subject."""
+SINGULAR: Final = {"--entities": "--entity"}
+"""Name of a list's option → its singular, where it is not just without the last letter."""
 DECLARED: Final = "declared_operation"
 """Attribute of a generated command's callback: its operation."""
 
@@ -155,13 +157,15 @@ def _options_of(name: str, field: FieldInfo, *, is_required: bool) -> list[click
         ]
     flag = f"--{name.replace('_', '-')}"
     settings: dict[str, Any] = {"help": _description(field), "required": is_required}
+    if kind is not bool and isinstance(field.default, int | float | str):
+        settings["help"] = f"{settings['help']}  [default: {field.default}]"
     if _is_from_file(field):
         return [click.Option([f"{flag}-file", name], type=READABLE_FILE, metavar="FILE", **settings)]
     if kind is bool:
         both = f"{flag}/--no-{name.replace('_', '-')}" if field.default is True else flag
         return [click.Option([both, name], is_flag=True, default=None, help=_description(field))]
     is_list = get_origin(kind) is list
-    flags = [flag, flag.removesuffix("s")] if is_list else [flag]
+    flags = [flag, SINGULAR.get(flag, flag.removesuffix("s"))] if is_list else [flag]
     return [click.Option([*flags, name], type=_type(field), multiple=is_list, **settings)]
 
 
@@ -251,7 +255,7 @@ def _type(field: FieldInfo) -> Any:
         kind = _kind(get_args(kind)[0])
     if get_origin(kind) is Literal:
         return click.Choice([str(each) for each in get_args(kind)])
-    return click.INT if kind is int else click.STRING
+    return {int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
 
 
 def _description(field: FieldInfo) -> str | None:

@@ -27,10 +27,12 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 
 
 @click.command()
-@click.option("--persons", default=1000, show_default=True, help="Records of the sandbox.")
-@click.option("--organizations", default=200, show_default=True)
-@click.option("--users", default=200, show_default=True, help="Users in the sandbox's Hull before anything is fetched.")
-@click.option("--accounts", default=50, show_default=True)
+@click.option("--persons", default=1000, show_default=True, help="Persons of the sandbox.")
+@click.option("--organizations", default=200, show_default=True, help="Organizations of the sandbox.")
+@click.option("--users", default=200, show_default=True, help="Users in the sandbox's Hull before the first fetch.")
+@click.option(
+    "--accounts", default=50, show_default=True, help="Accounts in the sandbox's Hull before the first fetch."
+)
 @click.option("--example/--no-example", "has_example", default=True, help="Whether the connector demo is added.")
 @click.option("--host", default=LOOPBACK, show_default=True, help="Address the web process listens on.")
 @click.option("--quiet", is_flag=True, help="Do not show what the processes write.")
@@ -81,11 +83,11 @@ def migrate() -> None:
 
 
 @click.command()
-@click.option("--persons", default=1000, show_default=True)
-@click.option("--organizations", default=200, show_default=True)
-@click.option("--users", default=200, show_default=True, help="Users in Hull before anything is fetched.")
-@click.option("--accounts", default=50, show_default=True)
-@click.option("--seed", default=1, show_default=True, help="The same seed makes the same records.")
+@click.option("--persons", default=1000, show_default=True, help="Number of Persons in Pipedrive.")
+@click.option("--organizations", default=200, show_default=True, help="Number of Organizations in Pipedrive.")
+@click.option("--users", default=200, show_default=True, help="Users in Hull before the first fetch.")
+@click.option("--accounts", default=50, show_default=True, help="Accounts in Hull before the first fetch.")
+@click.option("--seed", default=1, show_default=True, help="The same seed creates the same records.")
 @click.option(
     "--load", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="JSON lines of records to add."
 )
@@ -96,9 +98,16 @@ def migrate() -> None:
 )
 @click.option("--website/--no-website", default=True, help="Whether Organizations have the field `website`.")
 @click.option("--burst-limit", type=int, help="Requests per token within two seconds.")
-@click.option("--daily-budget", type=int, help="Tokens all callers of Pipedrive may spend until midnight, UTC.")
-@click.option("--clock-factor", default=1.0, show_default=True, help="How fast time passes in Pipedrive.")
-@click.option("--clock-behind-s", default=0.0, show_default=True, help="How far before now time starts in Pipedrive.")
+@click.option("--daily-budget", type=int, help="Tokens of Pipedrive for all callers, until midnight UTC.")
+@click.option(
+    "--clock-factor",
+    default=1.0,
+    show_default=True,
+    help="How fast time passes in Pipedrive; 1 is real time.",
+)
+@click.option(
+    "--clock-behind-s", default=0.0, show_default=True, help="How many seconds behind the clock of Pipedrive starts."
+)
 @json_option
 def sandbox(**options: Any) -> None:
     """Serve a simulated Pipedrive and Hull until interrupted; the first line shows their addresses and credentials.

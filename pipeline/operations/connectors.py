@@ -31,7 +31,7 @@ from pipeline.tasks import canvases
 BY_HAND: Final = "connector_paused"
 """Pause reason set by an operator; new credentials do not end this pause."""
 PATH: Final = "/connectors/<connector>"
-Name = Annotated[str, Field(min_length=1, max_length=63)]
+Name = Annotated[str, Field(min_length=1, max_length=63, description="The connector's name.")]
 HullText = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -74,7 +74,7 @@ class NewConnector(RequestModel):
     """The connector's data in Hull. Without an API token, connect Pipedrive afterwards (see the credentials)."""
 
     name: Name
-    hull_organization: Annotated[HullText, Field(description="Its host, e.g. acme.hullapp.io")]
+    hull_organization: Annotated[HullText, Field(description="Its host, such as acme.hullapp.io.")]
     hull_id: Annotated[HullText, Field(description="The connector's id in Hull (24 hex digits).")]
     hull_secret: Annotated[Secret, FromFile()]
     pipedrive_token: Annotated[Secret | None, Field(description="API token; leave it out for OAuth."), FromFile()] = (

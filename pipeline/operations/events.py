@@ -32,6 +32,7 @@ from pipeline.operations.models import (
     DirectionName,
     EntityName,
     Moment,
+    ReasonCode,
     RowId,
     RowRequest,
     Shape,
@@ -48,6 +49,7 @@ PATH: Final = "/connectors/<connector>/events"
 EXPORTS: Final = f"{PATH}/exports"
 LOOKED_BACK: Final = timedelta(days=1)
 """How far back the search goes if no index serves the filter, unless the filter has a time."""
+Outcome = Literal["success", "skip", "error", "retry", "park"]
 WORDS: Final = {
     "success": "synchronized",
     "skip": "left as it was",
@@ -113,16 +115,18 @@ class EventsFilter(ConnectorRequest):
 
     direction: DirectionName | None = None
     entity: EntityName | None = None
-    outcome: Literal["success", "skip", "error", "retry", "park"] | None = None
+    outcome: Annotated[Outcome | None, Field(description="The outcome for the record.")] = None
     event: Annotated[Short | None, Field(description="A name; * matches anything: incoming.*.error.")] = None
-    reason: Short | None = None
-    cause: Short | None = None
+    reason: ReasonCode | None = None
+    cause: Annotated[
+        Short | None, Field(description="What caused the event, such as webhook or an operator's name.")
+    ] = None
     record: Annotated[
         str | None,
         Field(min_length=1, max_length=300, description="Matches an id of either side, an e-mail or a domain."),
     ] = None
-    run: RowId | None = None
-    batch: RowId | None = None
+    run: Annotated[RowId | None, Field(description="Only events of this run.")] = None
+    batch: Annotated[RowId | None, Field(description="Only events of this batch.")] = None
     since: Moment | None = None
     until: Moment | None = None
 
@@ -138,7 +142,7 @@ class EventsRequest(EventsFilter, ShortPageRequest):
 class NewExport(EventsFilter):
     """A filter of events, and the file format."""
 
-    format: Literal["csv", "jsonl"]
+    format: Annotated[Literal["csv", "jsonl"], Field(description="The format of the file.")]
     before: Annotated[RowId | None, Field(description="Only events older than this id.")] = None
 
 

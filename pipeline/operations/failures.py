@@ -33,6 +33,7 @@ from pipeline.operations.models import (
     Moment,
     Number,
     PageOnly,
+    ReasonCode,
     RequestModel,
     RowId,
     RowRequest,
@@ -53,22 +54,26 @@ LONGEST_READ: Final = 200_000
 
 
 PATH: Final = "/connectors/<connector>/failures"
+FailureKind = Literal["record", "field", "batch", "control"]
 Expected = Annotated[
-    int, Field(ge=1, le=2**31 - 1, description="The number you counted; if there are more by now, nothing is done.")
+    int,
+    Field(
+        ge=1, le=2**31 - 1, description="The number of failures you counted. If there are more now, nothing is done."
+    ),
 ]
 
 
 class FailuresFilter(RequestModel):
     """A filter of failures. Omitted fields match everything; `since` and `until` compare the time of the last failed attempt."""
 
-    ids: list[RowId] = Field(default_factory=list, max_length=1000)
+    ids: list[RowId] = Field(default_factory=list, max_length=1000, description="An id; several may be given.")
     direction: DirectionName | None = None
     entity: EntityName | None = None
-    kind: Literal["record", "field", "batch", "control"] | None = None
-    reason: Short | None = None
-    field: Short | None = None
-    fingerprint: Short | None = None
-    settings_version: Number | None = None
+    kind: Annotated[FailureKind | None, Field(description="What failed.")] = None
+    reason: ReasonCode | None = None
+    field: Annotated[Short | None, Field(description="The code of the field that was left out.")] = None
+    fingerprint: Annotated[Short | None, Field(description="The group of failures with one cause.")] = None
+    settings_version: Annotated[Number | None, Field(description="The version of the settings in force then.")] = None
     since: Moment | None = None
     until: Moment | None = None
 
@@ -154,7 +159,9 @@ class FailureDetailsAnswer(Shape):
 
 
 class GroupsRequest(FailuresFilter, ConnectorRequest):
-    state: Literal["open", "replayed", "discarded", "all"] = "open"
+    state: Annotated[
+        Literal["open", "replayed", "discarded", "all"], Field(description="The state of the failures.")
+    ] = "open"
 
     @property
     def chosen_state(self) -> str | None:
@@ -163,8 +170,8 @@ class GroupsRequest(FailuresFilter, ConnectorRequest):
 
 
 class FailuresRequest(GroupsRequest):
-    before: RowId | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    before: Annotated[RowId | None, Field(description="Only failures older than this id.")] = None
+    limit: Annotated[int, Field(ge=1, le=100, description="Maximum number of entries.")] = 50
 
 
 class ReplayPreviewRequest(FailuresFilter, ConnectorRequest):
@@ -180,7 +187,7 @@ class DiscardRequest(ConnectorRequest):
 class EditedPayloadRequest(RowRequest):
     """A failure and an edited payload."""
 
-    payload: dict[str, Any]
+    payload: Annotated[dict[str, Any], Field(description="The whole edited payload.")]
 
 
 class GroupsAnswer(BaseModel):

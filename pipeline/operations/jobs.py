@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from db import job as rows
@@ -84,8 +84,8 @@ class JobsAnswer(BaseModel):
 class JobsAsked(PageRequest, ConnectorRequest):
     """Jobs of a connector."""
 
-    kind: JobKind | None = None
-    state: JobState | None = None
+    kind: Annotated[JobKind | None, Field(description="The kind of job.")] = None
+    state: Annotated[JobState | None, Field(description="The state of the job.")] = None
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="jobs list CONNECTOR", example="acme --state failed")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.domain.json_text import DEEPEST, is_nested_deeper
@@ -53,8 +53,9 @@ class FromFile:
 
 RowId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Since = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_in_utc), Field(description=HOW.capitalize())]
+Moment = Annotated[
+    datetime, BeforeValidator(_moment), AfterValidator(_in_utc), Field(description=HOW[0].upper() + HOW[1:])
+]
 Short = Annotated[str, Field(min_length=1, max_length=300)]
 Why = Annotated[str, Field(min_length=1, max_length=500, description="Kept in the audit log.")]
 Secret = Annotated[
@@ -63,8 +64,9 @@ Secret = Annotated[
 HullId = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-EntityName = Literal["person", "organization"]
-DirectionName = Literal["incoming", "outgoing"]
+EntityName = Annotated[Literal["person", "organization"], Field(description="The kind of record.")]
+DirectionName = Annotated[Literal["incoming", "outgoing"], Field(description="Incoming is from Pipedrive to Hull.")]
+ReasonCode = Annotated[Short, Field(description="A reason code, such as no_update_time.")]
 ConnectorName = Annotated[str, Field(min_length=1, max_length=100)]
 """An id or a name."""
 
@@ -128,13 +130,13 @@ class PageRequest(RequestModel):
     """A page of a list, newest first."""
 
     before: Annotated[int | None, Field(ge=1, le=LARGEST_ID, description="Only entries older than this id.")] = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    limit: Annotated[int, Field(ge=1, le=500, description="Maximum number of entries.")] = 50
 
 
 class ShortPageRequest(PageRequest):
     """A page of a list with large entries: fewer fit into one answer."""
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    limit: Annotated[int, Field(ge=1, le=100, description="Maximum number of entries.")] = 50
 
 
 class EntityRequest(RequestModel):

@@ -66,7 +66,7 @@ class ChangedOperator(OperatorRequest):
     """Omitted fields stay as they are."""
 
     role: RoleName | None = None
-    state: Literal["active", "disabled"] | None = None
+    state: Annotated[Literal["active", "disabled"] | None, Field(description="Whether they can log in.")] = None
     password: Password | None = None
     connectors: Connectors = None
 

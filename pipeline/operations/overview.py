@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
@@ -109,7 +109,7 @@ class OverviewAnswer(BaseModel):
 class Unit(ConnectorRequest):
     """Traffic of the last day by the hour, or of the last hour by the minute."""
 
-    by: Literal["hour", "minute"] = "hour"
+    by: Annotated[Literal["hour", "minute"], Field(description="The unit of the traffic.")] = "hour"
 
 
 @operation("GET /connectors/<connector>/overview", role=Role.VIEWER, command="connectors show CONNECTOR")

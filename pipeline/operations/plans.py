@@ -81,10 +81,10 @@ class PlanItemsAsked(RowRequest):
 
     direction: DirectionName
     entity: EntityName
-    act: Act | None = None
-    field: Short | None = None
+    act: Annotated[Act | None, Field(description="Only records with this outcome.")] = None
+    field: Annotated[Short | None, Field(description="Only records with a change of this field.")] = None
     after: Annotated[str, Field(max_length=300, description="Only records after this `next_after`.")] = ""
-    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    limit: Annotated[int, Field(ge=1, le=100, description="Maximum number of records.")] = 50
 
 
 class NewPlan(ConnectorRequest):
@@ -97,7 +97,7 @@ class NewPlan(ConnectorRequest):
 class Yes(RowRequest):
     """`number` confirms the number of records, if the plan or run needs approval."""
 
-    number: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
+    number: Annotated[int | None, Field(ge=0, le=2**31 - 1, description="The number of records to approve.")] = None
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="settings plans CONNECTOR")

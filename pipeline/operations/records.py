@@ -141,7 +141,7 @@ class OfRecord(ConnectorRequest):
 
 
 class HistoryAsked(OfRecord):
-    before: RowId | None = None
+    before: Annotated[RowId | None, Field(description="Only events older than this id.")] = None
 
 
 class FieldAsked(OfRecord):

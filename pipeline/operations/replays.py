@@ -138,9 +138,9 @@ class ReplaysAsked(PageRequest, ConnectorRequest):
 
 
 class ReplayItemsAsked(RowRequest):
-    state: ItemState | None = None
+    state: Annotated[ItemState | None, Field(description="Only items with this outcome.")] = None
     after: Annotated[RowId | None, Field(description="Only items after this one.")] = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    limit: Annotated[int, Field(ge=1, le=500, description="Maximum number of items.")] = 50
 
 
 @operation(

@@ -28,11 +28,11 @@ from pipeline.operations.models import (
     ConnectorRequest,
     Done,
     EntityName,
+    Moment,
     PageRequest,
     RowId,
     RowRequest,
     Shape,
-    Since,
     shape_of,
     split_page,
 )
@@ -53,6 +53,7 @@ WALKS: Final = {
     "catch_up": "by time: changes since the start",
     "stored": "through what is stored",
 }
+RunState = Literal["running", "held", "done", "stopped", "cancelled"]
 BatchState = Literal["waiting", "ready", "running", "done", "failed", "cancelled"]
 
 
@@ -189,8 +190,8 @@ class RunsRequest(ConnectorRequest, PageRequest):
     """Omitted filters match everything."""
 
     entity: EntityName | None = None
-    kind: Literal["full", "incremental", "backfill"] | None = None
-    state: Literal["running", "held", "done", "stopped", "cancelled"] | None = None
+    kind: Annotated[Literal["full", "incremental", "backfill"] | None, Field(description="The kind of run.")] = None
+    state: Annotated[RunState | None, Field(description="The state of the run.")] = None
 
 
 class NewFetch(ConnectorRequest):
@@ -200,7 +201,7 @@ class NewFetch(ConnectorRequest):
     changed_only: Annotated[
         bool, Field(description="Send only changed records to Hull; by default all records are sent.")
     ] = False
-    since: Since | None = None
+    since: Moment | None = None
 
 
 class FetchPreviewRequest(ConnectorRequest):
@@ -214,8 +215,8 @@ class FirstFetches(ConnectorRequest):
 
 
 class RunDetailsRequest(RowRequest):
-    state: BatchState | None = None
-    before: RowId | None = None
+    state: Annotated[BatchState | None, Field(description="Only batches in this state.")] = None
+    before: Annotated[RowId | None, Field(description="Only batches older than this id.")] = None
 
 
 @operation("GET /connectors/<connector>/fetch-preview", role=Role.VIEWER, command="fetch preview CONNECTOR [ENTITY]")

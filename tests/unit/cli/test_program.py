@@ -51,6 +51,13 @@ def test_each_group_has_its_own_description() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_described(name: str) -> None:
+    options = [each for each in COMMANDS[name].params if isinstance(each, click.Option)]
+
+    assert [each.name for each in options if not each.help] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_can_print_json(name: str) -> None:
     assert "--json" in [flag for option in COMMANDS[name].params for flag in option.opts]
 
