@@ -1,4 +1,4 @@
-"""Jobs: work that is longer than a request, or needs a remote system. The row is written before the request is answered."""
+"""Jobs: work that takes longer than a request, or needs a remote system. The row is stored before the request is answered."""
 
 from __future__ import annotations
 
@@ -31,17 +31,19 @@ OPEN: Final = ("due", "paused")
 
 
 class Job(Base):
-    """kind         `settings_sync`: read the settings from Hull; `export`: download a file of Users or Accounts;
+    """One job.
+
+    kind         `settings_sync`: read the settings from Hull; `export`: download a file of Users or Accounts;
                  `connector_creation`: create a connector; `status`: write our status to Hull; `send`: Users or Accounts to
                  Pipedrive; `verify`: compare Pipedrive, Hull and the id map; `plan`: compute what new settings would do;
                  `replay`: send the items of a replay; `log_export`: write the log to a file
     dedupe_key   a request with the same kind and key joins the job that is due or paused
-    title        what it is for, as a person reads it; never a secret
+    title        text for users; never a secret
     secret       input of the job, encrypted: credentials or an address; deleted when the job is done
-    requested    how often it was requested since it began; after its end it begins once more if that was more than once
+    requested    number of requests since it began; if it is higher than one at the end, the job begins once more
     lease_token  grows with every claim; every later write must carry it
     due_at       when it may start; while it runs, when its lease ends
-    progress     how far it is, in a unit of its kind: lines of an export, pages of a send
+    progress     in a unit of its kind: lines of an export, pages of a send
     checkpoint   what else the next worker needs to continue
     """
 
@@ -59,7 +61,8 @@ class Job(Base):
     title: Mapped[str] = mapped_column(server_default="")
     secret: Mapped[bytes | None] = mapped_column(LargeBinary)
     state: Mapped[str] = mapped_column(server_default="due")
-    """`due`; `paused` by a person: no worker claims it; `done`, `failed` (a Failure is open), `refused`; `aborted` by a person."""
+    """`due`, `paused` by an operator (no worker claims it), `done`, `failed` (a Failure is open), `refused`, `aborted` by an
+    operator."""
     reason: Mapped[str | None]
     requested: Mapped[int] = mapped_column(Integer, server_default="1")
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
@@ -76,7 +79,7 @@ class Job(Base):
 
 @dataclass(slots=True, kw_only=True)
 class ClaimedJob:
-    """A job with a lease of this worker; see `Job`."""
+    """A job claimed by this worker; see `Job`."""
 
     id: int
     connector_key: int | None
@@ -107,7 +110,7 @@ def enqueue(
     connector_key: int | None = None,
     secret: bytes | None = None,
 ) -> None:
-    """Write a job down; one of its kind and key that is due or paused already runs once more instead."""
+    """Store a job; if one of its kind and key is due or paused, that one runs once more instead."""
     scope = {"connector_key": connector_key, "kind": kind, "key": key, "title": title, "secret": secret}
     session.execute(_ENQUEUE, scope)
 
@@ -123,7 +126,7 @@ _TAKE_DUE = text("""
 
 
 def take_due(session: Session, *, patience_s: float, limit: int = 100) -> list[tuple[int, str]]:
-    """Return (id, kind) of jobs to enqueue; again after `patience_s` without progress."""
+    """Return (id, kind) of due jobs to dispatch; a job is dispatched again after `patience_s` without a claim."""
     return [(row.id, row.kind) for row in session.execute(_TAKE_DUE, {"patience_s": patience_s, "limit": limit})]
 
 
@@ -138,7 +141,7 @@ _CLAIM = text("""
 
 
 def claim(session: Session, job_id: int, *, lease_s: float) -> ClaimedJob | None:
-    """Claim a job; None when it is not due, or another worker has it."""
+    """Claim a job; return None if it is not due or another worker has it."""
     row = session.execute(_CLAIM, {"id": job_id, "lease_s": lease_s}).one_or_none()
     if row is None:
         return None
@@ -146,7 +149,7 @@ def claim(session: Session, job_id: int, *, lease_s: float) -> ClaimedJob | None
 
 
 def hold(session: Session, job: ClaimedJob) -> Job:
-    """Return the row, locked until the transaction ends. Raises: LostLease."""
+    """Check the lease and return the row, locked until the transaction ends. Raises: LostLease."""
     mine = select(Job).filter_by(id=job.id, state="due", lease_token=job.lease_token).with_for_update()
     row = session.scalar(mine.execution_options(populate_existing=True))
     if row is None:
@@ -155,10 +158,7 @@ def hold(session: Session, job: ClaimedJob) -> Job:
 
 
 def checkpoint(session: Session, job: ClaimedJob, progress: int | None = None, checkpoint: str | None = None) -> None:
-    """Note how far the job is, where that is given; it came further, so that its attempts are counted from zero again.
-
-    Raises: LostLease.
-    """
+    """Store the progress of a job, if it is given, and set its attempts to zero. Raises: LostLease."""
     row = hold(session, job)
     if progress is not None:
         job.progress, job.checkpoint = progress, checkpoint
@@ -172,7 +172,7 @@ _EXTEND = text("""
 
 
 def extend_lease(session: Session, job: ClaimedJob, lease_s: float) -> bool:
-    """Extend the lease; False when it is lost."""
+    """Extend the lease; return False if it is lost."""
     found = session.execute(_EXTEND, {"lease_s": lease_s, "id": job.id, "lease_token": job.lease_token})
     return found.one_or_none() is not None
 
@@ -180,7 +180,7 @@ def extend_lease(session: Session, job: ClaimedJob, lease_s: float) -> bool:
 def postpone(
     session: Session, job: ClaimedJob, wait_s: float, *, counted: bool = True, waits_for: str | None = None
 ) -> None:
-    """Continue in `wait_s` seconds; without `counted` this was not an attempt. Raises: LostLease."""
+    """Continue the job in `wait_s` seconds; without `counted` this was not an attempt. Raises: LostLease."""
     row = hold(session, job)
     row.waits_for = waits_for
     row.due_at = func.now() + timedelta(seconds=wait_s)
@@ -189,7 +189,7 @@ def postpone(
 
 
 def end(session: Session, job: ClaimedJob, state: str = "done", reason: str | None = None) -> None:
-    """End the job; one that was requested again since it began is due again, from its beginning. Raises: LostLease."""
+    """End the job. If it was requested again since it began, it is due again, from the beginning. Raises: LostLease."""
     row = hold(session, job)
     if state == "done" and row.requested > 1:
         row.due_at, row.dispatched_at, row.attempts, row.progress, row.checkpoint = func.now(), None, 0, 0, None
@@ -201,15 +201,15 @@ def end(session: Session, job: ClaimedJob, state: str = "done", reason: str | No
 
 
 def pause(session: Session, job_id: int) -> bool:
-    """Have no worker run a job until it is resumed; False when it is not due.
+    """Pause a due job; return False if it is not due.
 
-    A worker that runs it loses its lease, so that it writes nothing more: the step is repeated later and is no attempt.
+    A worker that runs it loses its lease and writes nothing more. The step is repeated later and does not count as an attempt.
     """
     return _take_from_workers(session, job_id, ("due",), "paused") is not None
 
 
 def resume(session: Session, job_id: int) -> bool:
-    """Make a paused job due; False when it is not paused."""
+    """Make a paused job due; return False if it is not paused."""
     row = _take_from_workers(session, job_id, ("paused",), "due")
     if row is None:
         return False
@@ -218,18 +218,17 @@ def resume(session: Session, job_id: int) -> bool:
 
 
 def abort(session: Session, job_id: int, state: str) -> bool:
-    """End a job that is in this state: due, paused or failed. False if it has ended otherwise, or is in another state by now."""
+    """Abort a due, paused or failed job; return False if it is not in `state` any more, or has ended otherwise."""
     has_ended = state not in (*OPEN, "failed")
     row = None if has_ended else _take_from_workers(session, job_id, (state,), "aborted")
     if row is None:
         return False
-    row.ended_at, row.secret = func.now(), None
-    row.reason = None
+    row.ended_at, row.secret, row.reason = func.now(), None, None
     return True
 
 
 def lock_open(session: Session, job_id: int, states: Sequence[str] = OPEN) -> Job | None:
-    """Return a job that has not ended, locked until the transaction ends."""
+    """Return a job in one of these states, locked until the transaction ends."""
     mine = select(Job).where(Job.id == job_id, Job.state.in_(states)).with_for_update()
     return session.scalar(mine.execution_options(populate_existing=True))
 
@@ -243,7 +242,7 @@ def _take_from_workers(session: Session, job_id: int, states: Sequence[str], sta
 
 
 def reopen(session: Session, job_id: int, key: str, *, title: str, secret: bytes) -> bool:
-    """Make a job that is done due again, under another key, with what its steps wrote; False when it is not done."""
+    """Make a job that is done due again, under another key and with its items; return False if it is not done."""
     row = lock_open(session, job_id, ("done",))
     if row is None:
         return False
@@ -253,7 +252,7 @@ def reopen(session: Session, job_id: int, key: str, *, title: str, secret: bytes
 
 
 def revive(session: Session, job_id: int) -> bool:
-    """Make a failed job due again; False when it is deleted or was requested again since."""
+    """Make a failed job due again; return False if it was deleted, or requested again since."""
     row = session.scalar(select(Job).filter_by(id=job_id, state="failed").with_for_update())
     if row is None or not is_revivable(session, job_id):
         return False
@@ -263,7 +262,7 @@ def revive(session: Session, job_id: int) -> bool:
 
 
 def is_revivable(session: Session, job_id: int) -> bool:
-    """Return whether a failed job is still there and was not requested again since."""
+    """Return whether a failed job exists and was not requested again since."""
     row = session.scalar(select(Job).filter_by(id=job_id, state="failed"))
     if row is None:
         return False
@@ -271,7 +270,7 @@ def is_revivable(session: Session, job_id: int) -> bool:
 
 
 def find_open(session: Session, kind: str, key: str) -> int | None:
-    """Return the id of the job that is due, running or paused."""
+    """Return the id of the job that has not ended."""
     return session.scalar(select(Job.id).filter_by(kind=kind, dedupe_key=key).where(Job.state.in_(OPEN)))
 
 
@@ -282,18 +281,18 @@ def newest_jobs(session: Session, connector_key: int, kind: str, keys: Sequence[
 
 
 def lock_with_secret(session: Session) -> list[Job]:
-    """Return the jobs that keep an encrypted input, locked until the transaction ends."""
+    """Return the jobs with an encrypted input, locked until the transaction ends."""
     mine = select(Job).where(Job.secret.is_not(None)).order_by(Job.id).with_for_update()
     return list(session.scalars(mine.execution_options(populate_existing=True)))
 
 
 def get_job(session: Session, job_id: int) -> Job:
-    """Return the row of a job as it is now. Raises NoResultFound when it is deleted."""
+    """Return the current row of a job. Raises NoResultFound if it was deleted."""
     return session.get_one(Job, job_id, populate_existing=True)
 
 
 def state_of(session: Session, job_id: int) -> str | None:
-    """Return the state of a job; None when it is deleted."""
+    """Return the state of a job; None if it was deleted."""
     return session.scalar(select(Job.state).filter_by(id=job_id))
 
 
@@ -310,7 +309,7 @@ def latest_jobs(session: Session, connector_key: int, kinds: Sequence[str], limi
 IS_RUNNING: Final[ColumnElement[bool]] = and_(
     Job.state == "due", Job.due_at > func.now(), Job.dispatched_at.is_not(None)
 )
-"""A worker has the job's lease; one that was postponed is dispatched again when it is due."""
+"""A worker has the job's lease. A postponed job has none: it is dispatched again when it is due."""
 
 
 def find_jobs(
@@ -325,8 +324,8 @@ def find_jobs(
 ) -> list[tuple[Job, bool]]:
     """Return (job, whether a worker runs it) of a connector, newest first.
 
-    state    of the row, or `running` or `waiting`: the two of one that is due
-    routine  a kind of jobs that are left out once they are done, unless `kind` names it
+    state    state of the row; `running` or `waiting` for due ones
+    routine  kind of jobs that are left out when they are done, unless `kind` is this kind
     """
     query = select(Job, IS_RUNNING).where(Job.connector_key == connector_key).order_by(Job.id.desc()).limit(limit)
     if kind is not None:
@@ -342,7 +341,7 @@ def find_jobs(
 
 
 def find_job(session: Session, connector_key: int, job_id: int) -> tuple[Job, bool] | None:
-    """Return (job, whether a worker runs it), if the connector has a job of this id."""
+    """Return (job, whether a worker runs it) by the job's id; None if the connector has no such job."""
     row = session.execute(
         select(Job, IS_RUNNING).where(Job.connector_key == connector_key, Job.id == job_id)
     ).one_or_none()
@@ -377,11 +376,12 @@ _DROP_OLD = text("""
          ORDER BY id LIMIT :limit)
     DELETE FROM jobs j USING old
      WHERE j.id = old.id AND j.ended_at < now() - make_interval(days => :keep_days)""")
-"""The age is checked again for the row as it is when it is deleted: a job may be resumed in between."""
+"""The age is checked again when the row is deleted: a job may be resumed in between."""
 
 
 def drop_old_jobs(session: Session, limit: int) -> int:
-    """Delete at most `limit` jobs past their retention; returns how many. A failed one is kept as long as its Failure is open,
-    or its replay can be resumed."""
+    """Delete at most `limit` jobs past their retention; return how many. A failed one stays while its Failure is open or its replay
+    can be resumed.
+    """
     scope = {"keep_days": RETENTION_DAYS, "limit": limit}
     return changed_rows(session, _DROP_OLD, scope)

@@ -1,4 +1,4 @@
-"""What jobs keep as they go, a piece to a step, so that a worker that takes over has everything an earlier one found."""
+"""Intermediate results of jobs, one piece for each step, so that another worker can continue a job."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from db.base import Base, changed_rows
 LEVEL: Final = 1
 RETENTION_HOURS: Final = 24
 FAILED_RETENTION_DAYS: Final = 30
-"""Pieces of a job that failed: as long as it is likely to be replayed."""
+"""Retention of the pieces of a failed job, for a replay."""
 
 
 class JobItem(Base):
-    """subject  what the pieces are: those of one subject are numbered from 0 in the order they were written
-    payload  zstd
+    """One piece; those of one subject are numbered from 0 in the order in which they were written.
+
+    payload  compressed by zstd
     """
 
     __tablename__ = "job_items"
@@ -65,6 +66,6 @@ _DROP = text("""
 
 
 def drop_old_items(session: Session) -> int:
-    """Delete the pieces of jobs that ended so long ago; returns how many. A replay of one that failed then begins again."""
+    """Delete pieces past their retention; return how many. A replay of their failed job begins from the start."""
     scope = {"keep_hours": RETENTION_HOURS, "keep_failed_days": FAILED_RETENTION_DAYS}
     return changed_rows(session, _DROP, scope)

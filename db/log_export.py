@@ -1,4 +1,4 @@
-"""The log as files to download: a job writes one part after the other, and a finished file is downloaded part by part."""
+"""Exports of the log: a job writes a file part by part, and a finished file is downloaded part by part."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ LEVEL: Final = 3
 
 
 class LogExport(Base):
-    """kind       content type of the file
-    file_name  under which a browser stores it
+    """One file.
+
+    kind       content type of the file
+    file_name  name under which a browser stores it
     asked_by   name of the operator
-    before_id  where the next part begins: only older events are missing
+    before_id  the next part has events with lower ids
     """
 
     __tablename__ = "log_exports"
@@ -31,7 +33,7 @@ class LogExport(Base):
     file_name: Mapped[str]
     asked_by: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="writing")
-    """`writing`; `done`; `cut`: reading on would take too long, what is here may be downloaded; `failed`; `aborted`."""
+    """`writing`, `done`, `cut` (reading more takes too long; the written part may be downloaded), `failed` or `aborted`."""
     before_id: Mapped[int | None] = mapped_column(BigInteger)
     events: Mapped[Count]
     parts: Mapped[Count]
@@ -44,7 +46,7 @@ class LogExport(Base):
 
 
 class LogExportPart(Base):
-    """body  lines of the file, compressed"""
+    """body  lines of the file, compressed by zstd"""
 
     __tablename__ = "log_export_parts"
 
@@ -74,19 +76,19 @@ def add_part(session: Session, export_id: int, lines: bytes, events: int, before
 
 
 def end_export(session: Session, export_id: int, state: str) -> None:
-    """Note that a file has ended as `done`, `cut`, `failed` or `aborted`, unless it is past its retention and deleted."""
+    """End a file as `done`, `cut`, `failed` or `aborted`, unless it was deleted after its retention."""
     export = session.get(LogExport, export_id, with_for_update=True)
     if export is not None:
         export.state, export.ended_at = state, func.now()
 
 
 def part_of(session: Session, export_id: int, n: int) -> bytes | None:
-    """Return the lines of a part; None behind the last one."""
+    """Return the lines of a part; None after the last one."""
     body = session.scalar(select(LogExportPart.body).filter_by(export_id=export_id, n=n))
     return None if body is None else zstandard.ZstdDecompressor().decompress(bytes(body))
 
 
 def drop_old_exports(session: Session) -> int:
-    """Delete files past their retention; returns how many."""
+    """Delete files past their retention; return how many."""
     old = func.now() - timedelta(hours=RETENTION_HOURS)
     return changed_rows(session, delete(LogExport).where(LogExport.created_at < old))

@@ -1,7 +1,7 @@
-"""Counts of failed logins, by account and by place; guessing makes the next attempt wait. `pipeline.accounts.logins`
-has the rules.
+"""Counts of failed logins by name and by place. After many, the next attempt has to wait, by the rules of
+`pipeline.accounts.logins`.
 
-Names and addresses are personal: only digests of them are stored.
+Names and addresses are personal data: only their digests are stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.base import Base, Created, changed_rows
 
 Key = tuple[bytes, bytes]
-"""(digest of a name, digest of a place); an empty one means any."""
+"""(digest of a name, digest of a place); an empty digest means any."""
 
 
 class LoginAttempt(Base):
@@ -35,10 +35,11 @@ class LoginAttempt(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """How many failures are free, and how long the next attempt waits after more.
+    """How long an attempt waits after earlier failures.
 
+    free     number of failures without a wait
     decay_s  seconds after which one failure is forgotten
-    first_s  the wait after the `free`th failure; it doubles with each further one up to `longest_s`
+    first_s  the wait after the `free`th failure; each further one doubles it, up to `longest_s`
     """
 
     free: int
@@ -47,18 +48,18 @@ class Limit:
     longest_s: float
 
     def wait_s(self, failures: float) -> float:
-        """Return the seconds to wait after so many failures."""
+        """Return the seconds to wait after this number of failures."""
         over = round(failures) - self.free
         return 0.0 if over < 0 else min(self.longest_s, self.first_s * 2.0 ** min(over, 30))
 
 
 Limits = Sequence[tuple[Key, Limit]]
-"""The counts of one attempt; the first is of the name at its place."""
+"""The counts of one attempt; the first one is that of the name at its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservedAttempt:
-    """An attempt that was counted at `at`, unless it has to wait."""
+    """An attempt that was counted at `at`, unless `wait_s` is positive."""
 
     limits: Limits
     at: datetime
@@ -66,9 +67,9 @@ class ReservedAttempt:
 
 
 def reserve_attempt(session: Session, limits: Limits) -> ReservedAttempt:
-    """Count one attempt as failed before it is tried, so that parallel attempts cannot exceed a limit.
+    """Count an attempt as failed before it is tried, so that parallel attempts cannot exceed a limit.
 
-    An attempt that has to wait is not counted, and stores nothing: a flood of them fills no table.
+    An attempt that has to wait is not counted and stores nothing, so that a flood of attempts fills no table.
     """
     blocked_until = session.scalar(select(func.max(LoginAttempt.blocked_until)).where(_is_one_of(limits)))
     if (wait_s := _wait_s(blocked_until, now := _now(session))) > 0:
@@ -90,7 +91,7 @@ def reserve_attempt(session: Session, limits: Limits) -> ReservedAttempt:
 
 
 def forgive(session: Session, reserved: ReservedAttempt) -> None:
-    """Forget the failures of one name at one place after a successful login, and take them off the counts they are part of."""
+    """Delete the failures of a name at a place after a successful login, and subtract them from the other counts."""
     (own, _), *_others = reserved.limits
     found = {(each.name_digest, each.place_digest): each for each in _lock(session, reserved.limits)}
     mine = found.pop(own, None)
@@ -100,12 +101,12 @@ def forgive(session: Session, reserved: ReservedAttempt) -> None:
 
 
 def give_back(session: Session, reserved: ReservedAttempt) -> None:
-    """Take an attempt that was never tried off the counts."""
+    """Subtract an attempt that was not tried from the counts."""
     _take_off(_lock(session, reserved.limits), reserved, 1.0)
 
 
 def _take_off(found: Iterable[LoginAttempt], reserved: ReservedAttempt, failures: float) -> None:
-    """End the wait of the attempt itself; a later attempt's wait remains while the count is above its limit."""
+    """Subtract failures from counts. A wait ends if this attempt caused it, or the count is within its limit now."""
     by_key = dict(reserved.limits)
     for each in found:
         each.failures = max(0.0, each.failures - failures)
@@ -114,7 +115,7 @@ def _take_off(found: Iterable[LoginAttempt], reserved: ReservedAttempt, failures
 
 
 def _lock(session: Session, limits: Limits) -> Sequence[LoginAttempt]:
-    """Lock counts, always in the same order: two logins of one name from one place do not deadlock."""
+    """Lock counts, always in the same order, so that two logins of one name from one place do not deadlock."""
     query = select(LoginAttempt).where(_is_one_of(limits)).order_by(LoginAttempt.name_digest, LoginAttempt.place_digest)
     return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()
 
@@ -129,7 +130,7 @@ def _wait_s(blocked_until: datetime | None, now: datetime) -> float:
 
 
 def unlock(session: Session, name_digest: bytes) -> int:
-    """Forget every failed login of a name; returns how many counts there were."""
+    """Delete all failed logins of a name; return how many counts there were."""
     return changed_rows(session, delete(LoginAttempt).filter_by(name_digest=name_digest))
 
 
@@ -141,7 +142,7 @@ _DELETE_OLD = text("""
 
 
 def delete_old_attempts(session: Session, at_most: int) -> int:
-    """Delete counts with a last failure a day ago; return how many."""
+    """Delete at most `at_most` counts with their last failure more than a day ago; return how many."""
     return changed_rows(session, _DELETE_OLD, {"at_most": at_most})
 
 

@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema, and down again in tests."""
+"""Upgrade a database to the newest schema, and downgrade it in tests."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class SchemaTooOld(Exception):
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Upgrade, and create the partitions of the coming days. Safe to run concurrently.
+    """Upgrade the schema, and create the partitions of the next days. Safe to run concurrently.
 
-    The schema of a later version is not changed: the version before it runs on it, so that an upgrade can be rolled back.
+    The schema of a later version is not changed: this version works with it, so that an upgrade can be rolled back.
     Raises SchemaTooOld for a schema that is older than the first migration.
     """
     at = current_revision(engine)
@@ -56,17 +56,17 @@ def current_revision(engine: Engine) -> str | None:
 
 
 def is_newer(revision: str | None) -> bool:
-    """Return whether a database at this revision belongs to a later version than this one. Revisions are numbers of four digits."""
+    """Return whether a revision is of a later version than this one. Revisions are numbers of four digits."""
     return revision is not None and revision > newest_revision()
 
 
 def newest_revision() -> str:
-    """Return the revision that the newest migration leads to."""
+    """Return the newest revision."""
     return ScriptDirectory(str(MIGRATIONS)).get_current_head() or BASELINE
 
 
 def drift(engine: Engine) -> list[object]:
-    """Return how the database differs from the models; empty if the migrations are complete."""
+    """Return the differences between the database and the models; empty if the migrations are complete."""
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"include_object": _is_ours})
         return list(compare_metadata(context, Base.metadata))

@@ -30,15 +30,15 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.base import Base, Created, RowId, changed_rows
 
 IDLE_S: Final = 12 * 3600
-"""A session ends after so long without a request that a person made."""
+"""A session ends after this time without a request by the user."""
 LONGEST_S: Final = 7 * 24 * 3600
 SEEN_EVERY_S: Final = 60
-"""How often the use of a session is written down."""
+"""How often the use of a session is stored."""
 LONGEST_AGENT: Final = 200
 
 
 class Operator(Base):
-    """One person. `role` is a `pipeline.domain.kinds.Role`."""
+    """One person who uses the console. `role` is a `pipeline.domain.kinds.Role`."""
 
     __tablename__ = "operators"
 
@@ -49,7 +49,7 @@ class Operator(Base):
     """Empty for an operator who logs in through single sign-on only."""
     role: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="active")
-    """`active` or `disabled`: a former operator stays in the audit log by name."""
+    """`active` or `disabled`. A former operator is disabled: the audit log has the name."""
     connector_keys: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
     """The connectors this operator may see and act on; NULL is all of them, as for every admin."""
     totp_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -68,18 +68,18 @@ class Operator(Base):
 
 
 class OperatorSession(Base):
-    """One browser in which an operator is logged in."""
+    """The login of an operator in one browser."""
 
     __tablename__ = "operator_sessions"
 
     digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     id: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
-    """Names the session on pages, where its digest must not appear."""
+    """Id of the session on pages, which must not show its digest."""
     operator_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("operators.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[Created]
     seen_at: Mapped[Created]
     proved_at: Mapped[Created]
-    """When the person last proved their identity: at the login, or by the password since."""
+    """When the operator was last authenticated: at the login, or by the password since."""
     address: Mapped[str] = mapped_column(server_default="")
     agent: Mapped[str] = mapped_column(server_default="")
     """The browser's `User-Agent`."""
@@ -87,7 +87,7 @@ class OperatorSession(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """The operator of a request, with the role of this request."""
+    """The operator who makes a request, with the role of the request."""
 
     id: int
     name: str
@@ -98,12 +98,12 @@ class Present:
     """None is every connector."""
 
     def may_see(self, connector_key: int | None) -> bool:
-        """Return whether this operator may see a connector; None is the installation itself, which everybody may see."""
+        """Return whether this operator may see a connector; None is the installation itself, which all may see."""
         return connector_key is None or self.connector_keys is None or connector_key in self.connector_keys
 
 
 def present(operator: Operator, *, role: str | None = None, key: str = "") -> Present:
-    """Return an operator as they make a request, in their own role or in a key's."""
+    """Return the operator of a request, with their own role or that of a key."""
     allowed = operator.connector_keys
     limit = None if allowed is None or operator.role == "admin" else frozenset(allowed)
     return Present(id=operator.id, name=operator.name, role=role or operator.role, key=key, connector_keys=limit)
@@ -115,7 +115,7 @@ def any_operator(session: Session) -> bool:
 
 
 def lock_operators(session: Session) -> None:
-    """Let one transaction at a time change operators."""
+    """Lock the operators, so that one transaction at a time changes them."""
     session.execute(text("SELECT pg_advisory_xact_lock(hashtext('operators'))"))
 
 
@@ -130,17 +130,17 @@ def find_operator(session: Session, name: str) -> Operator | None:
 
 
 def lock_operator(session: Session, operator_id: int) -> Operator:
-    """Return an operator as stored now, locked until this transaction ends."""
+    """Return the current row of an operator, locked until the transaction ends."""
     return session.get_one(Operator, operator_id, with_for_update={"read": True}, populate_existing=True)
 
 
 def count_admins(session: Session) -> int:
-    """Count the active ones."""
+    """Return the number of active admins."""
     return session.scalar(select(func.count()).select_from(Operator).filter_by(role="admin", state="active")) or 0
 
 
 def put_operator(session: Session, name: str, password_hash: str, role: str) -> int:
-    """Add an operator. Raises: ValueError if the name is taken."""
+    """Add an operator and return the id. Raises ValueError if the name exists."""
     row = insert(Operator).values(name=name.lower(), password_hash=password_hash, role=role)
     operator_id: int | None = session.scalar(row.on_conflict_do_nothing().returning(Operator.id))
     if operator_id is None:
@@ -149,7 +149,7 @@ def put_operator(session: Session, name: str, password_hash: str, role: str) -> 
 
 
 def lock_sealed_secrets(session: Session) -> list[Operator]:
-    """Lock the operators who have a second factor, to encrypt its secret again."""
+    """Return the operators with a second factor, locked until the transaction ends."""
     return list(session.scalars(select(Operator).where(Operator.totp_sealed.is_not(None)).with_for_update()))
 
 
@@ -161,7 +161,7 @@ def open_session(session: Session, operator_id: int, digest: bytes, *, address: 
 def find_session(session: Session, digest: bytes, *, renews: bool = True) -> Present | None:
     """Return the operator logged in with this digest.
 
-    renews  False for an automatic request, such as the update of an open page: it does not prolong the session
+    renews  False for an automatic request, such as the refresh of a page: it does not extend the session
     """
     query = (
         select(Operator, OperatorSession.seen_at < func.now() - timedelta(seconds=SEEN_EVERY_S))
@@ -177,25 +177,25 @@ def find_session(session: Session, digest: bytes, *, renews: bool = True) -> Pre
 
 
 def sessions_of(session: Session, operator_id: int) -> list[OperatorSession]:
-    """List the sessions that are not over, the last used first."""
+    """Return the active sessions of an operator, the last used one first."""
     query = select(OperatorSession).where(OperatorSession.operator_id == operator_id, ~_is_over())
     return list(session.scalars(query.order_by(OperatorSession.seen_at.desc(), OperatorSession.id)))
 
 
 def note_proof(session: Session, digest: bytes) -> None:
-    """The person of this session has just proved their identity."""
+    """Store that the operator of a session was authenticated just now."""
     session.execute(update(OperatorSession).filter_by(digest=digest).values(proved_at=func.now()))
 
 
 def proof_age_s(session: Session, digest: bytes) -> float | None:
-    """Return the seconds since the person of this session last proved their identity; None if there is no such session."""
+    """Return the seconds since the operator of a session was last authenticated; None if there is no such session."""
     age = func.extract("epoch", func.now() - OperatorSession.proved_at)
     found = session.scalar(select(age).where(OperatorSession.digest == digest, ~_is_over()))
     return None if found is None else float(found)
 
 
 def renew_session(session: Session, old: bytes, new: bytes) -> None:
-    """Have a session go on under another digest, so that a copy of its token ends."""
+    """Replace the digest of a session, so that a copy of its old token is invalid."""
     session.execute(update(OperatorSession).filter_by(digest=old).values(digest=new))
 
 
@@ -205,19 +205,19 @@ def close_session(session: Session, digest: bytes) -> None:
 
 
 def close_session_by_id(session: Session, operator_id: int, session_id: int) -> bool:
-    """Delete a session of this operator; returns whether there was one."""
+    """Delete a session of an operator; return whether there was one."""
     gone = delete(OperatorSession).filter_by(operator_id=operator_id, id=session_id)
     return session.scalar(gone.returning(OperatorSession.id)) is not None
 
 
 def close_sessions_of(session: Session, operator_id: int, *, but: bytes = b"") -> int:
-    """Delete an operator's sessions, except the one with the digest `but`; returns how many."""
+    """Delete the sessions of an operator, except the one with the digest `but`; return how many."""
     gone = delete(OperatorSession).where(OperatorSession.operator_id == operator_id, OperatorSession.digest != but)
     return changed_rows(session, gone)
 
 
 def delete_ended_sessions(session: Session) -> int:
-    """Delete sessions that are over; returns how many."""
+    """Delete sessions that have ended; return how many."""
     return changed_rows(session, delete(OperatorSession).where(_is_over()))
 
 
@@ -229,7 +229,7 @@ def _is_over() -> ColumnElement[bool]:
 
 
 USED_EVERY_S: Final = 60
-"""How often the use of a key is written down."""
+"""How often the use of a key is stored."""
 KEPT_EXPIRED_DAYS: Final = 30
 
 
@@ -249,7 +249,7 @@ class ApiKey(Base):
 
 
 def find_key(session: Session, digest: bytes) -> tuple[Operator, ApiKey] | None:
-    """Find a key that has not expired, of an active operator; note its use."""
+    """Return an active operator and their key by its digest, unless it has expired; store its use."""
     is_due = or_(ApiKey.used_at.is_(None), ApiKey.used_at < func.now() - timedelta(seconds=USED_EVERY_S))
     query = (
         select(Operator, ApiKey, is_due)
@@ -284,11 +284,11 @@ def revoke_key(session: Session, key_id: int, *, operator_id: int | None = None)
 
 
 def revoke_keys_of(session: Session, operator_id: int) -> int:
-    """Delete every key of an operator; returns how many."""
+    """Delete all keys of an operator; return how many."""
     return changed_rows(session, delete(ApiKey).filter_by(operator_id=operator_id))
 
 
 def delete_expired_keys(session: Session) -> int:
-    """Delete keys that expired a month ago: until then lists show why a script stopped. Returns how many."""
+    """Delete keys that expired KEPT_EXPIRED_DAYS ago; return how many. Until then lists show why a script was rejected."""
     gone = delete(ApiKey).where(ApiKey.expires_at < func.now() - timedelta(seconds=KEPT_EXPIRED_DAYS * 86_400))
     return changed_rows(session, gone)

@@ -1,7 +1,7 @@
-"""Outages: remote systems that do not answer a connector, since when, and when one call may probe them.
+"""Outages: remote systems that do not answer a connector, since when, and when a call may probe them.
 
-A row exists from the first failed call until the first answered one. While more than one piece of work has failed,
-only one call at a time is let through, the probe; all other work waits, and is due as soon as a probe is answered.
+A row exists from the first failed call until the first answered one. If calls of several pieces of work have failed, only one
+call at a time may be made, the probe. All other work waits, and is due when a probe is answered.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from db.base import Base
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 120.0
-"""A probe starts when half as long has passed as the outage has lasted, and at least this often."""
+"""The pause between two probes is half of the time that the outage has lasted, and at most this long."""
 
 
 class Outage(Base):
-    """remote     a name of `REMOTES`; with ` limit`: it answers 429 only
+    """One outage.
+
+    remote     a name of `REMOTES`; with ` limit` if it answers 429 only
     subject    the work with the last failed call
-    is_shared  calls of more than one piece of work have failed
+    is_shared  calls of several pieces of work have failed
     failures   failed calls since its last answer
     probe_at   when a call may probe it
     """
@@ -53,12 +55,12 @@ REMOTES: Final = {
     "firehose": "Hull's firehose",
     "files": "Hull's file storage",
 }
-"""What people call them."""
+"""Remote → its name in texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedFailure:
-    """The meaning of a failed call: whether it started the outage, whether other work has failed too, when to probe."""
+    """A failed call: whether it is the first of the outage, whether other work has failed too, and when to probe."""
 
     is_first: bool
     is_shared: bool
@@ -67,8 +69,10 @@ class RecordedFailure:
 
 @dataclass(frozen=True, slots=True)
 class OutageAnswer:
-    """is_open  there is an outage
-    wait_s   how long a call must wait; 0 when it may be made
+    """Whether a call may be made.
+
+    is_open  there is an outage
+    wait_s   how long the call must wait; 0 if it may be made now
     """
 
     is_open: bool
@@ -77,7 +81,7 @@ class OutageAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingForRemote:
-    """What waits for one remote system: pieces of work by kind."""
+    """How much work waits for one remote system, by kind."""
 
     batches: int = 0
     changes: int = 0
@@ -99,7 +103,7 @@ _NOTE_FAILURE = text("""
 def note_failure(
     session: Session, connector_key: int, remote: str, *, subject: str, reason: str, detail: str
 ) -> RecordedFailure:
-    """Write down that a call was not answered."""
+    """Store that a call was not answered."""
     scope = {"key": connector_key, "remote": remote, "subject": subject, "reason": reason, "detail": detail}
     row = session.execute(_NOTE_FAILURE, scope | {"first_s": FIRST_PAUSE_S, "longest_s": LONGEST_PAUSE_S}).one()
     return RecordedFailure(row.is_first, row.is_shared, row.wait_s)
@@ -114,7 +118,7 @@ _ASK = text("""
 
 
 def ask(session: Session, connector_key: int, remote: str, *, probe_s: float) -> OutageAnswer:
-    """May a call be made now? While the outage is shared, one may in `probe_s` seconds."""
+    """Return whether a call may be made now. While the outage is shared, one call may in `probe_s` seconds."""
     scope = {"key": connector_key, "remote": remote, "limited": limit_of(remote), "probe_s": probe_s}
     wait_s = session.execute(_ASK, scope).scalar_one_or_none()
     return OutageAnswer(is_open=wait_s is not None, wait_s=wait_s or 0.0)
@@ -132,9 +136,9 @@ _JOBS = text("""
 
 
 def end(session: Session, connector_key: int, remote: str, *, wake: bool = True) -> datetime | None:
-    """The remote system has answered: what waited for it is due, unless only a check was answered.
+    """End the outage of a remote system that has answered; with `wake` make the work that waits for it due.
 
-    Returns since when it had not answered.
+    Return since when it had not answered; None if there was no outage.
     """
     remotes = [remote, limit_of(remote)]
     scope = {"key": connector_key, "remotes": remotes}
@@ -150,17 +154,17 @@ def end(session: Session, connector_key: int, remote: str, *, wake: bool = True)
 
 
 def limit_of(remote: str) -> str:
-    """The name of a remote system that only answers that there were too many calls."""
+    """Return the name for an outage of a remote system that answers 429 only."""
     return f"{remote} limit"
 
 
 def alone_of(remote: str) -> str:
-    """What work waits for if only this work fails at a remote system: an answer to other work does not wake it."""
+    """Return the name for which work waits if only this work fails at a remote system: an answer to other work does not wake it."""
     return f"{remote} alone"
 
 
 def outages_of(session: Session, connector_key: int) -> list[Outage]:
-    """The longest first."""
+    """Return the outages of a connector, the longest one first."""
     return list(session.scalars(select(Outage).filter_by(connector_key=connector_key).order_by(Outage.since)))
 
 
@@ -174,7 +178,7 @@ _WAITING = text("""
 
 
 def waiting_of(session: Session, connector_key: int) -> dict[str, WaitingForRemote]:
-    """What is waited for → how much waits."""
+    """Return remote or other reason → how much work waits for it."""
     found: dict[str, dict[str, int]] = {}
     for row in session.execute(_WAITING, {"key": connector_key}):
         kinds = found.setdefault(row.waits_for.removesuffix(alone_of("")), {})

@@ -1,9 +1,9 @@
 """Write a page of incoming records to the id map, the snapshots and the event log.
 
-New records are appended to each of the three by COPY, which costs PostgreSQL two thirds of a merge. The others are copied
-once, into a temporary table, and the three tables are merged from it; so is the whole page if another worker has inserted
-one of its records first. A row that finds a newer version in the id map is left out of all three and reported, so that the
-newest state can be sent again.
+New records are appended to each of the three by COPY, which costs PostgreSQL two thirds of a merge. The others are copied once,
+into a temporary table, and merged from it. If another worker has inserted a new record of the page first, the whole page is
+merged. A record with a newer version in the id map is left out of all three and returned, so that its newest state can be sent
+again.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from db.session import after_commit
 from db.statement import Cell, Integer, Statement, bigints, copy_rows, texts
 
 STATE_SENT, LINK_SENT = 1, 2
-"""Effects of a delivery: a new state, which another worker may have sent already; a link, which is not part of the state."""
+"""Effects of a delivery: a new state, which another worker may have sent too, or a link, which is not part of the state."""
 
 
 class PageRow(NamedTuple):
-    """One delivered record; a tuple in the order of the columns, because COPY uses it directly.
+    """One delivered record: a tuple in the order of the columns, because COPY uses it directly.
 
     delivered      JSON of Hull's values now
-    snapshot       the whole Pipedrive record as JSON, zstd
-    before, after  JSON of what changed, for the event
-    effect         `STATE_SENT` or `LINK_SENT` if the delivery changed something (an event is logged), 0 if all was sent again
-                   unchanged, or nothing was sent
+    snapshot       the whole Pipedrive record as JSON, compressed
+    before, after  JSON of the changed values, for the event
+    effect         `STATE_SENT` or `LINK_SENT` if the delivery changed something: an event is logged. 0 if nothing was sent, or
+                   unchanged values were sent again
     """
 
     pipedrive_id: int
@@ -50,7 +50,7 @@ class PageRow(NamedTuple):
 class PageContext:
     """The data shared by all rows of a page.
 
-    sources  of a live batch: Pipedrive id → cause and delivery of that record
+    sources  of a live batch: Pipedrive id → cause and delivery of the record
     """
 
     connector_key: int
@@ -83,8 +83,8 @@ _DROP_REPEATED = Statement("""
        AND (SELECT m.version = p.version AND m.digest = p.digest FROM id_mappings m
              WHERE m.connector_key = :connector_key AND m.entity = :entity AND m.pipedrive_id = p.pipedrive_id LIMIT 1)
     RETURNING p.pipedrive_id""")
-"""Another worker wrote the same version and digest concurrently (a fetch and a webhook): write no second event. One index
-look-up per row: a temporary table has no statistics, and a join may read the whole id map once per row.
+"""Another worker wrote the same version and digest concurrently: write no second event. One index look-up for each row: a temporary
+table has no statistics, and a join may read the whole id map once per row.
 """
 
 _DROP_STALE = Statement("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
@@ -112,14 +112,14 @@ _LIVE_EVENTS = Statement("""
       LEFT JOIN unnest(CAST(:source_ids AS bigint[]), CAST(:causes AS text[]), CAST(:deliveries AS bigint[]))
                 AS s(pipedrive_id, cause, delivery_id) ON s.pipedrive_id = p.pipedrive_id
      WHERE p.effect > 0""")
-"""The same for a live batch, with a source per record."""
+"""The same for a live batch, with a source for each record."""
 
 _BEGIN_FRESH = Statement("SAVEPOINT fresh_rows")
 _UNDO_FRESH = Statement("ROLLBACK TO SAVEPOINT fresh_rows")
 
 
 class PageConflicts(NamedTuple):
-    """Pipedrive ids of rows that another worker wrote first.
+    """Pipedrive ids of records that another worker wrote first.
 
     stale     with a newer state: what Hull just received of them is stale
     repeated  with the same state: no event of these was logged
@@ -132,9 +132,9 @@ class PageConflicts(NamedTuple):
 def write_page(
     session: Session, context: PageContext, rows: Sequence[PageRow], known: Container[int] | None = None
 ) -> PageConflicts:
-    """Write what was delivered.
+    """Write delivered records.
 
-    known  the ids that are already in the id map; None if they were not looked up
+    known  the ids in the id map; None if they were not looked up
     """
     rows = sorted(rows, key=itemgetter(0))
     fresh = [row for row in rows if row.pipedrive_id not in known] if known is not None else []
@@ -144,9 +144,7 @@ def write_page(
 
 
 def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> bool:
-    """Append rows of new records directly to the three tables. Return False, without writing, if
-    another worker has inserted one of them since.
-    """
+    """Append new records directly to the three tables. Return False, and write nothing, if another worker has inserted one."""
     if not rows:
         return False
     entity: dict[str, Cell] = {"connector_key": Integer(context.connector_key), "entity": context.entity}
@@ -169,7 +167,7 @@ def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> 
 
 
 def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> PageConflicts:
-    """Merge rows, some of which may exist already, through a temporary table; newer versions win."""
+    """Merge records through a temporary table; newer versions win."""
     if not rows:
         return PageConflicts()
     facts = {name: getattr(context, name) for name in PageContext.__slots__ if name != "sources"}
@@ -201,7 +199,7 @@ def _source(context: PageContext, pipedrive_id: int) -> Source:
 
 
 def _make_table(session: Session) -> None:
-    """The temporary table lives as long as its connection, so it is made once for each."""
+    """Create the temporary table once for each connection."""
     made = session.connection().info
     if _MADE not in made:
         session.execute(_TABLE)

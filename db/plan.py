@@ -1,13 +1,12 @@
-"""Plans: what new settings would do, record by record, before they are put in force.
+"""Plans: previews of what new settings would do, record by record, before they are put in force.
 
-A plan is computed in slices; a slice's results and its progress are written in one transaction, so that the plan can be
-resumed after a kill. Its items store each record's version at that time: applying the plan leaves out records that
-changed.
+A plan is computed in slices. The results of a slice and the progress are written in one transaction, so that the plan can be
+resumed after a kill. Items have the version of their record: applying the plan leaves out records that changed since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -39,18 +38,19 @@ from pipeline.domain.json_text import read_lenient, write_lenient
 LEVEL: Final = 1
 RETENTION_DAYS: Final = 30
 WRITTEN: Final = ("create", "update", "link", "resend")
-"""Acts that certainly write something on the other side."""
+"""Acts that always write something on the other side."""
 CARRIED: Final = (*WRITTEN, "match", "lookup")
 """Acts of records that succeed, with or without a write."""
 SENT: Final = (*CARRIED, "error", "unknown")
-"""Acts of the Users and Accounts that are decided about when the plan is applied. A rejected one becomes a Failure,
-and an unknown one is resolved.
-"""
+"""Acts of the Users and Accounts that are processed when the plan is applied: a rejected one becomes a Failure, and an unknown
+one is resolved."""
 
 
 class SettingsPlan(Base):
-    """parent_id      the plan that left out the records of this one
-    base_version   the settings in force when it was created: under any other it is invalid
+    """One plan.
+
+    parent_id      the plan that left out the records of this one
+    base_version   the settings in force when it was created: with any other version it is invalid
     definitions    entity → digest of Pipedrive's field definitions; `fields_read_at` is when the older of them were read
     phase, cursor  where the next slice begins
     counts         `direction.entity.act.…`, `….field.<name>`, `….reason.<act>.<code>` → records
@@ -84,7 +84,7 @@ class SettingsPlan(Base):
     ended_at: Mapped[datetime | None]
     ended_by: Mapped[str | None]
     settings_version: Mapped[int | None] = mapped_column(Integer)
-    """The version that applying it put in force."""
+    """The version that was put in force by applying it."""
 
 
 class PlanItem(Base):
@@ -94,7 +94,7 @@ class PlanItem(Base):
     version, digest  of its id mapping at that time; `report_version` is the version of Hull's report
     names            the attributes or fields that would change, or that have a problem
     fields           these with their values before and after, as compressed JSON
-    message          of an Account that only its Users mention: what is to be sent, as compressed JSON
+    message          of an Account that only its Users mention: the message to send, as compressed JSON
     """
 
     __tablename__ = "plan_items"
@@ -124,7 +124,7 @@ class PlanItem(Base):
 
 
 class PlanClaim(Base):
-    """Which of the plan's Users or Accounts comes first under one claim, or with one record of Pipedrive."""
+    """The first User or Account of a plan with one claim, or with one record of Pipedrive."""
 
     __tablename__ = "plan_claims"
 
@@ -137,7 +137,7 @@ class PlanClaim(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewItem:
-    """A `PlanItem` to be written; `fields` are {"field", "before", "after"} each, and "problem" where there is one."""
+    """A new `PlanItem`; each of `fields` is {"field", "before", "after"}, with "problem" if there is one."""
 
     direction: str
     entity: str
@@ -170,39 +170,17 @@ _ADD = text("""
 
 
 def add_items(session: Session, plan_id: int, items: Sequence[NewItem]) -> list[NewItem]:
-    """Write what a slice found. A record that has an item keeps it; returns those that are new, which are the ones to count."""
+    """Write the items of a slice; a record with an item keeps it. Return the new ones, which must be counted."""
     if not items:
         return []
-    plain = (
-        "direction",
-        "entity",
-        "record_id",
-        "pipedrive_id",
-        "act",
-        "reason",
-        "detail",
-        "version",
-        "digest",
-        "report_version",
-    )
-    columns: dict[str, Any] = {name: _literal(getattr(item, name) for item in items) for name in plain}
-    columns["names"] = texts(write_lenient([each["field"] for each in item.fields]).decode() for item in items)
-    columns["fields"] = _packed(item.fields or None for item in items)
-    columns["message"] = _packed(item.message for item in items)
+    pack = zstandard.ZstdCompressor(level=LEVEL).compress
+    plain = [each for each in NewItem.__slots__ if each not in ("fields", "message")]
+    columns: dict[str, Any] = {name: [getattr(item, name) for item in items] for name in plain}
+    columns["names"] = [write_lenient([each["field"] for each in item.fields]).decode() for item in items]
+    columns["fields"] = [pack(write_lenient(item.fields)) if item.fields else None for item in items]
+    columns["message"] = [pack(write_lenient(item.message)) if item.message is not None else None for item in items]
     added = {tuple(row) for row in session.execute(_ADD, {"plan": plan_id, **columns})}
     return [item for item in items if (item.direction, item.entity, item.record_id) in added]
-
-
-def _literal(values: Iterable[Any]) -> str:
-    """An array literal with nulls."""
-    return "{" + ",".join("NULL" if each is None else texts([str(each)])[1:-1] for each in values) + "}"
-
-
-def _packed(values: Iterable[Any]) -> str:
-    pack = zstandard.ZstdCompressor(level=LEVEL).compress
-    return (
-        "{" + ",".join("NULL" if each is None else f'"\\\\x{pack(write_lenient(each)).hex()}"' for each in values) + "}"
-    )
 
 
 def unpacked(packed: bytes | None) -> Any:
@@ -215,14 +193,14 @@ def get_plan(session: Session, plan_id: int) -> SettingsPlan | None:
 
 
 def lock_plan(session: Session, plan_id: int) -> SettingsPlan | None:
-    """The plan, held until the transaction ends."""
+    """Return a plan, locked until the transaction ends."""
     return session.get(SettingsPlan, plan_id, with_for_update={"key_share": True}, populate_existing=True)
 
 
 def latest_plans(
     session: Session, connector_key: int, *, before_id: int | None = None, limit: int = 50
 ) -> list[SettingsPlan]:
-    """Newest first."""
+    """Return plans, newest first."""
     query = select(SettingsPlan).filter_by(connector_key=connector_key).order_by(SettingsPlan.id.desc()).limit(limit)
     return list(session.scalars(query if before_id is None else query.where(SettingsPlan.id < before_id)))
 
@@ -238,7 +216,7 @@ def page_of_items(
     after: str = "",
     limit: int = 50,
 ) -> list[PlanItem]:
-    """The items that follow the record `after`, in the order of their ids as texts; without `act` all but those that stay."""
+    """Return items after the record `after`, ordered by record id as text; without `act` all except unchanged ones."""
     query = (
         select(PlanItem)
         .filter_by(plan_id=plan_id, direction=direction, entity=entity)
@@ -256,11 +234,11 @@ GIVEN: Final = {
     "update": "the Organization of {}",
     "link": "the Organization of {}",
 }
-"""Acts that give an Account an Organization → the plan's label of that Organization."""
+"""Act that gives an Account an Organization → the text for that Organization."""
 
 
 def given_organizations(session: Session, plan_id: int, account_ids: Sequence[str]) -> dict[str, str]:
-    """Return Account → how to name its Organization, for those of the Accounts that the plan finds or makes one for."""
+    """Return Account → text for its Organization, for Accounts with one that the plan finds or creates."""
     found = items_among(session, plan_id, "outgoing", "organization", account_ids)
     return {record_id: GIVEN[act].format(record_id) for record_id, act in found.items() if act in GIVEN}
 
@@ -274,7 +252,7 @@ _ITEMS_AMONG = text("""
 def items_among(
     session: Session, plan_id: int, direction: str, entity: str, record_ids: Sequence[str]
 ) -> dict[str, str]:
-    """Return record → its act, for those of the records that have an item."""
+    """Return record → its act, for records with an item."""
     if not record_ids:
         return {}
     scope = {"plan": plan_id, "d": direction, "e": entity, "ids": texts(record_ids)}
@@ -298,7 +276,7 @@ _RESERVE = text("""
 def reserved(
     session: Session, plan_id: int, entity: str, pairs: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], str]:
-    """Return (claim, value) → the User or Account that comes first under it in this plan."""
+    """Return (claim, value) → the first User or Account with it in this plan."""
     if not pairs:
         return {}
     scope = {"plan": plan_id, "e": entity, "claims": texts(c for c, _ in pairs), "vals": texts(v for _, v in pairs)}
@@ -325,11 +303,11 @@ _MARK_MOVED = text("""
                  WHERE i.direction = 'outgoing' AND s.connector_key = :c AND s.entity = i.entity AND s.side = 'hull'
                    AND s.record_id = i.record_id LIMIT 1))
  RETURNING i.direction, i.entity""")
-"""Look-ups with a limit, here and below, as in `db.identifier`: the planner knows nothing of items that were just written."""
+"""Look-ups with a limit, here and below, as in `db.identifier`: the planner has no statistics of new items."""
 
 
 def mark_moved(session: Session, plan: SettingsPlan) -> int:
-    """Leave out the records that changed since the plan previewed them; return how many."""
+    """Mark the items of records that changed since their preview, so that they are left out; return how many."""
     return len(session.execute(_MARK_MOVED, {"plan": plan.id, "c": plan.connector_key}).all())
 
 
@@ -355,7 +333,7 @@ _UNPLANNED = text("""
 
 
 def line_of(session: Session, plan: SettingsPlan | None) -> list[int]:
-    """Return the plan and the plans it follows up, newest first."""
+    """Return the ids of a plan and its parents, newest first."""
     line: list[int] = []
     while plan is not None:
         line.append(plan.id)
@@ -364,9 +342,9 @@ def line_of(session: Session, plan: SettingsPlan | None) -> list[int]:
 
 
 def leaves_any_out(session: Session, plan: SettingsPlan, incoming: Sequence[str], outgoing: Sequence[str]) -> bool:
-    """Return whether some record changed since the plan, or one that it follows up, previewed it, or is new;
-    `incoming` and `outgoing` are
-    the previewed entities.
+    """Return whether a record changed since the preview of the plan or of its parents, or is new.
+
+    incoming, outgoing  the previewed entities
     """
     scope = {"plan": plan.id, "line": bigints(line_of(session, plan)), "c": plan.connector_key}
     scope |= {"incoming": texts(incoming), "outgoing": texts(outgoing)}
@@ -374,9 +352,9 @@ def leaves_any_out(session: Session, plan: SettingsPlan, incoming: Sequence[str]
 
 
 def send_items(session: Session, plan: SettingsPlan) -> int:
-    """Write a change for every User and Account that the plan decides about, with Hull's last report.
+    """Write changes of the Users and Accounts that the plan processes; each is sent by its last report.
 
-    Return how many succeed; the others fail, or are unknown.
+    Return how many succeed by the preview; the others fail or are unknown.
     """
     sent = change_writer.write_planned(session, plan.connector_key, plan.id, CARRIED)
     change_writer.write_planned(session, plan.connector_key, plan.id, [act for act in SENT if act not in CARRIED])
@@ -384,14 +362,14 @@ def send_items(session: Session, plan: SettingsPlan) -> int:
 
 
 def messages_to_send(session: Session, plan_id: int) -> list[tuple[str, str, dict[str, Any]]]:
-    """(entity, act, message) of those that Hull has never reported by themselves."""
+    """Return (entity, act, message) of Accounts that Hull never reported by themselves."""
     mine = select(PlanItem).filter_by(plan_id=plan_id, direction="outgoing", entity="organization")
     found = session.scalars(mine.where(PlanItem.message.is_not(None), PlanItem.act.in_(SENT)))
     return [(item.entity, item.act, unpacked(item.message)) for item in found]
 
 
 def drop_items(session: Session, plan_id: int) -> None:
-    """The plan will not be applied."""
+    """Delete the items of a plan that will not be applied."""
     for table in (PlanItem, PlanClaim):
         session.execute(delete(table).where(table.plan_id == plan_id))
 

@@ -1,7 +1,7 @@
-"""Replays: failures that a person replays, and their outcomes. The list of items is frozen at the start.
+"""Replays: failures that an operator replays, and their outcomes. The list of items is fixed at the start.
 
-An item is sent once: closing its failure and storing its work are one transaction. Its outcome is derived
-later, from its changes, batches, events and failures.
+An item is sent once: its failure is closed and its work is stored in one transaction. Its outcome follows later from its changes,
+batches, events and failures.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ RETENTION_DAYS: Final = 90
 WAITING: Final = "waiting"
 SENT: Final = "sent"
 OUTCOMES: Final = ("came_through", "already_applied", "superseded", "skipped", "failed_again", "refused", "aborted")
-"""`skipped`: the settings leave the record where it is. `refused`: it could not be replayed. `aborted`: it was not begun."""
+"""`skipped`: the settings filter the record. `refused`: it could not be replayed. `aborted`: it was not sent."""
 
 
 class Replay(Base):
-    """chosen      the filter of its failures, as text
-    per_second  maximum of items sent per second
-    sent_until  up to when the pace has been used: the next item is due a moment later
+    """One replay.
+
+    chosen      the filter of its failures, as text
+    per_second  maximum of items that are sent in a second
+    sent_until  up to when this maximum is used: the next item is due a moment later
     """
 
     __tablename__ = "replays"
@@ -41,19 +43,19 @@ class Replay(Base):
     chosen: Mapped[dict[str, Any]]
     per_second: Mapped[float] = mapped_column(Float)
     state: Mapped[str] = mapped_column(server_default="running")
-    """`running`, `aborted`, `done`, or `stopped`: its job failed, and waiting items still wait. A pause is a state of its job."""
+    """`running`, `aborted`, `done`, or `stopped` (its job failed, and items still wait). A pause is a state of its job."""
     reason: Mapped[str | None]
-    """Why its job failed, until it is resumed."""
+    """Why its job failed, until the replay is resumed."""
     detail: Mapped[str | None]
     total: Mapped[int] = mapped_column(Integer, server_default="0")
     sent_until: Mapped[datetime | None]
     created_at: Mapped[Created]
     ended_at: Mapped[datetime | None]
-    """When its last item had its outcome, or its outcomes were no longer awaited."""
+    """When all items had an outcome, or outcomes were no longer awaited."""
 
 
 class ReplayItem(Base):
-    """One failure of a replay. `payload` replaces the record as it came, until it is sent."""
+    """One failure of a replay. An edited `payload` replaces that of the failure, until the item is sent."""
 
     __tablename__ = "replay_items"
     __table_args__ = (
@@ -70,10 +72,10 @@ class ReplayItem(Base):
     payload: Mapped[bytes | None]
     sent_at: Mapped[datetime | None]
     after_event: Mapped[int | None] = mapped_column(BigInteger)
-    """Events that it brings about have greater ids."""
+    """Events of the replay have higher ids."""
     settled_at: Mapped[datetime | None]
     batch_id: Mapped[int | None] = mapped_column(BigInteger)
-    """The batch that carried it, once that is known."""
+    """The batch of the item, once it is known."""
     new_failure_id: Mapped[int | None] = mapped_column(BigInteger)
 
 
@@ -90,7 +92,7 @@ def lock_replay(session: Session, replay_id: int) -> Replay | None:
 def latest_replays(
     session: Session, connector_key: int | None = None, *, before_id: int | None = None, limit: int = 50
 ) -> list[Replay]:
-    """Newest first."""
+    """Return replays, newest first."""
     query = select(Replay).order_by(Replay.id.desc()).limit(limit)
     if connector_key is not None:
         query = query.filter_by(connector_key=connector_key)
@@ -100,13 +102,13 @@ def latest_replays(
 
 
 def take_waiting(session: Session, replay_id: int, limit: int) -> list[ReplayItem]:
-    """The next items to be sent, in the order in which they failed. The replay must be locked."""
+    """Return the next items to send, in the order of their failures. The replay must be locked."""
     query = select(ReplayItem).filter_by(replay_id=replay_id, state=WAITING).order_by(ReplayItem.id)
     return list(session.scalars(query.limit(limit)))
 
 
 def items_sent(session: Session, replay_id: int, limit: int) -> list[ReplayItem]:
-    """Return items without an outcome, in the order of sending."""
+    """Return sent items without an outcome, in the order of sending."""
     query = select(ReplayItem).filter_by(replay_id=replay_id, state=SENT).order_by(ReplayItem.id)
     return list(session.scalars(query.limit(limit)))
 
@@ -114,7 +116,7 @@ def items_sent(session: Session, replay_id: int, limit: int) -> list[ReplayItem]
 def items_of(
     session: Session, replay_id: int, *, state: str | None = None, after_id: int | None = None, limit: int = 50
 ) -> list[ReplayItem]:
-    """Items in the order in which they are sent."""
+    """Return items in the order of sending."""
     query = select(ReplayItem).filter_by(replay_id=replay_id).order_by(ReplayItem.id).limit(limit)
     if state is not None:
         query = query.filter_by(state=state)
@@ -124,13 +126,13 @@ def items_of(
 
 
 def items_for(session: Session, failure_ids: Sequence[int]) -> list[ReplayItem]:
-    """In which replays these failures are or were, newest first."""
+    """Return the replay items of failures, newest first."""
     query = select(ReplayItem).where(ReplayItem.failure_id.in_(failure_ids)).order_by(ReplayItem.id.desc())
     return list(session.scalars(query.limit(100)))
 
 
 def item_counts(session: Session, replay_ids: Sequence[int]) -> dict[int, dict[str, int]]:
-    """Replay → state → how many of its items."""
+    """Return replay → state → number of its items."""
     query = (
         select(ReplayItem.replay_id, ReplayItem.state, func.count())
         .where(ReplayItem.replay_id.in_(replay_ids))
@@ -143,19 +145,19 @@ def item_counts(session: Session, replay_ids: Sequence[int]) -> dict[int, dict[s
 
 
 def abort_waiting(session: Session, replay_id: int) -> None:
-    """What has not been sent yet stays where it is, open."""
+    """Abort the items that were not sent yet; their failures stay open."""
     mine = update(ReplayItem).filter_by(replay_id=replay_id, state=WAITING)
     session.execute(mine.values(state="aborted", payload=None, settled_at=func.now()))
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What an item that was sent has left behind by now; every part of it may be missing.
+    """What is stored of a sent item; each field may be None.
 
-    change_id       the change that still carries it, or waits to
-    batch_id        the batch in which that change is
-    batch_state     how that batch is
-    new_failure_id  what failed of the same subject since
+    change_id       its change, if it was not processed yet
+    batch_id        the batch of that change
+    batch_state     the state of that batch
+    new_failure_id  a failure of the same subject since
     """
 
     item_id: int
@@ -182,7 +184,7 @@ _TRACES = text("""
 
 
 def traces(session: Session, item_ids: Sequence[int]) -> dict[int, Trace]:
-    """Item → what it has left behind."""
+    """Return item → what is stored of it."""
     rows = session.execute(_TRACES, {"ids": bigints(item_ids)})
     return {row.item_id: Trace(*row) for row in rows}
 
@@ -210,7 +212,7 @@ _OUTGOING = text(f"""
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND at >= :since AND id > :after
        AND event LIKE 'outgoing.%' AND {NOTABLE}
      ORDER BY id LIMIT 20000""")  # noqa: S608 - a constant of ours
-"""By the few events without a delivery to Hull: the id map may have released a Hull id for a while."""
+"""By the index of events other than incoming successes: the id map may not have the Hull id for a while."""
 
 
 def incoming_events(
@@ -230,7 +232,7 @@ def outgoing_events(
 
 
 def last_event_id(session: Session) -> int:
-    """What is logged from now on has a greater id."""
+    """Return the highest id of an event: later events have higher ids."""
     query = text("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('sync_events', 'id')), 0)")
     return int(session.execute(query).scalar_one())
 
@@ -243,25 +245,24 @@ _UNWATCHED = text("""
 
 
 def find_unwatched(session: Session) -> list[int]:
-    """Return the ids of replays with items in flight and no job that records their outcomes: it was paused or aborted."""
+    """Return the ids of replays with sent items and no job that records their outcomes: it was paused or aborted."""
     return list(session.scalars(_UNWATCHED))
 
 
 def drop_old_replays(session: Session) -> int:
-    """Delete replays that ended long ago, with their items; return how many. Their authors and reasons stay in the
-    audit log."""
+    """Delete replays past their retention, with their items; return how many. The audit log keeps who started them, and why."""
     old = func.now() - timedelta(days=RETENTION_DAYS)
     return changed_rows(session, delete(Replay).where(Replay.ended_at < old))
 
 
 def moment(session: Session) -> datetime:
-    """The database's clock, which alone counts."""
+    """Return the time of the database."""
     now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return now
 
 
 def facts_of_batches(session: Session, batch_ids: Sequence[int]) -> Mapping[int, tuple[str | None, str]]:
-    """Batch → (its last Celery task, its state)."""
+    """Return batch → (id of its last Celery task, its state)."""
     query = text("SELECT id, task_id, state FROM batches WHERE id = ANY(CAST(:ids AS bigint[]))")
     return {row.id: (row.task_id, row.state) for row in session.execute(query, {"ids": bigints(batch_ids)})}
 
@@ -276,5 +277,5 @@ _NEWER_CHANGE = text("""
 
 
 def with_newer_change(session: Session, failure_ids: Sequence[int]) -> set[int]:
-    """Failures of records with a newer waiting change; a replay or newer report is processed after it."""
+    """Return those of the failures with a newer change of their record, which the replay must not override."""
     return set(session.scalars(_NEWER_CHANGE, {"ids": bigints(failure_ids)}))

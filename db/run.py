@@ -1,8 +1,8 @@
-"""Runs and their slices: the progress of full and incremental fetches.
+"""Runs and their slices: the progress of fetches and backfills.
 
-A full fetch walks the ids from both ends at once (`ascending`, `descending`) until the two meet, then catches up with
-everything changed since its start (`catch_up`). A backfill walks what is `stored`. The run row is locked whenever its slices,
-batches or counters change.
+A full fetch reads the ids from both ends at the same time (`ascending`, `descending`) until the two walks meet, then what changed
+since its start (`catch_up`). A backfill reads what is `stored`. The run's row is locked while its slices, batches or counters
+change.
 """
 
 from __future__ import annotations
@@ -46,12 +46,10 @@ class Run(Base):
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
     entity: Mapped[str]
     kind: Mapped[str]
-    """`full`, `incremental`, or `backfill`: the snapshots are synchronized again, with new settings."""
+    """`full`, `incremental`, or `backfill` (snapshots are synchronized again with new settings)."""
     state: Mapped[str] = mapped_column(server_default="running")
-    """`running`, `done`, `cancelled`, `stopped` (a page could not be read; replay its failure to continue), or `held`:
-    it would
-    touch so many records that it needs approval.
-    """
+    """`running`, `done`, `cancelled`, `stopped` (a page could not be read; replay its failure to continue) or `held` (it would
+    change so many records that it needs approval)."""
     phase: Mapped[str] = mapped_column(server_default="walk")
     """`walk`, then `catch_up`."""
     changed_only: Mapped[bool] = mapped_column(server_default="false")
@@ -60,9 +58,9 @@ class Run(Base):
     reason: Mapped[str | None]
     settings_version: Mapped[int] = mapped_column(Integer)
     plan_id: Mapped[int | None] = mapped_column(BigInteger)
-    """The plan that a backfill carries out: it leaves alone what the plan does not speak of."""
+    """The plan that a backfill applies: other records are left out."""
     reindexes: Mapped[bool] = mapped_column(server_default="false")
-    """Of a backfill: new settings identify records otherwise, so look-ups cannot rely on the index before it is done."""
+    """Of a backfill: new settings change what identifies records, so look-ups cannot use the index before it is done."""
     started_at: Mapped[Created]
     finished_at: Mapped[datetime | None]
     pages: Mapped[Count]
@@ -82,7 +80,7 @@ class Run(Base):
 
 
 class PageIds(Base):
-    """The ids that one page of a run listed: what the id map holds and no page listed may have been deleted."""
+    """The ids that one page of a run listed: a known record that no page listed may have been deleted."""
 
     __tablename__ = "page_ids"
 
@@ -111,8 +109,8 @@ COUNTERS = (
 class Slice(Base):
     """One cursor of a run.
 
-    cursor    Pipedrive's opaque marker of the next page; None before the first
-    frontier  the id this walk has come to; two walks have met when their frontiers cross
+    cursor    Pipedrive's cursor of the next page; None before the first page
+    frontier  the last id of this walk; two walks have met when their frontiers cross
     """
 
     __tablename__ = "slices"
@@ -124,14 +122,14 @@ class Slice(Base):
     cursor: Mapped[str | None]
     frontier: Mapped[int | None]
     anchor: Mapped[str | None]
-    """A cursor of some pages ago: should it come again, the walk goes in circles. Moved up when the pages have doubled."""
+    """An earlier cursor: if it is returned again, the walk is a circle. It is replaced when the number of pages has doubled."""
     empty_pages: Mapped[Count]
-    """Pages without a record, in a row."""
+    """Consecutive pages without a record."""
     pages: Mapped[Count]
 
 
 def lock_run(session: Session, run_id: int) -> Run:
-    """The run, held until the transaction ends: its counters and batches move one transaction at a time."""
+    """Return a run, locked until the transaction ends."""
     return session.scalars(
         select(Run).where(Run.id == run_id).with_for_update(key_share=True).execution_options(populate_existing=True)
     ).one()
@@ -139,7 +137,7 @@ def lock_run(session: Session, run_id: int) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class LockedWalk:
-    """A slice and its run, while the run's row is locked.
+    """A slice and its run, with the run's row locked.
 
     read       pages of the run that were read before
     other_end  the frontier of the opposite walk
@@ -156,7 +154,7 @@ class LockedWalk:
     other_end: int | None
 
     def passed(self, ids: Iterable[int]) -> int:
-        """How many of a page's ids the walk from the other end has read before: they are its own."""
+        """Return how many ids of a page the opposite walk has read already."""
         end = self.other_end  # None for a walk by time as well, which has no opposite walk
         if end is None:
             return 0
@@ -171,7 +169,7 @@ _LOCK_WALK = Statement("""
 
 
 def lock_walk(session: Session, run_id: int, slice_id: int) -> LockedWalk:
-    """Return an unfinished slice, with its run locked until the transaction ends."""
+    """Return a slice, with its run locked until the transaction ends. Raises LookupError."""
     row = _LOCK_WALK.row(session, {"run_id": run_id, "slice_id": slice_id})
     if row is None:
         raise LookupError(f"slice {slice_id} of run {run_id}")
@@ -189,7 +187,7 @@ _MOVE = Statement("""
 def move_slice(
     session: Session, slice_id: int, cursor: str | None, frontier: int | None, *, records: int, done: bool
 ) -> None:
-    """Save a walk's position after a page of so many records."""
+    """Store the position of a walk after a page with `records` records."""
     moved = {"slice_id": slice_id, "cursor": cursor, "frontier": frontier, "records": records, "done": done}
     _MOVE.run(session, moved)
 
@@ -202,8 +200,12 @@ _WHERE = Statement("""
 
 @dataclass(frozen=True, slots=True)
 class SliceProgress:
-    """Where a slice continues, from which moment a walk by time begins, which plan a backfill applies, and when the
-    run began."""
+    """Where a slice continues.
+
+    since       from which update time a walk by time reads
+    plan_id     the plan that a backfill applies
+    started_at  when the run began
+    """
 
     walk: str
     cursor: str | None
@@ -216,7 +218,10 @@ class SliceProgress:
 
 
 def get_slice_progress(session: Session, slice_id: int, overlap_s: float) -> SliceProgress:
-    """Where the next page of a slice begins; `overlap_s` is how long before its run a walk by time begins."""
+    """Return where the next page of a slice begins; a walk by time begins `overlap_s` seconds before its run.
+
+    Raises LookupError.
+    """
     row = _WHERE.row(session, {"slice_id": slice_id, "overlap_s": overlap_s})
     if row is None:
         raise LookupError(f"slice {slice_id}")
@@ -224,36 +229,25 @@ def get_slice_progress(session: Session, slice_id: int, overlap_s: float) -> Sli
 
 
 def running_run(session: Session, connector_key: int, entity: str, kind: str) -> Run | None:
-    """Return the run in flight, if there is one."""
+    """Return the running run of an entity and kind."""
     return session.scalar(
         select(Run).filter_by(connector_key=connector_key, entity=entity, kind=kind, state="running").limit(1)
     )
 
 
 def find_reindexing(session: Session, connector_key: int, entity: str) -> Run | None:
-    """Return the backfill that builds the index again and is running or waits for approval, if there is one."""
+    """Return the backfill that rebuilds the index and is running or needs approval."""
     mine = select(Run).filter_by(connector_key=connector_key, entity=entity, reindexes=True)
     return session.scalar(mine.where(Run.state.in_(("running", "held"))).order_by(Run.id.desc()).limit(1))
 
 
-def held_runs(session: Session, connector_key: int) -> list[Run]:
-    """Return runs that need approval, oldest first."""
-    waiting = select(Run).filter_by(connector_key=connector_key, state="held")
-    return list(session.scalars(waiting.order_by(Run.id)))
-
-
-def latest_runs(
-    session: Session, connector_key: int | None, limit: int = 20, *, before: int | None = None
-) -> list[Run]:
-    """Newest first; with `before`, those that began before that run."""
-    newest = select(Run).order_by(Run.id.desc()).limit(limit)
-    if before is not None:
-        newest = newest.where(Run.id < before)
-    return list(session.scalars(newest if connector_key is None else newest.filter_by(connector_key=connector_key)))
+def runs_in_state(session: Session, connector_key: int, state: str) -> list[Run]:
+    """Return the runs of a connector in one state, oldest first."""
+    return list(session.scalars(select(Run).filter_by(connector_key=connector_key, state=state).order_by(Run.id)))
 
 
 def latest_full_run(session: Session, connector_key: int, entity: str, *, state: str | None = None) -> Run | None:
-    """The newest full fetch of an entity, however many incremental ones came since."""
+    """Return the newest full fetch of an entity."""
     query = select(Run).filter_by(connector_key=connector_key, entity=entity, kind="full")
     if state is not None:
         query = query.filter_by(state=state)
@@ -261,20 +255,20 @@ def latest_full_run(session: Session, connector_key: int, entity: str, *, state:
 
 
 def last_started(session: Session, connector_key: int, kind: str) -> datetime | None:
-    """Return when the newest run of a kind began, whatever its cause."""
+    """Return when the newest run of a kind began."""
     mine = select(Run.started_at).filter_by(connector_key=connector_key, kind=kind)
     return session.scalar(mine.order_by(Run.id.desc()).limit(1))
 
 
 LOOKED_BACK: Final = 10
-"""Maximum of full fetches that are read to count how many ended early in a row."""
+"""Maximum of full fetches that are read to count those that ended early in a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndedEarly:
     """The newest full fetch of an entity, which was stopped or cancelled.
 
-    in_a_row  how many of the newest full fetches ended so, this one among them
+    in_a_row  number of consecutive full fetches that ended early, this one included
     ago_s     seconds since it ended
     """
 
@@ -284,7 +278,7 @@ class EndedEarly:
 
 
 def ended_early(session: Session, connector_key: int, entity: str) -> EndedEarly | None:
-    """Return how the newest full fetch ended, if it was stopped or cancelled."""
+    """Return the newest full fetch if it was stopped or cancelled."""
     query = select(Run).filter_by(connector_key=connector_key, entity=entity, kind="full")
     newest = list(session.scalars(query.order_by(Run.id.desc()).limit(LOOKED_BACK)))
     early = list(takewhile(lambda run: run.state in ("stopped", "cancelled"), newest))
@@ -294,15 +288,10 @@ def ended_early(session: Session, connector_key: int, entity: str) -> EndedEarly
     return EndedEarly(early[0], len(early), (now - early[0].finished_at).total_seconds())
 
 
-def running_runs(session: Session, connector_key: int) -> list[Run]:
-    """Return every run in flight, the oldest first."""
-    return list(session.scalars(select(Run).filter_by(connector_key=connector_key, state="running").order_by(Run.id)))
-
-
 def find_runs(
     session: Session, connector_key: int | None, *, before: int | None = None, limit: int = 50, **exact: str | None
 ) -> list[Run]:
-    """Newest first, of all connectors unless one is named; by `entity`, `kind`, `state` or `cause` where these are given."""
+    """Return runs, newest first, of one connector or of all; `exact` may have `entity`, `kind`, `state` and `cause`."""
     query = select(Run).filter_by(**{k: v for k, v in exact.items() if v})
     if connector_key is not None:
         query = query.filter_by(connector_key=connector_key)
@@ -312,7 +301,7 @@ def find_runs(
 
 
 def runs_of_settings(session: Session, connector_key: int, version: int, cause: str) -> list[Run]:
-    """The runs that this version of the settings called for."""
+    """Return the runs with this cause that began under a version of the settings, oldest first."""
     mine = select(Run).filter_by(connector_key=connector_key, settings_version=version, cause=cause)
     return list(session.scalars(mine.order_by(Run.id)))
 
@@ -327,7 +316,7 @@ _KEEP_PAGE_IDS = Statement(
 
 
 def keep_page_ids(session: Session, run_id: int, batch_id: int, ids: Sequence[int]) -> None:
-    """Note which ids a page of a run listed."""
+    """Store which ids a page of a run listed."""
     _KEEP_PAGE_IDS.run(session, {"run_id": run_id, "batch_id": batch_id, "ids": bigints(ids)})
 
 
@@ -339,7 +328,7 @@ _NOTHING = dict.fromkeys(COUNTERS, 0)
 
 
 def count(session: Session, run_id: int, **deltas: int) -> str:
-    """Count what a batch did; returns the run's state. The run is held from here on, until the transaction ends."""
+    """Add to the counters of a run, which is locked until the transaction ends; return its state. Raises LookupError."""
     row = _COUNT.row(session, {**_NOTHING, **deltas, "run_id": run_id})
     if row is None:
         raise LookupError(f"run {run_id}")
@@ -347,11 +336,11 @@ def count(session: Session, run_id: int, **deltas: int) -> str:
 
 
 def note_finished(session: Session, run: Run) -> None:
-    """Note that a run is finished this very moment: what its last transaction did, such as a comparison, took time too."""
+    """Set the end of a run to the current time, because its last transaction took time too."""
     session.execute(update(Run).where(Run.id == run.id).values(finished_at=func.clock_timestamp()))
 
 
 def close_run(session: Session, run: Run, state: str, reason: str | None = None) -> None:
-    """End the run, well or not."""
+    """End a run in this state."""
     run.state, run.reason = state, reason
     session.execute(update(Run).where(Run.id == run.id).values(finished_at=func.now(), state=state, reason=reason))

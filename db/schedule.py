@@ -1,6 +1,6 @@
-"""Schedules, which beat's ticks find due, and heartbeats: when what must happen again and again last happened.
+"""Schedules of fetches and checks, and heartbeats: when a periodic task last ran.
 
-The decision that a schedule is due and its claim are one statement, so two beats do no harm.
+A due schedule is found and claimed by one statement, so that two beats do no harm.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def set_schedule(
     cron: str | None = None,
     interval_s: int | None = None,
 ) -> None:
-    """Plan, or plan again: by cron, or every `interval_s` seconds, without delaying what is due sooner."""
+    """Add or replace a schedule: by cron, or every `interval_s` seconds without delaying an earlier due time."""
     row = insert(Schedule).values(
         connector_key=connector_key, kind=kind, cron=cron, interval_s=interval_s, next_run_at=next_run_at
     )
@@ -57,9 +57,9 @@ def set_schedule(
 
 
 def request_catch_up(session: Session, connector_key: int, *, rested_s: float = 0.0) -> None:
-    """Fetch at the next tick what changed since the watermark, because webhooks may have been missed.
+    """Make the incremental fetch due now, because webhooks may have been missed.
 
-    Nothing is changed if no incremental fetch is scheduled, or if the last one started less than `rested_s` ago.
+    Change nothing if none is scheduled, or if the last one started less than `rested_s` seconds ago.
     """
     has_rested = func.coalesce(Schedule.last_run_at, Schedule.next_run_at - func.make_interval(1000))
     session.execute(
@@ -75,7 +75,7 @@ def request_catch_up(session: Session, connector_key: int, *, rested_s: float = 
 
 
 def catch_up_soon(session: Session, connector_key: int) -> None:
-    """The same, at most once in REST_S, because webhooks may request it any number of times."""
+    """Make the incremental fetch due now, at most once in REST_S: webhooks may request it any number of times."""
     request_catch_up(session, connector_key, rested_s=REST_S)
 
 
@@ -95,7 +95,10 @@ def connectors_with_due(session: Session) -> list[int]:
 
 
 def take_due(session: Session, connector_key: int) -> list[Schedule]:
-    """Schedules of a connector that are due, locked; the caller sets their next time before it commits. Missed times are one."""
+    """Return the due schedules of a connector, locked.
+
+    The caller sets their next time before it commits; missed times count once.
+    """
     mine = select(Schedule).filter_by(connector_key=connector_key).where(Schedule.next_run_at <= func.now())
     return list(session.scalars(mine.order_by(Schedule.next_run_at).with_for_update(skip_locked=True)))
 
@@ -105,16 +108,19 @@ def schedules_of(session: Session, connector_key: int) -> list[Schedule]:
 
 
 LIVE_PROCESS = "live process "
-"""With it begin the names of processes that carry out live batches; the rest of the name is the node's and its number there."""
+"""Prefix of the heartbeats of processes that run live batches; the node and a number follow."""
 ALIVE_S = 20
-"""A process without a heartbeat for so long has ended; it gives one every `EVERY_S` seconds."""
+"""A process without a heartbeat for this time has ended; it sends one every `EVERY_S` seconds."""
 EVERY_S = 5
-"""A younger heartbeat is left as it is: a sign of life is worth no write to the disk every two seconds."""
+"""A younger heartbeat is not written again, to save writes."""
 
 
 class Heartbeat(Base):
-    """name  `sweep`, `beat` (a tick that came from beat, and not from a starting worker), `alerts`, `live process NODE NUMBER`,
-    `unknown ids of CONNECTOR_KEY` (until when its share is spent, see `take_share`)."""
+    """When a periodic task last ran.
+
+    name  `sweep`, `beat` (a tick of beat, not of a starting worker), `alerts`, `live process NODE NUMBER`, or
+          `unknown ids of CONNECTOR_KEY`: until when its share is used, see `take_share`
+    """
 
     __tablename__ = "heartbeats"
 
@@ -140,9 +146,9 @@ _SPEND = text("UPDATE heartbeats SET at = at + make_interval(secs => :spent_s) W
 
 
 def take_share(session: Session, name: str, wanted: int, *, most: int, every_s: float) -> int:
-    """Return how many of `wanted` may happen now, of `most` in `every_s` seconds.
+    """Return how many of `wanted` actions may happen now, if `most` may in `every_s` seconds (a leaky bucket).
 
-    What is kept is the moment at which all that happened so far is made up for (a leaky bucket).
+    The heartbeat has the time at which the bucket will be empty.
     """
     spent_s = float(session.execute(_SPENT_UNTIL, {"name": name}).scalar_one())
     taken = max(0, min(wanted, int((every_s - spent_s) * most / every_s)))
@@ -155,10 +161,10 @@ _FORGET_ENDED = text("""
 
 
 def forget_ended_processes(session: Session) -> int:
-    """Delete the heartbeats of processes that ended without a word; returns how many."""
+    """Delete the heartbeats of processes that ended; return how many."""
     return changed_rows(session, _FORGET_ENDED, {"live_process": LIVE_PROCESS, "alive_s": ALIVE_S})
 
 
 def heartbeats(session: Session) -> dict[str, datetime]:
-    """Name → when it last happened, give or take `EVERY_S`."""
+    """Return name → time of the heartbeat, to within `EVERY_S` seconds."""
     return {row.name: row.at for row in session.execute(select(Heartbeat.name, Heartbeat.at))}

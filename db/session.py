@@ -1,13 +1,12 @@
-"""One transaction at a time: commit at the end, roll back on error, then do what had to wait for the commit.
+"""Transactions: commit at the end, roll back on error, then call what waits for the commit.
 
-The engine is made lazily and once per process, because a connection must never be shared across a fork
+The engine is created lazily and once per process, because a connection must never be shared across a fork
 (https://docs.sqlalchemy.org/en/20/core/pooling.html#using-connection-pools-with-multiprocessing-or-os-fork).
 
-Values of records are kept out of PostgreSQL's log: psycopg2 writes the values into a statement's text, and the server logs
-the text of a statement that fails, takes long or waits for a lock; the DETAIL of a violated constraint repeats the values
-too. Our sessions switch all of that off if the server permits it: for a superuser, and since PostgreSQL 15 for a role with
-GRANT SET ON PARAMETER. Errors are in our own log, by class and SQLSTATE.
-Source: https://www.postgresql.org/docs/18/runtime-config-logging.html
+Values of records must not be in PostgreSQL's log: psycopg2 writes values into the text of a statement, and the server logs the text
+of a statement that fails, takes long or waits for a lock, and the DETAIL of a violated constraint. Our sessions switch that off
+if the server permits it: for a superuser, and since PostgreSQL 15 for a role with GRANT SET ON PARAMETER. Errors are in our own
+log, by class and SQLSTATE. Source: https://www.postgresql.org/docs/18/runtime-config-logging.html
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 120_000
 LOCK_TIMEOUT_MS = 15_000
 IDLE_IN_TRANSACTION_MS = 60_000
-RESTED_S = 2.0
+IDLE_S = 2.0
 PING_S = 3.0
-"""A connection that has rested answers a ping within this time, or is replaced."""
+"""An idle connection must answer a ping within this time, or is replaced."""
 TCP = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -43,9 +42,9 @@ TCP = {
     "keepalives_count": 3,
     "tcp_user_timeout": 12_000,
 }
-"""A host that is gone is noticed after 14 s where we wait for it, and after 12 s where it should acknowledge what we sent."""
+"""A lost host is detected after 14 s while we wait for an answer, and after 12 s if it does not acknowledge what we sent."""
 SERVER_TCP = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 -c tcp_user_timeout=12000"
-"""The same on the server's side, so that the locks of a client that is gone are released."""
+"""The same on the server, so that the locks of a lost client are released."""
 
 Todo = Callable[[Session], None]
 
@@ -56,13 +55,13 @@ _before_commit: list[Todo] = []
 
 
 def use_database(url: str) -> None:
-    """Name the database this process talks to, as `postgresql+psycopg2://…`; connections open when first needed."""
+    """Set the database of this process, as `postgresql+psycopg2://…`; connections are opened when they are needed."""
     global _url  # noqa: PLW0603 - one database per process, like one environment
     _url = url
 
 
 def engine() -> Engine:
-    """The engine of this very process; after a fork the child makes its own and leaves its parent's alone."""
+    """Return the engine of this process; after a fork, the child creates its own."""
     global _engine, _engine_key
     key = (os.getpid(), _url)
     if _engine is None or _engine_key != key:
@@ -73,7 +72,7 @@ def engine() -> Engine:
 
 
 def make_engine(url: str) -> Engine:
-    """An engine with the limits every session of ours runs under."""
+    """Create an engine with our time limits."""
     made = create_engine(
         url,
         pool_size=5,
@@ -107,8 +106,8 @@ def make_engine(url: str) -> Engine:
 
 
 class _Opener:
-    """Opens the connections of one engine. While the last attempt failed, one thread tries and the others fail immediately:
-    a server that does not answer must not hold every thread for a connection time-out, one after the other."""
+    """Opens the connections of one engine. After a failed attempt, one thread tries and the others fail immediately, so that a
+    server that does not answer does not block each thread for a connection time-out."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
@@ -117,7 +116,7 @@ class _Opener:
         self.probe: Probe | None = None
 
     def open(self, _dialect: Dialect, _record: object, arguments: Any, parameters: Any) -> Any:
-        """Raises the driver's OperationalError."""
+        """Open a connection. Raises the driver's OperationalError."""
         if not self._has_failed:
             return self._attempt(arguments, parameters)
         if not self._trying.acquire(blocking=False):
@@ -139,36 +138,36 @@ class _Opener:
 
 
 def _watch_idle_connections(made: Engine) -> None:
-    """Check an idle connection only: a ping before each transaction would cost 2 % of a
-    worker's time, and a connection that dies between two transactions costs one stage, which the sweep starts again.
+    """Ping connections that were idle. A ping before each transaction would cost 2 % of a worker's time; a connection that is lost
+    between two transactions costs one stage, which the sweep starts again.
     """
 
     @event.listens_for(made, "checkin")
-    def _rests(_connection: object, record: ConnectionPoolEntry) -> None:
-        record.info["rests_since"] = time.monotonic()
+    def _note_idle(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["idle_since"] = time.monotonic()
 
     @event.listens_for(made, "checkout")
-    def _wakes(connection: PoolProxiedConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-        if time.monotonic() - record.info.get("rests_since", time.monotonic()) > RESTED_S:
+    def _ping_idle(connection: PoolProxiedConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("idle_since", time.monotonic()) > IDLE_S:
             try:
                 with watched(record.dbapi_connection, within_s=PING_S):
                     made.dialect.do_ping(connection)
             except made.dialect.loaded_dbapi.Error as dead:
-                raise InvalidatePoolError from dead  # other idle connections are not better: the pool opens new ones
+                raise InvalidatePoolError from dead  # other idle connections are lost too: the pool opens new ones
 
 
 def _drop_read_only_connections(made: Engine) -> None:
-    """Drop every connection of the pool when a write is answered with 25006: after a failover they all lead to the old primary."""
+    """Drop all connections of the pool when a write is answered with 25006: after a failover they all lead to the old primary."""
 
     @event.listens_for(made, "handle_error")
-    def _judge(context: ExceptionContext) -> None:
+    def _mark_lost(context: ExceptionContext) -> None:
         if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
             context.is_disconnect = True
 
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A unit of work. `after_commit` callbacks run after the commit, and not after a rollback."""
+    """Open a transaction. Its `after_commit` callbacks run after the commit, not after a rollback."""
     with Session(engine(), expire_on_commit=False) as session:
         with session.begin():
             yield session
@@ -179,17 +178,17 @@ def transaction() -> Iterator[Session]:
 
 
 def is_read_only(session: Session) -> bool:
-    """Whether the server takes no writes: a standby, or a former primary that was demoted."""
+    """Return whether the server accepts no writes: it is a standby, or was demoted."""
     return bool(session.scalar(text("SELECT current_setting('transaction_read_only') = 'on'")))
 
 
 def after_commit(session: Session, todo: Callable[[], None]) -> None:
-    """Run `todo` after the commit. It may only send wake-ups: if one is lost, the sweep finds the row."""
+    """Call `todo` after the commit. It may only send wake-ups: if one is lost, the sweep finds the row."""
     session.info.setdefault(AFTER_COMMIT, []).append(todo)
 
 
 def before_commit(todo: Todo) -> None:
-    """Run `todo` as the last statement of every transaction of this process; rows it locks are held for a commit only."""
+    """Call `todo` at the end of every transaction of this process: rows that it locks are locked during the commit only."""
     _before_commit.append(todo)
 
 
@@ -203,13 +202,13 @@ QUIET: Final[Mapping[str, str]] = {
     "log_transaction_sample_rate": "0",
     "log_parameter_max_length": "0",
 }
-"""Settings that only a superuser, or a role that was granted them, may change for its session → value."""
+"""Setting → value, for settings that only a superuser, or a role with a grant, may change for its session."""
 QUIET_FOR_ANYBODY: Final[Mapping[str, str]] = {"log_parameter_max_length_on_error": "0"}
-"""Settings that every role may change."""
+"""Setting → value, for settings that every role may change."""
 
 
 def keep_values_out(connection: Any) -> None:
-    """Switch off what this session may; the connection is in autocommit."""
+    """Change the settings of `QUIET` that this role may change. The connection must be in autocommit."""
     values = {"names": list(QUIET), "values": list(QUIET.values())}
     with connection.cursor() as cursor:
         cursor.execute(_GRANTED if connection.server_version >= 150_000 else _FOR_SUPERUSERS, values)
@@ -224,7 +223,7 @@ _FOR_SUPERUSERS = """
 
 
 def loud_settings(session: Session) -> list[str]:
-    """Return the settings that allow values of records in the server's log; empty if there are none."""
+    """Return the settings that allow values of records in the server's log."""
     return list(session.scalars(_LOUD, {"names": list(QUIET), "values": list(QUIET.values())}))
 
 

@@ -29,7 +29,7 @@ _AGES = text("""
 
 @dataclass(frozen=True, slots=True)
 class ShellAges:
-    """late  those that have waited longer than a shell should"""
+    """Numbers of shells of one connector; `late` ones have waited longer than expected."""
 
     connector: str
     shells: int
@@ -38,7 +38,7 @@ class ShellAges:
 
 
 def connectors_with_shells(session: Session) -> list[int]:
-    """Return active connectors with shells that were not requested recently."""
+    """Return the active connectors with shells that were not requested recently."""
     return list(session.scalars(_WITH_SHELLS))
 
 
@@ -49,12 +49,12 @@ def count_shells(session: Session, connector_key: int, entity: str) -> tuple[int
 
 
 def request_shells(session: Session, connector_key: int, entity: str) -> int:
-    """Make a change of every shell that waits, so that it is read by its id; returns how many."""
+    """Write a change of every waiting shell, so that it is read by its id; return how many."""
     ids = id_mapping_writer.claim_unrequested_shells(session, connector_key, entity)
     change_writer.write_shells(session, connector_key, entity, ids)
     return len(ids)
 
 
 def shell_ages(session: Session, connector_key: int | None = None) -> list[ShellAges]:
-    """How many shells there are and how old, by connector."""
+    """Return the number and age of shells by connector."""
     return [ShellAges(*row) for row in session.execute(_AGES, {"key": connector_key})]

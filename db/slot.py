@@ -1,8 +1,8 @@
-"""Slots: how many live batches may call one remote system at a time, out of the processes that carry out live batches now.
+"""Slots: how many live batches may call one remote system at the same time.
 
-A remote system that stalls holds every process that waits for its answer. So a stage takes a slot before its first call, and finds
-none when the others would be left without a process. A slot belongs to a Pipedrive company or a Hull organization, whichever of the
-connectors that are joined to it calls. It ends with the stage, or when its worker stops extending the lease.
+A remote system that stalls blocks each process that waits for its answer. So a stage takes a slot before its first call, and
+gets none if no process would be left for other work. Slots belong to a Pipedrive company or a Hull organization, for all its
+connectors. A slot ends with the stage, or when its worker stops extending the lease.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from db.token_ledger import COMPANY
 from pipeline.errors import LostLease
 
 SYSTEMS: Final = {"pipedrive": "pipedrive", "pipedrive search": "pipedrive", "hull": "hull", "firehose": "hull"}
-"""Remote, as outages name it → the system with the slots of its calls. Renewing tokens takes none, because it holds a lock."""
+"""Remote by its name in `db.outage` → the system with its slots. Renewing tokens takes no slot, because it holds a lock."""
 STALLED_S: Final = 1.0
-"""A slot that is held for longer is not worth waiting for."""
+"""If all slots are held for longer than this, a batch does not wait for one."""
 HELD_SHARE: Final = 0.5
-"""Of a lease, what is left at least while its worker lives: it extends after a third."""
+"""Share of a lease that is left at least while its worker is alive: it extends the lease after a third."""
 
 _REMOTE = f"CASE :system WHEN 'hull' THEN c.hull_organization ELSE {COMPANY} END"
 _LOCK = 1_220_225
-"""Class of the advisory locks under which slots are counted and taken, one after the other for each remote system."""
+"""Class of the advisory locks with which slots of one remote system are taken one after the other."""
 
 _WAIT_TURN = Statement(f"""SET LOCAL synchronous_commit = off;
     SELECT pg_advisory_xact_lock(:lock, hashtext({_REMOTE})) FROM connectors c WHERE c.key = :connector_key""")  # noqa: S608 - put together from constants
@@ -55,9 +55,11 @@ _TAKE = Statement("""
 
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """is_ours    the batch holds the slot now
-    is_stalled  all slots are taken, and none by a stage that began to call a moment ago
-    waiting     live batches that wait for their turn
+    """The result of a request for a slot.
+
+    is_ours     the batch has the slot now
+    is_stalled  all slots are taken, and none by a stage that began its calls a moment ago
+    waiting     number of live batches that wait for a slot
     """
 
     is_ours: bool
@@ -66,23 +68,22 @@ class SlotState:
 
 
 def slots_of_remote(processes: int, at_once: int) -> int:
-    """Return how many live batches may call one remote system: one process is left to the others, where there are two.
+    """Return how many live batches may call one remote system: one process is left for other work if there are several.
 
-    processes  that carry out live batches; 0 where none is registered, and `at_once` alone decides
+    processes  number of processes that run live batches; if it is 0, none is registered, and `at_once` is the limit
     """
     return max(1, min(at_once, processes - 1)) if processes else at_once
 
 
 def slots_of_connector(processes: int, at_once: int) -> int:
-    """Return how many live batches of one connector may call any system: both of its systems may stall."""
+    """Return how many live batches of one connector may call its two systems: both may stall."""
     return max(2, processes - 1) if processes else 2 * at_once
 
 
 def take(session: Session, batch: ClaimedBatch, system: str, *, at_once: int, lease_s: float) -> SlotState:
-    """Take a slot of the remote system that the batch's connector is joined to, instead of one that the batch may hold.
+    """Take a slot of a remote system for a batch; it replaces another slot of the batch. Raises: LostLease.
 
-    at_once  most live batches that may call one system, however many processes there are
-    Raises: LostLease.
+    at_once  maximum of live batches that may call one system, for any number of processes
     """
     scope = {"id": batch.id, "connector_key": batch.connector_key, "system": system}
     _WAIT_TURN.run(session, scope | {"lock": _LOCK})
@@ -108,6 +109,6 @@ _NEXT = Statement(f"""
 
 
 def next_in_turn(session: Session, connector_key: int, system: str) -> list[Wakeup]:
-    """A slot is free again: make the first batch due that waits for one. Returns what is to be woken."""
+    """Make the first batch that waits for a slot of this system due; return its wake-up."""
     rows = _NEXT.rows(session, {"connector_key": connector_key, "system": system})
     return [wakeup_from(*row) for row in rows]

@@ -1,8 +1,8 @@
-"""Snapshots: the last whole record read from one side, compressed, overwritten by the next.
+"""Snapshots: the last whole record that was read from one side, compressed.
 
-Records of one company are alike in everything but their values: keys, forty-digit field codes, punctuation. That shape is
-kept once per connector and entity as a compression dictionary, which halves a snapshot and more than halves the time it takes.
-The dictionary holds no value of any record, and never changes once it is made.
+Records of one company differ in their values only: keys, field codes of forty digits and punctuation are the same. These are stored
+once for each connector and entity, as a compression dictionary. It halves the size of a snapshot and the time to compress it. The
+dictionary has no values of records and never changes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 import zstandard
-from sqlalchemy import Integer, LargeBinary, select, text
+from sqlalchemy import Integer, LargeBinary, Row, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -21,9 +21,9 @@ from db.statement import bigints, byteas, texts
 from pipeline.domain.json_text import read_lenient, write_lenient
 
 LEVEL = -1
-"""With the dictionary: 5 µs and 510 bytes a record of 1.7 KB; level 1 without it took 13 µs and 1,010 bytes."""
+"""With the dictionary: 5 µs and 510 bytes for a record of 1.7 KB; level 1 without it took 13 µs and 1,010 bytes."""
 SHAPED_BY = 50
-"""Records that are used to train a dictionary: enough for each kind of value to occur."""
+"""Number of records from which a dictionary is made: enough to have each kind of value."""
 
 Compress = Callable[[bytes], bytes]
 
@@ -57,7 +57,7 @@ _READ = text("""
 
 
 def compressor(session: Session, connector_key: int, entity: str, sample: Iterable[bytes]) -> Compress:
-    """How snapshots of this entity are compressed; the first time, the shape is taken from `sample`."""
+    """Return the function that compresses snapshots of an entity; the first call makes the dictionary from `sample`."""
     shape = _find_shape(session, connector_key, entity)
     if shape is None:
         content = write_lenient(shape_of([read_lenient(body) for body in islice(sample, SHAPED_BY)]))
@@ -70,8 +70,12 @@ def compressor(session: Session, connector_key: int, entity: str, sample: Iterab
 def read_snapshots(
     session: Session, connector_key: int, entity: str, side: str, record_ids: Sequence[str]
 ) -> dict[str, bytes]:
-    """Record id → the record as JSON."""
+    """Return record id → the record as JSON."""
     rows = session.execute(_READ, {"c": connector_key, "e": entity, "side": side, "ids": texts(record_ids)}).all()
+    return _unpacked(session, connector_key, entity, rows)
+
+
+def _unpacked(session: Session, connector_key: int, entity: str, rows: Sequence[Row[Any]]) -> dict[str, bytes]:
     if not rows:
         return {}
     unpack = zstandard.ZstdDecompressor(dict_data=_find_shape(session, connector_key, entity)).decompress
@@ -86,7 +90,7 @@ _VERSIONS = text("""
 def versions_of(
     session: Session, connector_key: int, entity: str, side: str, record_ids: Sequence[str]
 ) -> dict[str, int]:
-    """Record id → the version of what is kept: of a Hull report, when it was sent, in seconds since the epoch."""
+    """Return record id → version of its snapshot; of a report of Hull: when it was sent, in seconds since the epoch."""
     scope = {"c": connector_key, "e": entity, "side": side, "ids": texts(record_ids)}
     return {row.record_id: row.version for row in session.execute(_VERSIONS, scope)}
 
@@ -101,7 +105,7 @@ _KEEP_REPORTS = text("""
 
 
 def keep_reports(session: Session, connector_key: int, entity: str, reports: Mapping[str, tuple[int, bytes]]) -> None:
-    """Hull id → (its time, in seconds since the epoch; the message as JSON)."""
+    """Store reports of Hull: Hull id → (its time in seconds since the epoch, the message as JSON)."""
     if not reports:
         return
     pack = zstandard.ZstdCompressor(level=LEVEL).compress
@@ -122,7 +126,7 @@ _PAGE = """
                             AND m.state = 'full' LIMIT 1) m
      WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'pipedrive' AND s.record_id > :after {more}
      ORDER BY s.record_id LIMIT :limit"""
-"""LATERAL with a limit, as in `db.identifier`: joined otherwise, tables just filled were read whole for every record."""
+"""LATERAL with a limit, as in `db.identifier`: with another join, new tables were read whole for every record."""
 _AS_PLANNED = """
        AND (SELECT true FROM plan_items i
              WHERE i.plan_id = :plan AND i.direction = 'incoming' AND i.entity = :e AND i.record_id = s.record_id
@@ -145,9 +149,9 @@ def page_of_snapshots(
     planned_by: int | None = None,
     left_out_by: Sequence[int] = (),
 ) -> dict[str, bytes]:
-    """Return record id → the record as JSON, for the Pipedrive records after `after` in the text order of their ids.
+    """Return record id → the record as JSON, for Pipedrive records after `after`, ordered by id as text.
 
-    planned_by   only records of this plan that are unchanged since
+    planned_by   only records of this plan that have not changed since
     left_out_by  only records that are in none of these plans, or that changed
     """
     scope: dict[str, Any] = {"c": connector_key, "e": entity, "after": after or "", "limit": limit}
@@ -157,14 +161,11 @@ def page_of_snapshots(
         rows = session.execute(_LEFT_OUT_PAGE, {**scope, "line": bigints(left_out_by)}).all()
     else:
         rows = session.execute(_ALL_PAGE, scope).all()
-    if not rows:
-        return {}
-    unpack = zstandard.ZstdDecompressor(dict_data=_find_shape(session, connector_key, entity)).decompress
-    return {row.record_id: unpack(bytes(row.payload)) for row in rows}
+    return _unpacked(session, connector_key, entity, rows)
 
 
 def any_record(session: Session, connector_key: int, entity: str, side: str) -> str | None:
-    """The id of some record that this side has shown; None while it has shown none."""
+    """Return the id of any record with a snapshot of this side; None if there is none yet."""
     query = select(Snapshot.record_id).filter_by(connector_key=connector_key, entity=entity, side=side)
     return session.scalar(query.order_by(Snapshot.record_id.desc()).limit(1))
 
@@ -180,8 +181,7 @@ _LEFT_OUT_REPORTS = text(_REPORTS.format(more=_NOT_PLANNED.replace("'incoming'",
 def page_of_reports(
     session: Session, connector_key: int, entity: str, *, after: str, limit: int, left_out_by: Sequence[int] = ()
 ) -> dict[str, tuple[int, bytes]]:
-    """Return Hull id → (its version, the report as JSON), as Hull last sent it, for those after `after`; `left_out_by`
-    as above."""
+    """Return Hull id → (version, last report as JSON), for Hull ids after `after`; `left_out_by` as above."""
     scope: dict[str, Any] = {"c": connector_key, "e": entity, "after": after, "limit": limit}
     found = _LEFT_OUT_REPORTS if left_out_by else _ALL_REPORTS
     rows = session.execute(found, {**scope, "line": bigints(left_out_by)} if left_out_by else scope).all()
@@ -193,7 +193,7 @@ _COUNT = text("SELECT count(*) FROM snapshots WHERE connector_key = :c AND entit
 
 
 def count_snapshots(session: Session, connector_key: int, entity: str, side: str) -> int:
-    """How many records of one side are kept whole."""
+    """Return the number of snapshots of one side."""
     return int(session.scalar(_COUNT, {"c": connector_key, "e": entity, "side": side}) or 0)
 
 
@@ -206,7 +206,7 @@ _WITHOUT_REPORT = text("""
 
 
 def count_unreported(session: Session, connector_key: int, entity: str) -> int:
-    """Return known records of Pipedrive with a User or Account that Hull has never reported."""
+    """Return the number of known Pipedrive records with a User or Account that Hull never reported."""
     return int(session.scalar(_WITHOUT_REPORT, {"c": connector_key, "e": entity}) or 0)
 
 
@@ -219,7 +219,7 @@ def _find_shape(session: Session, connector_key: int, entity: str) -> zstandard.
 
 
 def shape_of(sample: Sequence[Any]) -> Any:
-    """Keys and kinds of values that occur in the records; every value itself is emptied."""
+    """Return one record with the keys of all records and empty values of the same types."""
     merged: dict[str, Any] = {}
     for record in sample:
         if isinstance(record, dict):

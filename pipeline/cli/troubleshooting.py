@@ -79,7 +79,7 @@ class Case:
 def examine(session: Session, connector: Connector) -> list[Answer]:
     """Return the findings for every heading."""
     version = connectors.settings_in_force(session, connector.key)
-    newest = reversed(run_rows.latest_runs(session, connector.key, 200))
+    newest = reversed(run_rows.find_runs(session, connector.key, limit=200))
     case = Case(
         session=session,
         connector=connector,
@@ -258,7 +258,7 @@ def _fetches_in_flight(case: Case) -> Iterator[Finding]:
     """Yield the fetches in flight with their progress, and the expected end of full fetches."""
     day = spending.budget_status(case.session, case.key)
     ends = {each.run_id: each.ends_at for each in spending.forecast_runs(case.session, case.key, day)}
-    for run in run_rows.latest_runs(case.session, case.key):
+    for run in run_rows.find_runs(case.session, case.key, limit=20):
         if run.state == "running":
             end = ends.get(run.id)
             until = f", done about {end:%Y-%m-%d %H:%M} UTC" if end else ""

@@ -89,7 +89,9 @@ def judge_condition(session: Session, connector: Connector) -> Condition:
     """Return the condition of a connector, from stored data."""
     status = status_of(session, connector)
     marks = [_reached(session, connector.key, entity) for entity in Entity]
-    fetched = {Entity(run.entity) for run in run_rows.running_runs(session, connector.key) if run.kind == "full"}
+    fetched = {
+        Entity(run.entity) for run in run_rows.runs_in_state(session, connector.key, "running") if run.kind == "full"
+    }
     return Condition(
         in_step=describe_freshness(
             _level(connector, status),

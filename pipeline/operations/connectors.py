@@ -221,7 +221,7 @@ def remove_connector(call: Call, request: RemovalRequest) -> Removed:
     except PipelineError as error:
         left = str(error)
     with call.transaction(why=request.why) as session:
-        for run in run_rows.latest_runs(session, connector.key):
+        for run in run_rows.find_runs(session, connector.key, limit=20):
             if run.state == "running":
                 batches.cancel_open(session, run.id)
         rows.remove_rows_of(session, connector.key)

@@ -229,7 +229,7 @@ def list_held_runs(call: Call, _request: ConnectorRequest) -> HeldAnswer:
                     sentence=backfill.approval_sentence(run, touched),
                     started_at=run.started_at,
                 )
-                for run in run_rows.held_runs(session, key)
+                for run in run_rows.runs_in_state(session, key, "held")
             ]
         )
 
@@ -245,7 +245,7 @@ def confirm_run(call: Call, request: Yes) -> Done:
     """Approve a run that needs approval; send the number of records that it would touch."""
     key = call.connector.key
     with call.transaction(f"run {request.id}") as session:
-        held = {run.id: run for run in run_rows.held_runs(session, key)}
+        held = {run.id: run for run in run_rows.runs_in_state(session, key, "held")}
         if request.id not in held:
             raise not_found("No such run needs approval.", f"See: pipeline runs held {call.connector.name}")
         reach = backfill.reach(session, key, Entity(held[request.id].entity))

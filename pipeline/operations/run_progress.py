@@ -83,10 +83,10 @@ def expected_records(run: Run, slices: Sequence[Slice]) -> int | None:
 def runs_in_flight(session: Session, connector_key: int, day: BudgetStatus) -> list[FetchShape]:
     """Return every run in flight, the oldest first."""
     ends = {each.run_id: each.ends_at for each in spending.forecast_runs(session, connector_key, day)}
-    found = rows.running_runs(session, connector_key)
+    found = rows.runs_in_state(session, connector_key, "running")
     return [describe_run(run, day.now, rows.slices_of(session, run.id), ends.get(run.id)) for run in found]
 
 
 def latest_runs(session: Session, connector_key: int, now: datetime, limit: int = 10) -> list[FetchShape]:
     """Return the newest runs, without their expected end."""
-    return [describe_run(run, now) for run in rows.latest_runs(session, connector_key, limit)]
+    return [describe_run(run, now) for run in rows.find_runs(session, connector_key, limit=limit)]

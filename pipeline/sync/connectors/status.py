@@ -180,7 +180,7 @@ def _settings(session: Session, connector: Connector) -> list[StatusFinding]:
 
 def _runs(session: Session, connector: Connector) -> list[StatusFinding]:
     """Return the runs that need approval, and the newest fetch of each entity if it stopped."""
-    newest = {run.entity: run for run in reversed(runs.latest_runs(session, connector.key))}
+    newest = {run.entity: run for run in reversed(runs.find_runs(session, connector.key, limit=20))}
     return [
         StatusFinding(
             level="warning",
@@ -188,7 +188,7 @@ def _runs(session: Session, connector: Connector) -> list[StatusFinding]:
             topic="held",
             subject=str(run.id),
         )
-        for run in runs.held_runs(session, connector.key)
+        for run in runs.runs_in_state(session, connector.key, "held")
     ] + [
         StatusFinding(
             level="warning",

@@ -129,7 +129,11 @@ def cost_of(session: Session, connector_key: int, entity: Entity) -> FetchCost |
 
 def pace_of(session: Session, connector_key: int, entity: Entity) -> float:
     """Return the seconds per page of the newest full fetch of this entity."""
-    past = [run for run in run_rows.latest_runs(session, connector_key) if run.kind == "full" and run.entity == entity]
+    past = [
+        run
+        for run in run_rows.find_runs(session, connector_key, limit=20)
+        if run.kind == "full" and run.entity == entity
+    ]
     return _pace(past[0], token_ledger.moment(session)) if past else budget.PAGE_S
 
 
@@ -147,7 +151,7 @@ def ends_at(day: BudgetStatus, pages: int, page_s: float) -> datetime | None:
 
 def forecast_runs(session: Session, connector_key: int, day: BudgetStatus) -> list[RunForecast]:
     """Return every running full fetch, and when it will end."""
-    found = run_rows.latest_runs(session, connector_key)
+    found = run_rows.find_runs(session, connector_key, limit=20)
     return [_run_forecast(session, run, day) for run in found if run.state == "running" and run.kind == "full"]
 
 

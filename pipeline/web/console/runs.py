@@ -46,7 +46,7 @@ def list_runs(connector: Connector) -> Response:
     before = before_id()
     with transaction() as session:
         found = rows.find_runs(session, connector.key, before=before, limit=PAGE + 1, **chosen)
-        running = len(rows.running_runs(session, connector.key))
+        running = len(rows.runs_in_state(session, connector.key, "running"))
         now = moment(session)
     shown, more = split_page(found, PAGE)
     runs = [run_progress.describe_run(run, now) for run in shown]

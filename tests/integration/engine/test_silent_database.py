@@ -27,7 +27,7 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "PROBE_S", PROBE_S)
     monkeypatch.setattr(watchdog, "GRACE_S", GRACE_S)
     monkeypatch.setattr(session, "PING_S", PING_S)
-    monkeypatch.setattr(session, "RESTED_S", 0.0)
+    monkeypatch.setattr(session, "IDLE_S", 0.0)
 
 
 @pytest.fixture
