@@ -1,9 +1,8 @@
-"""Fast statements of the hot path, directly on psycopg2's connection under the session's, in its transaction.
+"""Fast statements, directly on the psycopg2 connection of a session, in its transaction.
 
-`session.execute(text(…))` needs 140 of the 180 µs of CPU of a small query for its own work, and a page needs some thirty
-queries. Rows are plain tuples, in the order of the columns. Errors are SQLAlchemy's, as elsewhere. Many rows are written by
-binary COPY: the fastest way in, and bytes travel as bytes.
-Source of the format: https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
+`session.execute(text(…))` uses 140 of the 180 µs of CPU of a small query for its own work, and a page needs about thirty
+queries. Rows are tuples in the order of the columns. Errors are SQLAlchemy's, as elsewhere. Many rows are written by binary
+COPY, the fastest way. Source of the format: https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
 Values = dict[str, Any]
 
 READ_ONLY: Final = "25006"
-"""PostgreSQL's answer to a write after it was demoted. The connection leads to the wrong server, so it is dropped."""
+"""SQLSTATE of a write to a server that was demoted. The connection leads to the wrong server and is closed."""
 
 
 class Statement:
-    """SQL with `:name` for its parameters, as in SQLAlchemy's `text`."""
+    """SQL with parameters as `:name`, as in SQLAlchemy's `text`."""
 
     def __init__(self, sql: str) -> None:
         self._sql = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
@@ -37,20 +36,20 @@ class Statement:
         return f"Statement({self._sql})"
 
     def rows(self, session: Session, values: Values) -> list[tuple[Any, ...]]:
-        """All rows of the answer."""
+        """Return all rows of the result."""
         return _execute(session, self._sql, values).fetchall()  # type: ignore[no-any-return]
 
     def row(self, session: Session, values: Values) -> tuple[Any, ...] | None:
-        """The first row of the answer, if there is one."""
+        """Return the first row of the result; None if it has none."""
         return _execute(session, self._sql, values).fetchone()  # type: ignore[no-any-return]
 
     def run(self, session: Session, values: Values) -> None:
-        """Execute a change; the statement's result is not read."""
+        """Execute a change without reading a result."""
         _execute(session, self._sql, values)
 
 
 def _execute(session: Session, sql: str, values: Values) -> Any:
-    session.flush()  # what the session's objects hold comes first, as in `session.execute`
+    session.flush()  # changes of the session's objects first, as in `session.execute`
     connection = session.connection()
     cursor = driver_connection(connection).cursor()
     try:
@@ -61,12 +60,12 @@ def _execute(session: Session, sql: str, values: Values) -> Any:
 
 
 def driver_connection(connection: Connection) -> Any:
-    """psycopg2's own connection under SQLAlchemy's."""
+    """Return the psycopg2 connection of a SQLAlchemy connection."""
     return connection.connection.dbapi_connection
 
 
 def translated(connection: Connection, error: psycopg2.Error) -> DBAPIError:
-    """The error as SQLAlchemy would raise it; a connection that is lost goes back to no pool."""
+    """Return the error that SQLAlchemy would raise. A lost connection does not return to the pool."""
     lost = error.pgcode == READ_ONLY or connection.dialect.is_disconnect(error, driver_connection(connection), None)
     if lost:
         connection.invalidate(error)
@@ -84,16 +83,16 @@ _INTEGER = struct.Struct("!ii")
 _BIGINT = struct.Struct("!iq")
 _LENGTH = struct.Struct("!i")
 _AT_ONCE = 1 << 18
-"""Bytes that are handed to the driver in one piece."""
+"""Bytes that the driver reads at once."""
 
 
 class Integer(int):
-    """A number for a column that is `integer`; plain ones are for `bigint`."""
+    """A number for an `integer` column; other numbers are for `bigint`."""
 
 
 Cell = int | str | bytes | None
 Shared = Mapping[str, Cell]
-"""Column → the value that all rows have in it: written down once."""
+"""Column → the value of all rows."""
 
 
 def copy_rows(
@@ -115,9 +114,8 @@ def copy_rows(
 
 
 def encode(width: int, rows: Iterable[Sequence[Cell]], shared: Shared) -> BytesIO:
-    """Return rows of `width` cells, after the shared ones, in COPY's binary format.
-
-    Hot: every delivered record passes here; therefore a flat loop.
+    """Return rows of `width` cells, after the shared ones, in COPY's binary format. A flat loop, because every delivered record
+    passes it.
     """
     parts = [_HEADER]
     start = struct.pack("!h", len(shared) + width) + b"".join([_cell(value) for value in shared.values()])
@@ -148,21 +146,19 @@ def _cell(cell: Cell) -> bytes:
 
 
 def bigints(values: Iterable[int]) -> str:
-    """Whole numbers as an array literal."""
+    """Return whole numbers as an array literal."""
     return "{" + ",".join(map(str, values)) + "}"
 
 
 def texts(values: Iterable[str]) -> str:
-    """Texts as an array literal; every one is quoted, so that NULL and braces are text too."""
+    """Return texts as an array literal; each is quoted, so that NULL and braces are text too."""
     found = list(values)
     whole = '","'.join(found)
-    if (
-        found and "\\" not in whole and whole.count('"') == 2 * (len(found) - 1)
-    ):  # nothing to escape: five times as fast
-        return '{"' + whole + '"}'
+    if found and "\\" not in whole and whole.count('"') == 2 * (len(found) - 1):
+        return '{"' + whole + '"}'  # nothing to escape: five times as fast
     return "{" + ",".join(['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in found]) + "}"
 
 
 def byteas(values: Iterable[bytes]) -> str:
-    """Bytes as an array literal, in hexadecimal: twice as long, and nothing in them means anything to a parser."""
+    """Return bytes as an array literal, in hexadecimal: twice as long, without special characters."""
     return "{" + ",".join([f'"\\\\x{value.hex()}"' for value in values]) + "}"

@@ -1,7 +1,7 @@
-"""The log of every sync event, in daily partitions that are created a week ahead.
+"""The log of sync events, in daily partitions that are created a week ahead.
 
-The table has a default partition, so that no event is refused because of a missing day. The last skip of each User and
-Account is stored as well: an equal skip is counted, and not logged again.
+The table has a default partition, so that an event is stored even if its day has no partition. The last skip of each User and
+Account is stored too: an equal skip is counted, and not logged again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ DAYS_AHEAD = 7
 RETENTION_DAYS = 90
 LOCK_PATIENCE_MS = 1_000
 NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
-"""Few events match, so these alone have their own order index."""
+"""Few events match, so only these have an index for their order."""
 HAS_REASON = "reason IS NOT NULL"
-"""Skips, errors and other exceptions: still fewer, found by their reason or their name."""
+"""Skips, errors and other exceptions: still fewer, with indexes by reason and by name."""
 
 ABOUT_WEBHOOKS = (
     "reason IN ('gap_repaired', 'webhook_missing', 'webhook_paused', 'webhook_failing', 'webhook_moved', 'webhook_silent', "
     "'webhook_recreated')"
 )
-"""What webhooks were found to be, and the gaps they left: a handful of rows among millions."""
+"""Events of the health of webhooks, and of gaps: a few rows among millions."""
 
 
 class SyncEvent(Base):
@@ -39,9 +39,8 @@ class SyncEvent(Base):
     cause          `fetch`, `webhook`, `notification`, `replay`, ...
     delivery_id    the webhook or notification about the record, if there is one
     exchange       JSON of the call of an outgoing write: method, path, status, tokens, duration_ms
-    field          the field it is about, or several with commas between: the record itself was synchronized, or not
-                   changed, and
-                   has another event
+    field          the field of the event, or several with commas: the record was synchronized or is unchanged, and has another
+                   event
     """
 
     __tablename__ = "sync_events"
@@ -83,7 +82,7 @@ class SyncEvent(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """An event to be logged; those of a whole page of successes are written with the page (`db.page`)."""
+    """A new event. Successes of a page are written with the page (`db.page`)."""
 
     connector_key: int
     event: str
@@ -112,7 +111,7 @@ def log_events(session: Session, events: Sequence[NewEvent]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class HullDelivery:
-    """A delivery to Hull of one record: `after` is JSON of the attributes that changed."""
+    """A delivery of one record to Hull: `after` is JSON of the attributes that changed."""
 
     pipedrive_id: int
     at_s: float
@@ -136,8 +135,8 @@ def recent_deliveries(
 
 
 def make_partitions(session: Session, today: date, days_ahead: int = DAYS_AHEAD) -> list[str]:
-    """See that today's partition and those of the coming days exist. Returns the ones that were made."""
-    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('sync_events'))"))  # one at a time makes them
+    """Create the missing partitions of today and the next days; return their names."""
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('sync_events'))"))  # one process at a time
     wanted = {f"sync_events_{day:%Y%m%d}": day for day in (today + timedelta(days=n) for n in range(days_ahead + 1))}
     present = set(
         session.scalars(text("SELECT relname FROM pg_class WHERE relname = ANY(:names)"), {"names": list(wanted)})
@@ -148,19 +147,19 @@ def make_partitions(session: Session, today: date, days_ahead: int = DAYS_AHEAD)
     return sorted(set(wanted) - present)
 
 
-_BRING_OVER = """
+_MOVE_ROWS = """
     WITH moved AS (DELETE FROM sync_events_other
                     WHERE at >= CAST(:begin AS timestamptz) AND at < CAST(:end AS timestamptz) RETURNING *)
     INSERT INTO {name} SELECT * FROM moved"""
 
 
 def _make_partition(session: Session, name: str, day: date) -> None:
-    """Create the table, move the default partition's rows of the day to it, then attach it: attaching fails while
-    such rows exist elsewhere.
+    """Create the table, move rows of the day from the default partition, and attach it: attaching fails while such rows are
+    elsewhere.
     """
     begin, end = f"{day:%Y-%m-%d}", f"{day + timedelta(days=1):%Y-%m-%d}"
     session.execute(text(f"CREATE TABLE {name} (LIKE sync_events INCLUDING DEFAULTS)"))
-    session.execute(text(_BRING_OVER.format(name=name)), {"begin": begin, "end": end})
+    session.execute(text(_MOVE_ROWS.format(name=name)), {"begin": begin, "end": end})
     session.execute(text(f"ALTER TABLE sync_events ATTACH PARTITION {name} FOR VALUES FROM ('{begin}') TO ('{end}')"))
 
 
@@ -171,40 +170,40 @@ _OLD = text("""
 
 
 def old_partitions(session: Session, today: date) -> dict[str, bool]:
-    """The days that are past their retention → whether they are still part of the table."""
+    """Return partition → whether it is attached, for those past their retention."""
     oldest = f"sync_events_{today - timedelta(days=RETENTION_DAYS):%Y%m%d}"
     return {row.relname: row.is_attached for row in session.execute(_OLD, {"oldest": oldest})}
 
 
 def detach_partition(session: Session, name: str) -> None:
-    """Detach a day from the table, which locks the whole table for a moment.
+    """Detach a partition, which locks the whole table for a moment.
 
-    CONCURRENTLY is not allowed with a default partition. So writers wait for this lock for LOCK_PATIENCE_MS at most.
-    Raises: OperationalError if another transaction reads the table for longer than that.
+    CONCURRENTLY is not allowed with a default partition, so writers wait for this lock for LOCK_PATIENCE_MS at most.
+    Raises OperationalError if another transaction reads the table for longer than that.
     """
     limit_lock_wait(session)
     session.execute(text(f"ALTER TABLE sync_events DETACH PARTITION {name}"))
 
 
 def drop_partition(session: Session, name: str) -> None:
-    """Drop a detached day: no other transaction uses it."""
+    """Drop a detached partition: no other transaction uses it."""
     session.execute(text(f"DROP TABLE {name}"))
 
 
 def limit_lock_wait(session: Session) -> None:
-    """Cancel a lock request of this transaction after LOCK_PATIENCE_MS: all later writers wait behind it."""
+    """Cancel lock requests of this transaction after LOCK_PATIENCE_MS, because all later writers wait behind them."""
     session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE_MS}ms'"))
 
 
 def events_about_webhooks(session: Session, connector_key: int, limit: int = 20) -> list[SyncEvent]:
-    """What webhooks were found to be, and the gaps that fetches repaired, newest first."""
+    """Return events of webhook health and of repaired gaps, newest first."""
     query = select(SyncEvent).where(SyncEvent.connector_key == connector_key, text(ABOUT_WEBHOOKS))
     return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
 
 
 @dataclass(frozen=True, slots=True)
 class LateRecords:
-    """Records that only a walk by time brought, and when the first and the last of them had changed in Pipedrive."""
+    """Records without a webhook: their number, and when the first and the last one changed in Pipedrive."""
 
     records: int
     first: datetime
@@ -222,8 +221,9 @@ _LATE = text("""
 
 
 def find_late(session: Session, run_id: int, started_at: datetime, grace_s: float) -> LateRecords | None:
-    """Return what a run read although it had changed more than `grace_s` before the run began; None if there is no
-    such record."""
+    """Return the records that a run read and that changed more than `grace_s` seconds before it began; None without such a
+    record.
+    """
     scope = {"run_id": run_id, "started_at": started_at, "grace_s": grace_s}
     row = session.execute(_LATE, scope).one()
     return LateRecords(*row) if row[0] else None
@@ -240,13 +240,13 @@ _RECENTLY_CHANGED = text("""
 
 
 def find_recently_changed(session: Session, connector_key: int, entity: str) -> int | None:
-    """Return the Pipedrive id of a recently synchronized record, in either direction; None if there is none."""
+    """Return the Pipedrive id of a recently synchronized record, in either direction; None without such a record."""
     found: int | None = session.scalar(_RECENTLY_CHANGED, {"c": connector_key, "e": entity, "back": RECENT_EVENTS})
     return found
 
 
 def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tuple[str, str | None], int]:
-    """(event, reason) → how many in the last hours."""
+    """Return (event, reason) → number of events in the last hours."""
     query = (
         select(SyncEvent.event, SyncEvent.reason, func.count())
         .where(SyncEvent.connector_key == connector_key, SyncEvent.at > func.now() - timedelta(hours=hours))
@@ -256,7 +256,7 @@ def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tu
 
 
 def last_event(session: Session, connector_key: int, event: str) -> datetime | None:
-    """Return when an event with this name (`*` matches anything) last happened."""
+    """Return the time of the last event with this name; `*` matches anything."""
     query = select(func.max(SyncEvent.at)).where(
         SyncEvent.connector_key == connector_key, SyncEvent.event.like(event.replace("*", "%"))
     )
@@ -264,6 +264,8 @@ def last_event(session: Session, connector_key: int, event: str) -> datetime | N
 
 
 class LastSkip(Base):
+    """Why a User or Account was last not sent."""
+
     __tablename__ = "last_skips"
 
     connector_key: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -283,7 +285,7 @@ _FORGET = text("""
 
 
 def note_skips(session: Session, connector_key: int, entity: str, reasons: Mapping[str, str]) -> set[str]:
-    """Hull id → why it is not sent. Returns those for which that is new."""
+    """Store Hull id → reason why it is not sent; return those with a new reason."""
     if not reasons:
         return set()
     scope = {"c": connector_key, "e": entity, "ids": texts(reasons), "reasons": texts(reasons.values())}
@@ -291,7 +293,7 @@ def note_skips(session: Session, connector_key: int, entity: str, reasons: Mappi
 
 
 def forget_skips(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
-    """These were sent: their next skip is news again."""
+    """Delete the last skips of Hull ids that were sent, so that their next skip is logged."""
     ids = sorted(hull_ids)
     if ids:
         session.execute(_FORGET, {"c": connector_key, "e": entity, "ids": texts(ids)})

@@ -1,19 +1,17 @@
-"""The daily budget of Pipedrive companies: who pays for a connector's calls, and the ledger of tokens spent.
+"""The daily budgets of Pipedrive companies, and the ledger of spent tokens by day, lane and kind of call.
 
-The ledger has the tokens by day, lane and kind of call:
+    record_pending  stores a call in this process
+    flush_pending   writes pending calls as the last statement of the next transaction
+    flush_rest      writes them in a separate transaction, when a task or a command ends
 
-    record_pending          a call was made: kept in this process
-    flush_pending       the process's pending calls are written by the next committing transaction, as its last statement
-    flush_rest  or by a separate one, when a task or a command ends
-
-So no caller can forget it, it costs one statement for a stage that called, and the row is locked for no longer than a
-commit takes. A killed process loses the calls of its current stage.
+So no caller can forget it, it costs one statement for each stage with calls, and the row is locked during the commit only. A killed
+process loses the calls of its current stage.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -30,7 +28,7 @@ COMPANY = """coalesce(
     c.company_id::text,
     (SELECT min(o.company_id)::text FROM connectors o WHERE o.pipedrive_company = c.pipedrive_company),
     c.pipedrive_company, c.id)"""
-"""Of connectors `c`: the company's number, which an older connector learns from a newer one; else its origin."""
+"""Key of the company of connectors `c`: its id, taken from another connector of it if necessary, or its origin."""
 
 TERMS = (
     f"{COMPANY} AS company, v.document -> 'daily_tokens' AS daily_tokens, v.document -> 'live_reserve' AS live_reserve"
@@ -44,19 +42,22 @@ _TERMS = text(f"SELECT {TERMS} FROM connectors c {IN_FORCE} WHERE c.key = :key")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """company  key of a Pipedrive company; connectors of one company share its daily budget"""
+    """The budget of a connector.
+
+    company  key of a Pipedrive company; its connectors share its daily budget
+    """
 
     company: str
     allowance: Allowance
 
 
 def terms(session: Session, connector_key: int) -> Terms:
-    """Return the company that pays for a connector's calls, and how much the settings in force allow."""
+    """Return the company of a connector, and the budget by the settings in force."""
     return terms_of(*session.execute(_TERMS, {"key": connector_key}).one())
 
 
 def terms_of(company: str, daily_tokens: int | None, live_reserve: int | None) -> Terms:
-    """The same from the columns of TERMS."""
+    """Return the terms by the columns of TERMS."""
     given = {"daily_tokens": daily_tokens, "live_reserve": live_reserve}
     return Terms(company, Allowance(**{name: value for name, value in given.items() if value is not None}))
 
@@ -79,7 +80,7 @@ class TokenSpending(Base):
 
 @dataclass(frozen=True, slots=True)
 class PendingCall:
-    """One call that is not stored yet."""
+    """A call that is not written yet."""
 
     connector_key: int
     lane: str
@@ -89,7 +90,7 @@ class PendingCall:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a company spent today in one lane on one kind of call."""
+    """Tokens that a company spent today in one lane on one kind of call."""
 
     lane: str
     operation: str
@@ -131,13 +132,12 @@ _DAYS = text(f"""
 
 
 def record_pending(connector_key: int, lane: str, operation: str, tokens: int) -> None:
-    """A call was made; the next commit of this process writes it down."""
+    """Record a call; the next commit of this process writes it."""
     _pending.append(PendingCall(connector_key, lane, operation, tokens))
 
 
 def flush_pending(session: Session) -> None:
-    """Write the pending calls of this process; a rollback makes them pending again. Calls for a removed connector are
-    left out."""
+    """Write the pending calls of this process; a rollback makes them pending again. Those of deleted connectors are left out."""
     taken = _take()
     if not taken:
         return
@@ -149,37 +149,35 @@ def flush_rest() -> None:
     """Write the remaining pending calls."""
     if _pending:
         with sessions.transaction():
-            """The transaction writes them before it commits."""
+            pass  # the transaction writes them before it commits
 
 
 sessions.before_commit(flush_pending)
 
 
 def spent_today(session: Session, company: str) -> int:
-    """Tokens that all connectors of the company spent since midnight UTC."""
+    """Return the tokens that all connectors of a company spent since midnight UTC."""
     return int(session.execute(_SPENT, {"company": company}).scalar_one())
 
 
 def read_spent_today(company: str) -> int:
-    """The same, for callers inside a transaction: read in a session that writes nothing and waits for no row."""
+    """Return the same, for callers in a transaction: a separate session reads it, without locks."""
     with Session(sessions.engine()) as session:
         return spent_today(session, company)
 
 
 def spent_by_lane(session: Session, company: str) -> list[Spent]:
-    """Today, the dearest operation of each lane first."""
-    return [
-        Spent(row.lane, row.operation, row.calls, row.tokens) for row in session.execute(_BY_LANE, {"company": company})
-    ]
+    """Return the tokens of today by lane; in a lane the most expensive operation first."""
+    return [Spent(*row) for row in session.execute(_BY_LANE, {"company": company})]
 
 
 def last_days(session: Session, company: str, days: int) -> list[Day]:
-    """The last days on which anything was spent, today included, newest first."""
-    return [Day(row.day, row.calls, row.tokens) for row in session.execute(_DAYS, {"company": company, "days": days})]
+    """Return the last days with calls, today included, newest first."""
+    return [Day(*row) for row in session.execute(_DAYS, {"company": company, "days": days})]
 
 
 def moment(session: Session) -> datetime:
-    """The database's time: what decides which day it is."""
+    """Return the time of the database, which decides which day it is."""
     now: datetime = session.execute(text("SELECT now()")).scalar_one()
     return now
 
@@ -195,16 +193,11 @@ def _take() -> list[PendingCall]:
 
 
 def _columns(taken: Iterable[PendingCall]) -> dict[str, list[object]]:
-    calls: Counter[tuple[int, str, str]] = Counter()
-    tokens: Counter[tuple[int, str, str]] = Counter()
+    sums: dict[tuple[int, str, str], tuple[int, int]] = {}
     for each in taken:
-        calls[each.connector_key, each.lane, each.operation] += 1
-        tokens[each.connector_key, each.lane, each.operation] += each.tokens
-    names = sorted(calls)
-    return {
-        "keys": [key for key, _, _ in names],
-        "lanes": [lane for _, lane, _ in names],
-        "operations": [operation for _, _, operation in names],
-        "calls": [calls[name] for name in names],
-        "tokens": [tokens[name] for name in names],
-    }
+        key = each.connector_key, each.lane, each.operation
+        calls, tokens = sums.get(key, (0, 0))
+        sums[key] = calls + 1, tokens + each.tokens
+    rows = [(*key, *counted) for key, counted in sorted(sums.items())]
+    names = ("keys", "lanes", "operations", "calls", "tokens")
+    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

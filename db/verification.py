@@ -1,4 +1,4 @@
-"""Comparisons: what they ask of the id map, the changes and the failures, what a repair writes there, and their results."""
+"""Comparisons of Pipedrive, Hull and the id map: what they read, what a repair writes, and their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.domain.deletions import DELETED_STATES
 from pipeline.domain.drift import MappedRecord
 
 FRESH_S = 60
-"""What was delivered this lately may not be in Hull's search index yet."""
+"""Seconds after a delivery during which Hull's search may not return it."""
 
 _MAPPED = text("""
     SELECT pipedrive_id, hull_id, state, digest, delivered,
@@ -28,7 +28,7 @@ _MAPPED = text("""
 
 
 def mapped_ids(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> dict[int, MappedRecord]:
-    """Return the id map's rows of these Pipedrive ids."""
+    """Return Pipedrive id → its row in the id map."""
     rows = session.execute(_MAPPED, {"c": connector_key, "e": entity, "ids": bigints(ids), "fresh_s": FRESH_S})
     return {
         row.pipedrive_id: MappedRecord(
@@ -53,7 +53,7 @@ _UNLISTED = text("""
 def unlisted_ids(
     session: Session, connector_key: int, entity: str, *, above: int, to: int, listed: Collection[int]
 ) -> list[int]:
-    """Ids of an interval that are mapped as living and that Pipedrive did not list."""
+    """Return the mapped ids of an interval that are not deleted and that Pipedrive did not list."""
     scope = {"c": connector_key, "e": entity, "above": above, "to": to, "deleted": texts(DELETED_STATES)}
     rows = session.scalars(_UNLISTED, {**scope, "ids": bigints(listed)}, execution_options={"yield_per": 5_000})
     return list(rows)
@@ -63,11 +63,11 @@ def unlisted_ids(
 class InFlight:
     """Pending and failed records, by Pipedrive id or Hull id.
 
-    failed   record → reason code
-    bodies   failed pages, as staged, with their reasons
-    fetched_from  batches of a fetch of this entity are in flight: records that changed since then, in seconds since the
-                  epoch, may be in them; None if there are none
-    now_s    the database's clock, in seconds since the epoch
+    failed        record → reason code
+    bodies        staged data of failed pages, with their reasons
+    fetched_from  records that changed since then, in seconds since the epoch, may be in batches of a fetch; None without such
+                  batches
+    now_s         the time of the database, in seconds since the epoch
     """
 
     waiting: frozenset[str]
@@ -112,7 +112,7 @@ _FETCHING = text("""
 
 
 def find_in_flight(session: Session, connector_key: int, entity: str, names: Collection[str]) -> InFlight:
-    """Return what is pending for these records, `names` being Pipedrive ids and Hull ids."""
+    """Return which records are pending or failed; `names` are Pipedrive ids and Hull ids."""
     scope = {"c": connector_key, "e": entity, "names": texts(names)}
     clock = session.execute(_FETCHING, scope).one()
     return InFlight(
@@ -131,16 +131,16 @@ _SAMPLE = text("""
 
 
 def sample_mapped(session: Session, connector_key: int, entity: str, count: int) -> list[int]:
-    """Pipedrive ids of the id map, drawn at random; reads the entity's whole index."""
+    """Return random Pipedrive ids of the id map; reads the whole index of the entity."""
     return list(session.scalars(_SAMPLE, {"c": connector_key, "e": entity, "count": count}))
 
 
 def correct_hull_ids(
     session: Session, connector_key: int, entity: str, right: Mapping[int, str], unknown: Collection[int]
 ) -> None:
-    """Replace stored Hull ids by those that Hull shows; `unknown` ones are queried once Hull has the record.
+    """Replace stored Hull ids by those that Hull returned; `unknown` ones are queried again.
 
-    All are released first, because two swapped ids would block each other.
+    All are deleted first, because two swapped ids would block each other.
     """
     id_mapping_writer.forget_hull_ids(session, connector_key, entity, {*right, *unknown})
     store_hull_ids(session, connector_key, entity, dict(right))
@@ -152,9 +152,9 @@ KEPT: Final = timedelta(days=90)
 class Verification(Base):
     """One comparison of Pipedrive, Hull and the id map.
 
-    sample  records of each kind that were drawn; null where all were compared
-    counts  entity → how many were compared, have drifted and how, wait, and are known to have failed
-    named   the first records that have drifted, by their ids
+    sample  number of compared records of each entity; null if all were compared
+    counts  entity → numbers of records that were compared, differ, are pending and have failed
+    named   the ids of the first records that differ
     """
 
     __tablename__ = "verifications"
@@ -173,11 +173,11 @@ class Verification(Base):
 
 
 def last_verification(session: Session, connector_key: int) -> Verification | None:
-    """The newest one."""
+    """Return the newest comparison of a connector."""
     mine = select(Verification).filter_by(connector_key=connector_key)
     return session.scalars(mine.order_by(Verification.id.desc()).limit(1)).one_or_none()
 
 
 def drop_old_verifications(session: Session) -> None:
-    """Forget those past their retention."""
+    """Delete comparisons past their retention."""
     session.execute(delete(Verification).where(Verification.finished_at < func.now() - KEPT))

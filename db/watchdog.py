@@ -24,11 +24,11 @@ import structlog
 from psycopg2 import errors, extensions
 
 QUIET_S: Final = 8.0
-"""How long a call may take before the server is asked about it."""
+"""Seconds after which the server is queried about a call."""
 PROBE_S: Final = 4.0
-"""The second connection is opened and has its answer within this time, or the server counts as silent."""
+"""If a second connection has no answer within this time, the server counts as silent."""
 GRACE_S: Final = 2.0
-"""An answer that is on its way when the server reports the statement as done arrives within this time."""
+"""If the server reports the statement as done, its answer must arrive within this time."""
 LOOK_EVERY_S: Final = 0.5
 
 REPORT_EVERY_S: Final = 60.0
@@ -49,7 +49,7 @@ Probe = Callable[[list[int]], Mapping[int, str] | None]
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """One blocking call. check_at is the monotonic time of the next check."""
+    """One blocking call; `check_at` is the monotonic time of its next check."""
 
     connection: Any
     check_at: float
@@ -63,7 +63,7 @@ _watching_pid = 0
 
 
 class WatchedConnection(extensions.connection):  # type: ignore[misc]  # a class of a library without stubs
-    """A connection with watched blocking calls. `probe` asks its server; without one every late call is ended."""
+    """A connection that watches its blocking calls. `probe` queries its server; without one, each late call is ended."""
 
     probe: Probe | None = None
     backend_pid = 0
@@ -84,7 +84,7 @@ class WatchedConnection(extensions.connection):  # type: ignore[misc]  # a class
 
 
 class WatchedCursor(extensions.cursor):  # type: ignore[misc]  # a class of a library without stubs
-    """A cursor of such a connection."""
+    """A cursor of a watched connection."""
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - psycopg2's own name
         call = _begin(self.connection, QUIET_S, is_final=False)
@@ -113,7 +113,7 @@ _reported_at = float("-inf")
 
 
 def _report_read_only() -> None:
-    """Log that the server takes no writes, once in a while: every statement that writes meets it."""
+    """Log that the server accepts no writes, at most once in REPORT_EVERY_S: each write would log it otherwise."""
     global _reported_at  # noqa: PLW0603 - once a process
     now = time.monotonic()
     if now - _reported_at >= REPORT_EVERY_S:

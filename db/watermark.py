@@ -1,6 +1,6 @@
-"""Watermarks: up to what moment Hull holds everything that changed in Pipedrive, and how up to date the local index is.
+"""Watermarks: up to when Hull has all changes of Pipedrive, and how up to date the local index is.
 
-The local index is what look-ups use instead of requests: id map, identifiers and snapshots.
+Look-ups use the local index instead of requests: the id map, identifiers and snapshots.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from db.connector import Connector
 from db.run import Run
 
 MARGIN: Final = timedelta(seconds=5)
-"""A walk vouches for what changed until so long before it began: an edit may show in a list a moment after its time."""
+"""A walk has read what changed up to this long before it began: an edit may appear in a list a moment after its time."""
 
 
 class Watermark(Base):
-    """reached_at           the walks by time have read everything that changed before this moment
-    complete_since       when the first completed full fetch began; before it, nothing is claimed
+    """The progress of one entity of a connector.
+
+    reached_at           the walks by time have read everything that changed before this moment
+    complete_since       when the first completed full fetch began; without one there is no watermark
     excepted             number of exceptions: failures, and pending changes
     fully_read_at        when the last completed full fetch began
     deletes_verified_at  when the ids of both sides were last compared completely; deletions are not part of `reached_at`
@@ -44,7 +46,9 @@ class Watermark(Base):
 
     @property
     def claimed(self) -> datetime | None:
-        """Everything that changed in Pipedrive before this moment is in Hull, `excepted` records aside; None claims nothing."""
+        """Everything that changed in Pipedrive before this moment is in Hull, except `excepted` records; None without a
+        watermark.
+        """
         return self.reached_at if self.complete_since is not None else None
 
 
@@ -53,12 +57,12 @@ def find_watermark(session: Session, connector_key: int, entity: str) -> Waterma
 
 
 def note_deletes_verified(session: Session, connector_key: int, entity: str, at: datetime) -> None:
-    """The ids that were known at this moment have all been compared with those that Pipedrive lists."""
+    """Store that all ids known at this moment were compared with those that Pipedrive lists."""
     _move_forward(session, connector_key, entity, "deletes_verified_at", at)
 
 
 def walked_to(session: Session, connector: Connector, entity: str) -> datetime:
-    """From where on the next walk by time must look: the watermark, or the connector's first moment."""
+    """Return from when on the next walk by time must read: the watermark, or the creation of the connector."""
     found = find_watermark(session, connector.key, entity)
     return (found.reached_at if found else None) or connector.created_at
 
@@ -73,17 +77,17 @@ _EXCEPTED = text("""
 
 
 def count_excepted(session: Session, connector_key: int, entity: str) -> int:
-    """Return records that a walk has read and that are not up to date in Hull: failed, about to be sent again, or, like a
-    restored one, about to be requested by id.
+    """Return the number of records that a walk has read and that are not up to date in Hull: they failed, or are sent or read
+    again.
     """
     return int(session.execute(_EXCEPTED, {"c": connector_key, "e": entity}).scalar_one())
 
 
 def move(session: Session, run: Run, created_at: datetime) -> datetime | None:
-    """A walk has come to its end: the watermark follows it, and is returned.
+    """Move the watermark after a completed walk, and return it.
 
-    An incremental walk that began behind what is claimed, as one does that a person started at a later moment, proves
-    nothing of the time between, and moves nothing. The watermark never goes back.
+    An incremental walk that began after the watermark leaves a gap, so it does not move it: a user chose a later start. The
+    watermark never moves back.
     """
     mark = _lock(session, run.connector_key, run.entity)
     if run.kind == "full":
@@ -107,13 +111,15 @@ def _lock(session: Session, connector_key: int, entity: str) -> Watermark:
 
 @dataclass(frozen=True, slots=True)
 class IndexFreshness:
-    """now            the database's clock, before anything is listed
-    is_complete    whether a full fetch has ended and the index knows records by the identifiers of the settings in force; before
-                   that it holds only what was fetched or listed so far
-    changed_since  everything that changed before this moment is in the index, or staged; from the connector's first moment on
-                   where it is not complete
-    added_since    the same of records that were added and never changed: a list by update time may not show them
-    is_reindexed   whether every change of identifiers was followed by a backfill or a full fetch that ended
+    """How up to date the local index is.
+
+    now            the time of the database, before anything is listed
+    is_complete    a full fetch has ended, and records are indexed by the identifiers of the settings in force; otherwise the
+                   index has only what was fetched or listed so far
+    changed_since  everything that changed before this moment is in the index, or staged; the creation of the connector if the
+                   index is not complete
+    added_since    the same for records that were added and never changed: a list by update time may not have them
+    is_reindexed   each change of identifiers was followed by a backfill or a full fetch that ended
     """
 
     now: datetime
@@ -134,18 +140,18 @@ _FRESHNESS = text("""
                           WHERE connector_key = c.key AND entity = :e AND reindexes ORDER BY id DESC LIMIT 1) r
              ON r.state <> 'done' AND (w.fully_read_at IS NULL OR w.fully_read_at < r.started_at)
      WHERE c.key = :c""")
-"""The newest backfill of its kind decides: the one that replaces it is of the same kind (`pipeline.sync.runs.backfill`)."""
+"""The newest reindexing backfill decides: it replaces earlier ones (`pipeline.sync.runs.backfill`)."""
 
 
 def get_index_freshness(session: Session, connector_key: int, entity: str) -> IndexFreshness:
-    """Return how far the index can be relied on."""
+    """Return how up to date the local index is."""
     return IndexFreshness(*session.execute(_FRESHNESS, {"c": connector_key, "e": entity}).one())
 
 
 def note_listed(session: Session, connector_key: int, entity: str, until: datetime) -> None:
-    """Move the mark: what changed before `until` was listed since the last mark, and this transaction stages what is not loaded.
+    """Store that everything that changed before `until` was listed, and is loaded or staged by this transaction.
 
-    Look-ups read staged batches (`db.batch.unloaded`), so the mark never covers what they cannot see.
+    Look-ups read staged batches too (`db.batch.unloaded`).
     """
     _move_forward(session, connector_key, entity, "listed_at", until)
 

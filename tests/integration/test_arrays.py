@@ -1,4 +1,4 @@
-"""Array literals: whatever a text holds, PostgreSQL reads back the same."""
+"""PostgreSQL reads array literals with any content as they were written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUICK = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCh
 
 @QUICK
 @given(st.lists(WORDS | st.sampled_from(["NULL", "{", '"', "\\", '\\"', ",", " a ", "", "a\nb"])))
-def test_texts_come_back_as_they_were(database: str, values: list[str]) -> None:
+def test_texts_are_read_as_they_were_written(database: str, values: list[str]) -> None:
     with transaction() as session:
         back = session.execute(text("SELECT CAST(:values AS text[])"), {"values": texts(values)}).scalar_one()
 
@@ -24,7 +24,7 @@ def test_texts_come_back_as_they_were(database: str, values: list[str]) -> None:
 
 @QUICK
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)))
-def test_numbers_come_back_as_they_were(database: str, values: list[int]) -> None:
+def test_numbers_are_read_as_they_were_written(database: str, values: list[int]) -> None:
     with transaction() as session:
         back = session.execute(text("SELECT CAST(:values AS bigint[])"), {"values": bigints(values)}).scalar_one()
 
@@ -33,7 +33,7 @@ def test_numbers_come_back_as_they_were(database: str, values: list[int]) -> Non
 
 @QUICK
 @given(st.lists(st.binary(max_size=200) | st.sampled_from([b"", b"\x00", b'"', b"\\", b"NULL", b"{}"])))
-def test_bytes_come_back_as_they_were(database: str, values: list[bytes]) -> None:
+def test_bytes_are_read_as_they_were_written(database: str, values: list[bytes]) -> None:
     with transaction() as session:
         back = session.execute(text("SELECT CAST(:values AS bytea[])"), {"values": byteas(values)}).scalar_one()
 

@@ -1,4 +1,4 @@
-"""An audit that could look nothing up says so; it never reads as one that found nothing."""
+"""An audit that could not check anything reports that, and never looks like one without findings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WANTED = {"requests", "urllib3"}
 
 
 def answer(**packages: Any) -> str:
-    """As pip-audit writes it: a list of vulnerabilities for each package, or why it was skipped."""
+    """Return output of pip-audit: the vulnerabilities of each package, or why it was skipped."""
     rows = [
         {"name": name, "skip_reason": given}
         if isinstance(given, str)
@@ -64,7 +64,7 @@ def test_a_lock_without_packages_is_not_checked() -> None:
         ("raise SystemExit(2)", NOT_CHECKED),
     ],
 )
-def test_a_program_that_fails_is_no_verdict(tmp_path: Path, program: str, status: int) -> None:
+def test_a_failed_program_is_an_error(tmp_path: Path, program: str, status: int) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text(
         "requests==2.34.0 \\\n    --hash=sha256:00\nurllib3==2.8.0\ncolorama==0.4.6 ; sys_platform == 'win32'\n"
@@ -73,7 +73,7 @@ def test_a_program_that_fails_is_no_verdict(tmp_path: Path, program: str, status
     assert audit([lock], [sys.executable, "-c", program]).status == status
 
 
-def test_a_program_that_is_not_there_is_no_verdict(tmp_path: Path) -> None:
+def test_a_missing_program_is_an_error(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("requests==2.34.0\n")
 

@@ -1,4 +1,4 @@
-"""A page into the id map, the snapshots and the event log: appended where nobody has heard of its records, else merged."""
+"""Write a page to the id map, the snapshots and the event log: append its records if all are new, otherwise merge them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def row(pipedrive_id: int, version: int = 10) -> PageRow:
 
 
 def written(system: SyncSystem) -> list[tuple[int, int, str, int, int]]:
-    """Id, version and state of each mapping, its snapshot's version, and how many events there are."""
+    """Return (id, version, state, version of the snapshot) of each mapping, and the number of events."""
     rows = system.rows(
         """SELECT m.pipedrive_id, m.version, m.state, s.version AS kept, count(e.id) AS events FROM id_mappings m
              JOIN snapshots s ON s.record_id = m.pipedrive_id::text JOIN sync_events e ON e.pipedrive_id = m.pipedrive_id
@@ -40,14 +40,14 @@ def written(system: SyncSystem) -> list[tuple[int, int, str, int, int]]:
 
 
 @pytest.mark.parametrize("known", [None, set()])
-def test_records_nobody_has_heard_of_are_written_either_way(system: SyncSystem, known: set[int] | None) -> None:
+def test_new_records_are_written_with_and_without_a_look_up(system: SyncSystem, known: set[int] | None) -> None:
     with transaction() as session:
         assert write_page(session, context(system), [row(2), row(1)], known) == PageConflicts()
 
     assert written(system) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
 
 
-def test_a_page_of_which_somebody_else_was_first_with_one_record_is_merged(system: SyncSystem) -> None:
+def test_a_page_is_merged_if_another_worker_has_inserted_one_of_its_records(system: SyncSystem) -> None:
     with transaction() as session:
         write_page(session, context(system), [row(2, 20)], set())
     with transaction() as session:
@@ -67,7 +67,7 @@ def test_known_and_unknown_records_may_share_a_page(system: SyncSystem) -> None:
 
 
 @pytest.mark.parametrize("known", [set(), {1, 2}])
-def test_what_somebody_else_told_in_the_same_state_is_logged_once(system: SyncSystem, known: set[int]) -> None:
+def test_a_state_that_another_worker_has_sent_is_logged_once(system: SyncSystem, known: set[int]) -> None:
     with transaction() as session:
         write_page(session, context(system), [row(2)], set())
     with transaction() as session:
@@ -80,7 +80,7 @@ def test_what_somebody_else_told_in_the_same_state_is_logged_once(system: SyncSy
 @pytest.mark.parametrize(
     ("read", "is_left_out"), [(("d10", 10), True), (("d10", 11), False), (("d9", 10), False), (("d1", 10), False)]
 )
-def test_what_was_delivered_is_left_out_only_of_a_record_that_is_stored_as_it_was_read(
+def test_delivered_values_are_left_out_only_of_unchanged_records(
     system: SyncSystem, read: tuple[str, int], is_left_out: bool
 ) -> None:
     with transaction() as session:

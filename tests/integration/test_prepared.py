@@ -1,4 +1,4 @@
-"""A copy of a prepared system is the system that its set-up made."""
+"""A copy of a prepared system equals the system that its set-up made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def two_persons(system: SyncSystem, name: str) -> dict[str, int]:
 
 
 def everything(system: SyncSystem) -> dict[str, Any]:
-    """All that the systems hold, and what comes next in each."""
+    """Return all data of the systems, and their next ids."""
     redis = connections.shared_redis()
     with engine().connect() as connection:
         sequences = connection.execute(text(SEQUENCES), {"of_people": []}).all()
@@ -50,7 +50,7 @@ def everything(system: SyncSystem) -> dict[str, Any]:
     }
 
 
-def test_a_copy_is_what_the_set_up_made(database: str) -> None:
+def test_a_copy_equals_the_system_of_its_set_up(database: str) -> None:
     runs.clear()
     with make_system() as system:
         assert two_persons(system, name="copied") == {"persons": 2}
@@ -73,7 +73,7 @@ def test_a_copy_is_what_the_set_up_made(database: str) -> None:
     assert copied == made != changed
 
 
-def test_other_arguments_make_another_world(system: SyncSystem) -> None:
+def test_other_arguments_make_another_system(system: SyncSystem) -> None:
     runs.clear()
     two_persons(system, name="of another name")
 

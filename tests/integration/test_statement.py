@@ -1,4 +1,4 @@
-"""Statements of the hot path: they say what is meant, and fail as SQLAlchemy's own do."""
+"""Fast statements pass values unchanged, and raise the errors of SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.error_kinds import classify
 from tests.system import SyncSystem
 
 
-def test_casts_percent_signs_and_values_come_through(database: str) -> None:
+def test_casts_percent_signs_and_values_are_kept(database: str) -> None:
     like = Statement("SELECT :text::text, 'a%' LIKE 'a%', :number % 3")
 
     with transaction() as session:
@@ -24,7 +24,7 @@ def test_no_row_is_none(database: str) -> None:
         assert Statement("SELECT 1 WHERE :no").row(session, {"no": False}) is None
 
 
-def test_a_refusal_is_sqlalchemys(system: SyncSystem) -> None:
+def test_an_error_is_one_of_sqlalchemy(system: SyncSystem) -> None:
     twice = Statement(
         "INSERT INTO connectors (id, name, hull_organization) SELECT :id, n, n FROM generate_series(1, 2) n"
     )
@@ -33,7 +33,7 @@ def test_a_refusal_is_sqlalchemys(system: SyncSystem) -> None:
         twice.run(session, {"id": "one"})
 
 
-def test_a_lost_connection_is_the_world_being_unwell_and_is_not_used_again(database: str) -> None:
+def test_a_lost_connection_is_a_temporary_error_and_is_not_used_again(database: str) -> None:
     with pytest.raises(OperationalError) as lost, transaction() as session:
         Statement("SELECT pg_terminate_backend(pg_backend_pid(), :wait_ms)").run(session, {"wait_ms": 0})
 

@@ -1,4 +1,4 @@
-"""The token ledger: whatever was asked of Pipedrive ends in it, once, whoever forgot to write it down."""
+"""The token ledger has each call to Pipedrive once, without any code of the caller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ledger(system: SyncSystem) -> set[tuple[str, str, int, int]]:
 
 
 def ask(system: SyncSystem, lane: str = "control") -> None:
-    """Call Pipedrive, and leave it to others to write that down."""
+    """Call Pipedrive without writing to the ledger."""
     with transaction() as session:
         wired = wiring.open_connector(session, system.connector_key, lane=lane)
     wired.pipedrive.me()
@@ -50,7 +50,7 @@ def company_of(key: int) -> str:
         return token_ledger.terms(session, key).company
 
 
-def test_a_fetch_leaves_in_the_ledger_what_pipedrive_counted(system: SyncSystem) -> None:
+def test_the_ledger_of_a_fetch_equals_what_pipedrive_counted(system: SyncSystem) -> None:
     create_records(system, persons=120, organizations=0)
     system.fetch(Entity.PERSON)
     written = system.rows("SELECT sum(calls) AS calls, sum(tokens) AS tokens FROM token_ledger")[0]
@@ -67,7 +67,7 @@ def test_calls_add_up_by_lane_and_operation(system: SyncSystem) -> None:
     assert ledger(system) == {("control", "me", 2, 4), ("verify", "me", 1, 2)}
 
 
-def test_a_refused_call_is_a_call_and_costs_nothing(system: SyncSystem) -> None:
+def test_a_refused_call_is_counted_without_tokens(system: SyncSystem) -> None:
     system.pipedrive.faults.add("/users/me", "429_burst")
     with pytest.raises(Exception, match="rate_limited"):
         ask(system)
@@ -94,7 +94,7 @@ def test_a_commit_that_fails_leaves_the_calls_to_the_next_one(system: SyncSystem
     assert ledger(system) == {("control", "me", 1, 2)}
 
 
-def test_a_connector_that_is_gone_stops_nobody(system: SyncSystem) -> None:
+def test_a_removed_connector_does_not_stop_the_others(system: SyncSystem) -> None:
     token_ledger.record_pending(999, "live", "get", 1)
     ask(system)
     token_ledger.flush_rest()
@@ -102,7 +102,7 @@ def test_a_connector_that_is_gone_stops_nobody(system: SyncSystem) -> None:
     assert ledger(system) == {("control", "me", 1, 2)}
 
 
-def test_nothing_owed_is_nothing_written(system: SyncSystem, statements: list[str]) -> None:
+def test_without_calls_nothing_is_written(system: SyncSystem, statements: list[str]) -> None:
     with transaction():
         pass
 
@@ -111,7 +111,7 @@ def test_nothing_owed_is_nothing_written(system: SyncSystem, statements: list[st
 
 @pytest.fixture
 def statements(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Every statement that is executed from here on, by SQLAlchemy or as a `Statement`."""
+    """Collect each statement that is executed, by SQLAlchemy or as a `Statement`."""
     seen: list[str] = []
     execute = statement_module._execute
     monkeypatch.setattr(
@@ -152,7 +152,7 @@ def test_connectors_of_one_company_are_known_by_its_number_or_its_origin(system:
 
 
 @pytest.mark.usefixtures("noon")
-def test_what_one_connector_spends_the_other_has_no_more(system: SyncSystem) -> None:
+def test_connectors_of_one_company_share_its_budget(system: SyncSystem) -> None:
     system.change_rows("UPDATE connectors SET company_id = 77")
     ask(system)
     token_ledger.flush_rest()
@@ -175,7 +175,7 @@ def test_yesterday_is_not_today(system: SyncSystem) -> None:
         assert token_ledger.last_days(session, company, 1) == []
 
 
-def test_the_settings_in_force_say_how_large_the_day_is(system: SyncSystem) -> None:
+def test_the_settings_in_force_set_the_daily_budget(system: SyncSystem) -> None:
     with transaction() as session:
         assert token_ledger.terms(session, system.connector_key).allowance == Allowance()
     system.change_settings(daily_tokens=1_000, live_reserve=0.5)
@@ -183,7 +183,7 @@ def test_the_settings_in_force_say_how_large_the_day_is(system: SyncSystem) -> N
         assert token_ledger.terms(session, system.connector_key).allowance == Allowance(1_000, 0.5)
 
 
-def test_a_connector_takes_its_ledger_along_when_it_goes(system: SyncSystem) -> None:
+def test_removing_a_connector_deletes_its_ledger(system: SyncSystem) -> None:
     ask(system)
     token_ledger.flush_rest()
     with transaction() as session:

@@ -1,4 +1,4 @@
-"""The tables as they stand, to be compared before and after something that must change nothing."""
+"""Read all tables, to compare them before and after an action that must change nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tables = dict[str, list[str]]
 
 
 def everything() -> Tables:
-    """Table → its rows as text, in order."""
+    """Return table → its rows as text, in order."""
     with transaction() as session:
         return {
             table.name: sorted(session.scalars(text(f"SELECT t::text FROM {table.name} t")))  # noqa: S608 - our names
@@ -20,5 +20,5 @@ def everything() -> Tables:
 
 
 def differences(before: Tables, after: Tables) -> dict[str, list[str]]:
-    """Table → rows that came, went or changed."""
+    """Return table → rows that were added, deleted or changed."""
     return {name: sorted(set(before[name]) ^ set(after[name])) for name in before if before[name] != after[name]}

@@ -1,4 +1,4 @@
-"""Beat keeps its schedule in memory: no file of an earlier start can end it, and nothing waits for its whole interval first."""
+"""Beat has its schedule in memory: a file of an earlier start cannot stop it, and no entry waits for its whole interval first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canvases: which stages follow which, on which queue, and that a message carries the id of its batch and nothing more."""
+"""Canvases: the order of the stages, their queues, and messages that contain only the id of a batch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_users_come_after_the_accounts_they_may_link_to(canvases: Any) -> None:
     assert {task["options"]["queue"] for task in canvas.tasks} == {"live"}
 
 
-def test_both_are_handed_over_as_one(canvases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_are_enqueued_as_one_canvas(canvases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
     monkeypatch.setattr(canvases, "group", lambda works: Sent(sent, works))
     other = Wakeup(batch_id=1, direction="incoming", queue="live", stage="extract")
@@ -77,12 +77,12 @@ def test_both_are_handed_over_as_one(canvases: Any, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("queue", ["live", "bulk"])
-def test_every_stage_goes_to_the_queue_of_its_batch(canvases: Any, queue: str) -> None:
+def test_every_stage_is_sent_to_the_queue_of_its_batch(canvases: Any, queue: str) -> None:
     for canvas in (canvases.incoming(7, queue), canvases.outgoing(7, 8, queue)):
         assert {task["options"]["queue"] for task in canvas.tasks} == {queue}
 
 
-def test_a_message_carries_an_id_and_hands_nothing_on(canvases: Any) -> None:
+def test_a_message_has_an_id_only_and_passes_no_result_on(canvases: Any) -> None:
     canvas = canvases.outgoing(7, 8, "live")
 
     for task in canvas.tasks:
@@ -113,14 +113,14 @@ class Sent:
         self.sent.append((self.works, options))
 
 
-def test_nothing_to_wake_asks_nobody(canvases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_wakeups_nothing_is_sent(canvases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canvases, "chain", None)
 
     canvases.wake([])
 
 
 @pytest.mark.parametrize("error", [OperationalError("gone"), ConnectionRefusedError("gone")])
-def test_a_broker_that_is_away_loses_nothing(canvases: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_an_unreachable_broker_loses_nothing(canvases: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def away(_tasks: Any) -> Any:
         class Away:
             def apply_async(self, **_options: Any) -> None:
@@ -135,7 +135,7 @@ def test_a_broker_that_is_away_loses_nothing(canvases: Any, monkeypatch: pytest.
     assert [(line["event"], line["batches"]) for line in lines] == [("broker.unreachable", 1)]
 
 
-def test_every_task_a_canvas_names_exists(canvases: Any) -> None:
+def test_every_task_of_a_canvas_exists(canvases: Any) -> None:
     from pipeline.tasks import incoming, outgoing  # noqa: PLC0415, F401 - registers them
     from pipeline.tasks.app import app  # noqa: PLC0415
 
@@ -150,7 +150,7 @@ def test_pauses_grow_with_jitter_up_to_a_cap(canvases: Any, attempt: int) -> Non
     assert backoff_s(attempt, draw=lambda low, _high: low) == 0.5
 
 
-def test_what_never_counts_as_an_attempt_is_a_known_reason(canvases: Any) -> None:
+def test_each_reason_that_is_no_attempt_is_a_known_reason(canvases: Any) -> None:
     from pipeline.sync.stage import OUR_SYSTEMS, OUT, TURNS  # noqa: PLC0415
 
     assert set(REASONS) > {*OUR_SYSTEMS, *OUT, *TURNS}

@@ -104,7 +104,7 @@ SOURCES = [
 
 
 def _sql_of(path: Path) -> Iterator[str]:
-    """Every string of a module that may be SQL; in f-strings a value is a space."""
+    """Yield each string of a module that may be SQL; a value of an f-string is a space."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else " " for part in node.values]
@@ -114,7 +114,7 @@ def _sql_of(path: Path) -> Iterator[str]:
 
 
 def _openings(sql: str, at: int) -> list[str]:
-    """What stands before each parenthesis that is open at this place, outermost first."""
+    """Return the text before each open parenthesis at this place, the outermost one first."""
     opened: list[int] = []
     for position, char in enumerate(sql[:at]):
         if char == "(":
@@ -139,7 +139,7 @@ def test_rows_are_claimed_in_a_materialized_cte_everywhere() -> None:
     assert wrong == []
 
 
-def test_nothing_is_changed_by_a_sub_select_with_a_limit() -> None:
+def test_no_change_uses_a_sub_select_with_a_limit() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {sql.strip()[:80]}"
         for path in SOURCES
@@ -152,8 +152,8 @@ def test_nothing_is_changed_by_a_sub_select_with_a_limit() -> None:
     assert wrong == []
 
 
-def test_what_sqlalchemy_builds_claims_in_a_cte_too() -> None:
-    """`with_for_update(skip_locked=True)` goes on with `.cte(…)`, except where the statement is no sub-select."""
+def test_statements_built_by_sqlalchemy_claim_in_a_cte_too() -> None:
+    """`.cte(…)` follows `with_for_update(skip_locked=True)`, unless the statement is no sub-select."""
     plain = {"db/schedule.py"}
     wrong = [
         str(path.relative_to(ROOT))

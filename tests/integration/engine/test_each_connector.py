@@ -1,4 +1,4 @@
-"""What one connector runs into keeps no other from its turn, and its log lines name it."""
+"""An error of one connector does not stop the others, and its log lines name the connector."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROUNDS = {
 
 @pytest.fixture
 def other(system: SyncSystem) -> int:
-    """A second connector that has the same to do as the first."""
+    """Return a second connector with the same work as the first one."""
     with transaction() as session:
         session.execute(
             text(
@@ -51,7 +51,7 @@ def other(system: SyncSystem) -> int:
 def failing_first(
     monkeypatch: pytest.MonkeyPatch, system: SyncSystem, task: str, error: Exception
 ) -> tuple[Callable[[], Any], list[tuple[int, Any]]]:
-    """The task, whose work fails for the first connector, and (connector, the id that log lines name) of each turn."""
+    """Return the task, which fails for the first connector, and (connector, id in log lines) of each call."""
     clear_contextvars()
     place, name = ROUNDS[task]
     turns: list[tuple[int, Any]] = []
@@ -67,7 +67,7 @@ def failing_first(
 
 
 @pytest.mark.parametrize("task", ROUNDS)
-def test_an_error_of_one_connector_keeps_no_other_from_its_turn(
+def test_an_error_of_one_connector_does_not_stop_the_others(
     system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     with transaction() as session:
@@ -97,7 +97,7 @@ def test_an_error_of_one_connector_keeps_no_other_from_its_turn(
     assert "connector_id" not in get_contextvars()
 
 
-def test_passing_trouble_is_left_to_the_next_tick(
+def test_a_temporary_error_is_left_to_the_next_tick(
     system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, turns = failing_first(monkeypatch, system, "fill_shells", Retryable("remote_unavailable", "503"))
@@ -111,7 +111,7 @@ def test_passing_trouble_is_left_to_the_next_tick(
     ]
 
 
-def test_the_line_about_a_pause_names_the_connector(
+def test_the_log_line_of_a_pause_names_the_connector(
     system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = failing_first(monkeypatch, system, "fill_shells", ConfigurationError("unauthorized", "401"))
@@ -123,7 +123,7 @@ def test_the_line_about_a_pause_names_the_connector(
     assert (line["error"], line["connector_id"]) == ("Unauthorized", CONNECTOR_ID)
 
 
-def test_an_error_that_cannot_be_written_down_keeps_no_other_from_its_turn(
+def test_an_error_that_cannot_be_stored_does_not_stop_the_others(
     system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, turns = failing_first(monkeypatch, system, "fill_shells", PipelineError("internal_error", "broken"))
@@ -143,7 +143,7 @@ TAKES_TOO_LONG = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; 
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1 / 0", TAKES_TOO_LONG], ids=["defect", "statement time-out"])
-def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_its_own(
+def test_a_connector_that_cannot_be_evaluated_keeps_its_alerts_and_does_not_stop_the_others(
     system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     alerts = system.module("sync.alerts")
@@ -166,7 +166,7 @@ def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_
     assert [line["connector_id"] for line in log if line["event"] == "alerts.not_judged"] == [CONNECTOR_ID]
 
 
-def test_one_schedule_that_cannot_be_started_keeps_no_other_from_its_time(
+def test_a_schedule_that_cannot_be_started_does_not_stop_the_others(
     system: SyncSystem, other: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan(system)
@@ -182,10 +182,10 @@ def test_one_schedule_that_cannot_be_started_keeps_no_other_from_its_time(
     assert {row.connector_key for row in system.rows("SELECT connector_key FROM runs")} >= {system.connector_key}
 
 
-def test_control_tasks_walk_over_connectors_by_one_helper() -> None:
-    """A loop over connectors of its own would let one connector stop the others."""
+def test_control_tasks_iterate_over_connectors_by_one_helper() -> None:
+    """In a separate loop over connectors, one connector could stop the others."""
     judged = {"alerts.py", "setup.py"}
-    """`alerts` isolates each in its one transaction; `setup` encrypts every secret again, all or none."""
+    """`alerts` isolates each connector in one transaction; `setup` encrypts all secrets again, or none."""
     loops = {
         path.name
         for package in ENGINE

@@ -1,4 +1,4 @@
-"""Jobs are found again whatever becomes of their messages, and belong to one worker at a time."""
+"""A job is dispatched again if its message is lost, and has one worker at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOBS = "SELECT state, reason, attempts, secret IS NULL AS is_empty FROM jobs ORD
 
 @pytest.fixture
 def sent(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What is handed to Celery: (name, arguments, queue)."""
+    """The messages to Celery: (name, arguments, queue)."""
     seen: list[tuple[Any, ...]] = []
     app = system.module("tasks.app").app
     monkeypatch.setattr(app, "send_task", lambda name, args, queue: seen.append((name, args, queue)))
@@ -38,7 +38,7 @@ def claim(lease_s: float = 30) -> jobs.ClaimedJob | None:
         return jobs.claim(session, 1, lease_s=lease_s)
 
 
-def test_a_worker_is_woken_once_for_each_on_the_queue_of_its_kind(system: SyncSystem, sent: list[Any]) -> None:
+def test_each_job_is_dispatched_once_on_the_queue_of_its_kind(system: SyncSystem, sent: list[Any]) -> None:
     for kind in ("settings_sync", "export", "connector_creation"):
         enqueue(system, kind)
 
@@ -59,7 +59,7 @@ def test_workers_know_the_task(system: SyncSystem) -> None:
     assert "control.job" in app.tasks
 
 
-def test_of_a_lost_message_another_one_goes(system: SyncSystem, sent: list[Any]) -> None:
+def test_a_lost_message_is_sent_again(system: SyncSystem, sent: list[Any]) -> None:
     enqueue(system)
     system.module("sync.job_queue").dispatch()
     system.change_rows("UPDATE jobs SET due_at = now() - interval '1 h', dispatched_at = now() - interval '31 s'")
@@ -69,7 +69,9 @@ def test_of_a_lost_message_another_one_goes(system: SyncSystem, sent: list[Any])
     assert len(sent) == 2
 
 
-def test_one_that_lost_its_worker_or_was_put_off_is_woken_when_it_is_due(system: SyncSystem, sent: list[Any]) -> None:
+def test_a_job_that_lost_its_worker_or_was_postponed_is_dispatched_when_it_is_due(
+    system: SyncSystem, sent: list[Any]
+) -> None:
     enqueue(system)
     system.module("sync.job_queue").dispatch()
     assert claim() is not None
@@ -95,7 +97,7 @@ def test_without_a_broker_it_stays_due(system: SyncSystem, monkeypatch: pytest.M
     assert [row.state for row in system.rows(JOBS)] == ["due"]
 
 
-def test_one_worker_at_a_time_and_the_late_one_cannot_write(system: SyncSystem) -> None:
+def test_a_job_has_one_worker_and_one_that_lost_its_lease_cannot_write(system: SyncSystem) -> None:
     enqueue(system, secret="canary")
     first = claim()
     assert first is not None
@@ -114,7 +116,7 @@ def test_one_worker_at_a_time_and_the_late_one_cannot_write(system: SyncSystem) 
     assert [tuple(row) for row in system.rows(JOBS)] == [("done", None, 2, True)]
 
 
-def test_what_no_worker_survives_is_given_up_by_name(system: SyncSystem) -> None:
+def test_a_job_that_ends_every_worker_fails_with_a_reason(system: SyncSystem) -> None:
     enqueue(system)
     system.change_rows("UPDATE jobs SET attempts = 8")
 
@@ -124,7 +126,7 @@ def test_what_no_worker_survives_is_given_up_by_name(system: SyncSystem) -> None
     assert [row.reason for row in system.rows("SELECT reason FROM failures")] == ["worker_lost"]
 
 
-def test_a_defect_is_kept_with_its_place_and_never_repeated_blindly(
+def test_a_defect_is_stored_with_its_traceback_and_not_retried(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_down(_job: Any) -> None:
@@ -153,7 +155,7 @@ def test_a_job_of_an_unknown_kind_fails_when_its_attempts_are_used_up(system: Sy
     assert [row.subject for row in system.rows("SELECT subject FROM failures")] == ["control:of_tomorrow:1"]
 
 
-def test_a_job_of_an_unknown_kind_keeps_no_other_from_its_worker(system: SyncSystem, sent: list[Any]) -> None:
+def test_a_job_of_an_unknown_kind_does_not_stop_the_others(system: SyncSystem, sent: list[Any]) -> None:
     enqueue(system, "of_tomorrow")
     enqueue(system)
 
@@ -163,7 +165,7 @@ def test_a_job_of_an_unknown_kind_keeps_no_other_from_its_worker(system: SyncSys
 
 
 @pytest.mark.parametrize("kind", ["export", "send", "verify", "log_export"])
-def test_an_order_that_cannot_be_read_is_named_without_its_content(system: SyncSystem, kind: str) -> None:
+def test_an_unreadable_order_fails_without_its_content(system: SyncSystem, kind: str) -> None:
     enqueue(system, kind, secret='{"email": "canary@acme.test"')
 
     system.run_jobs()
@@ -173,7 +175,7 @@ def test_an_order_that_cannot_be_read_is_named_without_its_content(system: SyncS
     assert "canary" not in f"{failure.detail}{failure.traceback}"
 
 
-def test_progress_that_cannot_be_read_is_named(system: SyncSystem) -> None:
+def test_unreadable_progress_fails_with_a_reason(system: SyncSystem) -> None:
     enqueue(system, "verify", secret='{"sample": 5, "requested_by": "ana"}')
     system.change_rows("UPDATE jobs SET checkpoint = 'not JSON'")
 
@@ -196,7 +198,7 @@ def test_a_failed_job_is_kept_while_its_failure_is_open(system: SyncSystem) -> N
     assert (kept, system.rows(JOBS)) == (["failed"], [])
 
 
-def test_what_a_failed_job_found_is_kept_for_a_month_and_a_replay_then_begins_again(system: SyncSystem) -> None:
+def test_items_of_a_failed_job_are_kept_for_a_month_and_a_replay_then_begins_again(system: SyncSystem) -> None:
     enqueue(system)
     system.change_rows("UPDATE jobs SET attempts = 8, progress = 3, checkpoint = 'page 3'")
     with transaction() as session:
@@ -210,7 +212,7 @@ def test_what_a_failed_job_found_is_kept_for_a_month_and_a_replay_then_begins_ag
         assert tuple(row) == ((3, "page 3", 1) if days == 29 else (0, None, 0))
 
 
-def test_what_has_ended_is_forgotten_after_its_time(system: SyncSystem) -> None:
+def test_ended_jobs_are_deleted_after_their_retention(system: SyncSystem) -> None:
     states = ("done", "refused", "aborted", "failed", "due", "paused")
     for number, state in enumerate(states):
         enqueue(system, key=str(number))
@@ -227,7 +229,7 @@ def test_what_has_ended_is_forgotten_after_its_time(system: SyncSystem) -> None:
     assert [row.state for row in system.rows(JOBS)] == ["due", "paused", "done"]
 
 
-def test_a_connector_that_is_removed_takes_its_jobs_along(system: SyncSystem) -> None:
+def test_removing_a_connector_deletes_its_jobs(system: SyncSystem) -> None:
     enqueue(system)
     with transaction() as session:
         remove_rows_of(session, system.connector_key)
@@ -235,7 +237,7 @@ def test_a_connector_that_is_removed_takes_its_jobs_along(system: SyncSystem) ->
     assert system.rows("SELECT 1 FROM jobs") == []
 
 
-def test_steps_follow_one_another_until_the_slice_is_over_and_make_no_attempt(
+def test_steps_run_until_the_slice_is_over_and_are_no_attempts(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
@@ -289,7 +291,7 @@ def test_a_job_that_is_requested_while_it_runs_begins_again_afterwards(
     assert [row.state for row in system.rows(JOBS)] == ["done"]
 
 
-def test_a_step_that_waits_leaves_the_job_due_later(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_waits_postpones_the_job(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = system.module("jobs.runtime")
     waits = replace(runtime.HANDLERS["settings_sync"], step=lambda _job: system.module("sync.job_queue").wait(90.0))
     monkeypatch.setitem(runtime.HANDLERS, "settings_sync", waits)
@@ -309,7 +311,7 @@ def act(name: str, job_id: int = 1) -> bool:
     return done
 
 
-def test_a_paused_job_is_run_by_nobody_until_it_is_resumed_and_costs_no_attempts(
+def test_a_paused_job_does_not_run_until_it_is_resumed_and_uses_no_attempts(
     system: SyncSystem, sent: list[Any]
 ) -> None:
     enqueue(system)
@@ -328,7 +330,7 @@ def test_a_paused_job_is_run_by_nobody_until_it_is_resumed_and_costs_no_attempts
 
 
 def test_a_worker_that_is_killed_in_a_paused_job_changes_nothing(system: SyncSystem, sent: list[Any]) -> None:
-    """Its lease ends while the job is paused; neither the sweep nor a late write of the worker changes the row."""
+    """Its lease expires while the job is paused; neither the sweep nor a late write of the worker changes the row."""
     enqueue(system, secret="canary")
     killed = claim(lease_s=0.0)
     assert killed is not None
@@ -350,7 +352,7 @@ def test_a_worker_that_is_killed_in_a_paused_job_changes_nothing(system: SyncSys
 
 
 @pytest.mark.parametrize(("name", "state"), [("pause", "paused"), ("abort", "aborted")])
-def test_a_worker_stops_before_its_next_step_when_a_person_takes_the_job(
+def test_a_worker_stops_before_its_next_step_when_an_operator_pauses_or_aborts_the_job(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch, name: str, state: str
 ) -> None:
     runtime, steps = system.module("jobs.runtime"), []
@@ -378,7 +380,7 @@ def test_a_request_joins_the_job_that_is_paused(system: SyncSystem) -> None:
     assert (row.state, row.requested) == ("paused", 2)
 
 
-def test_an_aborted_job_forgets_its_secret_and_its_key_is_free(system: SyncSystem) -> None:
+def test_an_aborted_job_has_no_secret_and_its_key_is_free(system: SyncSystem) -> None:
     enqueue(system, secret="canary")
     assert act("abort")
     assert (act("abort"), act("pause"), act("resume")) == (False, False, False)

@@ -1,4 +1,4 @@
-"""A Hull id that one worker joins while another one intends to create a record for it."""
+"""One worker matches a Hull id while another one stores a create intent for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE_S = 30.0
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO id_mappings AS m%'"
 
 
-def test_a_join_takes_the_place_of_an_intent_of_the_same_moment(system: SyncSystem) -> None:
+def test_a_match_replaces_an_intent_of_the_same_moment(system: SyncSystem) -> None:
     lost: list[list[Join] | Exception] = []
 
     def join() -> None:

@@ -1,4 +1,4 @@
-"""Leases: one worker at a time holds a batch, and whatever a worker writes that has lost its lease counts for nothing."""
+"""Leases: a batch has one worker at a time, and a worker that lost its lease writes nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def batch(system: SyncSystem) -> int:
     return due[0]
 
 
-def test_a_batch_is_claimed_by_one(system: SyncSystem, batch: int) -> None:
+def test_a_batch_is_claimed_by_one_worker(system: SyncSystem, batch: int) -> None:
     first, second = claim(batch, "extract"), claim(batch, "extract")
 
     assert first is not None
@@ -47,26 +47,26 @@ def test_a_batch_is_claimed_by_one(system: SyncSystem, batch: int) -> None:
     assert first.attempts == 1
 
 
-def test_a_batch_at_another_stage_is_not_there(system: SyncSystem, batch: int) -> None:
+def test_a_batch_at_another_stage_is_not_claimed(system: SyncSystem, batch: int) -> None:
     assert claim(batch, "transform") is None
     assert claim(batch, "load") is None
     assert claim(999, "extract") is None
 
 
-def test_a_batch_that_is_not_due_is_not_there(system: SyncSystem, batch: int) -> None:
+def test_a_batch_that_is_not_due_is_not_claimed(system: SyncSystem, batch: int) -> None:
     system.change_rows("UPDATE batches SET due_at = now() + interval '1 s'")
 
     assert claim(batch, "extract") is None
 
 
 @pytest.mark.parametrize("state", ["waiting", "done", "failed", "cancelled"])
-def test_a_batch_that_is_not_ready_is_not_there(system: SyncSystem, batch: int, state: str) -> None:
+def test_a_batch_that_is_not_ready_is_not_claimed(system: SyncSystem, batch: int, state: str) -> None:
     system.change_rows("UPDATE batches SET state = :state", state=state)
 
     assert claim(batch, "extract") is None
 
 
-def test_a_lease_that_ran_out_is_taken_over_with_another_token(system: SyncSystem, batch: int) -> None:
+def test_a_batch_with_an_expired_lease_is_claimed_with_a_new_token(system: SyncSystem, batch: int) -> None:
     first = claim(batch, "extract")
     system.expire_leases()
     second = claim(batch, "extract")
@@ -80,7 +80,7 @@ def test_a_lease_that_ran_out_is_taken_over_with_another_token(system: SyncSyste
         batches.hold(session, first)
 
 
-def test_who_lost_the_lease_cannot_extend_it(system: SyncSystem, batch: int) -> None:
+def test_a_lost_lease_cannot_be_extended(system: SyncSystem, batch: int) -> None:
     first = claim(batch, "extract")
     system.expire_leases()
     second = claim(batch, "extract", lease_s=100)
@@ -95,7 +95,7 @@ def test_who_lost_the_lease_cannot_extend_it(system: SyncSystem, batch: int) -> 
 
 
 class Beats(Event):
-    """A clock turned by hand: the first third of the lease passes at once, the second only when the stage has ended."""
+    """A manual clock: the first third of the lease passes immediately, the second one when the stage has ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Beats(Event):
         return super().wait(10)
 
 
-def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
+def test_a_lease_is_extended_only_while_a_stage_works(
     system: SyncSystem, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease, beats = system.module("sync.stage"), Beats()
@@ -168,7 +168,7 @@ KINDS = [
 
 
 def bring_to(system: SyncSystem, stage: str) -> Due:
-    """Work until a batch stands before this stage."""
+    """Work until a batch is ready for this stage."""
     while (due := system.next_batch()) is not None:
         if due[2] == stage:
             return due
@@ -190,7 +190,7 @@ def test_a_stage_run_twice_changes_nothing(system: SyncSystem, kind: Callable[[S
 
 
 @pytest.mark.parametrize(("kind", "stage"), KINDS)
-def test_a_stage_whose_batch_is_elsewhere_does_nothing(
+def test_a_stage_does_nothing_if_its_batch_is_in_another_stage(
     system: SyncSystem, kind: Callable[[SyncSystem], None], stage: str
 ) -> None:
     kind(system)
@@ -204,10 +204,10 @@ def test_a_stage_whose_batch_is_elsewhere_does_nothing(
 
 
 @pytest.mark.parametrize(("kind", "stage"), KINDS)
-def test_a_zombie_writes_nothing_at_any_stage(
+def test_a_worker_that_lost_its_lease_writes_nothing_at_any_stage(
     system: SyncSystem, kind: Callable[[SyncSystem], None], stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frozen before its last transaction; another worker has done the stage meanwhile, and the next ones too."""
+    """The worker stops before its last transaction; another worker completes this stage and the next ones."""
     kind(system)
     due = bring_to(system, stage)
     real, frozen = batches.hold, []
@@ -230,8 +230,10 @@ def test_a_zombie_writes_nothing_at_any_stage(
     assert [line["stage"] for line in lines if line["event"] == "batch.lease_lost"] == [stage]
 
 
-def test_a_zombie_that_fails_leaves_the_new_owner_alone(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lost its lease, and then its work went wrong too: neither a retry nor a failure may be written."""
+def test_a_worker_that_lost_its_lease_and_fails_changes_nothing(
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker loses its lease, and then its work fails: neither a retry nor a failure may be stored."""
     a_page(system)
     due = bring_to(system, "transform")
     incoming = system.module("tasks.incoming")
@@ -251,10 +253,10 @@ def test_a_zombie_that_fails_leaves_the_new_owner_alone(system: SyncSystem, monk
     assert "canary value" not in str(lines)
 
 
-def test_an_error_that_cannot_be_settled_is_left_to_the_lease(
+def test_an_error_that_cannot_be_stored_is_left_to_the_end_of_the_lease(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database goes away in the middle: nothing is written down, and nothing of the record is said."""
+    """The database is lost in the middle of a stage: nothing is stored, and nothing of the record is logged."""
     a_page(system)
     due = bring_to(system, "transform")
 
@@ -281,7 +283,7 @@ def test_an_error_that_cannot_be_settled_is_left_to_the_lease(
 
 
 class Turns:
-    """An event that lets the lease keeper have so many turns at once, and no more."""
+    """An event that allows the lease keeper this number of turns without a pause."""
 
     def __init__(self, count: int) -> None:
         self._left = count
@@ -300,7 +302,7 @@ class Turns:
 def keep_for(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch, turns: int, extend: Callable[..., bool]
 ) -> tuple[Turns, Any]:
-    """Let the keeper have its turns, then end the work; returns the turns and the lease."""
+    """Let the keeper have its turns, then end the work; return the turns and the lease."""
     room, given = system.module("sync.stage"), Turns(turns)
     monkeypatch.setattr(room, "Event", lambda: given)
     with room.lease_kept(extend, began=time.monotonic() - 25) as lease:
@@ -324,7 +326,7 @@ def test_no_error_ends_the_keeper(system: SyncSystem, monkeypatch: pytest.Monkey
     assert lease.write_deadline_s(60.0) == pytest.approx(30.0, abs=5.0)
 
 
-def test_a_worker_whose_batch_went_to_another_writes_nothing_more(
+def test_a_worker_writes_nothing_after_another_one_has_claimed_its_batch(
     system: SyncSystem, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = claim(batch, "extract")

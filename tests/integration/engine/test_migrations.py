@@ -1,4 +1,4 @@
-"""Migrations tell the whole story, up and down; events have a home on every day."""
+"""Migrations create and delete the whole schema, and every day has a partition for its events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="module", autouse=True)
 def _today() -> Iterator[None]:
-    """Let migrations and tests run on one day, so that both make the same partitions."""
+    """Run migrations and tests on one day, so that both create the same partitions."""
     with freeze_time(TODAY, real_asyncio=True):
         yield
 
@@ -50,7 +50,7 @@ def migrated_today(new_database: Callable[..., str]) -> str:
 
 @pytest.fixture
 def empty(new_database: Callable[..., str]) -> Iterator[Engine]:
-    """A database of this test's own, without any table."""
+    """An empty database of this test, without tables."""
     engine = make_engine(new_database("migrations"))
     yield engine
     engine.dispose()
@@ -58,7 +58,7 @@ def empty(new_database: Callable[..., str]) -> Iterator[Engine]:
 
 @pytest.fixture
 def migrated(new_database: Callable[..., str], migrated_today: str) -> Iterator[Engine]:
-    """A database of this test's own with every table."""
+    """An empty database of this test, with all tables."""
     engine = make_engine(new_database("migrations", migrated_today))
     yield engine
     engine.dispose()
@@ -72,7 +72,7 @@ def partitions(engine: Engine) -> set[str]:
     return {name for name in tables(engine) if name.startswith("sync_events_2")}
 
 
-def test_up_down_and_up_again_end_where_they_began(empty: Engine) -> None:
+def test_upgrade_downgrade_and_upgrade_restore_the_schema(empty: Engine) -> None:
     migrate(empty)
     first = tables(empty)
     unmigrate(empty)
@@ -85,7 +85,7 @@ def test_up_down_and_up_again_end_where_they_began(empty: Engine) -> None:
 
 
 def test_the_schema_of_a_later_version_is_left_as_it_is(migrated: Engine) -> None:
-    """So the version before can be started again after an upgrade: its `pipeline migrate` runs first."""
+    """The previous version can be started again after an upgrade: its `pipeline migrate` runs first."""
     with migrated.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     before = tables(migrated)
@@ -96,11 +96,11 @@ def test_the_schema_of_a_later_version_is_left_as_it_is(migrated: Engine) -> Non
     assert tables(migrated) == before
 
 
-def test_the_migrations_leave_nothing_to_add(migrated: Engine) -> None:
+def test_the_migrated_schema_equals_the_models(migrated: Engine) -> None:
     assert drift(migrated) == []
 
 
-def test_drift_is_noticed(migrated: Engine) -> None:
+def test_a_difference_from_the_models_is_found(migrated: Engine) -> None:
     with migrated.begin() as connection:
         connection.execute(text("ALTER TABLE runs ADD COLUMN surprise text"))
 
@@ -115,8 +115,8 @@ def test_migrating_twice_does_nothing(migrated: Engine) -> None:
     assert tables(migrated) == before
 
 
-def test_several_may_migrate_at_once(empty: Engine) -> None:
-    """As when all processes of a deployment start together."""
+def test_several_processes_may_migrate_at_the_same_time(empty: Engine) -> None:
+    """All processes of a deployment may start at the same time."""
     url = empty.url.render_as_string(hide_password=False)
     command = [
         sys.executable,
@@ -137,11 +137,11 @@ def test_no_extension_is_needed(migrated: Engine) -> None:
     assert extensions == {"plpgsql"}
 
 
-def test_the_coming_days_have_their_partitions(migrated: Engine) -> None:
+def test_the_next_days_have_partitions(migrated: Engine) -> None:
     assert partitions(migrated) == {f"sync_events_{TODAY + timedelta(days=n):%Y%m%d}" for n in range(8)}
 
 
-def test_making_partitions_again_makes_only_what_is_missing(migrated: Engine) -> None:
+def test_only_missing_partitions_are_created(migrated: Engine) -> None:
     with Session(migrated) as session, session.begin():
         none = make_partitions(session, TODAY)
         one = make_partitions(session, TODAY + timedelta(days=1))
@@ -167,7 +167,7 @@ def homes(engine: Engine) -> dict[int, str]:
         return {row.pipedrive_id: row.home for row in rows}
 
 
-def test_an_event_on_a_day_without_a_partition_is_kept(migrated: Engine) -> None:
+def test_an_event_of_a_day_without_a_partition_is_stored(migrated: Engine) -> None:
     far = TODAY + timedelta(days=30)
     log_at(migrated, TODAY, 1)
     log_at(migrated, far, 2)
@@ -175,8 +175,8 @@ def test_an_event_on_a_day_without_a_partition_is_kept(migrated: Engine) -> None
     assert homes(migrated) == {1: f"sync_events_{TODAY:%Y%m%d}", 2: "sync_events_other"}
 
 
-def test_a_day_that_was_missed_gets_its_partition_and_its_events(migrated: Engine) -> None:
-    """Beat was away for a week: events went to the default partition, which must not stop the days from being made."""
+def test_a_missed_day_gets_its_partition_with_its_events(migrated: Engine) -> None:
+    """Beat did not run for a week: events are in the default partition, and the partitions of the days can still be created."""
     far = TODAY + timedelta(days=30)
     log_at(migrated, far, 1)
     log_at(migrated, far + timedelta(days=1), 2)
@@ -193,7 +193,7 @@ def test_a_day_that_was_missed_gets_its_partition_and_its_events(migrated: Engin
     }
 
 
-def test_days_past_their_retention_are_dropped_and_no_others(migrated: Engine) -> None:
+def test_only_partitions_past_their_retention_are_dropped(migrated: Engine) -> None:
     log_at(migrated, TODAY, 1)
     with Session(migrated) as session, session.begin():
         kept = old_partitions(session, TODAY + timedelta(days=90))
@@ -212,13 +212,13 @@ def test_days_past_their_retention_are_dropped_and_no_others(migrated: Engine) -
 
 
 CHANGED_BY_MIGRATIONS: frozenset[str] = frozenset()
-"""Tables whose rows a later migration changes, renames or deletes on purpose. Such a migration needs a test of its own here."""
+"""Tables with rows that a later migration changes or deletes. Such a migration needs a test here."""
 OWN_VALUES: dict[str, dict[str, Any]] = {"identifiers": {"role": "holder", "hull_id": None, "wanted_by": None}}
-"""Table → values that a constraint demands."""
+"""Table → values that a constraint requires."""
 
 
 def test_a_database_with_rows_in_all_tables_survives_the_upgrade(empty: Engine) -> None:
-    """From the first migration to the newest one: rows stay as they were, and the schema equals the models."""
+    """From the first migration to the newest one: rows do not change, and the schema equals the models."""
     migrate(empty, BASELINE)
     with empty.begin() as connection:
         _fill(connection)
@@ -270,7 +270,7 @@ def _rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_a_schema_older_than_the_first_migration_is_refused_and_left_as_it_is(migrated: Engine) -> None:
+def test_a_schema_older_than_the_first_migration_is_refused_and_not_changed(migrated: Engine) -> None:
     with migrated.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0031'"))
     before = tables(migrated)
@@ -282,7 +282,7 @@ def test_a_schema_older_than_the_first_migration_is_refused_and_left_as_it_is(mi
     assert tables(migrated) == before
 
 
-def test_a_migration_takes_as_long_as_it_takes_and_leaves_the_limits_of_all_others(empty: Engine) -> None:
+def test_a_migration_has_no_time_limit_and_restores_the_limits_of_its_connection(empty: Engine) -> None:
     limits = text(
         "SELECT name, setting FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout') ORDER BY name"
     )

@@ -41,7 +41,7 @@ LOCKS: dict[str, tuple[str, Callable[[Session, int, int], Any]]] = {
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_parent_that_is_locked_can_be_referred_to(system: SyncSystem, name: str) -> None:
+def test_rows_can_refer_to_a_locked_parent(system: SyncSystem, name: str) -> None:
     table, lock = LOCKS[name]
     with transaction() as session:
         ids = {each: session.scalar(text(insert), {"key": system.connector_key}) for each, insert in PARENTS.items()}

@@ -1,4 +1,4 @@
-"""Runs: how many batches move at once, who may begin one, and what cancelling one leaves behind."""
+"""Runs: the number of batches in flight, when a run may begin, and how it is cancelled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def moving(system: SyncSystem) -> int:
     return int(system.rows("SELECT count(*) AS n FROM batches WHERE state IN ('ready', 'running')")[0].n)
 
 
-def test_no_more_batches_move_than_may(system: SyncSystem, in_flight: int) -> None:
+def test_no_more_batches_are_in_flight_than_allowed(system: SyncSystem, in_flight: int) -> None:
     create_records(system, persons=6 * PAGE, organizations=0)
     run_id = system.start(Entity.PERSON)
     most = moving(system)
@@ -44,7 +44,7 @@ def test_no_more_batches_move_than_may(system: SyncSystem, in_flight: int) -> No
     assert hull_names(system) == pipedrive_names(system)
 
 
-def test_a_batch_that_waits_for_a_retry_takes_up_its_place(system: SyncSystem) -> None:
+def test_a_batch_that_waits_for_a_retry_counts_as_in_flight(system: SyncSystem) -> None:
     before = settings_room.settings()
     settings_room.use(before.replace(batches_in_flight=1))
     create_records(system, persons=3 * PAGE, organizations=0)
@@ -58,7 +58,7 @@ def test_a_batch_that_waits_for_a_retry_takes_up_its_place(system: SyncSystem) -
     assert system.users() == {}
 
 
-def test_a_batch_that_failed_gives_its_place_away(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_batch_does_not_count_as_in_flight(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     before = settings_room.settings()
     settings_room.use(before.replace(batches_in_flight=1))
     create_records(system, persons=3 * PAGE, organizations=0)
@@ -91,7 +91,7 @@ def test_a_batch_that_failed_gives_its_place_away(system: SyncSystem, monkeypatc
     assert "a defect" not in failure.detail
 
 
-def test_one_run_of_a_kind_is_held_by_the_database_itself(system: SyncSystem) -> None:
+def test_the_database_allows_one_run_of_a_kind(system: SyncSystem) -> None:
     system.start(Entity.PERSON)
     statement = (
         "INSERT INTO runs (connector_key, entity, kind, cause, settings_version) VALUES (:c, 'person', 'full', 'x', 1)"
@@ -101,8 +101,10 @@ def test_one_run_of_a_kind_is_held_by_the_database_itself(system: SyncSystem) ->
         system.change_rows(statement, c=system.connector_key)
 
 
-def test_two_who_begin_in_the_same_moment_are_told_apart(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have looked, neither has seen the other: the index decides, and the loser is told whose run it is."""
+def test_of_two_runs_that_begin_at_the_same_moment_one_is_refused(
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither has found the other: the index decides, and the error of the second one names the first run."""
     first = system.start(Entity.PERSON)
     real, blind = run_rows.running_run, [True]
 
@@ -117,7 +119,7 @@ def test_two_who_begin_in_the_same_moment_are_told_apart(system: SyncSystem, mon
     assert refused.value.run_id == first
 
 
-def test_an_incremental_run_goes_on_beside_a_full_one(system: SyncSystem) -> None:
+def test_an_incremental_run_continues_beside_a_full_one(system: SyncSystem) -> None:
     create_records(system, persons=5, organizations=0)
     full = system.start(Entity.PERSON)
     started_at = system.run(full).started_at
@@ -129,7 +131,7 @@ def test_an_incremental_run_goes_on_beside_a_full_one(system: SyncSystem) -> Non
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 3, 5])
-def test_a_cancelled_run_stops_where_it_stands(system: SyncSystem, stages: int) -> None:
+def test_a_cancelled_run_stops(system: SyncSystem, stages: int) -> None:
     create_records(system, persons=4 * PAGE, organizations=0)
     age_records(system)
     run_id = system.start(Entity.PERSON)
@@ -151,7 +153,7 @@ def test_a_cancelled_run_stops_where_it_stands(system: SyncSystem, stages: int) 
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
-def test_a_stage_at_work_stops_when_its_run_is_cancelled(
+def test_a_running_stage_stops_when_its_run_is_cancelled(
     system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_records(system, persons=PAGE, organizations=0)
@@ -189,7 +191,7 @@ def test_a_new_run_may_follow_a_cancelled_one(system: SyncSystem) -> None:
     assert hull_names(system) == pipedrive_names(system)
 
 
-def test_a_stopped_run_is_not_reopened_while_another_is_under_way(system: SyncSystem) -> None:
+def test_a_stopped_run_is_not_reopened_while_another_one_is_running(system: SyncSystem) -> None:
     create_records(system, persons=3 * PAGE, organizations=0)
     fault = system.pipedrive.faults.add("/api/v2/persons$", "status", status=400, skip=1, count=None)
     system.fetch(Entity.PERSON)
@@ -205,7 +207,7 @@ def test_a_stopped_run_is_not_reopened_while_another_is_under_way(system: SyncSy
         assert find_failures(session)[0].state == "open"
 
 
-def test_a_run_says_how_it_ended_with_what_it_did(system: SyncSystem) -> None:
+def test_a_run_logs_its_end_with_its_counters(system: SyncSystem) -> None:
     create_records(system, persons=3, organizations=0)
 
     with captured_log() as lines:
@@ -220,7 +222,7 @@ def test_a_run_says_how_it_ended_with_what_it_did(system: SyncSystem) -> None:
     assert sum(line.get("new", 0) for line in pages) == 3
 
 
-def test_a_stopped_run_stands_still_with_both_its_walks(system: SyncSystem) -> None:
+def test_both_walks_of_a_stopped_run_stop(system: SyncSystem) -> None:
     create_records(system, persons=6 * PAGE, organizations=0)
     age_records(system)
     fault = system.pipedrive.faults.add("/api/v2/persons$", "status", status=400)

@@ -1,4 +1,4 @@
-"""Scheduled full fetches: beat only ticks, SQL decides what is due, and a missed time is caught up once."""
+"""Scheduled fetches: beat only ticks, SQL decides what is due, and missed times are caught up once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def runs(system: SyncSystem) -> list[tuple[str, str, bool]]:
     return [tuple(row) for row in system.rows("SELECT entity, cause, changed_only FROM runs ORDER BY id")]
 
 
-def test_a_plan_is_kept_replaced_and_dropped(system: SyncSystem) -> None:
+def test_a_schedule_is_stored_replaced_and_deleted(system: SyncSystem) -> None:
     with freeze_time("2026-03-01T00:00:00Z", real_asyncio=True):
         plan(system)
         first = system.rows("SELECT cron, next_run_at FROM schedules")
@@ -84,8 +84,8 @@ def test_two_ticks_start_it_once(system: SyncSystem) -> None:
     assert len(runs(system)) == 2
 
 
-def test_a_second_tick_in_the_same_moment_finds_it_taken(system: SyncSystem) -> None:
-    """Two beats: while one has the row, the other does not wait for it."""
+def test_a_second_tick_at_the_same_moment_finds_it_claimed(system: SyncSystem) -> None:
+    """With two beats: while one has locked the row, the other one does not wait."""
     plan(system)
     come_due(system)
 
@@ -110,7 +110,7 @@ def test_a_night_without_beat_is_caught_up_once(system: SyncSystem) -> None:
     assert row.next_run_at - datetime.now(UTC) <= timedelta(days=1)
 
 
-def test_a_fetch_under_way_is_not_started_again(system: SyncSystem) -> None:
+def test_a_running_fetch_is_not_started_again(system: SyncSystem) -> None:
     from pipeline.domain.kinds import Entity  # noqa: PLC0415
 
     system.start(Entity.PERSON)
@@ -122,7 +122,7 @@ def test_a_fetch_under_way_is_not_started_again(system: SyncSystem) -> None:
     assert [(entity, cause) for entity, cause, _ in runs(system)] == [("person", "test"), ("organization", "schedule")]
 
 
-def test_a_paused_connector_starts_nothing_and_keeps_its_plan(system: SyncSystem) -> None:
+def test_a_paused_connector_starts_nothing_and_keeps_its_schedule(system: SyncSystem) -> None:
     plan(system)
     come_due(system)
     system.change_rows("UPDATE connectors SET state = 'paused'")
@@ -137,7 +137,7 @@ def test_a_paused_connector_starts_nothing_and_keeps_its_plan(system: SyncSystem
     "Incoming Users",
     "Every night everything is fetched again; full_fetch_cron sets another time or switches it off.",
 )
-def test_without_a_word_in_the_settings_everything_is_fetched_nightly_and_changes_every_five_minutes(
+def test_by_default_everything_is_fetched_nightly_and_changes_every_five_minutes(
     system: SyncSystem,
 ) -> None:
     plan(system, ConnectorSettings().full_fetch_cron, ConnectorSettings().incremental_minutes)
@@ -148,7 +148,7 @@ def test_without_a_word_in_the_settings_everything_is_fetched_nightly_and_change
     assert planned == {"full_fetch": (nightly(CONNECTOR_ID), None), "incremental": (None, 300)}
 
 
-def test_changes_are_fetched_at_once_and_again_after_the_interval(system: SyncSystem) -> None:
+def test_changes_are_fetched_immediately_and_again_after_the_interval(system: SyncSystem) -> None:
     plan(system, "", 5)
 
     tick(system)
@@ -163,7 +163,7 @@ def test_changes_are_fetched_at_once_and_again_after_the_interval(system: SyncSy
     assert 290 < row.wait_s <= 300
 
 
-def test_a_catch_up_that_is_asked_for_comes_with_the_next_tick(system: SyncSystem) -> None:
+def test_a_requested_catch_up_starts_at_the_next_tick(system: SyncSystem) -> None:
     plan(system, "", 5)
     tick(system)
     system.work()
@@ -175,7 +175,7 @@ def test_a_catch_up_that_is_asked_for_comes_with_the_next_tick(system: SyncSyste
     assert len(runs(system)) == 4
 
 
-def test_new_settings_do_not_put_off_what_is_due(system: SyncSystem) -> None:
+def test_new_settings_do_not_delay_a_due_fetch(system: SyncSystem) -> None:
     plan(system, "", 5)
     plan(system, "", 1440)
 
@@ -184,7 +184,7 @@ def test_new_settings_do_not_put_off_what_is_due(system: SyncSystem) -> None:
     assert len(runs(system)) == 2
 
 
-def test_an_interval_of_none_ends_the_plan(system: SyncSystem) -> None:
+def test_an_interval_of_null_deletes_the_schedule(system: SyncSystem) -> None:
     plan(system, "", 5)
     plan(system, "", 0)
 

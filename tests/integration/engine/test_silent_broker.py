@@ -25,13 +25,13 @@ from pipeline.tasks.broker import extend_transports
 
 ANSWER_S = 0.3
 ENDS_WITHIN_S = 10.0
-"""Far above what the shortened times add up to; what is asked for is an end."""
+"""Much longer than the sum of the shortened times: the test requires only that the wait ends."""
 ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 CONFIG = Path(__file__).parents[3] / "celeryconfig.py"
 
 
 def options_of(broker_url: str) -> dict[str, Any]:
-    """celeryconfig's values for this broker."""
+    """Return the values of celeryconfig for this broker."""
     before = pipeline.settings.settings()
     pipeline.settings.use(before.replace(broker_url=broker_url))
     try:
@@ -75,7 +75,7 @@ def amqp_connection(proxy: TcpProxy, **options: Any) -> Connection:
     return Connection(url, transport_options=chosen, connect_timeout=ANSWER_S, heartbeat=1)
 
 
-def test_every_wait_for_redis_has_an_end(redis_proxy: TcpProxy) -> None:
+def test_every_wait_for_redis_is_limited(redis_proxy: TcpProxy) -> None:
     with redis_connection(redis_proxy) as connection:
         held = connection.default_channel.client.connection_pool.connection_kwargs
 
@@ -84,7 +84,7 @@ def test_every_wait_for_redis_has_an_end(redis_proxy: TcpProxy) -> None:
         assert 0 < held["health_check_interval"] <= 5
 
 
-def test_every_wait_for_rabbitmq_has_an_end() -> None:
+def test_every_wait_for_rabbitmq_is_limited() -> None:
     config = options_of("amqp://broker.example")
 
     assert config["broker_transport_options"]["confirm_publish"]
@@ -121,8 +121,8 @@ def _publishing_ends(connection: Connection, proxy: TcpProxy) -> None:
     publish()
 
 
-def test_a_subscription_without_an_event_loop_comes_back(redis_proxy: TcpProxy) -> None:
-    """As Flower and beat's remote control have one."""
+def test_a_subscription_without_an_event_loop_is_restored(redis_proxy: TcpProxy) -> None:
+    """Flower and the remote control of beat use such a subscription."""
     exchange = Exchange("silent", type="fanout")
     queue = Queue("", exchange, exclusive=True, auto_delete=True)
     got: list[Any] = []
@@ -135,7 +135,7 @@ def test_a_subscription_without_an_event_loop_comes_back(redis_proxy: TcpProxy) 
 
 
 def _drain(connection: Connection, other: Connection, exchange: Exchange, got: list[Any], said: str) -> None:
-    """Say it again and again until the consumer has received it."""
+    """Publish the message repeatedly until the consumer has received it."""
     ends_at = time.monotonic() + ENDS_WITHIN_S
     while said not in got:
         assert time.monotonic() < ends_at, "the consumer stays deaf"
@@ -144,7 +144,7 @@ def _drain(connection: Connection, other: Connection, exchange: Exchange, got: l
             connection.drain_events(timeout=0.1)
 
 
-def test_a_consumer_of_rabbitmq_without_an_event_loop_notices(amqp_proxy: TcpProxy) -> None:
+def test_a_consumer_of_rabbitmq_without_an_event_loop_detects_silence(amqp_proxy: TcpProxy) -> None:
     queue = Queue(f"silent-{uuid.uuid4()}", durable=False, expires=60)
     with amqp_connection(amqp_proxy) as connection:
         Consumer(connection, [queue]).consume()

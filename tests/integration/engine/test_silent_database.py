@@ -1,4 +1,4 @@
-"""A database host that no longer answers: calls that wait for it end, and statements that are only slow do not."""
+"""A database host that does not answer: calls that wait for it are ended, slow statements are not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from db.session import make_engine
 
 QUIET_S, PROBE_S, GRACE_S, PING_S = 0.2, 0.3, 0.2, 0.3
 ENDS_WITHIN_S = 10.0
-"""Far above what the shortened times add up to, far below the 120 s that a statement may take."""
+"""Much longer than the sum of the shortened times, and much shorter than the 120 s limit of a statement."""
 
 
 @pytest.fixture(autouse=True)
@@ -68,12 +68,12 @@ def test_the_end_of_a_transaction_is_watched_too(engine: Engine, proxy: TcpProxy
     raw.invalidate()
 
 
-def test_a_slow_statement_of_a_server_that_answers_goes_on(engine: Engine) -> None:
+def test_a_slow_statement_of_a_server_that_answers_continues(engine: Engine) -> None:
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 7 FROM pg_sleep(1.5)")) == 7
 
 
-def test_an_answer_that_got_lost_is_not_waited_for(engine: Engine, proxy: TcpProxy) -> None:
+def test_a_lost_answer_ends_the_call(engine: Engine, proxy: TcpProxy) -> None:
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         driver = connection.connection.dbapi_connection
@@ -83,7 +83,7 @@ def test_an_answer_that_got_lost_is_not_waited_for(engine: Engine, proxy: TcpPro
             connection.execute(text("SELECT 2"))
 
 
-def test_a_connection_that_rested_is_replaced_after_the_outage(engine: Engine, proxy: TcpProxy) -> None:
+def test_an_idle_connection_is_replaced_after_the_outage(engine: Engine, proxy: TcpProxy) -> None:
     with engine.connect() as connection:
         before = connection.scalar(text("SELECT pg_backend_pid()"))
     proxy.silence()
@@ -95,7 +95,7 @@ def test_a_connection_that_rested_is_replaced_after_the_outage(engine: Engine, p
 
 
 def test_a_server_that_refuses_connections_is_not_silent() -> None:
-    """All of its connections are taken: a statement that is slow meanwhile goes on."""
+    """All its connections are in use: a slow statement continues."""
     with _refusing_server(b"SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0") as port:
         probe = watchdog.probe_with(
             {"host": "127.0.0.1", "port": port, "user": "x", "dbname": "x", "sslmode": "disable"}
@@ -104,7 +104,7 @@ def test_a_server_that_refuses_connections_is_not_silent() -> None:
         assert probe([17]) == {}
 
 
-def test_a_watchdog_goes_on_after_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchdog_continues_after_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
 
     def look(now: float) -> None:
@@ -120,7 +120,7 @@ def test_a_watchdog_goes_on_after_an_error_of_its_own(monkeypatch: pytest.Monkey
 
 @contextmanager
 def _refusing_server(fields: bytes) -> Iterator[int]:
-    """A server that answers every start-up with one ErrorResponse."""
+    """A server that answers every connection with one ErrorResponse."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:

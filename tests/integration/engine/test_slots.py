@@ -1,4 +1,4 @@
-"""Slots: a remote system that stalls holds its share of the live processes and no more, whichever connectors call it."""
+"""Slots: calls of all connectors to a stalled remote system block only a part of the live processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEASE_S = 30.0
 
 
 def processes(count: int) -> None:
-    """Let so many processes carry out live batches."""
+    """Register this number of processes for live batches."""
     with transaction() as session:
         schedule.note_heartbeats(session, [f"{schedule.LIVE_PROCESS}live@host {number}" for number in range(count)])
 
@@ -33,7 +33,7 @@ def connector(name: str, *, company: int | None, hull: str) -> int:
 
 
 def begin(connector_key: int, stage: str = "extract") -> batches.ClaimedBatch:
-    """A live batch that a worker has just claimed."""
+    """Return a live batch that a worker has just claimed."""
     with transaction() as session:
         row = batches.Batch(
             connector_key=connector_key, direction="incoming", entity="person", queue="live", state="ready", stage=stage
@@ -68,7 +68,7 @@ def test_connectors_of_one_hull_organization_share_its_slots(system: SyncSystem)
 
 
 @pytest.mark.parametrize(("count", "at_once", "of_remote"), [(1, 3, 1), (2, 3, 1), (3, 3, 2), (4, 3, 3), (9, 3, 3)])
-def test_one_process_is_left_to_the_others(system: SyncSystem, count: int, at_once: int, of_remote: int) -> None:
+def test_one_process_is_left_for_other_work(system: SyncSystem, count: int, at_once: int, of_remote: int) -> None:
     processes(count)
 
     taken = [takes(begin(system.connector_key), at_once=at_once) for _ in range(of_remote + 1)]
@@ -76,7 +76,7 @@ def test_one_process_is_left_to_the_others(system: SyncSystem, count: int, at_on
     assert taken == [True] * of_remote + [False]
 
 
-def test_a_connector_whose_two_systems_stall_leaves_a_process_to_the_others(system: SyncSystem) -> None:
+def test_a_connector_with_two_stalled_systems_leaves_a_process_for_other_work(system: SyncSystem) -> None:
     processes(4)
 
     wanted = [
@@ -87,14 +87,14 @@ def test_a_connector_whose_two_systems_stall_leaves_a_process_to_the_others(syst
     assert takes(begin(connector("other", company=9, hull="other.test")))
 
 
-def test_a_process_that_ended_without_a_word_does_not_count(system: SyncSystem) -> None:
+def test_a_process_without_a_heartbeat_does_not_count(system: SyncSystem) -> None:
     processes(4)
     system.change_rows("UPDATE heartbeats SET at = now() - interval '21 s' WHERE name LIKE '% 3'")
 
     assert [takes(begin(system.connector_key)) for _ in range(3)] == [True, True, False]
 
 
-def test_those_who_come_in_the_same_moment_take_no_more_than_there_are(system: SyncSystem) -> None:
+def test_concurrent_batches_take_no_more_slots_than_there_are(system: SyncSystem) -> None:
     processes(4)
     begun = [begin(system.connector_key) for _ in range(12)]
 
@@ -129,7 +129,7 @@ def test_a_slot_ends_with_its_stage(system: SyncSystem) -> None:
     assert system.rows("SELECT slot FROM batches WHERE id = :id", id=first.id)[0].slot is None
 
 
-def test_a_worker_that_lost_its_lease_takes_none(system: SyncSystem) -> None:
+def test_a_worker_that_lost_its_lease_takes_no_slot(system: SyncSystem) -> None:
     batch = begin(system.connector_key)
     with transaction() as session:
         session.execute(text("UPDATE batches SET lease_token = gen_random_uuid() WHERE id = :id"), {"id": batch.id})
@@ -138,7 +138,7 @@ def test_a_worker_that_lost_its_lease_takes_none(system: SyncSystem) -> None:
         slots.take(session, batch, "pipedrive", at_once=3, lease_s=LEASE_S)
 
 
-def test_a_slot_that_was_just_taken_is_worth_waiting_for(system: SyncSystem) -> None:
+def test_a_batch_waits_for_a_slot_that_was_just_taken(system: SyncSystem) -> None:
     processes(2)
     assert takes(begin(system.connector_key))
     waiting = begin(system.connector_key)
@@ -152,7 +152,7 @@ def test_a_slot_that_was_just_taken_is_worth_waiting_for(system: SyncSystem) -> 
     assert stalled()
 
 
-def test_a_slot_that_is_free_again_goes_to_the_first_that_waits_for_that_system(system: SyncSystem) -> None:
+def test_the_first_batch_that_waits_for_a_system_gets_its_next_free_slot(system: SyncSystem) -> None:
     first, second = connector("a", company=7, hull="a.test"), connector("b", company=7, hull="b.test")
     other = connector("c", company=8, hull="c.test")
     waiting = [begin(key) for key in (other, second, first)]
@@ -171,7 +171,7 @@ def test_a_slot_that_is_free_again_goes_to_the_first_that_waits_for_that_system(
 @pytest.mark.parametrize(
     ("before_any_call", "age_s", "is_kept"), [(True, 0, True), (True, 50, False), (False, 0, False)]
 )
-def test_an_outgoing_batch_that_only_waited_for_its_turn_keeps_what_is_staged(
+def test_an_outgoing_batch_that_only_waited_for_its_turn_keeps_its_staged_data(
     system: SyncSystem, before_any_call: bool, age_s: int, is_kept: bool
 ) -> None:
     with transaction() as session:

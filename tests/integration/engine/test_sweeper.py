@@ -1,4 +1,4 @@
-"""The sweeper: what is due and nobody is on the way to is handed over again; in peace time that is nothing."""
+"""The sweep enqueues due batches without a message or worker; in normal operation there are none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def started(system: SyncSystem) -> SyncSystem:
     return system
 
 
-def test_in_peace_time_it_finds_nothing(started: SyncSystem) -> None:
+def test_in_normal_operation_it_finds_nothing(started: SyncSystem) -> None:
     found = [swept()]
     while (due := started.next_batch()) is not None:
         started.run_batch_stage(*due)
@@ -39,20 +39,20 @@ def test_in_peace_time_it_finds_nothing(started: SyncSystem) -> None:
     assert len(found) > 9
 
 
-def test_a_message_that_got_lost_is_sent_again_once(started: SyncSystem) -> None:
+def test_a_lost_message_is_sent_again_once(started: SyncSystem) -> None:
     started.change_rows("UPDATE batches SET enqueued_at = now() - interval '21 s'")
 
     assert swept() == [(1, "lost"), (2, "lost")]
     assert swept() == []
 
 
-def test_a_batch_that_was_just_handed_over_is_left_to_its_message(started: SyncSystem) -> None:
+def test_a_batch_that_was_just_enqueued_is_left_to_its_message(started: SyncSystem) -> None:
     started.change_rows("UPDATE batches SET enqueued_at = now() - interval '15 s'")
 
     assert swept() == []
 
 
-def test_a_pause_that_is_over_is_no_loss(started: SyncSystem) -> None:
+def test_a_batch_that_is_due_after_a_pause_is_not_lost(started: SyncSystem) -> None:
     started.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
     started.run_batch_stage(*started.next_batch())  # type: ignore[misc]
     before = swept()
@@ -63,7 +63,7 @@ def test_a_pause_that_is_over_is_no_loss(started: SyncSystem) -> None:
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
-def test_a_worker_that_is_gone_is_noticed_when_its_lease_runs_out(started: SyncSystem, stage: str) -> None:
+def test_a_lost_worker_is_detected_when_its_lease_expires(started: SyncSystem, stage: str) -> None:
     while (due := started.next_batch()) is not None and due[2] != stage:
         started.run_batch_stage(*due)
     assert due is not None
@@ -78,8 +78,8 @@ def test_a_worker_that_is_gone_is_noticed_when_its_lease_runs_out(started: SyncS
     assert late == [(due[0], "lost")]
 
 
-def test_a_rescue_that_got_lost_too_is_repeated(started: SyncSystem) -> None:
-    """The worker died, the sweeper told the broker, and then the broker died: the batch must not be forgotten."""
+def test_a_second_lost_message_is_sent_again_too(started: SyncSystem) -> None:
+    """The worker is killed, the sweep sends a message, and the broker loses it: the batch must be enqueued again."""
     with transaction() as session:
         batches.claim(session, 1, "extract", lease_s=30, task_id=None)
     started.expire_leases()
@@ -93,7 +93,7 @@ def test_a_rescue_that_got_lost_too_is_repeated(started: SyncSystem) -> None:
     assert swept() == [(1, "lost")]
 
 
-def test_the_work_of_a_paused_connector_is_left_alone(started: SyncSystem) -> None:
+def test_batches_of_a_paused_connector_are_not_enqueued(started: SyncSystem) -> None:
     started.change_rows("UPDATE batches SET enqueued_at = NULL")
     started.change_rows("UPDATE connectors SET state = 'paused'")
     paused = swept()
@@ -104,13 +104,13 @@ def test_the_work_of_a_paused_connector_is_left_alone(started: SyncSystem) -> No
 
 
 @pytest.mark.parametrize("state", ["waiting", "done", "failed", "cancelled"])
-def test_what_has_ended_or_waits_its_turn_is_left_alone(started: SyncSystem, state: str) -> None:
+def test_batches_that_ended_or_wait_for_their_turn_are_not_enqueued(started: SyncSystem, state: str) -> None:
     started.change_rows("UPDATE batches SET state = :state, enqueued_at = NULL", state=state)
 
     assert swept() == []
 
 
-def test_it_tells_the_broker_and_says_how_many_were_lost(started: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_enqueues_lost_batches_and_logs_their_number(started: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[Any] = []
     monkeypatch.setattr(started.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
     started.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min'")
@@ -127,7 +127,7 @@ def test_it_tells_the_broker_and_says_how_many_were_lost(started: SyncSystem, mo
     ]
 
 
-def test_it_brings_forgotten_deliveries_on_their_way(system: SyncSystem) -> None:
+def test_it_processes_new_deliveries(system: SyncSystem) -> None:
     said = listen(system)
     system.company.create_person(name="Ada")
     deliver(system, *said)
@@ -153,7 +153,7 @@ class TestUsersBehindAccounts:
         query = "SELECT id FROM batches WHERE direction = 'outgoing' AND entity = :entity"
         return int(system.rows(query, entity=entity)[0].id)
 
-    def test_are_left_to_their_canvas_while_these_move(self, both: SyncSystem) -> None:
+    def test_are_left_to_their_canvas_while_these_are_in_flight(self, both: SyncSystem) -> None:
         accounts = self.batch(both, "organization")
 
         assert swept() == [(accounts, "lost")]
@@ -163,7 +163,7 @@ class TestUsersBehindAccounts:
         assert swept() == []
 
     @pytest.mark.parametrize("change", ["state = 'failed'", "state = 'done'", "due_at = now() + interval '1 min'"])
-    def test_are_brought_when_these_stopped(self, both: SyncSystem, change: str) -> None:
+    def test_are_enqueued_when_these_have_stopped(self, both: SyncSystem, change: str) -> None:
         both.change_rows(f"UPDATE batches SET {change} WHERE id = :id", id=self.batch(both, "organization"))  # noqa: S608
 
         assert swept() == [(self.batch(both, "person"), "lost")]

@@ -1,4 +1,4 @@
-"""Deliveries become changes in one order, so that several may fold at once."""
+"""Deliveries become changes in one order, so that several workers may coalesce them at the same time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def told(system: SyncSystem, record_ids: Sequence[int]) -> list[DeliverySummary]
     ]
 
 
-def test_two_that_fold_the_same_records_the_other_way_round_do_not_lock_each_other_out(system: SyncSystem) -> None:
+def test_two_that_coalesce_the_same_records_in_opposite_orders_do_not_deadlock(system: SyncSystem) -> None:
     one, two = told(system, [1, 2])
 
     def fold_backwards() -> None:
@@ -55,7 +55,7 @@ def test_two_that_fold_the_same_records_the_other_way_round_do_not_lock_each_oth
     assert [tuple(row) for row in rows] == [("1", 2), ("2", 2)]
 
 
-def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(system: SyncSystem) -> None:
+def test_the_end_of_a_batch_and_coalescing_do_not_deadlock(system: SyncSystem) -> None:
     one, two = told(system, [1, 2])
     with transaction() as session:
         change_writer.write_webhooks(session, [two])
@@ -82,7 +82,7 @@ def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(system:
     assert [tuple(row) for row in rows] == [("1", None), ("2", None)]
 
 
-def test_a_hint_takes_the_payload_away_whenever_it_was_sent(system: SyncSystem) -> None:
+def test_a_hint_removes_the_payload_whenever_it_was_sent(system: SyncSystem) -> None:
     (one,) = told(system, [1])
     with transaction() as session:
         change_writer.write_webhooks(session, [one])

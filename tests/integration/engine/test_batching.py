@@ -1,4 +1,4 @@
-"""Under load many changes share one batch: none is begun anew while one of the kind waits for a worker."""
+"""Under load many changes share one batch: no new batch is created while one of its kind waits for a worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.system import SyncSystem
 
 @pytest.fixture
 def edited(system: SyncSystem) -> list[bytes]:
-    """Webhooks about six Persons that nobody knows yet."""
+    """Webhooks about six Persons that are not known yet."""
     said = listen(system)
     create_records(system, persons=6, organizations=0)
     return [json.dumps(body).encode() for body in said]
@@ -27,7 +27,7 @@ def waiting(system: SyncSystem) -> int:
     return len(system.rows("SELECT 1 FROM changes WHERE batch_id IS NULL"))
 
 
-def test_changes_gather_behind_a_batch_that_nobody_has_begun(system: SyncSystem, edited: list[bytes]) -> None:
+def test_changes_wait_behind_a_batch_that_has_not_begun(system: SyncSystem, edited: list[bytes]) -> None:
     for body in edited:
         deliver(system, body)
         system.module("sync.changes.dispatch").dispatch_changes()
@@ -36,7 +36,7 @@ def test_changes_gather_behind_a_batch_that_nobody_has_begun(system: SyncSystem,
     assert waiting(system) == 5
 
 
-def test_once_it_is_begun_the_next_may_go(system: SyncSystem, edited: list[bytes]) -> None:
+def test_once_it_has_begun_the_next_batch_may_begin(system: SyncSystem, edited: list[bytes]) -> None:
     deliver(system, edited[0])
     system.module("sync.changes.dispatch").dispatch_changes()
     due = system.next_batch()
@@ -50,7 +50,7 @@ def test_once_it_is_begun_the_next_may_go(system: SyncSystem, edited: list[bytes
     assert waiting(system) == 4
 
 
-def test_a_batch_that_ends_takes_along_what_gathered_behind_it(system: SyncSystem, edited: list[bytes]) -> None:
+def test_the_end_of_a_batch_starts_the_changes_that_waited_behind_it(system: SyncSystem, edited: list[bytes]) -> None:
     for body in edited:
         deliver(system, body)
         system.module("sync.changes.dispatch").dispatch_changes()
@@ -76,7 +76,7 @@ def test_a_batch_that_ends_takes_along_what_gathered_behind_it(system: SyncSyste
     ],
     ids=["its message was lost", "it was put off", "another entity", "another direction", "another of both"],
 )
-def test_what_will_not_begin_soon_or_is_of_another_kind_holds_up_nothing(
+def test_a_batch_that_begins_later_or_of_another_kind_delays_nothing(
     system: SyncSystem, edited: list[bytes], change: str
 ) -> None:
     deliver(system, edited[0])

@@ -1,4 +1,4 @@
-"""Notifications become outgoing changes: one for each record, in a handful of statements, and no message is lost."""
+"""Notifications become outgoing changes: one for each record, in few statements, and no message is lost."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def fold(system: SyncSystem, *, expected: bool = False) -> None:
 
 
 def waiting(system: SyncSystem) -> dict[tuple[str, str], tuple[int, str, Any]]:
-    """(entity, Hull id) → (revision, cause, message)."""
+    """Return (entity, Hull id) → (revision, cause, message)."""
     rows = system.rows("SELECT entity, record_id, revision, cause, payload FROM changes WHERE direction = 'outgoing'")
     return {(row.entity, row.record_id): (row.revision, row.cause, orjson.loads(bytes(row.payload))) for row in rows}
 
 
 @contextmanager
 def statements() -> Iterator[list[str]]:
-    """The statements that are sent meanwhile."""
+    """Collect the statements that are executed in this context."""
     sent: list[str] = []
 
     def note(_connection: Connection, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -70,7 +70,7 @@ def test_messages_of_one_notification_about_one_user_are_one_change(system: Sync
     assert said["changes"] == {"user": {"plan": ["free", "max"]}, "segments": {"entered": [S1], "left": []}}
 
 
-def test_what_waits_is_folded_with_what_comes(system: SyncSystem) -> None:
+def test_a_waiting_payload_is_coalesced_with_a_new_message(system: SyncSystem) -> None:
     notify(system, message("Old", 1, user={"plan": ["free", "pro"]}), is_export=True, key="n1")
     fold(system)
     notify(system, message("New", 2, user={"plan": ["pro", "max"], "age": [1, 2]}), key="n2")
@@ -81,7 +81,7 @@ def test_what_waits_is_folded_with_what_comes(system: SyncSystem) -> None:
     assert said["changes"]["user"] == {"plan": ["free", "max"], "age": [1, 2]}
 
 
-def test_an_older_report_that_comes_late_does_not_win(system: SyncSystem) -> None:
+def test_an_older_report_that_arrives_late_does_not_win(system: SyncSystem) -> None:
     for key, name, second in (("n1", "New", 9), ("n2", "Old", 1)):
         notify(system, message(name, second), key=key)
         fold(system)
@@ -89,7 +89,7 @@ def test_an_older_report_that_comes_late_does_not_win(system: SyncSystem) -> Non
     assert waiting(system)["person", "u1"][2]["user"]["name"] == "New"
 
 
-def test_a_payload_that_waits_and_is_no_message_gives_way(system: SyncSystem) -> None:
+def test_a_waiting_payload_that_is_no_message_is_replaced(system: SyncSystem) -> None:
     for number, payload in enumerate((b"not json", b"[]", None)):
         system.change_rows("DELETE FROM changes")
         notify(system, message("Old"), key=f"a{number}")
@@ -101,7 +101,7 @@ def test_a_payload_that_waits_and_is_no_message_gives_way(system: SyncSystem) ->
         assert waiting(system)["person", "u1"][2]["user"]["name"] == "New"
 
 
-def test_a_change_that_a_batch_holds_moves_on_and_stays_with_it(system: SyncSystem) -> None:
+def test_a_claimed_change_gets_a_new_revision_and_stays_in_its_batch(system: SyncSystem) -> None:
     notify(system, message("Old"), key="n1")
     system.module("sync.changes.dispatch").dispatch_changes()
     notify(system, message("New", 1), key="n2")
@@ -116,7 +116,7 @@ def test_a_change_that_a_batch_holds_moves_on_and_stays_with_it(system: SyncSyst
     assert tuple(row) == (None, 3)
 
 
-def test_a_thousand_messages_are_a_handful_of_statements(system: SyncSystem) -> None:
+def test_a_thousand_messages_need_few_statements(system: SyncSystem) -> None:
     system.change_settings(link_users_in_service=True)
     counts = []
     for key in ("n1", "n2"):
@@ -144,7 +144,7 @@ BAD = [None, {"user": {"id": ""}}, {"user": {"name": "nobody"}}, {"user": ["id"]
     [{"a": {"b": [1]}}, "x" * 1_000_000, "a\x00b", "half \ud800", 2**70, 1e400, [[]] * 10],
     ids=lambda v: str(v)[:8],
 )
-def test_strange_values_travel_and_messages_about_nobody_leave_an_event(system: SyncSystem, odd: Any) -> None:
+def test_unusual_values_are_kept_and_messages_without_an_id_leave_an_event(system: SyncSystem, odd: Any) -> None:
     said = [message("One"), *BAD, {**message("Odd", of="u2"), "odd": odd}, message("Three", of="u3")]
     said[-2]["user"]["odd"] = said[-2]["changes"] = odd
     body = {"channel": "user:update", "messages": said}
@@ -163,7 +163,7 @@ def test_strange_values_travel_and_messages_about_nobody_leave_an_event(system: 
     assert tuple(first) == ("folded", "no_hull_id")
 
 
-def test_what_nests_too_deeply_stays_behind_alone(system: SyncSystem) -> None:
+def test_a_message_with_deep_nesting_is_rejected_alone(system: SyncSystem) -> None:
     deep: Any = "bottom"
     for _ in range(200):
         deep = [deep]
@@ -174,7 +174,7 @@ def test_what_nests_too_deeply_stays_behind_alone(system: SyncSystem) -> None:
     assert ("outgoing.user.error", "nested_too_deeply", None) in system.events()
 
 
-def test_a_defect_of_ours_stops_no_more_than_one_delivery(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_stops_one_delivery_only(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     room = system.module("sync.changes.outgoing_changes")
     real = room.combine_messages
 
@@ -208,7 +208,7 @@ def test_large_deliveries_are_taken_a_few_at_a_time(system: SyncSystem, monkeypa
     assert len(waiting(system)) == 12
 
 
-def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(system: SyncSystem) -> None:
+def test_two_first_reports_of_a_record_at_the_same_time_lose_nothing(system: SyncSystem) -> None:
     notify(system, message("b", 1, of="u2", user={"x": [1, 2]}), message("a", 1, of="u1", user={"x": [1, 2]}), key="n1")
     notify(system, message("A", 2, of="u1", user={"y": [1, 2]}), message("B", 2, of="u2", user={"y": [1, 2]}), key="n2")
 
@@ -237,7 +237,7 @@ def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(system: SyncSyst
     assert found["person", "u1"][2]["user"]["name"] == "A"
 
 
-def test_an_export_from_elsewhere_folds_its_messages_the_same_way(system: SyncSystem) -> None:
+def test_messages_of_an_export_are_coalesced_in_the_same_way(system: SyncSystem) -> None:
     notify(system, message("Waiting", 1, user={"plan": [1, 2]}))
     fold(system)
     said = [{"user": {"id": "u1", "name": "Sent"}}, {"user": {}}, {"user": {"id": "u2"}, "is_export": False}]
@@ -268,7 +268,7 @@ class TestAccountsOfUsers:
         notify(system, {**message("Ada", of=of), "account": account, **listed}, key=f"{of}{account}", **more)
         fold(system)
 
-    def test_an_account_that_is_not_known_goes_as_well(self, system: SyncSystem) -> None:
+    def test_an_unknown_account_is_sent_too(self, system: SyncSystem) -> None:
         self.tell(system, account={"id": "a1", "name": "Acme"})
 
         assert waiting(system)["organization", "a1"] == (
@@ -283,7 +283,7 @@ class TestAccountsOfUsers:
             },
         )
 
-    def test_one_whose_organization_only_its_report_names_goes_as_well(self, system: SyncSystem) -> None:
+    def test_an_account_with_an_organization_in_its_report_only_is_sent_too(self, system: SyncSystem) -> None:
         """Its report may name a record that was deleted or belongs to another company; Pipedrive is asked for it."""
         self.tell(system, account={"id": "a1", "pipedrive/id": 44})
 
@@ -298,12 +298,14 @@ class TestAccountsOfUsers:
             ({}, {}),
         ],
     )
-    def test_one_that_is_filtered_or_has_no_id_does_not(self, system: SyncSystem, account: Any, more: Any) -> None:
+    def test_a_filtered_account_or_one_without_an_id_is_not_sent(
+        self, system: SyncSystem, account: Any, more: Any
+    ) -> None:
         self.tell(system, account=account, **more)
 
         assert {entity for entity, _ in waiting(system)} == {"person"}
 
-    def test_an_export_without_segments_takes_it_along(self, system: SyncSystem) -> None:
+    def test_an_export_without_segments_sends_it_too(self, system: SyncSystem) -> None:
         self.tell(system, account={"id": "a1"}, segments=None, is_export=True)
 
         assert waiting(system)["organization", "a1"][2]["is_export"] is True
@@ -319,7 +321,7 @@ class TestAccountsOfUsers:
             ("full", {"id": "a2", "anonymous_ids": ["pipedrive:8"]}, False),
         ],
     )
-    def test_one_joined_to_a_living_organization_stays(
+    def test_an_account_with_an_existing_organization_is_not_sent(
         self, system: SyncSystem, state: str, account: dict[str, Any], is_known: bool
     ) -> None:
         system.change_rows(
@@ -332,7 +334,7 @@ class TestAccountsOfUsers:
 
         assert (("organization", account["id"]) not in waiting(system)) == is_known
 
-    def test_an_account_of_many_users_is_one_change_and_its_own_message_counts(self, system: SyncSystem) -> None:
+    def test_an_account_of_many_users_is_one_change_with_its_own_message(self, system: SyncSystem) -> None:
         own = {"account": {"id": "a1", "name": "Own", "indexed_at": "2026-01-02T00:00:00Z"}, "account_segments": []}
         told = {**own, "changes": {"account": {"name": ["x", "Own"]}}}
         notify(system, told, channel="account:update", key="own")
@@ -346,13 +348,13 @@ class TestAccountsOfUsers:
         assert (revision, cause, said["account"]["name"]) == (4, "notification", "Own")
         assert said["changes"] == {"account": {"name": ["x", "Own"]}}
 
-    def test_settings_that_are_no_longer_understood_do_not_hold_up_the_user(self, system: SyncSystem) -> None:
+    def test_unreadable_settings_do_not_delay_the_user(self, system: SyncSystem) -> None:
         system.change_settings(of_the_future=True)
         self.tell(system, account={"id": "a1"})
 
         assert set(waiting(system)) == {("person", "u1")}
 
-    def test_accounts_and_users_are_handed_over_as_one_canvas(
+    def test_accounts_and_users_are_enqueued_as_one_canvas(
         self, system: SyncSystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         woken: list[Any] = []
@@ -377,7 +379,9 @@ class TestAccountsOfUsers:
             )
         ]
 
-    def test_users_alone_go_alone(self, system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_users_without_accounts_are_enqueued_alone(
+        self, system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         woken: list[Any] = []
         monkeypatch.setattr(system.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
         notify(system, message("Ada"))
@@ -385,7 +389,7 @@ class TestAccountsOfUsers:
         assert system.module("sync.changes.dispatch").dispatch_changes() == 1
         assert [wakeup.then for wakeup in woken] == [None]
 
-    def test_users_wait_for_accounts_that_nobody_has_begun(self, system: SyncSystem) -> None:
+    def test_users_wait_for_accounts_that_have_not_begun(self, system: SyncSystem) -> None:
         self.tell(system, account={"id": "a1"})
         system.change_rows("UPDATE changes SET due_at = now() + interval '1 hour' WHERE entity = 'person'")
         made = [system.module("sync.changes.dispatch").dispatch_changes()]
