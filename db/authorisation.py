@@ -28,7 +28,7 @@ class OAuthState(Base):
     """One authorisation.
 
     digest        of the state, so that a reader of this table cannot complete the authorisation of another user
-    browser       digest of the cookie of the browser in which it began
+    browser       digest of the cookie of the browser where it began
     invitation    digest of the invitation; None if it began with Hull's credentials
     callback      digest of the callback's query, once received: a callback with another query is refused
     claimed_at    since when a process completes it; after CLAIM_S another process may

@@ -17,7 +17,7 @@ from db.base import changed_rows
 from db.statement import bigints, byteas, texts
 
 KEEP_PAYLOAD: Final = "payload = coalesce(ch.payload, excluded.payload)"
-"""The waiting payload stays; a new one is stored only if there is none."""
+"""The waiting payload stays; a new one is stored only without a waiting one."""
 HIGHER_RANK_PAYLOAD: Final = """
            payload = CASE WHEN excluded.payload IS NULL OR ch.rank > excluded.rank THEN ch.payload ELSE excluded.payload END,
            rank = greatest(ch.rank, excluded.rank)"""

@@ -153,7 +153,7 @@ def access(session: Session, connector_key: int) -> Access:
 
 
 def get_connector(session: Session, key: int) -> Connector:
-    """Return the connector of that key. Raises NoResultFound if there is none."""
+    """Return the connector of that key. Raises NoResultFound if it does not exist."""
     return session.get_one(Connector, key)
 
 
@@ -205,7 +205,7 @@ def settings_in_force(session: Session, connector_key: int) -> SettingsVersion:
 
 
 def get_settings(session: Session, connector_key: int, version: int) -> dict[str, Any]:
-    """Return the document of a version. Raises NoResultFound if there is none."""
+    """Return the document of a version. Raises NoResultFound if it does not exist."""
     one = select(SettingsVersion).filter_by(connector_key=connector_key, version=version)
     return session.scalars(one).one().document
 

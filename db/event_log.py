@@ -169,7 +169,7 @@ def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select
 
 
 def _pattern(name: str) -> str:
-    """Return the pattern of LIKE for a name in which * matches anything."""
+    """Return the pattern of LIKE for a name; * matches anything."""
     return re.sub(r"([\\%_])", r"\\\1", name).replace("*", "%")
 
 

@@ -252,7 +252,7 @@ def find_by_emails(session: Session, connector_key: int, entity: str, emails: It
 
 @dataclass(frozen=True, slots=True)
 class FoundRecord:
-    """A record, and the identifier that matched; `pipedrive_id` is None for a User or Account that was never matched."""
+    """A record, and the identifier that matched; a User or Account that was never matched has no `pipedrive_id`."""
 
     entity: str
     pipedrive_id: int | None

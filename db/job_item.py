@@ -17,7 +17,7 @@ FAILED_RETENTION_DAYS: Final = 30
 
 
 class JobItem(Base):
-    """One piece; those of one subject are numbered from 0 in the order in which they were written.
+    """One piece; those of one subject are numbered from 0 by the order of their writes.
 
     payload  compressed by zstd
     """

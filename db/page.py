@@ -156,8 +156,8 @@ def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> 
         kept = [(str(row[0]), row[1], row[4]) for row in rows]
         copy_rows(session, "snapshots", _OF_SNAPSHOT, kept, entity | {"side": "pipedrive"})
         if context.sources:
-            told = [(row[0], row[6], *_source(context, row[0])) for row in rows]
-            copy_rows(session, "sync_events", _OF_LIVE_EVENT, told, event)
+            live_rows = [(row[0], row[6], *_source(context, row[0])) for row in rows]
+            copy_rows(session, "sync_events", _OF_LIVE_EVENT, live_rows, event)
         else:
             copy_rows(session, "sync_events", _OF_EVENT, map(itemgetter(0, 6), rows), event)
     except IntegrityError:
@@ -173,13 +173,13 @@ def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> P
     facts = {name: getattr(context, name) for name in PageContext.__slots__ if name != "sources"}
     _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
-    told = _DROP_REPEATED.rows(session, facts)
+    repeated = _DROP_REPEATED.rows(session, facts)
     stale = id_mapping_writer.merge_page(session, facts)
     if stale:
         _DROP_STALE.run(session, {"stale": bigints(stale)})
     _SNAPSHOTS.run(session, facts)
     _log_merged(session, context, facts)
-    return PageConflicts(frozenset(stale), frozenset(pipedrive_id for (pipedrive_id,) in told))
+    return PageConflicts(frozenset(stale), frozenset(pipedrive_id for (pipedrive_id,) in repeated))
 
 
 def _log_merged(session: Session, context: PageContext, facts: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Events of a record have its Pipedrive id; those of a User or Account that was not matched yet have only its Hull id. There is an
 index for each of the two. The causes of an event are its delivery, run and batch, the settings in force and the id mapping of the
-record: each is found by its key, and is None after its retention.
+record: each is found by its key, and is missing after its retention.
 """
 
 from __future__ import annotations

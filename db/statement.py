@@ -82,8 +82,8 @@ _NULL = struct.pack("!i", -1)
 _INTEGER = struct.Struct("!ii")
 _BIGINT = struct.Struct("!iq")
 _LENGTH = struct.Struct("!i")
-_AT_ONCE = 1 << 18
-"""Bytes that the driver reads at once."""
+_PIECE_BYTES = 1 << 18
+"""Bytes that the driver reads in one piece."""
 
 
 class Integer(int):
@@ -108,7 +108,7 @@ def copy_rows(
     into = f"COPY {table} ({', '.join([*shared, *columns])}) FROM STDIN WITH (FORMAT binary)"
     with driver_connection(connection).cursor() as cursor:
         try:
-            cursor.copy_expert(into, encode(len(columns), rows, shared), size=_AT_ONCE)
+            cursor.copy_expert(into, encode(len(columns), rows, shared), size=_PIECE_BYTES)
         except psycopg2.Error as error:
             raise translated(connection, error) from error
 

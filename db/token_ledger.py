@@ -105,9 +105,9 @@ class Day:
     tokens: int
 
 
-_pending: deque[PendingCall] = deque()
+pending: deque[PendingCall] = deque()
 """Threads append and pop without a lock: both are atomic."""
-os.register_at_fork(after_in_child=_pending.clear)
+os.register_at_fork(after_in_child=pending.clear)
 
 _WRITE = Statement("""
     INSERT INTO token_ledger AS kept (connector_key, day, lane, operation, calls, tokens)
@@ -133,7 +133,7 @@ _DAYS = text(f"""
 
 def record_pending(connector_key: int, lane: str, operation: str, tokens: int) -> None:
     """Record a call; the next commit of this process writes it."""
-    _pending.append(PendingCall(connector_key, lane, operation, tokens))
+    pending.append(PendingCall(connector_key, lane, operation, tokens))
 
 
 def flush_pending(session: Session) -> None:
@@ -141,13 +141,13 @@ def flush_pending(session: Session) -> None:
     taken = _take()
     if not taken:
         return
-    event.listen(session, "after_rollback", lambda _session: _pending.extend(taken), once=True)
+    event.listen(session, "after_rollback", lambda _session: pending.extend(taken), once=True)
     _WRITE.run(session, _columns(taken))
 
 
 def flush_rest() -> None:
     """Write the remaining pending calls."""
-    if _pending:
+    if pending:
         with sessions.transaction():
             pass  # the transaction writes them before it commits
 
@@ -184,9 +184,9 @@ def moment(session: Session) -> datetime:
 
 def _take() -> list[PendingCall]:
     taken = []
-    while _pending:
+    while pending:
         try:
-            taken.append(_pending.popleft())
+            taken.append(pending.popleft())
         except IndexError:  # another thread was faster
             break
     return taken

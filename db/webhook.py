@@ -79,7 +79,7 @@ KEPT_H = 24
 
 
 class NewestWebhook(Base):
-    """sent_at_ms   `meta.timestamp`, by which webhooks are ordered
+    """sent_at_ms   `meta.timestamp`, the order of webhooks
     version      the record's `update_time` in seconds, from the webhook; None if it has none
     is_deleted   the webhook reports the record's deletion
     delivery_id  the webhook itself; None if two of one millisecond differ

@@ -245,7 +245,7 @@ def database(database_url: str, worker_settings: Settings, _cheap_hashes: None) 
     _use_broker(worker_settings)
     yield database_url
     empty_database()
-    token_ledger._pending.clear()
+    token_ledger.pending.clear()
     shared_redis().flushdb()  # the same connector's day begins anew with every test
     settings_room.use(None)
 

@@ -1,4 +1,4 @@
-"""No HTTP call starts while the calling thread has a transaction open: locks and a connection would wait for a remote system."""
+"""No HTTP call starts in a thread with an open transaction: locks and a connection would wait for a remote system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event
 
-MAY_BE_ASKED = ("/oauth/token",)
+ALLOWED_PATHS = ("/oauth/token",)
 """Tokens are renewed under the lock of the tokens: docs/decisions/0012-one-token-renewal-at-a-time.md."""
 
 
@@ -28,15 +28,15 @@ def _begin(connection: Connection) -> None:
 
 
 def note_call(method: str | None, path: str) -> None:
-    """Remember an HTTP call that starts now if it may not."""
+    """Record an HTTP call that starts now, if the thread has an open transaction."""
     is_open = any(not each.closed and not each.invalidated and each.in_transaction() for each in _here.connections)
-    if is_open and not path.endswith(MAY_BE_ASKED):
+    if is_open and not path.endswith(ALLOWED_PATHS):
         _calls.append(f"{method} {path}")
 
 
 @contextmanager
 def none_during_http() -> Iterator[None]:
-    """Fail when a call was made in the meantime that may not."""
+    """Fail if a call was made in this context with an open transaction."""
     _calls.clear()
     yield
     found, _calls[:] = list(_calls), []

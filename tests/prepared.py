@@ -7,9 +7,9 @@
         know_everything(system)
         return system
 
-A copy holds the rows and sequences of the database, the keys of Redis, the company, what its API counted, and all that Hull
-holds. For a test it is as if it had paused after the set-up, for KEPT_S at most. A set-up begins with a new system; it may edit
-the company, change settings, fetch and work. It adds no listener, fault, subscription or operator: the test that needs them does.
+A copy has the rows and sequences of the database, the keys of Redis, the company, the counters of its API, and all data of
+Hull. For a test, the time since the set-up is a pause of KEPT_S at most. A set-up begins with a new system. It may edit the
+company, change settings, fetch and work. It adds no listener, fault, subscription or operator: a test adds those itself.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ T = TypeVar("T")
 
 KEPT_S = 60.0
 OF_PEOPLE = ("operators", "operator_sessions", "api_keys", "login_attempts", "audit_log")
-"""Tables that fixtures of visitors fill before or after the set-up."""
+"""Tables that fixtures of operators fill before or after the set-up."""
 SEQUENCES = """
     SELECT format('%I.%I', schemaname, sequencename) AS name, last_value FROM pg_sequences
      WHERE last_value IS NOT NULL
        AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
                         WHERE d.objid = format('%I.%I', schemaname, sequencename)::regclass AND t.relname = ANY(:of_people))"""
 ONE_OF_A_KIND = (type(threading.Lock()), type(threading.RLock()), Connection)
-"""What each system has of its own."""
+"""Types of objects that are not copied: each system has its own."""
 
 Content = list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """`made_at` is in real seconds, `moment` the test's own time if it has one."""
+    """The data of a system; `made_at` is in real seconds, `moment` is the time of the manual clock if there is one."""
 
     made_at: float
     moment: datetime | None
@@ -68,9 +68,9 @@ _copies: dict[str, Copy] = {}
 
 
 def prepared(set_up: Callable[..., T]) -> Callable[..., T]:
-    """Run a set-up only where no copy of its result is kept, or where the system is not new any more.
+    """Run a set-up only if there is no copy of its result, or the system is not new.
 
-    set_up  a function of a system and of arguments with a telling repr
+    set_up  a function of a system and of arguments with a distinct repr
     """
 
     @wraps(set_up)
@@ -86,8 +86,8 @@ def prepared(set_up: Callable[..., T]) -> Callable[..., T]:
             return cast("T", _restore(system, _copies[name]))
         people = _content(OF_PEOPLE)
         result = set_up(system, *given, **named)
-        assert people == _content(OF_PEOPLE), "a set-up adds no operator and no audit entry"
-        assert _left_out(system) == [], "a set-up adds no fault and no subscription"
+        assert people == _content(OF_PEOPLE), "a set-up must add no operator and no audit entry"
+        assert _left_out(system) == [], "a set-up must add no fault and no subscription"
         _copies[name] = _copy(system, result)
         return result
 
@@ -95,7 +95,7 @@ def prepared(set_up: Callable[..., T]) -> Callable[..., T]:
 
 
 def _is_new(system: SyncSystem) -> bool:
-    """Return whether nothing happened since the system was made: one transaction wrote all rows, and nobody called anything."""
+    """Return whether the system is unused: one transaction wrote all rows, and no API was called."""
     company = system.company
     if (
         system.pipedrive.ledger.requests
@@ -120,7 +120,7 @@ def _only_made() -> TextClause:
 
 
 def _left_out(system: SyncSystem) -> list[Any]:
-    """What no copy holds."""
+    """Return the faults and subscriptions of the sandbox, which a copy does not have."""
     pipedrive, sandbox = system.pipedrive, system.hull_app.extensions
     target = sandbox["hull_notifier"].target
     return [
@@ -132,7 +132,7 @@ def _left_out(system: SyncSystem) -> list[Any]:
 
 
 def _real_seconds() -> float:
-    return time.clock_gettime(time.CLOCK_MONOTONIC)  # stays real while a test stops time
+    return time.clock_gettime(time.CLOCK_MONOTONIC)  # not changed by a manual clock
 
 
 @cache
@@ -141,7 +141,7 @@ def _tables() -> list[str]:
 
 
 def _content(tables: tuple[str, ...] | list[str]) -> Content:
-    """(table, its rows as COPY writes them) of each table that has rows."""
+    """Return (table, its rows in the format of COPY) for each table with rows."""
     connection = engine().raw_connection()
     try:
         cursor, found = connection.cursor(), []
@@ -166,8 +166,8 @@ def _copy(system: SyncSystem, result: Any) -> Copy:
         tables=_content(_tables()),
         sequences=sequences,
         redis=[(key, max(redis.pttl(key), 0), redis.dump(key)) for key in redis.scan_iter()],
-        calls=tuple(token_ledger._pending),
-        records=system.company._store.connection.serialize(),
+        calls=tuple(token_ledger.pending),
+        records=system.company.store.connection.serialize(),
         memory=_dumped(system, (result, [_state(part) for part in _parts(system)])),
     )
 
@@ -184,9 +184,9 @@ def _restore(system: SyncSystem, copy: Copy) -> Any:
         for key, ttl, value in copy.redis:
             pipe.restore(key, ttl, value, replace=True)
         pipe.execute()
-    token_ledger._pending.extend(copy.calls)
+    token_ledger.pending.extend(copy.calls)
     compiled._compiled.clear()
-    system.company._store.connection.deserialize(copy.records)
+    system.company.store.connection.deserialize(copy.records)
     result, states = _loaded(system, copy.memory)
     for part, state in zip(_parts(system), states, strict=True):
         vars(part).update(state)
@@ -208,9 +208,17 @@ def _restore_rows(copy: Copy) -> None:
 
 
 def _parts(system: SyncSystem) -> tuple[Any, ...]:
-    """The objects whose attributes a set-up changes."""
+    """Return the objects with attributes that a set-up changes."""
     company, pipedrive = system.company, system.pipedrive
-    return company, company._store, company._search, pipedrive.ledger, pipedrive.budget, pipedrive.limiter, system.hull
+    return (
+        company,
+        company.store,
+        company.search_index,
+        pipedrive.ledger,
+        pipedrive.budget,
+        pipedrive.limiter,
+        system.hull,
+    )
 
 
 def _state(part: Any) -> dict[str, Any]:
@@ -222,7 +230,7 @@ def _is_own(value: Any) -> bool:
 
 
 def _own(system: SyncSystem) -> dict[str, Any]:
-    """What a copy refers to by name, since each system has its own."""
+    """Return name → object, for the objects to which a copy refers by name, because each system has its own."""
     parts = {f"{number}": part for number, part in enumerate(_parts(system))} | {"system": system}
     inner = {
         f"{n}.{name}": value

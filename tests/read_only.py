@@ -1,4 +1,4 @@
-"""A database that answers but takes no writes, as a primary that was demoted."""
+"""A database that answers but accepts no writes, like a demoted primary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from db.session import engine
 
 @contextmanager
 def demoted_database() -> Iterator[None]:
-    """Let every transaction of this process begin read-only: writes are refused with 25006."""
+    """Begin every transaction of this process read-only, so that writes are refused with 25006."""
 
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")

@@ -271,7 +271,11 @@ def _start_backfill(session: Session, connector_key: int, entity: Entity) -> Non
 
     Do nothing if a backfill waits for approval or applies a plan: it must not update more than was approved.
     """
-    runs = [run for run in run_rows.runs_in_state(session, connector_key, "held") if (run.entity, run.kind) == (entity, "backfill")]
+    runs = [
+        run
+        for run in run_rows.runs_in_state(session, connector_key, "held")
+        if (run.entity, run.kind) == (entity, "backfill")
+    ]
     running = run_rows.running_run(session, connector_key, entity, "backfill")
     if running is not None and running.plan_id is not None:
         runs.append(running)

@@ -69,7 +69,7 @@ class Company:
         self._now_s = int(clock()) if now is None else int(now.timestamp())
         self._numbers = itertools.count(FIRST_NEW_NUMBER)  # ids of fields and options made later, never given twice
         self._merged: set[tuple[Entity, int]] = set()  # those merged into another, which cannot be restored
-        self._store = RecordStore(
+        self.store = RecordStore(
             self.fields,
             {"person": persons, "organization": organizations},
             seed=seed,
@@ -78,12 +78,12 @@ class Company:
             shares=shares or Shares(),
             firmographics=firmographics,
         )
-        self._search = SearchIndex(self._store.connection)
+        self.search_index = SearchIndex(self.store.connection)
 
     def prebuild_bodies(self) -> None:
         """Generate every body now, so that reading one costs as little as in a system that stores its records."""
         with self.lock:
-            self._store.prebuild_bodies()
+            self.store.prebuild_bodies()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -98,14 +98,14 @@ class Company:
                 with_deleted=self.behaviour.list_deleted,
                 with_unchanged=not (by_time and self.behaviour.unchanged_unlisted),
             )
-            rows = self._store.page(entity, wanted)
-            return rows, self._store.bodies(entity, rows)
+            rows = self.store.page(entity, wanted)
+            return rows, self.store.bodies(entity, rows)
 
     def body(self, entity: Entity, record_id: int) -> bytes | None:
         """Find the body of a record that is not deleted."""
         with self.lock:
             row = self._find_listed(entity, record_id)
-            return None if row is None else self._store.bodies(entity, [row])[0]
+            return None if row is None else self.store.bodies(entity, [row])[0]
 
     def record(self, entity: Entity, record_id: int) -> Record | None:
         """Find a record that is not deleted."""
@@ -115,23 +115,23 @@ class Company:
     def search(self, entity: Entity, query: SearchQuery) -> list[Record]:
         """Find records by their texts, in the order of their ids."""
         with self.lock:
-            self._search.prepare(entity, query.kinds, self)
-            self._search.catch_up(self, before=self.clock() - self.behaviour.search_delay_s)
-            found = [self.record(entity, record_id) for record_id in self._search.find(entity, query)]
+            self.search_index.prepare(entity, query.kinds, self)
+            self.search_index.catch_up(self, before=self.clock() - self.behaviour.search_delay_s)
+            found = [self.record(entity, record_id) for record_id in self.search_index.find(entity, query)]
             return [record for record in found if record is not None]
 
     def count(self, entity: Entity) -> int:
         """Count the records that are not deleted."""
         with self.lock:
-            return self._store.count(entity)
+            return self.store.count(entity)
 
     def export(self, entity: Entity) -> Iterator[bytes]:
         """Yield the bodies of all records by id; a record that changes while this runs appears as it is when it is read."""
         after: Bound | None = None
         while True:
             with self.lock:
-                rows = self._store.page(entity, PageQuery(limit=1000, after=after))
-                bodies = self._store.bodies(entity, rows)
+                rows = self.store.page(entity, PageQuery(limit=1000, after=after))
+                bodies = self.store.bodies(entity, rows)
             if not rows:
                 return
             yield from bodies
@@ -140,7 +140,7 @@ class Company:
     def was_deleted(self, entity: Entity, record_id: int) -> bool:
         """Return whether a record is deleted or merged, and not purged yet."""
         with self.lock:
-            row = self._store.find(entity, record_id)
+            row = self.store.find(entity, record_id)
             return row is not None and bool(row.is_deleted)
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Company:
             members = read_members(entity, body, self._references(entity), creating=True)
             moment = self.clock()
             now = rfc3339(int(moment)).decode()
-            record = {**self._blank(entity, self._store.next_id(entity), now), **members}
+            record = {**self._blank(entity, self.store.next_id(entity), now), **members}
             if self.behaviour.null_until_changed:
                 record["update_time"] = None
             record["custom_fields"] = self._unset_custom_fields(entity) | members.get("custom_fields", {})
@@ -183,7 +183,7 @@ class Company:
                 return False
             self._remove(entity, row, source)
             if entity == "organization" and self.behaviour.unlink_persons:
-                for person_id in self._store.persons_of(record_id):
+                for person_id in self.store.persons_of(record_id):
                     self.edit("person", person_id, {"org_id": None}, source=source)
             return True
 
@@ -198,11 +198,11 @@ class Company:
             loser, survivor = self._find_present(entity, loser_id), self._find_present(entity, survivor_id)
             if loser is None or survivor is None:
                 return None
-            lost, kept = self._store.record(entity, loser), self._store.record(entity, survivor)
+            lost, kept = self.store.record(entity, loser), self.store.record(entity, survivor)
             self._remove(entity, loser, source, merged_to=survivor_id)
             self._merged.add((entity, loser_id))
             if entity == "organization":
-                for person_id in self._store.persons_of(loser_id):
+                for person_id in self.store.persons_of(loser_id):
                     self._move(person_id, survivor_id, source)
             after = {**merged_record(kept, lost), "id": survivor_id}
             return self._replace(entity, kept, after, source, merged_from=loser_id)
@@ -210,12 +210,12 @@ class Company:
     def undelete(self, entity: Entity, record_id: int, *, source: Source = "app") -> bool:
         """Restore a deleted record; False if it does not exist, was merged, or was deleted too long ago."""
         with self.lock:
-            row, moment = self._store.find(entity, record_id), self.clock()
+            row, moment = self.store.find(entity, record_id), self.clock()
             if row is None or not row.is_deleted or (entity, record_id) in self._merged:
                 return False
             if row.update_time <= moment - RESTORABLE_S:
                 return False
-            before = self._store.record(entity, row)
+            before = self.store.record(entity, row)
             after = {**before, "is_deleted": False, "update_time": rfc3339(int(moment)).decode()}
             self._write(entity, after, update_time=int(moment), raw=row.raw)
             action = self.behaviour.undelete_event
@@ -228,7 +228,7 @@ class Company:
         """Remove records that were deleted more than thirty days ago; return how many."""
         with self.lock:
             before = int(self.clock()) - RESTORABLE_S
-            return sum(self._store.purge(entity, before) for entity in ENTITIES)
+            return sum(self.store.purge(entity, before) for entity in ENTITIES)
 
     def put_raw(self, entity: Entity, body: Mapping[str, Any] | bytes) -> int:
         """Store a body unchanged, valid or not, and list it like any other. Return its id.
@@ -244,7 +244,7 @@ class Company:
         with self.lock:
             record_id = members.get("id")
             if not isinstance(record_id, int) or isinstance(record_id, bool):
-                record_id = self._store.next_id(entity)
+                record_id = self.store.next_id(entity)
             update_time = read_seconds(members.get("update_time"), int(self.clock()))
             self._write(entity, {**members, "id": record_id}, update_time=update_time, body=encoded, raw=1)
             return record_id
@@ -252,7 +252,7 @@ class Company:
     def load(self, entity: Entity, record: Record) -> int:
         """Store a well-formed v2 record as history: with its own id and times if it has them, and without an event."""
         with self.lock:
-            record_id = record.get("id") or self._store.next_id(entity)
+            record_id = record.get("id") or self.store.next_id(entity)
             whole = {**self._blank(entity, record_id, rfc3339(self._now_s).decode()), **record, "id": record_id}
             whole["custom_fields"] = self._unset_custom_fields(entity) | dict(record.get("custom_fields") or {})
             added = read_seconds(whole["add_time"], self._now_s)
@@ -293,7 +293,7 @@ class Company:
         """Replace all fields of an entity before anything is edited; generated records follow the new ones."""
         with self.lock:
             self.fields[entity] = fields
-            self._store.use_fields()
+            self.store.use_fields()
 
     def add_field(self, entity: Entity, *, name: str, kind: str, labels: list[str]) -> Field:
         """Add a custom field; every record has it from now on, as null."""
@@ -326,15 +326,15 @@ class Company:
     # -- helpers; the caller holds the lock ------------------------------------------------------------------------
 
     def _find_present(self, entity: Entity, record_id: int) -> Row | None:
-        row = self._store.find(entity, record_id)
+        row = self.store.find(entity, record_id)
         return None if row is None or row.is_deleted else row
 
     def _find_listed(self, entity: Entity, record_id: int) -> Row | None:
-        row = self._store.find(entity, record_id)
+        row = self.store.find(entity, record_id)
         return row if row is not None and (self.behaviour.list_deleted or not row.is_deleted) else None
 
     def _remove(self, entity: Entity, row: Row, source: Source, *, merged_to: int | None = None) -> None:
-        before, moment = self._store.record(entity, row), self.clock()
+        before, moment = self.store.record(entity, row), self.clock()
         marked = {**before, "id": row.id, "is_deleted": True, "update_time": rfc3339(int(moment)).decode()}
         self._write(entity, marked, update_time=int(moment), raw=row.raw)
         self._announce("delete", entity, row.id, before, None, moment=moment, source=source, merged_to=merged_to)
@@ -357,14 +357,14 @@ class Company:
             return
         row = self._find_present("person", person_id)
         if row is not None:
-            moved = {**self._store.record("person", row), "org_id": organization_id}
+            moved = {**self.store.record("person", row), "org_id": organization_id}
             self._write("person", moved, update_time=row.update_time, raw=row.raw)
 
     def _write(
         self, entity: Entity, record: Record, *, update_time: int, body: bytes | None = None, raw: int = 0
     ) -> None:
-        self._store.write(entity, record, update_time=update_time, body=body, raw=raw)
-        self._search.note(entity, record["id"], self.clock())
+        self.store.write(entity, record, update_time=update_time, body=body, raw=raw)
+        self.search_index.note(entity, record["id"], self.clock())
 
     def _announce(
         self, action: Action, entity: Entity, record_id: int, before: Record | None, after: Record | None, **more: Any

@@ -26,7 +26,7 @@ def answer(**packages: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("said", "status"),
+    ("output", "status"),
     [
         (answer(requests=[], urllib3=[]), CHECKED),
         (answer(Requests=[], URLLIB3=[], more=[]), CHECKED),
@@ -42,12 +42,12 @@ def answer(**packages: Any) -> str:
         ('{"dependencies": [7]}', NOT_CHECKED),
     ],
 )
-def test_only_packages_that_were_looked_up_count_as_checked(said: str, status: int) -> None:
-    verdict = judge(said, WANTED)
+def test_only_packages_that_were_looked_up_count_as_checked(output: str, status: int) -> None:
+    result = judge(output, WANTED)
 
-    assert verdict.status == status
-    assert ("no known vulnerability" in " ".join(verdict.lines)) == (status == CHECKED)
-    assert ("NOT CHECKED" in " ".join(verdict.lines)) == (status == NOT_CHECKED)
+    assert result.status == status
+    assert ("no known vulnerability" in " ".join(result.lines)) == (status == CHECKED)
+    assert ("NOT CHECKED" in " ".join(result.lines)) == (status == NOT_CHECKED)
 
 
 def test_a_lock_without_packages_is_not_checked() -> None:

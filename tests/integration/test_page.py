@@ -25,8 +25,8 @@ def context(system: SyncSystem) -> PageContext:
 
 
 def row(pipedrive_id: int, version: int = 10) -> PageRow:
-    said = b'{"version":%d}' % version
-    return PageRow(pipedrive_id, version, f"d{version}", said, b"s%d" % version, None, said, 1)
+    written = b'{"version":%d}' % version
+    return PageRow(pipedrive_id, version, f"d{version}", written, b"s%d" % version, None, written, 1)
 
 
 def written(system: SyncSystem) -> list[tuple[int, int, str, int, int]]:
@@ -51,9 +51,9 @@ def test_a_page_is_merged_if_another_worker_has_inserted_one_of_its_records(syst
     with transaction() as session:
         write_page(session, context(system), [row(2, 20)], set())
     with transaction() as session:
-        overtaken = write_page(session, context(system), [row(1), row(2), row(3)], set())
+        conflicts = write_page(session, context(system), [row(1), row(2), row(3)], set())
 
-    assert overtaken == PageConflicts(stale=frozenset({2}))
+    assert conflicts == PageConflicts(stale=frozenset({2}))
     assert written(system) == [(1, 10, "full", 10, 1), (2, 20, "full", 20, 1), (3, 10, "full", 10, 1)]
 
 
@@ -71,9 +71,9 @@ def test_a_state_that_another_worker_has_sent_is_logged_once(system: SyncSystem,
     with transaction() as session:
         write_page(session, context(system), [row(2)], set())
     with transaction() as session:
-        overtaken = write_page(session, context(system), [row(1), row(2)], known)
+        conflicts = write_page(session, context(system), [row(1), row(2)], known)
 
-    assert overtaken == PageConflicts(repeated=frozenset({2}))
+    assert conflicts == PageConflicts(repeated=frozenset({2}))
     assert written(system) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
 
 

@@ -156,9 +156,9 @@ def test_connectors_of_one_company_share_its_budget(system: SyncSystem) -> None:
     system.change_rows("UPDATE connectors SET company_id = 77")
     ask(system)
     token_ledger.flush_rest()
-    twin = another_connector("twin", company_id=77)
+    other = another_connector("other", company_id=77)
     with transaction() as session:
-        company = token_ledger.terms(session, twin).company
+        company = token_ledger.terms(session, other).company
         assert token_ledger.spent_today(session, company) == token_ledger.read_spent_today(company) == 2
         assert token_ledger.spent_by_lane(session, company) == [Spent("control", "me", 1, 2)]
 

@@ -181,7 +181,7 @@ def test_a_wrong_id_ends_no_walk_early(system: SyncSystem, wrong: Any, walk: str
 def put_at(system: SyncSystem, at: int, record: dict[str, Any]) -> None:
     """Let the company list this body where the record of that id belongs."""
     with system.company.lock:
-        system.company._store.connection.execute(
+        system.company.store.connection.execute(
             "UPDATE person SET body = ?, raw = 1 WHERE id = ?", (json.dumps(record).encode(), at)
         )
 

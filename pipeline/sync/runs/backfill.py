@@ -103,7 +103,11 @@ def begin(  # noqa: PLR0913 - a run is these facts
 
     If the cancelled run was reindexing, the new one does so.
     """
-    waiting = [run for run in run_rows.runs_in_state(session, connector_key, "held") if (run.entity, run.kind) == (entity, kind)]
+    waiting = [
+        run
+        for run in run_rows.runs_in_state(session, connector_key, "held")
+        if (run.entity, run.kind) == (entity, kind)
+    ]
     running = run_rows.running_run(session, connector_key, entity, kind)
     for run in [*waiting, *([running] if running else [])]:
         reindexes = reindexes or run.reindexes

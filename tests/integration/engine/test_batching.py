@@ -14,9 +14,9 @@ from tests.system import SyncSystem
 @pytest.fixture
 def edited(system: SyncSystem) -> list[bytes]:
     """Webhooks about six Persons that are not known yet."""
-    said = listen(system)
+    received = listen(system)
     create_records(system, persons=6, organizations=0)
-    return [json.dumps(body).encode() for body in said]
+    return [json.dumps(body).encode() for body in received]
 
 
 def live_batches(system: SyncSystem) -> list[tuple[str, str]]:

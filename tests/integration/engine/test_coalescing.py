@@ -17,7 +17,7 @@ BEHIND_ME = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_blocking_pid
 PATIENCE = 20_000
 
 
-def told(system: SyncSystem, record_ids: Sequence[int]) -> list[DeliverySummary]:
+def summaries(system: SyncSystem, record_ids: Sequence[int]) -> list[DeliverySummary]:
     with transaction() as session:
         kept = [deliveries.keep_delivery(session, system.connector_key, "pipedrive", f"{n}", b"{}") for n in record_ids]
     return [
@@ -34,13 +34,13 @@ def told(system: SyncSystem, record_ids: Sequence[int]) -> list[DeliverySummary]
 
 
 def test_two_that_coalesce_the_same_records_in_opposite_orders_do_not_deadlock(system: SyncSystem) -> None:
-    one, two = told(system, [1, 2])
+    one, two = summaries(system, [1, 2])
 
-    def fold_backwards() -> None:
+    def coalesce_backwards() -> None:
         with transaction() as session:
             change_writer.write_webhooks(session, [two, one])
 
-    other = Thread(target=fold_backwards)
+    other = Thread(target=coalesce_backwards)
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
         change_writer.write_webhooks(session, [one])
@@ -56,7 +56,7 @@ def test_two_that_coalesce_the_same_records_in_opposite_orders_do_not_deadlock(s
 
 
 def test_the_end_of_a_batch_and_coalescing_do_not_deadlock(system: SyncSystem) -> None:
-    one, two = told(system, [1, 2])
+    one, two = summaries(system, [1, 2])
     with transaction() as session:
         change_writer.write_webhooks(session, [two])
         change_writer.write_webhooks(session, [one])
@@ -83,7 +83,7 @@ def test_the_end_of_a_batch_and_coalescing_do_not_deadlock(system: SyncSystem) -
 
 
 def test_a_hint_removes_the_payload_whenever_it_was_sent(system: SyncSystem) -> None:
-    (one,) = told(system, [1])
+    (one,) = summaries(system, [1])
     with transaction() as session:
         change_writer.write_webhooks(session, [one])
         usable = session.execute(text("SELECT payload IS NOT NULL FROM changes")).scalar_one()

@@ -144,10 +144,10 @@ def a_live_batch(system: SyncSystem) -> None:
     create_records(system, persons=5, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    messages = listen(system)
     for number in (1, 2):
         system.company.edit_person(number, name=f"Edited {number}")
-    deliver(system, *said)
+    deliver(system, *messages)
     system.module("sync.changes.dispatch").dispatch_changes()
 
 
@@ -181,12 +181,12 @@ def test_a_stage_run_twice_changes_nothing(system: SyncSystem, kind: Callable[[S
     kind(system)
     due = bring_to(system, stage)
     system.run_batch_stage(*due)
-    before, said = everything(), system.hull.received.count
+    before, messages = everything(), system.hull.received.count
 
     system.run_batch_stage(*due)
 
     assert differences(before, everything()) == {}
-    assert system.hull.received.count == said
+    assert system.hull.received.count == messages
 
 
 @pytest.mark.parametrize(("kind", "stage"), KINDS)

@@ -17,7 +17,7 @@ from db import delivery as deliveries
 from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import notify
-from tests.integration.engine.test_folding import BEHIND_ME, PATIENCE
+from tests.integration.engine.test_coalescing import BEHIND_ME, PATIENCE
 from tests.system import SyncSystem
 
 S1 = {"id": "s1", "name": "One"}
@@ -28,7 +28,7 @@ def message(name: str, second: int = 0, *, of: str = "u1", **changes: Any) -> di
     return {"user": {"id": of, "name": name, "indexed_at": at}, "segments": [S1], "changes": changes}
 
 
-def fold(system: SyncSystem, *, expected: bool = False) -> None:
+def coalesce(system: SyncSystem, *, expected: bool = False) -> None:
     with transaction() as session:
         assert system.module("sync.changes.dispatch").coalesce_deliveries(session) is expected
 
@@ -61,30 +61,30 @@ def test_messages_of_one_notification_about_one_user_are_one_change(system: Sync
         message("Other", of="u2"),
         message("First", 1, user={"plan": ["free", "pro"]}),
     )
-    fold(system)
+    coalesce(system)
 
     found = waiting(system)
     assert set(found) == {("person", "u1"), ("person", "u2")}
-    revision, cause, said = found["person", "u1"]
-    assert (revision, cause, said["user"]["name"]) == (1, "notification", "Second")
-    assert said["changes"] == {"user": {"plan": ["free", "max"]}, "segments": {"entered": [S1], "left": []}}
+    revision, cause, sent = found["person", "u1"]
+    assert (revision, cause, sent["user"]["name"]) == (1, "notification", "Second")
+    assert sent["changes"] == {"user": {"plan": ["free", "max"]}, "segments": {"entered": [S1], "left": []}}
 
 
 def test_a_waiting_payload_is_coalesced_with_a_new_message(system: SyncSystem) -> None:
     notify(system, message("Old", 1, user={"plan": ["free", "pro"]}), is_export=True, key="n1")
-    fold(system)
+    coalesce(system)
     notify(system, message("New", 2, user={"plan": ["pro", "max"], "age": [1, 2]}), key="n2")
-    fold(system)
+    coalesce(system)
 
-    revision, _, said = waiting(system)["person", "u1"]
-    assert (revision, said["user"]["name"], said["is_export"]) == (2, "New", True)
-    assert said["changes"]["user"] == {"plan": ["free", "max"], "age": [1, 2]}
+    revision, _, sent = waiting(system)["person", "u1"]
+    assert (revision, sent["user"]["name"], sent["is_export"]) == (2, "New", True)
+    assert sent["changes"]["user"] == {"plan": ["free", "max"], "age": [1, 2]}
 
 
 def test_an_older_report_that_arrives_late_does_not_win(system: SyncSystem) -> None:
     for key, name, second in (("n1", "New", 9), ("n2", "Old", 1)):
         notify(system, message(name, second), key=key)
-        fold(system)
+        coalesce(system)
 
     assert waiting(system)["person", "u1"][2]["user"]["name"] == "New"
 
@@ -93,10 +93,10 @@ def test_a_waiting_payload_that_is_no_message_is_replaced(system: SyncSystem) ->
     for number, payload in enumerate((b"not json", b"[]", None)):
         system.change_rows("DELETE FROM changes")
         notify(system, message("Old"), key=f"a{number}")
-        fold(system)
+        coalesce(system)
         system.change_rows("UPDATE changes SET payload = :payload", payload=payload)
         notify(system, message("New"), key=f"b{number}")
-        fold(system)
+        coalesce(system)
 
         assert waiting(system)["person", "u1"][2]["user"]["name"] == "New"
 
@@ -105,13 +105,13 @@ def test_a_claimed_change_gets_a_new_revision_and_stays_in_its_batch(system: Syn
     notify(system, message("Old"), key="n1")
     system.module("sync.changes.dispatch").dispatch_changes()
     notify(system, message("New", 1), key="n2")
-    fold(system)
+    coalesce(system)
 
     (row,) = system.rows("SELECT batch_id IS NOT NULL AS held, claimed_revision, revision FROM changes")
     assert tuple(row) == (True, 1, 2)
     system.change_rows("UPDATE batches SET state = 'failed' WHERE direction = 'outgoing'")
     notify(system, message("Newer", 2), key="n3")
-    fold(system)
+    coalesce(system)
     (row,) = system.rows("SELECT batch_id, revision FROM changes")
     assert tuple(row) == (None, 3)
 
@@ -120,13 +120,13 @@ def test_a_thousand_messages_need_few_statements(system: SyncSystem) -> None:
     system.change_settings(link_users_in_service=True)
     counts = []
     for key in ("n1", "n2"):
-        said = [
+        sent = [
             {**message(f"{key} {n}", of=f"u{n}"), "account": {"id": f"a{n % 50}"}, "account_segments": []}
             for n in range(1_000)
         ]
-        notify(system, *said, key=key)
+        notify(system, *sent, key=key)
         with statements() as sent:
-            fold(system)
+            coalesce(system)
         counts.append(len(sent))
 
     assert max(counts) <= 14, counts
@@ -145,20 +145,20 @@ BAD = [None, {"user": {"id": ""}}, {"user": {"name": "nobody"}}, {"user": ["id"]
     ids=lambda v: str(v)[:8],
 )
 def test_unusual_values_are_kept_and_messages_without_an_id_leave_an_event(system: SyncSystem, odd: Any) -> None:
-    said = [message("One"), *BAD, {**message("Odd", of="u2"), "odd": odd}, message("Three", of="u3")]
-    said[-2]["user"]["odd"] = said[-2]["changes"] = odd
-    body = {"channel": "user:update", "messages": said}
+    sent = [message("One"), *BAD, {**message("Odd", of="u2"), "odd": odd}, message("Three", of="u3")]
+    sent[-2]["user"]["odd"] = sent[-2]["changes"] = odd
+    body = {"channel": "user:update", "messages": sent}
     with transaction() as session:
         deliveries.keep_delivery(session, system.connector_key, "hull", "odd", json.dumps(body).encode())
-    fold(system)
+    coalesce(system)
     notify(system, message("Again", 1), message("Odd again", 1, of="u2"), message("Three", of="u3"))
-    fold(system)
+    coalesce(system)
 
     found = waiting(system)
-    names = {key[1]: said["user"]["name"] for key, (_, _, said) in found.items()}
+    names = {key[1]: sent["user"]["name"] for key, (_, _, sent) in found.items()}
     assert names == {"u1": "Again", "u2": "Odd again", "u3": "Three"}
-    told = [each for each in system.events() if each[0] == "outgoing.user.error"]
-    assert told == [("outgoing.user.error", "no_hull_id", None)] * len(BAD)
+    messages = [each for each in system.events() if each[0] == "outgoing.user.error"]
+    assert messages == [("outgoing.user.error", "no_hull_id", None)] * len(BAD)
     (first, _) = system.rows("SELECT state, reason FROM deliveries ORDER BY id")
     assert tuple(first) == ("folded", "no_hull_id")
 
@@ -168,7 +168,7 @@ def test_a_message_with_deep_nesting_is_rejected_alone(system: SyncSystem) -> No
     for _ in range(200):
         deep = [deep]
     notify(system, message("One"), {**message("Deep", of="u2"), "events": deep}, message("Three", of="u3"))
-    fold(system)
+    coalesce(system)
 
     assert {record for _, record in waiting(system)} == {"u1", "u3"}
     assert ("outgoing.user.error", "nested_too_deeply", None) in system.events()
@@ -187,7 +187,7 @@ def test_a_defect_stops_one_delivery_only(system: SyncSystem, monkeypatch: pytes
     notify(system, message("One"), key="n1")
     notify(system, message("Two", of="u2"), message("Two", of="u2"), key="n2")
     notify(system, message("Three", of="u3"), key="n3")
-    fold(system)
+    coalesce(system)
 
     assert {record for _, record in waiting(system)} == {"u1", "u3"}
     states = [tuple(row) for row in system.rows("SELECT state, reason FROM deliveries ORDER BY id")]
@@ -200,7 +200,7 @@ def test_large_deliveries_are_taken_a_few_at_a_time(system: SyncSystem, monkeypa
     for n in range(4):
         notify(system, *[message("x" * 1_000, of=f"u{n}{each}") for each in range(3)], key=f"n{n}")
 
-    fold(system, expected=True)
+    coalesce(system, expected=True)
     first = len(waiting(system))
     system.module("sync.changes.dispatch").dispatch_changes()
 
@@ -212,26 +212,26 @@ def test_two_first_reports_of_a_record_at_the_same_time_lose_nothing(system: Syn
     notify(system, message("b", 1, of="u2", user={"x": [1, 2]}), message("a", 1, of="u1", user={"x": [1, 2]}), key="n1")
     notify(system, message("A", 2, of="u1", user={"y": [1, 2]}), message("B", 2, of="u2", user={"y": [1, 2]}), key="n2")
 
-    def fold_the_other() -> None:
+    def coalesce_the_other() -> None:
         with transaction() as session:
             system.module("sync.changes.dispatch").coalesce_deliveries(session)
 
-    folding = system.module("sync.changes.dispatch")
-    other = Thread(target=fold_the_other)
+    coalescing = system.module("sync.changes.dispatch")
+    other = Thread(target=coalesce_the_other)
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
-        mine = folding.deliveries.claim_new_deliveries(session, 1, 1_000)
-        now = folding._Round(connectors={})
-        folding._coalesce(mine[0], now)
-        folding._write_messages(session, mine, now)
+        mine = coalescing.deliveries.claim_new_deliveries(session, 1, 1_000)
+        now = coalescing._Round(connectors={})
+        coalescing._coalesce_notification(mine[0], now)
+        coalescing._write_messages(session, mine, now)
         other.start()
-        for _ in range(PATIENCE):  # until the other one stands behind the first record
+        for _ in range(PATIENCE):  # until the other one waits for the first record
             if session.execute(text(BEHIND_ME)).scalar_one():
                 break
     other.join()
 
     found = waiting(system)
-    assert {record: (revision, said["changes"]["user"]) for (_, record), (revision, _, said) in found.items()} == {
+    assert {record: (revision, sent["changes"]["user"]) for (_, record), (revision, _, sent) in found.items()} == {
         record: (2, {"x": [1, 2], "y": [1, 2]}) for record in ("u1", "u2")
     }
     assert found["person", "u1"][2]["user"]["name"] == "A"
@@ -239,15 +239,15 @@ def test_two_first_reports_of_a_record_at_the_same_time_lose_nothing(system: Syn
 
 def test_messages_of_an_export_are_coalesced_in_the_same_way(system: SyncSystem) -> None:
     notify(system, message("Waiting", 1, user={"plan": [1, 2]}))
-    fold(system)
-    said = [{"user": {"id": "u1", "name": "Sent"}}, {"user": {}}, {"user": {"id": "u2"}, "is_export": False}]
+    coalesce(system)
+    sent = [{"user": {"id": "u1", "name": "Sent"}}, {"user": {}}, {"user": {"id": "u2"}, "is_export": False}]
     with transaction() as session:
-        folded = system.module("sync.changes.outgoing_changes").coalesce_messages(
-            session, system.connector_key, Entity.PERSON, iter(said), cause="batch", is_export=True, rank=2**45
+        coalesced = system.module("sync.changes.outgoing_changes").coalesce_messages(
+            session, system.connector_key, Entity.PERSON, iter(sent), cause="batch", is_export=True, rank=2**45
         )
 
     found = waiting(system)
-    assert folded == 2
+    assert coalesced == 2
     assert found["person", "u1"][2] == {
         "user": {"id": "u1", "name": "Sent"},
         "changes": {"user": {"plan": [1, 2]}},
@@ -263,13 +263,15 @@ class TestAccountsOfUsers:
     def linking(self, system: SyncSystem) -> None:
         system.change_settings(link_users_in_service=True, synchronized_account_segments=["big"])
 
-    def tell(self, system: SyncSystem, *, account: Any, segments: Any = ("big",), of: str = "u1", **more: Any) -> None:
+    def report(
+        self, system: SyncSystem, *, account: Any, segments: Any = ("big",), of: str = "u1", **more: Any
+    ) -> None:
         listed = {} if segments is None else {"account_segments": [{"id": each} for each in segments]}
         notify(system, {**message("Ada", of=of), "account": account, **listed}, key=f"{of}{account}", **more)
-        fold(system)
+        coalesce(system)
 
     def test_an_unknown_account_is_sent_too(self, system: SyncSystem) -> None:
-        self.tell(system, account={"id": "a1", "name": "Acme"})
+        self.report(system, account={"id": "a1", "name": "Acme"})
 
         assert waiting(system)["organization", "a1"] == (
             1,
@@ -285,7 +287,7 @@ class TestAccountsOfUsers:
 
     def test_an_account_with_an_organization_in_its_report_only_is_sent_too(self, system: SyncSystem) -> None:
         """Its report may name a record that was deleted or belongs to another company; Pipedrive is asked for it."""
-        self.tell(system, account={"id": "a1", "pipedrive/id": 44})
+        self.report(system, account={"id": "a1", "pipedrive/id": 44})
 
         assert ("organization", "a1") in waiting(system)
 
@@ -301,12 +303,12 @@ class TestAccountsOfUsers:
     def test_a_filtered_account_or_one_without_an_id_is_not_sent(
         self, system: SyncSystem, account: Any, more: Any
     ) -> None:
-        self.tell(system, account=account, **more)
+        self.report(system, account=account, **more)
 
         assert {entity for entity, _ in waiting(system)} == {"person"}
 
     def test_an_export_without_segments_sends_it_too(self, system: SyncSystem) -> None:
-        self.tell(system, account={"id": "a1"}, segments=None, is_export=True)
+        self.report(system, account={"id": "a1"}, segments=None, is_export=True)
 
         assert waiting(system)["organization", "a1"][2]["is_export"] is True
 
@@ -330,27 +332,27 @@ class TestAccountsOfUsers:
             c=system.connector_key,
             state=state,
         )
-        self.tell(system, account=account)
+        self.report(system, account=account)
 
         assert (("organization", account["id"]) not in waiting(system)) == is_known
 
     def test_an_account_of_many_users_is_one_change_with_its_own_message(self, system: SyncSystem) -> None:
         own = {"account": {"id": "a1", "name": "Own", "indexed_at": "2026-01-02T00:00:00Z"}, "account_segments": []}
-        told = {**own, "changes": {"account": {"name": ["x", "Own"]}}}
-        notify(system, told, channel="account:update", key="own")
-        fold(system)
+        messages = {**own, "changes": {"account": {"name": ["x", "Own"]}}}
+        notify(system, messages, channel="account:update", key="own")
+        coalesce(system)
         for number in range(3):
-            self.tell(
+            self.report(
                 system, account={"id": "a1", "name": "Old", "indexed_at": "2026-01-01T00:00:00Z"}, of=f"u{number}"
             )
 
-        revision, cause, said = waiting(system)["organization", "a1"]
-        assert (revision, cause, said["account"]["name"]) == (4, "notification", "Own")
-        assert said["changes"] == {"account": {"name": ["x", "Own"]}}
+        revision, cause, sent = waiting(system)["organization", "a1"]
+        assert (revision, cause, sent["account"]["name"]) == (4, "notification", "Own")
+        assert sent["changes"] == {"account": {"name": ["x", "Own"]}}
 
     def test_unreadable_settings_do_not_delay_the_user(self, system: SyncSystem) -> None:
         system.change_settings(of_the_future=True)
-        self.tell(system, account={"id": "a1"})
+        self.report(system, account={"id": "a1"})
 
         assert set(waiting(system)) == {("person", "u1")}
 
@@ -390,7 +392,7 @@ class TestAccountsOfUsers:
         assert [wakeup.then for wakeup in woken] == [None]
 
     def test_users_wait_for_accounts_that_have_not_begun(self, system: SyncSystem) -> None:
-        self.tell(system, account={"id": "a1"})
+        self.report(system, account={"id": "a1"})
         system.change_rows("UPDATE changes SET due_at = now() + interval '1 hour' WHERE entity = 'person'")
         made = [system.module("sync.changes.dispatch").dispatch_changes()]
         system.change_rows("UPDATE changes SET due_at = now()")

@@ -165,12 +165,12 @@ def test_a_running_stage_stops_when_its_run_is_cancelled(
     incoming = system.module("tasks.incoming")
     real, left = getattr(incoming, f"{stage}_batch"), []
 
-    def cancel_meanwhile(batch: Any) -> None:
+    def cancel_first(batch: Any) -> None:
         system.cancel_run(run_id)
         left.append(everything())
         real(batch)
 
-    monkeypatch.setattr(incoming, f"{stage}_batch", cancel_meanwhile)
+    monkeypatch.setattr(incoming, f"{stage}_batch", cancel_first)
     with captured_log() as lines:
         system.run_batch_stage(*due)
 

@@ -134,12 +134,12 @@ def test_a_subscription_without_an_event_loop_is_restored(redis_proxy: TcpProxy)
             _drain(connection, other, exchange, got, "after")
 
 
-def _drain(connection: Connection, other: Connection, exchange: Exchange, got: list[Any], said: str) -> None:
+def _drain(connection: Connection, other: Connection, exchange: Exchange, got: list[Any], published: str) -> None:
     """Publish the message repeatedly until the consumer has received it."""
     ends_at = time.monotonic() + ENDS_WITHIN_S
-    while said not in got:
+    while published not in got:
         assert time.monotonic() < ends_at, "the consumer stays deaf"
-        Producer(other, exchange).publish(said, retry=True, retry_policy=ONCE)
+        Producer(other, exchange).publish(published, retry=True, retry_policy=ONCE)
         with suppress(TimeoutError):
             connection.drain_events(timeout=0.1)
 

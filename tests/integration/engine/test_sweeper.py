@@ -1,4 +1,4 @@
-"""The sweep enqueues due batches without a message or worker; in normal operation there are none."""
+"""The sweep enqueues due batches without a message or worker; in normal operation it finds no batch."""
 
 from __future__ import annotations
 
@@ -128,9 +128,9 @@ def test_it_enqueues_lost_batches_and_logs_their_number(started: SyncSystem, mon
 
 
 def test_it_processes_new_deliveries(system: SyncSystem) -> None:
-    said = listen(system)
+    received = listen(system)
     system.company.create_person(name="Ada")
-    deliver(system, *said)
+    deliver(system, *received)
 
     system.module("tasks.control").sweep()
     while (due := system.next_batch()) is not None:

@@ -175,7 +175,7 @@ BY_NAME: Final[dict[str, Any]] = {
     "why": "test",
     "within_s": 600.0,
 }
-"""Name of a parameter → what it is given, where the function's own call below does not say."""
+"""Name of a parameter → its argument, unless `OWN` has another one."""
 
 NOT_CALLED: Final = {
     "base.changed_rows": "executes what it is given",

@@ -1,4 +1,4 @@
-"""A cursor that has every statement explained before it is executed, and keeps what it would touch."""
+"""A cursor that explains every statement before it executes it, and stores the plans."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) "
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One statement as it was executed: blocks and rows it touched."""
+    """One executed statement, with the number of blocks and rows that it touched."""
 
     sql: str
     blocks: int
@@ -24,7 +24,7 @@ class Seen:
 
     @property
     def touched(self) -> int:
-        """Work, independent of the machine: a block counts as much as a hundred rows."""
+        """Return the amount of work, independent of the machine: a block counts as much as a hundred rows."""
         return self.blocks + self.rows // 100
 
 
@@ -39,12 +39,12 @@ class ExplainingCursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # as 
             self._explain(given, found[1], values)
         return super().execute(sql, values)
 
-    def _explain(self, given: str, asked: str, values: Any) -> None:
-        """On a cursor of its own: a server-side one takes one statement."""
+    def _explain(self, given: str, statement: str, values: Any) -> None:
+        """Explain a statement with another cursor: a server-side cursor executes one statement only."""
         with psycopg2.extensions.cursor(self.connection) as aside:
             aside.execute("SAVEPOINT explained")
             try:
-                aside.execute(_EXPLAIN + asked, values)
+                aside.execute(_EXPLAIN + statement, values)
                 (answer,) = aside.fetchone()
                 root = answer[0]["Plan"]
                 SEEN.append(Seen(given, _blocks(root), _rows(root), root))
@@ -54,7 +54,7 @@ class ExplainingCursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # as 
 
 
 def explain_everything(engine: Engine) -> None:
-    """Every connection of this engine explains what it executes."""
+    """Explain every statement of this engine."""
 
     @event.listens_for(engine, "connect")
     def _explain(connection: Any, _record: object) -> None:

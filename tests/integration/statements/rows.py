@@ -1,4 +1,4 @@
-"""A database with a hundred thousand records, of which the planner knows nothing until it is told to look."""
+"""A database with a hundred thousand records, without statistics until `analyze` is called."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ _COUNT_ON = text("""
 
 
 def fill(engine: Engine, records: int = RECORDS) -> None:
-    """Fill the tables; nobody analyses them."""
+    """Fill the tables, without statistics."""
     with engine.begin() as connection:
         for (statement,) in connection.execute(_NO_AUTOVACUUM).all():
             connection.exec_driver_sql(statement)
