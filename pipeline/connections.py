@@ -13,8 +13,7 @@ from pipeline.clients.ssrf import Guard, guarded_session
 from pipeline.settings import Settings, settings
 
 CONNECTIONS = 8
-"""Kept connections per process and host; a process works on one batch at a time, its lease keeper on none."""
-
+"""Pooled connections per process and host."""
 
 _sessions: dict[Guard, requests.Session] = {}
 _sessions_pid = 0
@@ -22,15 +21,14 @@ _make_session: Callable[[], requests.Session] | None = None
 
 
 def use_http(make: Callable[[], requests.Session] | None) -> None:
-    """Have every connector speak through sessions made by `make`; None goes back to the network."""
-    global _make_session  # noqa: PLW0603 - one way out per process
+    """Use sessions created by `make` for all connectors, in tests; None uses the network again."""
+    global _make_session  # noqa: PLW0603 - one per process
     _make_session = make
     _sessions.clear()
 
 
 def http_session(guard: Guard | None = None) -> requests.Session:
-    """The pooled session of this very process for what a guard allows, by default Pipedrive: sockets are never shared across a
-    fork."""
+    """Return this process's pooled session for the hosts of a guard, by default Pipedrive. Processes share no sockets."""
     global _sessions_pid  # noqa: PLW0603 - the sessions of one process
     if _sessions_pid != os.getpid():
         _sessions.clear()
@@ -42,19 +40,19 @@ def http_session(guard: Guard | None = None) -> requests.Session:
 
 
 def new_session(guard: Guard, *, connections: int = 1, trusts_environment: bool = False) -> requests.Session:
-    """Return a session of its own for what a guard allows, or one that leads where `use_http` says."""
+    """Return a new session for the hosts of a guard, or one of `use_http`."""
     if _make_session is not None:
         return _make_session()
     return guarded_session(guard, connections=connections, trusts_environment=trusts_environment)
 
 
 def pipedrive_guard(environment: Settings) -> Guard:
-    """The hosts that Pipedrive clients may call: companies of pipedrive.com, and PIPEDRIVE_API_URL."""
+    """Return the guard of Pipedrive clients: companies of pipedrive.com, and PIPEDRIVE_API_URL."""
     return replace(Guard.of_urls(environment.pipedrive_api_url, environment.pipedrive_oauth_url), names=None)
 
 
 def hull_guard(environment: Settings) -> Guard:
-    """What the clients of Hull may call: organizations at public hosts, and the places of HULL_ORGANIZATIONS."""
+    """Return the guard of Hull clients: organizations at public hosts, and HULL_ORGANIZATIONS."""
     is_http = environment.hull_protocol == "http"
     organizations = Guard.of(environment.hull_organizations, any_host=True, is_http=is_http)
     firehose = Guard.of_urls(environment.hull_firehose_url)
@@ -62,7 +60,7 @@ def hull_guard(environment: Settings) -> Guard:
 
 
 def check_organization(organization: str) -> None:
-    """Refuse what is not the host of a Hull organization that may be called; nothing is looked up.
+    """Reject a host that is not a permitted Hull organization, without a DNS lookup.
 
     Raises: ConfigurationError("host_refused").
     """
@@ -71,13 +69,11 @@ def check_organization(organization: str) -> None:
 
 
 _redis: Redis | None = None
-
-
 _redis_key: tuple[int, str] | None = None
 
 
 def shared_redis() -> Redis:
-    """The Redis that all workers share, for limits."""
+    """Return this process's client of the Redis that all workers share, for limits."""
     global _redis, _redis_key  # noqa: PLW0603 - one connection pool per process
     key = (os.getpid(), settings().redis_url or "")
     if _redis is None or _redis_key != key:

@@ -1,8 +1,8 @@
-"""Remove values of records from texts of other systems, so that the rest may be written to logs and failures.
+"""Remove values of records from texts of other systems, so that the rest can be written to logs and failures.
 
-A text is cut first and masked afterwards, so the work is limited. What remains is a closed list: words of error messages,
-names of fields, codes built from such words, and short numbers. Everything else becomes `…`, because a name
-without quotes looks like any other word. Every pattern here takes time in proportion to the text.
+A text is cut first and masked then, to limit the work. Only a closed list remains: words of error messages, names of
+fields, codes built from such words, and short numbers. Everything else becomes `…`, because a name without quotes looks
+like any other word. Each pattern here takes linear time.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ was wasn webhook webhooks website were when where which while window with within
 writing wrong www year yes you your zero
 """
 ERROR_WORDS: Final = frozenset(_ERROR_WORDS.split())
-"""What error messages of web APIs are made of, without words that are first names too: `will`, `mark`, `may`, `grant`, `bill`."""
+"""Words of the error messages of web APIs, without those that are also first names: `will`, `mark`, `may`, `grant`, `bill`."""
 _ABBREVIATIONS: Final = frozenset({"API", "HTTP", "HTTPS", "ID", "IDS", "JSON", "URL"})
 _STARTS: Final = ".:;!?([\"'`“"
-"""Only after one of these, or at the beginning, may a listed word be capitalized: elsewhere it is a name (`Ann Page`)."""
+"""A listed word may be capitalized after one of these or at the beginning; elsewhere it is a name (`Ann Page`)."""
 
 _TOKEN: Final = re.compile("[\\w@+.'\u2019&#%-]+")
 _ADDRESS: Final = re.compile(r"[^\s<>\"',;:]+")
@@ -62,7 +62,7 @@ _MASKS: Final = re.compile(r"…(?: ?…){1,2000}")
 
 
 def mask_emails(text: str) -> str:
-    """Replace everything between two separators that holds an `@`; the rest stays as it is."""
+    """Replace each text between two separators that contains an `@`."""
     return _ADDRESS.sub(lambda found: MASK if "@" in found[0] else found[0], text)
 
 
@@ -83,7 +83,7 @@ def mask_text(text: str, *, known: Collection[str] = (), hidden: Iterable[str] =
 
 
 def _mask_quoted(found: re.Match[str], known: Collection[str]) -> str:
-    """What is quoted is a value more often than not: only names of fields stay."""
+    """Mask a quoted text, unless it is the name of a field."""
     quote, word = found.groups()
     end = found[0][len(quote) + len(word) :]
     return f"{quote}{word if _is_field(word, known) else MASK}{end}"
@@ -101,7 +101,7 @@ def _mask_token(found: re.Match[str], known: Collection[str]) -> str:
 
 
 def _is_field(word: str, known: Collection[str]) -> bool:
-    """Whether it is the name of a field: one that was sent, a custom field's code, a key put together from plain words."""
+    """Return whether a word is a field's name: a sent one, a custom field's code, or a key composed of plain words."""
     if word in known or word in RECORD_KEYS or _HASH.fullmatch(word):
         return True
     parts = _PART.split(word)
@@ -109,7 +109,7 @@ def _is_field(word: str, known: Collection[str]) -> bool:
 
 
 def _is_plain(part: str) -> bool:
-    """A word of an error message (`name`, `Name`, `NAME`), a short number, or the code of a custom field."""
+    """Return whether a part is a word of error messages, a short number, or the code of a custom field."""
     is_cased = part.islower() or part.isupper() or part.istitle()
     return (
         (is_cased and part.lower() in ERROR_WORDS)

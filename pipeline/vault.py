@@ -23,9 +23,9 @@ class Vault:
         return self._fernet.encrypt(orjson.dumps([connector_key, name, secret]))
 
     def open(self, connector_key: int, name: str, ciphertext: bytes, *, max_age_s: int | None = None) -> str:
-        """Decrypt it again.
+        """Decrypt a secret.
 
-        Raises: ConfigurationError when no key fits, the secret belongs to another connector or is older than `max_age_s`.
+        Raises: ConfigurationError if no key decrypts it, it belongs to another connector, or it is older than `max_age_s`.
         """
         try:
             owner, label, secret = orjson.loads(self._fernet.decrypt(bytes(ciphertext), ttl=max_age_s))
@@ -36,5 +36,5 @@ class Vault:
         return str(secret)
 
     def renew(self, ciphertext: bytes) -> bytes:
-        """The same secret under the newest key."""
+        """Encrypt a secret again with the newest key."""
         return self._fernet.rotate(bytes(ciphertext))

@@ -54,7 +54,7 @@ class Browser(FlaskClient):
 
 
 class Person:
-    """Somebody who clicks in one browser."""
+    """A person with one browser."""
 
     def __init__(self, system: SyncSystem) -> None:
         from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when it is imported

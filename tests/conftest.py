@@ -200,7 +200,7 @@ def _cheap_hashes() -> None:
 
     passwords.PasswordHasher = partial(PasswordHasher, **CHEAP_HASH)  # type: ignore[misc,assignment]
     passwords._hasher.cache_clear()
-    passwords._hash_of_nobody.cache_clear()
+    passwords._dummy_hash.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -22,13 +22,13 @@ SUBSCRIPTION = {"id": 4_700_001, "type": "general", "version": "2.0", "owner_id"
 
 def listen(system: SyncSystem) -> list[dict[str, Any]]:
     """A list that fills with the webhook of every later change."""
-    said: list[dict[str, Any]] = []
+    bodies: list[dict[str, Any]] = []
 
     def note(event: Event) -> None:
-        said.append(json.loads(json.dumps(payload(system.company, event, SUBSCRIPTION))))
+        bodies.append(json.loads(json.dumps(payload(system.company, event, SUBSCRIPTION))))
 
     system.company.listeners.append(note)
-    return said
+    return bodies
 
 
 def deliver(system: SyncSystem, *bodies: Any) -> None:
@@ -53,15 +53,15 @@ def _key(body: Any, number: int) -> str:
     return str(meta.get("id")) if isinstance(meta, dict) else f"{number}:{hash(str(body))}"
 
 
-class HullsVoice:
+class HullNotifications:
     """What Hull says of every change from now on, our own deliveries to it among them, as its own notifier words it.
 
-    heard = HullsVoice(system)
+    heard = HullNotifications(system)
     receive(system, *heard())      the door stores the notifications of all that changed since it was last asked
     """
 
     def __init__(self, system: SyncSystem) -> None:
-        self._said: list[dict[str, Any]] = []
+        self._bodies: list[dict[str, Any]] = []
         self._notifier = system.hull_app.extensions["hull_notifier"]
         self._notifier.post = self._take
         self._notifier.signer = _Unsigned()
@@ -71,16 +71,16 @@ class HullsVoice:
 
     def __call__(self) -> list[dict[str, Any]]:
         self._notifier.deliver_pending()
-        said, self._said = self._said, []
-        return said
+        bodies, self._bodies = self._bodies, []
+        return bodies
 
     def end(self) -> None:
-        """Have the notifier notify nobody, as in a new system."""
+        """Have the notifier send nothing, as in a new system."""
         self._notifier.target = None
         self._hull.notify_on_firehose = False
 
     def _take(self, _url: str, _headers: Any, body: bytes) -> tuple[int, str]:
-        self._said.append(orjson.loads(body))
+        self._bodies.append(orjson.loads(body))
         return 200, '{"flow_control": {"type": "next"}}'
 
 

@@ -1,1 +1,1 @@
-"""Operators' accounts: passwords, logins and what slows down guessing, sessions, second factors, keys for scripts."""
+"""Operators' accounts: passwords, logins and their throttle, sessions, second factors, API keys."""

@@ -1,9 +1,9 @@
 """Verify logins, and slow down guessing without locking operators out.
 
 Failures are counted for a name at one place, for a place, and for a name at places where it never logged in. Each count
-has free attempts and then makes the next attempt wait longer and longer; a success resets its own failures. A browser
-in which an operator once logged in has a device cookie (OWASP, "Slow Down Online Guessing Attacks with Device
-Cookies"): it counts as a separate place, so strangers who guess a name elsewhere do not make it wait.
+has free attempts; then each attempt waits longer than the one before. A success resets its own failures. A browser where
+an operator has logged in has a device cookie (OWASP, "Slow Down Online Guessing Attacks with Device Cookies"). It counts
+as a separate place, so it does not wait when others guess the name elsewhere.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAME_AT_PLACE: Final = Limit(free=5, decay_s=86_400, first_s=10, longest_s=900)
 PLACE: Final = Limit(free=30, decay_s=120, first_s=10, longest_s=300)
 """An office shares an address: thirty typos, and one more every two minutes, are free."""
 NAME_ELSEWHERE: Final = Limit(free=20, decay_s=60, first_s=5, longest_s=60)
-"""A guess from many addresses waits; the operator in a known browser does not."""
+"""Guesses from many addresses wait; the operator in a known browser does not."""
 TICKET_S: Final = 300
 """How long the page for the second factor is valid."""
 IPV6_NETWORK: Final = 64
@@ -43,10 +43,10 @@ _ANY: Final = b""
 
 
 class LoginRefused(Exception):
-    """The login failed. `wait_s`: seconds until the next attempt is read, 0 if it is read immediately."""
+    """The login failed. `wait_s`: seconds until the next attempt is checked, 0 if it is checked immediately."""
 
     def __init__(self, wait_s: float = 0) -> None:
-        super().__init__("too many tries" if wait_s else "wrong name, password or code")
+        super().__init__("too many attempts" if wait_s else "wrong name, password or code")
         self.wait_s = wait_s
 
 
@@ -113,7 +113,7 @@ def log_in_by_proxy(name: str, caller: LoginOrigin, *, earlier: str = "") -> Log
 
 
 def prove(name: str, password: str, caller: LoginOrigin) -> Operator:
-    """Return the operator of this name and password, as before a change of importance. Raises: LoginRefused."""
+    """Verify the password of a logged-in operator, and return the operator. Raises: LoginRefused."""
     reserved = _reserve(name, caller)
     operator = _check_password(name, password, reserved)
     with transaction() as session:
@@ -122,7 +122,7 @@ def prove(name: str, password: str, caller: LoginOrigin) -> Operator:
 
 
 def unlock(session: Session, name: str) -> int:
-    """Forget the failed logins of a name, so that its next login does not wait; returns how many counts there were."""
+    """Delete the failed logins of a name, so that its next login does not wait; return the number of counts."""
     return login_attempt.unlock(session, _digest("name", name.lower()))
 
 
@@ -181,7 +181,7 @@ def _succeed(
 
 
 def _require_unchanged(proved: Operator, operator: Operator) -> None:
-    """A login that began before a new password, a second factor or disabling opens no session after it. Raises: LoginRefused."""
+    """Reject a login if the operator's password, second factor or state has changed since it began. Raises: LoginRefused."""
     for what in ("password_hash", "state", "totp_confirmed_at"):
         if getattr(proved, what) != getattr(operator, what):
             raise LoginRefused
@@ -202,8 +202,7 @@ def _device_mac(name: str, nonce: str) -> str:
 
 
 def _ticket(operator: Operator) -> str:
-    """The operator who has passed the first step, and until when; bound to the password, so that a new password
-    invalidates it."""
+    """Return a signed ticket for the second step: operator and expiry. A new password invalidates it."""
     body = orjson.dumps([operator.id, int(time.time()) + TICKET_S])
     mac = _mac("second factor", body.decode(), operator.password_hash)
     return f"{urlsafe_b64encode(body).decode()}.{mac.hex()}"
@@ -226,7 +225,7 @@ def _operator_of(ticket: str) -> Operator | None:
 
 
 def _mac(*parts: str) -> bytes:
-    """Keyed by the newest of SECRET_KEYS; each part with its length before it."""
+    """Return a digest of parts with their lengths, keyed by the newest of SECRET_KEYS."""
     message = b"".join(
         len(octets).to_bytes(4, "big") + octets for octets in (p.encode("utf-8", "surrogatepass") for p in parts)
     )

@@ -1,7 +1,7 @@
-"""Operators, their sessions and the API keys of their scripts.
+"""Operators, their sessions and their API keys.
 
-A key ends with what it was made from: a new password, a reset or a disabled operator revokes it. It expires, and its role is
-never above its owner's.
+A new password, a reset, or disabling the operator revokes their keys. A key expires, and its role is never higher than its
+owner's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LONGEST_NAME: Final = 100
 
 
 class OperatorRefused(Exception):
-    """Nothing was done; the text says why and what to do."""
+    """Nothing was changed; the text has the reason and the next step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +58,9 @@ def is_first_code(given: str) -> bool:
 
 
 def hash_password(password: str, name: str) -> str:
-    """Return what is stored of a new password of this operator. Raises OperatorRefused.
+    """Return the hash of a new password of this operator. Raises OperatorRefused.
 
-    Hashing takes a tenth of a second, so it belongs before a transaction.
+    Hashing takes a tenth of a second, so do it before a transaction.
     """
     try:
         return passwords.hash_new(password, own_words=(name[:LONGEST_NAME],))
@@ -167,9 +167,9 @@ def get_locked(session: Session, operator_id: int) -> Operator:
 def open_session(
     session: Session, operator: Operator, *, address: str = "", agent: str = "", how: str = "password"
 ) -> str:
-    """Return the token of a new session: 256 bits that only the browser keeps.
+    """Open a session and return its token: 256 bits that only the browser stores.
 
-    how  the way of the login, for the audit log
+    how  the kind of login, for the audit log
     """
     token = _new_token()
     rows.open_session(session, operator.id, digest_of(token), address=address, agent=agent)
@@ -193,7 +193,7 @@ def log_out(token: str) -> None:
 
 
 def log_out_elsewhere(me: Present, renewal: Renewal) -> int:
-    """End every session of mine but this one, also in a browser that has a copy of its token; returns how many."""
+    """End the operator's other sessions, including copies of this session's token; return how many."""
     with transaction() as session:
         ended = end_other_sessions(session, me.id, renewal)
         audit.note(session, me.name, "operator.logout", me.name, detail={"sessions": ended})
@@ -201,14 +201,14 @@ def log_out_elsewhere(me: Present, renewal: Renewal) -> int:
 
 
 def note_proof(me: Present, token: str) -> None:
-    """Record that the caller has just proved who they are in this session."""
+    """Record that the operator has confirmed the password in this session."""
     with transaction() as session:
         rows.note_proof(session, digest_of(token))
         audit.note(session, me.name, "operator.confirm", me.name)
 
 
 def end_session(me: Present, session_id: int) -> bool:
-    """End one of my sessions; returns whether there was one."""
+    """End one of the operator's sessions; return whether it existed."""
     with transaction() as session:
         is_ended = rows.close_session_by_id(session, me.id, session_id)
         if is_ended:
@@ -217,7 +217,7 @@ def end_session(me: Present, session_id: int) -> bool:
 
 
 def end_other_sessions(session: Session, operator_id: int, renewal: Renewal | None) -> int:
-    """End an operator's sessions but the one that is renewed; returns how many."""
+    """End an operator's sessions, except the renewed one; return how many."""
     if renewal is None:
         return rows.close_sessions_of(session, operator_id)
     old, new = digest_of(renewal.old), digest_of(renewal.new)
@@ -227,10 +227,10 @@ def end_other_sessions(session: Session, operator_id: int, renewal: Renewal | No
 
 
 def require_another(operator_id: int, me: Present) -> None:
-    """Raises: OperatorRefused where an admin would change their own account without its password: a session may be stolen."""
+    """Refuse that admins change their own account without its password. Raises: OperatorRefused."""
     if operator_id == me.id:
         raise OperatorRefused(
-            "change your own password and second factor under your account, with the present password"
+            "change your own password and second factor under your account, with the current password"
         )
 
 
@@ -241,12 +241,12 @@ def require_unchanged(operator: Operator, proved: Operator | None) -> None:
 
 
 def csrf_of(token: str) -> str:
-    """Return what every form of this session carries; only a page of the session contains it."""
+    """Return the token that every form of this session contains, and no other page."""
     return hmac.digest(token.encode(), b"forms", "sha256").hex()
 
 
 def digest_of(token: str) -> bytes:
-    """Return what is stored of a token or key."""
+    """Return the digest of a token or key, for storage."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -255,13 +255,13 @@ def _new_token() -> str:
 
 
 PREFIX: Final = "hpk_"
-"""People and scanners of repositories recognise a leaked key by it."""
+"""Identifies a leaked key to people and to secret scanners."""
 USUAL_DAYS: Final = 90
 MOST_DAYS: Final = 366
 LONGEST_KEY_NAME: Final = 100
 
 
-def make_key(
+def create_key(
     owner: Present,
     name: str,
     *,
@@ -269,11 +269,11 @@ def make_key(
     days: int = USUAL_DAYS,
     proved: Operator | None = None,
 ) -> str:
-    """Return a new key, which is shown only now.
+    """Create a key and return it; it is shown only once.
 
-    role    what the key may do; the owner's own role by default
+    role    by default the owner's own
     days    until it expires
-    proved  the owner as their password was proved a moment ago; no key is made if it changed since
+    proved  the owner when the password was verified; no key is created if it changed since
 
     Raises: OperatorRefused.
     """
@@ -286,7 +286,7 @@ def make_key(
     expires_at = datetime.now(UTC) + timedelta(days=days)
     name = name.strip()[:LONGEST_KEY_NAME] or "script"
     if not name.isprintable():
-        raise OperatorRefused("a key's name has visible characters only")  # admins list it in a terminal
+        raise OperatorRefused("a key's name has visible characters only")  # commands print it in a terminal
     with transaction() as session:
         require_unchanged(lock_operator(session, owner.id), proved)
         row = rows.ApiKey(operator_id=owner.id, name=name, digest=digest_of(key), role=role, expires_at=expires_at)

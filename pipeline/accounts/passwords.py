@@ -22,17 +22,17 @@ NO_PASSWORD: Final = ""
 _LEAST_SCORE: Final = 3
 """Of zxcvbn's 0 to 4: 3 is "safely unguessable", from 10^8 guesses."""
 _MOST_SCORED: Final = 72
-"""Characters that zxcvbn reads; more of them only take time."""
+"""Maximum of characters for zxcvbn; more take too much time."""
 
 
 class WeakPassword(Exception):
-    """The password is too short, too long or easy to guess; the text says which, and what to do."""
+    """The password is too short, too long or easy to guess; the text has the reason and the next step."""
 
 
 def hash_new(password: str, *, own_words: tuple[str, ...] = ()) -> str:
     """Return the hash of a new password.
 
-    own_words  what an attacker would try first: the operator's name, the product's
+    own_words  words that an attacker would try first, such as the operator's name
 
     Raises: WeakPassword; Overloaded in a web request while many others wait.
     """
@@ -49,14 +49,14 @@ def hash_new(password: str, *, own_words: tuple[str, ...] = ()) -> str:
 
 
 def verify(known: str, password: str) -> bool:
-    """Return whether the password is the one that was hashed. Takes the same time whether `known` is a hash or not.
+    """Return whether a password matches a hash. It takes the same time if `known` is not a hash.
 
     Raises: Overloaded in a web request while many others wait.
     """
     is_possible = bool(known) and len(password) <= LONGEST_PASSWORD
     try:
         with PASSWORDS.entered():
-            compared = known if is_possible else _hash_of_nobody()
+            compared = known if is_possible else _dummy_hash()
             return _hasher().verify(compared, password[:LONGEST_PASSWORD]) and is_possible
     except (Argon2Error, InvalidHashError):
         return False
@@ -68,5 +68,5 @@ def _hasher() -> PasswordHasher:
 
 
 @cache
-def _hash_of_nobody() -> str:
+def _dummy_hash() -> str:
     return _hasher().hash(secrets.token_urlsafe(16))

@@ -27,15 +27,15 @@ RECOVERY_CODES: Final = 10
 STEP_S: Final = 30
 _LABEL: Final = "totp"
 _NO_CONNECTOR: Final = 0
-"""Connectors have keys from 1: a secret of an operator can never be opened as one of a connector."""
+"""Connectors have keys from 1, so an operator's secret cannot be decrypted as a connector's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
-    """What a person puts into an authenticator app.
+    """A secret for an authenticator app.
 
     secret  base32, for typing
-    svg     the same as a QR code, an inline SVG element
+    svg     a QR code, as an inline SVG element
     """
 
     secret: str
@@ -43,7 +43,7 @@ class Enrolment:
 
 
 def begin(me: Present) -> Enrolment:
-    """Make a new secret; it counts once `confirm` has seen a code. Raises: OperatorRefused if a second factor is on."""
+    """Create a secret; `confirm` turns it on. Raises: OperatorRefused if a second factor is on."""
     secret = pyotp.random_base32()
     with transaction() as session:
         operator = _lock(session, me.id)
@@ -57,10 +57,10 @@ def begin(me: Present) -> Enrolment:
 
 
 def confirm(me: Present, code: str, renewal: Renewal) -> list[str]:
-    """Turn the second factor on and end the operator's other sessions; keys go on.
+    """Turn the second factor on and end the operator's other sessions; API keys stay valid.
 
-    Returns the recovery codes, which are shown only now. Raises: OperatorRefused; after a wrong code the secret is forgotten,
-    so codes cannot be guessed.
+    Returns the recovery codes, which are shown only once. Raises: OperatorRefused. A wrong code deletes the secret, so that
+    codes cannot be guessed.
     """
     codes = _confirm(me, code, renewal)
     if not codes:
@@ -86,7 +86,7 @@ def _confirm(me: Present, code: str, renewal: Renewal) -> list[str]:
 
 
 def turn_off(operator: Operator) -> bool:
-    """Remove an operator's second factor; returns whether there was one."""
+    """Remove an operator's second factor; return whether there was one."""
     had = operator.has_second_factor
     operator.totp_sealed = operator.totp_confirmed_at = operator.totp_step = None
     operator.recovery_digests = []
@@ -101,7 +101,7 @@ def turn_off_own(me: Present) -> None:
 
 
 def accept(session: Session, operator_id: int, code: str) -> bool:
-    """Return whether a code of the app or a recovery code is right; it is used up then."""
+    """Return whether a code of the app or a recovery code is correct, and use it up."""
     operator = _lock(session, operator_id)
     if _accept_totp(operator, code):
         return True
@@ -116,16 +116,16 @@ def accept(session: Session, operator_id: int, code: str) -> bool:
 
 
 def renew_secrets(session: Session) -> int:
-    """Encrypt every secret again with the newest of SECRET_KEYS; returns how many there are."""
+    """Encrypt all secrets again with the newest of SECRET_KEYS; return how many."""
     operators = rows.lock_sealed_secrets(session)
     for operator in operators:
-        assert operator.totp_sealed is not None  # noqa: S101  # the query asks for those alone
+        assert operator.totp_sealed is not None  # noqa: S101  # the query selects only these
         operator.totp_sealed = _vault().renew(operator.totp_sealed)
     return len(operators)
 
 
 def _accept_totp(operator: Operator, code: str) -> bool:
-    """The step before and the step after are accepted too: clocks differ. Each step is accepted once."""
+    """Return whether the code is correct. The previous and the next step are valid too, because clocks differ; each once."""
     digits = "".join(code.split())
     if operator.totp_sealed is None or not (digits.isascii() and digits.isdigit()):
         return False

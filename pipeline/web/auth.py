@@ -31,9 +31,9 @@ from pipeline.web.request_origin import cookie_named, set_cookie
 
 SESSION: Final = "session"
 MARK: Final = "browser"
-"""The cookie of a browser in which an operator logged in recently: its forms are kept until the next login."""
+"""The cookie of a browser with a recent login: its forms are kept until the next login."""
 DEVICE: Final = "device"
-"""The cookie of a browser in which an operator has logged in before."""
+"""The cookie of a browser where an operator has logged in before."""
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
 LIVE_HEADER: Final = "X-Live-Update"
@@ -43,7 +43,7 @@ FRESH_PROOF_S: Final = 600
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Limit of a body from a logged-in operator; the app accepts less from others."""
 MAX_PENDING_BYTES: Final = 3 * MAX_FORM_BYTES
-"""Limit of a login that carries such a form as JSON, from a browser in which an operator logged in recently."""
+"""Limit of a login that carries such a form as JSON, from a browser with a recent login."""
 
 
 class Refused(Exception):

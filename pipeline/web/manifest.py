@@ -18,13 +18,13 @@ _SWITCH: Final = {"type": "boolean"}
 
 
 def _mapping(fields: str, *, incoming: bool) -> dict[str, Any]:
-    """The dashboard's format of a table of attributes: `fields` is the route that lists the available fields."""
+    """Return the dashboard's format of a table of attributes; `fields` is the route that lists the available fields."""
     shown = {"direction": "incoming" if incoming else "outgoing", "loadOptions": fields, "allowCreate": incoming}
     return {"options": {**shown, "showOverwriteToggle": False, **({"source": "pipedrive"} if incoming else {})}}
 
 
 def _claims(service: list[str], hull: list[str]) -> dict[str, Any]:
-    """A table of two columns: which field feeds which claim."""
+    """Return a table with the columns field and claim."""
     return {
         "items": {
             "type": "object",
@@ -40,19 +40,19 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "user_claims": {
         **_CLAIMS,
         **_claims(["email"], ["external_id", "email"]),
-        "title": "How Persons are recognised as Users",
-        "description": "Each row lets a Person's field identify a User. Every User also carries pipedrive:<id>.",
+        "title": "User identity fields",
+        "description": "Each row uses a field of a Person to identify a User. Every User also has the anonymous id pipedrive:<id>.",
     },
     "incoming_user_attributes": {
         **_USER_ATTRIBUTES,
         **_mapping("/fields-pipedrive-person-in", incoming=True),
         "title": "Person fields to fetch",
-        "description": "Which fields of a Person become which attributes of the User.",
+        "description": "Maps fields of a Person to attributes of a User.",
     },
     "link_users_in_hull": {
         **_SWITCH,
         "title": "Link Users to Accounts in Hull",
-        "description": "A User joins the Account of the Person's Organization, which is made if Hull does not have it.",
+        "description": "Links a User to the Account of the Person's Organization. Hull creates the Account if it does not exist.",
     },
     "support_user_deletion": {
         **_SWITCH,
@@ -63,18 +63,18 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "type": "array",
         "format": "segment",
         "title": "Segments of Users to send",
-        "description": "Users in one of these segments are sent to Pipedrive; with none chosen, nobody is.",
+        "description": "Users in one of these segments are sent to Pipedrive. Without a segment, no User is sent.",
     },
     "outgoing_user_attributes": {
         **_USER_ATTRIBUTES,
         **_mapping("/fields-pipedrive-person-out", incoming=False),
         "title": "Person fields to write",
-        "description": "Which attributes of a User go to which fields of the Person.",
+        "description": "Maps attributes of a User to fields of a Person.",
     },
     "link_users_in_service": {
         **_SWITCH,
         "title": "Link Persons to Organizations in Pipedrive",
-        "description": "A sent Person is attached to the Organization of the User's Account.",
+        "description": "Links a sent Person to the Organization of the User's Account.",
     },
     "ignore_deleted_users": {
         **_SWITCH,
@@ -84,14 +84,14 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "account_claims": {
         **_CLAIMS,
         **_claims(["website"], ["external_id", "domain"]),
-        "title": "How Organizations are recognised as Accounts",
-        "description": "Each row lets an Organization's field identify an Account. A domain is cut to its registrable part.",
+        "title": "Account identity fields",
+        "description": "Each row uses a field of an Organization to identify an Account. A website is shortened to its domain.",
     },
     "incoming_account_attributes": {
         **_ACCOUNT_ATTRIBUTES,
         **_mapping("/fields-pipedrive-org-in", incoming=True),
         "title": "Organization fields to fetch",
-        "description": "Which fields of an Organization become which attributes of the Account.",
+        "description": "Maps fields of an Organization to attributes of an Account.",
     },
     "support_account_deletion": {
         **_SWITCH,
@@ -102,13 +102,13 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "type": "array",
         "format": "accountSegment",
         "title": "Segments of Accounts to send",
-        "description": "Accounts in one of these segments are sent to Pipedrive; with none chosen, none is.",
+        "description": "Accounts in one of these segments are sent to Pipedrive. Without a segment, no Account is sent.",
     },
     "outgoing_account_attributes": {
         **_ACCOUNT_ATTRIBUTES,
         **_mapping("/fields-pipedrive-account-out", incoming=False),
         "title": "Organization fields to write",
-        "description": "Which attributes of an Account go to which fields of the Organization.",
+        "description": "Maps attributes of an Account to fields of an Organization.",
     },
     "ignore_deleted_accounts": {
         **_SWITCH,
@@ -117,50 +117,53 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     "user_sync_key": {
         "type": "string",
-        "title": "Field that keeps a User's Hull id",
-        "description": "Code of a custom text field of Persons, written when one is made, by which it is found again.",
+        "title": "Person field for the Hull id",
+        "description": "Code of a custom text field of Persons. It stores the User's Hull id, to find the Person again.",
     },
     "account_sync_key": {
         "type": "string",
-        "title": "Field that keeps an Account's Hull id",
-        "description": "The same for Organizations and Accounts.",
+        "title": "Organization field for the Hull id",
+        "description": "Code of a custom text field of Organizations. It stores the Hull id of the Account.",
     },
     "full_fetch_cron": {
         "type": "string",
         "title": "Schedule of full fetches",
-        "description": "Five cron fields in UTC, such as 15 2 * * * for 02:15; nightly for a minute of the night; empty for never.",
+        "description": (
+            "Use five cron fields in UTC, for example 15 2 * * * for 02:15. Use nightly for a minute at night, "
+            "or leave it empty for never."
+        ),
     },
     "deletion_stop_share": {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
         "title": "Share of records that a full fetch may miss",
-        "description": "When a full fetch misses more of the known records, nothing is marked before a person has looked.",
+        "description": "If a full fetch misses a larger share of known records, none is marked as deleted before you confirm.",
     },
     "change_stop_share": {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
         "title": "Share of records that new settings may change without approval",
-        "description": "When new settings would touch more of the known records, nothing begins before a person says yes.",
+        "description": "If new settings would change a larger share of the known records, nothing starts before you approve it.",
     },
     "incremental_minutes": {
         "type": "integer",
         "title": "Minutes between fetches of changes",
-        "description": "Makes up for webhooks that were lost; costs 20 tokens of Pipedrive's daily budget each time. 0 for never.",
+        "description": "These fetches replace lost webhooks. Each costs 20 tokens of Pipedrive's daily budget. Use 0 for never.",
     },
     "daily_tokens": {
         "type": "integer",
         "minimum": 0,
         "title": "Pipedrive's API tokens per day",
-        "description": "What your plan and seats give the whole company, all its apps together; 0 for no limit of ours.",
+        "description": "The tokens that your plan and seats give to all apps of the company together. Use 0 for no limit.",
     },
     "live_reserve": {
         "type": "number",
         "minimum": 0,
         "maximum": 0.9,
         "title": "Share of tokens reserved for live changes",
-        "description": "Fetches stop before this share of the day is touched: 0.2 keeps a fifth.",
+        "description": "Fetches leave this share of the daily tokens: 0.2 reserves a fifth.",
     },
 }
 
@@ -172,12 +175,12 @@ CONNECT: Final = {
     "handler": "oauth",
     "url": "/auth",
     "title": "Connect to Pipedrive",
-    "description": "Sign in to Pipedrive as an administrator and agree. Connecting again resets no settings.",
+    "description": "Sign in to Pipedrive as an administrator and agree. Connecting again keeps all settings.",
 }
 """The button under Credentials; see `pipeline.web.oauth_pages`."""
 
 TAGS: Final = ("incoming", "outgoing", "batch", "batch-accounts", "kraken-exports", "first-install", "single-install")
-"""`batch`, `batch-accounts`: the dashboard offers "Send to"; `kraken-exports`: such a selection comes as notifications."""
+"""`batch`, `batch-accounts`: the dashboard offers "Send to"; `kraken-exports`: a selection is sent as notifications."""
 
 CHANNELS: Final = (
     "user:update",
@@ -188,14 +191,14 @@ CHANNELS: Final = (
     "accounts_segment:update",
     "accounts_segment:delete",
 )
-"""The events that Hull is requested to send. Segments are part of every message: their own events need no work."""
+"""The events that we request from Hull. Every message contains its segments, so their events need no work."""
 
 
 def _fetch(url: str, name: str, entity: str, records: str) -> dict[str, Any]:
-    """A button that fetches everything of one entity."""
+    """Return a button that fetches all records of one entity."""
     text = (
-        f"Fetches all {records} from Pipedrive and sends each of them to Hull again. Check identity and mapping before: "
-        "it takes a while and a share of Pipedrive's daily budget. The logs show how far it is."
+        f"Fetches all {records} from Pipedrive and sends each of them to Hull again. Check identity and mappings first: "
+        "it takes time and uses Pipedrive's daily budget. The logs show its progress."
     )
     return {
         "url": url,
@@ -245,7 +248,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
         ("synchronized_account_segments", "outgoing_account_attributes", "ignore_deleted_accounts"),
         (),
     ),
-    ("Keys of our own", ("user_sync_key", "account_sync_key"), ()),
+    ("Hull id fields", ("user_sync_key", "account_sync_key"), ()),
     ("Schedule", ("full_fetch_cron", "incremental_minutes", "deletion_stop_share", "change_stop_share"), ()),
     ("Daily budget", ("daily_tokens", "live_reserve"), ()),
 )
@@ -253,11 +256,11 @@ SECTIONS: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
 
 
 def manifest() -> dict[str, Any]:
-    """The document Hull reads when the connector is installed, and again when it is refreshed."""
+    """Return the document that Hull reads when the connector is installed or refreshed."""
     defaults = ConnectorSettings().model_dump(mode="json", exclude_none=True)
     return {
         "name": "Pipedrive",
-        "description": "Keeps Persons and Users, Organizations and Accounts the same in Pipedrive and Hull.",
+        "description": "Synchronizes Persons and Organizations in Pipedrive with Users and Accounts in Hull.",
         "tags": list(TAGS),
         "source": "pipedrive",
         "logo": "logo.png",
@@ -293,7 +296,7 @@ def _named(part: str, names: tuple[str, ...]) -> list[str]:
 
 
 def _plain(default: Any) -> Any:
-    """Rows as Hull writes them: field and claim, without switches the dashboard cannot show."""
+    """Return default rows in Hull's format: field and claim, without options that the dashboard cannot show."""
     if isinstance(default, list):
         return [{"hull": row["hull"], "service": row["service"]} if isinstance(row, dict) else row for row in default]
     return default

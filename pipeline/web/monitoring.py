@@ -53,9 +53,9 @@ GAUGES = {
     "failures": ("Open failures, by entity and reason", ("entity", "reason")),
     "alerts": ("Open alerts, by rule", ("rule",)),
     "connectors": ("Connectors, by state", ("state",)),
-    "watermark_age_seconds": ("Age of the moment up to which Hull has all changes, by entity", ("entity",)),
+    "watermark_age_seconds": ("Seconds since the moment until when Hull has all changes, by entity", ("entity",)),
     "watermark_excepted": ("Records that the watermark excludes, by entity", ("entity",)),
-    "shells": ("Accounts of which only the Pipedrive id is known, by entity", ("entity",)),
+    "shells": ("Accounts with a known Pipedrive id only, by entity", ("entity",)),
     "tokens": ("Tokens of Pipedrive's daily budget spent today (UTC), by lane", ("lane",)),
     "daily_tokens": ("Daily tokens of the connector's Pipedrive company by its settings; 0 means no limit", ()),
 }

@@ -41,7 +41,7 @@ FIRST_READ_S: Final = 0.5
 UNAUTHENTICATED_BODIES: Final = 200
 """Maximum of incomplete bodies from senders without credentials. One more ends the oldest."""
 WHOLE_BYTES: Final = 1024 * 1024
-"""A longer answer goes through a temporary file: granian would keep all of it in memory until the client has received it."""
+"""A longer answer is sent from a temporary file: granian would keep all of it in memory until the client has received it."""
 FILE_S: Final = 30.0
 """Seconds until the file of an answer is unlinked; granian has opened it by then."""
 PROBES: Final = ("/healthz", "/readyz")
@@ -186,7 +186,7 @@ class Server:
 
 
 def environ_of(scope: RequestScope) -> WSGIEnvironment:
-    """Return the WSGI environment of a request whose body is not read yet (PEP 3333)."""
+    """Return the WSGI environment of a request before its body is read (PEP 3333)."""
     host, _, port = scope.server.rpartition(":")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.method,

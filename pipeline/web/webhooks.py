@@ -1,10 +1,10 @@
 """Pipedrive's route `POST /webhooks/pipedrive/{connector_id}/{path_token}` with Basic auth.
 
-Pipedrive does not sign webhooks, so only the path and the credentials authenticate them. 200 means stored; any other
-status makes Pipedrive retry after 3, 30 and 150 s (https://pipedrive.readme.io/docs/guide-for-webhooks-v2), and ten
-failed first attempts ban the webhook for half an hour, in which events are lost. So an authenticated sender gets 200
-whatever the body is: a body that is too large, nested too deeply or not JSON is stored, and its record is read by the
-id that can be found in it. The content of a webhook is checked later, and rejected with a reason if it is invalid.
+Pipedrive does not sign webhooks, so the path and the credentials authenticate them. 200 means stored. After any other
+status Pipedrive retries after 3, 30 and 150 s (https://pipedrive.readme.io/docs/guide-for-webhooks-v2). Ten failed first
+attempts ban the webhook for half an hour, and events are lost. So an authenticated sender gets 200 whatever the body is: a
+body that is too large, nested too deeply or not JSON is stored, and its record is read by the id that can be found in
+it. The content of a webhook is checked later, and rejected with a reason if it is invalid.
 """
 
 from __future__ import annotations

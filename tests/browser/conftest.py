@@ -1,4 +1,4 @@
-"""A new running, one that has lived, and one browser for all journeys of this folder; each has a window of its own."""
+"""A new pipeline, one with history, and one browser for all tests of this folder; each test has its own window."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def running() -> Iterator[RunningPipeline]:
-    """Where every test adds what it needs under a name of its own."""
+    """Return a pipeline that tests share; each adds what it needs under its own name."""
     with start_running() as opened:
         yield opened
 
 
 @pytest.fixture
 def empty() -> Iterator[RunningPipeline]:
-    """Where nobody has been."""
+    """Return a new pipeline that no test has used."""
     with start_running() as opened:
         yield opened
 
@@ -50,7 +50,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def active_connector() -> Iterator[RunningPipeline]:
-    """A running of its own, whose connector `demo` has lived some days."""
+    """Return a pipeline of its own; its connector `demo` has some days of history."""
     from tests.browser.life import live  # noqa: PLC0415 - as below
 
     with start_running(has_example=True, ALERT_FAILURES_PER_HOUR="5") as opened:
@@ -67,7 +67,7 @@ def page(browser: Browser, running: RunningPipeline) -> Iterator[Page]:
 
 @pytest.fixture
 def active_page(browser: Browser, active_connector: RunningPipeline) -> Iterator[Page]:
-    """A window on the console of the running that has lived."""
+    """Return a window on the console of the pipeline with history."""
     with window(browser, active_connector) as opened:
         yield opened
 
@@ -81,7 +81,7 @@ def plain_page(browser: Browser, active_connector: RunningPipeline) -> Iterator[
 
 @contextmanager
 def window(browser: Browser, running: RunningPipeline, **options: Any) -> Iterator[Page]:
-    """What its scripts or its content policy complain of fails the test."""
+    """Open a window; errors of scripts or of the content policy fail the test."""
     context = browser.new_context(base_url=running.url, viewport={"width": 1280, "height": 900}, **options)
     context.set_default_timeout(15_000)
     opened = context.new_page()

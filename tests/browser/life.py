@@ -1,6 +1,6 @@
-"""Some days of the connector `demo`, in a minute: fetched, edited on both sides, new settings, failures of two causes, a plan.
+"""Some days of the connector `demo` in a minute: a fetch, edits on both sides, new settings, failures of two causes, a plan.
 
-Everything is done as people do it: in Pipedrive, in Hull, and by the command line.
+All changes are made like people make them: in Pipedrive, in Hull, and on the command line.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PATIENCE_S = 60.0
 WRONG_TITLE = "Account executive"
 """A job title that Pipedrive refuses, with all that is written beside it."""
 LOSING = range(20, 28)
-"""Persons whose User is given that title."""
+"""Persons; their Users get that title."""
 BROKEN = 15
 """A Person that Pipedrive gives without a time."""
 ADMIN, OPERATOR, VIEWER = "ana@acme.example", "bo@acme.example", "cyd@acme.example"
 
 
 def live(running: RunningPipeline) -> None:
-    """Let it all happen, and return when it has."""
+    """Make all changes, and return when they are done."""
     running.add_operator(ADMIN, "admin")
     running.command("fetch", "all", CONNECTOR, "--wait")
     put_in_force(running, outgoing_user_attributes={"lead_source": "Lead source", "owner": "Owner"})
@@ -49,7 +49,7 @@ def live(running: RunningPipeline) -> None:
 
 
 def edit_in_pipedrive(running: RunningPipeline) -> None:
-    """What salespeople do of an afternoon."""
+    """Edit records like salespeople do."""
     for number, name in ((1, "Ada Lovelace"), (2, "Bo Chen"), (7, "Cyd Charisse"), (9, "Dora Maar")):
         running.remotes.edit_record(Entity.PERSON, number, {"name": name})
     titles = field_codes(running, Entity.PERSON)["Job title"]
@@ -59,7 +59,7 @@ def edit_in_pipedrive(running: RunningPipeline) -> None:
 
 
 def edit_in_hull(running: RunningPipeline) -> None:
-    """What a marketer does, and another connector: most of it travels, a label is unknown, some records are refused whole."""
+    """Edit Users: most edits are sent, one label is unknown, and Pipedrive rejects some records."""
     users = known_users(running)
     for number in range(1, 9):
         tell_hull(running, users[number], job_title="Head of Growth", lead_score=10 * number)
@@ -71,7 +71,7 @@ def edit_in_hull(running: RunningPipeline) -> None:
 
 
 def refuse(running: RunningPipeline, *numbers: int) -> None:
-    """Have Pipedrive refuse every change of these Persons, without a word about any field; without numbers, of none."""
+    """Have Pipedrive reject each change of these Persons without naming a field; without numbers, of none."""
     body = {"success": False, "error": "An automation does not let this record be changed."}
     rule = {"kind": "status", "method": "PATCH", "status": 400, "count": None, "body": body}
     rules = [{**rule, "path": f"/persons/({'|'.join(map(str, numbers))})$"}] if numbers else []
@@ -79,14 +79,14 @@ def refuse(running: RunningPipeline, *numbers: int) -> None:
 
 
 def fail_on_the_way_in(running: RunningPipeline) -> None:
-    """A Person that nobody can date, found by a fetch of what changed."""
+    """Fetch a Person without a readable time."""
     now, record = datetime.now(UTC), running.remotes.records(Entity.PERSON)[BROKEN]
     running.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
     running.command("fetch", "persons", CONNECTOR, "--since", now.isoformat())
 
 
 def correct(running: RunningPipeline, failure_id: int) -> None:
-    """Give the User another title, and replay it."""
+    """Correct the User's title, and replay it."""
     payload = json.dumps(running.command("failures", "show", CONNECTOR, str(failure_id))["payload"])
     file = running.data_dir / "payload.json"
     file.write_text(payload.replace(WRONG_TITLE, "Account director"))
@@ -100,7 +100,7 @@ def put_in_force(running: RunningPipeline, **rows: dict[str, str]) -> None:
 
 
 def plan(running: RunningPipeline, **rows: dict[str, str]) -> dict[str, Any]:
-    """A plan of mapping these as well, computed to its end."""
+    """Return a computed plan that maps these fields too."""
     planned: dict[str, Any] = running.command(
         "settings", "plan", CONNECTOR, str(_settings_file(running, rows)), "--wait"
     )
@@ -123,7 +123,7 @@ def open_failures(running: RunningPipeline, *filters: str) -> list[dict[str, Any
 
 
 def all_failures(running: RunningPipeline) -> list[dict[str, Any]]:
-    """Those on the way out that `live` brings about, once they are all there."""
+    """Return the outgoing failures of `live`, when all are there."""
     listed = open_failures(running, "--direction", "outgoing", "--kind", "record")
     return listed if len(listed) == len(LOSING) else []
 
@@ -135,10 +135,10 @@ def field_codes(running: RunningPipeline, entity: Entity) -> dict[str, str]:
 
 
 def wait_for(ask: Callable[[], Answer]) -> Answer:
-    """Ask again and again, until the answer is one; return it."""
+    """Repeat a call until it returns a true value, and return it."""
     deadline = time.monotonic() + PATIENCE_S
     while not (answer := ask()):
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.5)
     return answer
 

@@ -57,7 +57,7 @@ TITLES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "The running": ("workers", "connector-workers", "flower", "alerts", "operators", "audit", "account", "refused"),
 }
-"""Heading of the index → its pages. A page that stands nowhere is an error: nobody would find its picture."""
+"""Heading of the index → its pages. A page without a heading is an error."""
 
 
 AT_HOME: Final = """folder => document.querySelectorAll('main code').forEach(
@@ -165,9 +165,9 @@ def window(browser: Browser, running: RunningPipeline, look: Look) -> Iterator[P
 
 def index() -> str:
     """The README of the folder: every picture there is, under the heading where it belongs."""
-    told = {name for names in TITLES.values() for name in names}
+    listed = {name for names in TITLES.values() for name in names}
     taken = {file.stem.rpartition("-")[0] for file in FOLDER.glob("*.png")}
-    assert told == taken, f"pages and index differ: {told ^ taken}"
+    assert listed == taken, f"pages and index differ: {listed ^ taken}"
     parts = [PREFACE]
     for title, names in TITLES.items():
         best = f"{names[1]}-light.png"
@@ -182,7 +182,7 @@ def _links(name: str) -> str:
 
 
 def weigh() -> int:
-    """Say how much it is, and complain of what is too much for a repository."""
+    """Report the sizes, and what is too large for a repository."""
     sizes = {file.name: file.stat().st_size for file in FOLDER.glob("*.png")}
     total = sum(sizes.values())
     sys.stdout.write(f"{len(sizes)} pictures, {total / 1e6:.1f} MB, in {_shortened(FOLDER)}\n")

@@ -1,4 +1,4 @@
-"""Every page of the console of a connector that has lived, found as a person finds it: by the links on other pages."""
+"""Every page of the console of a connector with history, found by the links on other pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.web.console.settings_forms import SECTIONS
 
 BASE: Final = "/c/demo"
 OPEN: Final[Mapping[str, str]] = {"log-in": "/login"}
-"""Pages for whoever is not logged in."""
+"""Pages that need no login."""
 FIXED: Final[Mapping[str, str]] = {
     "connectors": "/",
     "overview": f"{BASE}/",
@@ -64,11 +64,11 @@ LINKED: Final[Mapping[str, tuple[str, str]]] = {
     "failure-edit": ("failure", rf"{BASE}/failures/\d+/edit$"),
     "replay": ("replays", rf"{BASE}/replays/\d+$"),
 }
-"""Page → the page that links to it, and what the link looks like."""
+"""Page → (the page that links to it, pattern of the link)."""
 
 
 def show_review(page: Page) -> None:
-    """Settings, changed and not saved yet."""
+    """Show changed settings that are not saved yet."""
     page.goto(f"{BASE}/settings/users-in")
     press(page, "Add row")
     row = page.locator("table.editor tbody").count() - 1
@@ -78,7 +78,7 @@ def show_review(page: Page) -> None:
 
 
 def show_mistakes(page: Page) -> None:
-    """Settings that make no sense: a row that is not written to its end."""
+    """Show settings with an incomplete row."""
     page.goto(f"{BASE}/settings/users-out")
     press(page, "Add row")
     row = page.locator("table.editor tbody").count() - 1
@@ -87,7 +87,7 @@ def show_mistakes(page: Page) -> None:
 
 
 def show_difference(page: Page) -> None:
-    """A payload, corrected and not sent yet."""
+    """Show a corrected payload that is not sent yet."""
     page.goto(f"{BASE}/failures?direction=outgoing")
     page.locator("a[href*='/failures/group/']").first.click()
     page.locator("td a.id").first.click()
@@ -98,7 +98,7 @@ def show_difference(page: Page) -> None:
 
 
 def show_send_count(page: Page) -> None:
-    """Users that were named, counted before they are sent."""
+    """Show the count of selected Users before they are sent."""
     page.goto(f"{BASE}/records/person/1")
     hull_id = page.locator("h1 .id").nth(1).inner_text()
     page.goto(f"{BASE}/actions/send")
@@ -109,7 +109,7 @@ def show_send_count(page: Page) -> None:
 
 
 def show_chart(page: Page) -> None:
-    """The lower half of the overview."""
+    """Show the lower half of the overview."""
     page.goto(f"{BASE}/?by=minute")
     page.locator("#chart").scroll_into_view_if_needed()
 
@@ -121,17 +121,17 @@ ACTED: Final[Mapping[str, Callable[[Page], None]]] = {
     "failure-difference": show_difference,
     "action-send-count": show_send_count,
 }
-"""Pages that answer a form."""
+"""Pages that are shown after a form."""
 
 
 def press(page: Page, name: str) -> None:
-    """Press a button, and be on the page that answers."""
+    """Press a button, and wait for the next page."""
     with page.expect_navigation():
         page.get_by_role("button", name=name).click()
 
 
 def find_places(page: Page) -> dict[str, str]:
-    """Page → its address. An admin looks."""
+    """Return each page with its address, for an admin."""
     places = dict(FIXED)
     for name, (whence, pattern) in LINKED.items():
         page.goto(places[whence])

@@ -33,21 +33,21 @@ SIZES = {"persons": 120, "organizations": 30, "users": 40, "accounts": 10}
 
 @dataclass(frozen=True, slots=True)
 class RunningPipeline:
-    """What runs, by what `pipeline up --json` said of it."""
+    """A running pipeline, as `pipeline up --json` describes it."""
 
-    told: dict[str, Any]
+    announced: dict[str, Any]
     data_dir: Path
     environment: Mapping[str, str]
     people: set[str] = field(default_factory=set)
 
     @property
     def url(self) -> str:
-        return str(self.told["web_url"])
+        return str(self.announced["web_url"])
 
     @property
     def sandbox(self) -> dict[str, str]:
         """The sandbox's own words: where its two sides are, and their secrets."""
-        words: dict[str, str] = json.loads(Path(self.told["sandbox_file"]).read_text())
+        words: dict[str, str] = json.loads(Path(self.announced["sandbox_file"]).read_text())
         return words
 
     def pipedrive(self, method: str, path: str, **body: Any) -> Any:
@@ -64,7 +64,7 @@ class RunningPipeline:
         return Remotes(self.sandbox)
 
     def add_operator(self, name: str, role: str) -> None:
-        """Somebody of this role, made by the command line; once."""
+        """Add an operator of this role by the command line, once."""
         if name not in self.people:
             file = self.data_dir / "password"
             file.write_text(PASSWORD)
@@ -126,7 +126,7 @@ def open_browser() -> Iterator[Browser]:
 
 
 def log_in(page: Page, running: RunningPipeline, name: str, role: str) -> None:
-    """Log somebody of this role in, whoever they are."""
+    """Log in an operator of this role."""
     running.add_operator(name, role)
     page.goto("/login")
     page.get_by_label("Name").fill(name)
@@ -136,6 +136,6 @@ def log_in(page: Page, running: RunningPipeline, name: str, role: str) -> None:
 
 
 def environment(data_dir: Path, more: Mapping[str, str]) -> dict[str, str]:
-    """Nothing of whoever runs the tests decides what is shown."""
+    """Return the environment without the names that change what is shown."""
     ours = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "PUBLIC_URL", "PORT", "FLOWER_PORT")
     return {name: value for name, value in os.environ.items() if name not in ours} | {"DATA_DIR": str(data_dir), **more}

@@ -1,4 +1,4 @@
-"""From nothing to the first record: a connector is added to the sandbox by OAuth, and a field is mapped while one watches."""
+"""From an empty console to the first record: add a connector by OAuth, and map a field with a live preview."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.running import RunningPipeline, log_in
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 NEWCOMER_S = 300
-"""How long a newcomer may take to the first synchronised record; a browser that types by itself takes a fraction."""
+"""Maximum time of a new admin until the first synchronized record; the automated browser takes much less."""
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_newcomer_adds_a_connector_by_oauth_sees_the_first_records_and_maps_a_
 
 
 def map_a_custom_field(admin: Page) -> None:
-    """What it does is shown on a record while one edits."""
+    """Map a custom field; its effect on a record is shown while editing."""
     admin.goto("/c/first/settings/users-in")
     admin.get_by_role("button", name="Add row").click()
     row = admin.locator("table.editor tbody").count() - 1

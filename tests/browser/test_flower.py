@@ -50,7 +50,7 @@ def test_an_operator_does(page: Page, running: RunningPipeline) -> None:
 
 @pytest.fixture
 def watched(browser: Browser, running: RunningPipeline) -> Iterator[Page]:
-    """A window in which the browser may complain: that is what is looked for."""
+    """Open a window that collects the errors of the browser."""
     context = browser.new_context(base_url=running.url)
     yield context.new_page()
     context.close()

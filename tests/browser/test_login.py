@@ -1,4 +1,4 @@
-"""The first operator comes in by the link that `pipeline up` prints, and finds the way about by keyboard."""
+"""The first operator logs in by the link that `pipeline up` prints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def page(browser: Browser, empty: RunningPipeline) -> Iterator[Page]:
 
 
 def test_the_first_operator_logs_in_and_out_and_in_again(page: Page, empty: RunningPipeline) -> None:
-    page.goto(empty.told["console_url"])
+    page.goto(empty.announced["console_url"])
     page.get_by_label("Name").fill(NAME)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Create operator and log in").click()

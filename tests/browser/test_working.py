@@ -1,4 +1,4 @@
-"""A week of whoever looks after a connector that has lived: map, plan, fetch, mend, explain; also by keyboard alone."""
+"""Daily work with a connector: map, plan, fetch, correct, explain; also with the keyboard only."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_fetch_is_started_from_actions_and_watched_to_its_end(admin: Page) -> 
     admin.get_by_role("button", name="Fetch all").click()
 
     expect(admin.get_by_role("heading", name="Full fetch of Organizations")).to_be_visible()
-    expect(admin.locator(".answer")).to_contain_text("Done:", timeout=60_000)  # it renews itself
+    expect(admin.locator(".answer")).to_contain_text("Done:", timeout=60_000)  # the page updates itself
     expect(admin.locator(".answer")).to_contain_text("none failed")
 
 
@@ -70,7 +70,7 @@ def test_what_pipedrive_refused_is_corrected_and_replayed(admin: Page, active_co
     admin.get_by_label("Why").fill("the title was misspelt")
     admin.get_by_role("button", name="Replay with this payload").click()
 
-    expect(admin.locator(".answer")).to_contain_text("succeeded", timeout=60_000)  # it renews itself
+    expect(admin.locator(".answer")).to_contain_text("succeeded", timeout=60_000)  # the page updates itself
     expect(admin.locator("tbody tr").first).to_contain_text("succeeded")
     assert person(active_connector, number)["custom_fields"][code] == "Treasurer"
 
@@ -92,7 +92,7 @@ def test_the_keyboard_alone_reaches_a_record_and_comes_back(
     page, keyboard = active_page, active_page.keyboard
     active_connector.add_operator(ADMIN, "admin")
     page.goto("/login")
-    keyboard.type(ADMIN)  # the cursor stands there already
+    keyboard.type(ADMIN)  # the field has the focus already
     keyboard.press("Tab")
     keyboard.type(PASSWORD)
     keyboard.press("Enter")
@@ -140,7 +140,7 @@ def add_row(page: Page, setting: str, attribute: str, field: str) -> None:
 
 
 def tab_to(page: Page, name: str) -> None:
-    """Press Tab until what is called so has the focus."""
+    """Press Tab until the element of this name has the focus."""
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate(FOCUSED) == name:

@@ -58,8 +58,8 @@ def key(system: SyncSystem) -> str:
         session.flush()
         operator_id = operator.id
     me = Present(id=operator_id, name="fuzz", role="admin")
-    operators.make_key(me, "one to be revoked")
-    return operators.make_key(me, "fuzz")
+    operators.create_key(me, "one to be revoked")
+    return operators.create_key(me, "fuzz")
 
 
 def operations(app: Flask, key: str) -> Iterator[Any]:

@@ -28,7 +28,7 @@ from tests.wsgi_adapter import session_for
 
 @pytest.fixture
 def bare(system: SyncSystem) -> Iterator[SyncSystem]:
-    """A connector that nobody has connected yet, in an installation that has an app."""
+    """Return a connector that is not connected yet, in an installation with an app."""
     system.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
     with installed_app(system):
@@ -485,7 +485,7 @@ def test_only_a_digest_of_the_state_is_kept(person: Person) -> None:
 
 
 def refused(page: TestResponse, system: SyncSystem) -> str:
-    """What the page says, once it is sure that nothing was stored."""
+    """Check that nothing was stored, and return the text of the page."""
     now = connector(system)
     assert page.status_code == 400
     assert stored(system) == ["hull_secret"]
@@ -571,10 +571,10 @@ def test_another_company_is_refused(person: Person, by: str) -> None:
     else:
         system.change_rows("UPDATE connectors SET pipedrive_company = 'https://other.pipedrive.com'")
 
-    said = refused(person.authorise(), system)
+    page = refused(person.authorise(), system)
 
-    assert "https://other.pipedrive.com" in said
-    assert f"https://{system.company.domain}.pipedrive.com" in said
+    assert "https://other.pipedrive.com" in page
+    assert f"https://{system.company.domain}.pipedrive.com" in page
     assert connector(system).pipedrive_company == "https://other.pipedrive.com"
 
 
@@ -666,13 +666,13 @@ def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureF
         *(part.partition("=")[2] for part in back.partition("?")[2].split("&")),
     }
 
-    said = str(lines) + caplog.text + "".join(page.text + str(page.headers) for page in pages)
+    written = str(lines) + caplog.text + "".join(page.text + str(page.headers) for page in pages)
     assert len(secrets) >= 5
     assert [line["event"] for line in lines if line["event"].startswith("connector.auth")] == [
         "connector.authorised",
         "connector.authorisation.refused",
     ]
-    assert [secret for secret in secrets if secret in said] == []
+    assert [secret for secret in secrets if secret in written] == []
     assert not any(
         secret.encode() in bytes(row[0])
         for row in system.rows("SELECT ciphertext FROM credentials")
@@ -680,19 +680,19 @@ def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureF
     )
 
 
-def status(person: Person) -> tuple[int, str]:
+def auth_status(person: Person) -> tuple[int, str]:
     answer = person.browser.get("/auth/status", query_string=HULL_CREDENTIALS)
     return answer.status_code, answer.json["message"]
 
 
 def test_hull_receives_whether_it_is_connected(person: Person) -> None:
-    assert status(person) == (400, "Please authenticate")
+    assert auth_status(person) == (400, "Please authenticate")
     person.authorise()
-    assert status(person) == (200, "Connected")
+    assert auth_status(person) == (200, "Connected")
     assert person.browser.get("/auth/status").status_code == 401
 
 
-def told(person: Person) -> tuple[str, list[str]]:
+def shown_status(person: Person) -> tuple[str, list[str]]:
     answer = person.browser.get("/status", query_string=HULL_CREDENTIALS).json
     return answer["status"], answer["messages"]
 
@@ -702,13 +702,13 @@ def told(person: Person) -> tuple[str, list[str]]:
     "Until the connector is authorized, its status requests that and its work waits.",
 )
 def test_the_status_asks_to_connect_until_it_is(person: Person) -> None:
-    level, messages = told(person)
+    level, messages = shown_status(person)
 
     assert level == "setupRequired"
     assert len(messages) == 1
     assert "Open Credentials" in messages[0]
     person.authorise()
-    assert told(person)[0] in {"ok", "warning"}
+    assert shown_status(person)[0] in {"ok", "warning"}
 
 
 @pytest.mark.guide(
@@ -732,7 +732,7 @@ def test_the_status_is_written_to_hull_once(person: Person) -> None:
     person.system.run_jobs()
     written = person.system.hull.counts["status_reports"]
 
-    level, messages = told(person)
+    level, messages = shown_status(person)
     for _ in range(2):
         person.system.run_jobs()
 
@@ -767,7 +767,7 @@ def test_pipedrives_own_notice_pauses_the_connector(person: Person) -> None:
     assert answer.status_code == 200
     assert (connector(system).state, connector(system).pause_reason) == ("paused", "uninstalled")
     assert [(line["event"], line["reason"]) for line in lines] == [("incoming.job.error", "uninstalled")]
-    level, messages = told(person)
+    level, messages = shown_status(person)
     assert level == "error"
     assert "uninstalled" in messages[0]
 

@@ -179,7 +179,7 @@ def test_every_process_of_pipeline_up_is_there() -> None:
 
 
 def resolved(text: object, given: dict[str, str]) -> str:
-    """Interpolate as the compose specification says, the forms that the file uses."""
+    """Interpolate the forms that the file uses, by the compose specification."""
     text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: given.get(found[1]) or found[2], str(text))
     text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: given[found[1]], text)
     assert "${" not in text
@@ -289,7 +289,7 @@ def test_what_is_made_here_is_not_committed() -> None:
 
 @pytest.mark.parametrize(("where", "process", "words"), COMMANDS, ids=IDS)
 def test_the_health_check_knows_every_process(where: str, process: str, words: list[str]) -> None:
-    """An init may stand before the command: the container's process 1 is then the init."""
+    """An init may precede the command: it is then the container's process 1."""
     probes = [health().probe_of([*before, *words, ""], "box", "5555") for before in ([], ["/sbin/docker-init", "--"])]
 
     expected = {
@@ -352,7 +352,7 @@ def test_the_environment_of_the_units_is_known() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    """With programs that are not installed here replaced by one that is. Anything systemd says counts."""
+    """Verify the units, with missing programs replaced by an installed one. Any message of systemd fails."""
     for file in UNITS.rglob("*.*"):
         if file.is_file():
             copy = tmp_path / file.relative_to(UNITS)
@@ -478,7 +478,7 @@ def test_the_image_is_built_and_runs_without_rights() -> None:
     )
     container = run(["buildah", "from", tag], cwd=PROJECT, check=True).stdout.strip()
     try:
-        told = [
+        outputs = [
             run(["buildah", "run", container, "--", *shlex.split(words)], cwd=PROJECT).stdout.strip()
             for words in (
                 "pipeline --version",
@@ -491,7 +491,7 @@ def test_the_image_is_built_and_runs_without_rights() -> None:
         run(["buildah", "rm", container], cwd=PROJECT)
         run(["buildah", "rmi", tag], cwd=PROJECT)
 
-    assert told == [version("hull-pipedrive"), "10001", "", ""]
+    assert outputs == [version("hull-pipedrive"), "10001", "", ""]
 
 
 def run(

@@ -90,7 +90,7 @@ def log() -> Log:
 
 @pytest.fixture
 def loud_database(database: str, servers: Settings) -> Iterator[str]:
-    """A database whose server logs everything that ours does not, as other servers do."""
+    """Return a database on a server that logs more than ours, like other servers do."""
     name = make_url(database).database
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     loud = {
@@ -122,8 +122,8 @@ def test_a_statement_that_fails_leaves_no_value_behind(
     loud_database: str, log: Log, fail: Callable[[Session], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    engine, said = make_engine(loud_database), io.StringIO()
-    with redirect_stderr(said), captured_log("debug") as lines, Session(engine) as session:
+    engine, printed = make_engine(loud_database), io.StringIO()
+    with redirect_stderr(printed), captured_log("debug") as lines, Session(engine) as session:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's, or SQLAlchemy's
             fail(session)
         cause = classify(caught.value)
@@ -131,7 +131,7 @@ def test_a_statement_that_fails_leaves_no_value_behind(
 
     places = {
         "PostgreSQL's log": log.text(),
-        "ours": str(lines) + said.getvalue() + caplog.text,
+        "ours": str(lines) + printed.getvalue() + caplog.text,
         "what is kept": str(cause),
     }
     assert [place for place, words in places.items() if MARKER in words] == []

@@ -47,8 +47,8 @@ def test_missing_settings_are_named_without_a_traceback(program: str, case: str,
         check=False,
     )
 
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert expected in said
-    assert "Traceback" not in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert expected in output
+    assert "Traceback" not in output
     assert list(tmp_path.iterdir()) == []

@@ -27,7 +27,7 @@ WORKERS = 20
 
 @pytest.fixture
 def joined(system: SyncSystem) -> Iterator[SyncSystem]:
-    """A system whose connector was connected by OAuth a moment ago."""
+    """Return a system with a connector that was just connected by OAuth."""
     with installed_app(system):
         assert Person(system).authorise().status_code == 200
         yield system
@@ -240,8 +240,8 @@ def test_work_waits_while_pipedrive_rejects_the_app_and_continues_when_it_is_cor
     assert joined.run(run_id).state == "running"
     assert joined.rows("SELECT 1 FROM failures") == []
     with transaction() as session:
-        (said,) = joined.module("sync.connectors.status").sentences(session, joined.connector_key)
-    assert said.startswith("Pipedrive's sign-in refuses this installation's app since ")
+        (sentence,) = joined.module("sync.connectors.status").sentences(session, joined.connector_key)
+    assert sentence.startswith("Pipedrive's sign-in refuses this installation's app since ")
 
     joined.end_pauses()
     joined.work()

@@ -25,7 +25,7 @@ from pipeline.domain.settings import Owner
 from sandbox.company import Event
 from sandbox.company.model import editing_as
 from sandbox.pipedrive.payload import payload
-from tests.deliveries import SUBSCRIPTION, HullsVoice, deliver, receive
+from tests.deliveries import SUBSCRIPTION, HullNotifications, deliver, receive
 from tests.journeys.hull_messages import fetch_everything, field_code
 from tests.journeys.pipedrive_records import create_records
 from tests.manual_clock import Clock, manual_clock
@@ -135,7 +135,7 @@ class Mail:
 class BothWays:
     """exchanges  place → the exchange that goes on there, or the last one
     done       exchanges that have come to their end
-    said_twice  record of every message to Hull that changed nothing there
+    sent_twice  record of every message to Hull that changed nothing there
     """
 
     system: SyncSystem
@@ -143,14 +143,14 @@ class BothWays:
     owner: Owner
     draw: random.Random
     mail: Mail
-    heard: HullsVoice
+    notifications: HullNotifications
     fields: Mapping[str, tuple[Mapped, ...]]
     exchanges: dict[Place, Exchange] = field(default_factory=dict)
     done: list[Exchange] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     chosen: Counter[tuple[Place, str]] = field(default_factory=Counter)
-    said_twice: list[tuple[str, int]] = field(default_factory=list)
+    sent_twice: list[tuple[str, int]] = field(default_factory=list)
     is_edited_by_hand: bool = False
     touched: dict[tuple[str, int, Side], list[float]] = field(default_factory=dict)
 
@@ -163,7 +163,7 @@ class BothWays:
             self.clock.move(max(0.0, ends - self.clock()))
             self._tick()
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Nobody edits any more: until nothing is said and nothing waits."""
         for _ in range(200):
             self.clock.move(STEP_S)
@@ -175,7 +175,7 @@ class BothWays:
         self.done += self.exchanges.values()
         self.exchanges = {}
 
-    def say_everything_again(self) -> None:
+    def report_everything_again(self) -> None:
         """Hull reports every record once more, Pipedrive's list is read once more: nothing has changed."""
         notifier = self.system.hull_app.extensions["hull_notifier"]
         with self.system.hull.lock:
@@ -184,7 +184,7 @@ class BothWays:
                     notifier.record_changed(record, {"seen": (1, next(self.numbers))}, is_new=False)
         for entity in Entity:
             self.system.start(entity, changed_only=True)
-        self.settle()
+        self.finish()
 
     def hull_holds(self) -> dict[Place, Any]:
         held = {"person": self.system.users(), "organization": self.system.accounts()}
@@ -212,10 +212,10 @@ class BothWays:
         self._listen_to_hull()
 
     def _listen_to_hull(self) -> None:
-        for each in self.heard():
+        for each in self.notifications():
             self.mail.post("hull", each, within_s=HULL_DELAY_S)
 
-    def hear_pipedrive(self, event: Event) -> None:
+    def on_pipedrive_change(self, event: Event) -> None:
         """Called for every change of the company."""
         body = json.loads(json.dumps(payload(self.system.company, event, SUBSCRIPTION)))
         self.mail.post("pipedrive", body, within_s=WEBHOOK_DELAY_S)
@@ -225,7 +225,7 @@ class BothWays:
             before, after = ({**(each or {}), "update_time": None} for each in (event.before, event.after))
             self.counts["writes that changed Pipedrive"] += before != after
 
-    def hear_hull(self, record: Any, changes: Any, is_new: bool) -> None:
+    def on_hull_change(self, record: Any, changes: Any, is_new: bool) -> None:
         """Called for every message to Hull, and for every edit there."""
         if self.is_edited_by_hand:
             return
@@ -235,7 +235,7 @@ class BothWays:
             return
         self.counts["messages to Hull"] += 1
         if not (changes or is_new):
-            self.said_twice.append(("person" if record.kind == "user" else "organization", _pipedrive_id(record)))
+            self.sent_twice.append(("person" if record.kind == "user" else "organization", _pipedrive_id(record)))
 
     def _edit_something(self) -> None:
         entity = "person" if self.draw.random() < 0.75 else "organization"
@@ -348,14 +348,20 @@ def both_ways(*, owner: Owner, seed: int, persons: int = 60, organizations: int 
         fields = _fields(system)
         _map_both_ways(system, fields, owner)
         create_records(system, persons=persons, organizations=organizations)
-        heard = HullsVoice(system)
+        notifications = HullNotifications(system)
         fetch_everything(system)
         life = BothWays(
-            system=system, clock=clock, owner=owner, draw=draw, mail=Mail(clock, draw), heard=heard, fields=fields
+            system=system,
+            clock=clock,
+            owner=owner,
+            draw=draw,
+            mail=Mail(clock, draw),
+            notifications=notifications,
+            fields=fields,
         )
-        system.company.listeners.append(life.hear_pipedrive)
+        system.company.listeners.append(life.on_pipedrive_change)
         _count_messages(system, life)
-        life.settle()
+        life.finish()
         life.counts.clear()
         system.pipedrive.ledger.mutations.clear()
         yield life
@@ -402,7 +408,7 @@ def _count_messages(system: SyncSystem, life: BothWays) -> None:
     announce = system.hull.announce
 
     def note(record: Any, changes: Any, *, is_new: bool = False) -> None:
-        life.hear_hull(record, changes, is_new)
+        life.on_hull_change(record, changes, is_new)
         announce(record, changes, is_new=is_new)
 
     system.hull.announce = note

@@ -26,12 +26,12 @@ SETTINGS = "SELECT version, document, author FROM settings_versions ORDER BY ver
 
 @pytest.fixture
 def person(system: SyncSystem) -> Iterator[Person]:
-    """Somebody who has connected the connector by OAuth."""
+    """Return a person who has connected the connector by OAuth."""
     system.change_settings(outgoing_user_attributes=MAPPED)
     with installed_app(system):
-        somebody = Person(system)
-        assert somebody.authorise().status_code == 200
-        yield somebody
+        person = Person(system)
+        assert person.authorise().status_code == 200
+        yield person
 
 
 def known_on_both_sides(system: SyncSystem, persons: int) -> None:
@@ -73,7 +73,7 @@ def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person
     system = person.system
     known_on_both_sides(system, persons=4)
     settings, seen, events = system.rows(SETTINGS), system.hull.received.count, len(system.events())
-    said = listen(system)
+    webhooks = listen(system)
 
     system.pipedrive.grants.revoke_all()
     notify(system, renamed(system, 1, "One"))
@@ -81,7 +81,7 @@ def test_live_work_waits_for_a_new_authorisation_and_arrives_once(person: Person
         system.work()
     system.company.edit_person(3, name="Three")
     system.company.edit_person(4, name="Four")
-    deliver(system, *said)
+    deliver(system, *webhooks)
     notify(system, renamed(system, 2, "Two"), key="n2")
     system.work()
 

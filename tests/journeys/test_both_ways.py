@@ -1,4 +1,4 @@
-"""Ten minutes of edits on both sides: afterwards both hold the same, nobody's edit is lost, and nothing was said twice."""
+"""Ten minutes of edits on both sides: afterwards both sides agree, no edit is lost, and nothing was sent twice."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CASES = [
 def test_ten_minutes_of_edits_on_both_sides(database: str, owner: Owner, seed: int) -> None:
     with captured_log("critical"), both_ways(owner=owner, seed=seed) as life:
         life.live(minutes=10)
-        life.settle()
+        life.finish()
         hull, pipedrive = life.hull_holds(), life.pipedrive_holds()
         found = judge(life, pipedrive)
-        tell(life, found, seed)
+        report(life, found, seed)
 
         assert min(life.counts["edits in hull"], life.counts["edits in pipedrive"]) > 60
         assert min(found.one_sided, found.two_sided) > 15
@@ -48,13 +48,13 @@ def echoes(life: BothWays, found: Judgement) -> set[tuple[str, int]]:
 
     After that it is told who won whatever it holds: whether our word or its own edit came last there, no report tells.
     """
-    return set(life.said_twice) - found.contested
+    return set(life.sent_twice) - found.contested
 
 
-def tell(life: BothWays, found: Judgement, seed: int) -> None:
-    """What happened, for whoever runs this with `-s`."""
+def report(life: BothWays, found: Judgement, seed: int) -> None:
+    """Print what happened, for runs with `-s`."""
     sys.stdout.write(
         f"owner {life.owner}, seed {seed}: {dict(life.counts)}, {len(writes(life.system))} writes to Pipedrive;"
         f" {found.one_sided} exchanges of one side, {found.two_sided} of both ({found.either} undecided by time);"
-        f" {len(found.lost)} lost, {len(found.misjudged)} misjudged; {len(life.said_twice)} told again after a conflict\n"
+        f" {len(found.lost)} lost, {len(found.misjudged)} misjudged; {len(life.sent_twice)} sent again after a conflict\n"
     )

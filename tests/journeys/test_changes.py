@@ -1,4 +1,4 @@
-"""What is sent and what is not: a scheduled fetch sends changes alone, Fetch All sends everything, null is said rarely."""
+"""A scheduled fetch sends only changes, Fetch All sends everything, and null is sent only if needed."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ def test_null_is_sent_once_for_a_delivered_value(system: SyncSystem) -> None:
 
     system.company.edit_person(1, phones=[])
     system.fetch(Entity.PERSON, changed_only=True)
-    told = since(system, seen)
+    messages = since(system, seen)
     system.company.edit_person(1, name="Ada L.")
     system.fetch(Entity.PERSON, changed_only=True)
 
-    assert [body["pipedrive/phone"] for _, body in told] == [None]
+    assert [body["pipedrive/phone"] for _, body in messages] == [None]
     again = since(system, seen + 1)
     assert [name for name, _ in again] == ["pipedrive:1"]
     assert all("pipedrive/phone" not in body for _, body in again)

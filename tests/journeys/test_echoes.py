@@ -1,4 +1,4 @@
-"""What we write comes back to us from both sides. It ends there, and whatever a person did meanwhile does not end with it."""
+"""Echoes of our writes end here, and edits that people made in the same time do not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.settings import Owner
-from tests.deliveries import HullsVoice, deliver, listen, receive
+from tests.deliveries import HullNotifications, deliver, listen, receive
 from tests.journeys.hull_messages import event_details, failures, fetch_everything, outgoing_events, person, writes
 from tests.journeys.pipedrive_records import create_records
 from tests.manual_clock import Clock, manual_clock
@@ -21,18 +21,18 @@ PAIRS = {"nickname": "name", "tel": "phone"}
 
 
 class Desk:
-    """One Person and its User, edited on either side; what the two systems say waits here until it is passed on."""
+    """One Person and its User, edited on either side; messages of both systems wait here until they are delivered."""
 
     def __init__(self, system: SyncSystem, clock: Clock) -> None:
         self.system, self.clock = system, clock
         self.webhooks = listen(system)
-        self.heard = HullsVoice(system)
-        self.heard()
+        self.notifications = HullNotifications(system)
+        self.notifications()
 
     def leave(self) -> None:
-        """Let nobody listen any more."""
+        """Stop listening."""
         self.system.company.listeners.pop()
-        self.heard.end()
+        self.notifications.end()
 
     def in_hull(self, number: int = 2, **attributes: Any) -> None:
         """Another source writes attributes of the User, a moment later and in the same second."""
@@ -46,22 +46,22 @@ class Desk:
         self.system.company.edit_person(number, **fields)
 
     def pass_on_from_hull(self) -> int:
-        """Bring what Hull has said, and do what is due; how much it was."""
-        said = self.heard()
-        receive(self.system, *said)
+        """Deliver Hull's messages and run due work; return their number."""
+        messages = self.notifications()
+        receive(self.system, *messages)
         self.system.work()
-        return len(said)
+        return len(messages)
 
     def pass_on_from_pipedrive(self) -> int:
-        """Bring what Pipedrive has said, and do what is due; how much it was."""
-        said = list(self.webhooks)
+        """Deliver Pipedrive's webhooks and run due work; return their number."""
+        messages = list(self.webhooks)
         self.webhooks.clear()
-        deliver(self.system, *said)
+        deliver(self.system, *messages)
         self.system.work()
-        return len(said)
+        return len(messages)
 
-    def settle(self) -> None:
-        """Bring everything, until nobody has anything to say."""
+    def deliver_all(self) -> None:
+        """Deliver all messages until none is left."""
         for _ in range(20):
             self.clock.move(5)
             if not self.pass_on_from_hull() + self.pass_on_from_pipedrive():
@@ -84,7 +84,7 @@ class Desk:
 
 @pytest.fixture
 def desk(database: str) -> Iterator[Desk]:
-    """Four Persons that are Users and agree; everything that led there has been said and heard."""
+    """Return four Persons and their Users with equal values, after all messages were delivered."""
     with manual_clock(datetime(2026, 3, 2, 9, tzinfo=UTC)) as clock, make_system(clock=clock) as system:
         in_step(system)
         yield Desk(system, clock)
@@ -96,7 +96,7 @@ def in_step(system: SyncSystem) -> None:
     create_records(system, persons=4, organizations=0)
     desk = Desk(system, system.company.clock)
     fetch_everything(system)
-    desk.settle()
+    desk.deliver_all()
     desk.leave()
     system.pipedrive.ledger.mutations.clear()
 
@@ -128,7 +128,7 @@ def test_our_write_coming_back_by_webhook_sends_nothing(desk: Desk) -> None:
 def test_our_write_coming_back_before_we_have_written_it_down_sends_nothing(desk: Desk) -> None:
     """Pipedrive's webhook may be faster than its answer: then it is the read-back that finds nothing new."""
     desk.in_hull(nickname="Anna")
-    receive(desk.system, *desk.heard())
+    receive(desk.system, *desk.notifications())
     while not desk.webhooks:
         due = desk.system.next_batch()
         if due is not None:
@@ -139,17 +139,17 @@ def test_our_write_coming_back_before_we_have_written_it_down_sends_nothing(desk
     desk.webhooks.clear()
     desk.system.work()
     sent = desk.sent()
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.sent() == sent
     assert writes(desk.system) == [("PATCH", 2, {"name": "Anna"})]
 
 
 def test_our_read_back_coming_back_by_notification_sends_nothing(desk: Desk) -> None:
-    """Mapped to an attribute of its own as well, the read-back changes something in Hull, and Hull says so."""
+    """With an attribute of its own, the read-back changes a value in Hull, and Hull reports it."""
     rows = [{"hull": hull, "service": service} for hull, service in PAIRS.items()]
     desk.system.change_settings(incoming_user_attributes=[*rows, {"hull": "pipedrive/name", "service": "name"}])
-    desk.settle()
+    desk.deliver_all()
     desk.in_hull(nickname="Anna")
     desk.pass_on_from_hull()
     assert desk.system.users()[2]["pipedrive/name"] == "Anna"
@@ -182,7 +182,7 @@ def test_an_edit_of_another_field_in_the_second_of_our_write_is_not_lost(desk: D
     desk.pass_on_from_hull()
     if not is_before:
         desk.in_pipedrive(phones=number)
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held() == ({"nickname": "Anna", "tel": "+372 5550001"},) * 2
     assert [body for _, _, body in writes(desk.system)] == [{"name": "Anna"}]
@@ -190,7 +190,7 @@ def test_an_edit_of_another_field_in_the_second_of_our_write_is_not_lost(desk: D
 
 @pytest.mark.parametrize("first", ["echo", "edit", "edit alone"])
 def test_an_edit_of_the_same_field_in_the_second_of_our_write_is_not_lost(desk: Desk, first: str) -> None:
-    """A person changes what we have just written, within the same second: update times do not tell the two apart."""
+    """A person changes our value within the same second, so both have the same update time."""
     desk.in_hull(nickname="Anna")
     desk.pass_on_from_hull()
     desk.in_pipedrive(name="Hanna")
@@ -198,7 +198,7 @@ def test_an_edit_of_the_same_field_in_the_second_of_our_write_is_not_lost(desk: 
         desk.webhooks.reverse()
     elif first == "edit alone":
         del desk.webhooks[0]
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
     assert writes(desk.system) == [("PATCH", 2, {"name": "Anna"})]
@@ -206,9 +206,9 @@ def test_an_edit_of_the_same_field_in_the_second_of_our_write_is_not_lost(desk: 
 
 def test_an_edit_that_sets_back_what_we_wrote_is_not_taken_for_an_echo(desk: Desk) -> None:
     desk.in_hull(nickname="Anna")
-    desk.settle()
+    desk.deliver_all()
     desk.in_pipedrive(name="Person 2")
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Person 2"
     assert len(writes(desk.system)) == 1
@@ -216,11 +216,11 @@ def test_an_edit_that_sets_back_what_we_wrote_is_not_taken_for_an_echo(desk: Des
 
 @pytest.mark.parametrize("owner", ["hull", "pipedrive", "latest"])
 def test_a_report_older_than_our_last_delivery_undoes_nothing(desk: Desk, owner: Owner) -> None:
-    """Hull had not heard of the edit when it said this; of the field it says what was agreed before."""
+    """Hull sent this before it received the edit, with the earlier value of the field."""
     own_the_fields(desk.system, owner)
-    desk.settle()
+    desk.deliver_all()
     desk.in_hull(plan="free")
-    late = desk.heard()
+    late = desk.notifications()
     desk.clock.move(1)
     desk.in_pipedrive(name="Bea")
     desk.pass_on_from_pipedrive()
@@ -230,33 +230,33 @@ def test_a_report_older_than_our_last_delivery_undoes_nothing(desk: Desk, owner:
     desk.system.work()
 
     assert desk.sent() == sent
-    desk.settle()
+    desk.deliver_all()
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Bea"
 
 
 def test_a_report_older_than_one_that_was_sent_undoes_nothing(desk: Desk) -> None:
-    """Two reports that overtake one another on their way: the older one tells of a name that Hull has given up."""
+    """Two reports arrive in the wrong order: the older one has a name that Hull has replaced."""
     desk.in_hull(nickname="Anna")
-    late = desk.heard()
+    late = desk.notifications()
     desk.clock.move(2)
     desk.in_hull(nickname="Hanna")
     desk.pass_on_from_hull()
     receive(desk.system, *late)
     desk.system.work()
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
     assert [body for _, _, body in writes(desk.system)] == [{"name": "Hanna"}]
 
 
 def test_a_report_of_an_earlier_delivery_undoes_nothing(desk: Desk) -> None:
-    """Both sides are edited, Hull wins, and only then its word comes of having been told Pipedrive's value for a while."""
+    """Both sides are edited and Hull wins; then Hull's report about Pipedrive's value arrives."""
     desk.in_hull(nickname="Anna")
-    edit = desk.heard()
+    edit = desk.notifications()
     desk.clock.move(1)
     desk.in_pipedrive(name="Bea")
     desk.pass_on_from_pipedrive()
-    late = desk.heard()
+    late = desk.notifications()
     desk.clock.move(1)
     receive(desk.system, *edit)
     desk.system.work()
@@ -264,36 +264,36 @@ def test_a_report_of_an_earlier_delivery_undoes_nothing(desk: Desk) -> None:
     desk.clock.move(1)
     receive(desk.system, *late)
     desk.system.work()
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Anna"
     assert [body for _, _, body in writes(desk.system)] == [{"name": "Anna"}]
 
 
 def test_an_edit_in_hull_survives_a_delivery_of_another_field(desk: Desk) -> None:
-    """Hull is told of a number while its word of a new name is under way, and both of its reports are folded."""
+    """Hull receives a number while its report of a new name is in flight; both reports are coalesced."""
     desk.in_hull(nickname="Anna")
-    edit = desk.heard()
+    edit = desk.notifications()
     desk.clock.move(1)
     desk.in_pipedrive(phones=[{"value": "+372 5550001", "primary": True}])
     desk.pass_on_from_pipedrive()
-    receive(desk.system, *edit, *desk.heard())
+    receive(desk.system, *edit, *desk.notifications())
     desk.system.work()
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held() == ({"nickname": "Anna", "tel": "+372 5550001"},) * 2
 
 
 def test_our_answer_does_not_undo_a_newer_edit_in_hull(desk: Desk) -> None:
-    """Between Hull's report and Pipedrive's answer to it somebody has changed the name once more."""
+    """A person changes the name between Hull's report and Pipedrive's answer to it."""
     desk.in_hull(nickname="Anna")
-    edit = desk.heard()
+    edit = desk.notifications()
     desk.clock.move(1)
     desk.in_hull(nickname="Hanna")
     receive(desk.system, *edit)
     desk.system.work()
     assert desk.held()[0]["nickname"] == "Hanna"
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
     assert [body for _, _, body in writes(desk.system)] == [{"name": "Anna"}, {"name": "Hanna"}]
@@ -301,35 +301,35 @@ def test_our_answer_does_not_undo_a_newer_edit_in_hull(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("owner", "winner"), [("hull", "Anna"), ("pipedrive", "Bea"), ("latest", "Bea")])
 def test_an_edit_that_our_delivery_overwrote_still_counts(desk: Desk, owner: Owner, winner: str) -> None:
-    """Hull's two reports, of the edit and of what we told it, arrive together: the newer one says but our own word."""
+    """Hull's reports of the edit and of our delivery arrive together; the newer one has only our value."""
     own_the_fields(desk.system, owner)
-    desk.settle()
+    desk.deliver_all()
     desk.in_hull(nickname="Anna")
-    edit = desk.heard()
+    edit = desk.notifications()
     desk.clock.move(1)
     desk.in_pipedrive(name="Bea")
     desk.pass_on_from_pipedrive()
-    receive(desk.system, *edit, *desk.heard())
+    receive(desk.system, *edit, *desk.notifications())
     desk.system.work()
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == winner
 
 
 @pytest.mark.parametrize("owner", ["hull", "pipedrive", "latest"])
 def test_two_edits_in_pipedrive_of_which_hull_reports_one_by_one(desk: Desk, owner: Owner) -> None:
-    """By the time of Hull's word of the first one Pipedrive is further, and nobody in Hull has done anything."""
+    """Pipedrive has a newer value when Hull reports the first one, and no one in Hull has changed anything."""
     own_the_fields(desk.system, owner)
-    desk.settle()
+    desk.deliver_all()
     desk.in_pipedrive(name="Bea")
     desk.pass_on_from_pipedrive()
-    first = desk.heard()
+    first = desk.notifications()
     desk.clock.move(1)
     desk.in_pipedrive(name="Beate")
     desk.pass_on_from_pipedrive()
     receive(desk.system, *first)
     desk.system.work()
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Beate"
     assert writes(desk.system) == []
@@ -337,9 +337,9 @@ def test_two_edits_in_pipedrive_of_which_hull_reports_one_by_one(desk: Desk, own
 
 def test_the_first_value_of_a_field_that_was_empty_on_both_sides_is_no_conflict(desk: Desk) -> None:
     own_the_fields(desk.system, "pipedrive")
-    desk.settle()
+    desk.deliver_all()
     desk.in_hull(tel="+372 5550001")
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["tel"] == desk.held()[1]["tel"] == "+372 5550001"
 
@@ -347,10 +347,10 @@ def test_the_first_value_of_a_field_that_was_empty_on_both_sides_is_no_conflict(
 def test_a_field_that_pipedrive_owns_and_has_emptied_is_emptied_in_hull(desk: Desk) -> None:
     own_the_fields(desk.system, "pipedrive")
     desk.in_pipedrive(phones=[{"value": "+372 5550001", "primary": True}])
-    desk.settle()
+    desk.deliver_all()
     desk.in_pipedrive(phones=[])
     desk.in_hull(tel="+372 5550002")
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["tel"] is None
     assert desk.held()[1]["tel"] is None
@@ -362,16 +362,16 @@ def test_who_has_the_last_word_where_both_sides_were_edited(
     desk: Desk, owner: Owner, winner: str, webhook_first: bool
 ) -> None:
     own_the_fields(desk.system, owner)
-    desk.settle()
+    desk.deliver_all()
     desk.in_hull(nickname="Anna")
     desk.clock.move(1)
     desk.in_pipedrive(name="Bea")
-    said = desk.heard()
+    messages = desk.notifications()
     if webhook_first:
         desk.pass_on_from_pipedrive()
-    receive(desk.system, *said)
+    receive(desk.system, *messages)
     desk.system.work()
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == winner
 
@@ -402,7 +402,7 @@ def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk
         desk.in_hull(nickname="ANNA")
         desk.pass_on_from_hull()
         desk.in_pipedrive(name="Anna")
-        desk.settle()
+        desk.deliver_all()
 
     assert [body["name"] for _, _, body in writes(desk.system)] == ["ANNA"] * 2
     assert failures(desk.system) == [(desk.system.users()[2]["id"], "update_loop_detected")]
@@ -411,7 +411,7 @@ def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk
 def test_other_fields_of_a_record_in_an_update_loop_are_sent(desk: Desk) -> None:
     fight(desk, ["ANNA", "Anna"], rounds=6)
     desk.in_hull(nickname="ANNA", tel="+372 5550001")
-    desk.settle()
+    desk.deliver_all()
 
     assert desk.held()[1]["tel"] == "+372 5550001"
     assert len([body for _, _, body in writes(desk.system) if "name" in body]) == 4
@@ -422,7 +422,7 @@ def test_a_change_of_mind_is_no_fight(desk: Desk) -> None:
     for nickname in ("Anna", "Hanna", "Anna", "Johanna", "Anne"):
         desk.clock.move(30)
         desk.in_hull(nickname=nickname)
-        desk.settle()
+        desk.deliver_all()
 
     assert desk.held()[1]["nickname"] == "Anne"
     assert failures(desk.system) == []

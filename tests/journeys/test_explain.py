@@ -39,7 +39,7 @@ def chains(life: BothWays, at: datetime | None = None) -> dict[Place, Explanatio
 def test_the_explanation_of_every_field_leads_to_its_value_on_both_sides(database: str, owner: Owner) -> None:
     with captured_log("critical"), both_ways(owner=owner, seed=3, persons=20, organizations=12) as life:
         life.live(minutes=4)
-        life.settle()
+        life.finish()
         hull, pipedrive = life.hull_holds(), life.pipedrive_holds()
         middle = datetime.fromtimestamp(life.clock(), UTC)
         found = chains(life)
@@ -60,7 +60,7 @@ def test_the_explanation_of_every_field_leads_to_its_value_on_both_sides(databas
 
         life.clock.move(60)
         life.live(minutes=2)
-        life.settle()
+        life.finish()
         then = chains(life, at=middle)
         assert {place: (each.value, hull[place]) for place, each in then.items() if each.value != hull[place]} == {}
 

@@ -1,4 +1,4 @@
-"""What Flower shows when a batch gives up: each failing stage as FAILURE, with its reason code and no more."""
+"""Flower shows each failing stage of a batch as FAILURE, with its reason code only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Refusing(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_arguments: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def refusing_url() -> Iterator[str]:
 
 @pytest.fixture
 def flower(database: str, refusing_url: str, tmp_path: Path) -> Iterator[str]:
-    """A worker and Flower, whose login stands in a file as in a container; yields Flower's address."""
+    """Run a worker and Flower with its login in a file, as in a container; yield Flower's address."""
     port, login = free_port(), tmp_path / "login"
     login.write_text("ana:secret\n")
     chosen = settings()
@@ -78,15 +78,15 @@ def flower(database: str, refusing_url: str, tmp_path: Path) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{port}"
         _until(lambda: requests.get(f"{url}/api/workers?refresh=1", auth=("ana", "secret"), timeout=10).json())
-        _until(lambda: _hears_events(url))
+        _until(lambda: _receives_events(url))
         yield url
     finally:
         for process in (worker, watching):
             _end(process)
 
 
-def _hears_events(url: str) -> bool:
-    """Events are not kept for who subscribes later: Flower must have received a worker's heartbeat first."""
+def _receives_events(url: str) -> bool:
+    """Return whether Flower has received a heartbeat of a worker: earlier events are lost."""
     found = requests.get(f"{url}/workers?json=1", auth=("ana", "secret"), timeout=10).json()["data"]
     return any(worker.get("status") for worker in found)
 

@@ -22,7 +22,7 @@ SECRETS = (API_TOKEN, HULL_SECRET)
 VALUES = (EMAIL, "canary.lovelace", NAME, "Lovelace", PHONE, "5551 9876")
 
 WORDS: list[str] = []
-"""What Celery and Flower are told of stages that failed."""
+"""What Celery and Flower receive about failed stages."""
 
 
 @pytest.fixture
@@ -132,9 +132,11 @@ def a_database_that_refuses(system: SyncSystem) -> None:
 
 def webhooks(system: SyncSystem) -> None:
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    webhooks = listen(system)
     system.company.edit_person(1, name=f"{NAME} II", phones=[])
-    deliver(system, *said, {"meta": {"entity": "person", "action": NAME, "entity_id": EMAIL}}, f'{{"{NAME}": '.encode())
+    deliver(
+        system, *webhooks, {"meta": {"entity": "person", "action": NAME, "entity_id": EMAIL}}, f'{{"{NAME}": '.encode()
+    )
     system.work()
 
 
@@ -198,7 +200,7 @@ def test_nothing_is_given_away(
         "connectors": str(watched.rows("SELECT name, state, pause_reason FROM connectors")),
     }
     assert lines
-    assert {place: hits for place, said in places.items() if (hits := canaries_in(said))} == {}
+    assert {place: hits for place, webhooks in places.items() if (hits := canaries_in(webhooks))} == {}
 
 
 def canaries_in(text: str) -> set[str]:
@@ -206,7 +208,7 @@ def canaries_in(text: str) -> set[str]:
 
 
 def test_the_canaries_would_be_seen(watched: SyncSystem) -> None:
-    """The negative control: where values may stand, they are found."""
+    """The negative control: values are found where they are allowed."""
     bad_records(watched)
 
     kept = watched.rows("SELECT value FROM identifiers")

@@ -1,4 +1,4 @@
-"""Hull stays equal to Pipedrive by itself, and the pipeline can say up to what moment that is true."""
+"""Hull stays up to date with Pipedrive automatically, and the watermark shows until when."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FIVE_S = timedelta(seconds=5)
 
 @pytest.fixture
 @prepared
-def settled(system: SyncSystem) -> SyncSystem:
-    """A system that was fetched whole an hour ago, with webhooks, and where schedules tick."""
+def current_system(system: SyncSystem) -> SyncSystem:
+    """Return a system after a full fetch an hour ago, with webhooks and schedules."""
     create_records(system, persons=6, organizations=2)
     for entity in Entity:
         age_records(system, entity)
@@ -92,13 +92,13 @@ def test_a_full_fetch_vouches_for_what_changed_before_it_began(system: SyncSyste
     assert claimed(system) == run.started_at - FIVE_S
 
 
-def test_an_incremental_fetch_moves_the_watermark_to_its_own_beginning(settled: SyncSystem) -> None:
-    before = claimed(settled)
+def test_an_incremental_fetch_moves_the_watermark_to_its_own_beginning(current_system: SyncSystem) -> None:
+    before = claimed(current_system)
 
-    tick(settled)
+    tick(current_system)
 
     assert before is not None
-    assert claimed(settled) == newest_run(settled).started_at - FIVE_S > before
+    assert claimed(current_system) == newest_run(current_system).started_at - FIVE_S > before
 
 
 @pytest.mark.guide(
@@ -107,115 +107,115 @@ def test_an_incremental_fetch_moves_the_watermark_to_its_own_beginning(settled: 
 )
 @pytest.mark.defect(18, "Nothing was fetched by schedule: what no webhook told stayed unknown.")
 @pytest.mark.defect(18, "There was no fetch of what changed, only of everything.")
-def test_a_lost_webhook_is_made_up_for(settled: SyncSystem) -> None:
-    some_minutes_ago(settled)
-    settled.company.edit_person(3, name="Changed in silence")
+def test_a_lost_webhook_is_made_up_for(current_system: SyncSystem) -> None:
+    some_minutes_ago(current_system)
+    current_system.company.edit_person(3, name="Changed in silence")
 
-    tick(settled)
+    tick(current_system)
 
-    assert hull_names(settled)[3] == "Changed in silence"
+    assert hull_names(current_system)[3] == "Changed in silence"
 
 
 @pytest.mark.defect(18, "There was no fetch of what changed, only of everything.")
-def test_an_incremental_fetch_without_changes_costs_twenty_tokens_and_sends_nothing(settled: SyncSystem) -> None:
-    events, before = len(settled.events()), settled.pipedrive.ledger.stats()
+def test_an_incremental_fetch_without_changes_costs_twenty_tokens_and_sends_nothing(current_system: SyncSystem) -> None:
+    events, before = len(current_system.events()), current_system.pipedrive.ledger.stats()
 
-    tick(settled)
+    tick(current_system)
 
-    after = settled.pipedrive.ledger.stats()
+    after = current_system.pipedrive.ledger.stats()
     assert (after["tokens_total"] - before["tokens_total"], after["requests_total"] - before["requests_total"]) == (
         20,
         2,
     )
-    assert len(settled.events()) == events
+    assert len(current_system.events()) == events
 
 
-def test_a_change_without_a_webhook_is_reported_as_a_gap(settled: SyncSystem) -> None:
-    some_minutes_ago(settled)
-    settled.company.edit_person(3, name="One")
-    settled.company.edit_person(4, name="Two")
+def test_a_change_without_a_webhook_is_reported_as_a_gap(current_system: SyncSystem) -> None:
+    some_minutes_ago(current_system)
+    current_system.company.edit_person(3, name="One")
+    current_system.company.edit_person(4, name="Two")
 
-    tick(settled)
+    tick(current_system)
 
-    ((entity, detail),) = gaps(settled)
+    ((entity, detail),) = gaps(current_system)
     assert entity == "person"
     assert detail.startswith("2 Persons, changed from ")
-    assert [row.state for row in settled.rows("SELECT state FROM webhook_subscriptions WHERE entity = 'person'")] == [
-        "silent"
-    ]
+    assert [
+        row.state for row in current_system.rows("SELECT state FROM webhook_subscriptions WHERE entity = 'person'")
+    ] == ["silent"]
 
 
-def test_a_change_with_a_webhook_is_not_a_gap(settled: SyncSystem) -> None:
-    some_minutes_ago(settled)
-    said = listen(settled)
-    settled.company.edit_person(3, name="Told")
-    deliver(settled, *said)
-    settled.work()
+def test_a_change_with_a_webhook_is_not_a_gap(current_system: SyncSystem) -> None:
+    some_minutes_ago(current_system)
+    webhooks = listen(current_system)
+    current_system.company.edit_person(3, name="Told")
+    deliver(current_system, *webhooks)
+    current_system.work()
 
-    tick(settled)
+    tick(current_system)
 
-    assert hull_names(settled)[3] == "Told"
-    assert gaps(settled) == []
-
-
-def test_a_recent_change_may_still_get_a_webhook(settled: SyncSystem) -> None:
-    settled.company.edit_person(3, name="Just now")
-
-    tick(settled)
-
-    assert hull_names(settled)[3] == "Just now"
-    assert gaps(settled) == []
+    assert hull_names(current_system)[3] == "Told"
+    assert gaps(current_system) == []
 
 
-def test_a_webhook_never_moves_the_watermark(settled: SyncSystem) -> None:
-    before = claimed(settled)
+def test_a_recent_change_may_still_get_a_webhook(current_system: SyncSystem) -> None:
+    current_system.company.edit_person(3, name="Just now")
 
-    said = listen(settled)
-    settled.company.edit_person(3, name="Told")
-    deliver(settled, *said)
-    settled.work()
+    tick(current_system)
 
-    assert claimed(settled) == before
+    assert hull_names(current_system)[3] == "Just now"
+    assert gaps(current_system) == []
 
 
-def test_a_fetch_that_was_cancelled_proves_nothing(settled: SyncSystem) -> None:
-    before = claimed(settled)
-    settled.change_rows("UPDATE schedules SET next_run_at = now()")
-    settled.module("tasks.control").start_scheduled()
+def test_a_webhook_never_moves_the_watermark(current_system: SyncSystem) -> None:
+    before = claimed(current_system)
 
-    settled.cancel_run(newest_run(settled).id)
-    settled.work()
+    webhooks = listen(current_system)
+    current_system.company.edit_person(3, name="Told")
+    deliver(current_system, *webhooks)
+    current_system.work()
 
-    assert claimed(settled) == before
-
-
-def test_a_walk_that_leaves_a_hole_behind_moves_nothing_and_the_next_one_closes_it(settled: SyncSystem) -> None:
-    before = claimed(settled)
-    some_minutes_ago(settled, 30)
-    settled.company.edit_person(3, name="In the hole")
-
-    settled.fetch(Entity.PERSON, since=now() - timedelta(minutes=5))
-    assert (claimed(settled), hull_names(settled)[3]) == (before, "Person 3")
-    tick(settled)
-
-    assert hull_names(settled)[3] == "In the hole"
+    assert claimed(current_system) == before
 
 
-def test_a_record_that_failed_is_an_exception_by_name(settled: SyncSystem) -> None:
-    settled.company.put_raw("person", {"id": 3, "name": "Broken", "update_time": "never"})
+def test_a_fetch_that_was_cancelled_proves_nothing(current_system: SyncSystem) -> None:
+    before = claimed(current_system)
+    current_system.change_rows("UPDATE schedules SET next_run_at = now()")
+    current_system.module("tasks.control").start_scheduled()
 
-    tick(settled)
+    current_system.cancel_run(newest_run(current_system).id)
+    current_system.work()
 
-    assert excepted(settled) == 1
+    assert claimed(current_system) == before
 
 
-def test_the_watermark_never_moves_back(settled: SyncSystem) -> None:
-    tick(settled)
-    before = claimed(settled)
+def test_a_walk_that_leaves_a_hole_behind_moves_nothing_and_the_next_one_closes_it(current_system: SyncSystem) -> None:
+    before = claimed(current_system)
+    some_minutes_ago(current_system, 30)
+    current_system.company.edit_person(3, name="In the hole")
+
+    current_system.fetch(Entity.PERSON, since=now() - timedelta(minutes=5))
+    assert (claimed(current_system), hull_names(current_system)[3]) == (before, "Person 3")
+    tick(current_system)
+
+    assert hull_names(current_system)[3] == "In the hole"
+
+
+def test_a_record_that_failed_is_an_exception_by_name(current_system: SyncSystem) -> None:
+    current_system.company.put_raw("person", {"id": 3, "name": "Broken", "update_time": "never"})
+
+    tick(current_system)
+
+    assert excepted(current_system) == 1
+
+
+def test_the_watermark_never_moves_back(current_system: SyncSystem) -> None:
+    tick(current_system)
+    before = claimed(current_system)
     with transaction() as session:
-        run = session.get_one(Run, newest_run(settled).id)
+        run = session.get_one(Run, newest_run(current_system).id)
         run.started_at -= timedelta(hours=2)
         watermark.move(session, run, run.started_at)
         session.expunge(run)
 
-    assert claimed(settled) == before
+    assert claimed(current_system) == before

@@ -1,4 +1,4 @@
-"""Webhooks nobody would send in good faith or in good order: each ends under a reason, and none costs a record."""
+"""Invalid or disordered webhooks: each ends with a reason, and no record is lost."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def five_persons(system: SyncSystem) -> None:
 
 
 @pytest.fixture
-def told(system: SyncSystem) -> list[dict[str, Any]]:
-    """Five Persons that Hull knows, and a list that fills with what Pipedrive says from here on."""
+def webhooks(system: SyncSystem) -> list[dict[str, Any]]:
+    """Create five Persons in both systems, and return a list that collects Pipedrive's webhooks."""
     five_persons(system)
     return listen(system)
 
@@ -50,15 +50,17 @@ def reasons(system: SyncSystem) -> list[tuple[str, str | None, int | None]]:
 
 
 def old_format(system: SyncSystem) -> list[dict[str, Any]]:
-    """A list that fills with what a subscription of version 1.0 would be told."""
-    said: list[dict[str, Any]] = []
+    """Return a list that collects the webhooks of a subscription of version 1.0."""
+    payloads: list[dict[str, Any]] = []
     system.company.listeners.append(
-        lambda event: said.append(json.loads(json.dumps(payload.legacy_payload(system.company, event, SUBSCRIPTION))))
+        lambda event: payloads.append(
+            json.loads(json.dumps(payload.legacy_payload(system.company, event, SUBSCRIPTION)))
+        )
     )
-    return said
+    return payloads
 
 
-def test_a_webhook_of_the_old_format_is_a_hint_to_read_its_record(system: SyncSystem, told: list[Any]) -> None:
+def test_a_webhook_of_the_old_format_is_a_hint_to_read_its_record(system: SyncSystem, webhooks: list[Any]) -> None:
     old = old_format(system)
     system.company.edit_person(3, name="Edited")
     before = reads(system)
@@ -71,7 +73,7 @@ def test_a_webhook_of_the_old_format_is_a_hint_to_read_its_record(system: SyncSy
     assert reasons(system) == [("incoming.user.retry", "webhook_old_format", 3)]
 
 
-def test_a_user_created_by_an_old_format_webhook_names_its_cause(system: SyncSystem, told: list[Any]) -> None:
+def test_a_user_created_by_an_old_format_webhook_names_its_cause(system: SyncSystem, webhooks: list[Any]) -> None:
     old = old_format(system)
     ada = system.company.create_person(name="Ada")["id"]
 
@@ -82,10 +84,10 @@ def test_a_user_created_by_an_old_format_webhook_names_its_cause(system: SyncSys
 
 
 @pytest.mark.parametrize("part", ["meta.timestamp", "data.update_time"])
-def test_a_webhook_from_the_future_is_not_believed(system: SyncSystem, told: list[Any], part: str) -> None:
-    """Or whatever Pipedrive says until that moment would pass for old."""
+def test_a_webhook_from_the_future_is_not_believed(system: SyncSystem, webhooks: list[Any], part: str) -> None:
+    """Otherwise all webhooks until that moment would count as old."""
     system.company.edit_person(3, name="Edited")
-    forged = copy.deepcopy(told[0])
+    forged = copy.deepcopy(webhooks[0])
     top, _, key = part.partition(".")
     forged[top][key] = ahead(minutes=60)
     forged["data"]["name"] = "From the future"
@@ -94,7 +96,7 @@ def test_a_webhook_from_the_future_is_not_believed(system: SyncSystem, told: lis
     system.work()
     after = hull_names(system)[3]
     system.company.edit_person(3, name="Edited again")
-    deliver(system, told[-1])
+    deliver(system, webhooks[-1])
     system.end_pauses()
     system.work()
 
@@ -103,13 +105,13 @@ def test_a_webhook_from_the_future_is_not_believed(system: SyncSystem, told: lis
     assert ("incoming.user.retry", "webhook_future_dated", 3) in reasons(system)
 
 
-def test_a_webhook_from_the_future_does_not_outrank_those_that_wait(system: SyncSystem, told: list[Any]) -> None:
+def test_a_webhook_from_the_future_does_not_outrank_those_that_wait(system: SyncSystem, webhooks: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
-    forged = copy.deepcopy(told[0])
+    forged = copy.deepcopy(webhooks[0])
     forged["meta"] |= {"id": "forged", "timestamp": ahead(minutes=60)}
     forged["data"]["name"] = "From the future"
 
-    for body in (told[0], forged):
+    for body in (webhooks[0], forged):
         deliver(system, body)
         with transaction() as session:
             system.module("sync.changes.dispatch").coalesce_deliveries(session)
@@ -118,39 +120,39 @@ def test_a_webhook_from_the_future_does_not_outrank_those_that_wait(system: Sync
     assert hull_names(system)[3] == "Edited"
 
 
-def test_a_clock_of_pipedrive_that_is_somewhat_fast_is_believed(system: SyncSystem, told: list[Any]) -> None:
+def test_a_clock_of_pipedrive_that_is_somewhat_fast_is_believed(system: SyncSystem, webhooks: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
     before = reads(system)
-    told[0]["meta"]["timestamp"] = told[0]["data"]["update_time"] = ahead(minutes=4)
+    webhooks[0]["meta"]["timestamp"] = webhooks[0]["data"]["update_time"] = ahead(minutes=4)
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
 
     assert (hull_names(system)[3], reads(system)) == ("Edited", before)
 
 
-def test_a_clock_that_jumps_back_loses_nothing(system: SyncSystem, told: list[Any]) -> None:
-    """What Pipedrive dates before its last word is read again, and what it then says counts."""
+def test_a_clock_that_jumps_back_loses_nothing(system: SyncSystem, webhooks: list[Any]) -> None:
+    """A webhook that is older than the last one causes a new read, and the read counts."""
     system.company.edit_person(3, name="First")
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
-    told[0]["meta"] |= {"id": "second", "timestamp": "2026-01-02T00:00:00.000Z"}
-    told[0]["data"] |= {"name": "Never there", "update_time": "2026-01-02T00:00:00Z"}
+    webhooks[0]["meta"] |= {"id": "second", "timestamp": "2026-01-02T00:00:00.000Z"}
+    webhooks[0]["data"] |= {"name": "Never there", "update_time": "2026-01-02T00:00:00Z"}
     before = reads(system)
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
 
     assert (hull_names(system)[3], reads(system)) == ("First", before + 1)
 
 
-def test_a_webhook_of_another_company_is_refused(system: SyncSystem, told: list[Any]) -> None:
+def test_a_webhook_of_another_company_is_refused(system: SyncSystem, webhooks: list[Any]) -> None:
     system.change_rows("UPDATE connectors SET company_id = :id", id=system.company.id)
     system.company.edit_person(2, name="Edited")
     system.company.edit_person(3, name="Of theirs")
-    told[1]["meta"]["company_id"] = str(system.company.id + 1)
+    webhooks[1]["meta"]["company_id"] = str(system.company.id + 1)
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
 
     assert (hull_names(system)[2], hull_names(system)[3]) == ("Edited", "Person 3")
@@ -158,25 +160,25 @@ def test_a_webhook_of_another_company_is_refused(system: SyncSystem, told: list[
     assert reasons(system) == [("incoming.job.error", "webhook_other_company", None)]
 
 
-def test_unknown_fields_are_ignored(system: SyncSystem, told: list[Any]) -> None:
+def test_unknown_fields_are_ignored(system: SyncSystem, webhooks: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
-    told[0]["data"] |= {"mood": {"deep": ["inside"]}}
-    told[0]["data"]["custom_fields"] |= {"f" * 40: {"type": "hologram", "value": 3}, "": None}
-    told[0]["surprise"] = told[0]["meta"]["surprise"] = [1]
+    webhooks[0]["data"] |= {"mood": {"deep": ["inside"]}}
+    webhooks[0]["data"]["custom_fields"] |= {"f" * 40: {"type": "hologram", "value": 3}, "": None}
+    webhooks[0]["surprise"] = webhooks[0]["meta"]["surprise"] = [1]
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
 
     assert hull_names(system)[3] == "Edited"
     assert reasons(system) == []
 
 
-def test_a_webhook_about_an_unknown_record_is_harmless(system: SyncSystem, told: list[Any]) -> None:
+def test_a_webhook_about_an_unknown_record_is_harmless(system: SyncSystem, webhooks: list[Any]) -> None:
     system.company.edit_person(2, name="Edited")
     system.company.edit_person(3, name="Edited")
-    told[1]["meta"]["entity_id"], told[1]["data"] = "4711", None
+    webhooks[1]["meta"]["entity_id"], webhooks[1]["data"] = "4711", None
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
     system.end_pauses()
     system.work()
@@ -208,11 +210,11 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("way", UNREADABLE)
 def test_a_webhook_that_cannot_be_read_is_a_hint_to_read_its_record(
-    system: SyncSystem, told: list[Any], way: str
+    system: SyncSystem, webhooks: list[Any], way: str
 ) -> None:
     system.company.edit_person(3, name="Edited")
 
-    deliver(system, UNREADABLE[way](json.dumps(told[0]).encode()))
+    deliver(system, UNREADABLE[way](json.dumps(webhooks[0]).encode()))
     system.work()
 
     assert hull_names(system)[3] == "Edited"
@@ -227,13 +229,13 @@ def test_repeated_shuffled_late_and_lost_deliveries_end_in_one_state(system: Syn
     create_records(system, persons=20, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    payloads = listen(system)
     for number in range(60):
         if number % 12 == 11:
             system.company.create_person(name=f"New {number}")
         else:
             system.company.edit_person(dice.randint(1, 20), name=f"Edit {number}")
-    posts = [body for body in said if dice.random() > 0.1 for _ in range(dice.randint(1, 5))]
+    posts = [body for body in payloads if dice.random() > 0.1 for _ in range(dice.randint(1, 5))]
     dice.shuffle(posts)
     for body in posts:
         if dice.random() < 0.3:
@@ -259,20 +261,20 @@ def test_repeated_shuffled_late_and_lost_deliveries_end_in_one_state(system: Syn
 @pytest.mark.parametrize(
     "shape", [{"type": "enum", "label": "Trade fair"}, {"type": "enum", "option": {"id": 1}}, [1], ...], ids=str
 )
-def test_a_custom_value_of_an_unknown_shape_clears_nothing(system: SyncSystem, told: list[Any], shape: Any) -> None:
+def test_a_custom_value_of_an_unknown_shape_clears_nothing(system: SyncSystem, webhooks: list[Any], shape: Any) -> None:
     field = next(each for each in system.company.custom_fields("person") if each.name == "Lead source")
     system.change_settings(incoming_user_attributes=[{"hull": "source", "service": field.code}])
     system.company.edit_person(3, custom_fields={field.code: field.options[0].id})
     system.fetch(Entity.PERSON, changed_only=True)
-    said = listen(system)
+    payloads = listen(system)
     system.company.edit_person(3, custom_fields={field.code: field.options[1].id})
     before = reads(system)
     if shape is ...:
-        said[0]["data"]["custom_fields"] = None
+        payloads[0]["data"]["custom_fields"] = None
     else:
-        said[0]["data"]["custom_fields"][field.code] = shape
+        payloads[0]["data"]["custom_fields"][field.code] = shape
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
 
     assert (system.users()[3]["source"], reads(system)) == (field.options[1].label, before + 1)

@@ -39,7 +39,7 @@ def once_before(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, todo: Ca
 
 
 def extracted(system: SyncSystem) -> tuple[int, str, str]:
-    """A fetch whose page is read and transformed, but not loaded: (batch, direction, stage)."""
+    """Start a fetch, and stop before its page is loaded; return (batch, direction, stage)."""
     system.start(Entity.PERSON)
     while (due := system.next_batch()) and due[2] != "load":
         system.run_batch_stage(*due)
@@ -50,11 +50,11 @@ def extracted(system: SyncSystem) -> tuple[int, str, str]:
 def test_a_webhook_that_overtakes_a_page_wins(system: SyncSystem) -> None:
     create_records(system, persons=1, organizations=0)
     age_records(system)
-    said = listen(system)
+    webhooks = listen(system)
     page = extracted(system)
 
     system.company.edit_person(1, name="Newer")
-    deliver(system, *said)
+    deliver(system, *webhooks)
     system.module("sync.changes.dispatch").dispatch_changes()
     for batch in system.rows("SELECT id FROM batches WHERE queue = 'live'"):
         for stage in ("extract", "transform", "load"):
@@ -70,14 +70,14 @@ def test_an_old_webhook_delivered_late_changes_nothing(system: SyncSystem) -> No
     create_records(system, persons=1, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    webhooks = listen(system)
     at(system, "2026-02-01T00:00:00Z")
     system.company.edit_person(1, name="Old")
-    said[0]["data"]["update_time"] = "2026-01-15T00:00:00Z"
+    webhooks[0]["data"]["update_time"] = "2026-01-15T00:00:00Z"
     system.company.edit_person(1, name="New")
     system.fetch(Entity.PERSON, changed_only=True)
 
-    deliver(system, said[0])
+    deliver(system, webhooks[0])
     system.work()
 
     assert name_in_hull(system) == "New"
@@ -87,11 +87,11 @@ def test_webhooks_in_any_order_end_in_the_newest_state(system: SyncSystem) -> No
     create_records(system, persons=1, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    webhooks = listen(system)
     for name in ("One", "Two", "Three"):
         system.company.edit_person(1, name=name)
 
-    for webhook in (said[2], said[0], said[1]):
+    for webhook in (webhooks[2], webhooks[0], webhooks[1]):
         deliver(system, webhook)
         system.work()
 
@@ -101,15 +101,15 @@ def test_webhooks_in_any_order_end_in_the_newest_state(system: SyncSystem) -> No
 def test_a_record_that_moved_on_between_post_and_write_is_sent_again(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page is planned, a webhook overtakes it, then the page's older state is what Hull hears last."""
+    """The page is planned and a webhook is delivered first, so Hull receives the page's older state last."""
     system.company.create_person(name="Old", phones=[{"value": "+1 555", "primary": True}])
     age_records(system)
     page = extracted(system)
-    said = listen(system)
+    webhooks = listen(system)
 
     def overtake() -> None:
         system.company.edit_person(1, name="Newer", phones=[])
-        deliver(system, *said)
+        deliver(system, *webhooks)
         system.module("sync.changes.dispatch").dispatch_changes()
         (batch,) = system.rows("SELECT id FROM batches WHERE queue = 'live'")
         for stage in ("extract", "transform", "load"):
@@ -132,7 +132,7 @@ def test_a_record_that_moved_on_between_post_and_write_is_sent_again(
 def test_what_a_record_is_known_by_is_not_forgotten_for_an_older_page_of_it(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither state says anything new to Hull; the page is planned, and a webhook that adds an e-mail overtakes it."""
+    """Neither state is new to Hull; the page is planned, and a webhook that adds an e-mail is delivered first."""
     first = {"value": "a@one.test", "primary": True}
     system.company.create_person(name="Ann", emails=[first])
     age_records(system)
@@ -142,11 +142,11 @@ def test_what_a_record_is_known_by_is_not_forgotten_for_an_older_page_of_it(
     while (page := system.next_batch()) and page[2] != "load":
         system.run_batch_stage(*page)
     assert page is not None
-    said = listen(system)
+    webhooks = listen(system)
 
     def overtake() -> None:
         system.company.edit_person(1, emails=[first, {"value": "b@two.test", "primary": False}])
-        deliver(system, *said)
+        deliver(system, *webhooks)
         system.module("sync.changes.dispatch").dispatch_changes()
         (batch,) = system.rows("SELECT id FROM batches WHERE queue = 'live'")
         for stage in ("extract", "transform", "load"):
@@ -165,13 +165,13 @@ def test_a_zombie_that_speaks_after_its_lease_does_no_lasting_harm(
     system.company.create_person(name="Old", phones=[{"value": "+1 555", "primary": True}])
     age_records(system)
     page = extracted(system)
-    said = listen(system)
+    webhooks = listen(system)
 
     def sleep_past_the_lease() -> None:
         system.expire_leases()
         system.work()
         system.company.edit_person(1, name="Newer", phones=[])
-        deliver(system, *said)
+        deliver(system, *webhooks)
         system.work()
         assert name_in_hull(system) == "Newer"
 
@@ -238,8 +238,8 @@ def test_the_first_committed_holds_a_claim(system: SyncSystem) -> None:
     assert holders(system) == {"ada@example.com": 1}
     assert users[1]["id"] != users[2]["id"]
     assert users[2].get("email") is None
-    told = system.rows("SELECT pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
-    assert {tuple(row) for row in told} == {(2, "email: held by person 1")}
+    duplicates = system.rows("SELECT pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
+    assert {tuple(row) for row in duplicates} == {(2, "email: held by person 1")}
 
 
 def test_a_claim_is_free_again_when_its_holder_lets_go(system: SyncSystem) -> None:
@@ -312,14 +312,14 @@ def test_a_value_that_could_not_be_read_stays_in_hull_and_can_be_cleared_later(s
 
 
 def test_two_edits_within_one_second_end_with_the_later_one(system: SyncSystem) -> None:
-    said = listen(system)
+    webhooks = listen(system)
     system.company.create_person(name="Ada", emails=[{"value": "ada@example.com"}])
-    deliver(system, *said)
+    deliver(system, *webhooks)
     system.work()
     record = system.company.record("person", 1) or {}
     system.company.put_raw("person", {**record, "name": "Ada L."})
-    second = {"meta": {**said[0]["meta"], "id": "second-edit"}, "data": {**said[0]["data"], "name": "Ada L."}}
-    deliver(system, {**said[0], **second})
+    second = {"meta": {**webhooks[0]["meta"], "id": "second-edit"}, "data": {**webhooks[0]["data"], "name": "Ada L."}}
+    deliver(system, {**webhooks[0], **second})
     system.work()
     system.company.put_raw("person", {**record, "name": "Ada Lovelace"})
 

@@ -1,4 +1,4 @@
-"""A change in Pipedrive, told by webhook: delivery, change, batch, Hull; whatever the payload lacks is read again."""
+"""A webhook of a change in Pipedrive: delivery, change, batch, Hull; missing values are read again."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def five_persons(system: SyncSystem) -> None:
 
 
 @pytest.fixture
-def told(system: SyncSystem) -> list[dict[str, Any]]:
-    """Five Persons that Hull knows, and a list that fills with what Pipedrive says from here on."""
+def webhooks(system: SyncSystem) -> list[dict[str, Any]]:
+    """Create five Persons in both systems, and return a list that collects Pipedrive's webhooks."""
     five_persons(system)
     return listen(system)
 
@@ -55,11 +55,11 @@ def test_a_new_person_in_pipedrive_becomes_a_user_in_hull(system: SyncSystem) ->
         synchronized_user_segments=["vip"], synchronized_account_segments=["vip"]
     )  # for outgoing only
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    payloads = listen(system)
     system.company.create_organization(name="Acme")
     system.company.create_person(name="Ada", emails=[{"value": "Ada@Example.com", "primary": True}], org_id=1)
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
 
     user, account = system.users()[1], system.accounts()[1]
@@ -69,7 +69,7 @@ def test_a_new_person_in_pipedrive_becomes_a_user_in_hull(system: SyncSystem) ->
     assert system.rows("SELECT 1 FROM changes") == []
 
     system.company.edit_organization(1, name="Acme Inc.")
-    deliver(system, said[-1])
+    deliver(system, payloads[-1])
     system.work()
     assert system.accounts()[1]["pipedrive/name"] == "Acme Inc."
 
@@ -78,11 +78,11 @@ def test_a_new_person_in_pipedrive_becomes_a_user_in_hull(system: SyncSystem) ->
     "Incoming Users",
     "Pipedrive sends a webhook for every new and every changed Person, and the change is in Hull within seconds.",
 )
-def test_a_whole_payload_costs_no_request(system: SyncSystem, told: list[Any]) -> None:
+def test_a_whole_payload_costs_no_request(system: SyncSystem, webhooks: list[Any]) -> None:
     before = requests(system)
     system.company.edit_person(3, name="Edited", emails=[{"value": "new@example.com", "primary": True}])
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     with captured_log("info") as lines:
         system.work()
 
@@ -93,45 +93,45 @@ def test_a_whole_payload_costs_no_request(system: SyncSystem, told: list[Any]) -
     assert [(line["pipedrive_id"], line["effect"]) for line in mine] == [(3, "changed")]
 
 
-def test_repeated_deliveries_coalesce_into_one_change(system: SyncSystem, told: list[Any]) -> None:
+def test_repeated_deliveries_coalesce_into_one_change(system: SyncSystem, webhooks: list[Any]) -> None:
     for name in ("One", "Two", "Three"):
         system.company.edit_person(3, name=name)
-    said = system.hull.received.count
+    sent_before = system.hull.received.count
 
-    deliver(system, *told, *told)
+    deliver(system, *webhooks, *webhooks)
     system.work()
 
     assert len(system.rows("SELECT 1 FROM deliveries")) == 3
     assert hull_names(system)[3] == "Three"
-    assert system.hull.received.count == said + 1
+    assert system.hull.received.count == sent_before + 1
 
 
-def test_a_change_delivered_twice_is_sent_once(system: SyncSystem, told: list[Any]) -> None:
+def test_a_change_delivered_twice_is_sent_once(system: SyncSystem, webhooks: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
-    said, logged = system.hull.received.count, len(system.events())
+    sent_before, logged = system.hull.received.count, len(system.events())
 
-    told[0]["meta"]["id"] = "another delivery of the same"
-    deliver(system, *told)
+    webhooks[0]["meta"]["id"] = "another delivery of the same"
+    deliver(system, *webhooks)
     system.work()
 
-    assert (system.hull.received.count, len(system.events())) == (said, logged)
+    assert (system.hull.received.count, len(system.events())) == (sent_before, logged)
 
 
 def test_a_custom_field_the_webhook_leaves_open_is_read_again(system: SyncSystem) -> None:
-    """Webhooks leave out custom fields that are unset: whether one was emptied, only a read can tell."""
+    """Webhooks omit unset custom fields: only a read shows whether one was emptied."""
     code = custom(system, "Customer number")
     system.change_settings(incoming_user_attributes=[{"hull": "number", "service": code}])
     system.company.create_person(name="Ada", custom_fields={code: "C-1"})
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    payloads = listen(system)
     system.company.edit_person(1, name="Ada L.")
-    del said[0]["data"]["custom_fields"][code]
+    del payloads[0]["data"]["custom_fields"][code]
     before = requests(system)["list"]
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
 
     assert requests(system)["list"] == before + 1
@@ -144,11 +144,11 @@ def test_a_custom_field_that_was_emptied_is_cleared_in_hull(system: SyncSystem) 
     system.company.create_person(name="Ada", custom_fields={code: "C-1"})
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    payloads = listen(system)
     before = requests(system)["list"]
     system.company.edit_person(1, custom_fields={code: None})
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
 
     assert system.users()[1].get("number") is None
@@ -164,14 +164,14 @@ def test_a_field_webhooks_never_carry_is_not_lost(system: SyncSystem, snapshot: 
             {"hull": "deals", "service": "open_deals_count"},
         ]
     )
-    said = listen(system)
+    payloads = listen(system)
     system.company.create_person(name="Ada")
     if snapshot:
         system.fetch(Entity.PERSON)
     fetched = system.company.edit_person(1, name="Ada L.")
     assert fetched is not None
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
     by_webhook = dict(system.users()[1])
     system.fetch(Entity.PERSON)
@@ -189,10 +189,10 @@ def test_a_reading_by_id_and_a_fetch_of_one_state_are_the_same(system: SyncSyste
     create_records(system, persons=3, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    payloads = listen(system)
     system.company.edit_person(2, name="Edited")
-    said[0]["data"]["update_time"] = "2020-01-01T00:00:00Z"
-    deliver(system, *said)
+    payloads[0]["data"]["update_time"] = "2020-01-01T00:00:00Z"
+    deliver(system, *payloads)
     system.work()
     sent = system.hull.received.count
 
@@ -212,11 +212,11 @@ def test_a_webhook_and_a_fetch_of_one_state_are_the_same(system: SyncSystem) -> 
         system.company.load("person", json.loads(body))
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    payloads = listen(system)
     for number in pipedrive_names(system):
         system.company.edit_person(number, name=f"Edited {number}")
     before = requests(system)["list"]
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
     sent, listed = system.hull.received.count, requests(system)["list"]
 
@@ -227,11 +227,11 @@ def test_a_webhook_and_a_fetch_of_one_state_are_the_same(system: SyncSystem) -> 
     assert listed <= before + 1
 
 
-def test_a_missing_record_is_reported_and_not_retried(system: SyncSystem, told: list[Any]) -> None:
+def test_a_missing_record_is_reported_and_not_retried(system: SyncSystem, webhooks: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
     system.company.delete_person(3)
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
 
     assert since_then(system) == [("incoming.user.skip", "deletion_not_supported", "webhook", 3)]
@@ -273,24 +273,24 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize("body", MALFORMED, ids=lambda body: str(body)[:40])
-def test_a_malformed_delivery_delays_no_other(system: SyncSystem, told: list[Any], body: Any) -> None:
+def test_a_malformed_delivery_delays_no_other(system: SyncSystem, webhooks: list[Any], body: Any) -> None:
     system.company.edit_person(3, name="Edited")
 
-    deliver(system, body, *told)
+    deliver(system, body, *webhooks)
     system.work()
 
     assert hull_names(system)[3] == "Edited"
     states = [row.state for row in system.rows("SELECT state FROM deliveries ORDER BY id")]
     assert states == ["refused", "folded"]
-    (told,) = system.rows(
+    (event,) = system.rows(
         "SELECT event, reason, detail FROM sync_events WHERE reason IN ('webhook_malformed', 'webhook_without_id')"
     )
-    assert told.event == "incoming.job.error"
-    assert told.detail.startswith("delivery 1: ")
+    assert event.event == "incoming.job.error"
+    assert event.detail.startswith("delivery 1: ")
 
 
 def soon() -> str:
-    """Later than all that happened, and not so far ahead that nobody would believe it."""
+    """Return a time after all changes, but not too far in the future."""
     return (datetime.now(UTC) + timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -314,12 +314,12 @@ HALF: list[Any] = [
 @pytest.mark.parametrize(
     "body", HALF, ids=["no data", "null", "list", "other id", "previous text", "custom text", "no time", "odd values"]
 )
-def test_a_payload_that_cannot_be_used_is_only_a_hint(system: SyncSystem, told: list[Any], body: Any) -> None:
+def test_a_payload_that_cannot_be_used_is_only_a_hint(system: SyncSystem, webhooks: list[Any], body: Any) -> None:
     """Its head names a record: that is read again, and the others of its batch go on."""
     system.company.edit_person(2, name="Neighbour")
     system.company.edit_person(3, name="Edited")
 
-    deliver(system, told[0], body)
+    deliver(system, webhooks[0], body)
     system.work()
 
     assert hull_names(system) == pipedrive_names(system)
@@ -327,12 +327,12 @@ def test_a_payload_that_cannot_be_used_is_only_a_hint(system: SyncSystem, told: 
     assert system.rows("SELECT 1 FROM changes") == []
 
 
-def test_a_malformed_record_in_a_webhook_leaves_the_others_alone(system: SyncSystem, told: list[Any]) -> None:
+def test_a_malformed_record_in_a_webhook_leaves_the_others_alone(system: SyncSystem, webhooks: list[Any]) -> None:
     for number in (2, 3, 4):
         system.company.edit_person(number, name=f"Edited {number}")
-    told[1]["data"]["name"] = "Od\ud800d"
+    webhooks[1]["data"]["name"] = "Od\ud800d"
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
 
     assert (hull_names(system)[2], hull_names(system)[4]) == ("Edited 2", "Edited 4")
@@ -342,22 +342,22 @@ def test_a_malformed_record_in_a_webhook_leaves_the_others_alone(system: SyncSys
 
 
 def test_a_newer_delivery_while_the_batch_is_at_work_is_not_lost(
-    system: SyncSystem, told: list[Any], monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, webhooks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system.company.edit_person(3, name="First")
-    deliver(system, told[0])
+    deliver(system, webhooks[0])
     real, once = HullClient.post_batches, []
 
-    def tell_more(self: Any, *args: Any, **options: Any) -> Any:
+    def send_more(self: Any, *args: Any, **options: Any) -> Any:
         if not once:
             once.append(1)
             system.company.edit_person(3, name="Second")
-            told[1]["data"]["update_time"] = soon()
-            deliver(system, told[1])
+            webhooks[1]["data"]["update_time"] = soon()
+            deliver(system, webhooks[1])
             system.module("sync.changes.dispatch").dispatch_changes()
         return real(self, *args, **options)
 
-    monkeypatch.setattr(HullClient, "post_batches", tell_more)
+    monkeypatch.setattr(HullClient, "post_batches", send_more)
     system.work()
 
     assert hull_names(system)[3] == "Second"
@@ -365,12 +365,12 @@ def test_a_newer_delivery_while_the_batch_is_at_work_is_not_lost(
     assert len(system.rows("SELECT 1 FROM batches WHERE queue = 'live'")) == 2
 
 
-def test_one_record_is_never_in_two_batches_at_once(system: SyncSystem, told: list[Any]) -> None:
+def test_one_record_is_never_in_two_batches_at_once(system: SyncSystem, webhooks: list[Any]) -> None:
     system.company.edit_person(3, name="First")
-    deliver(system, told[0])
+    deliver(system, webhooks[0])
     system.module("sync.changes.dispatch").dispatch_changes()
     system.company.edit_person(3, name="Second")
-    deliver(system, told[1])
+    deliver(system, webhooks[1])
 
     made = system.module("sync.changes.dispatch").dispatch_changes()
 
@@ -379,16 +379,16 @@ def test_one_record_is_never_in_two_batches_at_once(system: SyncSystem, told: li
 
 
 def test_a_failed_batch_does_not_block_a_later_delivery(
-    system: SyncSystem, told: list[Any], monkeypatch: pytest.MonkeyPatch
+    system: SyncSystem, webhooks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system.company.edit_person(3, name="First")
-    deliver(system, told[0])
+    deliver(system, webhooks[0])
     with monkeypatch.context() as patch:
         patch.setattr(system.module("tasks.incoming"), "transform_batch", lambda _batch: 1 / 0)
         system.work()
     system.company.edit_person(3, name="Second")
 
-    deliver(system, told[1])
+    deliver(system, webhooks[1])
     system.work()
 
     assert hull_names(system)[3] == "Second"
@@ -401,10 +401,10 @@ def test_a_webhook_before_any_fetch_delivers_what_a_fetch_would(system: SyncSyst
     code = custom(system, "Lead source")
     options = next(field for field in system.company.custom_fields("person") if field.code == code).options
     system.change_settings(incoming_user_attributes=[{"hull": "source", "service": code}])
-    said = listen(system)
+    payloads = listen(system)
     system.company.create_person(name="Ada", custom_fields={code: options[0].id})
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
     by_webhook = system.users()[1].get("source")
     run = system.fetch(Entity.PERSON, changed_only=True)
@@ -419,12 +419,12 @@ def test_half_a_surrogate_pair_in_an_unmapped_field_stops_nothing(system: SyncSy
     assert record is not None
     system.company.put_raw("person", {**record, "nickname": "Od\ud800d"})
     age_others = system.fetch(Entity.PERSON)
-    said = listen(system)
+    payloads = listen(system)
     for number in (1, 2):
         system.company.edit_person(number, name=f"Edited {number}")
-        said[-1]["data"]["update_time"] = soon()
+        payloads[-1]["data"]["update_time"] = soon()
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
 
     assert age_others.state == "done"
@@ -435,14 +435,14 @@ def test_many_changes_are_read_a_hundred_to_a_request(system: SyncSystem) -> Non
     create_records(system, persons=230, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    payloads = listen(system)
     for number in range(1, 231):
         system.company.edit_person(number, name=f"Edited {number}")
-    for webhook in said:
+    for webhook in payloads:
         webhook["data"]["update_time"] = "2020-01-01T00:00:00Z"
     before = requests(system)["list"]
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.work()
 
     assert requests(system)["list"] - before == 3
@@ -450,40 +450,40 @@ def test_many_changes_are_read_a_hundred_to_a_request(system: SyncSystem) -> Non
 
 
 def test_organizations_are_carried_over_before_persons(system: SyncSystem) -> None:
-    said = listen(system)
+    payloads = listen(system)
     system.company.create_person(name="Ada")
     system.company.create_organization(name="Acme")
 
-    deliver(system, *said)
+    deliver(system, *payloads)
     system.module("sync.changes.dispatch").dispatch_changes()
 
     assert [row.entity for row in system.rows("SELECT entity FROM batches ORDER BY id")] == ["organization", "person"]
 
 
-def test_a_webhook_without_changes_costs_no_request(system: SyncSystem, told: list[Any]) -> None:
+def test_a_webhook_without_changes_costs_no_request(system: SyncSystem, webhooks: list[Any]) -> None:
     """The echo of a write of ours has the very second of the answer that was carried over."""
     system.company.edit_person(3, name="Edited")
-    deliver(system, told[0])
+    deliver(system, webhooks[0])
     system.work()
     before, sent = requests(system), system.hull.received.count
 
-    told[0]["meta"]["id"] = "the same once more"
-    deliver(system, told[0])
+    webhooks[0]["meta"]["id"] = "the same once more"
+    deliver(system, webhooks[0])
     system.work()
 
     assert requests(system) == before
     assert system.hull.received.count == sent
 
 
-def test_another_content_of_the_same_second_is_read_again(system: SyncSystem, told: list[Any]) -> None:
+def test_another_content_of_the_same_second_is_read_again(system: SyncSystem, webhooks: list[Any]) -> None:
     system.company.edit_person(3, name="Edited")
-    deliver(system, told[0])
+    deliver(system, webhooks[0])
     system.work()
     before = requests(system)["list"]
 
-    told[0]["meta"]["id"] = "another"
-    told[0]["data"]["name"] = "Never there"
-    deliver(system, told[0])
+    webhooks[0]["meta"]["id"] = "another"
+    webhooks[0]["data"]["name"] = "Never there"
+    deliver(system, webhooks[0])
     system.work()
 
     assert requests(system)["list"] == before + 1
@@ -495,14 +495,14 @@ def test_another_content_of_the_same_second_is_read_again(system: SyncSystem, to
     "A User that was created by the webhook of its new Person has pipedrive/created_by_webhook.",
 )
 @pytest.mark.defect(15, "The mark of Users that a webhook created never reached Hull.")
-def test_a_user_created_by_a_webhook_names_its_cause(system: SyncSystem, told: list[Any]) -> None:
-    """Created and edited before anybody looked: still created by webhook. Others, and Accounts, never say it."""
+def test_a_user_created_by_a_webhook_names_its_cause(system: SyncSystem, webhooks: list[Any]) -> None:
+    """A Person created and edited before it was read still counts as created by webhook. Others and Accounts do not."""
     ada = system.company.create_person(name="Ada")["id"]
     system.company.edit_person(ada, name="Ada Lovelace")
     acme = system.company.create_organization(name="Acme")["id"]
     system.company.edit_person(3, name="Edited")
 
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
 
     marked = {number for number, user in system.users().items() if user.get("pipedrive/created_by_webhook") is True}
@@ -510,9 +510,9 @@ def test_a_user_created_by_a_webhook_names_its_cause(system: SyncSystem, told: l
     assert "pipedrive/created_by_webhook" not in system.accounts()[acme]
 
 
-def test_a_fetch_leaves_the_mark_of_the_webhook_as_it_is(system: SyncSystem, told: list[Any]) -> None:
+def test_a_fetch_leaves_the_mark_of_the_webhook_as_it_is(system: SyncSystem, webhooks: list[Any]) -> None:
     ada = system.company.create_person(name="Ada")["id"]
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
 
     run = system.fetch(Entity.PERSON, changed_only=True)
@@ -527,13 +527,15 @@ def test_a_fetch_leaves_the_mark_of_the_webhook_as_it_is(system: SyncSystem, tol
     "Incoming Users",
     "A User that was created by the webhook of its new Person has pipedrive/created_by_webhook.",
 )
-def test_a_person_that_a_fetch_brought_first_was_not_created_by_webhook(system: SyncSystem, told: list[Any]) -> None:
+def test_a_person_that_a_fetch_brought_first_was_not_created_by_webhook(
+    system: SyncSystem, webhooks: list[Any]
+) -> None:
     ada = system.company.create_person(name="Ada")["id"]
     system.fetch(Entity.PERSON)
 
-    told[0]["data"]["update_time"] = soon()
-    told[0]["data"]["name"] = "Ada Lovelace"
-    deliver(system, *told)
+    webhooks[0]["data"]["update_time"] = soon()
+    webhooks[0]["data"]["name"] = "Ada Lovelace"
+    deliver(system, *webhooks)
     system.work()
 
     assert system.users()[ada]["pipedrive/name"] == "Ada Lovelace"

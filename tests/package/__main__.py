@@ -98,10 +98,10 @@ def _install(story: Story, place: Installed) -> None:
 
 
 def _refuse(story: Story, place: Installed) -> None:
-    """What cannot be done is said in a few words."""
-    said = place.run("pipeline demo", {"HOME": str(place.home)}, code=1)
-    story.check("without the extra, the demo names it", "pip install 'hull-pipedrive[embedded]'" in said, said)
-    story.check("in two lines", len(said.strip().splitlines()) == 2, said)
+    """Check that impossible commands are explained briefly."""
+    output = place.run("pipeline demo", {"HOME": str(place.home)}, code=1)
+    story.check("without the extra, the demo names it", "pip install 'hull-pipedrive[embedded]'" in output, output)
+    story.check("in two lines", len(output.strip().splitlines()) == 2, output)
 
 
 def _run_processes(story: Story, place: Installed, given: Mapping[str, str]) -> None:
@@ -120,11 +120,11 @@ def _run_processes(story: Story, place: Installed, given: Mapping[str, str]) -> 
     _ask_intake(story, session, intake)
     page = session.get(f"{flower}/flower/", timeout=10)
     story.check("Flower answers", page.ok and "Flower" in page.text, page.text[:500])
-    said = _until(lambda: place.run("pipeline doctor", given), "workers answer", "beat ticks")
+    output = _until(lambda: place.run("pipeline doctor", given), "workers answer", "beat ticks")
     story.check(
         "doctor: live, control, bulk and beat answer",
-        all(f"{name}@" in said for name in ("live", "control", "bulk")),
-        said,
+        all(f"{name}@" in output for name in ("live", "control", "bulk")),
+        output,
     )
     story.check("/readyz: the work gets on", session.get(f"{web}/readyz", timeout=10).ok)
     place.stop()
@@ -158,23 +158,23 @@ def _run_up(story: Story, place: Installed, given: Mapping[str, str]) -> None:
     """`pipeline up` with its sandbox: a fetch, and a webhook that is stored and carried over."""
     ports = {name: str(free_port()) for name in ("PORT", "INTAKE_PORT", "FLOWER_PORT")}
     named = {**given, **ports, "HOME": str(place.home)}
-    _, said = place.start_until("up", "pipeline up --persons 40 --organizations 10", named, "Stop: Ctrl-C.")
-    story.check("pipeline up says what runs", "Flower" in said and "queue bulk" in said, said)
-    said = place.run("pipeline fetch all demo --wait", named)
-    story.check("pipeline fetch all demo --wait", said.count("done") >= 2, said)
+    _, output = place.start_until("up", "pipeline up --persons 40 --organizations 10", named, "Stop: Ctrl-C.")
+    story.check("pipeline up says what runs", "Flower" in output and "queue bulk" in output, output)
+    output = place.run("pipeline fetch all demo --wait", named)
+    story.check("pipeline fetch all demo --wait", output.count("done") >= 2, output)
     announced = json.loads((place.home / ".local" / "share" / "hull-pipedrive" / "sandbox.json").read_text())
     Remotes(announced).edit_record(Entity.PERSON, 1, {"name": "Ada of the wheel"})
     follow = "pipeline events list demo --follow --record 1 --cause webhook --json"
     events, _ = place.start_until("events", follow, named, "{")
     events.process.kill()
     place.programs.remove(events)
-    told = requests.get(f"{announced['pipedrive_url']}/__sandbox__/deliveries", timeout=10).json()["data"]
-    answered = {each["last_http_status"] for each in told["webhooks"]}
-    story.check("a webhook is stored, and its edit carried over by tasks", 200 in answered, told)
-    said = _until(lambda: place.run("pipeline verify demo", named), "No drift")
+    deliveries = requests.get(f"{announced['pipedrive_url']}/__sandbox__/deliveries", timeout=10).json()["data"]
+    answered = {each["last_http_status"] for each in deliveries["webhooks"]}
+    story.check("a webhook is stored, and its edit carried over by tasks", 200 in answered, deliveries)
+    output = _until(lambda: place.run("pipeline verify demo", named), "No drift")
     story.done("pipeline verify demo: nothing has drifted")
-    said = place.run("pipeline doctor demo", named)
-    story.check("pipeline doctor demo", "workers answer" in said, said)
+    output = place.run("pipeline doctor demo", named)
+    story.check("pipeline doctor demo", "workers answer" in output, output)
     place.stop()
     story.done("pipeline up ended when it was told to")
 
@@ -184,9 +184,9 @@ def _run_demo(story: Story, place: Installed) -> None:
     place.pip("--require-hashes", "--only-binary", ":all:", "-r", str(PROJECT / "requirements-embedded.lock"))
     story.done("the extra is installed from its lock")
     named = {"HOME": str(place.home), "DATA_DIR": str(place.folder / "demo")}
-    said = place.run("pipeline demo --persons 200 --organizations 40", named)
+    output = place.run("pipeline demo --persons 200 --organizations 40", named)
     place.run("python -m pipeline.local remove", named)
-    story.check("pipeline demo, with servers of its own", "✗" not in said and "7. " in said, said)
+    story.check("pipeline demo, with servers of its own", "✗" not in output and "7. " in output, output)
     story.check("nothing was written to the folder", not list(place.empty.iterdir()), list(place.empty.iterdir()))
 
 
@@ -199,15 +199,15 @@ def _patient_session() -> requests.Session:
 
 def _until(run: Callable[[], str], *expected: str) -> str:
     """Run a command until it writes all that is expected, or often enough; return what it wrote last."""
-    said = ""
+    output = ""
     for _ in range(LOOKS):
         try:
-            said = run()
+            output = run()
         except Broken as broken:
-            said = str(broken)
-        if all(each in said for each in expected):
-            return said
-    raise Broken(f"{', '.join(expected)} was not written in {LOOKS} tries\n{said}")
+            output = str(broken)
+        if all(each in output for each in expected):
+            return output
+    raise Broken(f"{', '.join(expected)} was not written in {LOOKS} tries\n{output}")
 
 
 if __name__ == "__main__":

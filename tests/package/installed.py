@@ -24,19 +24,19 @@ NOWHERE = Path("/proc")
 
 
 class Broken(Exception):
-    """Something does not hold; the text says what, with the end of what was written."""
+    """A check failed; the text names it, with the end of the output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A process that goes on until it is told to stop. `log` is what it writes."""
+    """A process that runs until it is stopped; `log` contains its output."""
 
     name: str
     process: subprocess.Popen[str]
     log: Path
 
     def end(self) -> None:
-        """Wait for the end of a process that was told to stop. Raises Broken if it takes too long or its exit code is not 0."""
+        """Wait for the end of a stopping process. Raises Broken if it takes too long or its exit code is not 0."""
         try:
             code = self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -86,7 +86,7 @@ class Installed:
             raise Broken(f"pip install {' '.join(words)} failed\n{done.stdout}{done.stderr}")
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The names given, and no other but PATH: no HOME, no temporary folder, nothing of whoever runs this."""
+        """Return the given names and PATH only: no HOME, no temporary folder."""
         return {"PATH": f"{self.bin}{os.pathsep}{os.defpath}", **given}
 
     def run(self, words: str, given: Mapping[str, str], *, code: int = 0) -> str:
@@ -101,13 +101,13 @@ class Installed:
             timeout=COMMAND_S,
             check=False,
         )
-        said = done.stdout + done.stderr
-        if done.returncode != code or "Traceback" in said:
-            raise Broken(f"{words}: exit code {done.returncode} instead of {code}\n{said[-4000:]}")
-        return said
+        output = done.stdout + done.stderr
+        if done.returncode != code or "Traceback" in output:
+            raise Broken(f"{words}: exit code {done.returncode} instead of {code}\n{output[-4000:]}")
+        return output
 
     def start(self, name: str, words: str, given: Mapping[str, str], *, cwd: Path | None = None) -> Program:
-        """Start a process that goes on."""
+        """Start a process that keeps running."""
         log = self.folder / f"{name}.log"
         with log.open("w") as file:
             process = self._popen(words, given, cwd or self.empty, file)
@@ -115,7 +115,7 @@ class Installed:
         return self.programs[-1]
 
     def start_until(self, name: str, words: str, given: Mapping[str, str], last: str) -> tuple[Program, str]:
-        """Start a process that goes on, and return with what it wrote as soon as it has written the line `last`.
+        """Start a process that keeps running, and return its output when it has written the line `last`.
 
         Raises Broken if it ends before, or writes no such line in COMMAND_S.
         """
@@ -126,15 +126,15 @@ class Installed:
         self.programs.append(program)
         patience = threading.Timer(COMMAND_S, process.kill)
         patience.start()
-        said = ""
+        output = ""
         try:
             for line in process.stdout or ():
-                said += line
+                output += line
                 if line.startswith(last):
-                    return program, said
+                    return program, output
         finally:
             patience.cancel()
-        raise Broken(f"{words} ended with {process.wait()}\n{said[-4000:]}{tail(log)}")
+        raise Broken(f"{words} ended with {process.wait()}\n{output[-4000:]}{tail(log)}")
 
     def stop(self) -> None:
         """Stop all processes. Raises Broken as `Program.end` does."""

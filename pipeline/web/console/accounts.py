@@ -147,7 +147,7 @@ def add_key() -> Response:
         days = form.get("days", "")
         if not (days.isascii() and days.isdigit() and len(days) <= len(str(operators.MOST_DAYS))):
             raise OperatorRefused(f"a key expires after 1 to {operators.MOST_DAYS} days")
-        key = operators.make_key(auth.who(), form.get("name", ""), role=role, days=int(days), proved=proved)
+        key = operators.create_key(auth.who(), form.get("name", ""), role=role, days=int(days), proved=proved)
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
     return show_account(new_key=key)

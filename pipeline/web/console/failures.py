@@ -152,7 +152,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
         if not latest:
             raise auth.missing("This group of failures does not exist.", "It may belong to another connector.")
         shown, more = split_page(found, PAGE)
-        verdicts = preview_failures(session, shown)
+        previews = preview_failures(session, shown)
         total = sum_of(session, choice.filter, sample=SAMPLE) if choice.filter.state == "open" else None
     return page(
         "failure_group.html",
@@ -161,7 +161,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
         group=latest[0],
         count=groups[0].count if groups else 0,
         rows=shown,
-        verdicts=verdicts,
+        previews=previews,
         sum=total,
         choice=choice,
         title_of=title_of,

@@ -117,7 +117,7 @@ def choose_theme() -> Response:
 
 
 def show_setup() -> Response:
-    """Show the form for the first operator, to which `pipeline up` prints the link."""
+    """Show the form for the first operator; `pipeline up` prints its link."""
     if (elsewhere := _require_cookies()) is not None:
         return elsewhere
     code = request.args.get("code", "")

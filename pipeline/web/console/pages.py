@@ -181,7 +181,7 @@ def _too_long_to_keep() -> Refused:
 
 
 def read_pending(given: str) -> tuple[str, list[tuple[str, str]]] | None:
-    """Return (path, fields) of a form that was kept until the login; None if there is none, or its path is not ours."""
+    """Return (path, fields) of a form that was kept until the login; None without a form, or if its path is not ours."""
     try:
         form = json.loads(given)
         path, fields = form["path"], [(str(name), str(value)) for name, value in form["fields"]]

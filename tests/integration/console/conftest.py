@@ -134,7 +134,7 @@ def viewer_script(viewer: ConsoleClient, anonymous: ConsoleClient) -> Call:
 def caller(owner: ConsoleClient, browser: ConsoleClient) -> Call:
     present = operators.who_is(owner.token)
     assert present
-    headers = {"Authorization": f"Bearer {operators.make_key(present, 'test')}"}
+    headers = {"Authorization": f"Bearer {operators.create_key(present, 'test')}"}
 
     def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
         answer = browser.client.open(path, method=method, json=body or None, headers=headers)

@@ -241,7 +241,7 @@ def test_an_attempt_and_a_success_of_one_name_lock_the_counts_in_one_order(ana: 
     with transaction() as session:
         session.execute(text(taken), {"name": b"", "place": place})
         forgiving.start()
-        _until_somebody_waits()
+        _wait_for_a_lock()
         session.execute(text(f"{taken} NOWAIT"), {"name": name, "place": place})
     forgiving.join()
 
@@ -251,7 +251,7 @@ def _forgive(reserved: login_attempt.ReservedAttempt) -> None:
         login_attempt.forgive(session, reserved)
 
 
-def _until_somebody_waits() -> None:
+def _wait_for_a_lock() -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -302,7 +302,7 @@ def test_old_attempts_ended_sessions_and_long_expired_keys_are_deleted(browser: 
     me = operators.who_is(browser.token)
     assert me
     fails()
-    operators.make_key(me, "old")
+    operators.create_key(me, "old")
     change("UPDATE login_attempts SET last_at = now() - interval '25 hours'")
     change("UPDATE operator_sessions SET created_at = now() - interval '8 days'")
     change("UPDATE api_keys SET expires_at = now() - interval '31 days'")
@@ -350,7 +350,7 @@ def test_a_new_password_ends_other_sessions_and_revokes_keys(browser: ConsoleCli
     other = enter(ConsoleClient(app.test_client()))
     me = operators.who_is(browser.token)
     assert me
-    key = operators.make_key(me, "nightly")
+    key = operators.create_key(me, "nightly")
 
     wrong = browser.post("/account/password", old="wrong password", new="another long one")
     right = browser.post("/account/password", old=PASSWORD, new="another long one")
@@ -467,13 +467,13 @@ def test_every_field_of_the_account_has_an_id_and_a_label_of_its_own(browser: Co
 # --- keys for scripts ----------------------------------------------------------------------------------------------
 
 
-def make_key(console: ConsoleClient, **form: Any) -> Any:
+def create_key(console: ConsoleClient, **form: Any) -> Any:
     return console.post("/account/keys", **{"name": "nightly", "days": "30", "password": PASSWORD} | form)
 
 
 def test_a_key_needs_the_password_is_shown_once_and_can_be_revoked(browser: ConsoleClient) -> None:
-    refused = make_key(browser, password="wrong password")
-    page = make_key(browser, role="viewer").text
+    refused = create_key(browser, password="wrong password")
+    page = create_key(browser, role="viewer").text
     (key,) = re.findall(operators.PREFIX + r"[\w-]+", page)
     holder = operators.holder_of(key)
 
@@ -500,13 +500,13 @@ def test_a_key_needs_the_password_is_shown_once_and_can_be_revoked(browser: Cons
     ],
 )
 def test_a_key_is_never_above_its_owner_and_always_expires(browser: ConsoleClient, form: dict[str, str]) -> None:
-    assert make_key(browser, **form).status_code == 400
+    assert create_key(browser, **form).status_code == 400
 
 
 def test_a_key_ends_when_it_expires(browser: ConsoleClient) -> None:
     me = operators.who_is(browser.token)
     assert me
-    key = operators.make_key(me, "nightly", days=1)
+    key = operators.create_key(me, "nightly", days=1)
     assert operators.holder_of(key)
 
     change("UPDATE api_keys SET expires_at = now() - interval '1 second'")
@@ -517,7 +517,7 @@ def test_a_key_ends_when_it_expires(browser: ConsoleClient) -> None:
 def test_a_key_loses_what_its_owner_loses(browser: ConsoleClient) -> None:
     me = operators.who_is(browser.token)
     assert me
-    key = operators.make_key(me, "nightly")
+    key = operators.create_key(me, "nightly")
 
     accounts.change(NAME, role=Role.VIEWER)
     lowered = operators.holder_of(key)
@@ -536,7 +536,7 @@ def test_an_admin_sees_and_revokes_every_key(
 ) -> None:
     me = operators.who_is(browser.token)
     assert me
-    key = operators.make_key(me, "nightly")
+    key = operators.create_key(me, "nightly")
 
     (theirs,) = [each for each in admin_script("GET", "/api/v1/operators/keys")[1]["keys"] if each["owner"] == NAME]
     assert "nightly" in admin.text("/operators")
@@ -604,7 +604,7 @@ def test_a_session_of_long_ago_confirms_the_password_first(browser: ConsoleClien
 def test_an_operator_cannot_revoke_keys_of_others(browser: ConsoleClient, viewer: ConsoleClient) -> None:
     me = operators.who_is(browser.token)
     assert me
-    operators.make_key(me, "nightly")
+    operators.create_key(me, "nightly")
     with transaction() as session:
         (row,) = rows.keys_of(session, me.id)
 
@@ -884,6 +884,6 @@ def test_an_operator_without_a_password_makes_keys_after_a_fresh_login(
     assert cookie
     anonymous.token = cookie.value
 
-    assert make_key(anonymous, password="").status_code == 200
+    assert create_key(anonymous, password="").status_code == 200
     change("UPDATE operator_sessions SET proved_at = now() - interval '11 minutes'")
-    assert make_key(anonymous, password="").status_code == 400
+    assert create_key(anonymous, password="").status_code == 400

@@ -221,8 +221,8 @@ def test_known_users_are_found_by_what_they_are_known_by(system: SyncSystem, ope
     system.company.create_person(name="Ada", emails=[{"value": "ada@example.com", "primary": True}])
     system.fetch(Entity.PERSON)
     system.change_rows("UPDATE id_mappings SET hull_id = 'hull-ada' WHERE entity = 'person'")
-    for said in ("ada@example.com", "ADA@example.com", "hull-ada", str(max(system.users()))):
-        assert 'value="hull-ada" checked' in operator.text(f"{HOME}/actions/send?q={said}"), said
+    for query in ("ada@example.com", "ADA@example.com", "hull-ada", str(max(system.users()))):
+        assert 'value="hull-ada" checked' in operator.text(f"{HOME}/actions/send?q={query}"), query
     assert "No matching" in operator.text(f"{HOME}/actions/send?q=nobody")
     assert "<script>" not in operator.text(f"{HOME}/actions/send?q=<script>").partition("<main")[2]
 
@@ -306,6 +306,6 @@ def test_many_records_are_estimated(system: SyncSystem, operator: ConsoleClient)
 
     page = operator.text(f"{HOME}/actions/fetch/person")
 
-    told = int(page.partition(">About ")[2].partition(" Persons")[0].replace(",", ""))
-    assert 27_000 <= told <= 33_000
+    estimate = int(page.partition(">About ")[2].partition(" Persons")[0].replace(",", ""))
+    assert 27_000 <= estimate <= 33_000
     assert "Fetch all about" in page

@@ -1,4 +1,4 @@
-"""Add Connector: the whole walk, from nothing to the first record in Hull, and where it goes wrong."""
+"""Add Connector: all steps to the first record in Hull, and their errors."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_connector_is_set_up_by_oauth_to_the_first_record(admin: ConsoleClient
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         ({"secret": "canary-wrong"}, "Hull:"),
         ({"secret": ""}, "Fill in"),
@@ -107,12 +107,12 @@ def test_a_connector_is_set_up_by_oauth_to_the_first_record(admin: ConsoleClient
     ],
 )
 def test_mistakes_are_shown_and_entries_are_kept(
-    admin: ConsoleClient, empty: SyncSystem, wrong: dict[str, str], said: str
+    admin: ConsoleClient, empty: SyncSystem, wrong: dict[str, str], expected: str
 ) -> None:
     answer = admin.post("/connectors/new", **FORM | wrong)
 
     assert answer.status_code == 400
-    assert said in html.unescape(answer.text)
+    assert expected in html.unescape(answer.text)
     assert 'value="hull.test"' in answer.text
     assert "canary" not in answer.text
     assert "<script>{{" not in answer.text

@@ -1,4 +1,4 @@
-"""Alerts: raised once, told once, told again when nobody heard, resolved and told of that; the page and its test button."""
+"""Alerts: raised and sent once, retried, resolved; the page and its test button."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ HOOK = "https://hooks.test/services/canary-hook"
 
 @dataclass
 class Hook:
-    """Somebody's chat."""
+    """A chat that receives alerts."""
 
     status: int = 200
-    told: list[dict[str, Any]] = field(default_factory=list)
+    received: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        self.told.append(json.loads(environ["wsgi.input"].read()))
+        self.received.append(json.loads(environ["wsgi.input"].read()))
         start_response(f"{self.status} -", [("Location", "https://evil.test/")])
         return [b"ok"]
 
@@ -77,7 +77,7 @@ def resume(system: SyncSystem) -> None:
 
 
 def events(hook: Hook) -> list[tuple[str, str]]:
-    return [(each["event"], each["rule"]) for each in hook.told]
+    return [(each["event"], each["rule"]) for each in hook.received]
 
 
 def test_an_alert_is_sent_once_when_raised_and_once_when_resolved(system: SyncSystem, hook: Hook) -> None:
@@ -98,11 +98,11 @@ def test_an_alert_has_a_link_and_a_next_step(system: SyncSystem, hook: Hook) -> 
     pause(system)
     watch(system)
 
-    (told,) = hook.told
-    assert told["url"] == "http://pipeline.test/c/acme/credentials"
-    assert (told["connector"], told["sentence"]) == ("acme", "Paused automatically: unauthorized.")
-    assert told["text"].startswith("acme: Access lost\nPaused automatically: unauthorized.")
-    assert RULES["auth_lost"].advice in told["text"]
+    (received,) = hook.received
+    assert received["url"] == "http://pipeline.test/c/acme/credentials"
+    assert (received["connector"], received["sentence"]) == ("acme", "Paused automatically: unauthorized.")
+    assert received["text"].startswith("acme: Access lost\nPaused automatically: unauthorized.")
+    assert RULES["auth_lost"].advice in received["text"]
 
 
 def test_the_log_has_the_alert_without_an_address(system: SyncSystem, hook: Hook) -> None:
@@ -120,7 +120,7 @@ def test_an_unsent_alert_is_retried_with_growing_pauses(system: SyncSystem, hook
     pause(system)
     watch(system)
     watch(system)
-    assert len(hook.told) == 1
+    assert len(hook.received) == 1
     assert system.rows("SELECT sink_states ? 'webhook', sent_state, last_error FROM alerts") == [
         (False, None, "webhook: status 503")
     ]
@@ -130,7 +130,7 @@ def test_an_unsent_alert_is_retried_with_growing_pauses(system: SyncSystem, hook
     with capture_logs() as lines:
         watch(system)
 
-    assert len(hook.told) == 2
+    assert len(hook.received) == 2
     assert [line for line in lines if line["event"] == "alert.raised"] == []  # the log had been told
     assert system.rows("SELECT sink_states, sent_state, last_error FROM alerts") == [
         ({"log": "open", "webhook": "open"}, "open", None)
@@ -152,7 +152,7 @@ def test_an_alert_whose_sender_was_killed_is_sent_again(
         with pytest.raises(Killed):
             watch(system)
     watch(system)
-    assert len(hook.told) == 1
+    assert len(hook.received) == 1
 
     system.change_rows("UPDATE alerts SET next_try_at = now()")
     watch(system)
@@ -166,11 +166,11 @@ def test_an_alert_resolved_before_it_was_sent_is_one_message(system: SyncSystem,
     watch(system)
     resume(system)
     hook.status = 200
-    hook.told.clear()
+    hook.received.clear()
     watch(system)
 
     assert events(hook) == [("alert.resolved", "auth_lost")]
-    assert ", until " in hook.told[0]["text"]
+    assert ", until " in hook.received[0]["text"]
 
 
 def test_sending_stops_after_a_day(system: SyncSystem, hook: Hook) -> None:
@@ -236,7 +236,7 @@ def test_work_without_a_worker_is_an_alert_of_no_connector(system: SyncSystem, h
     assert system.rows("SELECT connector_key, rule, sentence FROM alerts") == [
         (None, "work_overdue", "The oldest due work has waited for 10 min.")
     ]
-    assert hook.told[0]["url"] == "http://pipeline.test/workers"
+    assert hook.received[0]["url"] == "http://pipeline.test/workers"
 
 
 def test_many_failures_are_reported_as_a_number(system: SyncSystem, hook: Hook) -> None:
@@ -251,7 +251,7 @@ def test_many_failures_are_reported_as_a_number(system: SyncSystem, hook: Hook) 
     watch(system)
 
     assert system.rows("SELECT rule, sentence FROM alerts") == [("failures", "2 failures within the last hour.")]
-    assert "canary value" not in json.dumps(hook.told)
+    assert "canary value" not in json.dumps(hook.received)
 
 
 @pytest.mark.usefixtures("noon")
@@ -422,7 +422,7 @@ def test_admins_try_the_sinks_and_it_is_written_down(
     admin.post("/alerts/test")
     assert "webhook: status 500" in admin.text("/alerts")
 
-    assert [each["event"] for each in hook.told] == ["alert.test"] * 2
+    assert [each["event"] for each in hook.received] == ["alert.test"] * 2
     assert system.rows("SELECT operator FROM audit_log WHERE action = 'alerts.test'") == [("admin@acme.test",)] * 2
 
 

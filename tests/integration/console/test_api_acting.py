@@ -295,7 +295,7 @@ def test_unusable_text_is_refused_before_any_change(system: SyncSystem, admin: A
     assert system
     present = operators.who_is(admin.token)
     assert present
-    headers = {"Authorization": f"Bearer {operators.make_key(present, 'test')}"}
+    headers = {"Authorization": f"Bearer {operators.create_key(present, 'test')}"}
     answer = admin.client.post(f"{BASE}/plans", data=body, headers=headers, content_type="application/json")
 
     assert answer.status_code in (400, 422), answer.text[:300]
@@ -314,7 +314,7 @@ def test_a_comparison_is_requested_without_a_body_too(system: SyncSystem, script
 def test_an_invalid_body_starts_nothing(system: SyncSystem, operator: ConsoleClient, anonymous: ConsoleClient) -> None:
     present = operators.who_is(operator.token)
     assert present
-    key = {"Authorization": f"Bearer {operators.make_key(present, 'test')}", "Content-Type": "application/json"}
+    key = {"Authorization": f"Bearer {operators.create_key(present, 'test')}", "Content-Type": "application/json"}
 
     answers = [
         anonymous.client.post(f"{BASE}/verify", data=data, headers=key) for data in ("{everything", "null", "[]")

@@ -30,7 +30,7 @@ READS = {
 BY_OPERATIONS = {"fetch all", "fetch organizations", "fetch persons", "verify"}
 """Commands written by hand that change something by calling operations."""
 WITHOUT_A_CONNECTOR = {"demo", "up", "migrate", "sandbox"}
-"""Commands that start something on this machine; whoever may run them may read the database."""
+"""Commands that start something on this machine; their users can read the database anyway."""
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
@@ -66,7 +66,7 @@ def test_a_command_writes_one_entry_of_its_own_or_the_general_one(
 
 
 def test_an_account_without_a_name_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the containers, whose account has a number only."""
+    """As in the containers: their account has a number only."""
 
     def unknown(uid: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {uid}")

@@ -116,7 +116,7 @@ def test_minutes_become_hours_and_hours_a_sum_and_no_total_shrinks(system: SyncS
 
 
 def test_outdated_counts_do_not_cause_a_count_of_all_events(system: SyncSystem) -> None:
-    """Without workers nobody ticks: the page says since when its figures stand, instead of counting hours of events."""
+    """Without workers the page shows the age of its figures, and does not count hours of events."""
     system.change_rows(
         "INSERT INTO event_count_mark VALUES (1, now() - interval '10 minutes', 0, now() - interval '10 minutes', 0)"
     )
@@ -143,11 +143,11 @@ def test_metrics_contain_all_events_and_running_fetches(system: SyncSystem, view
     run_id = system.start(Entity.PERSON)
     system.change_rows("UPDATE runs SET read = 12 WHERE id = :id", id=run_id)
 
-    told = viewer.text("/metrics")
+    metrics = viewer.text("/metrics")
 
     labels = f'connector="{CONNECTOR_ID}",direction="incoming",event="{SUCCESS}",outcome="success"'
-    assert f"pipeline_events_total{{{labels}}} 4.0" in told
-    assert f'pipeline_run_records{{connector="{CONNECTOR_ID}",entity="person",kind="full"}} 12.0' in told
+    assert f"pipeline_events_total{{{labels}}} 4.0" in metrics
+    assert f'pipeline_run_records{{connector="{CONNECTOR_ID}",entity="person",kind="full"}} 12.0' in metrics
 
 
 KINDS = "connector_key, kind, direction, entity, reason"

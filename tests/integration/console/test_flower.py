@@ -54,7 +54,7 @@ def fake(system: SyncSystem) -> Iterator[Fake]:
         do_POST = do_HEAD = do_GET  # noqa: N815 - the names the server looks for
 
         def log_message(self, *_arguments: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True)

@@ -1,4 +1,4 @@
-"""Every address there is, asked by those who may not and in ways nobody would: the list is the app's own, so none is forgotten."""
+"""Every route of the app, requested without permission and with unusual values."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ PLACES: Final[dict[str, Any]] = {
     "wanted": "workers",
     "version": 1,
 }
-"""Part of a rule → what stands there; every other one is a number."""
+"""Variable of a rule → its value; all others are numbers."""
 ENORMOUS: Final = 10**30
 HOSTILE: Final = {
     "nul": "a\0b",
@@ -249,7 +249,7 @@ def test_the_failures_of_another_connector_cannot_be_named_in_a_form(
 
 @pytest.mark.parametrize("what", hostile(*HOSTILE, quick=("surrogate", "enormous", "script")))
 def test_no_query_breaks_a_page(app: Flask, busy: SyncSystem, admin: ConsoleClient, what: str) -> None:
-    """All parameters at once."""
+    """All parameters together."""
     ids = ids_of(busy)
     for rule in rules(app, "GET"):
         path = address(rule, **ids, id=ids["run_id"])
@@ -288,7 +288,7 @@ SEARCHED: Final = {
 
 @pytest.mark.parametrize("what", hostile("nul", "surrogate", "no utf-8", "enormous", "bigint", "negative", "script"))
 def test_no_path_breaks_a_page(app: Flask, busy: SyncSystem, admin: ConsoleClient, what: str) -> None:
-    """In every place in turn, by whoever may go everywhere."""
+    """In each variable in turn, by an admin."""
     ids = ids_of(busy)
     for method in ("GET", "POST"):
         for rule in rules(app, method):
@@ -419,7 +419,7 @@ def own_id(rule: Rule, ids: dict[str, Any]) -> Any:
 
 
 def rows_of(system: SyncSystem) -> list[Any]:
-    """What nobody but the connector's own pages may change."""
+    """Return forms of pages of the connector."""
     return [
         system.rows(f"SELECT count(*) AS n, min(state) AS a, max(state) AS z FROM {table}")  # noqa: S608
         for table in ("runs", "failures", "replays", "plans", "jobs", "connectors")
@@ -436,5 +436,5 @@ def post(console: ConsoleClient, path: str) -> Any:
 
 
 def is_flower_away(rule: Rule, answer: Any) -> bool:
-    """No Flower runs here, and the page says so."""
+    """Return whether the page reports that no Flower runs."""
     return rule.rule.startswith("/flower") and answer.status_code == 502

@@ -86,7 +86,7 @@ class Reading(HTMLParser):
 
 @pytest.fixture
 def evil(system: SyncSystem, admin: ConsoleClient) -> SyncSystem:
-    """A connector of which everything that can be named is named badly."""
+    """Return a connector with hostile names everywhere."""
     custom = {field.type: field for field in system.company.custom_fields(Entity.PERSON)}
     name, choice = custom["varchar"].code, custom["enum"].code
     for person_name in (EVIL, FORMULA, LONG, LINK):
@@ -121,7 +121,7 @@ def evil(system: SyncSystem, admin: ConsoleClient) -> SyncSystem:
     assert admin.post("/c/acme/plans", document=document).status_code == 303
     me = operators.who_is(admin.token)
     assert me
-    operators.make_key(me, "".join(each for each in EVIL[:90] if each.isprintable()))
+    operators.create_key(me, "".join(each for each in EVIL[:90] if each.isprintable()))
     system.change_rows("UPDATE connectors SET name = :n, hull_organization = :o", n=NAME, o=EVIL)
     cached_answers.forget_all()
     return system
@@ -142,7 +142,7 @@ def misname(system: SyncSystem) -> None:
 
 
 def plant(system: SyncSystem) -> None:
-    """Failures, events, deliveries, alerts and audit entries that say what nobody would."""
+    """Store failures, events, deliveries, alerts and audit entries with hostile values."""
     body = json.dumps({"user": {"id": EVIL, EVIL: EVIL, "long": LONG, FORMULA: LINK}}).encode()
     for number, direction in enumerate(("incoming", "outgoing")):
         new = NewFailure(

@@ -67,7 +67,7 @@ def over_tls(configured: Callable[..., None]) -> None:
 
 @pytest.fixture
 def browser(app: Flask, over_tls: None) -> Browser:
-    """Somebody who opens the console for the first time."""
+    """Return a browser without cookies."""
     return Browser(app, app.response_class)
 
 
@@ -130,7 +130,7 @@ def test_single_sign_on_by_internal_http_does_not_loop(
 
 
 def test_a_proxy_that_rewrites_the_host_is_no_reason_to_refuse(ana: str, browser: Browser) -> None:
-    """nginx sends the name of its upstream unless it is told otherwise; the browser is at PUBLIC_URL all the same."""
+    """By default nginx sends the name of its upstream, although the browser is at PUBLIC_URL."""
     browser.at = "https://127.0.0.1:8080"
     browser.get("/login")
 

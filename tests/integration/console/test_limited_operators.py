@@ -58,11 +58,11 @@ def test_alerts_of_others_are_not_shown(system: SyncSystem, limited: ConsoleClie
         " SELECT key, 'auth_lost', 'open', name || ' lost', '{}' FROM connectors"
     )
 
-    page, told = limited.text("/alerts"), script("GET", "/api/v1/alerts")[1]["alerts"]
+    page, listed = limited.text("/alerts"), script("GET", "/api/v1/alerts")[1]["alerts"]
 
     assert "acme lost" in page
     assert "globex lost" not in page
-    assert [each["connector"] for each in told] == ["acme"]
+    assert [each["connector"] for each in listed] == ["acme"]
 
 
 def test_lists_of_past_alerts_are_as_long_as_for_others(
@@ -75,9 +75,9 @@ def test_lists_of_past_alerts_are_as_long_as_for_others(
         "  ORDER BY name"
     )
 
-    told = script("GET", "/api/v1/alerts/past?limit=20")[1]["alerts"]
+    listed = script("GET", "/api/v1/alerts/past?limit=20")[1]["alerts"]
 
-    assert [each["connector"] for each in told] == ["acme"] * 20
+    assert [each["connector"] for each in listed] == ["acme"] * 20
     assert limited.text("/alerts").count("acme lost") == 50
 
 

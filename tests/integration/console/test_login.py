@@ -1,4 +1,4 @@
-"""Who is let in, what they may do, and what is refused."""
+"""Logins, sessions, roles and forged forms."""
 
 from __future__ import annotations
 
@@ -346,8 +346,8 @@ def test_an_admin_adds_changes_and_disables_people(admin: ConsoleClient, anonymo
     assert anonymous.get("/").status_code == 303
     assert log_in(anonymous) == 401
     with transaction() as session:
-        told = [(each.action, each.subject) for each in latest_entries(session)]
-    assert told[:3] == [
+        entries = [(each.action, each.subject) for each in latest_entries(session)]
+    assert entries[:3] == [
         ("operator.login_failed", "ana@acme.test"),
         ("operator.change", "ana@acme.test"),
         ("operator.login", "ana@acme.test"),
@@ -414,7 +414,7 @@ def test_without_the_database_a_page_answers_503_with_retry_after(anonymous: Con
 
 
 def test_a_page_contains_the_servers_clock(anonymous: ConsoleClient) -> None:
-    """Ages go on by it: a computer whose clock is an hour ahead would make everything an hour old."""
+    """Pages update ages with it, so a wrong clock of the computer does not change them."""
     (now,) = re.findall('<body data-now="([^"]+)">', anonymous.get("/login").text)
 
     assert abs((datetime.now(UTC) - datetime.fromisoformat(now)).total_seconds()) < 60

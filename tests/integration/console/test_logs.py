@@ -1,4 +1,4 @@
-"""The log: every event by filter, live, on its own page, and to take away."""
+"""The log: events by filter, live, single events, and exports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def nothing_is_remembered() -> Iterator[None]:
 @pytest.fixture
 @prepared
 def busy(system: SyncSystem) -> SyncSystem:
-    """Two Persons came by a fetch, one of which could not be read; something was skipped and something sent."""
+    """Fetch two Persons, one of them unreadable; skip a record, and send one."""
     system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
     system.company.create_person(name="=HYPERLINK(1)")
     system.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
@@ -52,7 +52,7 @@ def add(system: SyncSystem, event: str, **columns: Any) -> None:
 
 
 def shown(console: ConsoleClient, query: str = "") -> list[int]:
-    """The ids of the events on a page of the log, as they stand there."""
+    """Return the ids of the events on a page of the log, in its order."""
     found = console.text(f"{LOGS}{query}")
     return [int(each.split('"')[0]) for each in found.split('class="id" href="/c/acme/logs/')[1:]]
 

@@ -1,4 +1,4 @@
-"""The overview: is everything in Hull, what is going on, what is to be done; and runs and batches, one by one."""
+"""The overview, and the pages of runs and batches."""
 
 from __future__ import annotations
 

@@ -197,10 +197,10 @@ def test_scripts_read_the_health_of_webhooks_and_deliveries(system: SyncSystem, 
     system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
     deliver(system, "1", body=b'{"canary": 1}')
 
-    standing = viewer.get("/api/v1/connectors/acme/webhooks").get_json()
+    health = viewer.get("/api/v1/connectors/acme/webhooks").get_json()
     (delivery,) = viewer.get("/api/v1/connectors/acme/deliveries").get_json()["deliveries"]
 
-    assert (standing["level"], [each["state"] for each in standing["subscriptions"]]) == ("ok", ["active", "active"])
+    assert (health["level"], [each["state"] for each in health["subscriptions"]]) == ("ok", ["active", "active"])
     assert (delivery["state"], delivery["size_bytes"]) == ("folded", 13)
     assert "canary" not in str(delivery)
     assert viewer.get("/api/v1/connectors/acme/deliveries?source=other").status_code == 422

@@ -1,4 +1,4 @@
-"""Workers: is work being done? Whoever is missing is named, with the command that helps; no page waits for the broker."""
+"""The workers page names missing processes with the command that starts them, and does not wait for the broker."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ WELL = WorkerNodes(
 
 
 class Broker:
-    """What the nodes say."""
+    """The answers of nodes."""
 
-    says: WorkerNodes | None = WELL
+    answer: WorkerNodes | None = WELL
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def broker(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Brok
     from pipeline.operations import workers  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     broker = Broker()
-    monkeypatch.setattr(workers, "_nodes", lambda _patience_s: broker.says)
+    monkeypatch.setattr(workers, "_nodes", lambda _patience_s: broker.answer)
     forget_all()
     system.change_rows("INSERT INTO heartbeats (name) VALUES ('beat'), ('sweep')")
     yield broker
@@ -70,19 +70,19 @@ def test_script_command_and_page_agree(
 ) -> None:
     assert system
     page = viewer.text("/c/acme/workers")
-    status, told = script("GET", "/api/v1/connectors/acme/workers")
-    said = run("connectors", "workers", "acme")
+    status, answer = script("GET", "/api/v1/connectors/acme/workers")
+    printed = run("connectors", "workers", "acme")
 
-    assert (status, told["broker"], told["nodes"], told["beats"]) == (200, "ok", WELL.workers, WELL.beats)
-    assert [(each["name"], each["messages"]) for each in told["queues"]] == list(WELL.waiting.items())
-    assert (said.code, told["sentence"] in said.out, told["sentence"] in page) == (0, True, True)
-    broker.says = WorkerNodes(broker="does not answer (X)", workers={}, beats=[], waiting={})
+    assert (status, answer["broker"], answer["nodes"], answer["beats"]) == (200, "ok", WELL.workers, WELL.beats)
+    assert [(each["name"], each["messages"]) for each in answer["queues"]] == list(WELL.waiting.items())
+    assert (printed.code, answer["sentence"] in printed.out, answer["sentence"] in page) == (0, True, True)
+    broker.answer = WorkerNodes(broker="does not answer (X)", workers={}, beats=[], waiting={})
     missing = run("workers")
     assert (missing.code, "correct BROKER_URL" in missing.out) == (1, True)
 
 
 @pytest.mark.parametrize(
-    ("says", "words"),
+    ("answer", "words"),
     [
         (WorkerNodes(broker="does not answer (X)", workers={}, beats=[], waiting={}), "BROKER_URL"),
         (WorkerNodes(broker="ok", workers={}, beats=[], waiting={}), "-Q live,bulk,control"),
@@ -90,10 +90,10 @@ def test_script_command_and_page_agree(
     ],
 )
 def test_who_is_missing_is_named_with_the_command_that_helps(
-    system: SyncSystem, broker: Broker, viewer: ConsoleClient, says: WorkerNodes, words: str
+    system: SyncSystem, broker: Broker, viewer: ConsoleClient, answer: WorkerNodes, words: str
 ) -> None:
-    broker.says = says
-    if not says.workers:
+    broker.answer = answer
+    if not answer.workers:
         system.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
 
     assert words in viewer.text("/workers")
@@ -102,7 +102,7 @@ def test_who_is_missing_is_named_with_the_command_that_helps(
 def test_before_the_broker_answers_heartbeats_show_the_state(
     system: SyncSystem, broker: Broker, viewer: ConsoleClient
 ) -> None:
-    broker.says = None
+    broker.answer = None
     assert "All work is done" in viewer.text("/workers")
 
     forget_all()
@@ -116,7 +116,7 @@ def test_before_the_broker_answers_heartbeats_show_the_state(
 def test_busy_nodes_are_not_reported_as_missing(
     broker: Broker, viewer: ConsoleClient, workers: dict[str, list[str]]
 ) -> None:
-    broker.says = WorkerNodes(broker="ok", workers=workers, beats=[], waiting={})
+    broker.answer = WorkerNodes(broker="ok", workers=workers, beats=[], waiting={})
 
     assert "All work is done" in viewer.text("/workers")
 

@@ -39,7 +39,7 @@ def installation(app: Flask, system: SyncSystem, tmp_path: Path) -> Iterator[Ins
         session.flush()
         owner = present(operator)
     key_file = tmp_path / "api.key"
-    key_file.write_text(f"{operators.make_key(owner, 'remote')}\n")
+    key_file.write_text(f"{operators.create_key(owner, 'remote')}\n")
     server = make_server("127.0.0.1", 0, app)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

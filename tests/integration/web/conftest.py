@@ -64,17 +64,17 @@ class RunningWeb:
             session.execute(text(statement), values)
 
     def run_jobs(self) -> list[str]:
-        """Carry out what is due, as workers do; what Celery is told of those that did not go well."""
+        """Run due jobs like workers do; return the errors that Celery receives."""
         from pipeline.jobs.runtime import run_job  # noqa: PLC0415 - Celery reads its settings when imported
         from pipeline.sync.stage import StageFailed  # noqa: PLC0415
 
-        told = []
+        errors = []
         for row in self.rows("SELECT id FROM jobs WHERE state = 'due' AND due_at <= now() ORDER BY id"):
             try:
                 run_job(row.id, "test")
             except StageFailed as failed:
-                told.append(str(failed).partition(":")[0])
-        return told
+                errors.append(str(failed).partition(":")[0])
+        return errors
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def environment(database_url: str, tmp_path: Path) -> Iterator[Settings]:
 
 @pytest.fixture
 def running(environment: Settings) -> RunningWeb:
-    """One connector, Acme, with every secret; and an app whose wake-ups are only counted."""
+    """Return an app with one connector, Acme, and all its secrets; messages to workers are only counted."""
     with transaction() as session:
         acme = add_connector(session, environment, ACME, "acme", SECRETS)
     woken: list[str] = []

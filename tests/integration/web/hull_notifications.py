@@ -1,4 +1,4 @@
-"""Hull as it knocks at our door: signed notifications, and the place where its key is."""
+"""Hull's signed notifications, and the server of its public key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RETRY = {"type": "retry", "size": 10, "in": 1000, "in_time": 10}
 
 
 class KeyServer:
-    """Serves the public key of Hull by POST, and counts how often it was asked. `session` reaches it, and who else is let in."""
+    """Serves the public key of Hull by POST, and counts the requests; `session` sends requests to it."""
 
     def __init__(self, private: RSAPrivateKey) -> None:
         self.answer = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

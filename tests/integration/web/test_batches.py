@@ -101,10 +101,10 @@ def events(running: RunningWeb) -> list[tuple[str, str | None]]:
 )
 def test_every_user_of_the_file_is_sent_by_hand(running: RunningWeb, storage: Storage) -> None:
     answer = send(running, query={"segment_id": "s2", "source": "connector"})
-    nobody_asked = list(storage.asked)
+    requests_before = list(storage.asked)
     running.run_jobs()
 
-    assert (answer.status_code, answer.text, nobody_asked, running.woken) == (200, "ok", [], ["dispatch"])
+    assert (answer.status_code, answer.text, requests_before, running.woken) == (200, "ok", [], ["dispatch"])
     found = changes(running)
     assert list(found) == [user["id"] for user in USERS]
     assert found[USERS[3]["id"]] == (
@@ -178,8 +178,8 @@ def test_a_broken_line_is_named_and_the_others_go_on(running: RunningWeb, storag
         assert running.run_jobs() == []
 
     assert len(changes(running)) == len(USERS)
-    told = [("outgoing.user.error", "export_line_broken")] * 2 + [("outgoing.user.error", "no_hull_id")]
-    assert events(running) == told
+    expected = [("outgoing.user.error", "export_line_broken")] * 2 + [("outgoing.user.error", "no_hull_id")]
+    assert events(running) == expected
     [job] = [line for line in lines if line["event"] == "outgoing.job.success"]
     assert (job["records"], job["broken"], job["lines"]) == (250, 3, 253)
     assert "canary" not in repr(lines) + str(running.rows("SELECT detail FROM sync_events"))
@@ -359,12 +359,12 @@ def test_the_address_and_values_are_stored_nowhere_in_plain_text(
         due_again(running)
         running.run_jobs()
 
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     places = [
         lines,
         kept,
-        said.out,
-        said.err,
+        output.out,
+        output.err,
         running.rows("SELECT * FROM failures"),
         running.rows("SELECT * FROM sync_events"),
     ]

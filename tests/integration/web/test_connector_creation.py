@@ -1,4 +1,4 @@
-"""A connector installed in Hull comes to be here by its first notification; whoever only pretends leaves nothing behind."""
+"""The first notification of a connector in Hull creates it here; forged notifications create nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def platform(keys: KeyServer) -> Flask:
     return app
 
 
-def knock(hull: Hull, key: str = "n-1", **changed: str) -> TestResponse:
+def notify(hull: Hull, key: str = "n-1", **changed: str) -> TestResponse:
     return hull.notify(notification_id=key, configuration=MINE | changed)
 
 
@@ -66,10 +66,10 @@ def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_
 ) -> None:
     platform.extensions["hull"].connector["private_settings"] = {"synchronized_user_segments": ["vip"]}
 
-    assert is_pending(knock(hull))
+    assert is_pending(notify(hull))
     assert (connectors(running), running.deliveries(), running.woken) == ([], [], ["dispatch"])
     assert running.run_jobs() == []
-    again = knock(hull)
+    again = notify(hull)
 
     assert again.json == NEXT
     assert connectors(running) == [(GLOBEX, "globex", "paused", "not_connected")]
@@ -84,7 +84,7 @@ def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_
     " the connector after Hull has confirmed it.",
 )
 def test_its_status_asks_for_setting_it_up(hull: Hull, running: RunningWeb, platform: Flask) -> None:
-    knock(hull)
+    notify(hull)
     running.run_jobs()
 
     answer = running.client.get("/status", query_string={"ship": GLOBEX, "organization": OURS, "secret": SECRET})
@@ -95,7 +95,7 @@ def test_its_status_asks_for_setting_it_up(hull: Hull, running: RunningWeb, plat
 
 def test_its_secret_is_kept_sealed_and_nowhere_else(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     with capture_logs() as lines:
-        knock(hull)
+        notify(hull)
         waiting = running.rows("SELECT * FROM jobs")
         running.run_jobs()
 
@@ -104,7 +104,7 @@ def test_its_secret_is_kept_sealed_and_nowhere_else(hull: Hull, running: Running
 
 
 def test_many_notifications_cause_one_check(hull: Hull, running: RunningWeb, platform: Flask) -> None:
-    assert all(is_pending(knock(hull, key=f"n-{number}")) for number in range(3))
+    assert all(is_pending(notify(hull, key=f"n-{number}")) for number in range(3))
 
     assert len(running.rows("SELECT 1 FROM jobs")) == 1
     assert running.run_jobs() == []
@@ -125,7 +125,7 @@ def test_many_notifications_cause_one_check(hull: Hull, running: RunningWeb, pla
 def test_an_organization_that_is_not_listed_is_refused_and_nothing_is_stored(
     hull: Hull, running: RunningWeb, changed: dict[str, str]
 ) -> None:
-    assert is_refused(knock(hull, **changed))
+    assert is_refused(notify(hull, **changed))
     assert running.rows("SELECT 1 FROM jobs") == []
 
 
@@ -140,15 +140,15 @@ def test_credentials_that_hull_refuses_make_nothing_and_are_not_tried_again_at_o
     hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     with capture_logs() as lines:
-        assert is_pending(knock(hull, secret="wrong"))
+        assert is_pending(notify(hull, secret="wrong"))
         assert running.run_jobs() == ["hull_refused"]
-        assert is_refused(knock(hull, secret="wrong"))
+        assert is_refused(notify(hull, secret="wrong"))
 
     assert connectors(running) == []
     assert [line["reason"] for line in lines if line["event"] == "connector.creation.error"] == ["hull_refused"]
     [row] = running.rows("SELECT state, secret FROM jobs")
     assert tuple(row) == ("refused", None)
-    assert is_pending(knock(hull))
+    assert is_pending(notify(hull))
 
 
 def test_a_connector_that_is_here_is_never_given_another_secret(
@@ -156,8 +156,8 @@ def test_a_connector_that_is_here_is_never_given_another_secret(
 ) -> None:
     settings.use(settings.settings().replace(hull_organizations=(OURS, ORGANIZATION)))
 
-    assert is_refused(knock(hull, id=ACME, organization=ORGANIZATION, secret="wrong"))
-    assert is_refused(knock(hull, id=ACME))
+    assert is_refused(notify(hull, id=ACME, organization=ORGANIZATION, secret="wrong"))
+    assert is_refused(notify(hull, id=ACME))
 
     assert running.rows("SELECT 1 FROM jobs") == []
     assert hull.notify(notification_id="n-9").json == NEXT
@@ -165,10 +165,10 @@ def test_a_connector_that_is_here_is_never_given_another_secret(
 
 def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     platform.extensions["hull_faults"].replace([{"path": "app", "kind": "status", "status": 503, "count": 1}])
-    knock(hull)
+    notify(hull)
 
     assert running.run_jobs() == ["remote_unavailable"]
-    assert is_pending(knock(hull))
+    assert is_pending(notify(hull))
     running.change_rows("UPDATE jobs SET due_at = now()")
     assert running.run_jobs() == []
 
@@ -176,7 +176,7 @@ def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, running: Running
 
 
 def test_an_organization_removed_from_the_list_is_not_called(hull: Hull, running: RunningWeb, platform: Flask) -> None:
-    knock(hull)
+    notify(hull)
     settings.use(settings.settings().replace(hull_organizations=()))
 
     assert running.run_jobs() == ["host_refused"]
@@ -185,7 +185,7 @@ def test_an_organization_removed_from_the_list_is_not_called(hull: Hull, running
 
 def test_another_connectors_answer_proves_nothing(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     platform.extensions["hull"].connector["id"] = ACME
-    knock(hull)
+    notify(hull)
     running.change_rows("UPDATE jobs SET due_at = now()")
 
     assert running.run_jobs() == ["hull_refused"]
@@ -197,7 +197,7 @@ def test_no_more_than_a_few_are_looked_into_at_a_time(
 ) -> None:
     monkeypatch.setattr(connector_creation, "MOST_AT_ONCE", 2)
 
-    answers = [knock(hull, key=f"n-{number}", id=f"{number:024x}") for number in range(3)]
+    answers = [notify(hull, key=f"n-{number}", id=f"{number:024x}") for number in range(3)]
 
     assert [is_pending(answer) for answer in answers[:2]] == [True, True]
     assert is_refused(answers[2])
@@ -205,7 +205,7 @@ def test_no_more_than_a_few_are_looked_into_at_a_time(
 
 def test_a_name_that_is_taken_gets_an_ending(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     running.change_rows("UPDATE connectors SET name = 'globex'")
-    knock(hull)
+    notify(hull)
     running.run_jobs()
 
     assert [name for _, name, _, _ in connectors(running)] == [f"globex-{GLOBEX[-6:]}"]
@@ -215,7 +215,7 @@ def test_settings_that_make_no_sense_do_not_keep_it_from_being_made(
     hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     platform.extensions["hull"].connector["private_settings"] = {"link_users_in_hull": "perhaps"}
-    knock(hull)
+    notify(hull)
 
     assert running.run_jobs() == []
     assert len(connectors(running)) == 1

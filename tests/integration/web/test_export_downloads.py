@@ -236,7 +236,7 @@ class Clock:
 def test_a_file_that_changed_is_read_from_its_beginning(
     running: RunningWeb, storage: Storage, drop: tuple[str, ...]
 ) -> None:
-    """Also by a server that ignores the condition, or leaves out of its answer what tells the two files apart."""
+    """Also if the server ignores the condition, or omits the header that identifies the file."""
     file = storage.make(format="csv")
     send(running, file)
     storage.breaks_after, storage.trouble = 9_000, ConnectionResetError

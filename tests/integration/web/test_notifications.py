@@ -255,7 +255,7 @@ def test_a_body_above_twenty_megabytes_is_too_large(hull: Hull, running: Running
 
 @pytest.mark.parametrize("levels", [40, 140, 300, 5_000])
 def test_a_value_that_nests_deep_does_not_cost_its_neighbours(hull: Hull, running: RunningWeb, levels: int) -> None:
-    """Hull would send the same messages again and again. Which of them cannot be carried over is said when they are folded."""
+    """Otherwise Hull would repeat the same messages. A message that cannot be synchronized is reported later."""
     deep = b'{"user":{"id":"2","x":' + b"[" * levels + b'"]"' + b"]" * levels + b'},"changes":{},"segments":[]}'
     whole = json.dumps(notification(messages=[{"user": {"id": "1"}}, "DEEP", {"user": {"id": "3"}}])).encode()
 
@@ -278,9 +278,9 @@ def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
         refused = hull.headers(_Signature_Public_Key_Url=KEY_URL + "?canary")
         texts.append(hull.post(notification(), refused).text)
 
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert len(lines) >= 4
-    assert "canary" not in repr(lines) + said.out + said.err + "".join(texts)
+    assert "canary" not in repr(lines) + output.out + output.err + "".join(texts)
 
 
 def test_a_body_that_is_no_json_is_not_searched_for_what_nests_too_deep(

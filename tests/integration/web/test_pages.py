@@ -377,13 +377,13 @@ def test_a_defect_shows_a_request_id_and_nothing_else(running: RunningWeb, capsy
         as_text = running.client.get("/broken", headers={"Accept": "text/html"})
 
     assert (as_json.status_code, as_text.status_code) == (500, 500)
-    told = {"error": "internal_error", "message": "Internal error", "request_id": as_json.headers["X-Request-Id"]}
-    assert as_json.json == told
+    expected = {"error": "internal_error", "message": "Internal error", "request_id": as_json.headers["X-Request-Id"]}
+    assert as_json.json == expected
     assert as_text.headers["X-Request-Id"] in as_text.text
     assert as_text.content_type.startswith("text/plain")
     assert [(line["event"], line["error"]) for line in lines] == [("web.error", "RuntimeError")] * 2
-    said = capsys.readouterr()
-    assert "canary" not in as_json.text + as_text.text + repr(lines) + said.out + said.err
+    output = capsys.readouterr()
+    assert "canary" not in as_json.text + as_text.text + repr(lines) + output.out + output.err
 
 
 def break_open(app: Flask) -> None:
@@ -428,9 +428,9 @@ def test_changes_that_came_some_minutes_ago_are_in_order(running: RunningWeb) ->
 def test_metrics_contain_the_age_of_the_watermark(running: RunningWeb) -> None:
     in_step_until(running, timedelta(minutes=20))
 
-    told = running.client.get("/metrics").text
+    metrics = running.client.get("/metrics").text
 
-    (line,) = [line for line in told.splitlines() if line.startswith("pipeline_watermark_age_seconds{")]
+    (line,) = [line for line in metrics.splitlines() if line.startswith("pipeline_watermark_age_seconds{")]
     assert 'entity="person"' in line
     assert 1_199 < float(line.split()[-1]) < 1_300
 

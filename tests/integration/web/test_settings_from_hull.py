@@ -1,4 +1,4 @@
-"""`ship:update` says that settings may have changed; Hull itself says what they are now."""
+"""`ship:update` is a hint that settings may have changed; the settings are read from Hull."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = {"field_code": "name", "field_name": "Name", "field_type": "varchar"}
 
 @pytest.fixture
 def platform(keys: KeyServer, running: RunningWeb) -> Flask:
-    """Hull's API, whose connector is ours; and the fields that Pipedrive had when they were last read."""
+    """Return Hull's API with our connector, and Pipedrive's fields as they were last read."""
     app = create_app(connector_id=ACME, secret=SECRETS["hull_secret"], organization=ORGANIZATION)
     keys.reach(f"https://{ORGANIZATION}", app.wsgi_app)
     with transaction() as session:
@@ -41,8 +41,8 @@ def save(platform: Flask, **settings: Any) -> None:
     platform.extensions["hull"].connector["private_settings"] = settings
 
 
-def told(hull: Hull, running: RunningWeb, key: str = "n-1") -> list[str]:
-    """Hull notifies, and what that asks for is done."""
+def notify_and_run(hull: Hull, running: RunningWeb, key: str = "n-1") -> list[str]:
+    """Send a notification and run its jobs; return the requests to Hull."""
     assert hull.notify(notification_id=key, channel="ship:update", messages=[{"id": ACME}]).json == NEXT
     return running.run_jobs()
 
@@ -59,7 +59,7 @@ def versions(running: RunningWeb) -> list[tuple[str, dict[str, Any]]]:
 def test_what_was_saved_in_hull_is_in_force(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED, link_users_in_hull=False, access_token="canary-token", oauth=None)
 
-    told(hull, running)
+    notify_and_run(hull, running)
 
     expected = {"incoming_user_attributes": MAPPED, "link_users_in_hull": False}
     assert versions(running)[0] == ("hull", expected)
@@ -94,7 +94,7 @@ def test_the_same_settings_again_make_no_version(hull: Hull, running: RunningWeb
     save(platform, incoming_user_attributes=MAPPED)
 
     for number in range(3):
-        told(hull, running, key=f"n-{number}")
+        notify_and_run(hull, running, key=f"n-{number}")
 
     assert len(versions(running)) == 2
 
@@ -104,13 +104,13 @@ def test_the_same_settings_again_make_no_version(hull: Hull, running: RunningWeb
 )
 def test_an_edit_made_here_stays_unless_hull_changed_the_same(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED, synchronized_user_segments=["a"])
-    told(hull, running)
+    notify_and_run(hull, running)
     with transaction() as session:
         ours = {**versions(running)[0][1], "daily_tokens": 5, "synchronized_user_segments": ["b"]}
         add_settings(session, running.acme, ours, author="command line")
 
     save(platform, synchronized_user_segments=["a"], link_users_in_service=True)
-    told(hull, running, key="n-2")
+    notify_and_run(hull, running, key="n-2")
 
     document = versions(running)[0][1]
     assert (document["daily_tokens"], document["synchronized_user_segments"]) == (5, ["b"])
@@ -130,10 +130,10 @@ def test_an_edit_made_here_is_pushed_to_hull_and_comes_back_as_nothing_new(
     hull: Hull, running: RunningWeb, platform: Flask
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED, access_token="canary-token")
-    told(hull, running)
+    notify_and_run(hull, running)
 
     edit(running, daily_tokens=5, link_users_in_hull=False)
-    told(hull, running, key="n-2")
+    notify_and_run(hull, running, key="n-2")
 
     held = platform.extensions["hull"].connector["private_settings"]
     assert (held["daily_tokens"], held["link_users_in_hull"], held["incoming_user_attributes"]) == (5, False, MAPPED)
@@ -143,7 +143,7 @@ def test_an_edit_made_here_is_pushed_to_hull_and_comes_back_as_nothing_new(
 
 def test_changes_in_hull_are_imported_before_ours_are_pushed(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, incoming_user_attributes=MAPPED)
-    told(hull, running)
+    notify_and_run(hull, running)
     save(platform, incoming_user_attributes=MAPPED, synchronized_user_segments=["s1"])
 
     edit(running, daily_tokens=5)
@@ -156,11 +156,11 @@ def test_changes_in_hull_are_imported_before_ours_are_pushed(hull: Hull, running
 def test_rules_that_hull_has_no_column_for_stay(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     with_rule = [{"hull": "pipedrive/name", "service": "name", "on_null": "ignore"}]
     save(platform, incoming_user_attributes=MAPPED)
-    told(hull, running)
+    notify_and_run(hull, running)
     edit(running, incoming_user_attributes=with_rule)
 
     save(platform, incoming_user_attributes=[*MAPPED, {"hull": "x", "service": "id"}], link_users_in_hull=True)
-    told(hull, running, key="n-2")
+    notify_and_run(hull, running, key="n-2")
 
     assert versions(running)[0][1]["incoming_user_attributes"] == [*with_rule, {"hull": "x", "service": "id"}]
 
@@ -193,12 +193,12 @@ def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
     hull: Hull, running: RunningWeb, platform: Flask, wrong: dict[str, Any], named: list[str]
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED)
-    told(hull, running)
+    notify_and_run(hull, running)
     before = versions(running)
     save(platform, **wrong)
 
     with capture_logs() as lines:
-        assert told(hull, running, key="n-2") == ["settings_refused"]
+        assert notify_and_run(hull, running, key="n-2") == ["settings_refused"]
 
     assert versions(running) == before
     [event] = running.rows("SELECT event, reason, detail FROM sync_events WHERE event = 'connector.settings.error'")
@@ -217,7 +217,7 @@ def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
 )
 def test_the_status_names_the_mistakes(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps", full_fetch_cron=7)
-    told(hull, running)
+    notify_and_run(hull, running)
 
     answer = running.client.get(
         "/status", query_string={"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
@@ -233,10 +233,10 @@ def test_the_status_names_the_mistakes(hull: Hull, running: RunningWeb, platform
 
 def test_once_they_are_corrected_the_failure_closes_by_itself(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps", link_users_in_service=True)
-    told(hull, running)
+    notify_and_run(hull, running)
     save(platform, link_users_in_hull=False, link_users_in_service=True)
 
-    told(hull, running, key="n-2")
+    notify_and_run(hull, running, key="n-2")
 
     with transaction() as session:
         assert find_failures(session) == []
@@ -245,7 +245,7 @@ def test_once_they_are_corrected_the_failure_closes_by_itself(hull: Hull, runnin
 
 def test_a_refusal_can_be_replayed(hull: Hull, running: RunningWeb, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps")
-    told(hull, running)
+    notify_and_run(hull, running)
     save(platform, link_users_in_hull=False)
     with transaction() as session:
         [failure] = find_failures(session)
@@ -267,7 +267,7 @@ def test_a_field_made_a_moment_ago_is_looked_for_in_pipedrive(
     running.change_rows("UPDATE settings_versions SET document = '{\"daily_tokens\": 0}'")
     save(platform, incoming_user_attributes=[{"hull": "b", "service": new}])
 
-    assert told(hull, running) == []
+    assert notify_and_run(hull, running) == []
 
     assert versions(running)[0][1]["incoming_user_attributes"] == [{"hull": "b", "service": new}]
 
@@ -278,7 +278,7 @@ def test_a_deleted_field_does_not_block_other_changes(hull: Hull, running: Runni
         add_settings(session, running.acme, {"incoming_user_attributes": gone}, author="hull")
     save(platform, incoming_user_attributes=gone, link_users_in_service=True)
 
-    assert told(hull, running) == []
+    assert notify_and_run(hull, running) == []
 
     assert versions(running)[0][1]["link_users_in_service"] is True
 
@@ -287,7 +287,7 @@ def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, running: Running
     save(platform, incoming_user_attributes=MAPPED)
     platform.extensions["hull_faults"].replace([{"path": "app", "kind": "status", "status": 503, "count": 1}])
 
-    assert told(hull, running) == ["remote_unavailable"]
+    assert notify_and_run(hull, running) == ["remote_unavailable"]
     assert [tuple(row) for row in running.rows("SELECT state, attempts FROM jobs")] == [("due", 1)]
     running.change_rows("UPDATE jobs SET due_at = now()")
     assert running.run_jobs() == []
@@ -352,7 +352,7 @@ def test_an_answer_without_settings_takes_none_away(
 ) -> None:
     platform.extensions["hull"].connector["private_settings"] = document
 
-    assert told(hull, running) == ["page_malformed"]
+    assert notify_and_run(hull, running) == ["page_malformed"]
 
     assert len(versions(running)) == 1
 

@@ -61,7 +61,7 @@ def status(port: int, method: str, path: str, body: bytes = b"", **headers: str)
 
 
 def begin(port: int, path: str, length: int = 1000) -> socket.socket:
-    """A request whose body does not come."""
+    """Open a request without sending its body."""
     opened = socket.create_connection(("127.0.0.1", port), timeout=20)
     form = "Content-Type: application/x-www-form-urlencoded"
     opened.sendall(f"POST {path} HTTP/1.1\r\nHost: here\r\n{form}\r\nContent-Length: {length}\r\n\r\nid=1".encode())

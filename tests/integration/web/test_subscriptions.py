@@ -24,7 +24,7 @@ OURS = f"http://connector.test/webhooks/pipedrive/{ACME}/"
 
 @pytest.fixture
 def pipedrive(running: RunningWeb) -> Iterator[PipedriveApp]:
-    """A company whose webhooks reach our app, and whose API ours calls."""
+    """Return a company that sends webhooks to our app, and has an API that our app calls."""
     app = create_app(
         Company(seed=7, persons=3, organizations=2),
         api_token=SECRETS["pipedrive_api_token"],

@@ -1,4 +1,4 @@
-"""Pipedrive's door: what is let in is stored before it is acknowledged, what is not learns nothing."""
+"""Webhooks of Pipedrive: authenticated ones are stored before the answer; others learn nothing."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_an_unreadable_secret_affects_its_connector_only(running: RunningWeb, en
     ],
 )
 def test_an_unreadable_body_is_stored_and_answered_200(running: RunningWeb, body: bytes, code: str) -> None:
-    """Ten failures would ban the webhook, and what it has to tell would be lost."""
+    """Ten failures would ban the webhook, and its events would be lost."""
     with capture_logs() as lines:
         answers = [post(running, body), post(running, body)]
 
@@ -170,8 +170,8 @@ def test_an_unreadable_body_is_stored_and_answered_200(running: RunningWeb, body
         (200, {"status": "known"}),
     ]
     assert [delivery.body for delivery in running.deliveries()] == [body]
-    said = [line for line in lines if line["event"] == "webhook.unreadable"]
-    assert [(line["reason"], line["size_bytes"], line["connector_id"]) for line in said] == [
+    output = [line for line in lines if line["event"] == "webhook.unreadable"]
+    assert [(line["reason"], line["size_bytes"], line["connector_id"]) for line in output] == [
         (code, len(body), ACME)
     ] * 2
 
@@ -316,9 +316,9 @@ def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
         texts.append(post(running, webhook("canary-event")).text)
         use_database(database_url)
 
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert len(lines) >= 4
-    assert "canary" not in repr(lines) + said.out + said.err + "".join(texts)
+    assert "canary" not in repr(lines) + output.out + output.err + "".join(texts)
 
 
 def test_a_webhook_comes_again_while_the_database_takes_no_writes(

@@ -30,12 +30,12 @@ OURS = "https://pipeline.example"
 ID = "0b5f2c0e-77aa-4d0c-9f0a-1f2e3d4c5b6a"
 
 
-def make_key() -> rsa.RSAPrivateKey:
+def create_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-HULL = make_key()
-OTHER = make_key()
+HULL = create_key()
+OTHER = create_key()
 SHORT = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - a key that is refused
 ELLIPTIC = (
     ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""Requests that are stuck do not take the last threads, and slow work does not take the slots of others."""
+"""Stuck requests do not use all threads, and slow work does not use the slots of other requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same event has the same key, however often and in whatever order of keys it comes; others have others."""
+"""An event always has the same key, and different events have different keys."""
 
 from __future__ import annotations
 

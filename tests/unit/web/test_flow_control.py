@@ -1,4 +1,4 @@
-"""Hull goes on at once while little waits, and the slower the more does."""
+"""Hull sends immediately while few messages wait, and more slowly the more wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.web.notifications import MOST, STEPS, flow_control
         (10_000_000, {"type": "next", "size": 100, "in": 60_000}),
     ],
 )
-def test_by_what_waits(waiting: int, answer: dict[str, object]) -> None:
+def test_the_pause_depends_on_the_waiting_messages(waiting: int, answer: dict[str, object]) -> None:
     assert flow_control(waiting) == answer
 
 

@@ -1,4 +1,4 @@
-"""What every page of the console is made with."""
+"""Functions of the layout."""
 
 from __future__ import annotations
 

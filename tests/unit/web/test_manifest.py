@@ -1,4 +1,4 @@
-"""The manifest tells of every setting there is, once, under its own name and with its own default."""
+"""The manifest describes every setting once, with its name and default."""
 
 from __future__ import annotations
 

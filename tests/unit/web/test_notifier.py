@@ -1,4 +1,4 @@
-"""The workers are told at least once after the last delivery, seldom more, and nobody waits for it."""
+"""The workers are notified at least once after the last delivery, without delaying the answer."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ PATIENCE_S = 10
 
 
 def test_notify_does_not_wait_for_a_broker_that_hangs() -> None:
-    told, let_go = threading.Event(), threading.Event()
+    sent, let_go = threading.Event(), threading.Event()
 
     def hang() -> None:
-        told.set()
+        sent.set()
         let_go.wait(PATIENCE_S)
 
     notifier = Notifier(hang, gap_s=0)
     notifier.notify()
 
-    assert told.wait(PATIENCE_S)
+    assert sent.wait(PATIENCE_S)
     notifier.notify()  # returns although the first message is still on its way
     let_go.set()
 
 
 def test_requests_during_a_message_cause_one_more() -> None:
     first, second, go_on = threading.Event(), threading.Event(), threading.Event()
-    told: list[int] = []
+    sent: list[int] = []
 
-    def tell() -> None:
-        told.append(1)
-        if len(told) == 1:
+    def send() -> None:
+        sent.append(1)
+        if len(sent) == 1:
             first.set()
             go_on.wait(PATIENCE_S)
         else:
             second.set()
 
-    notifier = Notifier(tell, gap_s=0)
+    notifier = Notifier(send, gap_s=0)
     notifier.notify()
     assert first.wait(PATIENCE_S)
     for _ in range(100):
@@ -44,4 +44,4 @@ def test_requests_during_a_message_cause_one_more() -> None:
     go_on.set()
 
     assert second.wait(PATIENCE_S)
-    assert len(told) == 2
+    assert len(sent) == 2
