@@ -1,7 +1,7 @@
-"""What all tests share: a clean environment, servers that begin when first needed, and a system to synchronise.
+"""Fixtures of all tests: a clean environment, servers that start when first needed, and a system to synchronize.
 
-PostgreSQL and Redis are those of TEST_DATABASE_URL and TEST_REDIS_URL where these are set, else embedded ones that live as long
-as the test run. Each pytest-xdist worker has a database and a Redis number of its own.
+TEST_DATABASE_URL and TEST_REDIS_URL name PostgreSQL and Redis. Without them, embedded servers run until the tests end. Each
+pytest-xdist worker has its own database and its own Redis number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 from sqlalchemy import TextClause, create_engine, text  # noqa: E402 - the environment is clean from here on
 from sqlalchemy.engine import make_url  # noqa: E402
 
-from pipeline import settings as settings_room  # noqa: E402
+from pipeline import settings as settings_module  # noqa: E402
 from pipeline import telemetry  # noqa: E402
 from pipeline.local import servers as local_servers  # noqa: E402
 from pipeline.settings import Settings  # noqa: E402
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tests.system import SyncSystem
 
 outside_reads.watch()
-gc.disable()  # until the tests are collected: they are all kept
+gc.disable()  # until all tests are collected, because they are all kept
 telemetry.configure("error")
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
@@ -57,7 +57,7 @@ COUNT_FROM_ONE = """
     SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
       FROM pg_sequences WHERE last_value IS NOT NULL"""
 CHEAP_HASH = {"time_cost": 1, "memory_cost": 8, "parallelism": 1}
-"""Argon2 as operators use it costs a tenth of a second of a processor; `test_login` checks that they do."""
+"""Argon2 with its real parameters takes 0.1 s of CPU; `test_login` checks that the console uses them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from visiting every collected test again: they live until the end."""
+    """Exclude the collected tests from garbage collection: they live until the end."""
     gc.freeze()
     gc.enable()
 
@@ -91,7 +91,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def fail_if_skipped(report: pytest.TestReport) -> None:
-    """Turn a skipped test into a failed one, unless it lacks only root's rights, a base image or RabbitMQ, or fails as expected."""
+    """Turn a skipped test into a failed one, unless it needs root, a base image or RabbitMQ, or is an expected failure."""
     reason = str(report.longrepr)
     is_excused = "needs root" in reason or "needs a base image" in reason or "needs RabbitMQ" in reason
     if report.skipped and not is_excused and not hasattr(report, "wasxfail"):
@@ -114,7 +114,7 @@ def _embedded_settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def servers() -> Settings:
-    """The settings of the servers of this test run: one process holds them for all pytest-xdist workers, until the run ends.
+    """The settings of the servers of this test run. One process holds the servers for all pytest-xdist workers until the run ends.
 
     An embedded PostgreSQL does not wait for the disk.
     """
@@ -123,14 +123,14 @@ def servers() -> Settings:
         [sys.executable, "-m", "pipeline.local", "hold", os.environ["TEST_SESSION_PID"]],
         env=os.environ | _embedded_environment(),
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # it says so if another worker was faster
+        stderr=subprocess.DEVNULL,  # the error if another worker was faster
         start_new_session=True,
     )
     assert holder.stdout is not None
     with holder.stdout as lines:
-        if not lines.readline():  # it did not start: another one runs, or the next call says why not
+        if not lines.readline():  # not started: another one runs, or the next call raises the error
             holder.wait()
-    holder.returncode = 0  # it runs longer than this process: nobody waits for it
+    holder.returncode = 0  # it outlives this process, which must not wait for it
     found = local_servers.complete(settings)
     if "TEST_DATABASE_URL" not in os.environ:
         _write_without_waiting(found.database_url or "")
@@ -138,7 +138,7 @@ def servers() -> Settings:
 
 
 def _write_without_waiting(database_url: str) -> None:
-    """Switch off what only a crash of the machine would need; the server reads it without a restart."""
+    """Switch off protection against a crash of the machine. The server needs no restart."""
     admin = create_engine(database_url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         for name in ("fsync", "synchronous_commit", "full_page_writes"):
@@ -149,7 +149,7 @@ def _write_without_waiting(database_url: str) -> None:
 
 @pytest.fixture(scope="session")
 def new_database(servers: Settings) -> Iterator[Callable[..., str]]:
-    """Make a database of this worker's own by its name, as a copy of `template`; drop it at the end. Returns its URL."""
+    """Create a database for this worker as a copy of `template` and drop it at the end. Returns its URL."""
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     names: set[str] = set()
 
@@ -170,7 +170,7 @@ def new_database(servers: Settings) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture(scope="session")
 def template(new_database: Callable[..., str]) -> str:
-    """The name of a migrated, empty database that nobody connects to."""
+    """The name of a migrated, empty database without connections."""
     from db.migrate import migrate  # noqa: PLC0415 - unit tests need none of this
     from db.session import make_engine  # noqa: PLC0415
 
@@ -183,12 +183,12 @@ def template(new_database: Callable[..., str]) -> str:
 
 @pytest.fixture(scope="session")
 def database_url(new_database: Callable[..., str], template: str) -> Iterator[str]:
-    """A migrated database of this worker's own."""
+    """The URL of a migrated database for this worker."""
     from db.session import engine, use_database  # noqa: PLC0415
 
     url = new_database("main", template)
     yield url
-    use_database(url)  # other tests may have named another one since
+    use_database(url)  # other tests may have used another one since
     engine().dispose()
 
 
@@ -217,7 +217,7 @@ def _no_outside_reads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def worker_settings(database_url: str, servers: Settings) -> Settings:
-    """The settings of every test with a database: checking them again for each test would take five milliseconds."""
+    """The settings of all tests with a database, validated once: each validation takes 5 ms."""
     number = int(WORKER.removeprefix("gw"))
     return _embedded_settings().replace(
         database_url=database_url,
@@ -235,24 +235,26 @@ def worker_settings(database_url: str, servers: Settings) -> Settings:
 
 @pytest.fixture
 def database(database_url: str, worker_settings: Settings, _cheap_hashes: None) -> Iterator[str]:
-    """An empty database, and settings in force that name it."""
+    """An empty database, and settings that use it."""
     from db import token_ledger  # noqa: PLC0415
     from db.session import use_database  # noqa: PLC0415
     from pipeline.connections import shared_redis  # noqa: PLC0415
 
-    settings_room.use(worker_settings)
+    settings_module.use(worker_settings)
     use_database(database_url)
     _use_broker(worker_settings)
     yield database_url
     empty_database()
     token_ledger.pending.clear()
-    shared_redis().flushdb()  # the same connector's day begins anew with every test
-    settings_room.use(None)
+    shared_redis().flushdb()  # each test starts with an unspent daily budget
+    settings_module.use(None)
 
 
 def _use_broker(chosen: Settings) -> None:
-    """Have the Celery app of this process send to the tests' broker. It may have read its settings in a test without any, and
-    would then send to whatever answers on this machine."""
+    """Let the Celery app of this process send to the tests' broker.
+
+    A test without settings may have imported it, and then it would send to any broker on this machine.
+    """
     tasks = sys.modules.get("pipeline.tasks.app")
     if tasks is not None and tasks.app.conf.broker_url != chosen.broker_url:
         tasks.app.conf.broker_url = chosen.broker_url
@@ -260,7 +262,7 @@ def _use_broker(chosen: Settings) -> None:
 
 
 def empty_database() -> None:
-    """Delete all rows of the database in use, in one round trip, and let its sequences begin at 1 again."""
+    """Delete all rows of the database in use and restart its sequences at 1, in one round trip."""
     from db.session import engine  # noqa: PLC0415
 
     with engine().begin() as connection:
@@ -271,7 +273,7 @@ def empty_database() -> None:
 def _delete_everything() -> TextClause:
     from db.base import Base  # noqa: PLC0415
 
-    # of small tables, TRUNCATE would take ten times as long
+    # TRUNCATE takes ten times as long on small tables
     deletes = [f'DELETE FROM "{table.name}"' for table in reversed(Base.metadata.sorted_tables)]  # noqa: S608
     return text(";".join([*deletes, COUNT_FROM_ONE]))
 
@@ -285,7 +287,7 @@ def _numbered(redis_url: str, number: int) -> str:
 
 
 def _numbered_broker(broker_url: str, number: int) -> str:
-    """Two workers must not take each other's messages."""
+    """Separate the workers: they must not take each other's messages."""
     if "virtual_host=" in broker_url:
         return re.sub(r"virtual_host=\d+", f"virtual_host={number}", broker_url)
     return f"{broker_url.rstrip('/0')}/{number}" if broker_url.startswith("redis") else broker_url
@@ -293,7 +295,7 @@ def _numbered_broker(broker_url: str, number: int) -> str:
 
 @pytest.fixture
 def noon(database: str) -> Iterator[Clock]:
-    """Time stands still at a noon: what is of today stays so until the test moves the clock."""
+    """A clock that stops at noon. The day changes only when the test moves the clock."""
     from tests.manual_clock import NOON, manual_clock  # noqa: PLC0415
 
     with manual_clock(NOON) as clock:

@@ -1,4 +1,4 @@
-"""Log lines as they would be written, for tests that read them."""
+"""Capture log lines in tests."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline import telemetry
 
 @contextmanager
 def captured_log(level: str = "debug", *, with_bound: bool = False) -> Iterator[list[Any]]:
-    """Every line from `level` on, as dicts; the tests' own level is `error`.
+    """Give a list that fills with all log lines from `level` on, as dicts. Outside of this, tests log errors only.
 
-    with_bound  with what was bound for a whole task, the connector's id for one
+    with_bound  add what is bound for a whole task, such as the connector's id
     """
     telemetry.configure(level)
     try:

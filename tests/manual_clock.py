@@ -1,11 +1,11 @@
-"""One clock for the whole system, which stands still until a test moves it.
+"""One clock for the whole system. It stops until a test moves it.
 
     with manual_clock(moment) as clock:
-        clock.move(30)          this process, PostgreSQL's now() and the callers of `clock` are half a minute later
+        clock.move(30)          moves this process, PostgreSQL's now() and the callers of `clock` by half a minute
 
-PostgreSQL finds a `now()` of ours before its own, and the defaults of columns use ours too; what is not looked up by name,
-such as CURRENT_TIMESTAMP, keeps the real time. The script of the daily budget gets this time too; the rest of Redis keeps
-the real one, and nothing there depends on the time of day.
+The search path finds our `now()` before PostgreSQL's own, and column defaults use ours too. Expressions without a function name,
+such as CURRENT_TIMESTAMP, keep the real time. The script of the daily budget gets this time; the rest of Redis keeps the real
+time and does not depend on the time of day.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline import wiring
 from pipeline.clients.limits import TokenBudget
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
-"""A moment far from the ends of an hour, a day, a week and a month."""
+"""A moment far from the end of an hour, a day, a week or a month."""
 
 SET_UP = """
     CREATE SCHEMA manual;
@@ -40,11 +40,11 @@ COLUMNS = """
 
 
 class Clock:
-    """Epoch seconds when called."""
+    """Return epoch seconds when called."""
 
     def __init__(self, moment: datetime, frozen: Any) -> None:
         self._moment, self._frozen = moment, frozen
-        self._show()
+        self._set()
 
     def __call__(self) -> float:
         return self._moment.timestamp()
@@ -54,11 +54,11 @@ class Clock:
         return self._moment
 
     def move(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the clock."""
         self._moment += timedelta(seconds=seconds)
-        self._show()
+        self._set()
 
-    def _show(self) -> None:
+    def _set(self) -> None:
         self._frozen.move_to(self._moment)
         with engine().begin() as connection:
             connection.execute(
@@ -68,12 +68,12 @@ class Clock:
 
 @contextmanager
 def manual_clock(moment: datetime) -> Iterator[Clock]:
-    """Stop time at a moment, given in UTC; the database of the test must be in force."""
-    import_module("pipeline.web.app")  # and all that it needs: C modules do not take a stopped clock for a clock
+    """Stop time at a moment in UTC. The test's database must be in use."""
+    import_module("pipeline.web.app")  # with all it imports: extension modules need the real datetime
     with engine().begin() as connection:
         connection.execute(text(SET_UP))
         _point_defaults(connection, "now()", "manual.now()")
-    _look_first_in("manual, pg_catalog, public")
+    _set_search_path("manual, pg_catalog, public")
     try:
         with (
             freeze_time(moment, real_asyncio=True) as frozen,
@@ -83,7 +83,7 @@ def manual_clock(moment: datetime) -> Iterator[Clock]:
             patch.setattr(wiring, "TokenBudget", partial(TokenBudget, redis_time=clock))
             yield clock
     finally:
-        _look_first_in("DEFAULT")
+        _set_search_path("DEFAULT")
         with engine().begin() as connection:
             _point_defaults(connection, "manual.now()", "now()")
             connection.execute(text("DROP SCHEMA manual CASCADE"))
@@ -94,8 +94,8 @@ def _point_defaults(connection: Any, spelling: str, other: str) -> None:
         connection.execute(text(f"ALTER TABLE {column.place} ALTER COLUMN {column.name} SET DEFAULT {other}"))
 
 
-def _look_first_in(path: str) -> None:
-    """For every connection from now on."""
+def _set_search_path(path: str) -> None:
+    """Set the search path of all later connections."""
     with engine().begin() as connection:
         name = connection.execute(text("SELECT current_database()")).scalar_one()
         connection.execute(text(f"ALTER DATABASE {name} SET search_path TO {path}"))

@@ -1,7 +1,7 @@
-"""Refuse to read files beside the checkout: all data a test needs is in the repository.
+"""Refuse to read files beside the checkout: all data that a test needs is in the repository.
 
-A refused read raises OutsideReadError and is kept in `refused`, so that a caller that swallows the error does not hide it.
-Not seen: processes that a test starts, and a checkout that lies directly in the folder for temporary files.
+A refused read raises OutsideReadError and is added to `refused`, in case the caller ignores the error.
+Not checked: processes that a test starts, and a checkout directly in the folder for temporary files.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ ALLOWED = {
 }  # fmt: skip
 ANCESTORS = {str(folder) for folder in PROJECT.parents} - {"/"} - ALLOWED
 PLACES = tuple(sorted((f"{folder}/" for folder in ALLOWED | ANCESTORS), key=len, reverse=True))
-"""Longest first, so that the first that fits is the nearest."""
+"""Longest first: the first match is the nearest folder."""
 
 refused: list[str] = []
 
 
 class OutsideReadError(AssertionError):
-    """A test opens a file beside the checkout."""
+    """A test opened a file beside the checkout."""
 
 
 def watch() -> None:
-    """Check every file and folder that this process opens from now on. It cannot be undone."""
+    """Check every file and folder that this process opens from now on, until it ends."""
     sys.addaudithook(_check)
 
 

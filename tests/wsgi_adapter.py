@@ -1,9 +1,10 @@
-"""A requests adapter that calls a WSGI app in this process: no sockets, the same bytes.
+"""A requests adapter that calls a WSGI app in this process, with the same bytes and without sockets.
 
     session = requests.Session(); session.mount("https://acme.pipedrive.com", WSGIAdapter(app))
 
-Headers arrive as they were sent, repeated answer headers stay apart, and the answer's body streams: a piece is asked of
-the app when the caller reads it. What the app raises, a `requests` error to play a broken network too, reaches the caller.
+Headers arrive as sent, repeated response headers stay separate, and the response body streams: the adapter takes a piece from
+the app when the caller reads it. Errors of the app reach the caller, so an app can raise a `requests` error to simulate a broken
+network.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ WSGIApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 def session_for(mounts: dict[str, WSGIApp]) -> requests.Session:
-    """A Session that reaches these apps, by origin, and nothing else."""
+    """Return a Session that reaches only these apps, by their origins."""
     session = requests.Session()
     session.trust_env = False
     session.adapters.clear()
@@ -96,7 +97,7 @@ def _environ(request: PreparedRequest) -> dict[str, Any]:
 
 
 class _Body(io.RawIOBase):
-    """The app's iterable as a file; the first piece is fetched at once, because it makes the app start its response."""
+    """The app's iterable as a file. The first piece is read immediately: it makes the app start its response."""
 
     def __init__(self, answer: Iterable[bytes]) -> None:
         self._answer = answer

@@ -1,4 +1,4 @@
-"""What a plan says of each User and Account, beside what applying it did to the records, in the log and by calls."""
+"""Compare a plan with its effects: what it states of each User and Account, and what applying it wrote, logged and called."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Record = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Seen:
-    """What one record went through."""
+class Effects:
+    """What happened to one record."""
 
     created: list[dict[str, Any]] = field(default_factory=list)
     updated: list[dict[str, Any]] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Seen:
 
     @property
     def act(self) -> str:
-        """The word of a plan for it."""
+        """Return the action of a plan that has these effects."""
         if self.created:
             return "create"
         if self.updated:
@@ -44,7 +44,7 @@ class Seen:
 
     @property
     def written(self) -> dict[str, Any]:
-        """Field → the value that was written last."""
+        """Return field → the last written value."""
         flat: dict[str, Any] = {}
         for body in (*self.created, *self.updated):
             flat |= {**body, **body.get("custom_fields", {})}
@@ -54,17 +54,19 @@ class Seen:
 
 @dataclass(slots=True)
 class Outcome:
-    """plan     as it was applied; `planned` is what it says of each record, `fields` what it would write of it
-    seen     what each record went through
-    applied  what applying it returned
-    touched  existing records that a person is asked to confirm
+    """A plan and its effects.
+
+    planned, reasons, fields  record → its action in the plan, its reason, and the values to write
+    seen                      record → what happened to it
+    applied                   result of applying the plan
+    touched                   number of existing records that the operator must confirm
     """
 
     plan: SettingsPlan
     planned: dict[Record, str]
     reasons: dict[Record, str | None]
     fields: dict[Record, dict[str, Any]]
-    seen: dict[Record, Seen]
+    seen: dict[Record, Effects]
     applied: Any
     touched: int
 
@@ -73,24 +75,24 @@ class Outcome:
 
 
 def plan_and_apply(system: SyncSystem, document: dict[str, Any], *, slice_of: int = 500) -> Outcome:
-    """Plan these settings, apply the plan, and let everything be done."""
-    walking = system.module("jobs.plans.compute")
-    before, walking.SLICE = walking.SLICE, slice_of
+    """Plan these settings, apply the plan, and run all work."""
+    compute = system.module("jobs.plans.compute")
+    before, compute.SLICE = compute.SLICE, slice_of
     try:
         system.module("sync.connectors.settings_change").read_unknown_fields(system.connector_key, document)
         with transaction() as session:
             plan_id = (
                 system.module("jobs.plans.create").make_plan(session, system.connector_key, document, author="ana").id
             )
-        walking.compute_now(plan_id, float("inf"))
+        compute.compute_now(plan_id, float("inf"))
     finally:
-        walking.SLICE = before
+        compute.SLICE = before
     with transaction() as session:
         plan = session.get_one(SettingsPlan, plan_id)
-    assert not system.rows("SELECT 1 FROM changes"), "a situation has to be settled before it is planned"
+    assert not system.rows("SELECT 1 FROM changes"), "all changes must be done before planning"
     assert plan.state == "ready", (plan.state, plan.reason, plan.detail)
     found = all_items(plan)
-    since = moment_of(system)
+    since = mark_moment(system)
     touched = sum(each.number for each in system.module("jobs.plans.apply").reaches(plan))
     applied = apply(system, plan, confirmed=-1)
     system.work()
@@ -100,14 +102,14 @@ def plan_and_apply(system: SyncSystem, document: dict[str, Any], *, slice_of: in
         planned={(item.entity, item.record_id): item.act for item in found},
         reasons={(item.entity, item.record_id): item.reason for item in found},
         fields={(item.entity, item.record_id): _after(item) for item in found},
-        seen=seen_after(system, since),
+        seen=effects_since(system, since),
         applied=applied,
         touched=touched,
     )
 
 
 def all_items(plan: SettingsPlan) -> list[plans.PlanItem]:
-    """Every outgoing item, those that stay the same as well."""
+    """Return all outgoing items, the unchanged ones too."""
     with transaction() as session:
         return [
             item
@@ -134,37 +136,37 @@ def _after(item: plans.PlanItem) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """How the system was before something was done."""
+class Mark:
+    """The state of the system at one moment."""
 
     last_event: int
     joined: dict[Record, int]
     at: datetime
 
 
-def moment_of(system: SyncSystem) -> Moment:
-    """Note how the system is now; from here on calls are counted."""
+def mark_moment(system: SyncSystem) -> Mark:
+    """Return the state of the system now, and count calls from here on."""
     system.pipedrive.ledger.mutations.clear()
-    return Moment(_last_event(system), _joined(system), _now(system))
+    return Mark(_last_event(system), _joined(system), _now(system))
 
 
-def seen_after(system: SyncSystem, since: Moment) -> dict[Record, Seen]:
-    """What the calls, the log and the id map say of each record."""
-    found: dict[Record, Seen] = {}
+def effects_since(system: SyncSystem, since: Mark) -> dict[Record, Effects]:
+    """Return record → effects since a moment, from the calls, the log and the id map."""
+    found: dict[Record, Effects] = {}
     now = _joined(system)
     hull_id = {(entity, pipedrive_id): record for (entity, record), pipedrive_id in now.items()}
     for note in system.pipedrive.ledger.mutations:
         entity = "person" if "/persons" in note.path else "organization"
-        seen = found.setdefault((entity, hull_id.get((entity, note.entity_id), f"nobody's {note.entity_id}")), Seen())
+        seen = found.setdefault((entity, hull_id.get((entity, note.entity_id), f"unknown {note.entity_id}")), Effects())
         (seen.created if note.method == "POST" else seen.updated).append(json.loads(note.body))
     for record, pipedrive_id in now.items():
         if since.joined.get(record) != pipedrive_id:
-            found.setdefault(record, Seen()).joined = True
+            found.setdefault(record, Effects()).joined = True
     query = (
         "SELECT event, entity, hull_id, reason, field FROM sync_events WHERE id > :since AND event LIKE 'outgoing.%'"
     )
     for row in system.rows(query, since=since.last_event):
-        seen = found.setdefault((row.entity, row.hull_id), Seen())
+        seen = found.setdefault((row.entity, row.hull_id), Effects())
         if row.event.endswith("success"):
             seen.success += 1
         elif row.event.endswith("error") and row.field is None:
@@ -172,7 +174,7 @@ def seen_after(system: SyncSystem, since: Moment) -> dict[Record, Seen]:
     query = """SELECT entity, record_id, reason FROM failures
                 WHERE state = 'open' AND direction = 'outgoing' AND updated_at >= :at"""
     for row in system.rows(query, at=since.at):
-        found.setdefault((row.entity, row.record_id), Seen()).errors.append(row.reason)
+        found.setdefault((row.entity, row.record_id), Effects()).errors.append(row.reason)
     return found
 
 
@@ -191,13 +193,13 @@ def _last_event(system: SyncSystem) -> int:
     return int(system.rows("SELECT coalesce(max(id), 0) AS id FROM sync_events")[0].id)
 
 
-def send_everything(system: SyncSystem, records: Iterable[Record]) -> dict[Record, Seen]:
-    """Have these decided about once more, as Hull last reported them; what became of them."""
-    since = moment_of(system)
+def send_again(system: SyncSystem, records: Iterable[Record]) -> dict[Record, Effects]:
+    """Process these records again with their last reports from Hull. Return the effects."""
+    since = mark_moment(system)
     for entity in Entity:
         mine = [hull_id for kind, hull_id in records if kind == entity]
         with transaction() as session:
             change_writer.write_changes(session, system.connector_key, Direction.OUTGOING, entity, mine, cause="test")
     system.work()
     work_until_idle(system)
-    return seen_after(system, since)
+    return effects_since(system, since)

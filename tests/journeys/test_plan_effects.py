@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.journeys.hull_messages import account, fetch_everything, field_code, send_messages, user
-from tests.journeys.outgoing_effects import Outcome, plan_and_apply, send_everything
+from tests.journeys.outgoing_effects import Outcome, plan_and_apply, send_again
 from tests.journeys.pipedrive_records import create_records
 from tests.journeys.planning import NICKNAME
 from tests.prepared import prepared
@@ -309,7 +309,7 @@ def test_the_effect_on_every_record_is_as_planned(
     document = situation(known)
     outcome = plan_and_apply(known, document, slice_of=slice_of)
     agree(outcome)
-    left = send_everything(known, outcome.planned)
+    left = send_again(known, outcome.planned)
     assert {record: (seen.act, seen.written) for record, seen in left.items() if seen.created or seen.updated} == {}
 
 

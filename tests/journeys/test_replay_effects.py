@@ -15,7 +15,7 @@ from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline.domain.kinds import Direction, Entity
 from tests.journeys.hull_messages import work_until_idle
-from tests.journeys.outgoing_effects import Record, Seen, moment_of, seen_after
+from tests.journeys.outgoing_effects import Effects, Record, effects_since, mark_moment
 from tests.journeys.test_plan_effects import SITUATIONS, Document, known
 from tests.journeys.test_replays import advance, begin
 from tests.system import SyncSystem
@@ -87,16 +87,16 @@ def test_the_effect_on_every_record_is_as_previewed(
     known.work()
     broken = break_all(known)
     previews = {broken[key]: preview for key, preview in previews_of(known, sorted(broken)).items()}
-    since = moment_of(known)
+    since = mark_moment(known)
     begin(known, kind="record", direction="outgoing")
     advance(known)
     work_until_idle(known)
     advance(known)
-    seen = seen_after(known, since)
+    seen = effects_since(known, since)
     unexpected = {
-        record: (preview.kind, preview.detail, seen.get(record, Seen()).act)
+        record: (preview.kind, preview.detail, seen.get(record, Effects()).act)
         for record, preview in previews.items()
-        if preview.kind != "unknown" and seen.get(record, Seen()).act not in ACTS[preview.kind]
+        if preview.kind != "unknown" and seen.get(record, Effects()).act not in ACTS[preview.kind]
     }
     assert unexpected == {}
     assert {record for record, each in seen.items() if each.created or each.updated} <= previews.keys()
