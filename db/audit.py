@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Index, Integer, select
+from sqlalchemy import Integer, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
@@ -24,7 +23,6 @@ class AuditEntry(Base):
     """
 
     __tablename__ = "audit_log"
-    __table_args__ = (Index("ix_audit_log_connector", "connector_key", "id"),)
 
     id: Mapped[RowId]
     at: Mapped[Created]
@@ -66,20 +64,7 @@ def note(
     )
 
 
-def latest_entries(
-    session: Session,
-    *,
-    connector_key: int | None = None,
-    before_id: int | None = None,
-    since: datetime | None = None,
-    limit: int = 100,
-) -> list[AuditEntry]:
+def latest_entries(session: Session, *, before_id: int | None = None, limit: int = 100) -> list[AuditEntry]:
     """Return entries, newest first."""
     query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
-    if connector_key is not None:
-        query = query.filter_by(connector_key=connector_key)
-    if before_id is not None:
-        query = query.where(AuditEntry.id < before_id)
-    if since is not None:
-        query = query.where(AuditEntry.at >= since)
-    return list(session.scalars(query))
+    return list(session.scalars(query if before_id is None else query.where(AuditEntry.id < before_id)))

@@ -349,9 +349,9 @@ def put_back(
     counted: Sequence[str],
     waits_for: str | None = None,
 ) -> None:
-    """Return the changes of these records from their batch, due in `wait_s` seconds.
+    """Take the changes of these records out of their batch; they are due in `wait_s` seconds.
 
-    Only for those in `counted` it was an attempt.
+    Only for records in `counted` it was an attempt.
     """
     scope = {"batch_id": batch_id, "ids": list(record_ids), "counted": list(counted), "wait_s": wait_s}
     session.execute(_PUT_BACK, scope | {"waits_for": waits_for})

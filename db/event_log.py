@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db.batch import Batch
+from db.record_events import RecordIds, batch_events
 from db.run import Run
 from db.session import transaction
 from db.sync_event import HAS_REASON, NOTABLE, SyncEvent
@@ -135,14 +136,14 @@ def find_event(session: Session, connector_key: int, event_id: int) -> SyncEvent
 
 def neighbours(session: Session, event: SyncEvent, limit: int = 20) -> list[SyncEvent]:
     """Return the other events of the same record in the same batch, oldest first."""
-    if event.batch_id is None or (event.pipedrive_id is None and event.hull_id is None):
+    if event.batch_id is None:
         return []
-    same = select(SyncEvent).filter_by(connector_key=event.connector_key, entity=event.entity, batch_id=event.batch_id)
-    who = {"pipedrive_id": event.pipedrive_id} if event.pipedrive_id is not None else {"hull_id": event.hull_id}
-    mine = same.filter_by(**who).where(SyncEvent.id != event.id)
-    if event.pipedrive_id is None:
-        mine = mine.where(SyncEvent.pipedrive_id.is_(None))
-    return list(session.scalars(mine.order_by(SyncEvent.id).limit(limit)))
+    hull_id = event.hull_id if event.pipedrive_id is None else None
+    record = RecordIds(
+        connector_key=event.connector_key, entity=event.entity, pipedrive_id=event.pipedrive_id, hull_id=hull_id
+    )
+    found = batch_events(session, record, event.batch_id, limit + 1)
+    return [each for each in found if each.id != event.id][:limit]
 
 
 def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select[SyncEvent]:

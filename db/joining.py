@@ -78,9 +78,9 @@ def cancel_intents(session: Session, connector_key: int, entity: str, hull_ids: 
 
 
 def mark_unknown(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
-    """Mark intents as `unknown`:
+    """Mark intents as `unknown`, because Pipedrive was called and its answer was lost.
 
-    Pipedrive was called, and its answer was lost. The record is looked up before it is created again.
+    The record is looked up before it is created again.
     """
     mine = update(IdMapping).filter_by(connector_key=connector_key, entity=entity, state="creating")
     session.execute(
@@ -310,7 +310,7 @@ class StoredHullIds:
     """The result of `store_hull_ids`.
 
     conflicts  Pipedrive ids that are newly in conflict
-    resolved    Pipedrive id → Hull id, of those no longer in conflict
+    resolved   Pipedrive id → Hull id, of those no longer in conflict
     """
 
     conflicts: list[int] = field(default_factory=list)

@@ -68,11 +68,12 @@ def newest_revision() -> str:
 def drift(engine: Engine) -> list[object]:
     """Return the differences between the database and the models; empty if the migrations are complete."""
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"include_object": _is_ours})
+        context = MigrationContext.configure(connection, opts={"include_object": is_ours})
         return list(compare_metadata(context, Base.metadata))
 
 
-def _is_ours(_object: object, name: str | None, kind: str, _reflected: bool, _compare_to: object) -> bool:
+def is_ours(_object: object, name: str | None, kind: str, _reflected: bool, _compare_to: object) -> bool:
+    """Return whether a table is compared with the models: daily partitions and Alembic's own table are not."""
     return not (kind == "table" and name is not None and (name.startswith("sync_events_") or name == "alembic_version"))
 
 

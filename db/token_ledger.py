@@ -63,7 +63,9 @@ def terms_of(company: str, daily_tokens: int | None, live_reserve: int | None) -
 
 
 class TokenSpending(Base):
-    """lane       `live`, `bulk`, `control` or `verify`
+    """Calls of one kind on one day.
+
+    lane       `live`, `bulk`, `control` or `verify`
     operation  the kind of call, as in `pipeline.domain.budget.TOKEN_COSTS`
     """
 

@@ -20,7 +20,9 @@ from db.statement import bigints, texts
 
 
 class Subscription(Base):
-    """state     `active`, or a problem that is not fixed yet: `missing`, `paused`, `failing`, `moved`, `silent`
+    """One webhook subscription.
+
+    state     `active`, or a problem that is not fixed yet: `missing`, `paused`, `failing`, `moved`, `silent`
     sound_at  when it was last healthy; later changes may have been missed
     """
 
@@ -79,7 +81,9 @@ KEPT_H = 24
 
 
 class NewestWebhook(Base):
-    """sent_at_ms   `meta.timestamp`, the order of webhooks
+    """The newest webhook about one record.
+
+    sent_at_ms   `meta.timestamp`, the order of webhooks
     version      the record's `update_time` in seconds, from the webhook; None if it has none
     is_deleted   the webhook reports the record's deletion
     delivery_id  the webhook itself; None if two of one millisecond differ

@@ -1,35 +1,32 @@
-"""Alembic's entrance: one transaction a migration, short lock timeouts, no other time-out, one migrator at a time.
+"""The entry point of Alembic: one transaction for each migration, short lock time-outs, no other time-out, one migrator at a time.
 
-Run through `pipeline migrate`, which hands the connection over in `config.attributes`.
+`pipeline migrate` runs it, with the connection in `config.attributes`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
 
 from alembic import context
 from sqlalchemy import text
 
 import db
 from db import base
+from db.migrate import is_ours
 
 MIGRATION_LOCK = 0x68756C6C
 LOCK_TIMEOUT_MS = 5_000
 
 for _module in iter_modules(db.__path__):
-    import_module(f"db.{_module.name}")  # its tables then stand in the metadata
-
-
-def is_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
-    """Daily partitions come and go without migrations."""
-    return not (kind == "table" and name is not None and name.startswith("sync_events_"))
+    import_module(f"db.{_module.name}")  # adds its tables to the metadata
 
 
 def migrate() -> None:
     connection = context.config.attributes["connection"]
-    connection.execute(text("SET statement_timeout = 0"))  # of a large table: one that is cut off would never end
+    connection.execute(
+        text("SET statement_timeout = 0")
+    )  # a migration of a large table that is cut off would never end
     connection.execute(text("SET lock_timeout = 0"))  # another migrator may need minutes
     connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
     connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
