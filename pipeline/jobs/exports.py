@@ -45,7 +45,7 @@ WHOLE_S: Final = 190.0
 """A server that cannot continue in the middle of a file has this time to send the whole file."""
 CHUNK: Final = 100
 AT_LEAST_S: Final = 60.0
-"""Minimum time in which a task writes changes, after it has skipped the records of earlier tasks."""
+"""A task writes changes for at least this time, after it has skipped the records of earlier tasks."""
 FINISHED: Final = "finished"
 """Checkpoint of an export that is complete: its file is deleted."""
 NAMED: Final = 100

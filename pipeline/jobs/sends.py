@@ -148,13 +148,13 @@ def count(connector_key: int, entity: Entity, segment: str | None, ids: Sequence
 
 
 def progress_of(job: Job) -> tuple[int, int | None, int]:
-    """Return (number of sent records, total, number of records missing in Hull); the total is None before the first page."""
+    """Return (number of sent records, total or None before the first page, number of records missing in Hull)."""
     of, missing = read_checkpoint(job.checkpoint)
     seen = job.progress * PER_PAGE
     return (seen if of is None else min(of, seen)) - missing, of, missing
 
 
 def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
-    """Return (total, number of records that Hull does not have) of a checkpoint; the total is None before the first page."""
+    """Return (total or None before the first page, number of records missing in Hull) of a checkpoint."""
     of, _, missing = (mark or "").partition(" ")
     return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)

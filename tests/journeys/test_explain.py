@@ -1,4 +1,4 @@
-"""Why does this field say that? After edits on both sides the chain leads to the very value that stands there, for every field."""
+"""Explanations: after edits on both sides, the steps of every field lead to its current value."""
 
 from __future__ import annotations
 

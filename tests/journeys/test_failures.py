@@ -34,7 +34,7 @@ def the_failure(system: SyncSystem) -> Failure:
 
 def replay(system: SyncSystem, failure: Failure, **more: Any) -> None:
     with transaction() as session:
-        system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="mended", **more)
+        system.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="repaired", **more)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_replayed_record_is_read_again(system: SyncSystem, broken: Failure) ->
 
     assert system.users()[10]["pipedrive/name"] == "Odd"
     (closed,) = system.rows("SELECT state, closed_by, closed_why FROM failures")
-    assert tuple(closed) == ("replayed", "ada", "mended")
+    assert tuple(closed) == ("replayed", "ada", "repaired")
     assert system.rows("SELECT cause FROM sync_events ORDER BY id DESC LIMIT 1")[0].cause == "replay"
 
 
@@ -170,15 +170,15 @@ def break_stage(
 ) -> Callable[[], None]:
     """Let a stage fail with `error`, by default a defect; call the returned function to repair it."""
     module = system.module(f"tasks.{direction}")
-    real, mended = getattr(module, f"{stage}_batch"), []
+    real, repaired = getattr(module, f"{stage}_batch"), []
 
     def broken_stage(batch: Any) -> None:
-        if when(batch) and not mended:
+        if when(batch) and not repaired:
             raise error or ValueError("a defect")
         real(batch)
 
     monkeypatch.setattr(module, f"{stage}_batch", broken_stage)
-    return lambda: mended.append(True)
+    return lambda: repaired.append(True)
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
@@ -190,11 +190,11 @@ def test_a_batch_is_replayed_from_the_stage_that_failed(
     run_id = system.start(Entity.PERSON)
     first = system.next_batch()
     assert first is not None
-    mend = break_stage(system, monkeypatch, "incoming", stage, lambda batch: batch.id == first[0])
+    repair = break_stage(system, monkeypatch, "incoming", stage, lambda batch: batch.id == first[0])
     system.work()
     failure = the_failure(system)
     missing = 3 * PAGE - len(system.users())
-    mend()
+    repair()
 
     replay(system, failure)
     revived = system.rows("SELECT stage, state FROM batches WHERE id = :id", id=first[0])
@@ -225,11 +225,11 @@ def test_a_batch_that_fails_again_opens_a_new_failure(system: SyncSystem, monkey
 
 def test_replaying_all_failures_synchronizes_everything(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     create_records(system, persons=3 * PAGE, organizations=4)
-    mend = break_stage(system, monkeypatch, "incoming", "transform")
+    repair = break_stage(system, monkeypatch, "incoming", "transform")
     for entity in Entity:
         system.fetch(entity)
     nothing = (system.users(), system.accounts())
-    mend()
+    repair()
 
     for failure in opened(system):
         replay(system, failure)
@@ -245,13 +245,13 @@ def test_a_live_batch_is_replayed_with_what_was_staged(system: SyncSystem, monke
     create_records(system, persons=5, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    webhooks = listen(system)
     for number in (2, 3):
         system.company.edit_person(number, name=f"Edited {number}")
-    deliver(system, *said)
-    mend = break_stage(system, monkeypatch, "incoming", "load")
+    deliver(system, *webhooks)
+    repair = break_stage(system, monkeypatch, "incoming", "load")
     system.work()
-    mend()
+    repair()
 
     replay(system, the_failure(system))
     system.work()
@@ -264,15 +264,15 @@ def test_an_old_live_batch_does_not_overwrite_newer_values(system: SyncSystem, m
     create_records(system, persons=5, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    webhooks = listen(system)
     system.company.edit_person(3, name="First")
-    said[0]["data"]["update_time"] = "2026-06-01T00:00:00Z"
-    deliver(system, *said)
-    mend = break_stage(system, monkeypatch, "incoming", "load")
+    webhooks[0]["data"]["update_time"] = "2026-06-01T00:00:00Z"
+    deliver(system, *webhooks)
+    repair = break_stage(system, monkeypatch, "incoming", "load")
     system.work()
-    mend()
+    repair()
     system.company.edit_person(3, name="Second")
-    deliver(system, said[1])
+    deliver(system, webhooks[1])
     system.work()
 
     replay(system, the_failure(system))
@@ -331,10 +331,10 @@ def test_an_outgoing_batch_that_failed_is_decided_again(
     system: SyncSystem, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send_name(system, "Ann", "n1")
-    mend = break_stage(system, monkeypatch, "outgoing", stage)
+    repair = break_stage(system, monkeypatch, "outgoing", stage)
     system.work()
     failure = the_failure(system)
-    mend()
+    repair()
 
     replay(system, failure)
     system.work()
@@ -387,10 +387,10 @@ def test_a_live_batch_that_failed_after_a_fetch_began_stays_open(
     create_records(system, persons=5, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    webhooks = listen(system)
     run_id = system.start(Entity.PERSON)
     system.company.edit_person(2, name="Edited")
-    deliver(system, *said)
+    deliver(system, *webhooks)
     break_stage(system, monkeypatch, "incoming", "load", lambda batch: batch.run_id is None)
 
     system.work()

@@ -1,4 +1,4 @@
-"""New settings reach the records that were fetched before: nobody has to remember to fetch again."""
+"""New settings are applied to records that were fetched before, without another fetch."""
 
 from __future__ import annotations
 

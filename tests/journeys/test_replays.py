@@ -387,11 +387,11 @@ def test_a_record_without_a_preview_does_not_stop_the_others(
 
     monkeypatch.setattr(looking, "_incoming", defeated)
     replay_id = begin(system)
-    with capture_logs() as told:
+    with capture_logs() as logged:
         advance(system)
 
     assert (state(replay_id), outcomes(replay_id)) == ("done", {"came_through": 3})
-    assert [each["error"] for each in told if each["event"] == "failures.preview.error"] == ["RecursionError"]
+    assert [each["error"] for each in logged if each["event"] == "failures.preview.error"] == ["RecursionError"]
 
 
 def test_batches_are_replayed_as_records_are(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,9 +510,9 @@ def test_replays_in_any_order_with_edits_between_end_in_the_same_state(
         second[0] += 1
         report = {**system.users()[number], "nickname": name, "indexed_at": f"2026-09-01T10:00:{second[0]:02}Z"}
         message = {"user": report, "segments": [], "changes": {}, "is_export": is_export}
-        folding = system.module("sync.changes.outgoing_changes")
+        changes = system.module("sync.changes.outgoing_changes")
         with transaction() as session:
-            folding.coalesce_messages(
+            changes.coalesce_messages(
                 session,
                 system.connector_key,
                 Entity.PERSON,

@@ -6,7 +6,7 @@ The checkpoint of the job is a `Report` with its progress and counts; findings a
 after the last step of a killed one. A spent budget or a rate limit postpones the job and is not an attempt.
 
 A repair synchronizes every drifted record again: its change has no values, so the record is read again, and the id map is marked as
-uncertain, so that the record is sent although the id map says that Hull has it. A step repairs one piece; repairing a piece twice
+uncertain, so that the record is sent although it was delivered before. A step repairs one piece; repairing a piece twice
 does no harm.
 """
 

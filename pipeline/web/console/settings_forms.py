@@ -74,14 +74,14 @@ SECTIONS: Final = (
     Section(
         "users-out",
         TITLES["outgoing_user_attributes"],
-        "Which attributes of a User does the Person receive, and in which fields?",
+        "Which attributes of a User are sent to Pipedrive, and which fields of the Person do they change?",
         "mapping",
         ("outgoing_user_attributes",),
     ),
     Section(
         "accounts-out",
         TITLES["outgoing_account_attributes"],
-        "Which attributes of an Account does the Organization receive, and in which fields?",
+        "Which attributes of an Account are sent to Pipedrive, and which fields of the Organization do they change?",
         "mapping",
         ("outgoing_account_attributes",),
     ),

@@ -69,7 +69,7 @@ def foreign(system: SyncSystem) -> int:
 
 
 def refused(system: SyncSystem, number: int = 1, name: str = "Ann King") -> int:
-    """Pipedrive refuses what Hull says of this Person; returns the failure."""
+    """Let Pipedrive refuse a report of this Person, and return the failure."""
     if not system.users():
         create_records(system, persons=3, organizations=0)
         system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
@@ -115,7 +115,7 @@ def test_failures_are_grouped_by_cause_with_the_next_step(system: SyncSystem, vi
 
 
 def count_on_the_tab(page: str) -> str:
-    """What stands beside the word Failures on every page of a connector."""
+    """Return the number beside the word Failures on every page of a connector."""
     found = re.search(r'<span id="open-count"[^>]*>(.*?)</span></?a?', page, re.DOTALL)
     assert found
     return words(found[1]).strip()
@@ -242,7 +242,7 @@ def test_one_failure_is_shown_whole(system: SyncSystem, operator: ConsoleClient)
 
     page = operator.text(f"/c/acme/failures/{failure_id}")
 
-    for said in (
+    for expected in (
         "platinum",
         "Traceback: here",
         "https://x.test",
@@ -250,7 +250,7 @@ def test_one_failure_is_shown_whole(system: SyncSystem, operator: ConsoleClient)
         "/records/person/hull/h1",
         "/flower/task/7e0-task",
     ):
-        assert said in page, said
+        assert expected in page, expected
     assert "3, first" in words(page)
 
 
@@ -320,9 +320,9 @@ def test_values_that_pipedrive_refused_are_previewed_to_fail_again(
     with transaction() as session:
         (failure,) = failure_filter.find_failures(session)
         corrected = {failure.id: body.replace(b"Countess", value.encode())} if value else {}
-        verdict = preview_failures(session, [failure], corrected)[failure.id]
+        preview = preview_failures(session, [failure], corrected)[failure.id]
 
-    assert verdict.kind == kind
+    assert preview.kind == kind
 
 
 # --- replaying --------------------------------------------------------------------------------------------------------
@@ -482,21 +482,21 @@ SPOILT: list[tuple[Callable[[str], str], str]] = [
     (lambda _: "[]", "must be an object"),
     (lambda _: "", "Line 1, column 1"),
 ]
-"""How a payload is spoilt, and what the page says about it."""
+"""How a payload is broken, and the message of the page."""
 
 
 def test_a_payload_that_will_not_do_is_named(system: SyncSystem, operator: ConsoleClient) -> None:
     failure_id = refused(system)
     payload = json.dumps(world_payload(failure_id))
 
-    for spoil, said in SPOILT:
+    for spoil, expected in SPOILT:
         with capture_logs() as logged:
             answer = operator.post(f"/c/acme/failures/{failure_id}/edit", payload=spoil(payload), step="send")
 
-        assert answer.status_code == 400, said
-        assert said in answer.text
-        assert system.rows("SELECT 1 FROM replays") == [], said
-        assert "King" not in str(logged), said
+        assert answer.status_code == 400, expected
+        assert expected in answer.text
+        assert system.rows("SELECT 1 FROM replays") == [], expected
+        assert "King" not in str(logged), expected
 
 
 def test_an_incoming_payload_is_corrected_in_pipedrive(system: SyncSystem, operator: ConsoleClient) -> None:
@@ -509,10 +509,10 @@ def test_an_incoming_payload_is_corrected_in_pipedrive(system: SyncSystem, opera
     assert "Edit payload" not in operator.text(f"/c/acme/failures/{failed_id(system)}")
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------------------
+# --- previews ---------------------------------------------------------------------------------------------------------
 
 
-def verdict(system: SyncSystem, failure_id: int) -> tuple[str, list[tuple[str, Any, Any]]]:
+def preview_of(system: SyncSystem, failure_id: int) -> tuple[str, list[tuple[str, Any, Any]]]:
     from pipeline.jobs.replays.preview import preview_failures  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     before = system.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent
@@ -527,7 +527,7 @@ def verdict(system: SyncSystem, failure_id: int) -> tuple[str, list[tuple[str, A
 def test_what_would_change_is_named(system: SyncSystem) -> None:
     failure_id = refused(system, name="Ann King")
 
-    assert verdict(system, failure_id) == ("fails_again", [("name", person(system, 1)["name"], "Ann King")])
+    assert preview_of(system, failure_id) == ("fails_again", [("name", person(system, 1)["name"], "Ann King")])
 
 
 def test_applied_values_are_previewed_and_closed_without_being_sent(
@@ -536,7 +536,7 @@ def test_applied_values_are_previewed_and_closed_without_being_sent(
     failure_id = refused(system, name="Ann King")
     system.company.edit_person(1, name="Ann King")
     system.fetch(Entity.PERSON, changed_only=True)
-    kind, _ = verdict(system, failure_id)
+    kind, _ = preview_of(system, failure_id)
     system.pipedrive.ledger.mutations.clear()
 
     operator.post("/c/acme/failures/replay", id=failure_id, count=1)
@@ -552,7 +552,7 @@ def test_records_that_the_settings_skip_are_previewed(system: SyncSystem) -> Non
     failure_id = refused(system)
     system.change_settings(synchronized_user_segments=["nobody"])
 
-    assert verdict(system, failure_id)[0] == "skipped"
+    assert preview_of(system, failure_id)[0] == "skipped"
 
 
 def test_what_waits_already_is_newer(system: SyncSystem) -> None:
@@ -564,13 +564,13 @@ def test_what_waits_already_is_newer(system: SyncSystem) -> None:
         scope = (row.connector_key, row.direction, row.entity, row.record_id or "")
         change_writer.write_payload(session, *scope, cause="notification", payload=b"{}", rank=5)
 
-    assert verdict(system, failure_id)[0] == "superseded"
+    assert preview_of(system, failure_id)[0] == "superseded"
 
 
 def test_a_record_that_cannot_be_read_would_fail_again(system: SyncSystem) -> None:
     broken(system, 10)
 
-    assert verdict(system, failed_id(system))[0] == "fails_again"
+    assert preview_of(system, failed_id(system))[0] == "fails_again"
 
 
 def test_a_record_that_can_be_read_by_now_would_be_created(system: SyncSystem) -> None:
@@ -584,7 +584,7 @@ def test_a_record_that_can_be_read_by_now_would_be_created(system: SyncSystem) -
         payload=json.dumps(raw_person(id=12)).encode(),
     )
 
-    kind, changes = verdict(system, good)
+    kind, changes = preview_of(system, good)
 
     assert kind == "creates"
     assert ("pipedrive/name", None, "Odd") in changes
@@ -602,14 +602,14 @@ def test_a_deleted_record_is_superseded(system: SyncSystem) -> None:
     )
     system.change_rows("UPDATE id_mappings SET state = 'deleted' WHERE pipedrive_id = 1")
 
-    assert verdict(system, failure_id)[0] == "superseded"
+    assert preview_of(system, failure_id)[0] == "superseded"
 
 
 def test_a_record_without_an_id_is_not_replayed(system: SyncSystem) -> None:
     system.company.put_raw("person", {"name": "Nobody"})
     system.fetch(Entity.PERSON)
 
-    assert verdict(system, failed_id(system))[0] == "refused"
+    assert preview_of(system, failed_id(system))[0] == "refused"
 
 
 @pytest.mark.parametrize(
@@ -623,7 +623,7 @@ def test_a_record_without_an_id_is_not_replayed(system: SyncSystem) -> None:
     ],
 )
 def test_batches_and_tasks_have_previews_too(system: SyncSystem, more: dict[str, Any], kind: str) -> None:
-    assert verdict(system, keep(system, **more))[0] == kind
+    assert preview_of(system, keep(system, **more))[0] == kind
 
 
 def test_a_closed_one_is_closed(system: SyncSystem) -> None:
@@ -631,7 +631,7 @@ def test_a_closed_one_is_closed(system: SyncSystem) -> None:
     with transaction() as session:
         failure_closing.close_failure(session, failure_id, "discarded", by="ada", why="x")
 
-    assert verdict(system, failure_id)[0] == "closed"
+    assert preview_of(system, failure_id)[0] == "closed"
 
 
 def test_pages_do_not_write(system: SyncSystem, operator: ConsoleClient) -> None:

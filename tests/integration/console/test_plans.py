@@ -57,7 +57,7 @@ def test_viewers_read_operators_plan_and_admins_apply(
 
 def test_mistakes_come_back_with_what_was_typed(known: SyncSystem, operator: ConsoleClient) -> None:
     assert known
-    for typed, told in (
+    for typed, message in (
         ('{"daily_tokens": "<b>"', "This is not valid JSON"),
         ("[1]", "one JSON object"),
         ('{"user_claims": [{"hull": "email", "service": "emial"}]}', "did you mean email"),
@@ -65,7 +65,7 @@ def test_mistakes_come_back_with_what_was_typed(known: SyncSystem, operator: Con
     ):
         answer = operator.post("/c/acme/plans", document=typed)
         assert answer.status_code == 400
-        assert told in answer.text
+        assert message in answer.text
         assert str(escape(typed)) in answer.text
 
 

@@ -79,7 +79,7 @@ def test_an_explanation_leads_from_the_delivery_to_the_value(
     assert "version 2, by test" in story
 
 
-def test_an_explanation_goes_back_in_time(system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient) -> None:
+def test_an_explanation_of_a_past_moment(system: SyncSystem, ada: dict[str, Any], viewer: ConsoleClient) -> None:
     system.change_rows("UPDATE sync_events SET at = at - interval '1 day'")
     rename(system, ada["id"], "Ada Lovelace")
     before = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name&at=1h")

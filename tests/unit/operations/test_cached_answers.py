@@ -1,11 +1,11 @@
-"""An answer that all viewers share: asked once, and nothing is remembered of questions nobody asks any more."""
+"""Answers that all viewers share: each is computed once, and old ones are dropped."""
 
 from __future__ import annotations
 
 from pipeline.operations.cached_answers import KEPT, Shared
 
 
-def test_of_thousands_of_questions_few_are_remembered() -> None:
+def test_few_of_thousands_of_answers_are_kept() -> None:
     shared: Shared[int, int] = Shared(lambda key: key)
 
     assert [shared(key) for key in range(5 * KEPT)] == list(range(5 * KEPT))

@@ -1,4 +1,4 @@
-"""The sentence an overview begins with, for every way a connector can stand."""
+"""The first sentence of an overview, for every state of a connector."""
 
 from __future__ import annotations
 

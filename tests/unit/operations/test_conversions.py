@@ -1,4 +1,4 @@
-"""What a row says in words, and what it does to a real record."""
+"""Descriptions of mapping rows, and their effect on a real record."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ WORDS = [
 
 @pytest.mark.parametrize(("mapping", "direction", "expected"), WORDS)
 def test_a_row_is_described(mapping: AttributeMapping, direction: Direction, expected: tuple[str, ...]) -> None:
-    said = describe_row(mapping, direction, CATALOG)
+    described = describe_row(mapping, direction, CATALOG)
 
-    assert (said.field, said.type, said.hull_type, said.does) == expected
-    assert said.mistake == ""
+    assert (described.field, described.type, described.hull_type, described.does) == expected
+    assert described.mistake == ""
 
 
 def test_a_row_without_an_effect_is_a_mistake() -> None:

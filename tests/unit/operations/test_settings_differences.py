@@ -151,14 +151,14 @@ def test_what_never_comes_due_has_no_next_time(cron: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("link_users_in_hul", "link_users_in_hul: there is no such setting; did you mean link_users_in_hull?"),
         ("zzz", "zzz: there is no such setting"),
     ],
 )
-def test_an_unknown_setting_is_named(name: str, said: str) -> None:
+def test_an_unknown_setting_is_named(name: str, message: str) -> None:
     with pytest.raises(SettingsRefused) as refused:
         read_settings({name: True})
 
-    assert refused.value.mistakes == [said]
+    assert refused.value.mistakes == [message]
