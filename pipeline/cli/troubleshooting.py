@@ -23,6 +23,7 @@ from pipeline.cli.output import moment
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import ConnectorSettings, read_settings
+from pipeline.operations.run_progress import runs_in_flight
 from pipeline.sync.connectors import settings_change
 from pipeline.sync.connectors.status import sentences, waits_of
 from pipeline.sync.runs import spending
@@ -257,13 +258,11 @@ def _outages(case: Case) -> Iterator[Finding]:
 def _fetches_in_flight(case: Case) -> Iterator[Finding]:
     """Yield the fetches in flight with their progress, and the expected end of full fetches."""
     day = spending.budget_status(case.session, case.key)
-    ends = {each.run_id: each.ends_at for each in spending.forecast_runs(case.session, case.key, day)}
-    for run in run_rows.find_runs(case.session, case.key, limit=20):
-        if run.state == "running":
-            end = ends.get(run.id)
-            until = f", done about {end:%Y-%m-%d %H:%M} UTC" if end else ""
-            text = f"run {run.id}, {run.kind} fetch of {run.entity}s, in flight: {run.read:,} read, {run.failed:,} failed{until}"
-            yield Finding(NOTE, text, f"pipeline runs show {case.name} {run.id}")
+    for run in runs_in_flight(case.session, case.key, day):
+        until = f", done about {run.ends_at:%Y-%m-%d %H:%M} UTC" if run.ends_at else ""
+        counts = f"{run.counts['read']:,} read, {run.counts['failed']:,} failed"
+        text = f"run {run.id}, {run.title}, in flight: {counts}{until}"
+        yield Finding(NOTE, text, f"pipeline runs show {case.name} {run.id}")
 
 
 def _budget(case: Case) -> Finding:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -169,32 +170,23 @@ def _as_json(found: Connector, job_id: int, report: Report, repaired: Counter[st
 
 
 def _entity_json(part: EntityReport) -> dict[str, Any]:
+    counts = ("pipedrive", "hull", "id_map", "without_hull_id", "compared", "buckets", "outdated", "unconfirmed")
     return {
-        "pipedrive": part.pipedrive,
-        "hull": part.hull,
-        "id_map": part.id_map,
-        "without_hull_id": part.without_hull_id,
-        "compared": part.compared,
-        "buckets": part.buckets,
+        **{name: getattr(part, name) for name in counts},
         "buckets_differing": part.differing,
         "kinds": _kinds(part),
         "pending": dict(part.pending),
         "failed": dict(part.failed),
-        "outdated": part.outdated,
         "findings": [
             {
                 "kind": each.kind.value,
                 "pipedrive_id": each.pipedrive_id,
                 "hull_id": each.hull_id,
                 "detail": each.detail or None,
-                "differences": [
-                    {"attribute": one.attribute, "pipedrive": one.pipedrive, "hull": one.hull}
-                    for one in each.differences
-                ],
+                "differences": [asdict(one) for one in each.differences],
             }
             for each in part.findings
         ],
-        "unconfirmed": part.unconfirmed,
     }
 
 

@@ -15,6 +15,7 @@ from db import watermark
 from db.connector import Connector
 from db.token_ledger import moment
 from pipeline.domain.kinds import Entity
+from pipeline.operations.models import Shape
 from pipeline.sync.connectors.status import Status, status_of
 
 LEADS: Final = {
@@ -31,7 +32,7 @@ FIRST_FETCH: Final = {
 }
 
 
-class WatermarkShape(BaseModel):
+class WatermarkShape(Shape):
     """All changes of this entity before `claimed` are in Hull, except those of `excepted` records."""
 
     entity: str
@@ -55,7 +56,7 @@ class FreshnessShape(BaseModel):
     by_entity: list[WatermarkShape]
 
 
-class NoteShape(BaseModel):
+class NoteShape(Shape):
     """One problem of a connector; its `topic` and `subject` lead to the page with the next step.
 
     `topic` is that of a finding of the status, or `first_fetch` for an entity that was never fully fetched.
@@ -142,20 +143,14 @@ def _sentence(claimed: datetime | None, missing: list[str], now: datetime) -> st
 
 def _reached(session: Session, connector_key: int, entity: Entity) -> WatermarkShape:
     mark = watermark.find_watermark(session, connector_key, entity)
-    return WatermarkShape(
-        entity=entity.value,
-        claimed=mark.claimed if mark else None,
-        excepted=mark.excepted if mark else 0,
-        deletes_verified_at=mark.deletes_verified_at if mark else None,
-    )
+    if mark is None:
+        return WatermarkShape(entity=entity.value, claimed=None, excepted=0, deletes_verified_at=None)
+    return WatermarkShape.model_validate(mark)
 
 
 def _notes(status: Status, marks: Sequence[WatermarkShape], begun: Container[Entity]) -> tuple[NoteShape, ...]:
     """Return the findings of the status, and a note about each first fetch that is possible and missing."""
-    notes = [
-        NoteShape(level=found.level, message=found.message, topic=found.topic, subject=found.subject)
-        for found in status.findings
-    ]
+    notes = [NoteShape.model_validate(found) for found in status.findings]
     missing = {mark.entity for mark in marks if mark.claimed is None}
     if not any(note.topic in ("credentials", "pause") for note in notes):
         notes += [
