@@ -1,5 +1,4 @@
-"""A page that is no page: cut off, HTML, an error, the same one for ever. It is classified, tried again or stopped, and
-the run says where it stands."""
+"""Invalid pages: cut off, HTML, an error, or repeated for ever. They are tried again, or stop the run with a reason."""
 
 from __future__ import annotations
 
@@ -146,7 +145,7 @@ def test_trouble_that_stays_stops_the_run_with_a_failure_to_replay(
         ({"status": 418}, "bad_request"),
     ],
 )
-def test_a_refused_page_stops_the_run_at_once_and_goes_on_from_there(
+def test_a_refused_page_stops_the_run_and_a_replay_continues_there(
     system: SyncSystem, options: dict[str, Any], reason: str
 ) -> None:
     crowd(system)
@@ -168,7 +167,7 @@ def test_a_refused_page_stops_the_run_at_once_and_goes_on_from_there(
 @pytest.mark.parametrize("path", [LIST, "/personFields$"])
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_list_that_is_not_found_for_a_moment_is_asked_for_again(system: SyncSystem, path: str, status: int) -> None:
-    """Only of one record does Pipedrive say so that it is gone."""
+    """A 404 means a deleted record only if one record was requested."""
     crowd(system)
     system.pipedrive.faults.add(path, "status", status=status, body={"success": False, "error": "Not found"}, count=2)
     run = system.start(Entity.PERSON)
@@ -225,7 +224,7 @@ def lead_back(system: SyncSystem, cursor: str, to: str) -> Any:
 
 
 @pytest.mark.parametrize(("at", "to"), [(1, 0), (4, 0), (4, 2)])
-def test_a_walk_by_time_that_goes_in_circles_is_stopped_and_goes_on(system: SyncSystem, at: int, to: int) -> None:
+def test_a_walk_by_time_in_a_circle_stops_and_a_replay_continues(system: SyncSystem, at: int, to: int) -> None:
     create_records(system, persons=7 * PAGE, organizations=0)
     since = datetime.now(UTC) - timedelta(hours=1)
     known = cursors(system, 5, updated_since=since, sort_by="update_time")
@@ -282,7 +281,7 @@ def test_every_other_list_ends_as_well(system: SyncSystem, monkeypatch: pytest.M
                 walk()
 
 
-def test_a_walk_by_time_that_repeats_is_stopped_and_goes_on_from_its_last_good_page(system: SyncSystem) -> None:
+def test_a_walk_by_time_that_repeats_stops_and_continues_at_its_last_good_page(system: SyncSystem) -> None:
     create_records(system, persons=3 * PAGE, organizations=0)
     fault = system.pipedrive.faults.add(LIST, "repeat_page")
 
@@ -327,7 +326,7 @@ def test_a_connection_that_breaks_is_tried_again(system: SyncSystem, monkeypatch
     "If that user has no permission for something, the connector pauses and shows the reason.",
 )
 @pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (402, "payment_required"), (403, "forbidden")])
-def test_what_only_a_person_can_mend_pauses_the_connector(system: SyncSystem, status: int, reason: str) -> None:
+def test_an_error_that_needs_a_person_pauses_the_connector(system: SyncSystem, status: int, reason: str) -> None:
     crowd(system)
     fault = system.pipedrive.faults.add(LIST, "status", status=status, skip=1, count=None)
 

@@ -1,4 +1,4 @@
-"""One malformed record: it is told by name, with a reason and a next step, and the others of its page arrive."""
+"""One malformed record: it is reported with a reason and a next step, and the others of its page arrive."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_a_record_that_cannot_be_read_is_kept_whole(
 
     assert run.state == "done"
     assert sorted(system.users()) == [1, 2, 3, 4, 5]
-    told = {event[:2] for event in system.events() if event[1] is not None}
-    assert told == {("incoming.user.error", reason)}
+    reported = {event[:2] for event in system.events() if event[1] is not None}
+    assert reported == {("incoming.user.error", reason)}
     failures = system.rows("SELECT reason, kind, stage, state FROM failures")
     assert [tuple(failure) for failure in failures] == [(reason, "record", "transform", "open")]
     assert REASONS[reason].advice
@@ -100,8 +100,8 @@ def test_a_value_that_cannot_be_read_stays_behind_alone(
     assert run.state == "done"
     assert sorted(system.users()) == [1, 2, 3, 4, 5, 10]
     assert system.users()[10].get(lost) is None
-    told = [event for event in system.events() if event[1] is not None]
-    assert set(told) == {("incoming.user.error", reason, 10)}
+    reported = [event for event in system.events() if event[1] is not None]
+    assert set(reported) == {("incoming.user.error", reason, 10)}
     assert system.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
 
 
@@ -157,8 +157,8 @@ def test_duplicate_e_mails_make_two_users_and_one_claim(system: SyncSystem) -> N
     users = system.users()
     assert (run.new, run.failed) == (2, 0)
     assert [users[1].get("email"), users[2].get("email")] == ["ada@example.com", None]
-    told = system.rows("SELECT event, pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
-    assert [tuple(row) for row in told] == [("incoming.user.skip", 2, "email: held by person 1")]
+    reported = system.rows("SELECT event, pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
+    assert [tuple(row) for row in reported] == [("incoming.user.skip", 2, "email: held by person 1")]
 
 
 @pytest.mark.parametrize("walk", ["ascending", "descending"])
@@ -191,7 +191,7 @@ def missing(system: SyncSystem) -> list[tuple[str, int | None, str]]:
     return [(row.event, row.pipedrive_id, row.detail.partition(":")[0]) for row in rows]
 
 
-def test_a_field_the_company_does_not_have_stops_only_itself_and_is_told_once(system: SyncSystem) -> None:
+def test_a_field_that_the_company_does_not_have_is_left_out_and_logged_once(system: SyncSystem) -> None:
     gone = "a" * 40
     system.change_settings(
         incoming_user_attributes=[{"hull": "name", "service": "name"}, {"hull": "old", "service": gone}]
@@ -204,12 +204,12 @@ def test_a_field_the_company_does_not_have_stops_only_itself_and_is_told_once(sy
     assert (run.state, run.new) == ("done", 3 * PAGE)
     assert system.users()[7]["name"] == "Person 7"
     assert missing(system) == [("incoming.user.error", None, gone)]
-    told = [line for line in lines if line.get("reason") == "field_missing"]
-    assert [(line["event"], line["field"]) for line in told] == [("incoming.user.error", gone)]
-    assert "mapping" in told[0]["advice"]
+    reported = [line for line in lines if line.get("reason") == "field_missing"]
+    assert [(line["event"], line["field"]) for line in reported] == [("incoming.user.error", gone)]
+    assert "mapping" in reported[0]["advice"]
 
 
-def test_a_field_deleted_in_pipedrive_is_told_once_and_keeps_its_value_in_hull(system: SyncSystem) -> None:
+def test_a_field_deleted_in_pipedrive_is_logged_once_and_keeps_its_value_in_hull(system: SyncSystem) -> None:
     code = next(field.code for field in system.company.custom_fields("person") if field.name == "Customer number")
     system.change_settings(
         incoming_user_attributes=[{"hull": "name", "service": "name"}, {"hull": "number", "service": code}]
@@ -267,7 +267,7 @@ def test_records_without_custom_fields_lose_none_and_make_no_errors(system: Sync
     assert [event for event in system.events() if event[0].endswith("error")] == []
 
 
-def test_what_several_fields_lack_for_one_cause_is_told_once_for_the_record(system: SyncSystem) -> None:
+def test_several_fields_with_one_cause_are_logged_once_for_the_record(system: SyncSystem) -> None:
     codes = [field.code for field in system.company.custom_fields("person")][:8]
     system.change_settings(
         incoming_user_attributes=[{"hull": f"x/{at}", "service": each} for at, each in enumerate(codes)]

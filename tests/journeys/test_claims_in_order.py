@@ -59,7 +59,7 @@ def test_a_record_made_a_moment_ago_is_found_by_the_claim_that_counts_more(syste
     assert problems(system) == ["emails: held by person 1"]
 
 
-def test_where_nobody_has_the_claim_that_counts_more_the_next_one_decides(system: SyncSystem, key: str) -> None:
+def test_if_no_record_has_the_stronger_claim_the_next_one_decides(system: SyncSystem, key: str) -> None:
     notify(system, user(external_id="C-99", email="old@x.test", nickname="Mine"))
     system.work()
 

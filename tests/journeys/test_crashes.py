@@ -44,7 +44,7 @@ def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, turn: int = 0
 
 
 def survive(system: SyncSystem) -> int:
-    """Work until nothing is left; whoever dies is replaced. Returns how many died."""
+    """Work until nothing is left, and replace killed workers. Return the number of kills."""
     for deaths in range(50):
         try:
             system.work()
@@ -107,11 +107,11 @@ def test_a_live_batch_resumes_from_every_point(
     create_records(system, persons=5, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    said = listen(system)
+    webhooks = listen(system)
     for number in (2, 4):
         system.company.edit_person(number, name=f"Edited {number}")
-    said[1]["data"]["update_time"] = "2020-01-01T00:00:00Z"  # too old to be used: this one is read again
-    deliver(system, *said)
+    webhooks[1]["data"]["update_time"] = "2020-01-01T00:00:00Z"  # too old to be used: this one is read again
+    deliver(system, *webhooks)
     die(monkeypatch, owner, name, after=after)
 
     survive(system)
@@ -169,7 +169,7 @@ def test_what_killed_every_worker_comes_through_once_its_cause_is_gone(
     assert hull_names(system) == pipedrive_names(system)
 
 
-def test_a_worker_that_dies_while_it_settles_an_error_loses_nothing(
+def test_a_worker_killed_while_it_stores_an_error_loses_nothing(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_records(system, persons=PERSONS, organizations=0)

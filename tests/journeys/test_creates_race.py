@@ -1,6 +1,4 @@
-"""Many workers want to make the same Person, and are killed at every step: in the end there is one. Pipedrive knows no idempotency
-key, so this is all that stands between a busy minute and a company full of doubles.
-"""
+"""Many workers create the same Person and are killed at every step: in the end there is one."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ def ready(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Fate:
-    """Kills whoever comes by a step, as often as the draw says and no oftener than KILLS times."""
+    """Kills workers at random steps, at most KILLS times."""
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
@@ -95,7 +93,7 @@ def deadly(system: SyncSystem, fate: Fate) -> Iterator[None]:
 
 
 def crowd(seed: int) -> list[dict[str, Any]]:
-    """Messages about Users who share a few e-mails: some are one User told of several times, some are several Users."""
+    """Return messages about Users with a few e-mails: some are several messages about one User, some are about several Users."""
     draw = random.Random(seed)
     messages = []
     for number in range(TASKS):
@@ -106,7 +104,7 @@ def crowd(seed: int) -> list[dict[str, Any]]:
 
 
 def batch_of(system: SyncSystem, message: dict[str, Any], number: int) -> int | None:
-    """A batch for one message alone, as when fifty are told at the same moment; None while its User is in another one."""
+    """Return a batch with one message; None while its User is in another batch."""
     hull_id = message["user"]["id"]
     with transaction() as session:
         system.module("sync.changes.outgoing_changes").coalesce_messages(
@@ -149,7 +147,7 @@ def test_fifty_at_once_make_one_person_for_each_email(system: SyncSystem, seed: 
         for _ in range(KILLS * 2):
             system.expire_leases()
             system.end_pauses()
-            patiently_killed(system)
+            work_with_kills(system)
     for _ in range(12):
         system.expire_leases()
         system.end_pauses()
@@ -162,8 +160,8 @@ def test_fifty_at_once_make_one_person_for_each_email(system: SyncSystem, seed: 
     assert is_idle(system)
 
 
-def patiently_killed(system: SyncSystem) -> None:
-    """What is due, by workers who may be killed."""
+def work_with_kills(system: SyncSystem) -> None:
+    """Run what is due with workers that may be killed."""
     for _ in range(200):
         due = system.next_batch()
         if due is None:
@@ -188,5 +186,7 @@ def joined_once(system: SyncSystem) -> bool:
     joined = {row.hull_id for row in system.rows("SELECT hull_id FROM id_mappings WHERE pipedrive_id IS NOT NULL")}
     held = {row.record_id for row in system.rows("SELECT record_id FROM failures WHERE state = 'open'")}
     asked = {f"{number:024x}" for number in range(TASKS * 2 // 3)}
-    told = {row.hull_id for row in system.rows("SELECT DISTINCT hull_id FROM sync_events WHERE hull_id IS NOT NULL")}
-    return (told & asked) <= joined | held
+    reported = {
+        row.hull_id for row in system.rows("SELECT DISTINCT hull_id FROM sync_events WHERE hull_id IS NOT NULL")
+    }
+    return (reported & asked) <= joined | held

@@ -23,7 +23,7 @@ RESERVE = 0.3
 
 
 def begin(system: SyncSystem, *, ours: int = DAY, theirs: int | None = DAY, reserve: float = RESERVE) -> int:
-    """Start the fetch, and work until it can go no further today; `ours` is what the settings say of the day."""
+    """Start the fetch, and work until the day is spent; `ours` is the daily budget in the settings."""
     create_records(system, persons=400, organizations=0)
     age_records(system)
     system.pipedrive.budget.limit = theirs
@@ -34,7 +34,7 @@ def begin(system: SyncSystem, *, ours: int = DAY, theirs: int | None = DAY, rese
 
 
 def edit_unseen(system: SyncSystem, person: int, name: str) -> None:
-    """A change whose webhook says no more than that there was one: it must be read."""
+    """Edit a Person with a webhook that has no usable payload, so it must be read."""
     system.company.edit_person(person, name=name)
     with transaction() as session:
         change_writer.write_changes(
@@ -77,9 +77,9 @@ def test_the_fetch_waits_for_midnight_and_counts_no_attempt(system: SyncSystem) 
 
 def test_webhooks_still_arrive_when_the_fetch_has_taken_its_share(system: SyncSystem) -> None:
     begin(system)
-    said = listen(system)
+    webhooks = listen(system)
     system.company.edit_person(7, name="Told whole")
-    deliver(system, *said)
+    deliver(system, *webhooks)
     edit_unseen(system, 8, "Read again")
 
     assert (hull_names(system)[7], hull_names(system)[8]) == ("Told whole", "Read again")
@@ -112,7 +112,7 @@ def test_without_a_reserve_live_work_would_have_been_refused(system: SyncSystem,
 
 
 def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(system: SyncSystem, noon: Clock) -> None:
-    """Our own count says that there is plenty left; Pipedrive knows better."""
+    """By our own count there are tokens left, but Pipedrive refuses."""
     system.pipedrive.budget.limit, system.pipedrive.budget.spent = DAY, DAY
     begin(system, ours=30_000)
     for person in (8, 9, 10):
@@ -128,7 +128,7 @@ def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(syst
     assert hull_names(system) == pipedrive_names(system)
 
 
-def test_a_fetch_that_waits_goes_on_as_soon_as_the_settings_allow_it(system: SyncSystem) -> None:
+def test_a_waiting_fetch_continues_as_soon_as_the_settings_allow_it(system: SyncSystem) -> None:
     run_id = begin(system, theirs=None)
     with transaction() as session:
         document = connectors.settings_in_force(session, system.connector_key).document
@@ -145,11 +145,11 @@ def test_a_connector_of_the_same_company_finds_the_day_spent(system: SyncSystem)
     system.change_rows("UPDATE connectors SET company_id = 77")
     begin(system)
     with transaction() as session:
-        twin = connectors.Connector(id="twin", name="twin", hull_organization="hull.test", company_id=77)
-        session.add(twin)
+        other = connectors.Connector(id="other", name="other", hull_organization="hull.test", company_id=77)
+        session.add(other)
         session.flush()
-        connectors.add_settings(session, twin.key, {"daily_tokens": DAY, "live_reserve": RESERVE}, author="test")
-        budget = wiring.open_budget(session, twin.key, lane="bulk")
+        connectors.add_settings(session, other.key, {"daily_tokens": DAY, "live_reserve": RESERVE}, author="test")
+        budget = wiring.open_budget(session, other.key, lane="bulk")
 
     with pytest.raises(Retryable, match="daily_budget_spent"):
         budget.spend(10, lambda: pytest.fail("sent"))

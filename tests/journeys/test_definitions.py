@@ -57,12 +57,12 @@ def rejected(system: SyncSystem) -> list[tuple[str, str, str, str]]:
 
 def test_a_burst_of_new_options_leads_to_one_reading(system: SyncSystem) -> None:
     code = mapped(system)
-    said = listen(system)
+    webhooks = listen(system)
     before = times_read(system)
     for number, label in enumerate(("Fair", "Radio", "Friend"), start=1):
         system.company.edit_person(number, custom_fields={code: new_option(system, label)})
 
-    deliver(system, *said)
+    deliver(system, *webhooks)
     system.work()
 
     assert [system.users()[each].get("source") for each in (1, 2, 3)] == ["Fair", "Radio", "Friend"]
@@ -100,23 +100,23 @@ def test_an_option_added_after_the_report_is_written_without_another_report(syst
     assert rejected(system) == [("field", BEN, "option_unknown", "outgoing")]
 
 
-def test_the_rest_of_a_live_batch_goes_on_while_the_definitions_cannot_be_read(system: SyncSystem) -> None:
+def test_the_rest_of_a_live_batch_continues_while_the_definitions_cannot_be_read(system: SyncSystem) -> None:
     code = mapped(system)
-    said = listen(system)
+    webhooks = listen(system)
     definitions_away(system)
     system.company.edit_person(1, custom_fields={code: new_option(system, "Fair")})
     system.company.edit_person(2, name="Two of them")
 
-    deliver(system, *said)
+    deliver(system, *webhooks)
     system.work()
 
     assert system.users()[2]["name"] == "Two of them"
     assert rejected(system) == [("field", "1", "option_unknown", "incoming")]
     system.pipedrive.faults.replace([])
     a_while_later(system)
-    said.clear()
+    webhooks.clear()
     system.company.edit_person(3, custom_fields={code: new_option(system, "Radio")})
-    deliver(system, *said)
+    deliver(system, *webhooks)
     system.work()
     assert [system.users()[each].get("source") for each in (1, 3)] == ["Fair", "Radio"]
     assert rejected(system) == []
@@ -147,7 +147,7 @@ def test_a_renamed_option_reaches_hull_with_the_next_full_fetch_and_is_written_b
     assert second.id != first.id
 
 
-def test_a_renamed_option_is_noticed_within_the_hour_and_reaches_records_that_nobody_edits(system: SyncSystem) -> None:
+def test_a_renamed_option_reaches_unedited_records_within_an_hour(system: SyncSystem) -> None:
     code = mapped(system)
     field = lead_source(system)
     first = field.options[0]
@@ -158,9 +158,9 @@ def test_a_renamed_option_is_noticed_within_the_hour_and_reaches_records_that_no
         "person", field, options=(Option(id=first.id, label="Word of mouth"), *field.options[1:])
     )
     system.change_rows("UPDATE field_definitions SET fetched_at = now() - interval '61 min', refresh_began_at = NULL")
-    said = listen(system)
+    webhooks = listen(system)
     system.company.edit_person(3, name="Three")
-    deliver(system, *said)
+    deliver(system, *webhooks)
     system.work()
 
     assert system.users()[1]["source"] == "Word of mouth"

@@ -1,4 +1,4 @@
-"""What a deleted record is known by in Hull stays its own: whoever comes after it gets it knowingly, and it may come back."""
+"""A deleted record keeps its claims until they are released, because Pipedrive can restore it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.journeys.test_deletions import holders, mapping, merge, resolve, settled, since_then, user
+from tests.journeys.test_deletions import holders, is_finished, mapping, merge, resolve, since_then, user
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -36,8 +36,8 @@ def two_records(system: SyncSystem, kind: str) -> None:
 
 
 @pytest.fixture
-def told(system: SyncSystem, kind: str) -> list[dict[str, Any]]:
-    """Record 1 with a claim and record 2 without, both known to Hull, deletions wanted there; what is said from here on."""
+def webhooks(system: SyncSystem, kind: str) -> list[dict[str, Any]]:
+    """Record 1 with a claim and record 2 without, both in Hull, which supports deletions; return the webhooks from now on."""
     two_records(system, kind=kind)
     return listen(system)
 
@@ -55,7 +55,7 @@ def identified_by(system: SyncSystem, kind: str, number: int) -> Any:
 
 
 def take(system: SyncSystem, kind: str, number: int) -> None:
-    """Another record comes to say the same of itself."""
+    """Give another record the same claim."""
     if kind == "person":
         system.company.edit_person(number, emails=email())
     else:
@@ -66,10 +66,10 @@ def delete(system: SyncSystem, kind: str) -> None:
     (system.company.delete_person if kind == "person" else system.company.delete_organization)(1)
 
 
-def carry(system: SyncSystem, told: list[Any]) -> None:
-    """Bring over what was said since the last time."""
-    deliver(system, *told)
-    told.clear()
+def carry(system: SyncSystem, webhooks: list[Any]) -> None:
+    """Deliver the webhooks since the last time, and work."""
+    deliver(system, *webhooks)
+    webhooks.clear()
     system.work()
 
 
@@ -87,26 +87,28 @@ def release(system: SyncSystem, kind: str) -> Any:
     "While it can be restored, for thirty days, it keeps its e-mail: until then, another Person with the same"
     " e-mail is a User without it.",
 )
-def test_a_newcomer_does_not_become_one_with_who_was_deleted(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_a_newcomer_does_not_become_one_with_who_was_deleted(
+    system: SyncSystem, kind: str, webhooks: list[Any]
+) -> None:
     delete(system, kind)
-    carry(system, told)
+    carry(system, webhooks)
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
 
     assert apart(system, kind)
     assert holders(system, VALUE[kind]) == [1]
     assert identified_by(system, kind, 2) is None
     assert user(system, 2, hull(kind))["pipedrive/name"] == "Second"
     assert user(system, 1, hull(kind))["pipedrive/deleted_at"] is not None
-    assert settled(system)
+    assert is_finished(system)
 
 
-def test_the_event_names_the_departed_holder_and_until_when(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_the_event_names_the_deleted_holder_and_its_release(system: SyncSystem, kind: str, webhooks: list[Any]) -> None:
     delete(system, kind)
-    carry(system, told)
+    carry(system, webhooks)
     system.change_rows("UPDATE id_mappings SET deleted_at = '2026-02-10T12:00:00Z' WHERE state = 'deleted'")
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
 
     (row,) = system.rows("SELECT pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
     claim = "email" if kind == "person" else "domain"
@@ -115,14 +117,14 @@ def test_the_event_names_the_departed_holder_and_until_when(system: SyncSystem, 
 
 
 @pytest.mark.defect(23, "A record that was restored went on being marked as deleted.")
-def test_who_is_restored_finds_what_was_its_own(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_who_is_restored_finds_what_was_its_own(system: SyncSystem, kind: str, webhooks: list[Any]) -> None:
     before = user(system, 1, hull(kind))["id"]
     delete(system, kind)
-    carry(system, told)
+    carry(system, webhooks)
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
     system.company.undelete(kind, 1)
-    carry(system, told)
+    carry(system, webhooks)
     resolve(system)
 
     assert apart(system, kind)
@@ -132,16 +134,16 @@ def test_who_is_restored_finds_what_was_its_own(system: SyncSystem, kind: str, t
     assert (user(system, 1, hull(kind))["pipedrive/id"], user(system, 2, hull(kind))["pipedrive/id"]) == (1, 2)
     assert identified_by(system, kind, 1) == VALUE[kind]
     assert user(system, 1, hull(kind)).get("pipedrive/deleted_at") is None
-    assert settled(system)
+    assert is_finished(system)
 
 
 def test_a_person_may_release_it_and_the_newcomer_takes_its_place(
-    system: SyncSystem, kind: str, told: list[Any]
+    system: SyncSystem, kind: str, webhooks: list[Any]
 ) -> None:
     delete(system, kind)
-    carry(system, told)
+    carry(system, webhooks)
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
 
     released = release(system, kind)
     system.work()
@@ -159,19 +161,19 @@ def test_a_person_may_release_it_and_the_newcomer_takes_its_place(
         "claim_released",
         "hull_id_reassigned",
     ]
-    assert settled(system)
+    assert is_finished(system)
 
 
-def test_who_is_restored_after_that_is_named_as_a_conflict(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_who_is_restored_after_that_is_named_as_a_conflict(system: SyncSystem, kind: str, webhooks: list[Any]) -> None:
     delete(system, kind)
-    carry(system, told)
+    carry(system, webhooks)
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
     release(system, kind)
     system.work()
     resolve(system)
     system.company.undelete(kind, 1)
-    carry(system, told)
+    carry(system, webhooks)
     resolve(system)
 
     assert [mapping(system, number, kind).state for number in (1, 2)] == ["conflict", "full"]
@@ -180,7 +182,7 @@ def test_who_is_restored_after_that_is_named_as_a_conflict(system: SyncSystem, k
     assert holders(system, VALUE[kind]) == [2]
 
 
-def test_only_a_departed_record_is_made_to_release(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_only_a_deleted_record_can_be_released(system: SyncSystem, kind: str, webhooks: list[Any]) -> None:
     assert release(system, kind) is None
     assert holders(system, VALUE[kind]) == [1]
 
@@ -192,12 +194,12 @@ def test_only_a_departed_record_is_made_to_release(system: SyncSystem, kind: str
 )
 @pytest.mark.parametrize(("days", "held_by"), [(29, 1), (31, 2)], ids=["may come back", "purged"])
 def test_what_cannot_be_restored_any_more_lets_go_by_itself(
-    system: SyncSystem, kind: str, told: list[Any], days: int, held_by: int
+    system: SyncSystem, kind: str, webhooks: list[Any], days: int, held_by: int
 ) -> None:
     delete(system, kind)
-    carry(system, told)
+    carry(system, webhooks)
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
     system.change_rows(
         "UPDATE id_mappings SET deleted_at = now() - make_interval(days => :days) WHERE state = 'deleted'", days=days
     )
@@ -208,12 +210,12 @@ def test_what_cannot_be_restored_any_more_lets_go_by_itself(
     assert holders(system, VALUE[kind]) == [held_by]
 
 
-def test_what_nobody_waits_for_is_free_for_whoever_comes(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_a_released_claim_is_free_for_the_next_record(system: SyncSystem, kind: str, webhooks: list[Any]) -> None:
     delete(system, kind)
-    carry(system, told)
+    carry(system, webhooks)
     release(system, kind)
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
     system.end_pauses()
     resolve(system)
     system.work()
@@ -227,32 +229,30 @@ def test_what_nobody_waits_for_is_free_for_whoever_comes(system: SyncSystem, kin
     assert user(system, 2, hull(kind)).get("pipedrive/deleted_at") is None
 
 
-def test_who_waits_is_told_when_a_living_holder_changes_its_mind(
-    system: SyncSystem, kind: str, told: list[Any]
+def test_a_waiting_record_is_delivered_when_an_existing_holder_loses_the_claim(
+    system: SyncSystem, kind: str, webhooks: list[Any]
 ) -> None:
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
     waited = holders(system, VALUE[kind])
     if kind == "person":
         system.company.edit_person(1, emails=[{"value": "new@example.com", "primary": True}])
     else:
         system.company.edit_organization(1, website="https://elsewhere.com")
-    carry(system, told)
+    carry(system, webhooks)
 
     assert (waited, holders(system, VALUE[kind])) == ([1], [2])
     assert identified_by(system, kind, 2) == VALUE[kind]
     assert apart(system, kind)
 
 
-def test_a_merge_passes_what_was_held_to_the_survivor_and_to_nobody_else(
-    system: SyncSystem, kind: str, told: list[Any]
-) -> None:
+def test_a_merge_transfers_the_claims_to_the_survivor_only(system: SyncSystem, kind: str, webhooks: list[Any]) -> None:
     (system.company.create_person if kind == "person" else system.company.create_organization)(name="Third")
-    carry(system, told)
+    carry(system, webhooks)
     take(system, kind, 3)
-    carry(system, told)
+    carry(system, webhooks)
     merge(system, 1, 2, kind)
-    carry(system, told)
+    carry(system, webhooks)
 
     assert not apart(system, kind)
     assert holders(system, VALUE[kind]) == [2]
@@ -260,45 +260,47 @@ def test_a_merge_passes_what_was_held_to_the_survivor_and_to_nobody_else(
     assert user(system, 3, hull(kind))["id"] != user(system, 2, hull(kind))["id"]
 
 
-def test_a_record_that_hull_never_heard_of_holds_nothing(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_a_record_that_hull_never_received_holds_nothing(system: SyncSystem, kind: str, webhooks: list[Any]) -> None:
     system.change_rows(
         "UPDATE id_mappings SET delivered = NULL, hull_id = NULL, resolve_at = NULL"
         " WHERE entity = :e AND pipedrive_id = 1",
         e=kind,
     )
     delete(system, kind)
-    carry(system, told)
+    carry(system, webhooks)
 
     assert holders(system, VALUE[kind]) == []
 
 
-def test_who_has_no_value_any_more_is_still_known_by_the_last(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_who_has_no_value_any_more_is_still_known_by_the_last(
+    system: SyncSystem, kind: str, webhooks: list[Any]
+) -> None:
     """Hull takes no claim away: another record that came under it would become one with this one."""
     if kind == "person":
         system.company.edit_person(1, emails=[])
     else:
         system.company.edit_organization(1, website="")
-    carry(system, told)
+    carry(system, webhooks)
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
 
     assert apart(system, kind)
     assert (holders(system, VALUE[kind]), identified_by(system, kind, 1)) == ([1], VALUE[kind])
     assert user(system, 1, hull(kind))["pipedrive/id"] == 1
 
 
-def test_who_wants_what_another_holds_keeps_its_own(system: SyncSystem, kind: str, told: list[Any]) -> None:
+def test_who_wants_what_another_holds_keeps_its_own(system: SyncSystem, kind: str, webhooks: list[Any]) -> None:
     other = {"person": "p3@example.com", "organization": "org3.com"}[kind]
     if kind == "person":
         system.company.create_person(name="Third", emails=[{"value": other, "primary": True}])
-        carry(system, told)
+        carry(system, webhooks)
         system.company.edit_person(1, emails=[{"value": other, "primary": True}])
     else:
         system.company.create_organization(name="Third", website=f"https://{other}")
-        carry(system, told)
+        carry(system, webhooks)
         system.company.edit_organization(1, website=f"https://{other}")
     take(system, kind, 2)
-    carry(system, told)
+    carry(system, webhooks)
 
     assert apart(system, kind)
     assert [holders(system, value) for value in (VALUE[kind], other)] == [[1], [3]]

@@ -1,4 +1,4 @@
-"""A full fetch: every Person and Organization ends up in Hull, whatever the order and whatever happens meanwhile."""
+"""A full fetch: every Person and Organization reaches Hull, in any order and whatever happens during the fetch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks that Pipedrive dropped, paused, could not deliver or sent elsewhere are made again, and the log says so."""
+"""Webhooks that Pipedrive dropped, paused, could not deliver or sent elsewhere are recreated and logged."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FOREIGN = {
 
 
 @pytest.fixture
-def heard(system: SyncSystem) -> SyncSystem:
-    """A system whose Pipedrive tells of Persons and Organizations."""
+def subscribed(system: SyncSystem) -> SyncSystem:
+    """A system with webhooks for Persons and Organizations."""
     check(system)
     return system
 
@@ -87,11 +87,11 @@ def test_the_first_check_registers_and_makes_no_fuss(system: SyncSystem) -> None
     assert system.events() == []
 
 
-def test_a_check_that_finds_all_well_changes_nothing(heard: SyncSystem) -> None:
-    before = kept(heard)
+def test_a_check_that_finds_all_well_changes_nothing(subscribed: SyncSystem) -> None:
+    before = kept(subscribed)
 
-    assert check(heard) == []
-    assert (kept(heard), heard.events()) == (before, [])
+    assert check(subscribed) == []
+    assert (kept(subscribed), subscribed.events()) == (before, [])
 
 
 @pytest.mark.guide(
@@ -101,37 +101,37 @@ def test_a_check_that_finds_all_well_changes_nothing(heard: SyncSystem) -> None:
 )
 @pytest.mark.defect(17, "A webhook that was noted here and gone in Pipedrive was never made again.")
 @pytest.mark.parametrize(("harm", "reason"), ILLS)
-def test_what_ails_is_healed_and_told(heard: SyncSystem, harm: Any, reason: str) -> None:
-    before = listed(heard)
-    harm(heard)
+def test_an_unhealthy_webhook_is_recreated_and_logged(subscribed: SyncSystem, harm: Any, reason: str) -> None:
+    before = listed(subscribed)
+    harm(subscribed)
 
     with captured_log("info") as lines:
-        made = check(heard)
+        made = check(subscribed)
 
-    after = listed(heard)
+    after = listed(subscribed)
     assert made == ["person"]
     assert after["person"]["id"] != before["person"]["id"]
     assert (after["person"]["is_active"], after["person"]["last_http_status"]) == (1, None)
     assert after["person"]["subscription_url"] == after["organization"]["subscription_url"]
     assert after["organization"] == before["organization"]
-    assert len(heard.pipedrive.subscriptions.by_id) == 2
-    assert kept(heard)["person"] == ("active", after["person"]["id"], 1)
+    assert len(subscribed.pipedrive.subscriptions.by_id) == 2
+    assert kept(subscribed)["person"] == ("active", after["person"]["id"], 1)
     expected = [("incoming.job.error", reason, None), ("incoming.job.success", "webhook_recreated", None)]
-    assert heard.events() == expected
+    assert subscribed.events() == expected
     assert [(line["event"], line["reason"]) for line in lines if line.get("type") == "user"] == [
         each[:2] for each in expected
     ]
 
 
-def test_the_log_names_the_time_in_doubt(heard: SyncSystem) -> None:
-    heard.change_rows("UPDATE webhook_subscriptions SET sound_at = '2026-03-01 10:00:00Z'")
-    lose(heard)
+def test_the_log_names_the_time_in_doubt(subscribed: SyncSystem) -> None:
+    subscribed.change_rows("UPDATE webhook_subscriptions SET sound_at = '2026-03-01 10:00:00Z'")
+    lose(subscribed)
 
-    check(heard)
+    check(subscribed)
 
-    (row,) = heard.rows("SELECT detail FROM sync_events WHERE reason = 'webhook_recreated'")
+    (row,) = subscribed.rows("SELECT detail FROM sync_events WHERE reason = 'webhook_recreated'")
     assert row.detail.endswith("in doubt since 2026-03-01 09:55:00 UTC")
-    (row,) = heard.rows(
+    (row,) = subscribed.rows(
         "SELECT sound_at > now() - interval '1 minute' AS fresh FROM webhook_subscriptions WHERE healed = 1"
     )
     assert row.fresh
@@ -142,83 +142,83 @@ def test_the_log_names_the_time_in_doubt(heard: SyncSystem) -> None:
     "A webhook that Pipedrive has deleted, paused or could not deliver is recreated within minutes, and the "
     "missed changes are fetched.",
 )
-def test_what_was_missed_is_fetched_with_the_next_tick(heard: SyncSystem) -> None:
+def test_what_was_missed_is_fetched_with_the_next_tick(subscribed: SyncSystem) -> None:
     from celeryconfig import beat_schedule  # noqa: PLC0415 - it reads the settings of this test
 
     later = datetime.now(UTC) + timedelta(hours=1)
     with transaction() as session:
-        set_schedule(session, heard.connector_key, "incremental", interval_s=3600, next_run_at=later)
-    lose(heard)
+        set_schedule(session, subscribed.connector_key, "incremental", interval_s=3600, next_run_at=later)
+    lose(subscribed)
 
-    check(heard)
+    check(subscribed)
 
-    (row,) = heard.rows("SELECT next_run_at <= now() AS is_due FROM schedules")
+    (row,) = subscribed.rows("SELECT next_run_at <= now() AS is_due FROM schedules")
     assert row.is_due
     assert float(str(beat_schedule["ensure_webhooks"]["schedule"])) <= 15 * 60
 
 
 @pytest.mark.defect(17, "Webhooks whose address held the organization's name were deleted, whosesoever they were.")
-def test_webhooks_of_others_are_never_touched(heard: SyncSystem) -> None:
-    client = heard.pipedrive.test_client()
+def test_webhooks_of_others_are_never_touched(subscribed: SyncSystem) -> None:
+    client = subscribed.pipedrive.test_client()
     answer = client.post("/api/v1/webhooks", json=FOREIGN, headers={"x-api-token": "canary-pipedrive-token"})
     foreign_id = answer.json["data"]["id"]  # type: ignore[index]
-    foreign = heard.pipedrive.subscriptions.by_id[foreign_id]
+    foreign = subscribed.pipedrive.subscriptions.by_id[foreign_id]
     foreign |= {"is_active": 0, "last_http_status": 500}
     copy = dict(foreign)
     for harm, _ in ILLS:
-        harm(heard)
-        check(heard)
-    heard.module("sync.connectors.webhooks").remove_webhooks(heard.connector_key)
+        harm(subscribed)
+        check(subscribed)
+    subscribed.module("sync.connectors.webhooks").remove_webhooks(subscribed.connector_key)
 
-    assert heard.pipedrive.subscriptions.by_id == {foreign_id: copy}
-
-
-def test_of_two_that_serve_one_is_kept(heard: SyncSystem) -> None:
-    row = listed(heard)["person"]
-    heard.pipedrive.subscriptions.by_id[99] = {**row, "id": 99}
-
-    assert check(heard) == []
-    assert len(heard.pipedrive.subscriptions.by_id) == 2
-    assert heard.events() == []
+    assert subscribed.pipedrive.subscriptions.by_id == {foreign_id: copy}
 
 
-def test_a_healing_that_pipedrive_refuses_is_told_once_and_made_up_for_later(heard: SyncSystem) -> None:
-    since = heard.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'")
-    lose(heard)
-    heard.pipedrive.faults.add("/api/v1/webhooks$", "status", status=422, count=None, method="POST")
+def test_of_two_that_serve_one_is_kept(subscribed: SyncSystem) -> None:
+    row = listed(subscribed)["person"]
+    subscribed.pipedrive.subscriptions.by_id[99] = {**row, "id": 99}
+
+    assert check(subscribed) == []
+    assert len(subscribed.pipedrive.subscriptions.by_id) == 2
+    assert subscribed.events() == []
+
+
+def test_a_refused_recreation_is_logged_once_and_repeated_later(subscribed: SyncSystem) -> None:
+    since = subscribed.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'")
+    lose(subscribed)
+    subscribed.pipedrive.faults.add("/api/v1/webhooks$", "status", status=422, count=None, method="POST")
     for _ in range(2):
         with pytest.raises(Rejected):
-            check(heard)
-    meanwhile = kept(heard)["person"]
+            check(subscribed)
+    before = kept(subscribed)["person"]
 
-    heard.pipedrive.faults.rules.clear()
-    assert check(heard) == ["person"]
+    subscribed.pipedrive.faults.rules.clear()
+    assert check(subscribed) == ["person"]
 
-    assert meanwhile[0] == "missing"
-    assert heard.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'") > since
-    assert [event[1] for event in heard.events()] == ["webhook_missing", "webhook_recreated"]
+    assert before[0] == "missing"
+    assert subscribed.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'") > since
+    assert [event[1] for event in subscribed.events()] == ["webhook_missing", "webhook_recreated"]
 
 
-def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
-    heard: SyncSystem, monkeypatch: pytest.MonkeyPatch
+def test_the_next_check_reports_what_a_killed_one_recreated(
+    subscribed: SyncSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lose(heard)
-    webhooks = heard.module("sync.connectors.webhooks")
+    lose(subscribed)
+    webhooks = subscribed.module("sync.connectors.webhooks")
     real = webhooks.subscriptions.hold_subscription
 
     def die_after_making(*args: Any) -> Any:
-        if len(heard.pipedrive.subscriptions.by_id) == 2:
+        if len(subscribed.pipedrive.subscriptions.by_id) == 2:
             raise SystemExit
         return real(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(webhooks.subscriptions, "hold_subscription", die_after_making)
         with pytest.raises(SystemExit):
-            check(heard)
+            check(subscribed)
 
-    assert check(heard) == []
-    assert [event[1] for event in heard.events()] == ["webhook_missing", "webhook_recreated"]
-    assert kept(heard)["person"][::2] == ("active", 1)
+    assert check(subscribed) == []
+    assert [event[1] for event in subscribed.events()] == ["webhook_missing", "webhook_recreated"]
+    assert kept(subscribed)["person"][::2] == ("active", 1)
 
 
 @pytest.mark.defect(17, "Before anything else webhooks were seen to, and when that failed nothing was done at all.")
@@ -271,19 +271,19 @@ def test_a_connector_may_be_checked_by_itself(system: SyncSystem) -> None:
     assert sorted(kept(system)) == ["organization", "person"]
 
 
-def test_people_are_told_how_it_stands(system: SyncSystem) -> None:
+def test_the_sentence_describes_the_health_of_the_webhooks(system: SyncSystem) -> None:
     def sentence() -> str:
         with transaction() as session:
             return subscription_health(session, system.connector_key).sentence
 
-    said = [sentence()]
+    sentences = [sentence()]
     check(system)
-    said.append(sentence())
+    sentences.append(sentence())
     silence(system)
-    said.append(sentence())
+    sentences.append(sentence())
     check(system)
-    said.append(sentence())
+    sentences.append(sentence())
 
-    assert said[0] == NOT_SUBSCRIBED
-    assert said[1] == said[3] == "Webhooks are healthy; none has come yet."
-    assert said[2].startswith("The webhook for Persons is silent, though records changed: it is being recreated")
+    assert sentences[0] == NOT_SUBSCRIBED
+    assert sentences[1] == sentences[3] == "Webhooks are healthy; none has come yet."
+    assert sentences[2].startswith("The webhook for Persons is silent, though records changed: it is being recreated")

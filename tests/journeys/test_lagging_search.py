@@ -23,7 +23,7 @@ from tests.system import SyncSystem
 
 LAG_S = 3600.0
 KNOWN, FRESH, NEW = 4, 8, 3
-"""Users whose Persons have long been there, whose Persons were made by hand a moment ago, and who have none."""
+"""Users with old Persons, with Persons created by hand a moment ago, and without Persons."""
 
 
 @pytest.fixture(autouse=True)

@@ -80,18 +80,18 @@ def hull_id(number: int) -> str:
     return f"{number:024x}"
 
 
-def say_one_by_one(system: SyncSystem, addresses: Iterable[str]) -> None:
+def send_one_by_one(system: SyncSystem, addresses: Iterable[str]) -> None:
     for number, address in enumerate(addresses, 1):
         send_messages(system, user(hull_id(number), email=address, nickname=f"N{number}"))
 
 
 class TestTheMark:
-    def test_vouches_for_what_hull_could_not_be_told_yet(self, system: SyncSystem) -> None:
+    def test_finds_records_that_hull_has_not_received_yet(self, system: SyncSystem) -> None:
         fetch_everything(system)
         listed_long_ago(system)
         make(system, BY_HAND)
         hull_is_down(system)
-        say_one_by_one(system, BY_HAND)
+        send_one_by_one(system, BY_HAND)
 
         assert by_email(system) == dict.fromkeys(BY_HAND, 1)
         assert {method for method, _, _ in writes(system)} == {"PATCH"}
@@ -119,7 +119,7 @@ class TestTheMark:
         listed_long_ago(system)
         system.change_rows("UPDATE watermarks SET reached_at = now(), complete_since = now(), fully_read_at = now()")
         system.pipedrive.ledger.mutations.clear()
-        say_one_by_one(system, BY_HAND)
+        send_one_by_one(system, BY_HAND)
 
         assert by_email(system) == dict.fromkeys(BY_HAND, 1)
 
@@ -147,7 +147,7 @@ class TestTheMark:
         assert (run.state, run.failed) == ("done", len(BY_HAND))
         system.pipedrive.ledger.mutations.clear()
 
-        say_one_by_one(system, BY_HAND)
+        send_one_by_one(system, BY_HAND)
 
         assert by_email(system) == dict.fromkeys(BY_HAND, 1)
         assert {method for method, _, _ in writes(system)} == {"PATCH"}
@@ -309,8 +309,8 @@ class TestAnAccountKnownByItsDomain:
         system.pipedrive.faults.add("/organizations$", "status", **slow)
         self.acme(system, "new.test")
 
-        (said,) = [each for each in status(system) if "wait" in each]
-        assert said == (
+        (webhooks,) = [each for each in status(system) if "wait" in each]
+        assert webhooks == (
             "1 Account waits for the first full fetch of Organizations, which shows whether Pipedrive has them already. "
             "Run 1 is at work on it."
         )
@@ -322,7 +322,7 @@ class TestAnAccountKnownByItsDomain:
         assert [method for method, _, _ in writes(system)] == ["POST"]
         assert not [each for each in status(system) if "wait" in each]
 
-    def test_does_not_start_a_fetch_again_that_somebody_cancelled(self, system: SyncSystem) -> None:
+    def test_does_not_start_a_cancelled_fetch_again(self, system: SyncSystem) -> None:
         run_id = system.start(Entity.ORGANIZATION)
         system.cancel_run(run_id)
         self.acme(system, "new.test")
@@ -354,9 +354,9 @@ class TestAnAccountKnownByItsDomain:
 
         assert len(runs(system)) == ended + starts
         if not starts:
-            said = next(each for each in status(system) if "wait" in each)
-            assert said.endswith("It is started again automatically in 6 min.")
-            assert ("the 3 newest in a row" in said) is (ended == 3)
+            webhooks = next(each for each in status(system) if "wait" in each)
+            assert webhooks.endswith("It is started again automatically in 6 min.")
+            assert ("the 3 newest in a row" in webhooks) is (ended == 3)
 
 
 class TestALongList:
@@ -418,16 +418,16 @@ class TestARecordThatWasNeverChanged:
             assert record["update_time"] is None
             system.company.load("person", {**record, "add_time": then})
         hull_is_down(system)
-        say_one_by_one(system, BY_HAND)
+        send_one_by_one(system, BY_HAND)
 
         assert by_email(system) == dict.fromkeys(BY_HAND, 1)
         assert {method for method, _, _ in writes(system)} == {"PATCH"}
 
     def test_is_taken_from_the_webhook_of_its_creation_without_a_read(self, system: SyncSystem) -> None:
-        said = listen(system)
+        webhooks = listen(system)
         made = system.company.create_person(name="Dee", emails=[{"value": "dee@fresh.test", "primary": True}])
         before = system.pipedrive.ledger.tokens.copy()
-        deliver(system, *said)
+        deliver(system, *webhooks)
         system.work()
 
         assert system.users()[made["id"]]["pipedrive/name"] == "Dee"

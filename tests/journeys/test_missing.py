@@ -1,4 +1,4 @@
-"""Deletions that no webhook told of: a full fetch notices them, and too many of them stop it."""
+"""Deletions without a webhook: a full fetch finds them, and too many of them need approval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from db import failure_filter
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.pipedrive_records import age_records, create_records
-from tests.journeys.test_deletions import mapping, settled, since_then, states, user
+from tests.journeys.test_deletions import is_finished, mapping, since_then, states, user
 from tests.prepared import prepared
 from tests.system import SyncSystem
 
@@ -19,7 +19,7 @@ from tests.system import SyncSystem
 @pytest.fixture
 @prepared
 def known(system: SyncSystem) -> SyncSystem:
-    """Hull knows 120 Persons, and wants to hear of deletions."""
+    """120 Persons in Hull, which supports deletions."""
     system.change_settings(support_user_deletion=True)
     create_records(system, persons=120, organizations=0)
     age_records(system)
@@ -46,7 +46,7 @@ def replay(system: SyncSystem) -> None:
 
 
 @pytest.mark.guide("Incoming Users", "A deletion without a webhook is detected by the next full fetch.")
-def test_a_full_fetch_marks_what_nobody_told_was_deleted(known: SyncSystem) -> None:
+def test_a_full_fetch_marks_deletions_without_a_webhook(known: SyncSystem) -> None:
     for number in (1, 60, 120):
         known.company.delete_person(number)
 
@@ -57,10 +57,10 @@ def test_a_full_fetch_marks_what_nobody_told_was_deleted(known: SyncSystem) -> N
     assert since_then(known) == [("incoming.user.success", "deleted", "missing", number) for number in (1, 120, 60)]
     assert verified_at(known) == run.started_at
     assert known.rows("SELECT 1 FROM page_ids") == []
-    assert settled(known)
+    assert is_finished(known)
 
 
-def test_a_first_fetch_misses_nobody(system: SyncSystem) -> None:
+def test_a_first_fetch_misses_no_record(system: SyncSystem) -> None:
     create_records(system, persons=60, organizations=0)
 
     system.fetch(Entity.PERSON)
@@ -80,7 +80,7 @@ def test_what_was_not_listed_and_is_there_lives(known: SyncSystem) -> None:
     assert known.run(run_id).state == "done"
     assert set(states(known).values()) == {"full"}
     assert since_then(known) == []
-    assert settled(known)
+    assert is_finished(known)
 
 
 def test_who_comes_while_the_fetch_runs_is_not_missing(known: SyncSystem) -> None:
@@ -107,7 +107,7 @@ def test_a_fetch_that_is_not_complete_proves_nothing(known: SyncSystem) -> None:
     assert (mapping(known, 60).state, verified_at(known)) == ("full", verified)
 
 
-def test_an_incremental_fetch_leaves_no_ids_behind_and_misses_nobody(known: SyncSystem) -> None:
+def test_an_incremental_fetch_stores_no_ids_and_misses_no_record(known: SyncSystem) -> None:
     known.company.delete_person(60)
 
     known.fetch(Entity.PERSON, since=known.run(1).started_at)
@@ -115,7 +115,7 @@ def test_an_incremental_fetch_leaves_no_ids_behind_and_misses_nobody(known: Sync
     assert (mapping(known, 60).state, known.rows("SELECT 1 FROM page_ids")) == ("full", [])
 
 
-def test_pages_whose_ids_were_not_kept_prove_nothing(known: SyncSystem) -> None:
+def test_pages_without_stored_ids_prove_nothing(known: SyncSystem) -> None:
     known.company.delete_person(60)
     known.start(Entity.PERSON)
     known.run_batch_stage(*(known.next_batch() or pytest.fail("nothing is due")))
@@ -126,7 +126,7 @@ def test_pages_whose_ids_were_not_kept_prove_nothing(known: SyncSystem) -> None:
 
 
 def test_too_many_missing_stop_before_anything_is_marked(known: SyncSystem) -> None:
-    """A permission that was taken away looks just like a deletion."""
+    """A removed permission looks like a deletion."""
     verified = verified_at(known)
     for number in range(1, 41):
         known.company.delete_person(number)
@@ -140,7 +140,7 @@ def test_too_many_missing_stop_before_anything_is_marked(known: SyncSystem) -> N
     assert (run.state, verified_at(known)) == ("done", verified)
 
 
-def test_a_person_may_say_that_so_many_were_deleted(known: SyncSystem) -> None:
+def test_an_operator_may_confirm_many_deletions(known: SyncSystem) -> None:
     for number in range(1, 41):
         known.company.delete_person(number)
     run = known.fetch(Entity.PERSON)
@@ -149,7 +149,7 @@ def test_a_person_may_say_that_so_many_were_deleted(known: SyncSystem) -> None:
 
     assert {number for number, state in states(known).items() if state == "deleted"} == set(range(1, 41))
     assert verified_at(known) == run.started_at
-    assert settled(known)
+    assert is_finished(known)
 
 
 def test_a_stop_is_lifted_when_the_records_are_listed_again(known: SyncSystem) -> None:

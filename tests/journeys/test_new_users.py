@@ -37,7 +37,7 @@ def new_users(system: SyncSystem, count: int = USERS) -> list[dict[str, Any]]:
     return [each for each in system.hull_records("user") if str(each.get("email")).endswith("@fresh.test")]
 
 
-def tell(system: SyncSystem, users: list[dict[str, Any]], key: str = "n1") -> None:
+def notify_of(system: SyncSystem, users: list[dict[str, Any]], key: str = "n1") -> None:
     notify(system, *[{"user": each, "segments": [], "changes": {}} for each in users], key=key)
 
 
@@ -58,24 +58,24 @@ def open_failures() -> list[str]:
 @pytest.fixture
 def hurried(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Webhooks arrive, are carried over and resolved after Pipedrive has made the records and before that is written down."""
-    aftermath = system.module("sync.outgoing.load")
-    said, real = listen(system), aftermath.load_outgoing.send
+    outgoing_load = system.module("sync.outgoing.load")
+    webhooks, real = listen(system), outgoing_load.load_outgoing.send
 
     def send(*args: Any, **more: Any) -> Any:
         sending = real(*args, **more)
-        deliver(system, *said)
-        said.clear()
+        deliver(system, *webhooks)
+        webhooks.clear()
         system.work()
         resolve(system)
         return sending
 
-    monkeypatch.setattr(aftermath.load_outgoing, "send", send)
+    monkeypatch.setattr(outgoing_load.load_outgoing, "send", send)
 
 
 @pytest.mark.usefixtures("hurried")
 def test_a_record_that_is_being_made_is_no_rival(system: SyncSystem) -> None:
     users = new_users(system)
-    tell(system, users)
+    notify_of(system, users)
     system.work()
     resolve(system)
 
@@ -85,16 +85,16 @@ def test_a_record_that_is_being_made_is_no_rival(system: SyncSystem) -> None:
     joined = {row.hull_id: row.pipedrive_id for row in system.rows("SELECT hull_id, pipedrive_id FROM id_mappings")}
     assert joined == {user["id"]: number for number, user in system.users().items()}
 
-    tell(system, [{**each, "name": f"{each['name']} II"} for each in users], key="n2")
+    notify_of(system, [{**each, "name": f"{each['name']} II"} for each in users], key="n2")
     system.work()
     assert open_failures() == []
     assert len(system.pipedrive.ledger.mutations) == 2 * USERS
 
 
 def test_a_worker_that_was_killed_leaves_no_conflict(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed after Pipedrive had made the records: they come back by webhooks, and Hull names them, before anybody goes on."""
-    aftermath = system.module("sync.outgoing.load")
-    said, real = listen(system), aftermath.load_outgoing.send
+    """Killed after Pipedrive had created the records: they return by webhooks, and Hull names them, before a worker continues."""
+    outgoing_load = system.module("sync.outgoing.load")
+    webhooks, real = listen(system), outgoing_load.load_outgoing.send
 
     class Killed(BaseException):
         pass
@@ -104,11 +104,11 @@ def test_a_worker_that_was_killed_leaves_no_conflict(system: SyncSystem, monkeyp
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(aftermath.load_outgoing, "send", killed)
-        tell(system, new_users(system))
+        patch.setattr(outgoing_load.load_outgoing, "send", killed)
+        notify_of(system, new_users(system))
         with pytest.raises(Killed):
             system.work()
-    deliver(system, *said)
+    deliver(system, *webhooks)
     system.work()
     resolve(system)
     system.expire_leases()
@@ -122,7 +122,7 @@ def test_a_worker_that_was_killed_leaves_no_conflict(system: SyncSystem, monkeyp
     assert open_failures() == []
 
 
-def test_an_intent_that_nobody_carries_on_is_fulfilled_by_the_record_that_hull_names(system: SyncSystem) -> None:
+def test_an_abandoned_intent_is_fulfilled_by_the_record_that_hull_names(system: SyncSystem) -> None:
     """The answer was lost, and every attempt to look it up failed as well."""
     (one,) = new_users(system, 1)
     made = system.company.create_person(name="x", emails=[{"value": one["email"], "primary": True}])
@@ -140,7 +140,7 @@ def test_an_intent_that_nobody_carries_on_is_fulfilled_by_the_record_that_hull_n
 
 
 def conflict_of(system: SyncSystem) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two Persons of whom somebody told Hull that they are one."""
+    """Two Persons with one User, by a merge in Hull."""
     first = system.company.create_person(name="A", emails=[{"value": "a@x.test", "primary": True}])
     second = system.company.create_person(name="B")
     system.fetch(Entity.PERSON, changed_only=True)
@@ -159,7 +159,7 @@ def state_of(system: SyncSystem, pipedrive_id: int) -> Any:
     return tuple(row)
 
 
-def test_a_conflict_ends_when_hull_tells_the_two_apart(system: SyncSystem) -> None:
+def test_a_conflict_ends_when_hull_separates_the_two(system: SyncSystem) -> None:
     first, second = conflict_of(system)
     assert state_of(system, second["id"]) == ("conflict", None)
 

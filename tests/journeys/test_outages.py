@@ -1,4 +1,4 @@
-"""A remote system that answers nobody is waited for, by one call at a time; only what fails alone gives up."""
+"""Work waits for a remote system that does not answer, and one call at a time probes it; only work that fails alone fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rounds(system: SyncSystem) -> None:
         system.work()
 
 
-def test_a_fetch_goes_on_by_itself_after_pipedrive_was_out(system: SyncSystem) -> None:
+def test_a_fetch_continues_after_an_outage_of_pipedrive(system: SyncSystem) -> None:
     create_records(system, persons=3 * PAGE, organizations=0)
     age_records(system)
     with pipedrive_out(system):
@@ -61,7 +61,7 @@ def test_a_fetch_goes_on_by_itself_after_pipedrive_was_out(system: SyncSystem) -
 
 
 @pytest.mark.parametrize("status", [302, 404, 408, 410, 425])
-def test_a_status_that_says_nothing_of_a_list_is_an_outage_too(system: SyncSystem, status: int) -> None:
+def test_a_status_without_a_list_is_an_outage_too(system: SyncSystem, status: int) -> None:
     create_records(system, persons=3, organizations=0)
     age_records(system)
     with pipedrive_out(system, status):
@@ -74,11 +74,11 @@ def test_a_status_that_says_nothing_of_a_list_is_an_outage_too(system: SyncSyste
 
 
 def test_webhooks_go_on_by_themselves_after_hull_was_out(system: SyncSystem) -> None:
-    told = listen(system)
+    webhooks = listen(system)
     create_records(system, persons=5, organizations=0)
     faults = system.hull_app.extensions["hull_faults"]
     faults.replace([{"path": "firehose", "kind": "status", "status": 500, "count": None}])
-    deliver(system, *told)
+    deliver(system, *webhooks)
     system.work()
     rounds(system)
     stood = system.rows("SELECT remote FROM outages")
@@ -133,7 +133,7 @@ def test_what_fails_alone_while_pipedrive_answers_gives_up(system: SyncSystem) -
     assert (system.run(run.id).state, system.run(run.id).reason) == ("stopped", "remote_unavailable")
 
 
-def test_the_status_says_what_waits_for_which_system_and_since_when(system: SyncSystem) -> None:
+def test_the_status_names_what_waits_for_which_system_and_since_when(system: SyncSystem) -> None:
     from db import connector as connectors  # noqa: PLC0415 - beside what it is for
 
     create_records(system, persons=3 * PAGE, organizations=0)
@@ -194,8 +194,8 @@ def firehose_out(system: SyncSystem) -> Iterator[None]:
     faults.replace([])
 
 
-def test_a_user_waits_for_hull_to_show_whose_its_person_is(system: SyncSystem) -> None:
-    """Its Person is known by another e-mail first, and Hull takes nothing: nobody can say yet whether it is the same User."""
+def test_a_user_waits_until_hull_shows_the_user_of_its_person(system: SyncSystem) -> None:
+    """Its Person has another e-mail first, and Hull accepts nothing: it is not known yet whether it is the same User."""
     system.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     fetch_everything(system)
     emails = [{"value": f"{each}@outage.test", "primary": each == "work"} for each in ("work", "home")]

@@ -12,7 +12,7 @@ from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.hull_messages import work_until_idle
 from tests.journeys.pipedrive_records import age_records, create_records, pipedrive_names
-from tests.journeys.test_deletions import resolve, settled, states, user
+from tests.journeys.test_deletions import is_finished, resolve, states, user
 from tests.system import SyncSystem
 
 PERSONS = 16
@@ -88,4 +88,4 @@ def test_both_sides_agree_in_the_end(system: SyncSystem, seed: int) -> None:
     left = [shown[number] for number in known if number not in living and shown[number]["id"] not in theirs]
     assert [each.get("pipedrive/id") for each in left] == [None] * len(left)
     assert all(each.get("pipedrive/deleted_at") for each in left)
-    assert settled(system)
+    assert is_finished(system)

@@ -61,7 +61,9 @@ def test_fifty_are_asked_for_at_once(system: SyncSystem) -> None:
     assert system.hull.counts["searches"] == 3
 
 
-def test_one_round_is_bounded_and_says_that_there_is_more(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_round_is_limited_and_reports_that_there_is_more(
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(system.module("sync.changes.hull_ids"), "ROUND", 1)
     create_records(system, persons=60, organizations=0)
     system.fetch(Entity.PERSON)
@@ -144,7 +146,7 @@ def test_a_new_delivery_ends_the_long_pauses(system: SyncSystem) -> None:
 
 
 def merge_users(system: SyncSystem, one: int, other: int) -> str:
-    """Have somebody tell Hull that both are one User."""
+    """Merge both Users in Hull."""
     from pipeline.wiring import open_connector  # noqa: PLC0415
 
     with transaction() as session:
@@ -176,7 +178,7 @@ def test_two_records_on_one_user_are_a_conflict(system: SyncSystem) -> None:
     assert [line["pipedrive_id"] for line in lines if line["event"] == "incoming.user.error"] == [2]
 
 
-def test_a_conflict_is_told_once(system: SyncSystem) -> None:
+def test_a_conflict_is_logged_once(system: SyncSystem) -> None:
     system.company.create_person(name="Ada", emails=[{"value": "p1@example.com", "primary": True}])
     system.company.create_person(name="Ada again")
     age_records(system)
@@ -205,7 +207,7 @@ def test_a_hull_id_that_another_record_already_has_is_a_conflict(system: SyncSys
 
 
 @pytest.mark.parametrize("entity", list(Entity))
-def test_a_conflict_that_is_settled_in_hull_heals(system: SyncSystem, entity: Entity) -> None:
+def test_a_conflict_that_is_resolved_in_hull_ends(system: SyncSystem, entity: Entity) -> None:
     system.company.create_person(name="Ada", org_id=system.company.create_organization(name="Acme")["id"])
     system.fetch(Entity.PERSON)
 
@@ -225,12 +227,12 @@ def test_a_conflict_that_is_settled_in_hull_heals(system: SyncSystem, entity: En
         e=entity,
     )
     before = state()
-    told = [learn({1: "taken"}), learn({1: "taken"})]
-    meanwhile = state()
+    logged = [learn({1: "taken"}), learn({1: "taken"})]
+    before = state()
     learn({1: "my own"})
 
-    assert told == [[1], []]
-    assert meanwhile == "conflict"
+    assert logged == [[1], []]
+    assert before == "conflict"
     assert state() == before == ("full" if entity is Entity.PERSON else "shell")
 
 

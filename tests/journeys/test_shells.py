@@ -42,8 +42,8 @@ def test_an_unseen_organization_becomes_a_shell(system: SyncSystem) -> None:
     assert {key: bare(account) for key, account in system.accounts().items()} == {
         number: {"pipedrive/id": number} for number in (1, 2, 3, 4)
     }
-    told = [event for event in system.events() if event[1] == "shell_created"]
-    assert sorted(told) == [("incoming.account.success", "shell_created", number) for number in (1, 2, 3, 4)]
+    created = [event for event in system.events() if event[1] == "shell_created"]
+    assert sorted(created) == [("incoming.account.success", "shell_created", number) for number in (1, 2, 3, 4)]
 
 
 @pytest.mark.guide(
@@ -224,12 +224,12 @@ def test_a_shell_that_cannot_be_filled_is_not_asked_for_at_every_tick(system: Sy
     assert system.pipedrive.ledger.stats()["tokens_total"] == before
 
 
-def test_the_number_and_the_age_of_shells_are_told(system: SyncSystem) -> None:
+def test_the_number_and_the_age_of_shells_are_shown(system: SyncSystem) -> None:
     create_records(system, persons=4, organizations=4)
     system.fetch(Entity.PERSON)
     system.change_rows("UPDATE id_mappings SET first_seen_at = now() - interval '1 hour' WHERE pipedrive_id < 3")
 
     answer = CliRunner().invoke(program, ["mappings", "shells", "acme", "--json"])
 
-    told = json.loads(answer.stdout)
-    assert (told["shells"], told["late"]) == (4, 2)
+    created = json.loads(answer.stdout)
+    assert (created["shells"], created["late"]) == (4, 2)

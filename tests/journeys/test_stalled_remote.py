@@ -1,4 +1,4 @@
-"""Pipedrive stalls the reads of some records: the edits of others, and those of other connectors, reach Hull meanwhile."""
+"""Pipedrive stalls the reads of some records: the edits of others, and those of other connectors, still reach Hull."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.wsgi_adapter import session_for
 
 PROCESSES = 4
 STALLED = range(1, 9)
-"""Persons whose reads Pipedrive does not answer."""
+"""Persons that Pipedrive does not return."""
 FINE = 20
 PATIENCE_S = 10.0
 
@@ -142,12 +142,12 @@ def _stalls(system: SyncSystem, *connector_keys: int) -> None:
 
 def test_a_whole_webhook_of_another_record_passes_reads_that_stall(system: SyncSystem, stall: Stall) -> None:
     second = _connector("b", company=system.company.id, host="b.test")
-    said = listen(system)
+    webhooks = listen(system)
     with _processes(system, stall):
         _stalls(system, system.connector_key, second)
         assert _until(lambda: system.rows("SELECT 1 FROM batches WHERE state = 'running' OFFSET 2") != [])
         system.company.edit_person(FINE, name="Edited meanwhile")
-        deliver(system, *said)
+        deliver(system, *webhooks)
         system.module("sync.changes.dispatch").dispatch_changes()
 
         assert _until(lambda: system.users()[FINE]["pipedrive/name"] == "Edited meanwhile")

@@ -1,4 +1,4 @@
-"""Webhooks that name ids nobody knows cost no more than a few calls, and nothing that really changed is missed for it."""
+"""Webhooks with unknown ids cost only a few calls, and no real change is missed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def known(system: SyncSystem) -> SyncSystem:
 
 
 def hint(pipedrive_id: int, number: int = 0) -> dict[str, Any]:
-    """A webhook that names a record and says nothing of it."""
+    """Return a webhook with an id and no record."""
     meta = {
         "action": "change", "entity": "person", "entity_id": str(pipedrive_id), "id": f"e-{pipedrive_id}-{number}",
         "version": "2.0", "company_id": "1", "timestamp": "2026-02-01T09:30:00.000Z", "user_id": "1", "attempt": 1,
@@ -74,9 +74,9 @@ def test_thousands_of_unknown_ids_cost_a_bounded_number_of_tokens(scheduled: Syn
 
 
 def test_known_records_are_read_beside_them_without_waiting(scheduled: SyncSystem) -> None:
-    said = listen(scheduled)
+    webhooks = listen(scheduled)
     scheduled.company.edit_person(3, name="Edited")
-    cut_off = json.dumps(said[0]).encode()[:-20]  # its id can be found, and the rest has to be read
+    cut_off = json.dumps(webhooks[0]).encode()[:-20]  # its id can be found, and the rest has to be read
 
     deliver(scheduled, *[hint(10_000 + number) for number in range(2_000)], cut_off)
     scheduled.work()

@@ -105,9 +105,9 @@ def test_a_webhook_and_a_notification_travel_by_messages(office: Office) -> None
     age_records(system)
     office.wait_until(ended(system, system.start(Entity.PERSON)))
     system.module("sync.changes.hull_ids").resolve(system.connector_key)
-    said = listen(system)
+    webhooks = listen(system)
     system.company.edit_person(1, name="By webhook")
-    deliver(system, *said)
+    deliver(system, *webhooks)
     notify(system, {"user": {**system.users()[2], "nickname": "By notification"}, "segments": []})
 
     system.module("tasks.canvases").wake_control("dispatch")

@@ -119,7 +119,7 @@ def test_a_claim_of_another_record_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize(("link", "messages"), [(True, 2), (False, 1)])
-def test_a_person_is_linked_to_its_organization_if_the_settings_say_so(link: bool, messages: int) -> None:
+def test_a_person_is_linked_to_its_organization_by_the_settings(link: bool, messages: int) -> None:
     plan = planned([record(organization_id=9)], {})
 
     sent, rows = composed(plan, link=link)

@@ -53,7 +53,7 @@ def test_no_create_starts_once_the_lease_does_not_cover_it() -> None:
     assert done.stop.reason == "lease_uncertain"
 
 
-def test_what_was_sent_is_known_when_the_database_does_not_say_whose_the_batch_is() -> None:
+def test_outcomes_are_known_when_the_database_does_not_answer() -> None:
     looks: list[int] = []
 
     def check() -> None:
@@ -82,7 +82,7 @@ def test_a_lost_lease_ends_the_sending() -> None:
     assert pipedrive.made == 0
 
 
-def test_what_is_left_when_the_time_is_up_goes_on_later() -> None:
+def test_the_rest_is_left_when_the_time_limit_is_reached() -> None:
     pipedrive = Pipedrive()
     done = send(pipedrive, Entity.PERSON, wanted(3), at_once=2, ends_at=time.monotonic())  # type: ignore[arg-type]  # as above
 

@@ -1,4 +1,4 @@
-"""Beat ends when it is told to, wherever in a tick the signal arrives."""
+"""Beat ends after a signal, whenever it arrives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.tasks.beat import TickScheduler
 
 
 class ScriptedScheduler(TickScheduler):
-    """A scheduler that is told to end in the middle of its first message, where the broker's client loses the SystemExit."""
+    """A scheduler that gets a signal during its first message, where the broker's client loses the SystemExit."""
 
     service: beat.Service
     sent: int = 0
@@ -21,7 +21,7 @@ class ScriptedScheduler(TickScheduler):
         self.service.sync()  # what Celery's signal handler does before it raises
 
 
-def test_a_signal_whose_exception_is_lost_still_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_it_even_if_its_exception_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     app = Celery("test", broker="memory://")
     app.conf.beat_schedule = {"sweep": {"task": "control.sweep", "schedule": 10.0}}
     service = beat.Service(app, scheduler_cls=ScriptedScheduler, remote_control=False)

@@ -1,4 +1,4 @@
-"""Whose company it is: read from `users/me`, and compared with the connector's."""
+"""The company of credentials: read from `users/me`, and compared with the connector's."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ EVERY = {f"{library.__name__}.{found.__name__}": found for library in LIBRARIES 
 
 
 def made(family: type[BaseException]) -> BaseException:
-    """An exception of that class; what it would say does not count."""
+    """Return an exception of this class without a message."""
     return family.__new__(family)
 
 
@@ -80,7 +80,7 @@ def is_known(family: type[BaseException]) -> bool:
         ("DATA_CORRUPTED", DEFECT),
     ],
 )
-def test_what_postgresql_says_decides(code: str, reason: str) -> None:
+def test_the_sqlstate_decides(code: str, reason: str) -> None:
     family = postgres.lookup(getattr(errorcodes, code))
     wrapped = sqlalchemy.exc.DBAPIError.instance(
         "SELECT 1", {}, made(family), psycopg2.Error, hide_parameters=True, dialect=None

@@ -1,4 +1,4 @@
-"""What one stage leaves for the next survives the way through the batch row, whatever stands in it."""
+"""Staged data is unpacked as it was packed, whatever it contains."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ JSON = some.recursive(
 
 
 @given(some.lists(JSON), some.none() | some.integers(0, 2**62), some.none() | some.integers(0, 2**62))
-def test_a_page_comes_out_as_it_went_in(data: list[Any], above: int | None, below: int | None) -> None:
+def test_a_page_is_unpacked_as_it_was_packed(data: list[Any], above: int | None, below: int | None) -> None:
     body = json.dumps({"success": True, "data": data}).encode()
 
     assert unpack_page(pack_page(body, above=above, below=below)) == (data, above, below)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\nb", "\x00", "[1,2]\n", "\u2028"])
-def test_odd_text_comes_out_as_it_went_in(text: str) -> None:
+def test_odd_text_is_unpacked_as_it_was_packed(text: str) -> None:
     body = json.dumps({"data": [{"name": text}]}).encode()
 
     assert unpack_page(pack_page(body))[0] == [{"name": text}]

@@ -1,4 +1,4 @@
-"""Whose a record is, before anything is sent: unresolved is not free, the batch is asked too, and what Hull names is read."""
+"""The User of a record is known before anything is sent: an unresolved record may belong to another User."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_record_that_hull_has_not_been_asked_about_is_not_free(system: SyncSys
     assert {each["id"] for each in system.hull_records("user")} == {ada, other}  # nobody was merged
 
 
-def test_whose_record_it_is_goes_through_before_hull_was_asked_in_a_round(
+def test_a_record_is_matched_before_its_hull_id_is_resolved_in_a_round(
     system: SyncSystem, two_mails: dict[str, str]
 ) -> None:
     ada = two_mails["ada@work.test"]
@@ -126,7 +126,7 @@ def test_what_hull_would_show_by_now_and_does_not_is_free(
 def test_two_of_one_batch_that_come_to_one_record_are_parted(
     system: SyncSystem, is_known: bool, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody in Hull has the record: as when it was only referenced, or was made by hand a moment ago."""
+    """No User has the record: it was only referenced, or was created by hand a moment ago."""
     monkeypatch.setattr(system.module("sync.outgoing.resolve"), "find_hull_ids", lambda *_: {})
     for entity in Entity:
         system.fetch(entity)
@@ -136,12 +136,12 @@ def test_two_of_one_batch_that_come_to_one_record_are_parted(
         age_records(system)
         system.fetch(Entity.PERSON)
         system.change_rows("UPDATE id_mappings SET resolve_at = NULL")
-    said = {"pipedrive/id": made} if named == "pipedrive/id" else {}
+    attributes = {"pipedrive/id": made} if named == "pipedrive/id" else {}
     first, second, third = (f"{number:024x}" for number in (1, 2, 3))
     notify(
         system,
-        user(first, email="a@two.test", nickname="A", **said),
-        user(second, email="a@two.test" if said else "b@two.test", nickname="B", **said),
+        user(first, email="a@two.test", nickname="A", **attributes),
+        user(second, email="a@two.test" if attributes else "b@two.test", nickname="B", **attributes),
         user(third, email="c@two.test", nickname="C"),
     )
     for _ in range(4):
@@ -180,9 +180,7 @@ def test_two_accounts_by_different_keys_are_parted(system: SyncSystem) -> None:
     assert open_failures() == [(second, "already_mapped")]
 
 
-def test_whom_another_worker_joined_meanwhile_is_not_written_over(
-    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mapping_of_another_worker_is_not_overwritten(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     for entity in Entity:
         system.fetch(entity)
     made = system.company.create_person(name="Both", emails=[{"value": "a@two.test", "primary": True}])["id"]
@@ -208,8 +206,8 @@ def test_a_record_that_only_hull_knows_is_read_before_anything_is_made(system: S
     """An organization that moves over: its Users carry ids, and nothing was fetched yet."""
     made = system.company.create_person(name="Ada")["id"]
     hull_id = in_hull(system, email="ada@old.test", anonymous_id=f"pipedrive:{made}")
-    said = {"pipedrive/id": made, "anonymous_ids": [f"pipedrive:{made}"]}
-    notify(system, user(hull_id, email="ada@old.test", nickname="Countess", **said))
+    attributes = {"pipedrive/id": made, "anonymous_ids": [f"pipedrive:{made}"]}
+    notify(system, user(hull_id, email="ada@old.test", nickname="Countess", **attributes))
     system.work()
 
     assert writes(system)[0][:2] == ("PATCH", made)
@@ -220,11 +218,11 @@ def test_a_record_that_only_hull_knows_is_read_before_anything_is_made(system: S
 
 def test_a_record_that_hull_names_and_pipedrive_does_not_show_is_deleted(system: SyncSystem) -> None:
     system.change_settings(ignore_deleted_users=True)
-    said = {"pipedrive/id": 777, "anonymous_ids": ["pipedrive:777"]}
-    notify(system, user("1" * 24, email="gone@old.test", nickname="Gone", **said))
+    attributes = {"pipedrive/id": 777, "anonymous_ids": ["pipedrive:777"]}
+    notify(system, user("1" * 24, email="gone@old.test", nickname="Gone", **attributes))
     system.work()
     asked = system.pipedrive.ledger.requests["list"]
-    notify(system, user("1" * 24, email="gone@old.test", nickname="Gone II", **said), key="n2")
+    notify(system, user("1" * 24, email="gone@old.test", nickname="Gone II", **attributes), key="n2")
     system.work()
 
     assert writes(system) == []
@@ -245,7 +243,7 @@ def test_a_user_is_linked_to_an_organization_that_only_hull_knows(system: SyncSy
     assert body["org_id"] == acme
 
 
-def test_an_account_whose_organization_is_gone_travels_before_its_user(system: SyncSystem) -> None:
+def test_an_account_with_a_deleted_organization_is_sent_before_its_user(system: SyncSystem) -> None:
     system.change_settings(link_users_in_service=True, ignore_deleted_accounts=False)
     for entity in Entity:
         system.fetch(entity)
