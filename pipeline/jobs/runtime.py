@@ -35,7 +35,7 @@ from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.event_recorder import log_line, record, traceback_of
-from pipeline.sync.job_queue import Handler, JobStep, keep_result
+from pipeline.sync.job_queue import Handler, JobStep, do_nothing
 from pipeline.sync.stage import MAX_ATTEMPTS, StageFailed, check_alone, lease_kept, patience, pause_connector
 from pipeline.tasks.canvases import wake_control
 from pipeline.telemetry import logger
@@ -48,8 +48,8 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     job_queue.EXPORT: Handler(step=exports.step, event="outgoing.job.error", can_pause=True, on_abort=exports.abort),
     job_queue.CONNECTOR_CREATION: Handler(step=connector_creation.step, event="connector.creation.error"),
     job_queue.STATUS: Handler(step=status_report.step, event="connector.status.error", is_single=True),
-    job_queue.SEND: Handler(step=sends.step, event="outgoing.job.error", can_pause=True, on_abort=keep_result),
-    job_queue.VERIFY: Handler(step=verify.step, event="connector.verify.error", can_pause=True, on_abort=keep_result),
+    job_queue.SEND: Handler(step=sends.step, event="outgoing.job.error", can_pause=True, on_abort=do_nothing),
+    job_queue.VERIFY: Handler(step=verify.step, event="connector.verify.error", can_pause=True, on_abort=do_nothing),
     job_queue.PLAN: Handler(
         step=compute.step,
         event="connector.plan.error",

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from db import token_ledger
 from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
@@ -95,8 +96,8 @@ def budget_of(session: Session, connector_key: int, day: BudgetStatus) -> Budget
         fits=limit is None or by_end <= limit,
         resets_at=day.resets_at,
         closed_s=day.closed_s,
-        days=[DayShape.model_validate(each) for each in reversed(spending.last_days(session, day))],
+        days=[DayShape.model_validate(each) for each in reversed(token_ledger.last_days(session, day.company, 7))],
         forecast=ForecastShape.model_validate(expected),
         runs=[RunForecastShape.model_validate(each) for each in runs],
-        lanes=[LaneShape.model_validate(each) for each in spending.by_lane(session, day)],
+        lanes=[LaneShape.model_validate(each) for each in token_ledger.spent_by_lane(session, day.company)],
     )

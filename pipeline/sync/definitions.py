@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -43,6 +43,7 @@ from pipeline.sync.runs import backfill
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
+T = TypeVar("T")
 OUTDATED: Final = frozenset({"option_unknown", "field_missing", "currency_unknown"})
 """Reasons that may only mean that the field definitions are outdated, or that the currency was not read yet."""
 LIFE: Final = timedelta(hours=1)
@@ -166,6 +167,17 @@ def has_newer(session: Session, connector_key: int, entity: Entity, read_at: dat
     """
     now = field_definition.hold_fields(session, connector_key, entity)
     return now is not None and read_at is not None and now > read_at
+
+
+def find_outdated(
+    session: Session, batch: ClaimedBatch, problems: Mapping[T, Iterable[str]], read_at: datetime | None
+) -> list[T]:
+    """Return the records with a field that was rejected for a definition that another worker has read since.
+
+    problems  record → the reasons of its rejected fields
+    """
+    rejected = [record for record, reasons in problems.items() if not OUTDATED.isdisjoint(reasons)]
+    return rejected if rejected and has_newer(session, batch.connector_key, batch.entity, read_at) else []
 
 
 def find_unknown_values(records: list[Any], done: list[IncomingRecord], plan: Plan) -> set[str]:
@@ -306,7 +318,7 @@ def _rows(connector_key: int, entity: Entity) -> list[Any]:
     if known is not None and datetime.now(UTC) - known.fetched_at < FRESH:
         return known.rows
     try:
-        return _read(connector_key, entity)
+        return reread_fields(connector_key, entity)
     except PipelineError as unwell:
         if known is None:
             raise
@@ -314,19 +326,12 @@ def _rows(connector_key: int, entity: Entity) -> list[Any]:
         return known.rows
 
 
-def _read(connector_key: int, entity: Entity) -> list[Any]:
-    """Read and store the fields; Pipedrive is called outside of any transaction."""
+def reread_fields(connector_key: int, entity: Entity) -> list[Any]:
+    """Read and store the fields of one entity; Pipedrive is called outside of any transaction. Raises: PipelineError."""
     rows = wiring.connect(connector_key, deadline_s=DEADLINE_S).pipedrive.fields(entity)
     with transaction() as session:
         keep(session, connector_key, entity, rows)
     return rows
-
-
-def reread_fields(connector_key: int) -> None:
-    """Read the fields of both entities from Pipedrive and store them. Raises: PipelineError."""
-    found = fetch_fields(connector_key)
-    with transaction() as session:
-        keep_fields(session, connector_key, found)
 
 
 def fetch_fields(connector_key: int) -> dict[Entity, list[Any]]:
@@ -355,7 +360,7 @@ def ensure_fields_known(connector_key: int) -> str:
         unknown = [entity for entity in Entity if field_definition.find_fields(session, connector_key, entity) is None]
     try:
         for entity in unknown:
-            _read(connector_key, entity)
+            reread_fields(connector_key, entity)
     except PipelineError as unwell:
         logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
         return str(unwell)

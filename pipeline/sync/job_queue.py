@@ -48,8 +48,8 @@ PATIENCE_S: Final = 30.0
 """A message without an effect for this time counts as lost; until then no second one is sent."""
 
 
-def _keep(_session: Session, _job: ClaimedJob, _cause: PipelineError) -> None:
-    """Store the failure in the job only."""
+def do_nothing(*_arguments: object) -> None:
+    """Change nothing beside the job's own row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,6 @@ class JobStep:
 
     wait_s: float | None
     state: str = "done"
-
-
-def _keep_stop(_session: Session, _key: str) -> None:
-    """Only the job shows the failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +80,8 @@ class Handler:
 
     step: Callable[[ClaimedJob], JobStep]
     event: str
-    on_failure: Callable[[Session, ClaimedJob, PipelineError], None] = _keep
-    on_resume: Callable[[Session, str], None] = _keep_stop
+    on_failure: Callable[[Session, ClaimedJob, PipelineError], None] = do_nothing
+    on_resume: Callable[[Session, str], None] = do_nothing
     can_pause: bool = False
     on_abort: Callable[[Session, Job, str], None] | None = None
     is_single: bool = False
@@ -94,10 +90,6 @@ class Handler:
 def wait(seconds: float) -> JobStep:
     """Return the step that follows in `seconds`."""
     return JobStep(seconds)
-
-
-def keep_result(_session: Session, _job: Job, _by: str) -> None:
-    """Leave the results of the steps as they are after an abort."""
 
 
 def enqueue(

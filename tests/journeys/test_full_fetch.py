@@ -141,9 +141,14 @@ def test_brings_each_record_once_whatever_the_number_of_pages(system: SyncSystem
 def test_finishes_when_only_one_walk_finds_anything(system: SyncSystem) -> None:
     create_records(system, persons=PAGE + 1, organizations=0)
     age_records(system)
-    system.pipedrive.faults.add("/api/v2/persons$", "status", status=503, skip=1, count=1)  # the walk from the end
+    run_id = system.start(Entity.PERSON)
+    system.change_rows(
+        "UPDATE batches SET due_at = now() + interval '1 hour'"
+        " WHERE slice_id = (SELECT id FROM slices WHERE walk = 'descending')"
+    )
 
-    begun = system.fetch(Entity.PERSON)
+    system.work()
+    begun = system.run(run_id)
     walks = {row.walk: row.pages for row in system.rows("SELECT walk, pages FROM slices")}
     system.end_pauses()
     system.work()

@@ -69,7 +69,8 @@ def read_unknown_fields(connector_key: int, document: Any) -> None:
         )
     try:
         if is_unknown:
-            definitions.reread_fields(connector_key)
+            for entity in Entity:
+                definitions.reread_fields(connector_key, entity)
         if lacks:
             definitions.read_default_currency(connector_key)
     except PipelineError as unwell:

@@ -54,6 +54,10 @@ class StatusFinding:
     subject: str | None = None
 
 
+def _warning(topic: str, message: str, subject: str | None = None) -> StatusFinding:
+    return StatusFinding(level="warning", message=message, topic=topic, subject=subject)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The worst level, and the messages, worst first: as sentences, and with their subjects."""
@@ -90,7 +94,7 @@ def _credentials(session: Session, connector: Connector) -> list[StatusFinding]:
         message = "Pipedrive is not connected yet. Open Credentials and connect an administrator's account."
         found.append(StatusFinding(level="setupRequired", message=message, topic="credentials"))
     elif not (webhooks := subscription_health(session, connector.key)).is_well:
-        found.append(StatusFinding(level="warning", message=webhooks.sentence, topic="webhooks"))
+        found.append(_warning("webhooks", webhooks.sentence))
     return found
 
 
@@ -100,14 +104,12 @@ def _pause(connector: Connector) -> list[StatusFinding]:
         return []
     if reason in REASONS and reason != "connector_paused":
         return [StatusFinding(level="error", message=f"Paused. {describe(reason)}", topic="pause", subject=reason)]
-    return [StatusFinding(level="warning", message=describe("connector_paused"), topic="pause")]
+    return [_warning("pause", describe("connector_paused"))]
 
 
 def _outages(session: Session, connector: Connector) -> list[StatusFinding]:
     """Return the outages: they need no action, but explain why work waits."""
-    return [
-        StatusFinding(level="warning", message=message, topic="outage") for message in sentences(session, connector.key)
-    ]
+    return [_warning("outage", message) for message in sentences(session, connector.key)]
 
 
 def _domain(session: Session, connector: Connector) -> list[StatusFinding]:
@@ -123,7 +125,7 @@ def _domain(session: Session, connector: Connector) -> list[StatusFinding]:
         "Pipedrive has no website field on Organizations, so Accounts are known by their Pipedrive id alone. "
         "Choose in account_claims which field holds the domain."
     )
-    return [StatusFinding(level="warning", message=message, topic="domain")]
+    return [_warning("domain", message)]
 
 
 def _budget(session: Session, connector: Connector) -> list[StatusFinding]:
@@ -132,15 +134,15 @@ def _budget(session: Session, connector: Connector) -> list[StatusFinding]:
     returns = f"The budget should return at {day.resets_at:%H:%M} UTC."
     if day.closed_s is not None:
         message = f"Pipedrive reports that today's tokens of the whole company are spent: all work waits. {returns}"
-        return [StatusFinding(level="warning", message=message, topic="budget")]
+        return [_warning("budget", message)]
     if day.share >= 1:
         message = f"Pipedrive's tokens for today are spent by our count: fetches wait, live changes continue. {returns}"
-        return [StatusFinding(level="warning", message=message, topic="budget")]
+        return [_warning("budget", message)]
     if day.share > spending.WARN_SHARE:
         message = (
             f"{day.share:.0%} of Pipedrive's tokens for today are spent; fetches wait before live changes do. {returns}"
         )
-        return [StatusFinding(level="warning", message=message, topic="budget")]
+        return [_warning("budget", message)]
     return []
 
 
@@ -157,9 +159,9 @@ def _watermark(session: Session, connector: Connector) -> list[StatusFinding]:
         return []
     message = (
         f"What changed in Pipedrive since {oldest:%Y-%m-%d %H:%M} UTC may not be in Hull yet: the fetch of changes has not "
-        "come to its end since then. See pipeline doctor."
+        "ended since then. See pipeline doctor."
     )
-    return [StatusFinding(level="warning", message=message, topic="watermark")]
+    return [_warning("watermark", message)]
 
 
 SETTINGS_REFUSED: Final = "settings_refused"
@@ -172,30 +174,21 @@ def _settings(session: Session, connector: Connector) -> list[StatusFinding]:
     refused = failure_filter.find_failures(
         session, FailureFilter(connector_key=connector.key, reason=SETTINGS_REFUSED), limit=1
     )
-    return [
-        StatusFinding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}", topic="settings")
-        for failure in refused
-    ]
+    return [_warning("settings", f"{describe(SETTINGS_REFUSED)} {failure.detail}") for failure in refused]
 
 
 def _runs(session: Session, connector: Connector) -> list[StatusFinding]:
     """Return the runs that need approval, and the newest fetch of each entity if it stopped."""
     newest = {run.entity: run for run in reversed(runs.find_runs(session, connector.key, limit=20))}
     return [
-        StatusFinding(
-            level="warning",
-            message=f"{describe('needs_approval')} Run {run.id}, of {Entity(run.entity).plural.capitalize()}.",
-            topic="held",
-            subject=str(run.id),
+        _warning(
+            "held",
+            f"{describe('needs_approval')} Run {run.id}, of {Entity(run.entity).plural.capitalize()}.",
+            str(run.id),
         )
         for run in runs.runs_in_state(session, connector.key, "held")
     ] + [
-        StatusFinding(
-            level="warning",
-            message=f"The last fetch of {Entity(run.entity).plural} stopped: {_sentence(run.reason)}",
-            topic="run",
-            subject=str(run.id),
-        )
+        _warning("run", f"The last fetch of {Entity(run.entity).plural} stopped: {_sentence(run.reason)}", str(run.id))
         for run in newest.values()
         if run.state == "stopped"
     ]
@@ -203,10 +196,7 @@ def _runs(session: Session, connector: Connector) -> list[StatusFinding]:
 
 def _waits(session: Session, connector: Connector) -> list[StatusFinding]:
     """Return the Users and Accounts that wait for the end of a fetch."""
-    return [
-        StatusFinding(level="warning", message=each.sentence, topic="waits", subject=str(each.run_id or ""))
-        for each in waits_of(session, connector.key)
-    ]
+    return [_warning("waits", each.sentence, str(each.run_id or "")) for each in waits_of(session, connector.key)]
 
 
 def _failures(session: Session, connector: Connector) -> list[StatusFinding]:
@@ -216,12 +206,7 @@ def _failures(session: Session, connector: Connector) -> list[StatusFinding]:
         if reason != SETTINGS_REFUSED:
             reasons[reason] = reasons.get(reason, 0) + count
     return [
-        StatusFinding(
-            level="warning",
-            message=f"{count} open failure{'s' if count > 1 else ''}: {_sentence(reason)}",
-            topic="failures",
-            subject=reason,
-        )
+        _warning("failures", f"{count} open failure{'s' if count > 1 else ''}: {_sentence(reason)}", reason)
         for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
     ]
 

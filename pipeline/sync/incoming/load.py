@@ -21,10 +21,11 @@ from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import NEW, SAME, PagePlan, count_once
 from pipeline.settings import settings
+from pipeline.sync import definitions
 from pipeline.sync.changes import dispatch
 from pipeline.sync.compiled import plan_of
 from pipeline.sync.event_recorder import new_event, record
-from pipeline.sync.incoming import page_log, stale_reads
+from pipeline.sync.incoming import stale_reads
 from pipeline.sync.incoming.deletions import deliver_waiting
 from pipeline.sync.incoming.page_log import log_problems, log_troubles, page_context, store_rejected_fields
 from pipeline.sync.runs import runs
@@ -77,7 +78,8 @@ def load_batch(batch: ClaimedBatch) -> None:
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
         with transaction() as session:
-            outdated = page_log.outdated(session, batch, staged)
+            problems = {each["pipedrive_id"]: [one["reason"] for one in each["problems"]] for each in staged.records}
+            outdated = definitions.find_outdated(session, batch, problems, staged.fields_read_at)
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
             conflicts = write_page(session, context, [*rows, *unchanged_rows], known)

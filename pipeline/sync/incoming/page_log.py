@@ -174,18 +174,6 @@ def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence
     record(session, missing)
 
 
-def outdated(session: Session, batch: ClaimedBatch, staged: Transformed) -> list[int]:
-    """Return the records with a field that was rejected for missing definitions that another worker has read since."""
-    rejected = [
-        record["pipedrive_id"]
-        for record in staged.records
-        if any(problem["reason"] in definitions.OUTDATED for problem in record["problems"])
-    ]
-    if rejected and definitions.has_newer(session, batch.connector_key, batch.entity, staged.fields_read_at):
-        return rejected
-    return []
-
-
 def store_rejected_fields(
     session: Session,
     batch: ClaimedBatch,

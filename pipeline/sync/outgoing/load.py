@@ -6,7 +6,7 @@ Pipedrive's answers are staged as the read-back batch. Records that could not be
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,7 +114,8 @@ def load_batch(batch: ClaimedBatch) -> None:
         now_s=now_s,
     )
     with transaction() as session:
-        outdated = _outdated(session, batch, decisions.values(), plan)
+        problems = {each.hull_id: [one.reason for one in each.problems] for each in decisions.values()}
+        outdated = definitions.find_outdated(session, batch, problems, plan.fields_read_at)
         batches.hold(session, batch)
         _store(session, batch, outcome)
         scope = (batch.connector_key, Direction.OUTGOING, batch.entity)
@@ -124,14 +125,6 @@ def load_batch(batch: ClaimedBatch) -> None:
 def _has_outdated_problem(decision: Decision) -> bool:
     """Return whether a field was rejected because a definition is missing."""
     return any(problem.reason in definitions.OUTDATED for problem in decision.problems)
-
-
-def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decision], plan: Plan) -> list[str]:
-    """Return the records with a field that was rejected for missing definitions that another worker has read since."""
-    rejected = [each.hull_id for each in decisions if _has_outdated_problem(each)]
-    if rejected and definitions.has_newer(session, batch.connector_key, batch.entity, plan.fields_read_at):
-        return rejected
-    return []
 
 
 def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults) -> Plan | None:

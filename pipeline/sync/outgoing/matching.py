@@ -101,7 +101,11 @@ def look_before_creating(
     result, entity = MatchResult(), batch.entity
     decided = list(decisions)
     creates = [each for each in decided if each.act is Act.CREATE]
-    doubtful = [_with_claims(each, plan, entity) for each in decided if _is_doubtful(each)]
+    doubtful = [
+        replace(each, claims=claims_of(each.candidate.message[entity.hull], plan.settings, entity))
+        for each in decided
+        if _is_doubtful(each)
+    ]
     if not creates and not doubtful:
         return result
     with transaction() as session:
@@ -109,7 +113,7 @@ def look_before_creating(
         intents = _write_intents(session, batch, creates, result)
         index = watermark.get_index_freshness(session, batch.connector_key, batch.entity)
     mine = [each for each in creates if each.hull_id in intents] + doubtful
-    intents |= {each.hull_id: _no_intent(each) for each in doubtful}
+    intents |= {each.hull_id: Intent(each.hull_id, "", None, None, is_new=True) for each in doubtful}
     if not mine:
         return result
     older = [
@@ -135,14 +139,6 @@ def _is_doubtful(decision: Decision) -> bool:
     """Return whether the record was found by a weaker claim and would be written."""
     is_left_alone = decision.act is Act.SKIP and decision.write is None
     return decision.candidate.by_lower_claim and decision.act is not Act.CREATE and not is_left_alone
-
-
-def _with_claims(decision: Decision, plan: Plan, entity: Entity) -> Decision:
-    return replace(decision, claims=claims_of(decision.candidate.message[entity.hull], plan.settings, entity))
-
-
-def _no_intent(decision: Decision) -> Intent:
-    return Intent(decision.hull_id, "", None, None, is_new=True)
 
 
 def _known_resolution(decision: Decision) -> Resolution | None:

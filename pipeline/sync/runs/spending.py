@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from db import id_mapping, schedule, token_ledger
 from db import run as run_rows
 from db.run import Run
-from db.token_ledger import Day, Spent
 from pipeline import wiring
 from pipeline.domain import budget
 from pipeline.domain.budget import DAY_S, Allowance, ClosingUnknown, FetchCost, Lane
@@ -180,13 +179,3 @@ def day_forecast(session: Session, connector_key: int, day: BudgetStatus, runs: 
     lately = sum(each.tokens for each in token_ledger.spent_by_lane(session, day.company) if each.lane in _UNPLANNED)
     others = budget.rest_of_day(lately, DAY_S - day.seconds_left, day.seconds_left)
     return DayForecast(schedules=schedules, fetches=fetches, others=others)
-
-
-def by_lane(session: Session, day: BudgetStatus) -> list[Spent]:
-    """Return what was spent today, by lane and operation."""
-    return token_ledger.spent_by_lane(session, day.company)
-
-
-def last_days(session: Session, day: BudgetStatus, days: int = 7) -> list[Day]:
-    """Return the last days on which anything was spent, newest first."""
-    return token_ledger.last_days(session, day.company, days)
