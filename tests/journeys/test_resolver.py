@@ -228,11 +228,11 @@ def test_a_conflict_that_is_resolved_in_hull_ends(system: SyncSystem, entity: En
     )
     before = state()
     logged = [learn({1: "taken"}), learn({1: "taken"})]
-    before = state()
+    in_between = state()
     learn({1: "my own"})
 
     assert logged == [[1], []]
-    assert before == "conflict"
+    assert in_between == "conflict"
     assert state() == before == ("full" if entity is Entity.PERSON else "shell")
 
 

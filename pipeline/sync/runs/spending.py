@@ -72,7 +72,7 @@ class BudgetStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunForecast:
-    """When a running fetch will end; `ends_at` is None until it is known, or if the daily budget is too small."""
+    """When a running fetch will end; `ends_at` has no value until it is known, or if the daily budget is too small."""
 
     run_id: int
     entity: str
