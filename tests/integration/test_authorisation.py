@@ -298,7 +298,7 @@ def test_another_browser_cannot_finish_and_shows_the_next_step(person: Person) -
     for browser in (other, another_browser(person)):
         page = refused(browser.get(back), person.system)
         assert "started in another browser" in page
-        assert "browser in which you started" in page
+        assert "browser where you started" in page
         assert "start over" in page
     assert person.system.pipedrive.grants.counts["exchanges"] == 0
     assert person.browser.get(back).status_code == 200

@@ -145,7 +145,7 @@ def test_a_refresh_token_that_changes_is_kept(joined: SyncSystem) -> None:
         opened(joined).pipedrive.me()
 
     with transaction() as session:
-        known = wiring.open_secrets(session, joined.connector_key, settings_room.settings())
+        known = wiring.open_secrets(session, joined.connector_key)
     assert known["pipedrive_refresh_token"] == held(joined).refresh_token
     assert counts(joined) == {"exchanges": 1, "refreshes": 3, "refused": 0}
 

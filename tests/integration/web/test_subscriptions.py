@@ -76,7 +76,7 @@ def test_missing_secrets_are_made_unguessable_and_sealed(
 
     with transaction() as session:
         sealed = credentials_of(session, running.acme)
-        known = wiring.open_secrets(session, running.acme, environment)
+        known = wiring.open_secrets(session, running.acme)
     made = [known[name] for name in SECRET_NAMES]
     assert len(set(made)) == 3
     assert all(len(secret) >= 32 and secret not in SECRETS.values() for secret in made)  # 6 bits to a character
