@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,6 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _BROKER_SCHEMES = (*_REDIS_SCHEMES, "redis+socket", "rediss+socket", "sentinel", "amqp", "amqps", "pyamqp")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?|\[[0-9A-Fa-f:]+\](:\d{1,5})?")
 _ENCODED = ", with the special characters of a password percent-encoded"
-_MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64}@[A-Za-z0-9.-]{1,190}")
 
 
 def from_text(convert: Callable[[str], Any]) -> BeforeValidator:
@@ -57,6 +57,32 @@ def one_of(*choices: str) -> BeforeValidator:
     return from_text(convert)
 
 
+def matching(pattern: str, wanted: str) -> BeforeValidator:
+    """Return a validator for text that matches the whole pattern; `wanted` describes it after "must be"."""
+
+    def convert(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {wanted}")
+        return text
+
+    return from_text(convert)
+
+
+def list_of(read: Callable[[str], str], wanted: str) -> BeforeValidator:
+    """Return a validator for a list separated by commas; `read` returns an entry, or raises ValueError."""
+
+    def convert(text: str) -> tuple[str, ...]:
+        found = []
+        for position, entry in enumerate(filter(None, map(str.strip, text.split(","))), 1):
+            try:
+                found.append(read(entry))
+            except ValueError:
+                raise ValueError(f"must be {wanted}; entry {position} is not valid") from None
+        return tuple(found)
+
+    return from_text(convert)
+
+
 def is_fernet_key(key: str) -> bool:
     """Return whether it is 32 bytes in url-safe base64. Source: https://cryptography.io/en/latest/fernet/."""
     try:
@@ -81,65 +107,22 @@ def redis_of_broker(broker: str | None) -> str | None:
     return f"unix://{parts.path}" + (f"?{urlencode(query)}" if query else "")
 
 
-def _entries(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _seconds(text: str) -> float:
     if not (re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) and float(text) > 0):
         raise ValueError("must be a number of seconds above 0")
     return float(text)
 
 
-def _hosts(text: str) -> tuple[str, ...]:
-    hosts = tuple(host.lower() for host in _entries(text))
-    for position, host in enumerate(hosts, 1):
-        if not _HOST.fullmatch(host):
-            raise ValueError(
-                f"must be host names separated by commas, as in acme.hullapp.io; entry {position} is not a host name"
-            )
-    return hosts
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError
+    return text.lower()
 
 
-def _path(text: str) -> str:
-    if not re.fullmatch(r"(/[A-Za-z0-9._~-]{1,100}){1,10}", text):
-        raise ValueError("must be a path such as /api/v1/public-key")
+def _fernet_key(text: str) -> str:
+    if not is_fernet_key(text):
+        raise ValueError
     return text
-
-
-def _header_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
-        raise ValueError("must be the name of a header, such as X-Forwarded-User")
-    return text
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    networks = []
-    for position, entry in enumerate(_entries(text), 1):
-        try:
-            networks.append(str(ip_network(entry)))
-        except ValueError:
-            raise ValueError(
-                "must be addresses or networks separated by commas, such as 10.0.0.0/8 (no bits set behind the "
-                f"prefix); entry {position} is not one"
-            ) from None
-    return tuple(networks)
-
-
-def _token(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,200}", text):
-        raise ValueError("must be 16 to 200 letters, digits and . _ ~ + / = -")
-    return text
-
-
-def _secret_keys(text: str) -> tuple[str, ...]:
-    keys = tuple(_entries(text))
-    for position, key in enumerate(keys, 1):
-        if not is_fernet_key(key):
-            raise ValueError(
-                f"must be Fernet keys separated by commas, the newest first; entry {position} is not a Fernet key"
-            )
-    return keys
 
 
 def _split(url: str) -> SplitResult:
@@ -175,17 +158,9 @@ def _alert_url(text: str) -> str:
 
 
 def _mailbox(text: str) -> str:
-    if not _MAILBOX.fullmatch(text):
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64}@[A-Za-z0-9.-]{1,190}", text):
         raise ValueError("must be a plain e-mail address, such as ana@acme.example")
     return text
-
-
-def _mailboxes(text: str) -> tuple[str, ...]:
-    mailboxes = tuple(_entries(text))
-    for position, mailbox in enumerate(mailboxes, 1):
-        if not _MAILBOX.fullmatch(mailbox):
-            raise ValueError(f"must be plain e-mail addresses separated by commas; entry {position} is not one")
-    return mailboxes
 
 
 def _smtp_url(text: str) -> str:
@@ -210,17 +185,11 @@ def _login(text: str) -> str:
 def _database_url(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     url = f"postgresql+psycopg2://{rest}"
-    if not separator or scheme not in _POSTGRES_SCHEMES or not _is_database_url(url):
-        raise ValueError(f"must be a URL such as postgresql://user:password@host:5432/name{_ENCODED}")
-    return url
-
-
-def _is_database_url(url: str) -> bool:
-    try:
+    with suppress(ValueError, ArgumentError):
         make_url(url)
-    except (ValueError, ArgumentError):
-        return False
-    return True
+        if separator and scheme in _POSTGRES_SCHEMES:
+            return url
+    raise ValueError(f"must be a URL such as postgresql://user:password@host:5432/name{_ENCODED}")
 
 
 def _redis_url(text: str) -> str:
@@ -242,24 +211,30 @@ def _broker_url(text: str) -> str:
 Folder = Annotated[Path, from_text(lambda text: Path(text).absolute())]
 Port = Annotated[int, whole(1, 65535)]
 Seconds = Annotated[float, from_text(_seconds)]
-Hosts = Annotated[tuple[str, ...], from_text(_hosts)]
-UrlPath = Annotated[str, from_text(_path)]
-HeaderName = Annotated[str, from_text(_header_name)]
-Networks = Annotated[tuple[str, ...], from_text(_networks)]
-Token = Annotated[str, from_text(_token)]
-SecretKeys = Annotated[tuple[str, ...], from_text(_secret_keys)]
+Hosts = Annotated[tuple[str, ...], list_of(_host, "host names separated by commas, as in acme.hullapp.io")]
+UrlPath = Annotated[str, matching(r"(/[A-Za-z0-9._~-]{1,100}){1,10}", "a path such as /api/v1/public-key")]
+HeaderName = Annotated[str, matching(r"[A-Za-z0-9-]{1,64}", "the name of a header, such as X-Forwarded-User")]
+Networks = Annotated[
+    tuple[str, ...],
+    list_of(
+        lambda entry: str(ip_network(entry)),
+        "addresses or networks separated by commas, such as 10.0.0.0/8 (no bits set behind the prefix)",
+    ),
+]
+Token = Annotated[str, matching(r"[A-Za-z0-9._~+/=-]{16,200}", "16 to 200 letters, digits and . _ ~ + / = -")]
+SecretKeys = Annotated[tuple[str, ...], list_of(_fernet_key, "Fernet keys separated by commas, the newest first")]
 HttpUrl = Annotated[str, from_text(_http_url)]
 Origin = Annotated[str, from_text(_origin)]
 """A URL without a path."""
 AlertUrl = Annotated[str, from_text(_alert_url)]
 Mailbox = Annotated[str, from_text(_mailbox)]
-Mailboxes = Annotated[tuple[str, ...], from_text(_mailboxes)]
+Mailboxes = Annotated[tuple[str, ...], list_of(_mailbox, "plain e-mail addresses separated by commas")]
 SmtpUrl = Annotated[str, from_text(_smtp_url)]
-"""`smtps` begins with TLS, `smtp` must offer STARTTLS, `smtp+plain` does without."""
+"""`smtps` begins with TLS, `smtp` requires STARTTLS, `smtp+plain` has no TLS."""
 Login = Annotated[str, from_text(_login)]
 """The first of the logins that Flower accepts."""
 DatabaseUrl = Annotated[str, from_text(_database_url)]
-"""It names the driver: SQLAlchemy 2.1 reads a bare `postgresql://` as another one than psycopg2."""
+"""It names the driver: SQLAlchemy 2.1 reads a bare `postgresql://` as another driver than psycopg2."""
 RedisUrl = Annotated[str, from_text(_redis_url)]
 BrokerUrl = Annotated[str, from_text(_broker_url)]
-"""What kombu accepts; redis-py's spelling of a unix socket becomes kombu's."""
+"""A URL for kombu; redis-py's format of a unix socket is converted to kombu's."""
