@@ -57,11 +57,11 @@ def one_of(*choices: str) -> BeforeValidator:
     return from_text(convert)
 
 
-def matching(pattern: str, wanted: str) -> BeforeValidator:
+def matching(pattern: re.Pattern[str], wanted: str) -> BeforeValidator:
     """Return a validator for text that matches the whole pattern; `wanted` describes it after "must be"."""
 
     def convert(text: str) -> str:
-        if not re.fullmatch(pattern, text):
+        if not pattern.fullmatch(text):
             raise ValueError(f"must be {wanted}")
         return text
 
@@ -212,8 +212,10 @@ Folder = Annotated[Path, from_text(lambda text: Path(text).absolute())]
 Port = Annotated[int, whole(1, 65535)]
 Seconds = Annotated[float, from_text(_seconds)]
 Hosts = Annotated[tuple[str, ...], list_of(_host, "host names separated by commas, as in acme.hullapp.io")]
-UrlPath = Annotated[str, matching(r"(/[A-Za-z0-9._~-]{1,100}){1,10}", "a path such as /api/v1/public-key")]
-HeaderName = Annotated[str, matching(r"[A-Za-z0-9-]{1,64}", "the name of a header, such as X-Forwarded-User")]
+UrlPath = Annotated[str, matching(re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}"), "a path such as /api/v1/public-key")]
+HeaderName = Annotated[
+    str, matching(re.compile(r"[A-Za-z0-9-]{1,64}"), "the name of a header, such as X-Forwarded-User")
+]
 Networks = Annotated[
     tuple[str, ...],
     list_of(
@@ -221,7 +223,9 @@ Networks = Annotated[
         "addresses or networks separated by commas, such as 10.0.0.0/8 (no bits set behind the prefix)",
     ),
 ]
-Token = Annotated[str, matching(r"[A-Za-z0-9._~+/=-]{16,200}", "16 to 200 letters, digits and . _ ~ + / = -")]
+Token = Annotated[
+    str, matching(re.compile(r"[A-Za-z0-9._~+/=-]{16,200}"), "16 to 200 letters, digits and . _ ~ + / = -")
+]
 SecretKeys = Annotated[tuple[str, ...], list_of(_fernet_key, "Fernet keys separated by commas, the newest first")]
 HttpUrl = Annotated[str, from_text(_http_url)]
 Origin = Annotated[str, from_text(_origin)]

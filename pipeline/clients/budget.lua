@@ -1,7 +1,7 @@
--- What one company has spent of Pipedrive's day, shared by all workers of all its connectors.
+-- The tokens that one company has spent today, shared by all workers of all its connectors.
 --
--- KEYS[1]  a hash: day, spent, closed_until, probe_at; another day's is forgotten
--- ARGV     1 operation, 2 tokens or seconds, 3 how much may be spent in all or '', 4 what the ledger says or '', 5 the time or ''
+-- KEYS[1]  a hash: day, spent, closed_until, probe_at; that of another day is deleted
+-- ARGV     1 operation, 2 tokens or seconds, 3 the most that may be spent in total or '', 4 the ledger's sum or '', 5 the time or ''
 -- Answers {word, seconds}. Times are seconds since 1970; the day is that of UTC.
 local DAY, ANSWER_S = 86400, 60
 local operation, amount = ARGV[1], tonumber(ARGV[2])
@@ -48,8 +48,8 @@ if operation == 'give_back' then
   return answer('go', 0)
 end
 
-if operation == 'tell' then
-  -- ARGV[2] what Pipedrive's own headers say is spent; it told so before it answered, so calls under way are not in it
+if operation == 'correct' then
+  -- ARGV[2] the spent tokens by Pipedrive's headers, without the calls in flight
   redis.call('HSET', KEYS[1], 'spent', string.format('%.0f', amount))
   return answer('go', 0)
 end

@@ -1,8 +1,8 @@
 -- The burst limit of one access token, shared by all workers: never more than `limit` slots in any rolling window.
 --
--- KEYS[1]  slots already given, a list of ascending times; slot k+limit is never nearer than a window to slot k
--- KEYS[2]  what was learned: limit, paused_until, and of the last 429 in a row: pause, refusals
--- ARGV     1 operation, 2 window, 3 limit to assume, then as the operation says, last the time or ''
+-- KEYS[1]  the reserved slots, a list of ascending times; slot k+limit is never nearer than a window to slot k
+-- KEYS[2]  the known limit, paused_until, and of consecutive 429: pause, refusals
+-- ARGV     1 operation, 2 window, 3 limit to assume, then those of the operation, last the time or ''
 -- Times are whole microseconds, exact in Lua's doubles; they are written with %.0f because tostring keeps 14 digits.
 local operation, window, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = tonumber(ARGV[6])
@@ -18,7 +18,7 @@ local function push(slot, times)
   redis.call('PEXPIRE', KEYS[1], math.ceil((slot - now + 2 * window) / 1000) + 1000)
 end
 
--- How many slots lie at or before a moment, by bisection.
+-- Return the number of slots at or before a moment, by bisection.
 local function until_then(moment)
   local low, high = 0, redis.call('LLEN', KEYS[1])
   while low < high do
@@ -37,7 +37,7 @@ if operation ~= 'observe' then limit = tonumber(redis.call('HGET', KEYS[2], 'lim
 local paused_until = tonumber(redis.call('HGET', KEYS[2], 'paused_until') or 0)
 
 if operation == 'reserve' then
-  -- ARGV[4] longest wait: a slot further away is not taken, only told
+  -- ARGV[4] longest wait: a later slot is returned, but not reserved
   local slot = math.max(now, paused_until)
   local before = redis.call('LINDEX', KEYS[1], -limit)
   if before then slot = math.max(slot, tonumber(before) + window) end
@@ -48,22 +48,22 @@ if operation == 'reserve' then
 end
 
 if operation == 'pause' then
-  -- ARGV[4] how long
+  -- ARGV[4] the pause
   remember('paused_until', math.max(paused_until, now + tonumber(ARGV[4])))
   return 0
 end
 
 if operation == 'refused' then
-  -- ARGV[4] the pause that was requested, ARGV[5] how long ago the refused call was sent. As `LocalWindow.refused`.
-  local asked = tonumber(ARGV[4])
+  -- ARGV[4] the requested pause, ARGV[5] how long ago the refused call was sent. As `LocalWindow.refused`.
+  local requested = tonumber(ARGV[4])
   if now - tonumber(ARGV[5]) < paused_until then
-    remember('paused_until', math.max(paused_until, now + asked))
-    return math.max(paused_until - now, asked)
+    remember('paused_until', math.max(paused_until, now + requested))
+    return math.max(paused_until - now, requested)
   end
   local last = tonumber(redis.call('HGET', KEYS[2], 'pause') or 0)
   if now > paused_until + math.max(last, 10000000) then redis.call('HDEL', KEYS[2], 'refusals') end
   local refusals = redis.call('HINCRBY', KEYS[2], 'refusals', 1)
-  local pause = math.max(asked, math.min(300, 2 ^ math.min(refusals, 20)) * 1000000)
+  local pause = math.max(requested, math.min(300, 2 ^ math.min(refusals, 20)) * 1000000)
   remember('pause', pause)
   remember('paused_until', now + pause)
   return pause
@@ -78,8 +78,8 @@ if operation == 'paused' then
   return math.max(0, paused_until - now)
 end
 
--- 'observe': ARGV[3] the limit the server names, ARGV[4] the calls it counted in its window, ARGV[5] how long ago the
--- oldest of them can have left us. What it counted beyond our own, others sent with the same token: they take slots too.
+-- 'observe': ARGV[3] the server's limit, ARGV[4] the calls that it counted in its window, ARGV[5] the age of the oldest of them
+-- at most. Calls beyond our own were sent by others with the same token: they take slots too.
 remember('limit', limit)
 local own = until_then(now) - until_then(now - tonumber(ARGV[5]))
 local foreign = math.min(tonumber(ARGV[4]), limit) - own

@@ -44,7 +44,7 @@ LONGEST_WAIT_S = 2.1
 """One window: a worker that is the only one with its token never fails because of its own calls."""
 SEARCH_LIMIT = 10
 """Calls of the search API in two seconds, on any plan."""
-ALONE_LIMIT = 5
+LOCAL_LIMIT = 5
 """Calls per two seconds of one process while Redis is unavailable."""
 REDIS_PAUSE_S = 5.0
 """How long a failed Redis is not called, so that not every call waits for its timeout."""
@@ -57,7 +57,7 @@ _BURST_LUA = files("pipeline.clients").joinpath("burst.lua").read_text()
 
 
 _BUDGET_LUA = files("pipeline.clients").joinpath("budget.lua").read_text()
-BELIEVED_S = 1.0
+CORRECTION_S = 1.0
 _BUDGET_UNKNOWN = frozenset({401, 403, 429})
 """Answers after which the budget may still be closed: they come before Pipedrive checks the budget, or because of it."""
 
@@ -86,8 +86,8 @@ class BurstLimiter:
         self._sleep = sleep
         self._clock = clock
         self._redis_time = redis_time
-        self._script = _SharedScript(connection, _BURST_LUA, clock, "limiter.redis_unavailable", limit=ALONE_LIMIT)
-        self._alone = {bucket: LocalWindow(min(ALONE_LIMIT, n), window_s) for bucket, n in self._limits.items() if n}
+        self._script = _SharedScript(connection, _BURST_LUA, clock, "limiter.redis_unavailable", limit=LOCAL_LIMIT)
+        self._local = {bucket: LocalWindow(min(LOCAL_LIMIT, n), window_s) for bucket, n in self._limits.items() if n}
         self._known: dict[str, int] = {}
         self._refused: set[str] = set()
 
@@ -100,16 +100,16 @@ class BurstLimiter:
             if wait_s > LONGEST_WAIT_S:
                 raise Retryable("rate_limited", f"{bucket}: all slots are taken", retry_after_s=round(wait_s, 3))
             self._sleep(wait_s)
-            if self._ask(bucket, "paused", default=lambda: 0.0) <= 0:
+            if self._run(bucket, "paused", default=lambda: 0.0) <= 0:
                 return
 
     def reserve(self, bucket: str = "api", *, longest_wait_s: float = LONGEST_WAIT_S) -> float:
         """Return the seconds until the next free slot, which is reserved if it is within `longest_wait_s`."""
         if not self._limits[bucket]:
             return 0.0
-        alone = self._alone[bucket]
-        return self._ask(
-            bucket, "reserve", _micros(longest_wait_s), default=lambda: alone.reserve(self._clock(), longest_wait_s)
+        local = self._local[bucket]
+        return self._run(
+            bucket, "reserve", _micros(longest_wait_s), default=lambda: local.reserve(self._clock(), longest_wait_s)
         )
 
     def observe(self, bucket: str, rates: tuple[int, int] | None, duration_s: float) -> None:
@@ -121,9 +121,9 @@ class BurstLimiter:
             return
         self._known[bucket] = limit
         age = _micros(SERVER_WINDOW_S + duration_s + _LATENESS_S)
-        self._ask(bucket, "observe", limit - remaining, age, default=lambda: 0.0, limit=limit)
+        self._run(bucket, "observe", limit - remaining, age, default=lambda: 0.0, limit=limit)
 
-    def refused(self, bucket: str, asked_s: float, took_s: float) -> float:
+    def refused(self, bucket: str, requested_s: float, took_s: float) -> float:
         """Store a 429 with this pause, `took_s` after its call was sent; return how long to pause.
 
         The pause doubles if a call that was sent after the last pause is refused again. Several calls are in flight at a time:
@@ -131,29 +131,29 @@ class BurstLimiter:
         """
         self._refused.add(bucket)
         if not self._limits[bucket]:
-            return asked_s
-        alone = self._alone[bucket]
-        return self._ask(
+            return requested_s
+        local = self._local[bucket]
+        return self._run(
             bucket,
             "refused",
-            _micros(asked_s),
+            _micros(requested_s),
             _micros(took_s),
-            default=lambda: alone.refused(self._clock(), asked_s, took_s),
+            default=lambda: local.refused(self._clock(), requested_s, took_s),
         )
 
     def served(self, bucket: str) -> None:
         """Store an answer that is not a 429; make no call unless this limiter has seen one."""
         if bucket in self._refused:
             self._refused.discard(bucket)
-            self._ask(bucket, "served", default=lambda: 0.0)
+            self._run(bucket, "served", default=lambda: 0.0)
 
     def pause(self, bucket: str, seconds: float) -> None:
         """Block all slots for this time, as a 429 requests."""
         if self._limits[bucket]:
-            alone = self._alone[bucket]
-            self._ask(bucket, "pause", _micros(seconds), default=lambda: alone.pause(self._clock(), seconds))
+            local = self._local[bucket]
+            self._run(bucket, "pause", _micros(seconds), default=lambda: local.pause(self._clock(), seconds))
 
-    def _ask(
+    def _run(
         self, bucket: str, operation: str, *values: int, default: Callable[[], float], limit: int | None = None
     ) -> float:
         prefix = f"pipedrive:burst:{{{self._key}}}:{bucket}"
@@ -184,15 +184,15 @@ class LocalWindow:
                 self._slots.append(slot)
             return slot - now
 
-    def refused(self, now: float, asked_s: float, took_s: float) -> float:
+    def refused(self, now: float, requested_s: float, took_s: float) -> float:
         with self._lock:
             if now - took_s < self._paused_until:
-                self._paused_until = max(self._paused_until, now + asked_s)
+                self._paused_until = max(self._paused_until, now + requested_s)
                 return self._paused_until - now
             if now > self._paused_until + max(self._pause_s, FORGOTTEN_S):
                 self._refusals = 0
             self._refusals += 1
-            self._pause_s = max(asked_s, grown_s(self._refusals))
+            self._pause_s = max(requested_s, grown_s(self._refusals))
             self._paused_until = now + self._pause_s
             return self._pause_s
 
@@ -241,8 +241,8 @@ class TokenBudget:
         self._clock = clock
         self._redis_time = redis_time
         self._script = _SharedScript(connection, _BUDGET_LUA, clock, "budget.redis_unavailable")
-        self._spent_alone = 0
-        self._believed_at = float("-inf")
+        self._spent_locally = 0
+        self._corrected_at = float("-inf")
 
     def spend(self, tokens: int, call: Callable[[], Response]) -> Response:
         """Send a call of this price, if the budget allows it.
@@ -254,15 +254,15 @@ class TokenBudget:
             response = call()
         except PipelineError as failure:
             if failure.reason in NOTHING_SENT:
-                self._ask("give_back", tokens)
+                self._run("give_back", tokens)
             raise
         if response.status == 429:
-            self._ask("give_back", tokens)
+            self._run("give_back", tokens)
             self._close_if_budget_spent(response)
             return response
-        self._believe(response)
+        self._use_remaining_tokens(response)
         if is_probe and response.status < 500 and response.status not in _BUDGET_UNKNOWN:
-            self._ask("open")
+            self._run("open")
         return response
 
     def closed_s(self) -> float | None:
@@ -270,7 +270,7 @@ class TokenBudget:
 
         Raises: ClosingUnknown while Redis, the only store of this, is unavailable.
         """
-        found = self._ask("look")
+        found = self._run("look")
         if found is None:
             raise ClosingUnknown
         word, seconds = found
@@ -278,10 +278,10 @@ class TokenBudget:
 
     def _take(self, tokens: int) -> bool:
         """Count the price; return True if this call is the one that checks whether the budget is still closed."""
-        answer = self._ask("take", tokens)
+        answer = self._run("take", tokens)
         if answer and answer[0] == "unknown":
-            answer = self._ask("take", tokens, ledger=self._ledger())
-        word, wait_s = answer or self._take_alone(tokens)
+            answer = self._run("take", tokens, ledger=self._ledger())
+        word, wait_s = answer or self._take_locally(tokens)
         if word == "kept":
             raise Retryable(
                 "daily_budget_spent", f"{self._lane}: the rest of the day is kept for live work", retry_after_s=wait_s
@@ -290,28 +290,28 @@ class TokenBudget:
             raise Retryable("daily_budget_spent", "Pipedrive refuses calls for today", retry_after_s=wait_s)
         return word == "probe"
 
-    def _take_alone(self, tokens: int) -> tuple[str, float]:
-        if self._ceiling is not None and self._ledger() + self._spent_alone + tokens > self._ceiling:
+    def _take_locally(self, tokens: int) -> tuple[str, float]:
+        if self._ceiling is not None and self._ledger() + self._spent_locally + tokens > self._ceiling:
             return "kept", DAILY_PAUSE_S
-        self._spent_alone += tokens
+        self._spent_locally += tokens
         return "go", 0.0
 
-    def _believe(self, response: Response) -> None:
+    def _use_remaining_tokens(self, response: Response) -> None:
         """Replace our count by Pipedrive's own figure of the remaining budget, at most once a second per client."""
         day = daily_headers(response)
-        if day is None or self._clock() < self._believed_at + BELIEVED_S:
+        if day is None or self._clock() < self._corrected_at + CORRECTION_S:
             return
-        self._believed_at = self._clock()
+        self._corrected_at = self._clock()
         limit, remaining = day
-        self._ask("tell", max(limit, self._daily_tokens) - remaining)
+        self._run("correct", max(limit, self._daily_tokens) - remaining)
 
     def _close_if_budget_spent(self, response: Response) -> None:
         error = error_for(response)
         if isinstance(error, Retryable) and error.reason == "daily_budget_spent":
-            self._ask("close", error.retry_after_s or DAILY_PAUSE_S)
+            self._run("close", error.retry_after_s or DAILY_PAUSE_S)
             logger.warning("budget.closed", lane=self._lane, asked_again_s=error.retry_after_s)
 
-    def _ask(self, operation: str, amount: float = 0, *, ledger: int | None = None) -> tuple[str, float] | None:
+    def _run(self, operation: str, amount: float = 0, *, ledger: int | None = None) -> tuple[str, float] | None:
         """Return (word, seconds) of the script; None while Redis is unavailable."""
         given: list[str | float] = [
             operation,

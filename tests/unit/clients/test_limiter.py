@@ -9,7 +9,7 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.clients.limits import ALONE_LIMIT, REDIS_PAUSE_S, BurstLimiter, LocalWindow
+from pipeline.clients.limits import LOCAL_LIMIT, REDIS_PAUSE_S, BurstLimiter, LocalWindow
 from pipeline.errors import Retryable
 
 
@@ -126,7 +126,7 @@ def test_without_redis_a_process_keeps_to_a_small_limit() -> None:
         alone.acquire()
         times.append(clock.now)
 
-    assert max(sum(now - 2 < t <= now for t in times) for now in times) == ALONE_LIMIT
+    assert max(sum(now - 2 < t <= now for t in times) for now in times) == LOCAL_LIMIT
     assert len(connection.script.asked) < 10, "a Redis that is away is not asked for every call"
 
 
