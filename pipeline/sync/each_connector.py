@@ -64,9 +64,9 @@ def about_connector(connector_key: int) -> Iterator[None]:
 
 
 def _run(task: str, connector_key: int, task_id: str | None, work: Callable[[], object]) -> None:
-    with transaction() as session:
-        has_outage = bool(outages_of(session, connector_key))
     try:
+        with transaction() as session:
+            has_outage = bool(outages_of(session, connector_key))
         with working(connector_key, task, has_outage=has_outage):
             work()
     except Exception as error:  # noqa: BLE001 - this is where errors become failures

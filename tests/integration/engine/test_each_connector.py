@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from structlog.contextvars import clear_contextvars, get_contextvars
 
 from db.session import transaction
@@ -197,3 +198,20 @@ def test_control_tasks_iterate_over_connectors_by_one_helper() -> None:
         if "connector" in ast.unparse(node)
     }
     assert loops - judged <= {"each_connector.py", "dispatch.py"}
+
+
+def test_a_database_error_before_the_work_is_left_to_the_next_tick(
+    system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each_connector = system.module("sync.each_connector")
+    done: list[int] = []
+
+    def unavailable(*_arguments: Any) -> Any:
+        raise OperationalError("SELECT", {}, OSError("connection lost"))
+
+    monkeypatch.setattr(each_connector, "outages_of", unavailable)
+    with captured_log() as log:
+        each_connector.for_each_connector("fill_shells", [system.connector_key], None, done.append)
+
+    assert done == []
+    assert [(line["event"], line["reason"]) for line in log] == [("control.retry", "database_unavailable")]
