@@ -21,10 +21,6 @@ from sqlalchemy import (
     Row,
     SmallInteger,
     Uuid,
-    and_,
-    case,
-    func,
-    or_,
     text,
     update,
 )
@@ -206,7 +202,7 @@ _HAS_WORK = Statement("""
         OR EXISTS (SELECT 1 FROM slices WHERE run_id = :run_id AND state = 'open')""")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Wakeup:
     """A wake-up for the broker: run this batch from this stage on, on this queue."""
 
@@ -258,7 +254,7 @@ def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
 def transform_again(session: Session, batch: ClaimedBatch) -> Wakeup:
     """Return a batch to transform, because its transformed data is outdated. Return the wake-up to send."""
     _TRANSFORM_AGAIN.run(session, {"id": batch.id})
-    return wakeup_from(batch.id, batch.direction, batch.queue, "transform", batch.read_back_id)
+    return Wakeup(batch.id, batch.direction, batch.queue, "transform", batch.read_back_id)
 
 
 def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
@@ -293,6 +289,18 @@ def put_off(
     _PUT_OFF.run(session, scope | {"before_any_call": before_any_call, "late_s": LATE_S})
 
 
+_REVIVE = Statement("""
+    UPDATE batches b SET state = 'ready', attempts = 0, due_at = now(), enqueued_at = now(),
+           stage = CASE WHEN direction = 'outgoing' THEN 'extract' ELSE stage END,
+           extracted = CASE WHEN direction <> 'outgoing' THEN extracted END,
+           transformed = CASE WHEN direction <> 'outgoing' THEN transformed END,
+           cause = CASE WHEN direction = 'outgoing' THEN cause
+                        WHEN run_id IS NULL AND NOT EXISTS (SELECT 1 FROM changes ch WHERE ch.batch_id = b.id) THEN cause
+                        ELSE :listed END
+     WHERE id = :id AND state = 'failed'
+    RETURNING id, direction, queue, stage, read_back_id""")
+
+
 def revive(session: Session, batch_id: int) -> Wakeup | None:
     """Make a failed batch ready again: an incoming one at the stage that failed, an outgoing one at extract.
 
@@ -300,36 +308,13 @@ def revive(session: Session, batch_id: int) -> Wakeup | None:
     have edited the record in Pipedrive. Look-ups treat the records of a failed page as known (`UNLOADED`), so they must find the
     page until it is loaded.
     """
-    is_outgoing = Batch.direction == Direction.OUTGOING
-    is_read_back = and_(
-        Batch.run_id.is_(None), text("NOT EXISTS (SELECT 1 FROM changes ch WHERE ch.batch_id = batches.id)")
-    )
-    row = session.scalars(
-        update(Batch)
-        .where(Batch.id == batch_id, Batch.state == "failed")
-        .values(
-            state="ready",
-            attempts=0,
-            due_at=func.now(),
-            enqueued_at=func.now(),
-            stage=case((is_outgoing, "extract"), else_=Batch.stage),
-            extracted=case((is_outgoing, None), else_=Batch.extracted),
-            transformed=case((is_outgoing, None), else_=Batch.transformed),
-            cause=case((or_(is_outgoing, is_read_back), Batch.cause), else_=LISTED),
-        )
-        .returning(Batch)
-    ).one_or_none()
-    return wakeup_of(row) if row else None
-
-
-def wakeup_from(batch_id: int, direction: str, queue: str, stage: str, read_back_id: int | None) -> Wakeup:
-    """Return the wake-up of the batch with these columns."""
-    return Wakeup(batch_id=batch_id, direction=direction, queue=queue, stage=stage, read_back_id=read_back_id)
+    row = _REVIVE.row(session, {"id": batch_id, "listed": LISTED})
+    return Wakeup(*row) if row else None
 
 
 def wakeup_of(row: Batch | ClaimedBatch | Row[Any]) -> Wakeup:
     """Return the wake-up of this batch."""
-    return wakeup_from(row.id, row.direction, row.queue, row.stage, row.read_back_id)
+    return Wakeup(row.id, row.direction, row.queue, row.stage, row.read_back_id)
 
 
 def add_page(session: Session, connector_key: int, entity: str, run_id: int, slice_id: int) -> None:
@@ -368,12 +353,8 @@ def staged_page(session: Session, batch_id: int) -> bytes | None:
 
 def drop_waiting(session: Session, slice_id: int) -> None:
     """End the waiting page of a slice that has nothing left to read."""
-    session.execute(
-        update(Batch)
-        .where(Batch.slice_id == slice_id, Batch.state == "waiting")
-        .values(state="done")
-        .execution_options(synchronize_session=False)
-    )
+    waiting = update(Batch).where(Batch.slice_id == slice_id, Batch.state == "waiting").values(state="done")
+    session.execute(waiting.execution_options(synchronize_session=False))
 
 
 def cancel_open(session: Session, run_id: int) -> int:

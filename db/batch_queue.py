@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, text, update
 from sqlalchemy.orm import Session
 
-from db.batch import Batch, Wakeup, wakeup_from, wakeup_of
+from db.batch import Batch, Wakeup, wakeup_of
 from db.statement import Statement
 
 STRANDED_S = 20
@@ -60,7 +60,7 @@ def try_now(session: Session, connector_key: int) -> None:
 def release_waiting(session: Session, run_id: int, in_flight: int) -> list[Wakeup]:
     """Make waiting batches of the run ready, as many as may be in flight; return their wake-ups. The run must be locked."""
     rows = _RELEASE.rows(session, {"run_id": run_id, "in_flight": in_flight})
-    return [wakeup_from(*row) for row in rows]
+    return [Wakeup(*row) for row in rows]
 
 
 def mark_enqueued(session: Session, batch_id: int) -> None:

@@ -66,7 +66,6 @@ def _delivered(mapping: IdMapping) -> dict[str, Any]:
 
 # Pages
 
-
 _OF_PAGE: Final = ("pipedrive_id", "version", "digest", "delivered")
 
 
@@ -94,7 +93,6 @@ def merge_page(session: Session, facts: dict[str, Any]) -> list[int]:
 
 
 # Shells
-
 
 _ADD_SHELLS = Statement(
     upsert(
@@ -138,7 +136,6 @@ def mark_shells_requested(session: Session, connector_key: int, entity: str) -> 
 
 
 # Hull ids
-
 
 _TAKE_UNRESOLVED = text("""
     WITH due AS MATERIALIZED (
@@ -314,7 +311,6 @@ def transfer_attributes(session: Session, connector_key: int, entity: str, left:
 
 
 # Deletions
-
 
 _COUNT_ABSENT = _update("absences = absences + 1", returning="RETURNING pipedrive_id, absences")
 

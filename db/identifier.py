@@ -22,7 +22,7 @@ from db.statement import Statement, bigints, texts
 
 SEVERAL: Final = 3
 """From this number of Organizations with one domain, the domain is shared. Two are more often duplicates of one company."""
-NOBODY: Final = 0
+SHARED: Final = 0
 """Holder of a shared domain, which identifies no Organization."""
 
 _KEY: Final = ("connector_key", "entity", "kind", "value")
@@ -33,7 +33,7 @@ class Identifier(Base):
 
     kind          `email`, `domain`, `external_id`, …
     role          `holder`, `alias` or `reserved`
-    pipedrive_id  the record; `NOBODY` for a shared domain; None if reserved
+    pipedrive_id  the record; `SHARED` for a shared domain; None if reserved
     hull_id       the User or Account for which the value is reserved
     wanted_by     of a holder: the first other record that requested the value; it is delivered again once the value is free
     """
@@ -131,7 +131,7 @@ _HELD_BY_OTHERS = Statement(f"""
 def take_values(session: Session, connector_key: int, entity: str, wanted: Sequence[RecordValue]) -> TakeResult:
     """Make each record the holder of its value if it is free; otherwise store that the record waits for it.
 
-    NOBODY becomes the holder of a domain of SEVERAL records.
+    SHARED becomes the holder of a domain of SEVERAL records.
     """
     if not wanted:
         return TakeResult()
@@ -268,7 +268,7 @@ _SHARE = text("""
 def _share_domains(
     session: Session, connector_key: int, entity: str, wanted: Sequence[RecordValue], taken: TakeResult
 ) -> TakeResult:
-    """Make NOBODY the holder of domains that several Organizations have, including those of this page."""
+    """Make SHARED the holder of domains that several Organizations have, including those of this page."""
     values = {value for kind, value, record_id in wanted if kind == "domain" and (kind, record_id) in taken.held}
     if not values:
         return taken
@@ -278,8 +278,8 @@ def _share_domains(
     if not shared:
         return taken
     session.execute(_SHARE, {**scope, "vals": texts(sorted(shared))})
-    nobody = {(kind, record_id): NOBODY for kind, value, record_id in with_domain if value in shared}
-    return TakeResult(held={**taken.held, **nobody}, fresh=taken.fresh)
+    shared_by = {(kind, record_id): SHARED for kind, value, record_id in with_domain if value in shared}
+    return TakeResult(held={**taken.held, **shared_by}, fresh=taken.fresh)
 
 
 _UNSHARE = text("""
@@ -373,13 +373,8 @@ def reserve(session: Session, connector_key: int, entity: str, wanted: Sequence[
     """Reserve values for records to be created. Return Hull id → the Hull id with the reservation, for those that must wait."""
     if not wanted:
         return {}
-    scope = {
-        "c": connector_key,
-        "e": entity,
-        "kinds": texts(kind for kind, _, _ in wanted),
-        "vals": texts(value for _, value, _ in wanted),
-        "hull_ids": texts(hull_id for _, _, hull_id in wanted),
-    }
+    kinds, values, hull_ids = map(texts, zip(*wanted, strict=True))
+    scope = {"c": connector_key, "e": entity, "kinds": kinds, "vals": values, "hull_ids": hull_ids}
     session.execute(_DELETE_ABANDONED, scope)
     session.execute(_RESERVE, scope)
     return {row.hull_id: row.first for row in session.execute(_RESERVED_BY_OTHERS, scope)}

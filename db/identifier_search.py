@@ -31,7 +31,6 @@ _ENTITIES: Final = tuple(Entity)
 
 # Match records
 
-
 _FIND = text(f"""
     SELECT w.kind, w.value, h.pipedrive_id
       FROM unnest(CAST(:kinds AS text[]), CAST(:vals AS text[])) AS w(kind, value)
@@ -147,7 +146,6 @@ def find_overdue_holders(session: Session, days: int, limit: int) -> list[Delete
 
 
 # Possible duplicates
-
 
 _DUPLICATES = text("""
     SELECT m.id, m.pipedrive_id, m.hull_id, a.pipedrive_id AS other, a.kind

@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db.batch import ClaimedBatch, Wakeup, wakeup_from
+from db.batch import ClaimedBatch, Wakeup
 from db.schedule import ALIVE_S, LIVE_PROCESS
 from db.statement import Statement
 from db.token_ledger import COMPANY
@@ -111,4 +111,4 @@ _NEXT = Statement(f"""
 def next_in_turn(session: Session, connector_key: int, system: str) -> list[Wakeup]:
     """Make the first batch that waits for a slot of this system due; return its wake-up."""
     rows = _NEXT.rows(session, {"connector_key": connector_key, "system": system})
-    return [wakeup_from(*row) for row in rows]
+    return [Wakeup(*row) for row in rows]

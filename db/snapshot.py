@@ -165,7 +165,7 @@ def page_of_snapshots(
 
 
 def any_record(session: Session, connector_key: int, entity: str, side: str) -> str | None:
-    """Return the id of any record with a snapshot of this side; None if there is none yet."""
+    """Return the id of any record with a snapshot of this side; None if no record was read yet."""
     query = select(Snapshot.record_id).filter_by(connector_key=connector_key, entity=entity, side=side)
     return session.scalar(query.order_by(Snapshot.record_id.desc()).limit(1))
 

@@ -230,7 +230,7 @@ def _is_own(value: Any) -> bool:
 
 
 def _own(system: SyncSystem) -> dict[str, Any]:
-    """Return name → object, for the objects to which a copy refers by name, because each system has its own."""
+    """Return name → object, for objects that a copy refers to by name, because each system has its own."""
     parts = {f"{number}": part for number, part in enumerate(_parts(system))} | {"system": system}
     inner = {
         f"{n}.{name}": value

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from publicsuffixlist import PublicSuffixList
 
-from db.identifier import NOBODY, SEVERAL
+from db.identifier import SEVERAL, SHARED
 from pipeline import settings as settings_room
 from pipeline.domain.kinds import Entity
 from sandbox.company.load import load_jsonl
@@ -35,10 +35,10 @@ def test_every_real_organization_becomes_an_account_known_by_its_own_name_and_do
     shared = {domain for domain, givers in Counter(domains).items() if givers >= SEVERAL}
     known = {account["domain"] for account in accounts.values() if account.get("domain")}
     assert set(held) == set(domains)
-    assert {domain for domain, holder in held.items() if holder == NOBODY} == shared
+    assert {domain for domain, holder in held.items() if holder == SHARED} == shared
     assert set(domains) - shared <= known <= set(domains)
     told = system.rows("SELECT pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
-    holders = set(held.values()) - {NOBODY}
+    holders = set(held.values()) - {SHARED}
     of_pairs = [row for row in told if int(row.detail.rsplit(" ", 1)[1]) in holders]  # others came before the third
     assert len(of_pairs) == sum(1 for givers in Counter(domains).values() if givers == 2)
     assert all(row.pipedrive_id not in holders for row in told)

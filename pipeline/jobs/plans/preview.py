@@ -103,7 +103,7 @@ def _claim_changes(
         change = {"field": CLAIM.format(claim), "before": held.get((claim, pipedrive_id)), "after": value}
         if (claim, pipedrive_id) in others:
             holder = others[claim, pipedrive_id]
-            shared = holder == identifier.NOBODY
+            shared = holder == identifier.SHARED
             detail = f"several {entity.plural} have it" if shared else f"{entity} {holder} holds it"
             change |= {"problem": "shared_domain" if shared else "duplicate_claim", "detail": detail}
         found.setdefault(pipedrive_id, []).append(change)

@@ -14,7 +14,7 @@ from db import failure as failures
 from db.batch import ClaimedBatch
 from db.change import Source
 from db.failure import NewFailure
-from db.identifier import NOBODY
+from db.identifier import SHARED
 from db.identifier_search import DeletedHolder, find_deleted_holders
 from db.page import PageContext
 from db.sync_event import NewEvent
@@ -144,7 +144,7 @@ def _by_cause(problems: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str
 
 def _held(claim: str, entity: Entity, holder: int, deleted: Mapping[int, DeletedHolder]) -> tuple[str, str]:
     """Return (reason, detail) of a claim that another record holds."""
-    if holder == NOBODY:
+    if holder == SHARED:
         return "shared_domain", f"{claim}: several {entity.plural} have it, so it identifies none of them"
     return "duplicate_claim", f"{claim}: held by {entity} {holder}{_until(deleted.get(holder))}"
 
