@@ -20,7 +20,6 @@ from pipeline.operations.failures import (
     FailureDetailsAnswer,
     FailuresAnswer,
     FailuresFilter,
-    FailureShape,
     GroupsAnswer,
     ReplayPreviewRequest,
     preview_replay,
@@ -33,7 +32,6 @@ from pipeline.sync.job_queue import REPLAY
 
 LOOK_S: Final = 1.0
 """Pause between two polls of a replay."""
-OF_RECORDS: Final = ("record", "field")
 
 
 def show_failures(request: FailuresFilter, answer: FailuresAnswer) -> None:
@@ -43,7 +41,7 @@ def show_failures(request: FailuresFilter, answer: FailuresAnswer) -> None:
         "id since_at what stage reason field state if_replayed_now",
         empty=_no_failure(request),
         since_at=lambda each: each.failure.updated_at,
-        what=lambda each: _title(each.failure),
+        what=lambda each: failures.title_of(each.failure),
         if_replayed_now=lambda each: _preview_text(each.verdict),
         **same,
     )
@@ -66,7 +64,7 @@ def show_sum(_request: ReplayPreviewRequest, answer: SumAnswer) -> None:
 
 def show_whole(_request: RowRequest, answer: FailureDetailsAnswer) -> None:
     failure = answer.failure
-    echo(f"Failure {failure.id}, {failure.state}: {_title(failure)}, {failure.direction}, stage {failure.stage}")
+    echo(f"Failure {failure.id}, {failure.state}: {answer.title}, {failure.direction}, stage {failure.stage}")
     echo(f"  {failure.reason}: {answer.meaning} {failure.detail}".rstrip())
     echo(f"  Next: {answer.advice}")
     echo(
@@ -184,13 +182,6 @@ def _no_failure(request: FailuresFilter) -> str:
     if any(getattr(request, name) for name in FailuresFilter.model_fields):
         return "No failure matches; without a filter, all are listed."
     return "No failures: everything was synchronized."
-
-
-def _title(failure: FailureShape) -> str:
-    if failure.kind not in OF_RECORDS:
-        return f"{failure.kind} {failure.entity}".strip()
-    of = f"{failure.field} of " if failure.kind == "field" else ""
-    return f"{of}{failure.entity} {failure.record_id}"
 
 
 def _json(value: Any) -> str:

@@ -363,7 +363,7 @@ def describe_failure(session: Session, failure: Failure) -> FailureDetailsAnswer
     )
 
 
-def title_of(failure: Failure) -> str:
+def title_of(failure: Failure | FailureShape) -> str:
     """Return what failed, as `User 5bd3…`, `Person 17`, `label_ids of Person 17`, `batch 12`, `resolve_hull_ids`."""
     if failure.kind == "control":
         return failure.stage
