@@ -1,4 +1,4 @@
-"""Ask pip-audit whether a pinned package has a known vulnerability, and say so when it could not be asked.
+"""Check the pinned packages for known vulnerabilities with pip-audit, and report if the check was not possible.
 
     python deploy/audit.py            the locks of this project
 
@@ -40,7 +40,7 @@ def pinned(text: str) -> set[str]:
 
 
 def judge(answer: str, wanted: set[str]) -> Verdict:
-    """What pip-audit's JSON says of the packages that should have been checked."""
+    """Return the result of pip-audit's JSON for the packages to check."""
     try:
         rows: list[dict[str, Any]] = json.loads(answer)["dependencies"]
         vulnerable = [row for row in rows if row.get("vulns")]
@@ -60,7 +60,7 @@ def judge(answer: str, wanted: set[str]) -> Verdict:
 
 
 def _not_checked(why: str) -> Verdict:
-    step = "This says nothing about vulnerabilities. Run it where the vulnerability service can be reached, before a release."
+    step = "Vulnerabilities are not checked. Before a release, run this where the vulnerability service can be reached."
     return Verdict(NOT_CHECKED, (f"NOT CHECKED: {why}.", step))
 
 

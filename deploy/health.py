@@ -1,7 +1,7 @@
 """Say whether the process of a container is healthy, whichever of ours it is: `health.py [PID]`, by default process 1.
 
 intake, web and Flower answer over HTTP; workers and beat answer a ping through the broker. Exit 0: healthy, or a command that ends
-by itself, such as `pipeline migrate`. Exit 1: no answer; one line says from whom. Only the standard library is imported.
+by itself, such as `pipeline migrate`. Exit 1: no answer; one line names the process. Only the standard library is imported.
 """
 
 from __future__ import annotations

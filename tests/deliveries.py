@@ -1,7 +1,7 @@
-"""What knocks at the door: Pipedrive's webhooks as its sandbox writes them, and Hull's notifications.
+"""Deliveries: webhooks in the format of Pipedrive's sandbox, and Hull's notifications.
 
-said = listen(system)          from now on every edit of the company says its webhook here
-deliver(system, *said)         the door stores them, as it does before it answers
+webhooks = listen(system)      collect the webhooks of all edits from now on
+deliver(system, *webhooks)     store them, as intake does
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def _key(body: Any, number: int) -> str:
 
 
 class HullNotifications:
-    """What Hull says of every change from now on, our own deliveries to it among them, as its own notifier words it.
+    """Hull's notifications of all changes from now on, including our deliveries, in the format of its notifier.
 
-    heard = HullNotifications(system)
-    receive(system, *heard())      the door stores the notifications of all that changed since it was last asked
+    notifications = HullNotifications(system)
+    receive(system, *notifications())      store the notifications since the last call, as intake does
     """
 
     def __init__(self, system: SyncSystem) -> None:
@@ -85,14 +85,14 @@ class HullNotifications:
 
 
 class _Unsigned:
-    """Making a key takes longer than a test, and the door that would look at the signature is not part of it."""
+    """Signs nothing: creating a key takes longer than a test, and intake is not part of it."""
 
     def sign(self, notification_id: str) -> str:
         return notification_id
 
 
 def receive(system: SyncSystem, *notifications: dict[str, Any]) -> None:
-    """Store notifications as received; one that comes again is known by its id."""
+    """Store notifications as received; a repeated one is recognized by its id."""
     with transaction() as session:
         for each in notifications:
             deliveries.keep_delivery(
@@ -101,5 +101,5 @@ def receive(system: SyncSystem, *notifications: dict[str, Any]) -> None:
 
 
 def _kept(notification: dict[str, Any]) -> dict[str, Any]:
-    """What the door keeps of it."""
+    """Return the parts that intake stores."""
     return {name: notification[name] for name in ("notification_id", "channel", "is_export", "messages")}

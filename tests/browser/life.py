@@ -62,12 +62,12 @@ def edit_in_hull(running: RunningPipeline) -> None:
     """Edit Users: most edits are sent, one label is unknown, and Pipedrive rejects some records."""
     users = known_users(running)
     for number in range(1, 9):
-        tell_hull(running, users[number], job_title="Head of Growth", lead_score=10 * number)
+        edit_user(running, users[number], job_title="Head of Growth", lead_score=10 * number)
     for number in (1, 2, 4, 6):
-        tell_hull(running, users[number], lead_source="Podcast" if number > 2 else "Referral")
+        edit_user(running, users[number], lead_source="Podcast" if number > 2 else "Referral")
     refuse(running, *LOSING)
     for number in LOSING:
-        tell_hull(running, users[number], job_title=WRONG_TITLE)
+        edit_user(running, users[number], job_title=WRONG_TITLE)
 
 
 def refuse(running: RunningPipeline, *numbers: int) -> None:
@@ -107,7 +107,7 @@ def plan(running: RunningPipeline, **rows: dict[str, str]) -> dict[str, Any]:
     return planned
 
 
-def tell_hull(running: RunningPipeline, user: dict[str, Any], **attributes: Any) -> None:
+def edit_user(running: RunningPipeline, user: dict[str, Any], **attributes: Any) -> None:
     running.remotes.edit_hull_record(Entity.PERSON, user["id"], attributes)
 
 

@@ -83,7 +83,7 @@ LOOKS: Final = (Look("light", WIDE, "light"), Look("dark", WIDE, "dark"), Look("
 
 def main() -> int:
     if not browser_run.CHROMIUM or not shutil.which(SHRINK):
-        sys.stderr.write(f"This needs Chromium and {SHRINK}. Mend it with: apt-get install chromium {SHRINK}\n")
+        sys.stderr.write(f"This needs Chromium and {SHRINK}. Install them with: apt-get install chromium {SHRINK}\n")
         return 1
     with browser_run.run_pipeline(has_example=True, sizes=SIZES, ALERT_FAILURES_PER_HOUR="5") as running:
         live(running)

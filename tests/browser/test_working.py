@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from pipeline.domain.kinds import Entity
-from tests.browser.life import ADMIN, CONNECTOR, field_codes, known_users, open_failures, refuse, tell_hull, wait_for
+from tests.browser.life import ADMIN, CONNECTOR, edit_user, field_codes, known_users, open_failures, refuse, wait_for
 from tests.browser.places import BASE, find_places
 from tests.browser.running import PASSWORD, RunningPipeline, log_in
 
@@ -54,7 +54,7 @@ def test_what_pipedrive_refused_is_corrected_and_replayed(admin: Page, active_co
     code, number = field_codes(active_connector, Entity.PERSON)["Job title"], 30
     user = known_users(active_connector)[number]
     refuse(active_connector, number)
-    tell_hull(active_connector, user, job_title="Tresurer")
+    edit_user(active_connector, user, job_title="Tresurer")
     wait_for(lambda: any(each["record_id"] == user["id"] for each in open_failures(active_connector)))
     refuse(active_connector)
 

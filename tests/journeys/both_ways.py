@@ -1,10 +1,10 @@
-"""Ten minutes in which people edit the same records in Hull and in Pipedrive, played by a clock that is moved by hand.
+"""Ten minutes of edits of the same records in Hull and in Pipedrive, with a manual clock.
 
-Whatever either system says travels on its own: late, twice, and one overtaking the other. Every edit is noted together with what
-was known on its side, so that afterwards it can be told of each value whether it had to be there.
+Messages of both systems arrive late, twice and in the wrong order. Each edit is recorded with the values that its side knew, so
+that each final value can be checked.
 
-    an exchange   what happens to one field of one record from one agreement to the next: edits on one side, or one edit of
-                  each side by people who had not seen the other's
+    exchange   the edits of one field of one record between two agreements: on one side, or one edit on each side by people
+               who had not seen the other edit
 """
 
 from __future__ import annotations
@@ -99,20 +99,20 @@ class Mapped:
 
 
 class Mail:
-    """What was said and has not arrived yet."""
+    """Messages in flight."""
 
     def __init__(self, clock: Clock, draw: random.Random) -> None:
         self._clock, self._draw = clock, draw
-        self._under_way: list[tuple[float, int, str, dict[str, Any]]] = []
+        self._in_flight: list[tuple[float, int, str, dict[str, Any]]] = []
         self._numbers = count()
         self._hull_is_done = 0.0
         self.counts: Counter[str] = Counter()
 
     def post(self, sender: str, body: dict[str, Any], *, within_s: float) -> None:
-        """Send on its way; now and then a second copy goes by another.
+        """Send a message, and sometimes a second copy of it.
 
-        Pipedrive's webhooks overtake one another. Hull waits for the answer to one notification before it sends the next: only
-        the second copy of one comes whenever it likes.
+        Pipedrive's webhooks may arrive in any order. Hull waits for the answer to a notification before it sends the next, so
+        only a second copy may arrive at any time.
         """
         copies = 2 if self._draw.random() < DUPLICATED else 1
         self.counts[sender] += copies
@@ -120,22 +120,24 @@ class Mail:
             due = self._clock() + self._draw.random() * within_s
             if sender == "hull" and number == 0:
                 due = self._hull_is_done = max(self._hull_is_done, due)
-            heapq.heappush(self._under_way, (due, next(self._numbers), sender, body))
+            heapq.heappush(self._in_flight, (due, next(self._numbers), sender, body))
 
     def arrived(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        while self._under_way and self._under_way[0][0] <= self._clock():
-            _, _, sender, body = heapq.heappop(self._under_way)
+        while self._in_flight and self._in_flight[0][0] <= self._clock():
+            _, _, sender, body = heapq.heappop(self._in_flight)
             yield sender, body
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._in_flight)
 
 
 @dataclass(slots=True, kw_only=True)
 class BothWays:
-    """exchanges  place → the exchange that goes on there, or the last one
-    done       exchanges that have come to their end
-    sent_twice  record of every message to Hull that changed nothing there
+    """Both systems, their edits and their messages.
+
+    exchanges   place → its current exchange, or the last one
+    done        ended exchanges
+    sent_twice  the record of each message to Hull that changed nothing there
     """
 
     system: SyncSystem
@@ -164,19 +166,19 @@ class BothWays:
             self._tick()
 
     def finish(self) -> None:
-        """Nobody edits any more: until nothing is said and nothing waits."""
+        """Process all messages and changes, without further edits."""
         for _ in range(200):
             self.clock.move(STEP_S)
             self._tick()
             if not len(self.mail) and not self.system.rows("SELECT 1 FROM changes"):
                 break
         else:
-            raise AssertionError("they never stop talking")
+            raise AssertionError("the systems never stop sending messages")
         self.done += self.exchanges.values()
         self.exchanges = {}
 
     def report_everything_again(self) -> None:
-        """Hull reports every record once more, Pipedrive's list is read once more: nothing has changed."""
+        """Have Hull report every record again, and read Pipedrive's list again, without changes."""
         notifier = self.system.hull_app.extensions["hull_notifier"]
         with self.system.hull.lock:
             for directory in (self.system.hull.accounts, self.system.hull.users):
@@ -204,7 +206,7 @@ class BothWays:
         }
 
     def _tick(self) -> None:
-        """What Hull has noticed is said, what has arrived is taken in, and everything that is due is done."""
+        """Send Hull's notifications, deliver what has arrived, and run due work."""
         self._listen_to_hull()
         for sender, body in self.mail.arrived():
             (deliver if sender == "pipedrive" else receive)(self.system, body)
@@ -216,7 +218,7 @@ class BothWays:
             self.mail.post("hull", each, within_s=HULL_DELAY_S)
 
     def on_pipedrive_change(self, event: Event) -> None:
-        """Called for every change of the company."""
+        """Record a change in Pipedrive, and send its webhook."""
         body = json.loads(json.dumps(payload(self.system.company, event, SUBSCRIPTION)))
         self.mail.post("pipedrive", body, within_s=WEBHOOK_DELAY_S)
         if event.source == "app":
@@ -226,7 +228,7 @@ class BothWays:
             self.counts["writes that changed Pipedrive"] += before != after
 
     def on_hull_change(self, record: Any, changes: Any, is_new: bool) -> None:
-        """Called for every message to Hull, and for every edit there."""
+        """Count a message to Hull."""
         if self.is_edited_by_hand:
             return
         *_, (_, claims, _) = self.system.hull.received
@@ -249,7 +251,7 @@ class BothWays:
             self._edit(place, each, "pipedrive" if side == "hull" else "hull")
 
     def _edit(self, place: Place, mapped: Mapped, side: Side) -> bool:
-        """Put another value there, unless that would be a quarrel of people instead of an edit."""
+        """Write another value, unless two people would overwrite each other in turns."""
         exchange = self._exchange_at(place)
         if exchange is None or (exchange.sides and side not in exchange.sides and not self._unseen(exchange, side)):
             return False
@@ -263,26 +265,26 @@ class BothWays:
         return True
 
     def _exchange_at(self, place: Place) -> Exchange | None:
-        """The exchange that goes on there, or a new one if both sides agree and nobody is about to say anything of it."""
+        """Return the current exchange of a place, or a new one if both sides agree and no message is in flight."""
         entity, number, _ = place
-        going_on = self.exchanges.get(place)
+        current = self.exchanges.get(place)
         ours, theirs = self._held(place)
-        if going_on is not None:
-            rested = ours == theirs and not self._is_talked_about(entity, number)
-            if not rested:
-                return going_on
+        if current is not None:
+            is_over = ours == theirs and not self._has_messages(entity, number)
+            if not is_over:
+                return current
             self.done.append(self.exchanges.pop(place))
         return Exchange(place=place, before=theirs) if ours == theirs else None
 
-    def _is_talked_about(self, entity: str, number: int) -> bool:
+    def _has_messages(self, entity: str, number: int) -> bool:
         hull_id = self._hull_id(entity, number)
         waits = self.system.rows("SELECT record_id FROM changes WHERE entity = :e", e=entity)
         if any(row.record_id in (hull_id, str(number)) for row in waits):
             return True
-        return any(_is_about(body, entity, number, hull_id) for _, _, _, body in self.mail._under_way)
+        return any(_is_about(body, entity, number, hull_id) for _, _, _, body in self.mail._in_flight)
 
     def _unseen(self, exchange: Exchange, side: Side) -> bool:
-        """Whether a side shows nothing yet of what the other one's people did."""
+        """Return whether a side does not show the other side's edit yet."""
         hull, pipedrive = self._held(exchange.place)
         return bool((hull if side == "hull" else pipedrive) == exchange.before)
 
@@ -342,7 +344,7 @@ def _is_about(body: Mapping[str, Any], entity: str, number: int, hull_id: str) -
 
 @contextmanager
 def both_ways(*, owner: Owner, seed: int, persons: int = 60, organizations: int = 15) -> Iterator[BothWays]:
-    """A company that was fetched whole, whose Users and Accounts are synchronised both ways, and that has come to rest."""
+    """Return a company after a full fetch, with fields that are synchronized both ways and no messages in flight."""
     with manual_clock(BEGIN) as clock, make_system(clock=clock) as system:
         draw = random.Random(f"{owner}:{seed}")
         fields = _fields(system)
@@ -404,7 +406,7 @@ def _map_both_ways(system: SyncSystem, fields: Mapping[str, tuple[Mapped, ...]],
 
 
 def _count_messages(system: SyncSystem, life: BothWays) -> None:
-    """Have every message to Hull noted with what it changed there."""
+    """Count each message to Hull with its changes."""
     announce = system.hull.announce
 
     def note(record: Any, changes: Any, *, is_new: bool = False) -> None:
@@ -416,11 +418,11 @@ def _count_messages(system: SyncSystem, life: BothWays) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Judgement:
-    """What became of the edits.
+    """The results of the edits.
 
-    either     exchanges of both sides of which the records' times do not tell whose edit was the later one
-    lost, misjudged  exchanges that did not end as they should have
-    contested  records of which both sides edited the same field
+    either           exchanges of both sides, if the records' times do not show which edit was later
+    lost, misjudged  exchanges with a wrong result
+    contested        records with a field that both sides edited
     """
 
     one_sided: int = 0
@@ -432,7 +434,7 @@ class Judgement:
 
 
 def judge(life: BothWays, held: Mapping[Place, Any]) -> Judgement:
-    """Hold every place's last exchange against what is held there now."""
+    """Compare the last exchange of each place with its value now."""
     found = Judgement()
     last: dict[Place, Exchange] = {}
     for exchange in life.done:
@@ -455,7 +457,7 @@ def judge(life: BothWays, held: Mapping[Place, Any]) -> Judgement:
 
 
 def _winners(life: BothWays, exchange: Exchange) -> set[Side]:
-    """Whose value may be there: both for `latest` where the records' own times do not tell whose edit was the later one."""
+    """Return the sides that may win; both for `latest` if the records' times do not show which edit was later."""
     if life.owner != "latest":
         return {life.owner}
     entity, number, _ = exchange.place

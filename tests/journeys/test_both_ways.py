@@ -44,9 +44,9 @@ def test_ten_minutes_of_edits_on_both_sides(database: str, owner: Owner, seed: i
 
 
 def echoes(life: BothWays, found: Judgement) -> set[tuple[str, int]]:
-    """Records of which Hull was told what it had already, but for those of which both sides edited the same field.
+    """Return the records with a message to Hull that changed nothing, except those with a field that both sides edited.
 
-    After that it is told who won whatever it holds: whether our word or its own edit came last there, no report tells.
+    After such an edit Hull always receives the winning value, because no report shows which value it received last.
     """
     return set(life.sent_twice) - found.contested
 

@@ -137,7 +137,7 @@ def test_an_unsent_alert_is_retried_with_growing_pauses(system: SyncSystem, hook
     ]
 
 
-def test_an_alert_whose_sender_was_killed_is_sent_again(
+def test_an_alert_is_sent_again_after_its_sender_was_killed(
     system: SyncSystem, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
