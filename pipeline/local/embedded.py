@@ -111,18 +111,8 @@ class Postgres:
         else:
             Postgres._make_cluster(data, folders, binaries)
         options = [f"--{name}={value}" for name, value in _POSTGRES_OPTIONS.items()]
-        return ChildProgram(
-            name=Postgres.name,
-            command=(str(binaries.postgres), "-D", str(data), "-k", str(folders.sockets), *options),
-            environment=ENVIRONMENT,
-            stop_signals=_POSTGRES_STOP_SIGNALS,
-            confinement=Confinement(
-                folder=data,
-                account=folders.account,
-                log=folders.log(Postgres.name),
-                prepare=lambda: Postgres.clear_leftovers(folders),
-            ),
-        )
+        command = (str(binaries.postgres), "-D", str(data), "-k", str(folders.sockets), *options)
+        return _confined(Postgres, folders, data, command, _POSTGRES_STOP_SIGNALS)
 
     @staticmethod
     def is_ready(folders: Folders) -> bool:
@@ -132,14 +122,9 @@ class Postgres:
         """
         try:
             lines = (folders.servers / Postgres.name / "postmaster.pid").read_text().splitlines()
-            if len(lines) < 8 or lines[7].strip() != "ready":
-                return False
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(5)
-                connection.connect(str(folders.postgres_socket))
         except OSError:
             return False
-        return True
+        return len(lines) >= 8 and lines[7].strip() == "ready" and _answers(folders.postgres_socket)
 
     @staticmethod
     def clear_leftovers(folders: Folders) -> None:
@@ -164,22 +149,8 @@ class Postgres:
         # database that is still empty.
         settings = ("--username", ROLE, "--auth=trust", "--no-sync", "--no-instructions", *_LOCALE)
         run((str(binaries.initdb), "-D", str(draft), *settings), folders, draft)
-        run(
-            (
-                str(binaries.postgres),
-                "--single",
-                "-D",
-                str(draft),
-                "-c",
-                "exit_on_error=on",
-                "-c",
-                "fsync=off",
-                "postgres",
-            ),
-            folders,
-            draft,
-            text_in=f"CREATE DATABASE {DATABASE};\n",
-        )
+        alone = ("--single", "-D", str(draft), "-c", "exit_on_error=on", "-c", "fsync=off", "postgres")
+        run((str(binaries.postgres), *alone), folders, draft, text_in=f"CREATE DATABASE {DATABASE};\n")
         draft.rename(data)
 
     @staticmethod
@@ -217,18 +188,8 @@ class Valkey:
         data = folders.make_for_server(Valkey.name)
         places = ("--dir", str(data), "--unixsocket", str(folders.valkey_socket))
         options = [word for name, value in _VALKEY_OPTIONS.items() for word in (f"--{name}", value)]
-        return ChildProgram(
-            name=Valkey.name,
-            command=(str(binaries.valkey_server), *places, *options),
-            environment=ENVIRONMENT,
-            stop_signals=_VALKEY_STOP_SIGNALS,
-            confinement=Confinement(
-                folder=data,
-                account=folders.account,
-                log=folders.log(Valkey.name),
-                prepare=lambda: Valkey.clear_leftovers(folders),
-            ),
-        )
+        command = (str(binaries.valkey_server), *places, *options)
+        return _confined(Valkey, folders, data, command, _VALKEY_STOP_SIGNALS)
 
     @staticmethod
     def clear_leftovers(folders: Folders) -> None:
@@ -239,14 +200,41 @@ class Valkey:
     @staticmethod
     def is_ready(folders: Folders) -> bool:
         """Return whether it answers; while it reads its file it answers LOADING instead of PONG."""
-        try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(5)
-                connection.connect(str(folders.valkey_socket))
-                connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith(b"+PONG")
-        except OSError:
-            return False
+        return _answers(folders.valkey_socket, b"PING\r\n", b"+PONG")
+
+
+def _confined(
+    server: type[EmbeddedServer],
+    folders: Folders,
+    data: Path,
+    command: tuple[str, ...],
+    stop_signals: tuple[tuple[signal.Signals, float], ...],
+) -> ChildProgram:
+    confinement = Confinement(
+        folder=data,
+        account=folders.account,
+        log=folders.log(server.name),
+        prepare=lambda: server.clear_leftovers(folders),
+    )
+    return ChildProgram(
+        name=server.name,
+        command=command,
+        environment=ENVIRONMENT,
+        stop_signals=stop_signals,
+        confinement=confinement,
+    )
+
+
+def _answers(path: Path, request: bytes = b"", answer: bytes = b"") -> bool:
+    """Return whether a socket accepts a connection, and answers the request if there is one."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(path))
+            connection.sendall(request)
+            return not request or connection.recv(64).startswith(answer)
+    except OSError:
+        return False
 
 
 SERVERS: Final[dict[str, type[EmbeddedServer]]] = {Postgres.name: Postgres, Valkey.name: Valkey}

@@ -6,7 +6,6 @@ would be wrong.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -171,19 +170,6 @@ class Remotes:
     def notify(self, url: str) -> None:
         """Make Hull send every change to this address."""
         _post(f"{self._hull}/notify_url", {"url": url})
-
-
-def answers(url: str, *, timeout_s: float) -> bool:
-    """Return whether the address answers in time, with any answer."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            requests.get(url, timeout=2)
-        except requests.RequestException:
-            time.sleep(0.1)
-        else:
-            return True
-    return False
 
 
 def _lines(url: str) -> list[Record]:

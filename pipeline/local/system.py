@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import requests
 
 from db import operator as operators
 from db.migrate import migrate
@@ -21,6 +24,7 @@ from pipeline.settings import Settings, unwritable
 LOOK_S = 0.2
 SANDBOX_WAIT_S = 120.0
 WEB_WAIT_S = 60.0
+POLL_S = 0.1
 HOPELESS = 3
 """Number of restarts after which we stop waiting for a process."""
 
@@ -121,11 +125,12 @@ def _wait_for_web(system: System) -> None:
 def _answers(system: System, name: str, port: int) -> bool:
     host = programs.LOOPBACK if system.host in programs.ANY_ADDRESS else system.host
     url = f"http://{host}:{port}/healthz"
-    for _ in range(int(WEB_WAIT_S)):
-        if example.answers(url, timeout_s=1.0):
+    deadline = time.monotonic() + WEB_WAIT_S
+    while time.monotonic() < deadline and system.children.restarts().get(name, 0) < HOPELESS:
+        with suppress(requests.RequestException):
+            requests.get(url, timeout=2)
             return True
-        if system.children.restarts().get(name, 0) >= HOPELESS:
-            break
+        time.sleep(POLL_S)
     return False
 
 
