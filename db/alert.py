@@ -134,11 +134,7 @@ def open_alerts(session: Session) -> list[Alert]:
 
 
 def past_alerts(
-    session: Session,
-    *,
-    connector_keys: Collection[int] | None = None,
-    before_id: int | None = None,
-    limit: int = 50,
+    session: Session, *, connector_keys: Collection[int] | None = None, before_id: int | None = None, limit: int = 50
 ) -> list[Alert]:
     """List resolved alerts, newest first.
 

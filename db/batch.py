@@ -12,18 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    Row,
-    SmallInteger,
-    Uuid,
-    text,
-    update,
-)
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, Row, SmallInteger, Uuid, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Count, Created, RowId, changed_rows

@@ -8,17 +8,7 @@ from datetime import datetime
 from functools import cache
 from typing import cast
 
-from sqlalchemy import (
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    TextClause,
-    UniqueConstraint,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import ForeignKey, Index, Integer, LargeBinary, TextClause, UniqueConstraint, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId, changed_rows

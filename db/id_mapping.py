@@ -22,6 +22,9 @@ MERGES_IN_A_ROW = 50
 """Maximum length of a chain of merges, in case a chain is a circle."""
 
 
+_OF_ENTITY = ("connector_key", "entity")
+
+
 class IdMapping(Base):
     """One pair of Hull id and Pipedrive id.
 
@@ -35,20 +38,12 @@ class IdMapping(Base):
     __table_args__ = (
         Index(
             "uq_id_mappings_pipedrive",
-            "connector_key",
-            "entity",
+            *_OF_ENTITY,
             "pipedrive_id",
             unique=True,
             postgresql_where=text("pipedrive_id IS NOT NULL"),
         ),
-        Index(
-            "uq_id_mappings_hull",
-            "connector_key",
-            "entity",
-            "hull_id",
-            unique=True,
-            postgresql_where=text("hull_id IS NOT NULL"),
-        ),
+        Index("uq_id_mappings_hull", *_OF_ENTITY, "hull_id", unique=True, postgresql_where=text("hull_id IS NOT NULL")),
         Index("ix_id_mappings_unresolved", "connector_key", "resolve_at", postgresql_where=text("hull_id IS NULL")),
         Index(
             "ix_id_mappings_merged", "connector_key", "merged_into", postgresql_where=text("merged_into IS NOT NULL")

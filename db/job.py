@@ -7,18 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import (
-    ColumnElement,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    SmallInteger,
-    and_,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import ColumnElement, ForeignKey, Index, Integer, LargeBinary, SmallInteger, and_, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import job_item as job_items

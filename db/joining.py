@@ -21,14 +21,7 @@ from sqlalchemy.orm import Session
 
 from db import identifier
 from db.id_mapping import IdMapping
-from db.id_mapping_writer import (
-    BY_HULL_ID,
-    KNOWN_STAYS,
-    mark_conflicts,
-    set_hull_ids,
-    transfer_attributes,
-    upsert,
-)
+from db.id_mapping_writer import BY_HULL_ID, KNOWN_STAYS, mark_conflicts, set_hull_ids, transfer_attributes, upsert
 from db.statement import bigints, byteas, texts
 
 

@@ -19,27 +19,21 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.base import Base, Count, Created, RowId
 from db.statement import Statement, bigints
 
+_OF_ENTITY = ("connector_key", "entity")
+
 
 class Run(Base):
     __tablename__ = "runs"
     __table_args__ = (
-        Index(
-            "uq_runs_one_at_a_time",
-            "connector_key",
-            "entity",
-            "kind",
-            unique=True,
-            postgresql_where=text("state = 'running'"),
-        ),
+        Index("uq_runs_one_at_a_time", *_OF_ENTITY, "kind", unique=True, postgresql_where=text("state = 'running'")),
         Index("ix_runs_latest", "connector_key", "id"),
         Index(
             "ix_runs_unended",
-            "connector_key",
-            "entity",
+            *_OF_ENTITY,
             "state",
             postgresql_where=text("state IN ('running', 'held', 'stopped')"),
         ),
-        Index("ix_runs_reindexes", "connector_key", "entity", "id", postgresql_where=text("reindexes")),
+        Index("ix_runs_reindexes", *_OF_ENTITY, "id", postgresql_where=text("reindexes")),
     )
 
     id: Mapped[RowId]
