@@ -164,8 +164,8 @@ def complete_record(
     assert webhook.record is not None, "a delete has no record"  # noqa: S101 - a caller's mistake
     before = snapshot or {}
     custom_before = before.get("custom_fields") or {}
-    untold = (*webhook.absent, *webhook.unreadable)
-    filled = {code: custom_before[code] for code in untold if code in custom_before}
+    omitted = (*webhook.absent, *webhook.unreadable)
+    filled = {code: custom_before[code] for code in omitted if code in custom_before}
     unsure = tuple(code for code in webhook.absent if code in used and filled.get(code, True) is not None)
     unsure += tuple(code for code in webhook.unreadable if code in used)
     record = {**before, **webhook.record}
