@@ -98,7 +98,8 @@ def evil(system: SyncSystem, admin: ConsoleClient) -> SyncSystem:
     system.company.create_organization(name=EVIL, website=LINK)
     system.company.put_raw("person", {"id": 77, "name": EVIL, "update_time": None})
     fields = system.module("sync.definitions")
-    fields.reread_fields(system.connector_key)
+    for entity in Entity:
+        fields.reread_fields(system.connector_key, entity)
     misname(system)
     system.change_settings(
         incoming_user_attributes=[
