@@ -60,6 +60,6 @@ def map_a_custom_field(admin: Page) -> None:
     expect(admin.locator(f"#says-{row}")).to_contain_text("the text as it is")
     admin.get_by_role("button", name="Review changes…").click()
     expect(admin.get_by_text("pipedrive/customer_number ← Customer number")).to_be_visible()
-    expect(admin.get_by_text("for no tokens")).to_be_visible()
+    expect(admin.get_by_text("without tokens")).to_be_visible()
     admin.get_by_role("button", name="Save as version").click()
     expect(admin.get_by_role("status")).to_contain_text("is in force")
