@@ -23,7 +23,7 @@ class Journal:
     """All states of all records.
 
     fields  entity → codes of the mapped fields
-    states  (start, record) in their order; the record is None after its deletion
+    states  (start, record) in their order; after a deletion the record is None
     """
 
     fields: Mapping[str, tuple[str, ...]]

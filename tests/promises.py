@@ -1,6 +1,6 @@
 """What the tests promise: the sentences of docs/guide.md, and the defects of the connector that this one replaces.
 
-A test carries `@pytest.mark.guide(heading, sentence)` or `@pytest.mark.defect(number, text)`, where `text` says what was wrong.
+A test carries `@pytest.mark.guide(heading, sentence)` or `@pytest.mark.defect(number, text)`, where `text` describes the defect.
 One test may carry several marks, and several tests may prove one sentence.
 
     python -m tests.promises guide|defects

@@ -24,7 +24,7 @@ def hour(database: str) -> Iterator[Hour]:
         yield begun
 
 
-def settle(hour: Hour) -> None:
+def finish(hour: Hour) -> None:
     """Stop the team, run the nightly fetch, and wait until nothing is due."""
     hour.rest(minutes=6)
     hour.fetch_all()
@@ -111,7 +111,7 @@ def test_hull_equals_pipedrive_after_an_hour_of_trouble(hour: Hour) -> None:
     assert [row.state for row in hour.system.rows("SELECT state FROM connectors")] == ["paused"]
     assert hour.person.authorise().status_code == 200
     hour.run(minutes=17)
-    settle(hour)
+    finish(hour)
 
     assert all(count for action, count in hour.team.counts.items() if action != "bulk_edit")
     assert all(

@@ -1,4 +1,4 @@
-"""`pipeline up` over data that was used before: the example is made anew, what a person set up is kept."""
+"""`pipeline up` over data that was used before: the example is replaced, and connectors of the user are kept."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_connector_that_a_person_set_up_is_kept(system: SyncSystem, name: str,
     assert _names() == [name]
 
 
-def test_the_example_of_an_earlier_sandbox_is_made_anew(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_an_earlier_sandbox_is_replaced(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     with transaction() as session:
         now = connectors.settings_in_force(session, system.connector_key).document
         connectors.add_settings(session, system.connector_key, now, author=example.AUTHOR)

@@ -1,4 +1,4 @@
-"""A Person belongs to the Organization of its User's Account: the Account goes first, a later one is caught up on."""
+"""Link a Person to the Organization of its User's Account, which is sent first; link a later Organization afterwards."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ann(of: str | None = ACME, *, account_segments: tuple[str, ...] = ("vip",), 
     "An Account that is not in Pipedrive yet is sent first, if its own segments allow it.",
 )
 @pytest.mark.defect(4, "A Person that was sent together with its new Organization was not linked to it.")
-def test_the_account_goes_first_and_the_person_is_linked_at_once(system: SyncSystem) -> None:
+def test_the_account_is_created_first_and_the_person_linked_to_it(system: SyncSystem) -> None:
     send_messages(system, ann())
 
     made = [(method, body["name"]) for method, _, body in writes(system)]
@@ -88,7 +88,7 @@ def test_an_account_that_is_mapped_later_sends_the_link_again(system: SyncSystem
     "Outgoing Users",
     "An Account that is not in Pipedrive yet is sent first, if its own segments allow it.",
 )
-def test_an_account_that_a_filter_stops_is_not_made_and_its_user_goes_without(system: SyncSystem) -> None:
+def test_a_user_of_a_filtered_account_is_sent_without_a_link(system: SyncSystem) -> None:
     send_messages(system, ann(account_segments=("others",)))
 
     assert writes(system, "organizations") == []
@@ -132,7 +132,7 @@ def test_a_user_without_an_account_is_not_unlinked(system: SyncSystem) -> None:
     assert person(system, pipedrive_id_of(system, ANN))["org_id"] == pipedrive_id_of(system, ACME)
 
 
-def test_somebody_who_moves_the_person_in_pipedrive_is_not_overruled_by_an_old_report(system: SyncSystem) -> None:
+def test_an_old_report_does_not_undo_a_move_in_pipedrive(system: SyncSystem) -> None:
     send_messages(system, ann())
     other = system.company.create_organization(name="Elsewhere")
     person_id = pipedrive_id_of(system, ANN) or 0

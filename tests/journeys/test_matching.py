@@ -60,7 +60,7 @@ def fetched(system: SyncSystem) -> None:
 
 
 def message(entity: Entity, name: str = "New", **attributes: Any) -> dict[str, Any]:
-    """Return a message about ANN, or an Account with the same id, who claims what `CLAIMED` says."""
+    """Return a message about ANN, or an Account with the same id, with the identifier of `CLAIMED`."""
     claims = {KEYS[entity]["hull"]: CLAIMED[entity], **attributes}
     return (user if entity is Entity.PERSON else account)(ANN, nickname=name, name=name, **claims)
 
@@ -330,16 +330,16 @@ def test_an_id_that_hull_lacks_is_skipped_with_a_reason(system: SyncSystem) -> N
     assert writes(system) == []
 
 
-def test_a_record_made_twice_is_told_once(system: SyncSystem) -> None:
-    """Somebody else, or a lost answer that nobody could look up, made another one within the hour."""
+def test_a_possible_duplicate_is_reported_once(system: SyncSystem) -> None:
+    """Someone created a second Person within the hour."""
     notify(system, user(email="cyd@new.test", nickname="Cyd"))
     system.work()
     ((_, made, _),) = writes(system)
-    twin = system.company.create_person(name="Cyd", emails=[{"value": "cyd@new.test", "primary": True}])
+    second = system.company.create_person(name="Cyd", emails=[{"value": "cyd@new.test", "primary": True}])
     system.fetch(Entity.PERSON, changed_only=True)
 
     assert system.module("sync.duplicates").find(system.connector_key)
     assert not system.module("sync.duplicates").find(system.connector_key)
     with transaction() as session:
         (failure,) = [each for each in find_failures(session) if each.reason == "possible_duplicate"]
-    assert failure.detail == f"persons {made} and {twin['id']} by email"
+    assert failure.detail == f"persons {made} and {second['id']} by email"

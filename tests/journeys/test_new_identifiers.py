@@ -1,4 +1,4 @@
-"""New settings identify records otherwise: nobody is created while the index does not know the records by that."""
+"""New settings change the identifiers: no record is created until the local index knows them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_it_is_known_once_the_backfill_is_done(numbered: SyncSystem) -> None:
     assert [(method, key) for method, key, _ in writes(numbered)] == [("PATCH", 3)]
 
 
-def test_a_key_of_our_own_is_known_after_a_backfill_that_tells_hull_nothing(numbered: SyncSystem) -> None:
+def test_a_sync_key_is_known_after_a_backfill_that_sends_hull_nothing(numbered: SyncSystem) -> None:
     key, hull_id = field_code(numbered, "person", "Customer number"), numbered.users()[2]["id"]
     numbered.company.edit_person(2, custom_fields={key: hull_id})
     age_records(numbered)
@@ -89,7 +89,7 @@ def test_a_key_of_our_own_is_known_after_a_backfill_that_tells_hull_nothing(numb
     )
 
 
-def test_whoever_waits_goes_on_when_the_backfill_ends(numbered: SyncSystem) -> None:
+def test_a_waiting_user_is_sent_when_the_backfill_ends(numbered: SyncSystem) -> None:
     field = field_code(numbered, "person", "Office hours")
     change(numbered, user_claims=[{"hull": "external_id", "service": field}])
 

@@ -101,7 +101,7 @@ def test_the_echo_of_a_write_is_no_change(system: SyncSystem) -> None:
         ({"outgoing_user_attributes": []}, {"nickname": "Anna"}, "no_outgoing_mapping"),
     ],
 )
-def test_what_is_not_sent_says_why(
+def test_a_record_that_is_not_sent_has_a_reason(
     system: SyncSystem, settings: dict[str, Any], more: dict[str, Any], reason: str
 ) -> None:
     system.change_settings(**settings)
@@ -114,7 +114,7 @@ def test_what_is_not_sent_says_why(
     assert system.rows("SELECT 1 FROM changes") == []
 
 
-def test_sent_by_hand_goes_whatever_its_segment(system: SyncSystem) -> None:
+def test_a_record_sent_by_hand_needs_no_segment(system: SyncSystem) -> None:
     system.change_settings(synchronized_user_segments=["somebody-else"])
     notify(system, message(system, 1, nickname="Anna"), is_export=True)
     system.work()
@@ -257,7 +257,7 @@ def test_pauses_between_attempts_grow(system: SyncSystem, monkeypatch: pytest.Mo
     assert asked == [1, 2, 3, 4]
 
 
-def test_one_record_that_never_goes_does_not_take_others_with_it(system: SyncSystem) -> None:
+def test_one_record_that_always_fails_does_not_stop_the_others(system: SyncSystem) -> None:
     """Those behind it in the batch were never tried, so nothing counts against them."""
     system.pipedrive.faults.add("/persons/1$", "status", method="PATCH", status=503, count=None)
     notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2, 3)])
@@ -281,7 +281,7 @@ def test_waiting_for_the_limit_is_no_attempt(system: SyncSystem) -> None:
     assert writes(system) == [("PATCH", 1, {"name": "Anna"})]
 
 
-def test_what_only_a_person_can_mend_pauses_and_then_goes_on(system: SyncSystem) -> None:
+def test_a_refused_token_pauses_the_connector_and_work_resumes_later(system: SyncSystem) -> None:
     fault = system.pipedrive.faults.add("/persons/", "status", method="PATCH", status=401, skip=1, count=None)
     notify(system, *[message(system, number, nickname=f"New {number}") for number in (1, 2)])
     system.work()

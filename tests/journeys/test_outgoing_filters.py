@@ -1,5 +1,4 @@
-"""Who is sent and who is not, row by row of the table customers know, for Users and for Accounts: from the notification to what
-Pipedrive was asked and what the events say."""
+"""Which Users and Accounts are sent, rule by rule: from the notification to the calls of Pipedrive and the events."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ R4 = "No changes on any of the attributes for this {kind}."
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One kind of record: how it is set, said, and found in Pipedrive."""
+    """One kind of record: its settings, messages, events and sentences."""
 
     entity: Entity
     kind: str
@@ -67,23 +66,23 @@ class Side:
         if entered:
             moves = {"entered": as_segments(entered), "left": []}
             changes["segments" if self.kind == "user" else "account_segments"] = moves
-        say_of = user if self.kind == "user" else account
-        return say_of(changes=changes, **attributes)
+        message_of = user if self.kind == "user" else account
+        return message_of(changes=changes, **attributes)
 
     def fresh(self, **more: Any) -> dict[str, Any]:
-        """Somebody Pipedrive has never heard of."""
+        """Return a message about a record that Pipedrive lacks."""
         claim = {"email": "ann@new.test"} if self.kind == "user" else {"domain": "new.test"}
         return self.message(**{**claim, "name": "New", "label": "New", **more})
 
     def known(self, system: SyncSystem, **more: Any) -> dict[str, Any]:
-        """The report of the record that came from Pipedrive, whose name is Old there."""
+        """Return a message about the record from Pipedrive; its name there is Old."""
         (found,) = (system.users() if self.kind == "user" else system.accounts()).values()
         return self.message(**{**found, "hull_id": found["id"], "label": "Old", **more})
 
     def was(self, outcome: str, reason: str | None) -> list[tuple[str, str | None]]:
         return [(f"outgoing.{self.kind}.{outcome}", reason)]
 
-    def said(self, sentence: str) -> list[str]:
+    def detail(self, sentence: str) -> list[str]:
         return [sentence.format(kind=self.kind, Kind=self.kind.capitalize())]
 
 
@@ -124,7 +123,7 @@ def names_written(system: SyncSystem) -> list[tuple[str, Any]]:
 @pytest.mark.defect(
     22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
 )
-def test_who_enters_a_segment_goes_as_a_shell_with_nothing_mapped(system: SyncSystem, side: Side) -> None:
+def test_without_a_mapping_a_record_that_enters_a_segment_is_sent_as_a_shell(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False))
     send_messages(system, side.fresh(entered=("vip",), plan="gold"))
 
@@ -178,13 +177,13 @@ def test_the_log_names_what_was_not_sent_and_why(system: SyncSystem, side: Side)
 @pytest.mark.defect(
     22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
 )
-def test_a_relevant_change_with_nothing_mapped_is_left(system: SyncSystem, side: Side) -> None:
+def test_without_a_mapping_a_change_is_not_sent(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False))
     send_messages(system, side.known(system, label="Newer", changed={"label": ["Old", "Newer"]}))
 
     assert writes(system) == []
     assert outgoing_events(system) == side.was("skip", "no_outgoing_mapping")
-    assert event_details(system, "no_outgoing_mapping") == side.said(R2[side.kind])
+    assert event_details(system, "no_outgoing_mapping") == side.detail(R2[side.kind])
 
 
 @pytest.mark.guide("Outgoing Accounts", "Apart from such shells, only Accounts that you send manually are sent then.")
@@ -192,7 +191,7 @@ def test_a_relevant_change_with_nothing_mapped_is_left(system: SyncSystem, side:
 @pytest.mark.defect(
     22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
 )
-def test_somebody_new_with_nothing_mapped_is_left_as_well(system: SyncSystem, side: Side) -> None:
+def test_without_a_mapping_a_new_record_is_not_sent(system: SyncSystem, side: Side) -> None:
     """Being in a segment is not entering it."""
     system.change_settings(**side.settings(is_mapped=False))
     send_messages(system, side.fresh(changed={"label": [None, "New"]}))
@@ -219,7 +218,7 @@ def test_an_irrelevant_change_is_left(system: SyncSystem, side: Side) -> None:
 
     assert writes(system) == []
     assert outgoing_events(system) == side.was("skip", "no_relevant_change")
-    assert event_details(system, "no_relevant_change") == side.said(R3)
+    assert event_details(system, "no_relevant_change") == side.detail(R3)
 
 
 def test_nothing_changed_is_left_although_it_is_new(system: SyncSystem, side: Side) -> None:
@@ -228,7 +227,7 @@ def test_nothing_changed_is_left_although_it_is_new(system: SyncSystem, side: Si
 
     assert writes(system) == []
     assert outgoing_events(system) == side.was("skip", "no_change")
-    assert event_details(system, "no_change") == side.said(R4)
+    assert event_details(system, "no_change") == side.detail(R4)
 
 
 @pytest.mark.guide("Outgoing Accounts", "An Account in none of them is not sent.")
@@ -239,7 +238,7 @@ def test_who_is_in_no_segment_is_left(system: SyncSystem, side: Side) -> None:
 
     assert writes(system) == []
     assert outgoing_events(system) == side.was("skip", "not_in_segment")
-    assert event_details(system, "not_in_segment") == side.said(R1)
+    assert event_details(system, "not_in_segment") == side.detail(R1)
 
 
 @pytest.mark.guide("Outgoing Accounts", "An Account in none of them is not sent.")
@@ -255,7 +254,7 @@ def test_who_is_in_another_segment_or_none_is_chosen_is_left(
     assert outgoing_events(system) == side.was("skip", "not_in_segment")
 
 
-def test_with_all_everybody_goes(system: SyncSystem, side: Side) -> None:
+def test_with_the_segment_all_every_record_is_sent(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(segments=("ALL",)))
     send_messages(system, side.fresh(segments=()))
 
@@ -273,7 +272,7 @@ def test_with_all_everybody_goes(system: SyncSystem, side: Side) -> None:
 @pytest.mark.defect(
     22, "Whether a record goes as a shell, with no attribute mapped, was told one way and done another."
 )
-def test_sent_by_hand_goes_with_nothing_mapped_and_in_no_segment(system: SyncSystem, side: Side) -> None:
+def test_a_record_sent_by_hand_needs_no_mapping_and_no_segment(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings(is_mapped=False, segments=()))
     message = side.fresh(segments=())
     del message["changes"]
@@ -292,7 +291,7 @@ def test_sent_by_hand_goes_with_nothing_mapped_and_in_no_segment(system: SyncSys
     "A User in one of them that is not in Pipedrive yet is sent with Hull's next report of it.",
 )
 @pytest.mark.defect(5, "Who had never been sent waited for a change of a mapped attribute.")
-def test_who_never_went_goes_without_any_change(system: SyncSystem, side: Side) -> None:
+def test_a_record_that_was_never_sent_needs_no_change(system: SyncSystem, side: Side) -> None:
     system.change_settings(**side.settings())
     send_messages(system, side.fresh())
 
@@ -302,7 +301,7 @@ def test_who_never_went_goes_without_any_change(system: SyncSystem, side: Side) 
 
 @pytest.mark.defect(5, "The mark of a deletion in Hull's report was not looked at, for the same reason.")
 @pytest.mark.parametrize("leaves", [True, False])
-def test_who_is_marked_as_deleted_goes_only_if_the_settings_let_it(
+def test_a_record_marked_as_deleted_is_sent_only_if_the_settings_allow_it(
     system: SyncSystem, side: Side, leaves: bool
 ) -> None:
     system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": leaves})
@@ -312,7 +311,7 @@ def test_who_is_marked_as_deleted_goes_only_if_the_settings_let_it(
     assert outgoing_events(system) == (
         side.was("skip", "deleted_in_pipedrive") if leaves else side.was("success", None)
     )
-    assert event_details(system, "deleted_in_pipedrive") == (side.said("{Kind} has been deleted") if leaves else [])
+    assert event_details(system, "deleted_in_pipedrive") == (side.detail("{Kind} has been deleted") if leaves else [])
 
 
 @pytest.mark.guide(
@@ -322,7 +321,9 @@ def test_who_is_marked_as_deleted_goes_only_if_the_settings_let_it(
 @pytest.mark.guide("Outgoing Users", "A User with a deleted Person is not sent, unless ignore_deleted_users is off.")
 @pytest.mark.defect(5, "A record that was deleted in Pipedrive was made there again, although the settings forbade it.")
 @pytest.mark.parametrize("leaves", [True, False])
-def test_whose_record_departed_goes_only_if_the_settings_let_it(system: SyncSystem, side: Side, leaves: bool) -> None:
+def test_a_record_deleted_in_pipedrive_is_sent_only_if_the_settings_allow_it(
+    system: SyncSystem, side: Side, leaves: bool
+) -> None:
     system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": leaves})
     message = side.known(system, label="Again", changed={"label": ["Old", "Again"]})
     system.company.delete(side.entity.value, 1)
@@ -352,7 +353,7 @@ def test_the_id_that_a_deleted_record_left_in_hull_is_not_used(system: SyncSyste
 
 
 @pytest.mark.guide("Outgoing Users", "Apart from shells and links, only Users that you send manually are sent then.")
-def test_a_user_that_was_linked_goes_with_nothing_mapped(system: SyncSystem) -> None:
+def test_without_a_mapping_a_newly_linked_user_is_sent(system: SyncSystem) -> None:
     side = SIDES[0]
     acme = system.company.create_organization(name="Acme", website="https://acme.test")
     fetch_everything(system)
@@ -379,7 +380,7 @@ def test_a_user_that_was_linked_is_left_when_links_are_off(system: SyncSystem) -
     assert outgoing_events(system) == [("outgoing.user.skip", "no_outgoing_mapping")]
 
 
-def test_a_value_that_pipedrive_lacks_goes_whatever_changed(system: SyncSystem, side: Side) -> None:
+def test_a_value_that_pipedrive_lacks_is_sent_whatever_changed(system: SyncSystem, side: Side) -> None:
     """What is written is decided against the record; what changed in Hull only finds the words when nothing is."""
     system.change_settings(**side.settings())
     send_messages(system, side.known(system, label="Newer", changed={"plan": ["free", "gold"]}))

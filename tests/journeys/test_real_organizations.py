@@ -37,11 +37,11 @@ def test_every_real_organization_becomes_an_account_known_by_its_own_name_and_do
     assert set(held) == set(domains)
     assert {domain for domain, holder in held.items() if holder == SHARED} == shared
     assert set(domains) - shared <= known <= set(domains)
-    told = system.rows("SELECT pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
+    skipped = system.rows("SELECT pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
     holders = set(held.values()) - {SHARED}
-    of_pairs = [row for row in told if int(row.detail.rsplit(" ", 1)[1]) in holders]  # others came before the third
+    of_pairs = [row for row in skipped if int(row.detail.rsplit(" ", 1)[1]) in holders]  # others came before the third
     assert len(of_pairs) == sum(1 for givers in Counter(domains).values() if givers == 2)
-    assert all(row.pipedrive_id not in holders for row in told)
+    assert all(row.pipedrive_id not in holders for row in skipped)
 
     endings_that_are_no_more = 2  # .yu and .an
     assert (run.failed, run.rejected_fields) == (0, endings_that_are_no_more)
@@ -52,6 +52,6 @@ SUFFIXES = PublicSuffixList(accept_unknown=False)
 
 
 def registrable_first_domain(row: dict[str, Any]) -> str | None:
-    """What the first web page says, worked out from the public list alone."""
+    """Return the registrable domain of the first web page, by the public suffix list alone."""
     host = urlsplit(row["web_pages"][0].strip()).hostname
     return SUFFIXES.privatesuffix(host) if host else None

@@ -28,7 +28,7 @@ def of(email: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def settled(system: SyncSystem) -> None:
+def mapping(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=[NAME])
 
 
@@ -46,7 +46,7 @@ def test_persons_of_one_address_make_one_user_by_it(system: SyncSystem) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"),
+    ("stored", "sent"),
     [
         *(("ada@example.com", spelling) for spelling in SPELLINGS),
         ("\u200bada@example.com", "ada@example.com"),
@@ -54,15 +54,15 @@ def test_persons_of_one_address_make_one_user_by_it(system: SyncSystem) -> None:
         ("ada@xn--mnchen-3ya.de", "ADA@M\u00dcNCHEN.DE"),
     ],
 )
-def test_a_user_meets_the_person_of_another_spelling(system: SyncSystem, kept: str, said: str) -> None:
-    system.company.create_person(name="Ada", emails=of(kept))
+def test_a_user_meets_the_person_of_another_spelling(system: SyncSystem, stored: str, sent: str) -> None:
+    system.company.create_person(name="Ada", emails=of(stored))
     for entity in Entity:
         age_records(system, entity)
         system.fetch(entity)
     system.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
     system.pipedrive.ledger.mutations.clear()
 
-    send_messages(system, user(ANN, email=said, nickname="Ada"))
+    send_messages(system, user(ANN, email=sent, nickname="Ada"))
 
     assert pipedrive_id_of(system, ANN) == 1
     assert writes(system) == []
@@ -101,7 +101,7 @@ def test_two_users_of_one_address_make_one_person(system: SyncSystem) -> None:
     assert [method for method, _, _ in writes(system)] == ["POST"]
 
 
-def test_an_address_is_written_without_what_nobody_sees(system: SyncSystem) -> None:
+def test_an_address_is_written_without_invisible_characters(system: SyncSystem) -> None:
     system.change_settings(outgoing_user_attributes=[NAME, {"hull": "mail", "service": "email"}])
     for entity in Entity:
         system.fetch(entity)

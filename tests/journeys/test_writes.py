@@ -1,6 +1,6 @@
-"""What is written to Pipedrive, value by value: from Hull's report to what Pipedrive then holds, and what is told of the rest.
+"""Values that are written to Pipedrive: from Hull's report to what Pipedrive then stores, and the events of all others.
 
-The sandbox takes the shapes of API v2 and refuses all others, so a value that is there was written in the right one.
+The sandbox accepts only the shapes of API v2, so a stored value was written in the right shape.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def emails(system: SyncSystem) -> list[tuple[str, bool, str | None]]:
 
 
 def problems(system: SyncSystem) -> list[tuple[str, str | None]]:
-    """(event, reason) of everything that was told beside successes."""
+    """Return (event, reason) of all events with a reason."""
     return [each for each in outgoing_events(system) if each[1] is not None]
 
 
@@ -126,7 +126,7 @@ def test_a_new_person_is_called_by_the_best_that_hull_has(
     assert person(system, pipedrive_id_of(system, ANN))["name"] == name
 
 
-def test_a_user_without_any_name_is_kept_for_a_person_and_its_neighbour_goes(system: SyncSystem) -> None:
+def test_a_user_without_any_name_fails_and_the_next_one_is_sent(system: SyncSystem) -> None:
     send_messages(system, user(ANN, phone="+1 555"), user(BEN, nickname="Ben"))
 
     assert [body["name"] for _, _, body in writes(system)] == ["Ben"]
@@ -209,7 +209,7 @@ VALUES: list[tuple[str, Any, Any]] = [
     ("Referred by", "1", 1),
     ("Account manager", USER, USER),
 ]
-"""Field, what Hull says, and what Pipedrive is to hold: options by their labels."""
+"""(field, value in Hull, value that Pipedrive must store; options by their labels)"""
 
 
 @pytest.mark.guide(
@@ -217,14 +217,14 @@ VALUES: list[tuple[str, Any, Any]] = [
 )
 @pytest.mark.defect(16, "The same attributes were written to Pipedrive as they were, whatever their fields take.")
 @pytest.mark.defect(16, "An attribute that was emptied in Hull kept its value in Pipedrive.")
-@pytest.mark.parametrize(("field", "said", "held"), VALUES, ids=[f"{field}: {said}" for field, said, _ in VALUES])
+@pytest.mark.parametrize(("field", "sent", "held"), VALUES, ids=[f"{field}: {sent}" for field, sent, _ in VALUES])
 def test_every_kind_of_field_takes_its_value_once_and_is_emptied_by_null(
-    system: SyncSystem, field: str, said: Any, held: Any
+    system: SyncSystem, field: str, sent: Any, held: Any
 ) -> None:
     service = map_users(system, value=field)["value"]
-    send_messages(system, ada(system, value=said))
+    send_messages(system, ada(system, value=sent))
     first = _labelled(system, service)
-    send_messages(system, ada(system, value=said))
+    send_messages(system, ada(system, value=sent))
     again = len(writes(system))
     send_messages(system, ada(system, value=None))
 
@@ -263,13 +263,13 @@ COMPOSED: list[tuple[str, dict[str, Any], Any]] = [
 
 
 @pytest.mark.defect(16, "The same attributes were written to Pipedrive as they were, whatever their fields take.")
-@pytest.mark.parametrize(("field", "said", "held"), COMPOSED, ids=[field for field, _, _ in COMPOSED])
+@pytest.mark.parametrize(("field", "sent", "held"), COMPOSED, ids=[field for field, _, _ in COMPOSED])
 def test_a_value_of_several_parts_takes_them_from_the_attributes_beside_it(
-    system: SyncSystem, field: str, said: dict[str, Any], held: Any
+    system: SyncSystem, field: str, sent: dict[str, Any], held: Any
 ) -> None:
     service = map_users(system, value=field)["value"]
-    send_messages(system, ada(system, **said))
-    send_messages(system, ada(system, **said))
+    send_messages(system, ada(system, **sent))
+    send_messages(system, ada(system, **sent))
 
     assert person(system, 1)["custom_fields"][service] == held
     assert len(writes(system)) == 1
@@ -294,12 +294,12 @@ def test_an_amount_waits_as_a_rejected_field_while_the_currency_cannot_be_read(s
     assert field_failures(system) == [("field", service, "currency_unknown")]
 
 
-@pytest.mark.parametrize(("field", "said", "_held"), COMPOSED[1:], ids=[field for field, _, _ in COMPOSED[1:]])
-def test_a_value_whose_other_part_is_missing_stays_behind_alone(
-    system: SyncSystem, field: str, said: dict[str, Any], _held: Any
+@pytest.mark.parametrize(("field", "sent", "_held"), COMPOSED[1:], ids=[field for field, _, _ in COMPOSED[1:]])
+def test_a_value_with_a_missing_part_is_left_out_alone(
+    system: SyncSystem, field: str, sent: dict[str, Any], _held: Any
 ) -> None:
     service = map_users(system, value=field)["value"]
-    send_messages(system, ada(system, nickname="Ada King", value=said["value"]))
+    send_messages(system, ada(system, nickname="Ada King", value=sent["value"]))
 
     assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
     assert problems(system) == [("outgoing.user.error", "part_missing")]
@@ -316,7 +316,7 @@ def test_an_address_takes_its_text_and_its_mapped_parts(system: SyncSystem) -> N
     assert (held["value"], held["country"], held["locality"]) == ("12 St James's Square, London", "UK", "London")
 
 
-def test_an_empty_attribute_empties_nothing_where_the_mapping_says_so(system: SyncSystem) -> None:
+def test_an_empty_attribute_is_ignored_if_the_mapping_ignores_null(system: SyncSystem) -> None:
     service = field_code(system, "person", "Job title")
     system.change_settings(outgoing_user_attributes=[{"hull": "job", "service": service, "on_null": "ignore"}])
     send_messages(system, ada(system, job="Countess"))
@@ -351,7 +351,7 @@ def test_a_first_null_erases_nothing_that_came_from_elsewhere(system: SyncSystem
     assert person(system, 1)["custom_fields"][codes["job"]] is None
 
 
-def test_a_value_that_hull_was_told_and_that_is_cleared_there_is_cleared_in_pipedrive(system: SyncSystem) -> None:
+def test_a_delivered_value_that_is_cleared_in_hull_is_cleared_in_pipedrive(system: SyncSystem) -> None:
     service = field_code(system, "person", "Job title")
     row = {"hull": "job", "service": service}
     system.change_settings(incoming_user_attributes=[row], outgoing_user_attributes=[row])
@@ -385,12 +385,12 @@ WRONG: list[tuple[str, Any, str]] = [
     "I don't see recently added/updated fields in Pipedrive",
     "Each has the reason; a value that its field cannot have is named, and the other fields are written.",
 )
-@pytest.mark.parametrize(("field", "said", "reason"), WRONG, ids=[f"{field}: {said}"[:40] for field, said, _ in WRONG])
+@pytest.mark.parametrize(("field", "sent", "reason"), WRONG, ids=[f"{field}: {sent}"[:40] for field, sent, _ in WRONG])
 def test_a_value_that_does_not_fit_is_named_and_the_others_are_written(
-    system: SyncSystem, field: str, said: Any, reason: str
+    system: SyncSystem, field: str, sent: Any, reason: str
 ) -> None:
     service = map_users(system, value=field)["value"]
-    send_messages(system, ada(system, nickname="Ada King", value=said))
+    send_messages(system, ada(system, nickname="Ada King", value=sent))
 
     assert writes(system) == [("PATCH", 1, {"name": "Ada King"})]
     assert problems(system) == [("outgoing.user.error", reason)]
@@ -423,8 +423,8 @@ def test_a_field_that_pipedrive_refuses_stays_behind_and_the_rest_is_written(sys
     hull_id = ANN if is_new else system.users()[1]["id"]
 
     def report(owner: int) -> dict[str, Any]:
-        said = {"nickname": "Ada King", "job": "Countess", "owner": owner}
-        return user(ANN, **said) if is_new else ada(system, **said)
+        sent = {"nickname": "Ada King", "job": "Countess", "owner": owner}
+        return user(ANN, **sent) if is_new else ada(system, **sent)
 
     send_messages(system, report(987_654))
     written = dict(person(system, pipedrive_id_of(system, hull_id)))
@@ -473,7 +473,7 @@ def test_a_record_that_cannot_be_made_without_what_is_refused_is_kept(system: Sy
     assert failures(system) == [(ANN, "refused_by_pipedrive")]
 
 
-def test_a_value_that_still_does_not_fit_is_told_once(system: SyncSystem) -> None:
+def test_a_value_that_still_does_not_fit_is_reported_once(system: SyncSystem) -> None:
     map_users(system, value="Lead source")
     for plan in ("a", "b", "c"):
         send_messages(system, ada(system, value="from nowhere", plan=plan))
@@ -509,7 +509,7 @@ def test_mappings_that_cannot_be_written_are_named_and_the_others_go(system: Syn
 
 
 def let_definitions_grow_old(system: SyncSystem) -> None:
-    """What Pipedrive said of its fields was read some time ago."""
+    """What Pipedrive sent of its fields was read some time ago."""
     system.change_rows(
         "UPDATE field_definitions SET fetched_at = fetched_at - interval '6 minutes', refresh_began_at = NULL"
     )
@@ -551,11 +551,11 @@ def test_attributes_of_the_account_are_written_to_the_person(system: SyncSystem)
 
 
 def test_a_report_of_a_merged_person_reaches_the_one_that_is_left(system: SyncSystem) -> None:
-    heard = listen(system)
+    received = listen(system)
     other = system.company.create_person(name="Countess", emails=[{"value": "countess@new.test", "primary": True}])
     message = ada(system, nickname="Ada King")
     system.company.merge("person", 1, other["id"])
-    deliver(system, *heard)
+    deliver(system, *received)
     system.work()
     send_messages(system, message)
     work_until_idle(system)
@@ -565,7 +565,7 @@ def test_a_report_of_a_merged_person_reaches_the_one_that_is_left(system: SyncSy
     assert failures(system) == []
 
 
-def test_what_pipedrive_makes_something_else_of_is_told_and_not_written_for_ever(system: SyncSystem) -> None:
+def test_a_value_that_pipedrive_changes_is_reported_and_not_written_again(system: SyncSystem) -> None:
     system.pipedrive.faults.add("/persons/1$", "rewrite", method="PATCH", find='"Ada King"', put='"Ada K."')
     send_messages(system, ada(system, nickname="Ada King"))
     send_messages(system, ada(system, nickname="Ada King", plan="gold"))
@@ -584,7 +584,7 @@ def test_what_pipedrive_makes_something_else_of_is_told_and_not_written_for_ever
 )
 @pytest.mark.defect(16, "An attribute that was emptied in Hull kept its value in Pipedrive.")
 def test_every_kind_of_field_of_an_organization_is_written_as_well(system: SyncSystem) -> None:
-    said = {
+    sent = {
         "Domains": "acme.com",
         "Health score": 7,
         "Founded on": "1999-01-31",
@@ -594,32 +594,32 @@ def test_every_kind_of_field_of_an_organization_is_written_as_well(system: SyncS
         "Main contact": 1,
         "Success manager": USER,
     }
-    rows = [{"hull": name, "service": field_code(system, "organization", name)} for name in said]
+    rows = [{"hull": name, "service": field_code(system, "organization", name)} for name in sent]
     system.change_settings(outgoing_account_attributes=rows)
-    send_messages(system, acme(system, **said))
-    send_messages(system, acme(system, **said))
+    send_messages(system, acme(system, **sent))
+    send_messages(system, acme(system, **sent))
 
     held = organization(system, 1)["custom_fields"]
     assert all(held[row["service"]] not in (None, []) for row in rows)
     assert len(writes(system)) == 1
     assert problems(system) == [("outgoing.account.skip", "no_change")]
 
-    send_messages(system, acme(system, **dict.fromkeys(said)))
+    send_messages(system, acme(system, **dict.fromkeys(sent)))
     assert all(organization(system, 1)["custom_fields"][row["service"]] in (None, []) for row in rows)
 
 
 def test_a_write_knows_what_changed_in_fields_that_do_not_come_to_hull(system: SyncSystem) -> None:
-    """Neither the further e-mails nor the job title are told to Hull, and still no write may go by what was there before."""
+    """Hull receives neither the further e-mails nor the job title. A write still has to use their newest values."""
     service = map_users(system, job="Job title")["job"]
     added = {"value": "ada@club.test", "primary": False, "label": "other"}
     system.company.edit_person(1, emails=[WORK, HOME, added], custom_fields={service: "Countess"})
     seen = system.hull.received.count
     system.fetch(Entity.PERSON, changed_only=True)
-    told_to_hull = system.hull.received.count - seen
+    sent_to_hull = system.hull.received.count - seen
 
     send_messages(system, ada(system, email="ada@new.test", job="Countess"))
 
-    assert told_to_hull == 0
+    assert sent_to_hull == 0
     assert [set(body) for _, _, body in writes(system)] == [{"emails"}]
     assert [each[0] for each in emails(system)] == ["ada@new.test", "ada@work.test", "ada@home.test", "ada@club.test"]
 
@@ -638,7 +638,7 @@ def test_a_further_email_is_known_by_as_long_as_the_person_has_it(system: SyncSy
     ] == ["ada@work.test"]
 
 
-def test_a_record_that_says_nothing_new_is_kept_without_an_event(system: SyncSystem) -> None:
+def test_a_record_without_news_is_stored_without_an_event(system: SyncSystem) -> None:
     service = field_code(system, "person", "Remarks")
     system.company.edit_person(1, custom_fields={service: "hello"})
     before = system.events()
