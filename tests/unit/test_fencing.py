@@ -12,7 +12,7 @@ from freezegun import freeze_time
 from pipeline.clients.http_transport import HttpTransport, Request
 from pipeline.errors import LostLease, Retryable
 from pipeline.fencing import Lease, holding, write_deadline_s
-from tests.unit.clients.canned import CannedApp, said
+from tests.unit.clients.canned import CannedApp, json_answer
 from tests.wsgi_adapter import session_for
 
 
@@ -73,7 +73,7 @@ def test_threads_see_the_lease_through_a_copied_context() -> None:
     [("POST", False, False), ("PATCH", False, False), ("POST", True, True), ("GET", False, True)],
 )
 def test_every_write_of_every_client_is_held_back(method: str, only_asks: bool, is_sent: bool) -> None:
-    app = CannedApp(said({}))
+    app = CannedApp(json_answer({}))
     request = Request(method=method, url="http://remote.test/x", headers={}, only_asks=only_asks)
     with holding(Lease(30.0, time.monotonic() - 25)), nullcontext() if is_sent else pytest.raises(Retryable):
         HttpTransport(session_for({"http://remote.test": app})).call(request)
