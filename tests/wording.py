@@ -176,6 +176,8 @@ def _names(tree: ast.Module) -> dict[str, int]:
 
 
 def _is_prose(words: str) -> bool:
+    if not re.search(r"[.,:;!?]", words) and len(words) > 1_000:
+        return False  # a list of words
     return (
         len(_WORD.findall(words)) > 2
         and " " in words.strip()
