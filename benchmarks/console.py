@@ -43,7 +43,7 @@ FAILURES = """
       FROM generate_series(1, :number) AS n"""
 DELIVERIES = """
     INSERT INTO deliveries (connector_key, source, key, body, state, received_at)
-    SELECT :key, CASE WHEN n % 3 = 0 THEN 'hull' ELSE 'pipedrive' END, 'bench-' || n, '{}', 'folded',
+    SELECT :key, CASE WHEN n % 3 = 0 THEN 'hull' ELSE 'pipedrive' END, 'bench-' || n, '{}', 'processed',
            now() - (:number - n)::float / :number * :days * interval '1 day'
       FROM generate_series(1, :number) AS n"""
 

@@ -174,7 +174,7 @@ class HourSystem:
 
     def recreated(self) -> int:
         """Return how many webhooks were recreated."""
-        return int(drill.scalar("SELECT coalesce(sum(healed), 0) FROM webhook_subscriptions"))
+        return int(drill.scalar("SELECT coalesce(sum(recreated), 0) FROM webhook_subscriptions"))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class LogExport(Base):
 
     kind       content type of the file
     file_name  name under which a browser stores it
-    asked_by   name of the operator
+    requested_by   name of the operator
     before_id  the next part has events with lower ids
     """
 
@@ -31,7 +31,7 @@ class LogExport(Base):
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
     kind: Mapped[str]
     file_name: Mapped[str]
-    asked_by: Mapped[str]
+    requested_by: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="writing")
     """`writing`, `done`, `cut` (reading more takes too long; the written part may be downloaded), `failed` or `aborted`."""
     before_id: Mapped[int | None] = mapped_column(BigInteger)

@@ -38,7 +38,7 @@ class Replay(Base):
 
     id: Mapped[RowId]
     connector_key: Mapped[int] = mapped_column(Integer)
-    asked_by: Mapped[str]
+    requested_by: Mapped[str]
     why: Mapped[str]
     chosen: Mapped[dict[str, Any]]
     per_second: Mapped[float] = mapped_column(Float)
@@ -73,7 +73,7 @@ class ReplayItem(Base):
     sent_at: Mapped[datetime | None]
     after_event: Mapped[int | None] = mapped_column(BigInteger)
     """Events of the replay have higher ids."""
-    settled_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
     batch_id: Mapped[int | None] = mapped_column(BigInteger)
     """The batch of the item, once it is known."""
     new_failure_id: Mapped[int | None] = mapped_column(BigInteger)
@@ -147,7 +147,7 @@ def item_counts(session: Session, replay_ids: Sequence[int]) -> dict[int, dict[s
 def abort_waiting(session: Session, replay_id: int) -> None:
     """Abort the items that were not sent yet; their failures stay open."""
     mine = update(ReplayItem).filter_by(replay_id=replay_id, state=WAITING)
-    session.execute(mine.values(state="aborted", payload=None, settled_at=func.now()))
+    session.execute(mine.values(state="aborted", payload=None, finished_at=func.now()))
 
 
 @dataclass(frozen=True, slots=True)

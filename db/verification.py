@@ -162,7 +162,7 @@ class Verification(Base):
 
     id: Mapped[RowId]
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
-    asked_by: Mapped[str]
+    requested_by: Mapped[str]
     sample: Mapped[int | None] = mapped_column(Integer)
     drift: Mapped[int] = mapped_column(Integer)
     took_s: Mapped[float] = mapped_column(Float)

@@ -23,7 +23,7 @@ class Subscription(Base):
     """One webhook subscription.
 
     state     `active`, or a problem that is not fixed yet: `missing`, `paused`, `failing`, `moved`, `silent`
-    sound_at  when it was last healthy; later changes may have been missed
+    healthy_at  when it was last healthy; later changes may have been missed
     """
 
     __tablename__ = "webhook_subscriptions"
@@ -34,10 +34,10 @@ class Subscription(Base):
     state: Mapped[str]
     last_status: Mapped[int | None] = mapped_column(Integer)
     """The status of our answer to the last delivery, as Pipedrive reports it."""
-    healed: Mapped[Count]
+    recreated: Mapped[Count]
     """How often it was recreated."""
     checked_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    sound_at: Mapped[datetime | None]
+    healthy_at: Mapped[datetime | None]
 
 
 def subscriptions_of(session: Session, connector_key: int) -> list[Subscription]:

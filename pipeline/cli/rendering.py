@@ -24,7 +24,7 @@ from pipeline.operations import alerts, claims, credentials, operators, webhooks
 from pipeline.operations.models import ConnectorRequest
 from pipeline.operations.registry import Operation
 
-ALERTS: Final = "id state raised_at about sentence advice told"
+ALERTS: Final = "id state raised_at about sentence advice sent_to"
 CHANGED_OPERATOR: Final = lines("{request.id}: {answer.done}.")
 REPLACED: Final = "The credentials of {request.connector} are replaced."
 
@@ -122,8 +122,8 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
         "subscriptions",
         "entity state webhook_id last_status recreated last_healthy_at last_checked_at",
         empty="Pipedrive has no webhook of ours.",
-        recreated=lambda each: each.healed,
-        last_healthy_at=lambda each: each.sound_at,
+        recreated=lambda each: each.recreated,
+        last_healthy_at=lambda each: each.healthy_at,
         last_checked_at=lambda each: each.checked_at,
     ),
     **rendering_connectors.PRESENTATIONS,

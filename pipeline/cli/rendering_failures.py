@@ -42,7 +42,7 @@ def show_failures(request: FailuresFilter, answer: FailuresAnswer) -> None:
         empty=_no_failure(request),
         since_at=lambda each: each.failure.updated_at,
         what=lambda each: failures.title_of(each.failure),
-        if_replayed_now=lambda each: _preview_text(each.verdict),
+        if_replayed_now=lambda each: _preview_text(each.preview),
         **same,
     )
 
@@ -74,8 +74,8 @@ def show_whole(_request: RowRequest, answer: FailureDetailsAnswer) -> None:
     if failure.closed_by:
         echo(f"  closed by {failure.closed_by}: {failure.closed_why}")
     else:
-        echo(f"  If replayed now, {_preview_text(answer.verdict)}")
-        _print_changes(answer.verdict)
+        echo(f"  If replayed now, {_preview_text(answer.preview)}")
+        _print_changes(answer.preview)
     for attempt in answer.replays:
         echo(f"  replay {attempt.replay_id}: {attempt.state.replace('_', ' ')}. {attempt.detail or ''}".rstrip())
     if answer.earlier:
@@ -94,8 +94,8 @@ def show_edit(_request: RowRequest, answer: EditAnswer) -> None:
         received=lambda each: _json(each.before),
         edited=lambda each: _json(each.after),
     )
-    echo(f"If replayed now, {_preview_text(answer.verdict)}")
-    _print_changes(answer.verdict)
+    echo(f"If replayed now, {_preview_text(answer.preview)}")
+    _print_changes(answer.preview)
 
 
 def count_failures(caller: Caller, fields: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ def has_failures(answer: ReplayShape) -> bool:
 
 
 def show_progress(request: RowRequest, answer: ReplayShape) -> None:
-    echo(f"Replay {answer.id}, {answer.state}, by {answer.asked_by}: {answer.why}")
+    echo(f"Replay {answer.id}, {answer.state}, by {answer.requested_by}: {answer.why}")
     echo(f"  {answer.summary}")
     _print_why_stopped(request, answer)
     echo(f"  See its items: pipeline failures replays items {request.connector} {answer.id}")
@@ -159,13 +159,13 @@ def _print_why_stopped(request: ConnectorRequest, replay: ReplayShape) -> None:
         echo(f"  pipeline failures replays resume {request.connector} {replay.id}")
 
 
-def _print_changes(verdict: ReplayPreviewShape) -> None:
-    for each in verdict.changes:
+def _print_changes(preview: ReplayPreviewShape) -> None:
+    for each in preview.changes:
         echo(f"    {each.name}: {each.before!r} → {each.after!r}")
 
 
-def _preview_text(verdict: ReplayPreviewShape) -> str:
-    return f"{verdict.words}: {verdict.detail} {verdict.note}".rstrip()
+def _preview_text(preview: ReplayPreviewShape) -> str:
+    return f"{preview.words}: {preview.detail} {preview.note}".rstrip()
 
 
 def _sum_text(counted: SumAnswer) -> str:
@@ -173,7 +173,7 @@ def _sum_text(counted: SumAnswer) -> str:
     if not counted.total:
         return ""
     kinds = ", ".join(f"{count:,} {ReplayEffect(kind).words}" for kind, count in counted.kinds.items())
-    newest = f" (of the newest {counted.looked:,})" if counted.is_sample else ""
+    newest = f" (of the newest {counted.examined:,})" if counted.is_sample else ""
     return f"If replayed now: {kinds}{newest}; about {counted.tokens:,} tokens"
 
 
@@ -204,7 +204,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
     ),
     replays.list_replay_items: rows(
         "items",
-        "failure_id title reason state detail new_failure_id batch_id settled_at",
+        "failure_id title reason state detail new_failure_id batch_id finished_at",
         empty="No such item.",
     ),
     replays.list_replays: rows(
@@ -212,7 +212,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
         "id created_at state items by why",
         empty="Nothing has been replayed yet.",
         items=lambda each: each.summary,
-        by=lambda each: each.asked_by,
+        by=lambda each: each.requested_by,
     ),
     replays.pause_replay: REPLAY_CHANGED,
     replays.replay_edited: Presentation(show=show_begun, failed=has_failures, follow=follow),

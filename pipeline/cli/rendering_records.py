@@ -81,7 +81,7 @@ def show_record(request: ConnectorRequest, answer: RecordAnswer) -> None:
 
 
 def _field_line(row: RowShape) -> tuple[Any, ...]:
-    hull = short(row.hull, 40) if row.is_heard else "not received yet"
+    hull = short(row.hull, 40) if row.is_reported else "not received yet"
     last = row.last.at if row.last else None
     return row.field.label, short(row.pipedrive, 40), row.field.arrow, hull, row.field.attribute, last
 
@@ -280,7 +280,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
         empty="No sends yet.",
         sent=lambda each: each.done,
         not_in_Hull=lambda each: each.missing,
-        requested_at=lambda each: each.asked_at,
+        requested_at=lambda each: each.requested_at,
     ),
     sends.order_send: Presentation(
         show=show_ordered,

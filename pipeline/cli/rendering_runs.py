@@ -132,7 +132,7 @@ def show_comparison(request: ConnectorRequest, answer: ComparingAnswer) -> None:
         echo(f"A comparison or its repair is in flight. See: pipeline jobs show {request.connector} {answer.job_id}")
     if last := answer.last:
         which = "all records" if last.sample is None else f"a sample of {last.sample:,} of each kind"
-        echo(f"Compared {moment(last.finished_at)} UTC by {last.asked_by}: {which}, {last.compared:,} in all")
+        echo(f"Compared {moment(last.finished_at)} UTC by {last.requested_by}: {which}, {last.compared:,} in all")
         echo(f"  {last.drift:,} differ; {duration(last.took_s)}, {last.tokens:,} tokens")
         for each in last.named:
             echo(f"  {each['kind']}: {each['entity']} {each['pipedrive_id'] or each['hull_id']}")

@@ -209,9 +209,9 @@ def _subscribed(case: Case, row: Subscription) -> Finding:
     name = f"webhook of {Entity(row.entity).plural}"
     looked = f"last checked {ago(row.checked_at)}"
     if row.state == "active":
-        healed = f", recreated {row.healed} times so far" if row.healed else ""
-        return Finding(OK, f"{name}: active, {looked}{healed}")
-    since = f"; the next fetch reads what changed since {ago(row.sound_at)}" if row.sound_at else ""
+        recreated = f", recreated {row.recreated} times so far" if row.recreated else ""
+        return Finding(OK, f"{name}: active, {looked}{recreated}")
+    since = f"; the next fetch reads what changed since {ago(row.healthy_at)}" if row.healthy_at else ""
     step = f"it is recreated within minutes; if not: pipeline connectors show {case.name}"
     return Finding(NOTE, f"{name}: {row.state}, {looked}{since}", step)
 

@@ -86,7 +86,7 @@ def enqueue(
         connector_key=connector.key,
         kind=kind,
         file_name=f"{connector.id}-events-{now:%Y%m%dT%H%M%S}.{FORMS[kind].ending}",
-        asked_by=by,
+        requested_by=by,
         before_id=before_id,
     )
     session.add(export)

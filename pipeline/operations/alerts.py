@@ -40,9 +40,9 @@ class AlertShape(Shape):
     sentence: str
     raised_at: datetime
     resolved_at: datetime | None
-    told: list[str]
-    told_at: datetime | None
-    is_told: bool
+    sent_to: list[str]
+    sent_at: datetime | None
+    is_sent: bool
     attempts: PageOnly[int] = 0
     last_error: str | None
 
@@ -157,7 +157,7 @@ def _shape(alert: Alert, connector: str | None) -> AlertShape:
         title=rule.title,
         advice=rule.advice,
         page=page_of(alert.rule, connector),
-        told=sorted(sink for sink, state in alert.sink_states.items() if state == alert.state),
-        told_at=alert.sent_at,
-        is_told=alert.sent_state == alert.state,
+        sent_to=sorted(sink for sink, state in alert.sink_states.items() if state == alert.state),
+        sent_at=alert.sent_at,
+        is_sent=alert.sent_state == alert.state,
     )

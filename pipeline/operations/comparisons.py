@@ -28,7 +28,7 @@ class ComparedShape(Shape):
     """`sample` is null if all records were compared; `named` are records that differed."""
 
     finished_at: datetime
-    asked_by: str
+    requested_by: str
     sample: int | None
     compared: int
     drift: int
@@ -138,7 +138,7 @@ def last_compared(session: Session, connector_key: int) -> ComparedShape | None:
         return None
     return ComparedShape(
         finished_at=row.finished_at,
-        asked_by=row.asked_by,
+        requested_by=row.requested_by,
         sample=row.sample,
         compared=sum(part["compared"] for part in row.counts.values()),
         drift=row.drift,

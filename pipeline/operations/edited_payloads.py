@@ -28,7 +28,7 @@ class DifferenceShape(Shape):
     before: Value
     after: Value
     is_new: bool
-    is_gone: bool
+    is_removed: bool
 
 
 def is_editable(failure: Failure) -> bool:
@@ -139,10 +139,10 @@ def _walk(path: str, before: Any, after: Any) -> Iterator[DifferenceShape]:
         old, new = dict(members_of(before, path)), dict(members_of(after, path))
         for where in dict.fromkeys([*old, *new]):
             if where not in new:
-                yield DifferenceShape(path=where, before=old[where], after=None, is_new=False, is_gone=True)
+                yield DifferenceShape(path=where, before=old[where], after=None, is_new=False, is_removed=True)
             elif where not in old:
-                yield DifferenceShape(path=where, before=None, after=new[where], is_new=True, is_gone=False)
+                yield DifferenceShape(path=where, before=None, after=new[where], is_new=True, is_removed=False)
             else:
                 yield from _walk(where, old[where], new[where])
     elif type(before) is not type(after) or before != after:
-        yield DifferenceShape(path=path, before=before, after=after, is_new=False, is_gone=False)
+        yield DifferenceShape(path=path, before=before, after=after, is_new=False, is_removed=False)

@@ -162,7 +162,7 @@ class ExportShape(Shape):
     file_name: str
     events: int
     before_id: int | None
-    asked_by: str
+    requested_by: str
     created_at: datetime
     ended_at: datetime | None
 

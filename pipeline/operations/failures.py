@@ -152,7 +152,7 @@ class FailureDetailsAnswer(Shape):
     traceback: Text | None
     exchange: dict[str, Any] | None
     task_id: str | None
-    verdict: ReplayPreviewShape
+    preview: ReplayPreviewShape
     earlier: list[FailureShape]
     replays: list[AttemptShape]
     is_editable: bool
@@ -198,7 +198,7 @@ class PreviewedFailureShape(BaseModel):
     """A failure with the preview of its replay."""
 
     failure: FailureShape
-    verdict: ReplayPreviewShape
+    preview: ReplayPreviewShape
 
 
 class FailuresAnswer(BaseModel):
@@ -209,7 +209,7 @@ class EditAnswer(BaseModel):
     """The differences of an edited payload, and the preview of its replay; nothing was done."""
 
     differences: list[DifferenceShape]
-    verdict: ReplayPreviewShape
+    preview: ReplayPreviewShape
 
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="failures list CONNECTOR", example="acme --reason too_long")
@@ -222,7 +222,7 @@ def list_failures(call: Call, request: FailuresRequest) -> FailuresAnswer:
     return FailuresAnswer(
         failures=[
             PreviewedFailureShape(
-                failure=FailureShape.model_validate(each), verdict=ReplayPreviewShape.model_validate(previews[each.id])
+                failure=FailureShape.model_validate(each), preview=ReplayPreviewShape.model_validate(previews[each.id])
             )
             for each in found
         ]
@@ -237,7 +237,7 @@ def list_groups(call: Call, request: GroupsRequest) -> GroupsAnswer:
 
 
 @operation(
-    f"GET {PATH}/verdict",
+    f"GET {PATH}/preview",
     role=Role.VIEWER,
     command="failures preview CONNECTOR",
     example="acme --reason no_update_time",
@@ -293,7 +293,7 @@ def try_payload(call: Call, request: EditedPayloadRequest) -> EditAnswer:
         edited = payload_of(request, failure)
         changed = edited_payloads.differences(failure, edited)
         preview = preview_failures(session, [failure], {failure.id: edited})[failure.id]
-    return EditAnswer(differences=changed, verdict=ReplayPreviewShape.model_validate(preview))
+    return EditAnswer(differences=changed, preview=ReplayPreviewShape.model_validate(preview))
 
 
 def payload_of(request: EditedPayloadRequest, failure: Failure) -> bytes:
@@ -352,7 +352,7 @@ def describe_failure(session: Session, failure: Failure) -> FailureDetailsAnswer
         is_cut=len(body or b"") > LONGEST_READ,
         task_id=failure.task_id or (batch.task_id if batch is not None else None),
         batch=None if batch is None else {"id": batch.id, "state": batch.state, "stage": batch.stage},
-        verdict=ReplayPreviewShape.model_validate(preview_failures(session, [failure])[failure.id]),
+        preview=ReplayPreviewShape.model_validate(preview_failures(session, [failure])[failure.id]),
         earlier=[
             FailureShape.model_validate(each)
             for each in failure_filter.same_subject(session, failure)
@@ -388,6 +388,6 @@ def _readable(body: bytes | None) -> Any:
 def _attempts(session: Session, failure: Failure) -> list[AttemptShape]:
     """Return the replays that contain a failure, newest first."""
     return [
-        shape_of(AttemptShape, item, at=item.settled_at or item.sent_at)
+        shape_of(AttemptShape, item, at=item.finished_at or item.sent_at)
         for item in replay_rows.items_for(session, [failure.id])
     ]

@@ -58,14 +58,14 @@ class FoundShape(Shape):
 
 
 class RowShape(Shape):
-    """One field on both sides. `is_heard`: Hull's value is known; `last` is the newest event about the field."""
+    """One field on both sides. `is_reported`: Hull's value is known; `last` is the newest event about the field."""
 
     field: FieldShape
     pipedrive: Value
     hull: Value
     differs: bool
     is_refused: bool
-    is_heard: bool
+    is_reported: bool
     last: EventShape | None
 
 
@@ -274,16 +274,16 @@ def _rows(plan: Plan, sides: RecordSides, recent: Sequence[SyncEvent]) -> list[R
         refused = next((row for row in recent if _refuses(row, field)), None)
         is_refused = refused is not None and (last is None or refused.id > last.id)
         pipedrive, hull = field.in_pipedrive(sides.pipedrive), sides.in_hull(field)
-        is_heard = field.incoming or sides.report is not None
+        is_reported = field.incoming or sides.report is not None
         shown = refused if is_refused else last
         rows.append(
             RowShape(
                 field=FieldShape.model_validate(field),
                 pipedrive=pipedrive,
                 hull=hull,
-                differs=is_heard and bool(pipedrive != hull),
+                differs=is_reported and bool(pipedrive != hull),
                 is_refused=is_refused,
-                is_heard=is_heard,
+                is_reported=is_reported,
                 last=describe_event(shown) if shown is not None else None,
             )
         )
@@ -344,7 +344,7 @@ def _agreement(fields: Sequence[RowShape]) -> str:
     if len(fields) <= 1:
         return "No fields are mapped yet, so only the id is synchronized."
     differing = [row.field.attribute for row in fields if row.differs]
-    unknown = sum(not row.is_heard for row in fields)
+    unknown = sum(not row.is_reported for row in fields)
     if not differing and unknown:
         same = f"Both sides have the same values in {len(fields) - unknown} of {len(fields)} mapped fields"
         return f"{same}; Hull has not reported {'one' if unknown == 1 else unknown} yet."

@@ -54,10 +54,10 @@ class ReplayPreviewShape(Shape):
 
 
 class SumAnswer(Shape):
-    """The preview of replaying a selection: `kinds` counts the results of the newest `looked` of `total` failures."""
+    """The preview of replaying a selection: `kinds` counts the results of the newest `examined` of `total` failures."""
 
     total: int
-    looked: int
+    examined: int
     is_sample: bool
     harmless: int
     kinds: dict[str, int]
@@ -67,25 +67,25 @@ class SumAnswer(Shape):
 def sum_of(session: Session, chosen: FailureFilter, *, sample: int = SAMPLE) -> SumAnswer:
     """Preview the replay of a selection; its cost is estimated from the previewed sample."""
     total = failure_filter.count_failures(session, chosen)
-    looked = failure_filter.find_failures(session, chosen, limit=sample) if total else []
-    previews = preview_failures(session, looked)
+    examined = failure_filter.find_failures(session, chosen, limit=sample) if total else []
+    previews = preview_failures(session, examined)
     kinds = Counter(str(each.kind) for each in previews.values())
     return SumAnswer(
         total=total,
-        looked=len(looked),
-        is_sample=len(looked) < total,
+        examined=len(examined),
+        is_sample=len(examined) < total,
         harmless=sum(count for kind, count in kinds.items() if ReplayEffect(kind).is_harmless),
         kinds=dict(kinds.most_common()),
-        tokens=_tokens(looked, previews, total),
+        tokens=_tokens(examined, previews, total),
     )
 
 
-def _tokens(looked: Sequence[Failure], previews: Mapping[int, ReplayPreview], total: int) -> int:
+def _tokens(examined: Sequence[Failure], previews: Mapping[int, ReplayPreview], total: int) -> int:
     """Return the cost: incoming records are read a hundred to a request, at one price; all others add up."""
-    if not looked:
+    if not examined:
         return 0
-    sent = [each for each in looked if not previews[each.id].kind.is_harmless]
+    sent = [each for each in examined if not previews[each.id].kind.is_harmless]
     reads = [each for each in sent if each.kind in OF_RECORDS and each.direction == Direction.INCOMING]
     others = sum(previews[each.id].tokens for each in sent if each not in reads)
-    scale = total / len(looked)
+    scale = total / len(examined)
     return LIST_TOKENS * ceil(len(reads) * scale / MAX_IDS) + ceil(others * scale)

@@ -60,7 +60,7 @@ class ReplayShape(Shape):
     """
 
     id: int
-    asked_by: str
+    requested_by: str
     why: str
     chosen: dict[str, Any]
     per_second: float
@@ -70,7 +70,7 @@ class ReplayShape(Shape):
     advice: str
     detail: Text | None
     total: int
-    settled: int
+    finished: int
     counts: dict[str, int]
     left_s: float
     summary: str
@@ -110,7 +110,7 @@ class ReplayItemShape(Shape):
     words: str
     detail: Text | None
     sent_at: datetime | None
-    settled_at: datetime | None
+    finished_at: datetime | None
     batch_id: int | None
     task_id: str | None
     new_failure_id: int | None
@@ -286,7 +286,7 @@ def _with_progress(replay: Replay, job: Job | None, counts: Mapping[str, int]) -
     by_state = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts.get(state)]
     return ReplayShape(
         id=replay.id,
-        asked_by=replay.asked_by,
+        requested_by=replay.requested_by,
         why=replay.why,
         chosen=replay.chosen,
         per_second=replay.per_second,
@@ -296,7 +296,7 @@ def _with_progress(replay: Replay, job: Job | None, counts: Mapping[str, int]) -
         advice=advice,
         detail=replay.detail if reason else None,
         total=replay.total,
-        settled=sum(counts.get(state, 0) for state in OUTCOMES),
+        finished=sum(counts.get(state, 0) for state in OUTCOMES),
         counts=dict(counts),
         left_s=counts.get(WAITING, 0) / replay.per_second,
         summary=f"{items}: {', '.join(by_state)}.",
@@ -318,7 +318,7 @@ def _describe_item(
         words=WORDS[row.state],
         detail=row.detail,
         sent_at=row.sent_at,
-        settled_at=row.settled_at,
+        finished_at=row.finished_at,
         batch_id=row.batch_id,
         task_id=batches.get(row.batch_id or 0, (None, ""))[0],
         new_failure_id=row.new_failure_id,

@@ -76,7 +76,7 @@ class SendingShape(Shape):
     done: int
     of: int | None
     missing: int
-    asked_at: datetime
+    requested_at: datetime
     ended_at: datetime | None
 
 
@@ -196,6 +196,6 @@ def _sending(row: Job) -> SendingShape:
         done=done,
         of=of,
         missing=missing,
-        asked_at=row.created_at,
+        requested_at=row.created_at,
         ended_at=row.ended_at,
     )

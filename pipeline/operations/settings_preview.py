@@ -69,13 +69,13 @@ class MappingTried(MappingShown):
 
 
 class SampleShape(Shape):
-    """The sample record. `is_as_told`: Hull has not reported it yet, so its report has the values last delivered to Hull."""
+    """The sample record. `is_last_delivered`: Hull has not reported it yet, so its report has the values last delivered to Hull."""
 
     entity: str
     pipedrive_id: int | None
     hull_id: str | None
     name: Text
-    is_as_told: bool
+    is_last_delivered: bool
 
 
 class Sample(SampleShape):
@@ -190,7 +190,7 @@ def find_sample(
 def _has_values(sample: Sample, direction: Direction) -> bool:
     if direction is Direction.INCOMING:
         return sample.record is not None
-    return sample.report is not None and not sample.is_as_told
+    return sample.report is not None and not sample.is_last_delivered
 
 
 def _mapping(session: Session, connector_key: int, entity: Entity, wanted: str) -> IdMapping | None:
@@ -204,8 +204,8 @@ def _read(session: Session, connector_key: int, entity: Entity, mapping: IdMappi
     record, report = None, read_report(session, connector_key, entity, mapping.hull_id)
     if mapping.pipedrive_id is not None:
         record = read_snapshot(session, connector_key, entity, "pipedrive", mapping.pipedrive_id)
-    is_as_told = report is None and mapping.delivered is not None
-    if is_as_told:
+    is_last_delivered = report is None and mapping.delivered is not None
+    if is_last_delivered:
         delivered = read_lenient(mapping.delivered or b"{}")
         report = delivered if isinstance(delivered, dict) else None
     return Sample(
@@ -215,7 +215,7 @@ def _read(session: Session, connector_key: int, entity: Entity, mapping: IdMappi
         name=next((each["name"] for each in (record, report) if each and isinstance(each.get("name"), str)), ""),
         record=record,
         report=report,
-        is_as_told=is_as_told,
+        is_last_delivered=is_last_delivered,
     )
 
 

@@ -50,15 +50,15 @@ Source = Literal["pipedrive", "hull"]
 
 
 class SubscriptionShape(Shape):
-    """One webhook as of the last check: `sound_at` is when it was last healthy, `healed` how often it was recreated."""
+    """One webhook as of the last check: `healthy_at` is when it was last healthy, `recreated` how often it was recreated."""
 
     entity: str
     state: str
     webhook_id: int | None
     last_status: int | None
-    healed: int
+    recreated: int
     checked_at: datetime
-    sound_at: datetime | None
+    healthy_at: datetime | None
 
 
 class DeliveryCountShape(Shape):

@@ -109,8 +109,8 @@ def _unhealthy_webhooks(session: Session, connector: Connector, now: datetime) -
     found = {}
     for entity in Entity:
         row = rows.get(entity)
-        if not is_known or row is None or row.state != ACTIVE or row.sound_at is None:
-            since = (row.sound_at if row else None) or connector.created_at
+        if not is_known or row is None or row.state != ACTIVE or row.healthy_at is None:
+            since = (row.healthy_at if row else None) or connector.created_at
             found[entity.plural.capitalize()] = (now - since).total_seconds()
     return found
 
@@ -155,7 +155,7 @@ def _evaluate_connector(session: Session, connector: Connector) -> None:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise  # the database is unavailable: the next round evaluates
         cause = classify(error)
-        logger().error("alerts.not_judged", connector_id=connector.id, reason=cause.reason, detail=cause.detail)
+        logger().error("alerts.not_evaluated", connector_id=connector.id, reason=cause.reason, detail=cause.detail)
         alerts.keep_open(session, connector.key, RULES)
 
 

@@ -208,6 +208,6 @@ def _watch() -> None:
     while not pause.wait(WATCHDOG_EVERY_S):
         try:
             if evaluate_if_overdue():
-                logger().warning("alerts.judged_by_web")
+                logger().warning("alerts.evaluated_by_web")
         except Exception as failure:  # noqa: BLE001 - the database may be away now and back in a minute
-            logger().warning("alerts.not_judged", error=type(failure).__name__)
+            logger().warning("alerts.not_evaluated", error=type(failure).__name__)

@@ -20,7 +20,7 @@ from tests.system import SyncSystem
 
 def test_the_upkeep_deletes_processed_deliveries_and_ended_batches_past_their_retention(system: SyncSystem) -> None:
     with transaction() as session:
-        for key, state, days in (("old", "folded", 40), ("old-new", "new", 40), ("fresh", "folded", 1)):
+        for key, state, days in (("old", "processed", 40), ("old-new", "new", 40), ("fresh", "processed", 1)):
             session.execute(
                 text(
                     "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
@@ -68,7 +68,7 @@ def test_many_rows_are_deleted_in_several_transactions(system: SyncSystem, monke
     monkeypatch.setattr(upkeep, "AT_ONCE", 10)
     system.change_rows(
         "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
-        " SELECT :c, 'hull', n, '', 'folded', now() - interval '40 days' FROM generate_series(1, 35) n",
+        " SELECT :c, 'hull', n, '', 'processed', now() - interval '40 days' FROM generate_series(1, 35) n",
         c=system.connector_key,
     )
 

@@ -43,8 +43,8 @@ def listed(system: SyncSystem) -> dict[str, dict[str, Any]]:
 
 
 def kept(system: SyncSystem) -> dict[str, tuple[str, int | None, int]]:
-    rows = system.rows("SELECT entity, state, webhook_id, healed FROM webhook_subscriptions")
-    return {row.entity: (row.state, row.webhook_id, row.healed) for row in rows}
+    rows = system.rows("SELECT entity, state, webhook_id, recreated FROM webhook_subscriptions")
+    return {row.entity: (row.state, row.webhook_id, row.recreated) for row in rows}
 
 
 def lose(system: SyncSystem) -> None:
@@ -124,7 +124,7 @@ def test_an_unhealthy_webhook_is_recreated_and_logged(subscribed: SyncSystem, ha
 
 
 def test_the_log_names_the_time_in_doubt(subscribed: SyncSystem) -> None:
-    subscribed.change_rows("UPDATE webhook_subscriptions SET sound_at = '2026-03-01 10:00:00Z'")
+    subscribed.change_rows("UPDATE webhook_subscriptions SET healthy_at = '2026-03-01 10:00:00Z'")
     lose(subscribed)
 
     check(subscribed)
@@ -132,7 +132,7 @@ def test_the_log_names_the_time_in_doubt(subscribed: SyncSystem) -> None:
     (row,) = subscribed.rows("SELECT detail FROM sync_events WHERE reason = 'webhook_recreated'")
     assert row.detail.endswith("in doubt since 2026-03-01 09:55:00 UTC")
     (row,) = subscribed.rows(
-        "SELECT sound_at > now() - interval '1 minute' AS fresh FROM webhook_subscriptions WHERE healed = 1"
+        "SELECT healthy_at > now() - interval '1 minute' AS fresh FROM webhook_subscriptions WHERE recreated = 1"
     )
     assert row.fresh
 
@@ -183,7 +183,7 @@ def test_of_two_that_serve_one_is_kept(subscribed: SyncSystem) -> None:
 
 
 def test_a_refused_recreation_is_logged_once_and_repeated_later(subscribed: SyncSystem) -> None:
-    since = subscribed.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'")
+    since = subscribed.rows("SELECT healthy_at FROM webhook_subscriptions WHERE entity = 'person'")
     lose(subscribed)
     subscribed.pipedrive.faults.add("/api/v1/webhooks$", "status", status=422, count=None, method="POST")
     for _ in range(2):
@@ -195,7 +195,7 @@ def test_a_refused_recreation_is_logged_once_and_repeated_later(subscribed: Sync
     assert check(subscribed) == ["person"]
 
     assert before[0] == "missing"
-    assert subscribed.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'") > since
+    assert subscribed.rows("SELECT healthy_at FROM webhook_subscriptions WHERE entity = 'person'") > since
     assert [event[1] for event in subscribed.events()] == ["webhook_missing", "webhook_recreated"]
 
 

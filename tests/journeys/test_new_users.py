@@ -172,7 +172,7 @@ def test_a_conflict_ends_when_hull_separates_the_two(system: SyncSystem) -> None
     state, hull_id = state_of(system, second["id"])
     assert state == "full"
     (change,) = system.rows("SELECT record_id, cause FROM changes WHERE direction = 'outgoing'")
-    assert tuple(change) == (hull_id, "conflict_settled")
+    assert tuple(change) == (hull_id, "conflict_resolved")
 
 
 def test_a_conflict_is_asked_about_again_when_its_record_is_delivered(system: SyncSystem) -> None:

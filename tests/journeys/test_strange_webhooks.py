@@ -69,7 +69,7 @@ def test_a_webhook_of_the_old_format_is_a_hint_to_read_its_record(system: SyncSy
     system.work()
 
     assert (hull_names(system)[3], reads(system)) == ("Edited", before + 1)
-    assert deliveries(system) == [("folded", "webhook_old_format")]
+    assert deliveries(system) == [("processed", "webhook_old_format")]
     assert reasons(system) == [("incoming.user.retry", "webhook_old_format", 3)]
 
 
@@ -101,7 +101,7 @@ def test_a_webhook_from_the_future_is_not_believed(system: SyncSystem, webhooks:
     system.work()
 
     assert (after, hull_names(system)[3]) == ("Edited", "Edited again")
-    assert ("folded", "webhook_future_dated") in deliveries(system)
+    assert ("processed", "webhook_future_dated") in deliveries(system)
     assert ("incoming.user.retry", "webhook_future_dated", 3) in reasons(system)
 
 
@@ -156,7 +156,7 @@ def test_a_webhook_of_another_company_is_refused(system: SyncSystem, webhooks: l
     system.work()
 
     assert (hull_names(system)[2], hull_names(system)[3]) == ("Edited", "Person 3")
-    assert deliveries(system) == [("folded", None), ("refused", "webhook_other_company")]
+    assert deliveries(system) == [("processed", None), ("refused", "webhook_other_company")]
     assert reasons(system) == [("incoming.job.error", "webhook_other_company", None)]
 
 
@@ -218,7 +218,7 @@ def test_a_webhook_that_cannot_be_read_is_a_hint_to_read_its_record(
     system.work()
 
     assert hull_names(system)[3] == "Edited"
-    assert deliveries(system) == [("folded", "webhook_unreadable")]
+    assert deliveries(system) == [("processed", "webhook_unreadable")]
     assert reasons(system) == [("incoming.user.retry", "webhook_unreadable", 3)]
 
 

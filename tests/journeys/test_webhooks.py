@@ -65,7 +65,7 @@ def test_a_new_person_in_pipedrive_becomes_a_user_in_hull(system: SyncSystem) ->
     user, account = system.users()[1], system.accounts()[1]
     assert (user["email"], user["pipedrive/name"]) == ("ada@example.com", "Ada")
     assert (account["pipedrive/name"], user["account_id"]) == ("Acme", account["id"])
-    assert [tuple(row) for row in system.rows("SELECT state, reason FROM deliveries")] == [("folded", None)] * 2
+    assert [tuple(row) for row in system.rows("SELECT state, reason FROM deliveries")] == [("processed", None)] * 2
     assert system.rows("SELECT 1 FROM changes") == []
 
     system.company.edit_organization(1, name="Acme Inc.")
@@ -281,7 +281,7 @@ def test_a_malformed_delivery_delays_no_other(system: SyncSystem, webhooks: list
 
     assert hull_names(system)[3] == "Edited"
     states = [row.state for row in system.rows("SELECT state FROM deliveries ORDER BY id")]
-    assert states == ["refused", "folded"]
+    assert states == ["refused", "processed"]
     (event,) = system.rows(
         "SELECT event, reason, detail FROM sync_events WHERE reason IN ('webhook_malformed', 'webhook_without_id')"
     )

@@ -120,7 +120,7 @@ def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
 
 
 def _end_item(item: ReplayItem, state: str, detail: str | None) -> None:
-    item.state, item.detail, item.settled_at, item.payload = state, detail, func.now(), None
+    item.state, item.detail, item.finished_at, item.payload = state, detail, func.now(), None
 
 
 def _send_one(session: Session, row: Replay, item: ReplayItem, failure: Failure, preview: ReplayPreview) -> None:
@@ -128,14 +128,14 @@ def _send_one(session: Session, row: Replay, item: ReplayItem, failure: Failure,
         _end_item(item, "skipped", preview.detail)
     elif _is_useless(failure, preview):
         failure_closing.close_failure(
-            session, failure.id, "replayed", by=row.asked_by, why=f"replay {row.id}: {preview.detail}"
+            session, failure.id, "replayed", by=row.requested_by, why=f"replay {row.id}: {preview.detail}"
         )
         _end_item(item, HARMLESS_STATES[preview.kind], preview.detail)
     else:
         try:
             with session.begin_nested():
                 why = f"{row.why} (replay {row.id})"
-                replay_failure(session, failure, by=row.asked_by, why=why, payload=item.payload)
+                replay_failure(session, failure, by=row.requested_by, why=why, payload=item.payload)
         except NotReplayable as refused:
             _end_item(item, "refused", str(refused))
         else:

@@ -143,7 +143,12 @@ def begin(
         raise ValueError("a replay is one connector's")
     pace = min(max(per_second, SLOWEST), FASTEST)
     replay = Replay(
-        connector_key=chosen.connector_key, asked_by=by, why=why, chosen=chosen.words, per_second=pace, state="running"
+        connector_key=chosen.connector_key,
+        requested_by=by,
+        why=why,
+        chosen=chosen.words,
+        per_second=pace,
+        state="running",
     )
     session.add(replay)
     session.flush()

@@ -229,7 +229,7 @@ def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
         session.add(
             verification.Verification(
                 connector_key=job.connector_key,
-                asked_by=order.requested_by,
+                requested_by=order.requested_by,
                 sample=order.sample,
                 drift=sum(part.drift for part in parts),
                 took_s=round(report.seconds, 3),

@@ -70,7 +70,7 @@ def coalesce_deliveries(session: Session) -> bool:
     for delivery in waiting:
         coalesce = _coalesce_webhook if delivery.source == _PIPEDRIVE else _coalesce_notification
         try:
-            now.marks[delivery.id] = "folded", coalesce(delivery, now)
+            now.marks[delivery.id] = "processed", coalesce(delivery, now)
         except Exception as error:
             if may_come_back(error):
                 raise
@@ -253,7 +253,7 @@ def _write_messages(session: Session, waiting: list[Delivery], now: _Round) -> N
     except Exception as error:
         if may_come_back(error):
             raise  # the database is unavailable: all deliveries stay as they are
-        logger().error("deliveries.not_folded_together", detail=classify(error).detail)
+        logger().error("deliveries.not_coalesced_together", detail=classify(error).detail)
         for delivery in waiting:
             try:
                 with session.begin_nested():

@@ -77,6 +77,6 @@ def store_hull_ids(session: Session, connector_key: int, entity: Entity, found: 
     record(session, conflicts, level="error")
     # These could not be sent while two records shared them.
     scope = (connector_key, Direction.OUTGOING, entity)
-    change_writer.write_changes(session, *scope, learnt.resolved.values(), cause="conflict_settled", keeps_cause=True)
+    change_writer.write_changes(session, *scope, learnt.resolved.values(), cause="conflict_resolved", keeps_cause=True)
     if entity is Entity.ORGANIZATION:
         outgoing_changes.send_waiting_users(session, connector_key, found.values())

@@ -179,11 +179,11 @@ def _note_findings(connector_key: int, found: dict[Entity, SubscriptionState]) -
                     _record(
                         session, row, Outcome.ERROR, REASONS[finding.state], f"webhook {finding.webhook_id or 'gone'}"
                     )
-            if row.state == ACTIVE or (finding.state == ACTIVE and row.sound_at is None):
-                row.state, row.sound_at = ACTIVE, func.now()
+            if row.state == ACTIVE or (finding.state == ACTIVE and row.healthy_at is None):
+                row.state, row.healthy_at = ACTIVE, func.now()
             else:
                 unhealthy.append(
-                    UnhealthySubscription(entity=entity, finding=finding, state=row.state, since=row.sound_at)
+                    UnhealthySubscription(entity=entity, finding=finding, state=row.state, since=row.healthy_at)
                 )
     return unhealthy
 
@@ -199,11 +199,11 @@ def _recreate(wired: Wired, address: Address, unhealthy: UnhealthySubscription) 
         row = subscriptions.hold_subscription(session, wired.key, unhealthy.entity)
         if unhealthy.is_silent:
             _record(session, row, Outcome.ERROR, "webhook_silent", f"webhook {unhealthy.finding.webhook_id}")
-        row.webhook_id, row.state, row.last_status, row.sound_at = made_id, ACTIVE, None, func.now()
+        row.webhook_id, row.state, row.last_status, row.healthy_at = made_id, ACTIVE, None, func.now()
         if unhealthy.since is None:
             logger().info("pipedrive.webhooks.registered", connector_id=wired.id, type=unhealthy.entity.hull)
             return
-        row.healed += 1
+        row.recreated += 1
         since = unhealthy.since - MARGIN
         _record(
             session,
@@ -256,7 +256,7 @@ def subscription_health(session: Session, connector_key: int) -> WebhookHealth:
     """Return the health of a connector's webhooks as of the last check and the last delivery."""
     rows = subscriptions.subscriptions_of(session, connector_key)
     if "webhook_path" not in connectors.credentials_of(session, connector_key) or any(
-        row.sound_at is None for row in rows
+        row.healthy_at is None for row in rows
     ):
         return WebhookHealth(is_well=False, sentence=NOT_SUBSCRIBED)
     if not rows:
@@ -270,6 +270,6 @@ def subscription_health(session: Session, connector_key: int) -> WebhookHealth:
 
 
 def _sentence(row: Subscription) -> str:
-    since = f"{row.sound_at:%Y-%m-%d %H:%M:%S} UTC"
+    since = f"{row.healthy_at:%Y-%m-%d %H:%M:%S} UTC"
     plural = Entity(row.entity).plural.capitalize()
     return f"The webhook for {plural} {WORDS[row.state]}: it is being recreated, and what changed since {since} is then fetched."

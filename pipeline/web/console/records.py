@@ -127,10 +127,10 @@ def _show(session: Session, connector: Connector, ids: RecordIds) -> Response:
 def _explain(session: Session, connector: Connector, ids: RecordIds) -> Response:
     """Show the explanation of one field, now or at a moment in the past."""
     fields = mapped_fields(plan_for(session, connector.key, Entity(ids.entity)))
-    asked_at, wanted = request.args.get("at", "").strip(), request.args.get("field", "").strip()[:300]
+    requested_at, wanted = request.args.get("at", "").strip(), request.args.get("field", "").strip()[:300]
     mistake, at = "", None
     try:
-        at = read_moment(asked_at, datetime.now(UTC)) if asked_at else None
+        at = read_moment(requested_at, datetime.now(UTC)) if requested_at else None
     except ValueError as wrong:
         mistake = f"{str(wrong).capitalize()}."
     field = find_field(fields, wanted) if wanted else fields[0]
@@ -144,7 +144,7 @@ def _explain(session: Session, connector: Connector, ids: RecordIds) -> Response
         ids=ids,
         entity=Entity(ids.entity),
         fields=fields,
-        asked_at=asked_at,
+        requested_at=requested_at,
         mistake=mistake,
         path=path_of(connector, ids.entity, ids.pipedrive_id, ids.hull_id),
     )

@@ -199,7 +199,7 @@ def send_edited(connector: Connector, failure_id: int) -> Response:
         payload = edited_payloads.parse_edited(text, failure)
         if request.form.get("step") != "send":
             tried = perform(try_payload, id=failure_id, payload=payload)
-            return _edit_page(connector, failure, text, changed=tried.differences, verdict=tried.verdict, why=why)
+            return _edit_page(connector, failure, text, changed=tried.differences, preview=tried.preview, why=why)
         begun = perform(replay_edited, id=failure_id, payload=payload, why=why or "payload corrected")
     except OperationError as error:
         return _edit_page(connector, failure, text, status=400, mistake=sentence_of(error))
@@ -223,7 +223,7 @@ def _progress_text(progress: ReplayShape) -> str:
         return f"Stopped: {progress.meaning} {progress.waiting:,} of {progress.total:,} items are waiting."
     if progress.is_over:
         return progress.summary
-    finished = f"{progress.settled:,} of {progress.total:,} items are finished"
+    finished = f"{progress.finished:,} of {progress.total:,} items are finished"
     if progress.state == "paused":
         return f"Paused by a person: {finished}, {progress.waiting:,} are waiting."
     if progress.waiting:
@@ -240,7 +240,7 @@ def _summary(shown: Sequence[ReplayShape]) -> str:
 
 
 def _edit_page(connector: Connector, failure: Failure, text: str, *, status: int = 200, **more: Any) -> Response:
-    values = {"mistake": "", "changed": None, "verdict": None, "why": "", **more}
+    values = {"mistake": "", "changed": None, "preview": None, "why": "", **more}
     return page(
         "failure_edit.html",
         connector=connector,

@@ -127,7 +127,7 @@ def test_a_terminal_gets_a_bar(system: SyncSystem, run: Run, monkeypatch: pytest
 
 def test_a_day_that_pipedrive_closed_is_shown(system: SyncSystem, run: Run) -> None:
     with transaction() as session:
-        wiring.open_budget(session, system.connector_key)._ask("close", 1_800)
+        wiring.open_budget(session, system.connector_key)._run("close", 1_800)
     result = run("budget", "acme")
 
     assert "Pipedrive refuses calls: the budget is spent. Next call in 30 min" in result.out

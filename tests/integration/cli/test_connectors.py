@@ -216,7 +216,7 @@ def company_url(system: SyncSystem) -> str:
 def test_the_webhooks_of_a_connector_are_shown(system: SyncSystem, run: Run) -> None:
     result = run("connectors", "webhooks", "acme", "--json").json
 
-    assert [(row["entity"], row["state"], row["healed"]) for row in result["subscriptions"]] == [
+    assert [(row["entity"], row["state"], row["recreated"]) for row in result["subscriptions"]] == [
         ("organization", "active", 0),
         ("person", "active", 0),
     ]

@@ -136,7 +136,7 @@ def test_a_fetch_in_flight_is_named(system: SyncSystem, run: Run, at_work: None)
 
 def test_a_webhook_that_is_missing_is_named(system: SyncSystem, run: Run, at_work: None) -> None:
     system.change_rows(
-        "INSERT INTO webhook_subscriptions (connector_key, entity, state, healed)"
+        "INSERT INTO webhook_subscriptions (connector_key, entity, state, recreated)"
         " VALUES (:c, 'person', 'missing', 0), (:c, 'organization', 'active', 2)",
         c=system.connector_key,
     )

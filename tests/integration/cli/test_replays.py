@@ -43,7 +43,7 @@ def test_a_replay_is_previewed_before_it_starts(system: SyncSystem, run: Run) ->
     listed = run("failures", "list", "acme", "--json").json["failures"]
     preview = run("failures", "preview", "acme")
 
-    assert listed[0]["verdict"]["kind"] == "fails_again"
+    assert listed[0]["preview"]["kind"] == "fails_again"
     assert preview.out == "1 open. If replayed now: 1 would fail again; about 10 tokens\n"
     assert "would fail again" in run("failures", "show", "acme", "1").out
     assert "would fail again" in run("failures", "list", "acme").out

@@ -240,7 +240,7 @@ def test_a_sample_is_compared_and_what_came_out_is_kept(system: SyncSystem, oper
         last = comparisons.last_compared(session, system.connector_key)
     assert last is not None
     assert last.sample == verify.SAMPLE
-    assert last.asked_by == "operator@acme.test"
+    assert last.requested_by == "operator@acme.test"
     assert f"{last.compared:,}" in operator.text(f"{HOME}/actions")
     assert audited("verify.start")
 

@@ -367,7 +367,7 @@ def test_scripts_read_alerts_and_admins_try_the_sinks(
     watch(system)
 
     (alert,) = viewer.get("/api/v1/alerts").get_json()["alerts"]
-    assert (alert["rule"], alert["connector"], alert["told"]) == ("auth_lost", "acme", ["log", "webhook"])
+    assert (alert["rule"], alert["connector"], alert["sent_to"]) == ("auth_lost", "acme", ["log", "webhook"])
     assert viewer.get("/api/v1/alerts/past").get_json() == {"alerts": []}
     forms = {each.token: {"X-CSRF-Token": operators.csrf_of(each.token)} for each in (viewer, admin)}
     assert viewer.client.post("/api/v1/alerts/test", headers=forms[viewer.token]).status_code == 403
@@ -437,7 +437,7 @@ def test_open_alerts_are_counted_for_prometheus(system: SyncSystem, hook: Hook, 
 def test_a_budget_alert_stays_open_while_pipedrive_does_not_answer(system: SyncSystem, hook: Hook) -> None:
     """Redis alone knows that Pipedrive has called the day spent."""
     with transaction() as session:
-        wiring.open_budget(session, system.connector_key)._ask("close", 1_800.0)
+        wiring.open_budget(session, system.connector_key)._run("close", 1_800.0)
     watch(system)
     system.change_rows("UPDATE alerts SET seen_at = seen_at - interval '5 minutes'")
     as_they_are = settings()

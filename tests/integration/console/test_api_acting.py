@@ -109,7 +109,7 @@ def test_a_payload_is_edited_tried_and_replayed(system: SyncSystem, script: Call
     advance(system)
 
     assert [(each["path"], each["after"]) for each in tried["differences"]] == [("user.nickname", "Anna King")]
-    assert tried["verdict"]["kind"] == "changes"
+    assert tried["preview"]["kind"] == "changes"
     assert (wrong[0], wrong[1]["error"]) == (400, "payload_refused")
     assert (status, begun["total"]) == (200, 1)
     assert person(system, 1)["name"] == "Anna King"

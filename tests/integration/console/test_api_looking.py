@@ -125,10 +125,10 @@ def test_failures_are_grouped_listed_and_shown(system: SyncSystem, viewer_script
     (group,) = viewer_script("GET", f"{BASE}/failures/groups")[1]["groups"]
     found = viewer_script("GET", f"{BASE}/failures?reason=no_update_time&limit=1")[1]["failures"]
     whole = script("GET", f"{BASE}/failures/{found[0]['failure']['id']}")[1]
-    total = viewer_script("GET", f"{BASE}/failures/verdict?fingerprint={group['fingerprint']}")[1]
+    total = viewer_script("GET", f"{BASE}/failures/preview?fingerprint={group['fingerprint']}")[1]
 
     assert (group["reason"], group["count"], len(group["daily"])) == ("no_update_time", 2, 14)
-    assert [each["verdict"]["kind"] for each in found] == ["fails_again"]
+    assert [each["preview"]["kind"] for each in found] == ["fails_again"]
     assert (whole["payload"]["id"], whole["failure"]["record_id"]) == (11, "11")
     assert (total["total"], total["kinds"]) == (2, {"fails_again": 2})
     assert viewer_script("GET", f"{BASE}/failures?state=discarded")[1] == {"failures": []}

@@ -126,7 +126,7 @@ def busy(system: SyncSystem, operator: ConsoleClient, admin: ConsoleClient) -> S
     broken(system, 10, 11)
     system.module("sync.connectors.webhooks").ensure_webhooks(system.connector_key)
     system.change_rows(
-        "INSERT INTO deliveries (connector_key, source, key, body, state) VALUES (:c, 'pipedrive', 'k', '{}', 'folded')",
+        "INSERT INTO deliveries (connector_key, source, key, body, state) VALUES (:c, 'pipedrive', 'k', '{}', 'processed')",
         c=system.connector_key,
     )
     assert operator.post("/c/acme/failures/replay", count="2").status_code == 303

@@ -66,6 +66,6 @@ def test_a_script_lists_them_and_sees_what_a_replay_comes_to(system: SyncSystem,
         ("label_ids", "option_unknown", "7"),
         ("label_ids", "option_unknown", "8"),
     }
-    assert {each["verdict"]["kind"] for each in listed["failures"]} == {"fails_again"}
+    assert {each["preview"]["kind"] for each in listed["failures"]} == {"fails_again"}
     _, shown = script("GET", f"{BASE}/runs/{run.id}")
     assert (shown["new"], shown["failed"], shown["rejected_fields"]) == (2, 0, 2)

@@ -25,7 +25,7 @@ def nothing_is_remembered(system: SyncSystem) -> Iterator[None]:
 
 
 def deliver(
-    system: SyncSystem, key: str, body: bytes = b"{}", state: str = "folded", reason: str | None = None, **more: Any
+    system: SyncSystem, key: str, body: bytes = b"{}", state: str = "processed", reason: str | None = None, **more: Any
 ) -> int:
     row = system.rows(
         "INSERT INTO deliveries (connector_key, source, key, body, state, reason, received_at) VALUES (:connector, :source,"
@@ -201,6 +201,6 @@ def test_scripts_read_the_health_of_webhooks_and_deliveries(system: SyncSystem, 
     (delivery,) = viewer.get("/api/v1/connectors/acme/deliveries").get_json()["deliveries"]
 
     assert (health["level"], [each["state"] for each in health["subscriptions"]]) == ("ok", ["active", "active"])
-    assert (delivery["state"], delivery["size_bytes"]) == ("folded", 13)
+    assert (delivery["state"], delivery["size_bytes"]) == ("processed", 13)
     assert "canary" not in str(delivery)
     assert viewer.get("/api/v1/connectors/acme/deliveries?source=other").status_code == 422

@@ -164,7 +164,7 @@ def test_a_connector_that_cannot_be_evaluated_keeps_its_alerts_and_does_not_stop
 
     states = system.rows("SELECT connector_key, state FROM alerts WHERE rule = 'auth_lost' ORDER BY 1")
     assert [tuple(row) for row in states] == [(system.connector_key, "open"), (other, "open")]
-    assert [line["connector_id"] for line in log if line["event"] == "alerts.not_judged"] == [CONNECTOR_ID]
+    assert [line["connector_id"] for line in log if line["event"] == "alerts.not_evaluated"] == [CONNECTOR_ID]
 
 
 def test_a_schedule_that_cannot_be_started_does_not_stop_the_others(

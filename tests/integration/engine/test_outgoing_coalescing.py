@@ -160,7 +160,7 @@ def test_unusual_values_are_kept_and_messages_without_an_id_leave_an_event(syste
     messages = [each for each in system.events() if each[0] == "outgoing.user.error"]
     assert messages == [("outgoing.user.error", "no_hull_id", None)] * len(BAD)
     (first, _) = system.rows("SELECT state, reason FROM deliveries ORDER BY id")
-    assert tuple(first) == ("folded", "no_hull_id")
+    assert tuple(first) == ("processed", "no_hull_id")
 
 
 def test_a_message_with_deep_nesting_is_rejected_alone(system: SyncSystem) -> None:
@@ -191,7 +191,7 @@ def test_a_defect_stops_one_delivery_only(system: SyncSystem, monkeypatch: pytes
 
     assert {record for _, record in waiting(system)} == {"u1", "u3"}
     states = [tuple(row) for row in system.rows("SELECT state, reason FROM deliveries ORDER BY id")]
-    assert states == [("folded", None), ("refused", "internal_error"), ("folded", None)]
+    assert states == [("processed", None), ("refused", "internal_error"), ("processed", None)]
 
 
 def test_large_deliveries_are_taken_a_few_at_a_time(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ PARENTS = {
     "slices": "INSERT INTO slices (run_id, walk) SELECT id, 'ascending' FROM runs RETURNING id",
     "plans": "INSERT INTO plans (connector_key, base_version, document, definitions, author)"
     " VALUES (:key, 1, '{}', '{}', 'test') RETURNING id",
-    "replays": "INSERT INTO replays (connector_key, asked_by, why, chosen, per_second)"
+    "replays": "INSERT INTO replays (connector_key, requested_by, why, chosen, per_second)"
     " VALUES (:key, 'test', '', '{}', 1) RETURNING id",
 }
 LOCKS: dict[str, tuple[str, Callable[[Session, int, int], Any]]] = {

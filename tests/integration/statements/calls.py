@@ -123,7 +123,7 @@ BY_NAME: Final[dict[str, Any]] = {
     "lines": b"a line\n",
     "listed": IDS,
     "longest_s": 60.0,
-    "marks": dict.fromkeys(IDS, ("folded", None)),
+    "marks": dict.fromkeys(IDS, ("processed", None)),
     "moment": DAY_AGO,
     "most": 1_000,
     "most_bytes": 1_000_000,

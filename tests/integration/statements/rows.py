@@ -100,8 +100,8 @@ STEPS: Final = (
     "INSERT INTO changes (connector_key, direction, entity, record_id, cause, due_at)"
     " SELECT 2, 'incoming', 'organization', n, 'webhook', now() - make_interval(secs => n % 1000) FROM generate_series(1, {n}) n",
     "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
-    " SELECT 1 + n % 2, CASE n % 2 WHEN 0 THEN 'hull' ELSE 'pipedrive' END, n, '{}', CASE WHEN n % 20 = 0 THEN 'new' ELSE 'folded'"
-    " END, now() - make_interval(secs => {n} - n) FROM generate_series(1, {n}) n",
+    " SELECT 1 + n % 2, CASE n % 2 WHEN 0 THEN 'hull' ELSE 'pipedrive' END, n, '{}',"
+    " CASE WHEN n % 20 = 0 THEN 'new' ELSE 'processed' END, now() - make_interval(secs => {n} - n) FROM generate_series(1, {n}) n",
     "INSERT INTO jobs (connector_key, kind, dedupe_key, state, ended_at) SELECT 1, 'status', n,"
     " CASE WHEN n % 10 = 0 THEN 'due' ELSE 'done' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) n",
     "INSERT INTO job_items (job_id, subject, n, payload) SELECT 1 + n / 200, 'person.seen', n % 200, '{record}'"
@@ -109,7 +109,7 @@ STEPS: Final = (
     "INSERT INTO export_files (job_id, validator, size_bytes, pieces) SELECT id, 'one', 200, 20 FROM jobs WHERE id <= 5000",
     "INSERT INTO export_pieces (job_id, number, content) SELECT 1 + n / 20, n % 20, '{record}'"
     " FROM generate_series(0, {n} - 1) n",
-    "INSERT INTO log_exports (id, connector_key, kind, file_name, asked_by, state, parts, created_at)"
+    "INSERT INTO log_exports (id, connector_key, kind, file_name, requested_by, state, parts, created_at)"
     " SELECT n, 1 + n % 2, 'text/csv', 'f', 'a', CASE n % 50 WHEN 0 THEN 'writing' ELSE 'done' END, 100,"
     " now() - make_interval(hours => n) FROM generate_series(1, 1000) n",
     "INSERT INTO log_export_parts (export_id, n, body)"
@@ -121,7 +121,7 @@ STEPS: Final = (
     "INSERT INTO failures (connector_key, kind, subject, direction, entity, batch_id, stage, reason, detail, fingerprint, state,"
     " updated_at) SELECT 1, 'batch', 'batch:' || n, 'incoming', 'person', n, 'load', 'x', '', '', 'discarded',"
     " now() - interval '100 days' FROM generate_series(1000, 20000, 1000) n",
-    "INSERT INTO replays (id, connector_key, asked_by, why, chosen, per_second) SELECT n, 1, 'a', '', '{}', 10"
+    "INSERT INTO replays (id, connector_key, requested_by, why, chosen, per_second) SELECT n, 1, 'a', '', '{}', 10"
     " FROM generate_series(1, 50) n",
     "INSERT INTO replay_items (replay_id, failure_id, state, sent_at, after_event) SELECT 1 + n % 50, n,"
     " CASE n % 3 WHEN 0 THEN 'waiting' WHEN 1 THEN 'sent' ELSE 'done' END, now(), 1 FROM generate_series(1, 50000) n",
@@ -143,13 +143,13 @@ STEPS: Final = (
     " FROM generate_series(1, 3) k, generate_series(2, 336) h",
     "INSERT INTO watermarks (connector_key, entity, reached_at, complete_since) SELECT k, e, now(), now()"
     " FROM generate_series(1, 3) k, unnest(ARRAY['person', 'organization']) e",
-    "INSERT INTO webhook_subscriptions (connector_key, entity, state, sound_at) SELECT k, e, 'active', now()"
+    "INSERT INTO webhook_subscriptions (connector_key, entity, state, healthy_at) SELECT k, e, 'active', now()"
     " FROM generate_series(1, 3) k, unnest(ARRAY['person', 'organization']) e",
     "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) SELECT k, 'incremental', 300, now()"
     " FROM generate_series(1, 3) k",
     "INSERT INTO last_skips (connector_key, entity, hull_id, reason) SELECT 1, 'person', 'h' || n, 'filtered'"
     " FROM generate_series(1, {n}) n",
-    "INSERT INTO verifications (connector_key, asked_by, drift, took_s, tokens, counts, named)"
+    "INSERT INTO verifications (connector_key, requested_by, drift, took_s, tokens, counts, named)"
     " SELECT 1, 'a', 0, 0, 0, '{}', '{}' FROM generate_series(1, 2000) n",
     "INSERT INTO operators (id, name, password_hash, role) SELECT n, 'o' || n, '', 'admin' FROM generate_series(1, 50) n",
     "INSERT INTO operator_sessions (digest, operator_id) SELECT sha256(n::text::bytea), 1 + n % 50 FROM generate_series(1, 2000) n",

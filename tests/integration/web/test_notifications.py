@@ -167,7 +167,7 @@ def test_a_message_without_an_id_is_named_and_its_neighbours_are_taken(hull: Hul
         coalesce_deliveries(session)
 
     [delivery] = running.deliveries()
-    assert (delivery.state, delivery.reason) == ("folded", "no_hull_id")
+    assert (delivery.state, delivery.reason) == ("processed", "no_hull_id")
     assert [tuple(row) for row in running.rows("SELECT record_id, entity FROM changes")] == [
         ("5f0000000000000000000001", "person")
     ]
@@ -187,7 +187,7 @@ def test_hull_is_slowed_down_while_its_messages_wait(hull: Hull, running: Runnin
         last = hull.notify(notification_id=f"n-{number}").json
 
     assert last == {"flow_control": {"type": "next", "size": 100, "in": 1_000}}
-    running.change_rows("UPDATE deliveries SET state = 'folded'")
+    running.change_rows("UPDATE deliveries SET state = 'processed'")
     assert hull.notify(notification_id="later").json == NEXT
 
 
