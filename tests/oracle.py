@@ -23,7 +23,7 @@ class Journal:
     """All states of all records.
 
     fields  entity → codes of the mapped fields
-    states  (start, record) in their order; after a deletion the record is None
+    states  (start, record) in their order; None replaces a deleted record
     """
 
     fields: Mapping[str, tuple[str, ...]]

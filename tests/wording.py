@@ -228,7 +228,7 @@ def findings(text: Text) -> Iterator[Finding]:
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", _CODE_SPAN.sub("X", text.words))
     for found in _AVOIDED.finditer(plain):
         yield Finding(text, "avoided", found.group().lower())
-    for paragraph in re.split(r"\n\s*\n|\n {4,}|\n\s*(?=[-*] )", plain):
+    for paragraph in re.split(r"\n\s*\n|\n {4,}|\n\s*(?=[-*] |\S+ {2,}\S)", plain):
         for sentence in _SENTENCE.split(" ".join(paragraph.split())):
             words = _WORD.findall(sentence)
             if len(words) > LONGEST:

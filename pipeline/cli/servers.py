@@ -98,7 +98,7 @@ def migrate() -> None:
 )
 @click.option("--website/--no-website", default=True, help="Whether Organizations have the field `website`.")
 @click.option("--burst-limit", type=int, help="Requests per token within two seconds.")
-@click.option("--daily-budget", type=int, help="Tokens of Pipedrive for all callers, until midnight UTC.")
+@click.option("--daily-budget", type=int, help="Tokens that all callers together may spend until midnight UTC.")
 @click.option(
     "--clock-factor",
     default=1.0,

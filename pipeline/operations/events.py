@@ -48,7 +48,7 @@ from pipeline.sync.compiled import Plan, plan_for
 PATH: Final = "/connectors/<connector>/events"
 EXPORTS: Final = f"{PATH}/exports"
 LOOKED_BACK: Final = timedelta(days=1)
-"""How far back the search goes if no index serves the filter, unless the filter has a time."""
+"""How far back the search reads if no index serves the filter, unless the filter has a time."""
 Outcome = Literal["success", "skip", "error", "retry", "park"]
 WORDS: Final = {
     "success": "synchronized",

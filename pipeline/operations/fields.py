@@ -123,7 +123,7 @@ class FieldsRequest(ConnectorRequest, EntityRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """The fields of one entity, with their definitions; `read_at` is None if they were never read."""
+    """The fields of one entity, with their definitions; without `read_at`, they were never read."""
 
     entity: Entity
     catalog: FieldCatalog

@@ -29,7 +29,7 @@ WIDE, NARROW = (1280, 800), (360, 740)
 SMALL: Final = ("overview", "logs", "failures", "record", "explain", "settings-users-in")
 LARGEST_BYTES, LARGEST_FOLDER_BYTES = 150_000, 4_000_000
 TITLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Every day": (
+    "Overview and actions": (
         "log-in",
         "overview",
         "overview-chart",
@@ -39,23 +39,32 @@ TITLES: Final[Mapping[str, tuple[str, ...]]] = {
         "action-send",
         "action-send-count",
     ),
-    "One record": ("search", "record", "record-organization", "record-deleted", "explain"),
-    "What happened": ("logs", "event", "runs", "run", "batch", "webhooks", "delivery"),
-    "What failed": (
+    "Records": ("search", "record", "record-organization", "record-deleted", "explain"),
+    "Events, runs and webhooks": ("logs", "event", "runs", "run", "jobs", "batch", "webhooks", "delivery"),
+    "Failures and replays": (
         *("failures", "failure-group", "failure", "failure-edit", "failure-difference"),
         *("failures-replay", "failures-discard", "replays", "replay"),
     ),
-    "Settings": (
+    "Settings and plans": (
         *("settings", "settings-identity", "settings-users-in", "settings-accounts-in", "settings-segments"),
         *("settings-users-out", "settings-accounts-out", "settings-links", "settings-schedules", "settings-budget"),
         *("settings-sync-keys", "settings-mistakes", "settings-review", "settings-history", "settings-version"),
         *("settings-json", "plans", "plan", "plan-records"),
     ),
-    "Setting up": (
+    "Set up a connector": (
         *("wizard-hull", "wizard-pipedrive", "wizard-identity", "wizard-mappings", "wizard-segments"),
         *("wizard-first-fetch", "credentials"),
     ),
-    "The running": ("workers", "connector-workers", "flower", "alerts", "operators", "audit", "account", "refused"),
+    "Workers, alerts and operators": (
+        "workers",
+        "connector-workers",
+        "flower",
+        "alerts",
+        "operators",
+        "audit",
+        "account",
+        "refused",
+    ),
 }
 """Heading of the index → its pages. A page without a heading is an error."""
 
@@ -65,7 +74,7 @@ AT_HOME: Final = """folder => document.querySelectorAll('main code').forEach(
 """Shows the folder that is usual, where the page names the one of this running."""
 PREFACE: Final = f"""# The console in pictures
 
-Taken by `make pictures` of the connector `{CONNECTOR}` and its sandbox; nobody in them is real.
+`make pictures` takes these pictures of the connector `{CONNECTOR}` and its sandbox. All names and companies in them are generated.
 """
 
 
@@ -172,7 +181,7 @@ def index() -> str:
     for title, names in TITLES.items():
         best = f"{names[1]}-light.png"
         rows = "\n".join(f"| {name.replace('-', ' ')} | {_links(name)} |" for name in names)
-        parts.append(f"\n## {title}\n\n[![{names[1]}]({best})]({best})\n\n| page | |\n|---|---|\n{rows}\n")
+        parts.append(f"\n## {title}\n\n[![{names[1]}]({best})]({best})\n\n| page | pictures |\n|---|---|\n{rows}\n")
     return "".join(parts)
 
 

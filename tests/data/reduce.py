@@ -23,7 +23,7 @@ from tests.data import FOLDER, ORGANIZATIONS
 NOT_NEEDED = {"description", "title", "example", "examples", "default"}
 TOTAL = 1500
 NOT_ASCII = 399
-"""Organizations beyond the special ones whose name is not ASCII."""
+"""Number of Organizations with a name that is not ASCII, beside the special ones."""
 
 
 def main(v1: str, v2: str, organizations: str) -> None:

@@ -58,7 +58,7 @@ def modules() -> Iterator[tuple[Path, ModuleType]]:
 
 
 def compiled() -> dict[str, Found]:
-    """Patterns that stand in a module, alone or within a tuple, a mapping or a class, by place and text."""
+    """Return the patterns defined in a module, alone or within a tuple, a mapping or a class, by place and text."""
     found: dict[str, Found] = {}
     for path, module in modules():
         source = path.read_text("utf-8")
@@ -103,7 +103,7 @@ def _kinds(methods: set[str]) -> tuple[str, ...]:
 
 
 def written() -> tuple[dict[str, Found], list[str]]:
-    """Patterns written into a call of `re` itself, and the calls whose pattern is put together while the program runs."""
+    """Return the patterns written into a call of `re`, and the calls that build their pattern at run time."""
     found: dict[str, Found] = {}
     composed: list[str] = []
     for room in ("pipeline", "db", "sandbox"):
@@ -148,8 +148,8 @@ def _is_call_of_re(node: ast.AST) -> bool:
 def hostile_texts(pattern: str | bytes, flags: int) -> list[tuple[str, str, str]]:
     """(beginning, middle, end) of texts; the middle is repeated up to the wanted length.
 
-    Single characters, and what almost matches: for each part that may repeat, what stands before it, then the part again and
-    again, then a character that spoils the match; and the whole sample again and again.
+    Single characters, and what almost matches: for each part that may repeat, the text before it, then the part many times,
+    then a character that breaks the match; and the whole sample many times.
     """
     tree = parser.parse(pattern, flags & ~re.UNICODE if flags & re.ASCII else flags)
     texts = [("", character, "") for character in EVERY]
@@ -194,7 +194,7 @@ def _member(value: list[Any]) -> str:
 
 
 def _members(value: list[Any]) -> str:
-    """Characters of a set that stand for all of its kinds."""
+    """Return one character of each kind in a set."""
     if value[0][0] is constants.NEGATE:
         return "".join(each for each in "a0 .-" if not re.fullmatch(_class(value[1:]), each))
     kinds = {constants.CATEGORY_DIGIT: "0", constants.CATEGORY_SPACE: " ", constants.CATEGORY_WORD: "a0"}
@@ -230,7 +230,7 @@ def _class(members: list[Any]) -> str:
 
 
 def _repeated(tree: Any, before: str) -> Iterator[tuple[str, str]]:
-    """(what stands before it, the part) of everything that may stand several times, also within other parts."""
+    """Return (text before it, part) of each part that may repeat, nested parts too."""
     for code, value in tree:
         if code in REPEATS:
             if value[1] > 1:

@@ -37,7 +37,7 @@ def act(system: SyncSystem, draw: Random, number: int) -> None:
 
 
 TRIES = 3
-"""Rounds of waiting: a record whose newest webhook is of the same second, or newer, is read up to six times."""
+"""Rounds of waiting: a record with a newest webhook of the same second, or later, is read up to six times."""
 
 
 def phones(system: SyncSystem) -> dict[int, Any]:
@@ -46,10 +46,10 @@ def phones(system: SyncSystem) -> dict[int, Any]:
     return {number: each[0]["value"] if each else None for number, each in held.items()}
 
 
-def spread(system: SyncSystem, draw: Random, said: list[dict[str, Any]]) -> None:
-    """Deliver some of what was said: a part is lost, a part comes twice, and none of it in order."""
-    arriving = [webhook for webhook in said for _ in range(draw.choice((0, 1, 1, 1, 2)))]
-    said.clear()
+def spread(system: SyncSystem, draw: Random, sent: list[dict[str, Any]]) -> None:
+    """Deliver some of the webhooks: some are lost, some come twice, and all are out of order."""
+    arriving = [webhook for webhook in sent for _ in range(draw.choice((0, 1, 1, 1, 2)))]
+    sent.clear()
     draw.shuffle(arriving)
     for webhook in arriving:
         deliver(system, {**webhook, "meta": {**webhook["meta"], "id": f"{draw.random()}"}})
@@ -61,11 +61,11 @@ def test_both_sides_agree_in_the_end(system: SyncSystem, seed: int) -> None:
     create_records(system, persons=PERSONS, organizations=0)
     age_records(system)
     system.fetch(Entity.PERSON)
-    draw, said = Random(seed), listen(system)
+    draw, sent = Random(seed), listen(system)
     for number in range(ACTIONS):
         act(system, draw, number)
         if draw.random() < 0.3:
-            spread(system, draw, said)
+            spread(system, draw, sent)
             system.work()
         if draw.random() < 0.1:
             resolve(system)
