@@ -39,7 +39,7 @@ def test_ten_minutes_of_edits_on_both_sides(database: str, owner: Owner, seed: i
         assert failures(life.system) == []
 
         before = len(writes(life.system)), life.system.hull.received.count
-        life.say_everything_again()
+        life.report_everything_again()
         assert (len(writes(life.system)), life.system.hull.received.count) == before
 
 
