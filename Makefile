@@ -1,5 +1,5 @@
 # Everything a newcomer, a developer and CI do. `make` alone prints this menu.
-# What the machine lacks is said plainly, with the command that mends it.
+# What the machine lacks is said plainly, with the command that installs it.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -26,12 +26,12 @@ help: ## Print this menu
 	      /^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2} \
 	      END {print ""; print "First: make demo (shows everything), then make up (leaves it running)."}' $(MAKEFILE_LIST)
 
-install: $(DEV) ## Make .venv with everything, tests' tools included (every other target does what it needs)
+install: $(DEV) ## Install everything in .venv, with the test tools (the other targets install what they need)
 
-demo: $(RUNTIME) ## Show everything that exists, with progress bars, and stop again (about a minute)
+demo: $(RUNTIME) ## Show everything that exists, with progress bars, and stop again (2 to 3 minutes, with the installation)
 	@$(BIN)/pipeline demo
 
-up: $(RUNTIME) ## Run everything on this machine until Ctrl-C; with credentials in the environment, against real systems
+up: $(RUNTIME) ## Run everything on this machine until Ctrl-C, with a new sandbox; with credentials in the environment, against real systems
 	@$(BIN)/pipeline up
 
 test: $(DEV) ## Run the tests, without the slow ones; T="tests/unit -k settings" runs some
@@ -41,23 +41,23 @@ test-all: $(DEV) ## Run all tests, the slow ones too
 	@$(BIN)/python -m pytest $(WORKERS) -m "not browser" $(T)
 	@$(if $(T),true,$(BIN)/python -m pytest -m browser tests/browser)
 
-browser: $(DEV) ## Drive the console in a real Chromium (three minutes); one journey after the other, they share a house
+browser: $(DEV) ## Test the console in a real Chromium (three minutes)
 	@$(BIN)/python -m pytest -m browser tests/browser
 
 check: lint types test-all ## Everything CI checks: lint, types, all tests
 
-lint: $(DEV) ## Look for mistakes of style
+lint: $(DEV) ## Check the style, the formatting and the layers of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
-	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted; make format mends it."; exit 1; }
+	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted; Run: make format"; exit 1; }
 
 types: $(DEV) ## Check the types
 	@$(BIN)/mypy
 
-audit: $(DEV) ## Ask whether a pinned package has a known vulnerability; ends with 3 where that could not be checked
+audit: $(DEV) ## Check the pinned packages for known vulnerabilities; exit code 3 if that could not be checked
 	@$(BIN)/python deploy/audit.py
 
-format: $(DEV) ## Format the code, and mend what can be mended by itself
+format: $(DEV) ## Format the code, and fix what can be fixed automatically
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
@@ -70,26 +70,26 @@ bench: $(DEV) ## Measure a full fetch: rate, CPU by process, memory, tokens
 bench-console: $(DEV) ## Measure every page of the console over ten million events (some minutes)
 	@$(BIN)/python -m benchmarks.console
 
-pictures: $(DEV) ## Take docs/pictures/ anew: every page of the console, light and dark (three minutes; needs Chromium, pngquant)
+pictures: $(DEV) ## Renew docs/pictures/: every page of the console, light and dark (three minutes; needs Chromium, pngquant)
 	@$(BIN)/python -m tests.browser.pictures
 
-hour: $(DEV) ## Live through an hour of lost webhooks, an outage and a lost token, and compare (twenty minutes)
+hour: $(DEV) ## Run an hour of lost webhooks, an outage and a lost token, then compare both sides (twenty minutes)
 	@$(BIN)/python -m benchmarks.hour
 
-lock: ## Pin every dependency anew, with hashes (needs uv)
-	@command -v uv >/dev/null || { echo "uv is not here. Mend it with: python3 -m pip install uv"; exit 1; }
+lock: ## Renew the lock files: every dependency pinned, with hashes (needs uv)
+	@command -v uv >/dev/null || { echo "uv is missing. Install it with: python3 -m pip install uv"; exit 1; }
 	@python3 deploy/requirements.py | $(UV_COMPILE) -o requirements.lock -
 	@python3 deploy/requirements.py embedded | $(UV_COMPILE) -c requirements.lock -o requirements-embedded.lock -
 	@python3 deploy/requirements.py embedded dev | $(UV_COMPILE) -c requirements-embedded.lock -o requirements-dev.lock -
 	@echo "requirements.lock, requirements-embedded.lock and requirements-dev.lock are new; now: make check"
 
-openapi: $(DEV) ## Write docs/openapi.json and the tables of docs/api.md again: the public contract of /api/v1, whose changes are reviewed
+openapi: $(DEV) ## Renew docs/openapi.json and the tables of docs/api.md: the public contract of /api/v1; review its changes
 	@$(BIN)/python -m tests.unit.test_operations
 
 guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence
 	@$(BIN)/python -m tests.promises guide
 
-defects: $(DEV) ## Show that what was wrong with the connector before is right, defect by defect
+defects: $(DEV) ## Test the 24 known defects of the earlier connector, one by one
 	@$(BIN)/python -m tests.promises defects
 
 clean: ## Remove what was made here: .venv, caches, and the data of the embedded servers
@@ -117,9 +117,9 @@ endef
 
 # The demo needs what runs and the embedded servers; an installation for the tests has both. requirements.lock is for production.
 $(RUNTIME): requirements-embedded.lock setup.cfg | $(VENV)/bin/python
-	$(call INSTALL,Installing what runs (once),$(if $(wildcard $(DEV)),requirements-dev.lock,requirements-embedded.lock))
+	$(call INSTALL,Installing the program (once, 1 to 3 minutes),$(if $(wildcard $(DEV)),requirements-dev.lock,requirements-embedded.lock))
 	@touch $@
 
 $(DEV): requirements-dev.lock setup.cfg | $(VENV)/bin/python
-	$(call INSTALL,Installing what runs and what tests it (once),requirements-dev.lock)
+	$(call INSTALL,Installing the program and its test tools (once, 1 to 3 minutes),requirements-dev.lock)
 	@touch $(RUNTIME) $@

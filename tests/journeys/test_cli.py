@@ -24,6 +24,7 @@ from pipeline.local import servers
 from pipeline.settings import Settings
 from tests.conftest import WORKER
 
+README = Path(__file__).parents[2] / "README.md"
 KEY = "cGlwZWxpbmUtdGVzdHMtb25seS0wMTIzNDU2Nzg5QUI="
 
 
@@ -108,11 +109,12 @@ def test_the_demo_shows_everything_and_leaves_nothing_running(tmp_path: Path) ->
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def up(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """`pipeline up` in a process of its own, and the object it printed."""
-    data_dir = tmp_path / "data"
+    data_dir = tmp_path / ".data"
+    more = getattr(request, "param", ())
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "up", "--persons", "20", "--organizations", "5", "--json"],
+        [sys.executable, "-m", "pipeline", "up", "--persons", "20", "--organizations", "5", "--json", *more],
         cwd=tmp_path,
         env={**os.environ, "DATA_DIR": str(data_dir)},
         stdout=subprocess.PIPE,
@@ -157,6 +159,33 @@ def test_everything_runs_until_a_signal(up: tuple[subprocess.Popen[str], dict[st
     assert process.wait(timeout=60) == 0
     assert [pid for pid in running["pids"].values() if Path(f"/proc/{pid}").exists()] == []
     assert servers.status(Settings.from_env({"DATA_DIR": running["data_dir"]})) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("up", [("--no-example",)], indirect=True)
+def test_the_sandbox_commands_of_the_readme_work(
+    up: tuple[subprocess.Popen[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    section = README.read_text().partition("## Try it with the sandbox")[2].partition("\n## ")[0]
+    assert "pipeline up --no-example" in section
+    commands = section.split("```")[3].replace(". .venv/bin/activate", "set -eu")
+
+    result = subprocess.run(
+        ["bash", "-c", commands],  # noqa: S607 - the README uses bash
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "DATA_DIR": up[1]["data_dir"],
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "No drift" in result.stdout
 
 
 @pytest.mark.slow
