@@ -46,6 +46,6 @@ def test_a_schema_that_is_too_old_is_explained(old: None, run: Run) -> None:
 
     assert result.code == 1
     assert json.loads(result.err) == {
-        "error": "the database is at revision 0031, and this version upgrades from 0040 or later",
-        "next": 'an earlier version must upgrade it first: see "Upgrade" in docs/operations.md',
+        "error": "the database is at revision 0031, and this version upgrades from 0041 or later",
+        "next": 'create an empty database: see "Upgrade" in docs/operations.md',
     }

@@ -275,7 +275,7 @@ def test_a_schema_older_than_the_first_migration_is_refused_and_not_changed(migr
         connection.execute(text("UPDATE alembic_version SET version_num = '0031'"))
     before = tables(migrated)
 
-    with pytest.raises(SchemaTooOld, match="at revision 0031, and this version upgrades from 0040"):
+    with pytest.raises(SchemaTooOld, match="at revision 0031, and this version upgrades from 0041"):
         migrate(migrated)
 
     assert current_revision(migrated) == "0031"

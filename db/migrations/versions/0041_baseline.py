@@ -1,6 +1,6 @@
 """All tables: the schema from which the first release starts, in `db/migrations/baseline.sql`
 
-Revisions 0001 to 0039 were merged into this one before there was a release.
+Revisions 0001 to 0040 were merged into this one before there was a release.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from alembic import op
 
-revision = "0040"
+revision = "0041"
 down_revision = None
 branch_labels = None
 depends_on = None
