@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
+from pipeline.domain.setting_texts import TITLES
 from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.operations.conversions import direction_of, entity_of, field_name, row_words
 from pipeline.operations.models import Shape
@@ -69,32 +70,6 @@ def _effective_or_raw(document: dict[str, Any]) -> dict[str, Any]:
 
 
 Catalogs = Mapping[Entity, FieldCatalog]
-
-TITLES: Final[Mapping[str, str]] = {
-    "user_claims": "User identity",
-    "account_claims": "Account identity",
-    "incoming_user_attributes": "Incoming user attributes",
-    "incoming_account_attributes": "Incoming account attributes",
-    "outgoing_user_attributes": "Outgoing user attributes",
-    "outgoing_account_attributes": "Outgoing account attributes",
-    "synchronized_user_segments": "Outgoing user segments",
-    "synchronized_account_segments": "Outgoing account segments",
-    "link_users_in_hull": "Link Users to Accounts in Hull",
-    "link_users_in_service": "Link Persons to Organizations in Pipedrive",
-    "support_user_deletion": "Mark Users with a deleted Person",
-    "support_account_deletion": "Mark Accounts with a deleted Organization",
-    "ignore_deleted_users": "Skip Users with a deleted Person",
-    "ignore_deleted_accounts": "Skip Accounts with a deleted Organization",
-    "user_sync_key": "Field that keeps a User's Hull id",
-    "account_sync_key": "Field that keeps an Account's Hull id",
-    "deletion_stop_share": "Share of records that a full fetch may miss",
-    "full_fetch_cron": "Schedule of full fetches",
-    "incremental_minutes": "Minutes between fetches of changes",
-    "daily_tokens": "Pipedrive's API tokens per day",
-    "live_reserve": "Share of tokens reserved for live changes",
-    "change_stop_share": "Share of records that new settings may change without approval",
-}
-"""Setting → its title. A missing one fails a test."""
 
 RULES: Final[Mapping[str, str]] = {"on_null": "when empty", "form": "format", "parts": "parts", "owner": "owner"}
 """Rule of a mapping row → its name."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pipeline.domain.setting_texts import DESCRIPTIONS, TITLES
 from pipeline.domain.settings import ConnectorSettings
 
 _CLAIMS: Final = {"type": "array", "format": "table"}
@@ -40,130 +41,63 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "user_claims": {
         **_CLAIMS,
         **_claims(["email"], ["external_id", "email"]),
-        "title": "User identity fields",
-        "description": "Each row uses a field of a Person to identify a User. Every User also has the anonymous id pipedrive:<id>.",
     },
     "incoming_user_attributes": {
         **_USER_ATTRIBUTES,
         **_mapping("/fields-pipedrive-person-in", incoming=True),
-        "title": "Person fields to fetch",
-        "description": "Maps fields of a Person to attributes of a User.",
     },
-    "link_users_in_hull": {
-        **_SWITCH,
-        "title": "Link Users to Accounts in Hull",
-        "description": "Links a User to the Account of the Person's Organization. Hull creates the Account if it does not exist.",
-    },
-    "support_user_deletion": {
-        **_SWITCH,
-        "title": "Mark Users with a deleted Person",
-        "description": "Sets pipedrive/deleted_at on the User. Nothing is deleted in Hull.",
-    },
+    "link_users_in_hull": _SWITCH,
+    "support_user_deletion": _SWITCH,
     "synchronized_user_segments": {
         "type": "array",
         "format": "segment",
-        "title": "Segments of Users to send",
-        "description": "Users in one of these segments are sent to Pipedrive. Without a segment, no User is sent.",
     },
     "outgoing_user_attributes": {
         **_USER_ATTRIBUTES,
         **_mapping("/fields-pipedrive-person-out", incoming=False),
-        "title": "Person fields to write",
-        "description": "Maps attributes of a User to fields of a Person.",
     },
-    "link_users_in_service": {
-        **_SWITCH,
-        "title": "Link Persons to Organizations in Pipedrive",
-        "description": "Links a sent Person to the Organization of the User's Account.",
-    },
-    "ignore_deleted_users": {
-        **_SWITCH,
-        "title": "Skip Users with a deleted Person",
-        "description": "A User that is marked as deleted in Pipedrive is not sent again.",
-    },
+    "link_users_in_service": _SWITCH,
+    "ignore_deleted_users": _SWITCH,
     "account_claims": {
         **_CLAIMS,
         **_claims(["website"], ["external_id", "domain"]),
-        "title": "Account identity fields",
-        "description": "Each row uses a field of an Organization to identify an Account. A website is shortened to its domain.",
     },
     "incoming_account_attributes": {
         **_ACCOUNT_ATTRIBUTES,
         **_mapping("/fields-pipedrive-org-in", incoming=True),
-        "title": "Organization fields to fetch",
-        "description": "Maps fields of an Organization to attributes of an Account.",
     },
-    "support_account_deletion": {
-        **_SWITCH,
-        "title": "Mark Accounts with a deleted Organization",
-        "description": "Sets pipedrive/deleted_at on the Account. Nothing is deleted in Hull.",
-    },
+    "support_account_deletion": _SWITCH,
     "synchronized_account_segments": {
         "type": "array",
         "format": "accountSegment",
-        "title": "Segments of Accounts to send",
-        "description": "Accounts in one of these segments are sent to Pipedrive. Without a segment, no Account is sent.",
     },
     "outgoing_account_attributes": {
         **_ACCOUNT_ATTRIBUTES,
         **_mapping("/fields-pipedrive-account-out", incoming=False),
-        "title": "Organization fields to write",
-        "description": "Maps attributes of an Account to fields of an Organization.",
     },
-    "ignore_deleted_accounts": {
-        **_SWITCH,
-        "title": "Skip Accounts with a deleted Organization",
-        "description": "An Account that is marked as deleted in Pipedrive is not sent again.",
-    },
-    "user_sync_key": {
-        "type": "string",
-        "title": "Person field for the Hull id",
-        "description": "Code of a custom text field of Persons. It stores the User's Hull id, to find the Person again.",
-    },
-    "account_sync_key": {
-        "type": "string",
-        "title": "Organization field for the Hull id",
-        "description": "Code of a custom text field of Organizations. It stores the Hull id of the Account.",
-    },
-    "full_fetch_cron": {
-        "type": "string",
-        "title": "Schedule of full fetches",
-        "description": (
-            "Use five cron fields in UTC, for example 15 2 * * * for 02:15. Use nightly for a minute at night, "
-            "or leave it empty for never."
-        ),
-    },
+    "ignore_deleted_accounts": _SWITCH,
+    "user_sync_key": {"type": "string"},
+    "account_sync_key": {"type": "string"},
+    "full_fetch_cron": {"type": "string"},
     "deletion_stop_share": {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
-        "title": "Share of records that a full fetch may miss",
-        "description": "If a full fetch misses a larger share of known records, none is marked as deleted before you confirm.",
     },
     "change_stop_share": {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
-        "title": "Share of records that new settings may change without approval",
-        "description": "If new settings would change a larger share of the known records, nothing starts before you approve it.",
     },
-    "incremental_minutes": {
-        "type": "integer",
-        "title": "Minutes between fetches of changes",
-        "description": "These fetches replace lost webhooks. Each costs 20 tokens of Pipedrive's daily budget. Use 0 for never.",
-    },
+    "incremental_minutes": {"type": "integer"},
     "daily_tokens": {
         "type": "integer",
         "minimum": 0,
-        "title": "Pipedrive's API tokens per day",
-        "description": "The tokens that your plan and seats give to all apps of the company together. Use 0 for no limit.",
     },
     "live_reserve": {
         "type": "number",
         "minimum": 0,
         "maximum": 0.9,
-        "title": "Share of tokens reserved for live changes",
-        "description": "Fetches leave this share of the daily tokens: 0.2 reserves a fifth.",
     },
 }
 
@@ -279,7 +213,16 @@ def manifest() -> dict[str, Any]:
         "json": [*ACTIONS, *({"url": url} for url in FIELD_LISTS)],
         "private_settings": [
             CONNECT,
-            *({"name": name, **described, "default": _plain(defaults[name])} for name, described in SETTINGS.items()),
+            *(
+                {
+                    "name": name,
+                    **form,
+                    "title": TITLES[name],
+                    "description": DESCRIPTIONS[name],
+                    "default": _plain(defaults[name]),
+                }
+                for name, form in SETTINGS.items()
+            ),
         ],
         "settings_sections": [
             {"title": "Credentials", "step": "credentials", "properties": [f"private_settings.{CONNECT['name']}"]},

@@ -89,7 +89,7 @@ def resolve(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "With support_user_deletion on, the User of a deleted Person is marked: pipedrive/deleted_at has the "
+    "With Mark Users with a deleted Person on, the User of a deleted Person is marked: pipedrive/deleted_at has the "
     "time, and pipedrive/id is emptied.",
 )
 def test_a_deleted_person_is_marked_in_hull(system: SyncSystem, webhooks: list[Any]) -> None:
@@ -108,7 +108,7 @@ def test_a_deleted_person_is_marked_in_hull(system: SyncSystem, webhooks: list[A
 
 @pytest.mark.guide(
     "Incoming Accounts",
-    "With support_account_deletion on, the Account of a deleted Organization is marked in the same way.",
+    "With Mark Accounts with a deleted Organization on, the Account of a deleted Organization is marked in the same way.",
 )
 def test_a_deleted_organization_is_marked_in_hull(system: SyncSystem) -> None:
     system.change_settings(support_account_deletion=True)

@@ -58,12 +58,12 @@ def test_leaves_out_deleted_records(system: SyncSystem, entity: Entity) -> None:
 
 @pytest.mark.guide(
     "Incoming Accounts",
-    "incoming account attributes: the Organization fields that are mapped here become attributes of the Account,"
+    "Incoming account attributes: the Organization fields that are mapped here become attributes of the Account,"
     " and no others.",
 )
 @pytest.mark.guide(
     "Incoming Users",
-    "incoming user attributes: the Person fields that are mapped here become attributes of the User, and no others.",
+    "Incoming user attributes: the Person fields that are mapped here become attributes of the User, and no others.",
 )
 @pytest.mark.defect(2, "A fetched Organization brought no mapped attribute to its Account.")
 @pytest.mark.parametrize("entity", Entity)

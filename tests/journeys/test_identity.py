@@ -23,7 +23,7 @@ WORK, HOME = {"value": "ada@work.test", "primary": True}, {"value": "ada@home.te
     "Account Identity", "Another field can identify an Account as well: map it to external_id in the account identity."
 )
 @pytest.mark.guide(
-    "Incoming Accounts", "incoming account identity: the Organization fields that are named here identify the Account."
+    "Incoming Accounts", "Account identity: the Organization fields that are named here identify the Account."
 )
 @pytest.mark.guide("User Identity", "By default a Person and a User are the same when they have the same e-mail.")
 @pytest.mark.guide(

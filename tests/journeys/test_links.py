@@ -50,7 +50,7 @@ def ann(of: str | None = ACME, *, account_segments: tuple[str, ...] = ("vip",), 
 
 @pytest.mark.guide(
     "Outgoing Users",
-    "link user to account in service: with it on, a Person is attached to the Organization of its User's Account.",
+    "Link Persons to Organizations in Pipedrive: with it on, a Person is attached to the Organization of its User's Account.",
 )
 @pytest.mark.guide(
     "Outgoing Users",

@@ -316,9 +316,11 @@ def test_a_record_marked_as_deleted_is_sent_only_if_the_settings_allow_it(
 
 @pytest.mark.guide(
     "Outgoing Accounts",
-    "An Account with a deleted Organization is not sent, unless ignore_deleted_accounts is off.",
+    "An Account with a deleted Organization is not sent, unless Skip Accounts with a deleted Organization is off.",
 )
-@pytest.mark.guide("Outgoing Users", "A User with a deleted Person is not sent, unless ignore_deleted_users is off.")
+@pytest.mark.guide(
+    "Outgoing Users", "A User with a deleted Person is not sent, unless Skip Users with a deleted Person is off."
+)
 @pytest.mark.defect(5, "A record that was deleted in Pipedrive was made there again, although the settings forbade it.")
 @pytest.mark.parametrize("leaves", [True, False])
 def test_a_record_deleted_in_pipedrive_is_sent_only_if_the_settings_allow_it(

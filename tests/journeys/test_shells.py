@@ -81,7 +81,7 @@ def test_a_full_account_never_becomes_a_shell_again(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "link user to account in hull: with it off, Users are not linked to Accounts, and no shell is created in Hull.",
+    "Link Users to Accounts in Hull: with it off, Users are not linked to Accounts, and no shell is created in Hull.",
 )
 def test_without_links_a_shell_is_noted_but_no_account_is_made(system: SyncSystem) -> None:
     system.change_settings(link_users_in_hull=False)

@@ -213,7 +213,7 @@ VALUES: list[tuple[str, Any, Any]] = [
 
 
 @pytest.mark.guide(
-    "Outgoing Users", "outgoing user attributes: each attribute that is mapped here is written to its Person field."
+    "Outgoing Users", "Outgoing user attributes: each attribute that is mapped here is written to its Person field."
 )
 @pytest.mark.defect(16, "The same attributes were written to Pipedrive as they were, whatever their fields take.")
 @pytest.mark.defect(16, "An attribute that was emptied in Hull kept its value in Pipedrive.")
@@ -580,7 +580,7 @@ def test_a_value_that_pipedrive_changes_is_reported_and_not_written_again(system
 
 @pytest.mark.guide(
     "Outgoing Accounts",
-    "outgoing account attributes: each attribute that is mapped here is written to its Organization field.",
+    "Outgoing account attributes: each attribute that is mapped here is written to its Organization field.",
 )
 @pytest.mark.defect(16, "An attribute that was emptied in Hull kept its value in Pipedrive.")
 def test_every_kind_of_field_of_an_organization_is_written_as_well(system: SyncSystem) -> None:

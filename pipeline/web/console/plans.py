@@ -10,12 +10,12 @@ from werkzeug.wrappers import Response
 
 from db.connector import Connector
 from pipeline.domain.kinds import Direction, Entity, Role
+from pipeline.domain.setting_texts import TITLES
 from pipeline.operations import plans
 from pipeline.operations.cached_answers import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.plan_answers import WORDS, PlanAnswer, PlanShape, SideShape
 from pipeline.operations.settings import show_settings
-from pipeline.operations.settings_differences import TITLES
 from pipeline.sync.outgoing.event_log import HARMLESS
 from pipeline.sync.runs.backfill import AskFirst
 from pipeline.web import auth

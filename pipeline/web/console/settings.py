@@ -16,12 +16,12 @@ from werkzeug.wrappers import Response
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Role
+from pipeline.domain.setting_texts import TITLES
 from pipeline.operations import fields, settings_differences
 from pipeline.operations import settings as operations
 from pipeline.operations import settings_editing as editing
 from pipeline.operations.errors import OperationError
 from pipeline.operations.settings import SettingsShape, roll_back_settings
-from pipeline.operations.settings_differences import TITLES
 from pipeline.operations.settings_editing import MistakeShape, SettingsMistaken, SettingsMoved
 from pipeline.web import auth
 from pipeline.web.console import settings_forms

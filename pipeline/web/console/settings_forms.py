@@ -16,10 +16,11 @@ from werkzeug.datastructures import MultiDict
 from db import connector as connectors
 from pipeline.domain.cron import cron_words, next_times, time_words
 from pipeline.domain.kinds import Claim, Direction, Entity
+from pipeline.domain.setting_texts import DESCRIPTIONS, TITLES
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.operations.conversions import direction_of, entity_of, field_name, row_words
 from pipeline.operations.fields import Fields, fields_of
-from pipeline.operations.settings_differences import TITLES, Catalogs, short_row, value_words
+from pipeline.operations.settings_differences import Catalogs, short_row, value_words
 from pipeline.operations.settings_editing import MistakeShape
 from pipeline.operations.settings_preview import OPPOSITE, attributes_seen, find_sample, view_rows
 
@@ -33,7 +34,11 @@ PERCENT: Final = frozenset({"live_reserve", "deletion_stop_share", "change_stop_
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A page of the settings. `kind` is its template: `claims`, `mapping`, `segments` or `values`."""
+    """A page of the settings.
+
+    kind      its template: `claims`, `mapping`, `segments` or `values`, as `settings_<kind>.html`
+    settings  in the order of the page; a page of values draws each with its text of `domain/setting_texts.py`
+    """
 
     slug: str
     title: str
@@ -87,8 +92,8 @@ SECTIONS: Final = (
     ),
     Section(
         "links",
-        "Links and deletions",
-        "How are records linked, and what happens to deleted ones?",
+        "Links, deletions and filters",
+        "How are records linked, what happens to deleted ones, and which are not sent?",
         "values",
         (
             *("link_users_in_hull", "link_users_in_service", "support_user_deletion", "support_account_deletion"),
@@ -285,17 +290,31 @@ def draw(
         fields = {entity: fields_of(session, connector_key, entity) for entity in Entity}
         names = {entity: partial(_name_in, fields[entity]) for entity in Entity}
         return {"fields": fields, "claims": CLAIMS, "entity_of": entity_of, "name_in": names}
-    if section.slug == "sync-keys":
-        return {"texts": {entity: _text_fields(fields_of(session, connector_key, entity)) for entity in Entity}}
-    if section.slug == "schedules":
+    return _values(session, connector_key, section, values) if section.kind == "values" else {}
+
+
+def _values(session: Session, connector_key: int, section: Section, values: Document) -> dict[str, Any]:
+    """Return the type of each setting, with the choices of the sync keys and the next times of the schedule."""
+    types = {name: type(ConnectorSettings.model_fields[name].default) for name in section.settings}
+    needs: dict[str, Any] = {
+        "descriptions": DESCRIPTIONS,
+        "switches": [name for name, kind in types.items() if kind is bool],
+        "percentages": PERCENT,
+        "numbers": [name for name, kind in types.items() if kind is int],
+        "percent": _percent,
+        "texts": {
+            name: _text_fields(fields_of(session, connector_key, entity_of(name)))
+            for name in section.settings
+            if name.endswith("_sync_key")
+        },
+    }
+    if "full_fetch_cron" in section.settings:
         connector_id, now = connectors.get_connector(session, connector_key).id, datetime.now(UTC)
         cron = str(values["full_fetch_cron"])
         times = next_times(cron, connector_id, now)
-        return {
-            "cron_words": cron_words(cron, connector_id) if times or not cron else "",
-            "next_times": [(each, time_words(each, now)) for each in times],
-        }
-    return {"percent": _percent}
+        needs["cron_words"] = cron_words(cron, connector_id) if times or not cron else ""
+        needs["next_times"] = [(each, time_words(each, now)) for each in times]
+    return needs
 
 
 def _name_in(fields: Fields, code: str) -> str:

@@ -183,7 +183,7 @@ def schedules(run: Run, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "Every night everything is fetched again; full_fetch_cron sets another time or switches it off.",
+    "Every night everything is fetched again; Schedule of full fetches sets another time or switches it off.",
 )
 def test_a_cron_plans_the_next_full_fetch_and_an_empty_one_ends_it(system: SyncSystem, run: Run) -> None:
     put(run, {"full_fetch_cron": "15 2 * * *"})

@@ -13,6 +13,7 @@ from db import connector as connectors
 from db.audit import latest_entries
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import ConnectorSettings
 from pipeline.operations.fields import segments_of
 from pipeline.web.console.settings_forms import SECTIONS
 from tests.integration.console.conftest import ConsoleClient
@@ -214,6 +215,19 @@ def test_switches_shares_and_segments_are_read_from_forms(admin: ConsoleClient, 
     assert document["ignore_deleted_users"] is False
     assert "deletion_stop_share" not in document
     assert (document["synchronized_user_segments"], document["synchronized_account_segments"]) == (["s1", "s2"], [])
+
+
+def test_every_setting_of_a_section_is_on_its_page(viewer: ConsoleClient, system: SyncSystem) -> None:
+    for section in SECTIONS:
+        if section.kind == "values":
+            page = viewer.text(f"{AT}/{section.slug}")
+            assert [name for name in section.settings if f'name="{name}"' not in page] == []
+
+
+def test_every_setting_is_in_one_section_of_the_console() -> None:
+    placed = [name for section in SECTIONS for name in section.settings]
+
+    assert sorted(placed) == sorted(ConnectorSettings.model_fields)
 
 
 def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: ConsoleClient, system: SyncSystem) -> None:

@@ -61,7 +61,7 @@ def test_nothing_starts_before_its_time(system: SyncSystem) -> None:
 
 @pytest.mark.guide(
     "Incoming Users",
-    "Every night everything is fetched again; full_fetch_cron sets another time or switches it off.",
+    "Every night everything is fetched again; Schedule of full fetches sets another time or switches it off.",
 )
 def test_a_due_fetch_starts_for_both_entities_and_skips_unchanged_records(system: SyncSystem) -> None:
     plan(system)
@@ -135,7 +135,7 @@ def test_a_paused_connector_starts_nothing_and_keeps_its_schedule(system: SyncSy
 
 @pytest.mark.guide(
     "Incoming Users",
-    "Every night everything is fetched again; full_fetch_cron sets another time or switches it off.",
+    "Every night everything is fetched again; Schedule of full fetches sets another time or switches it off.",
 )
 def test_by_default_everything_is_fetched_nightly_and_changes_every_five_minutes(
     system: SyncSystem,

@@ -9,9 +9,10 @@ import pytest
 
 from pipeline.domain.cron import cron_words, next_times, time_words
 from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.setting_texts import TEXTS
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
 from pipeline.operations.fields import slug, suggest
-from pipeline.operations.settings_differences import TITLES, difference, short_row
+from pipeline.operations.settings_differences import difference, short_row
 from pipeline.operations.settings_editing import placed
 from tests.unit.operations.test_conversions import CATALOG, TIER
 
@@ -25,7 +26,7 @@ def words(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def test_every_setting_has_a_title() -> None:
-    assert TITLES.keys() == ConnectorSettings.model_fields.keys()
+    assert TEXTS.keys() == ConnectorSettings.model_fields.keys()
 
 
 def test_rows_are_added_removed_and_changed_by_their_names() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from pipeline.domain.setting_texts import DESCRIPTIONS, TEXTS, TITLES
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.web.manifest import SECTIONS, SETTINGS, manifest
 
 
 def test_every_setting_is_described_and_none_that_does_not_exist() -> None:
     assert SETTINGS.keys() == ConnectorSettings.model_fields.keys()
-    assert all(row["title"] and row["description"].endswith(".") for row in SETTINGS.values())
+    assert all(title and description.endswith(".") for title, description in TEXTS.values())
 
 
 @pytest.mark.guide("Add a new Pipedrive Connector", "In Hull, install the connector from its manifest.")
@@ -61,8 +65,14 @@ def test_its_claims_offer_only_what_the_settings_accept() -> None:
 
 @pytest.mark.defect(21, "In the settings two switches about deleted Users had one and the same description.")
 def test_no_two_settings_have_the_same_description() -> None:
-    descriptions = [row["description"] for row in SETTINGS.values()]
+    descriptions = list(DESCRIPTIONS.values())
 
     assert len(set(descriptions)) == len(descriptions)
-    assert "pipedrive/deleted_at" in SETTINGS["support_user_deletion"]["description"]
-    assert "not sent again" in SETTINGS["ignore_deleted_users"]["description"]
+    assert "pipedrive/deleted_at" in DESCRIPTIONS["support_user_deletion"]
+    assert "not sent again" in DESCRIPTIONS["ignore_deleted_users"]
+
+
+def test_the_guide_names_settings_by_their_titles() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "guide.md").read_text()
+
+    assert set(re.findall(r"\*\*(.+?)\*\*", guide)) <= set(TITLES.values())
