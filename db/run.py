@@ -135,6 +135,7 @@ class LockedWalk:
 
     read       pages of the run that were read before
     other_end  the frontier of the opposite walk
+    is_alone   a walk by id without an opposite walk
     """
 
     run_id: int
@@ -146,6 +147,7 @@ class LockedWalk:
     walk: str
     state: str
     other_end: int | None
+    is_alone: bool
 
     def passed(self, ids: Iterable[int]) -> int:
         """Return how many ids of a page the opposite walk has read already."""
@@ -155,16 +157,24 @@ class LockedWalk:
         return sum(each <= end if self.walk == "descending" else each >= end for each in ids)
 
 
-_LOCK_WALK = Statement("""
-    SELECT r.id, r.connector_key, r.entity, r.state, r.pages, s.id, s.walk, s.state,
-           (SELECT o.frontier FROM slices o WHERE o.run_id = r.id
-               AND o.walk = CASE s.walk WHEN 'ascending' THEN 'descending' WHEN 'descending' THEN 'ascending' END)
-      FROM runs r JOIN slices s ON s.run_id = r.id WHERE r.id = :run_id AND s.id = :slice_id FOR NO KEY UPDATE OF r""")
+_LOCK_RUN = Statement("SELECT id FROM runs WHERE id = :run_id FOR NO KEY UPDATE")
+_READ_WALK = Statement("""
+    SELECT r.id, r.connector_key, r.entity, r.state, r.pages, s.id, s.walk, s.state, o.frontier,
+           s.walk = 'ascending' AND o.id IS NULL
+      FROM runs r JOIN slices s ON s.run_id = r.id
+      LEFT JOIN slices o ON o.run_id = r.id
+           AND o.walk = CASE s.walk WHEN 'ascending' THEN 'descending' WHEN 'descending' THEN 'ascending' END
+     WHERE r.id = :run_id AND s.id = :slice_id""")
 
 
 def lock_walk(session: Session, run_id: int, slice_id: int) -> LockedWalk:
-    """Return a slice, with its run locked until the transaction ends. Raises LookupError."""
-    row = _LOCK_WALK.row(session, {"run_id": run_id, "slice_id": slice_id})
+    """Return a slice, with its run locked until the transaction ends. Raises LookupError.
+
+    The lock is a statement of its own. A statement that waits for a lock reads all other rows as they were before it waited,
+    so it would miss the page that the opposite walk has saved since.
+    """
+    _LOCK_RUN.row(session, {"run_id": run_id})
+    row = _READ_WALK.row(session, {"run_id": run_id, "slice_id": slice_id})
     if row is None:
         raise LookupError(f"slice {slice_id} of run {run_id}")
     return LockedWalk(*row)
@@ -187,7 +197,7 @@ def move_slice(
 
 
 _WHERE = Statement("""
-    SELECT s.walk, s.cursor, s.frontier, coalesce(r.since, r.started_at - make_interval(secs => :overlap_s)), r.plan_id,
+    SELECT s.walk, s.state, s.cursor, s.frontier, coalesce(r.since, r.started_at - make_interval(secs => :overlap_s)), r.plan_id,
            r.started_at, s.anchor, s.empty_pages
       FROM slices s JOIN runs r ON r.id = s.run_id WHERE s.id = :slice_id""")
 
@@ -202,6 +212,7 @@ class SliceProgress:
     """
 
     walk: str
+    state: str
     cursor: str | None
     frontier: int | None
     since: datetime

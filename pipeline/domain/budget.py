@@ -7,8 +7,8 @@ The budget belongs to a company. A part of it is reserved for live work:
     bulk      up to the reserve
     verify    up to the reserve
 
-A fetch by two walks reads the ids in ⌈records / page⌉ pages, one more because the walks meet inside a page, and one to
-catch up. Calls of live work cannot be predicted; the reserve is for them.
+A fetch reads the ids in ⌈records / page⌉ pages, and one more to catch up. If that is more than one page, two walks read them, and
+one page more: each walk has a page in flight when they meet. Calls of live work cannot be predicted; the reserve is for them.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class FetchCost:
 
 def fetch_cost(records: int, page_limit: int) -> FetchCost:
     """Return the cost of a full fetch of this many records, including the field definitions."""
-    pages = max(1, ceil(records / page_limit)) + 2
+    pages = 2 if records <= page_limit else ceil(records / page_limit) + 2
     return FetchCost(pages, LIST_TOKENS * (pages + 1))
 
 

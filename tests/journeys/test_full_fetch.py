@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from db import run as run_rows
 from db.connector import remove_rows_of
 from db.session import transaction
 from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.domain.budget import fetch_cost
 from pipeline.domain.kinds import Entity
+from pipeline.operations.runs import estimate_fetch
 from tests.journeys.pipedrive_records import PAGE, age_records, create_records, hull_names, pipedrive_names
 from tests.system import SyncSystem, make_system
 
@@ -183,6 +187,79 @@ def test_two_walks_that_read_the_same_page_at_one_moment_count_its_records_once(
     assert [row.event for row in system.rows("SELECT event FROM sync_events WHERE pipedrive_id IS NOT NULL")] == [
         "incoming.user.success"
     ] * 5
+
+
+def test_a_walk_that_waits_for_the_lock_sees_what_the_opposite_walk_saved_before(system: SyncSystem) -> None:
+    """Otherwise both walks send the whole page of a small company to Hull."""
+    run_id = system.start(Entity.PERSON)
+    with transaction() as session:
+        first, second = (part.id for part in run_rows.slices_of(session, run_id))
+    with ThreadPoolExecutor(1) as pool, transaction() as session:
+        run_rows.lock_walk(session, run_id, first)
+        run_rows.move_slice(session, first, None, 7, records=7, done=True)
+        session.execute(text("UPDATE slices SET state = 'done' WHERE run_id = :run_id"), {"run_id": run_id})
+        session.flush()
+        waiting = pool.submit(_lock_walk, run_id, second)
+        while not system.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'FROM runs'"):
+            assert not waiting.done()
+        session.commit()
+        walk = waiting.result(10)
+
+    assert (walk.state, walk.other_end) == ("done", 7)
+
+
+def _lock_walk(run_id: int, slice_id: int) -> run_rows.LockedWalk:
+    with transaction() as session:
+        return run_rows.lock_walk(session, run_id, slice_id)
+
+
+@pytest.mark.parametrize("persons", [0, 1, PAGE - 1, PAGE, PAGE + 1, PAGE + PAGE // 2, 2 * PAGE])
+@pytest.mark.parametrize("deletes", [False, True])
+def test_reads_as_many_pages_as_estimated_and_each_record_once(
+    system: SyncSystem, persons: int, *, deletes: bool
+) -> None:
+    """The sizes are those around one page and two. With `deletes`, every third id is missing, in the middle and at the ends."""
+    create_records(system, persons=persons * 3 // 2 + 2 if deletes else persons, organizations=0)
+    if deletes:
+        for number in range(1, persons * 3 // 2 + 3, 3):
+            system.company.delete_person(number)
+        for pipedrive_id in list(pipedrive_names(system))[persons:]:
+            system.company.delete_person(pipedrive_id)
+    age_records(system)
+    expected = sorted(pipedrive_names(system))
+    assert len(expected) == persons
+
+    first = system.fetch(Entity.PERSON)
+    sent_first = system.hull.received.count
+    with transaction() as session:
+        estimate = estimate_fetch(session, system.connector_key, Entity.PERSON)
+    again = system.fetch(Entity.PERSON)
+
+    assert sorted(system.users()) == expected
+    assert (first.read, first.new, first.same, sent_first) == (persons, persons, 0, persons)
+    assert (again.read, again.new, again.same, system.hull.received.count) == (persons, 0, persons, 2 * persons)
+    gap = int(deletes and persons == 2 * PAGE)  # ids are missing between two full pages: both walks read on
+    assert first.pages <= fetch_cost(persons, PAGE).pages + gap
+    if persons:
+        assert (estimate.pages, estimate.tokens) == (again.pages - gap, again.tokens - 10 * gap)
+
+
+def test_a_fetch_that_expects_one_page_finds_many(system: SyncSystem) -> None:
+    create_records(system, persons=5, organizations=0)
+    age_records(system)
+    system.fetch(Entity.PERSON)
+    create_records(system, persons=6 * PAGE, organizations=0)
+    age_records(system)
+
+    run_id = system.start(Entity.PERSON)
+    walks = [row.walk for row in system.rows("SELECT walk FROM slices WHERE run_id = :id", id=run_id)]
+    system.work()
+    run = system.run(run_id)
+
+    assert walks == ["ascending"]
+    assert (run.state, run.read, run.new, run.same) == ("done", 6 * PAGE + 5, 6 * PAGE, 5)
+    pages = {row.walk: row.pages for row in system.rows("SELECT walk, pages FROM slices WHERE run_id = :id", id=run_id)}
+    assert min(pages["ascending"], pages["descending"]) >= 3
 
 
 def test_counts_what_it_did(system: SyncSystem) -> None:

@@ -26,7 +26,7 @@ from db import run as run_rows
 from db.batch import ClaimedBatch
 from db.change import Change
 from db.id_mapping import Known
-from db.run import LockedWalk, SliceProgress
+from db.run import LockedWalk, Run, SliceProgress
 from db.schedule import catch_up_soon
 from db.session import transaction
 from db.snapshot import page_of_snapshots, read_snapshots
@@ -59,12 +59,18 @@ WEBHOOK: Final = "webhook"
 
 
 def extract_page(batch: ClaimedBatch) -> None:
-    """Read the next page of the batch's slice, and save it with the cursor and the slice's next page."""
+    """Read the next page of the batch's slice, and save it with the cursor and the slice's next page.
+
+    A walk that has not begun is skipped when the opposite one has read everything.
+    """
     entity = batch.entity
     plan = plan_of(batch)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         progress = run_rows.get_slice_progress(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
+        if progress.state == "done" and progress.cursor is None:
+            _skip_walk(session, batch)
+            return
         wanted = _page_wanted(progress, plan)
         stored = _stored_page(session, batch, wanted, progress.plan_id) if wanted.walk == "stored" else None
     if stored is None or plan.fields_read_at is None:
@@ -92,6 +98,14 @@ def extract_page(batch: ClaimedBatch) -> None:
         )
         if walk.run_state == "running":  # the pages of a stopped run wait until it continues
             runs.release(session, walk.run_id)
+
+
+def _skip_walk(session: Session, batch: ClaimedBatch) -> None:
+    batches.hold(session, batch)
+    run = run_rows.lock_run(session, batch.run_id or 0)
+    batches.end(session, batch.id)
+    if run.state == "running":
+        runs.advance(session, run.id)
 
 
 def _page_wanted(progress: SliceProgress, plan: Plan) -> PageWanted:
@@ -127,6 +141,7 @@ def _pack(page: PageRead, walk: LockedWalk) -> bytes:
 def _continue_walk(session: Session, walk: LockedWalk, page: PageRead) -> None:
     """Save the walk's cursor, and add its next page unless it is done.
 
+    A walk that began alone gets its opposite walk when a second page follows.
     When a walk by id reaches its end or meets the other one, all ids were read: the other one is done too.
     """
     met = extract.have_met(walk.walk, page.frontier, walk.other_end)
@@ -134,6 +149,8 @@ def _continue_walk(session: Session, walk: LockedWalk, page: PageRead) -> None:
     run_rows.move_slice(session, walk.slice_id, page.next_cursor, page.frontier, records=page.records, done=not is_open)
     if is_open:
         batches.add_page(session, walk.connector_key, walk.entity, walk.run_id, walk.slice_id)
+        if walk.is_alone:
+            runs.open_slice(session, session.get_one(Run, walk.run_id), "descending")
         return
     for other in run_rows.slices_of(session, walk.run_id):
         if other.state == "open" and walk.walk != "catch_up":

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import batch_queue, change_writer, failure_closing, watermark, webhook
+from db import batch_queue, change_writer, failure_closing, id_mapping, watermark, webhook
 from db import connector as connectors
 from db import delivery as deliveries
 from db import run as run_rows
@@ -28,7 +28,7 @@ from pipeline.domain.records import INDEX_BEHIND, INDEX_INCOMPLETE
 from pipeline.settings import settings
 from pipeline.sync.changes import dispatch
 from pipeline.sync.event_recorder import record
-from pipeline.sync.runs import missing_records
+from pipeline.sync.runs import missing_records, spending
 from pipeline.tasks import canvases
 from pipeline.telemetry import logger
 
@@ -37,7 +37,7 @@ ON_ITS_WAY_S = 60
 CATCH_UP_OVERLAP = timedelta(seconds=60)
 """The catch-up of a full fetch reads changes from this long before its start: clocks differ, and times are whole seconds."""
 WALKS: Final = {"full": ("ascending", "descending"), "incremental": ("catch_up",), "backfill": ("stored",)}
-"""Kind of run → its first walks. A full fetch then catches up with the changes since its start."""
+"""Kind of run → its walks, from the first one on. A full fetch then catches up with the changes since its start."""
 
 
 def start_run(
@@ -107,8 +107,8 @@ def begin(  # noqa: PLR0913 - a run is these facts
 
 
 def _start_walks(session: Session, run: Run) -> None:
-    for walk in WALKS[run.kind]:
-        _open_slice(session, run, walk)
+    for walk in _first_walks(session, run):
+        open_slice(session, run, walk)
     release(session, run.id)
     facts = {
         "connector_id": connectors.get_connector(session, run.connector_key).id,
@@ -120,7 +120,15 @@ def _start_walks(session: Session, run: Run) -> None:
     after_commit(session, lambda: logger().info("incoming.job.start", **facts))
 
 
-def _open_slice(session: Session, run: Run, walk: str) -> None:
+def _first_walks(session: Session, run: Run) -> tuple[str, ...]:
+    """Return the walks that begin now: one page needs no walk from the other end, which would read it again."""
+    walks = WALKS[run.kind]
+    known = id_mapping.count_known(session, run.connector_key, run.entity, spending.READ_STATES)
+    return walks[:1] if 0 < known <= settings().page_limit else walks
+
+
+def open_slice(session: Session, run: Run, walk: str) -> None:
+    """Add a walk of a run, with its first page."""
     part = Slice(run_id=run.id, walk=walk)
     session.add(part)
     session.flush()
@@ -238,7 +246,7 @@ def advance(session: Session, run_id: int) -> None:
     run = run_rows.lock_run(session, run_id)
     if run.phase == "walk":
         run.phase = "catch_up"
-        _open_slice(session, run, "catch_up")
+        open_slice(session, run, "catch_up")
         release(session, run.id)
     else:
         run_rows.close_run(session, run, "done")

@@ -25,9 +25,12 @@ from pipeline.domain.budget import (
 
 
 @pytest.mark.parametrize(
-    ("records", "pages", "tokens"), [(0, 3, 40), (1, 3, 40), (500, 3, 40), (501, 4, 50), (100_000, 202, 2_030)]
+    ("records", "pages", "tokens"),
+    [(0, 2, 30), (1, 2, 30), (500, 2, 30), (501, 4, 50), (1_000, 4, 50), (100_000, 202, 2_030)],
 )
-def test_a_full_fetch_costs_its_pages_two_more_and_the_field_definitions(records: int, pages: int, tokens: int) -> None:
+def test_a_full_fetch_costs_its_pages_the_overlap_the_catch_up_and_the_fields(
+    records: int, pages: int, tokens: int
+) -> None:
     assert fetch_cost(records, 500) == FetchCost(pages, tokens)
 
 
