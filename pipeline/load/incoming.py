@@ -49,7 +49,7 @@ class FirehoseRecord(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class PagePlan:
+class PageDiff:
     """The decisions for the records of a page.
 
     shared     attributes that are also sent to Pipedrive: only changed ones are sent to Hull, which may have an edit that it
@@ -115,14 +115,14 @@ def plan_page(
     relink: bool = False,
     fresh_from: float = inf,
     shared: frozenset[str] = frozenset(),
-) -> PagePlan:
+) -> PageDiff:
     """Decide for each record whether it is new, changed, unchanged or stale.
 
     resend      also send what Hull already has, as Fetch All in the guide promises
     relink      also send the links of records that belong to an Organization: no digest shows whether Hull has them
     fresh_from  records with a version from here on may have changed again in the same second
     """
-    plan = PagePlan(entity=entity, shared=shared)
+    plan = PageDiff(entity=entity, shared=shared)
     for pipedrive_id, record in newest_of(records).items():
         _decide(plan, record, known.get(pipedrive_id), resend=resend, relink=relink, fresh_from=fresh_from)
     return plan
@@ -151,7 +151,7 @@ def unchanged_states(records: Iterable[Record], fresh_from: float) -> list[tuple
 
 
 def _decide(
-    plan: PagePlan, record: Record, known: Known | None, *, resend: bool, relink: bool, fresh_from: float
+    plan: PageDiff, record: Record, known: Known | None, *, resend: bool, relink: bool, fresh_from: float
 ) -> None:
     if known is None or known.digest is None:
         plan.counters[NEW] += 1
@@ -175,7 +175,7 @@ def _decide(
 
 
 def compose(
-    plan: PagePlan,
+    plan: PageDiff,
     bodies: Mapping[int, bytes],
     writer: MessageWriter,
     held: dict[tuple[str, int], int],
@@ -283,12 +283,12 @@ def held_after(attributes: Record, old: Record) -> tuple[Record, list[str]]:
     return new, [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
-def organizations_of(plan: PagePlan) -> set[int]:
+def organizations_of(plan: PageDiff) -> set[int]:
     """Return the Organizations of the page's Persons."""
     return {each for sending in plan.sendings if (each := sending.record["organization_id"]) is not None}
 
 
-def count_once(plan: PagePlan, conflicts: PageConflicts) -> None:
+def count_once(plan: PageDiff, conflicts: PageConflicts) -> None:
     """Correct the counters for records that another worker wrote first and has counted as new or changed."""
     for sending in plan.sendings:
         pipedrive_id = sending.record["pipedrive_id"]
@@ -297,7 +297,7 @@ def count_once(plan: PagePlan, conflicts: PageConflicts) -> None:
             plan.counters[SAME if pipedrive_id in conflicts.repeated else "skipped"] += 1
 
 
-def unchanged_rows(plan: PagePlan, bodies: Mapping[int, bytes], compress: Compress) -> list[PageRow]:
+def unchanged_rows(plan: PageDiff, bodies: Mapping[int, bytes], compress: Compress) -> list[PageRow]:
     """Return the rows of the unchanged records: their newest state, and Hull's values as before."""
     return [
         PageRow(

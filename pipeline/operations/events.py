@@ -43,7 +43,7 @@ from pipeline.operations.models import (
 )
 from pipeline.operations.registry import Download, operation
 from pipeline.operations.search import search
-from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.compiled import CompiledSettings, compiled_for
 
 PATH: Final = "/connectors/<connector>/events"
 EXPORTS: Final = f"{PATH}/exports"
@@ -295,7 +295,7 @@ def _changes(row: SyncEvent, labels: Mapping[str, str]) -> list[ChangeShape]:
     ]
 
 
-def labels_of(plan: Plan) -> dict[str, str]:
+def labels_of(plan: CompiledSettings) -> dict[str, str]:
     """Return key of a field in a record → its name in Pipedrive."""
     names = {code: definition.name for code, definition in plan.catalog.by_code.items()}
     return {**{ALIASES[code]: name for code, name in names.items() if code in ALIASES}, **names}
@@ -311,7 +311,9 @@ def _export(call: Call, request: RowRequest) -> LogExport:
 
 def _labels(session: Session, connector_key: int) -> dict[str, str]:
     """Return key → name of Pipedrive's fields, for both entities."""
-    return {key: name for entity in Entity for key, name in labels_of(plan_for(session, connector_key, entity)).items()}
+    return {
+        key: name for entity in Entity for key, name in labels_of(compiled_for(session, connector_key, entity)).items()
+    }
 
 
 def _filter(call: Call, request: EventsFilter) -> EventFilter:

@@ -36,7 +36,7 @@ from pipeline.operations.mapped_fields import (
 )
 from pipeline.operations.models import Shape, Text, Value
 from pipeline.operations.record_sides import RecordSides, read_sides
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import compiled_for
 from pipeline.transform.hull_reports import ABSENT
 
 LOOKED_AT = 20
@@ -64,7 +64,7 @@ class ExplanationAnswer(Shape):
 
 def explain(session: Session, ids: RecordIds, name: str, at: datetime | None = None) -> ExplanationAnswer:
     """Explain the field of that name (attribute, code or label), now or as of a moment."""
-    fields = mapped_fields(plan_for(session, ids.connector_key, Entity(ids.entity)))
+    fields = mapped_fields(compiled_for(session, ids.connector_key, Entity(ids.entity)))
     answer = explain_field(session, ids, find_field(fields, name), read_sides(session, ids), at)
     if answer.is_unknown:
         names = {each.attribute for each in fields} | {each.label for each in fields}

@@ -15,7 +15,7 @@ from pipeline.domain.kinds import Direction
 from pipeline.errors import Rejected
 from pipeline.operations.events import labels_of, values_of
 from pipeline.operations.models import Shape
-from pipeline.sync.compiled import Plan
+from pipeline.sync.compiled import CompiledSettings
 from pipeline.transform.hull_reports import ABSENT, ID_ATTRIBUTE, attribute_name, find_attribute
 from pipeline.transform.reading import NOT_SENT, Reader, reader_for
 
@@ -99,7 +99,7 @@ class FieldShape(Shape):
     arrow: str
 
 
-def mapped_fields(plan: Plan) -> tuple[MappedField, ...]:
+def mapped_fields(plan: CompiledSettings) -> tuple[MappedField, ...]:
     """Return every mapped field in the order of the settings, the id first."""
     found = {(ID_ATTRIBUTE, "id"): _id_field()}
     for is_custom, (attribute, code, key, reader, _, _) in plan.incoming.columns:
@@ -158,12 +158,12 @@ def value_of(row: SyncEvent, field: MappedField, body: bytes | None) -> Any:
     return values.get(field.attribute, ABSENT)
 
 
-def _label(plan: Plan, code: str, key: str) -> str:
+def _label(plan: CompiledSettings, code: str, key: str) -> str:
     names = labels_of(plan)
     return names.get(code) or names.get(key) or code
 
 
-def _outgoing(plan: Plan, attribute: str, source: FieldSource, form: str) -> MappedField:
+def _outgoing(plan: CompiledSettings, attribute: str, source: FieldSource, form: str) -> MappedField:
     return MappedField(
         name=attribute,
         attribute=attribute,
@@ -182,7 +182,7 @@ def _id_field() -> MappedField:
     )
 
 
-def _in_order(fields: Iterable[MappedField], plan: Plan) -> list[MappedField]:
+def _in_order(fields: Iterable[MappedField], plan: CompiledSettings) -> list[MappedField]:
     """Return the fields in the order of the settings, the id first."""
     entity = plan.catalog.entity
     rows = [attribute_name(row.hull) for row in (*plan.settings.incoming(entity), *plan.settings.outgoing(entity))]

@@ -43,7 +43,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "no_snapshot": "The record has never been read completely. It is read before anything is written, and then compared.",
     "field_not_read": "Pipedrive returns this field on request only, and it was not requested yet: all records are fetched again.",
     "index_incomplete": "The first full fetch has not ended, so Pipedrive is queried for the record first.",
-    "mirror_stale": "Changes in Pipedrive have not been read for an hour, so Pipedrive is queried for the record first.",
+    "index_stale": "Changes in Pipedrive have not been read for an hour, so Pipedrive is queried for the record first.",
     "named_by_hull": "Hull names a Pipedrive record that was never read: it is read first.",
     "new_identifiers": "The plan changes what identifies a record: stored records are indexed by it, then Pipedrive is queried.",
 }

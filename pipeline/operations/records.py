@@ -28,7 +28,7 @@ from pipeline.operations.models import LARGEST_ID, ConnectorRequest, EntityName,
 from pipeline.operations.record_sides import RecordSides, find_record, read_sides
 from pipeline.operations.registry import operation
 from pipeline.operations.search import LONGEST, SEARCHED, search
-from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.compiled import CompiledSettings, compiled_for
 from pipeline.transform.hull_reports import ABSENT
 
 PATH: Final = "/connectors/<connector>/records"
@@ -205,7 +205,7 @@ def _find_record(session: Session, call: Call, request: OfRecord) -> RecordIds:
 
 def read_record(session: Session, ids: RecordIds) -> RecordAnswer:
     """Return both sides of a record, its id mapping, and what is wrong with it."""
-    plan = plan_for(session, ids.connector_key, Entity(ids.entity))
+    plan = compiled_for(session, ids.connector_key, Entity(ids.entity))
     sides = read_sides(session, ids)
     mapping = sides.mapping
     recent = record_events.record_events(session, ids, limit=LOOKED_BACK)
@@ -248,11 +248,11 @@ def read_record(session: Session, ids: RecordIds) -> RecordAnswer:
 
 def read_history(session: Session, ids: RecordIds, *, before_id: int | None = None) -> HistoryAnswer:
     """Return a page of the events of a record, newest first."""
-    plan = plan_for(session, ids.connector_key, Entity(ids.entity))
+    plan = compiled_for(session, ids.connector_key, Entity(ids.entity))
     return _page(plan, record_events.record_events(session, ids, before_id=before_id, limit=HISTORY + 1))
 
 
-def _page(plan: Plan, rows: Sequence[SyncEvent]) -> HistoryAnswer:
+def _page(plan: CompiledSettings, rows: Sequence[SyncEvent]) -> HistoryAnswer:
     labels = labels_of(plan)
     more = rows[HISTORY - 1].id if len(rows) > HISTORY else None
     return HistoryAnswer(events=[describe_event(row, labels) for row in rows[:HISTORY]], more=more)
@@ -267,7 +267,7 @@ def _title(sides: RecordSides) -> str:
     return ""
 
 
-def _rows(plan: Plan, sides: RecordSides, recent: Sequence[SyncEvent]) -> list[RowShape]:
+def _rows(plan: CompiledSettings, sides: RecordSides, recent: Sequence[SyncEvent]) -> list[RowShape]:
     rows = []
     for field in mapped_fields(plan):
         last = next((row for row in recent if value_in(row, field) is not ABSENT), None)

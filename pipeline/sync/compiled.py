@@ -23,7 +23,7 @@ KEPT = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class CompiledSettings:
     """Everything that defines how records of one entity of one connector are synchronized."""
 
     settings: ConnectorSettings
@@ -42,11 +42,11 @@ class Plan:
         return (source.key, source.type, source.is_custom) if source else None
 
 
-_compiled: dict[tuple[int, Entity, int, datetime | None], Plan] = {}
+_compiled: dict[tuple[int, Entity, int, datetime | None], CompiledSettings] = {}
 
 
-def plan_for(session: Session, connector_key: int, entity: Entity) -> Plan:
-    """Return the plan in force now."""
+def compiled_for(session: Session, connector_key: int, entity: Entity) -> CompiledSettings:
+    """Return the compiled settings in force now."""
     marks = connectors.marks(session, connector_key, entity)
     key = (connector_key, entity, marks.settings_id, marks.fields_read_at)
     if key not in _compiled:
@@ -56,30 +56,32 @@ def plan_for(session: Session, connector_key: int, entity: Entity) -> Plan:
     return _compiled[key]
 
 
-def plan_of(batch: ClaimedBatch) -> Plan:
-    """Return the plan that was in force when the batch was claimed, or the current one if it is not compiled here."""
+def compiled_of(batch: ClaimedBatch) -> CompiledSettings:
+    """Return the compiled settings that were in force when the batch was claimed, or else the current ones."""
     entity = batch.entity
     known = _compiled.get((batch.connector_key, entity, batch.marks.settings_id, batch.marks.fields_read_at))
     if known is not None:
         return known
     with transaction() as session:
-        return plan_for(session, batch.connector_key, entity)
+        return compiled_for(session, batch.connector_key, entity)
 
 
-def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks) -> Plan:
+def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks) -> CompiledSettings:
     chosen = read_settings(connectors.settings_in_force(session, connector_key).document)
     return compiled(session, connector_key, entity, chosen, marks)
 
 
-def compiled(session: Session, connector_key: int, entity: Entity, chosen: ConnectorSettings, marks: Marks) -> Plan:
-    """Return the plan of these settings, in force or not."""
+def compiled(
+    session: Session, connector_key: int, entity: Entity, chosen: ConnectorSettings, marks: Marks
+) -> CompiledSettings:
+    """Compile these settings, in force or not."""
     fields = field_definition.find_fields(session, connector_key, entity)
     catalog = FieldCatalog.of(
         entity,
         read_field_definitions(fields.rows if fields else []),
         default_currency=connectors.default_currency(session, connector_key),
     )
-    return Plan(
+    return CompiledSettings(
         settings=chosen,
         settings_version=marks.settings_version,
         catalog=catalog,

@@ -37,7 +37,7 @@ from pipeline.domain.records import IncomingRecord
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.errors import PipelineError, Retryable
 from pipeline.extract import id_of
-from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.compiled import CompiledSettings, compiled_for
 from pipeline.sync.connectors.company import read_currency
 from pipeline.sync.runs import backfill
 from pipeline.telemetry import logger
@@ -64,8 +64,8 @@ DEADLINE_S: Final = 8.0
 """Deadline of calls while a person waits."""
 
 
-def refresh(wired: Wired, entity: Entity) -> Plan:
-    """Read the definitions of one entity again and return the plan they make. Raises: what the client raises."""
+def refresh(wired: Wired, entity: Entity) -> CompiledSettings:
+    """Read the definitions of one entity again and return the newly compiled settings. Raises: what the client raises."""
     rows = wired.pipedrive.fields(entity)
     currency = _currency(wired, entity, rows)
     with transaction() as session:
@@ -73,7 +73,7 @@ def refresh(wired: Wired, entity: Entity) -> Plan:
             connectors.keep_default_currency(session, wired.key, currency)
         keep(session, wired.key, entity, rows)
     with transaction() as session:
-        return plan_for(session, wired.key, entity)
+        return compiled_for(session, wired.key, entity)
 
 
 def _currency(wired: Wired, entity: Entity, rows: list[Any]) -> str | None:
@@ -97,8 +97,10 @@ def lacks_currency(session: Session, connector_key: int, catalog: FieldCatalog, 
     return is_needed and connectors.default_currency(session, connector_key) is None
 
 
-def current_plan(wired: Wired, entity: Entity, plan: Plan, *, not_before: datetime | None = None) -> Plan:
-    """Return a plan with definitions that are not expired, nor older than `not_before`.
+def current_compiled(
+    wired: Wired, entity: Entity, plan: CompiledSettings, *, not_before: datetime | None = None
+) -> CompiledSettings:
+    """Return compiled settings with definitions that are not expired, nor older than `not_before`.
 
     Raises: the client's errors, only if the definitions were never read.
     """
@@ -112,15 +114,15 @@ def current_plan(wired: Wired, entity: Entity, plan: Plan, *, not_before: dateti
 
 
 def _renewed(
-    wired: Wired, entity: Entity, plan: Plan, unknown: Collection[str], *, burst_s: float, again_s: float
-) -> Plan | None:
+    wired: Wired, entity: Entity, plan: CompiledSettings, unknown: Collection[str], *, burst_s: float, again_s: float
+) -> CompiledSettings | None:
     with transaction() as session:
         mine = field_definition.claim_reading(
             session, wired.key, entity, list(unknown), burst_s=burst_s, again_s=again_s
         )
     if not mine:  # another worker reads them, or has just read them
         with transaction() as session:
-            now = plan_for(session, wired.key, entity)
+            now = compiled_for(session, wired.key, entity)
         return now if _is_newer(now, plan) else None
     try:
         return refresh(wired, entity)
@@ -129,28 +131,30 @@ def _renewed(
         return None
 
 
-def _is_newer(now: Plan, plan: Plan) -> bool:
+def _is_newer(now: CompiledSettings, plan: CompiledSettings) -> bool:
     if now.fields_read_at is None:
         return False
     return plan.fields_read_at is None or now.fields_read_at > plan.fields_read_at
 
 
-def plan_up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
+def compiled_up_to_date(batch: ClaimedBatch, plan: CompiledSettings) -> CompiledSettings:
     """Do the same for a stage that makes no other call to Pipedrive."""
     if plan.fields_read_at is not None and plan.fields_read_at >= datetime.now(UTC) - LIFE:
         return plan
-    return current_plan(wiring.connect(batch.connector_key, lane=batch.queue), batch.entity, plan)
+    return current_compiled(wiring.connect(batch.connector_key, lane=batch.queue), batch.entity, plan)
 
 
-def plan_for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan | None:
-    """Return the plan of newer definitions, because records have values that `plan` does not know; None without newer ones.
+def compiled_for_unknown(
+    batch: ClaimedBatch, plan: CompiledSettings, unknown: Iterable[str]
+) -> CompiledSettings | None:
+    """Return settings compiled with newer definitions, because records have unknown values; None without newer ones.
 
     unknown  from `key_of`
     Raises: the client's errors, only if the definitions were never read.
     """
     entity = batch.entity
     with transaction() as session:
-        now = plan_for(session, batch.connector_key, entity)
+        now = compiled_for(session, batch.connector_key, entity)
         if _is_newer(now, plan):
             return now
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
@@ -180,7 +184,7 @@ def find_outdated(
     return rejected if rejected and has_newer(session, batch.connector_key, batch.entity, read_at) else []
 
 
-def find_unknown_values(records: list[Any], done: list[IncomingRecord], plan: Plan) -> set[str]:
+def find_unknown_values(records: list[Any], done: list[IncomingRecord], plan: CompiledSettings) -> set[str]:
     """Return the keys of the fields and options that these records name and the definitions do not know."""
     found = [
         (each.pipedrive_id, problem.field) for each in done for problem in each.problems if problem.reason in OUTDATED

@@ -12,7 +12,7 @@ import pytest
 from db import id_mapping
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import compiled_for
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
 from tests.journeys.pipedrive_records import age_records, create_records
 from tests.system import SyncSystem
@@ -67,7 +67,7 @@ def edit(system: SyncSystem, entity: Entity, seed: int) -> dict[int, Record]:
 
 def previews_of(system: SyncSystem, entity: Entity, records: dict[int, Record]) -> dict[int, IncomingPreview]:
     with transaction() as session:
-        plan = plan_for(session, system.connector_key, entity)
+        plan = compiled_for(session, system.connector_key, entity)
         known = id_mapping.known(session, system.connector_key, entity, list(records))
         return {each: incoming_preview(body, plan, entity, known.get(each)) for each, body in records.items()}
 

@@ -124,7 +124,7 @@ def test_creates_need_a_look_up_while_the_index_is_old(known: SyncSystem) -> Non
 
     plan = planned(known, WITH_NAMES | {"synchronized_user_segments": ["vip"]})
 
-    assert plan.counts["outgoing.person.reason.lookup.mirror_stale"] == 2
+    assert plan.counts["outgoing.person.reason.lookup.index_stale"] == 2
     assert "outgoing.person.act.create" not in plan.counts
     assert [(each.touched, each.number) for each in known.module("jobs.plans.apply").reaches(plan)] == [(0, 2)]
     made = known.company.create_person(name="Fay", emails=[{"value": "fay@acme.test", "primary": True}])

@@ -17,7 +17,7 @@ from db.plan import SettingsPlan
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.sync import job_queue
-from pipeline.sync.compiled import Plan, compiled
+from pipeline.sync.compiled import CompiledSettings, compiled
 from pipeline.sync.connectors.settings_change import check
 from pipeline.sync.runs import backfill
 
@@ -44,7 +44,7 @@ class PlanScope:
     after: ConnectorSettings
     runs: dict[Entity, str]
     sends: frozenset[Entity]
-    _compiled: dict[Entity, Plan] = field(default_factory=dict)
+    _compiled: dict[Entity, CompiledSettings] = field(default_factory=dict)
 
     @property
     def needs_relink(self) -> bool:
@@ -57,7 +57,7 @@ class PlanScope:
     def looks_at(self, direction: Direction, entity: Entity) -> bool:
         return entity in (self.runs if direction is Direction.INCOMING else self.sends)
 
-    def compiled(self, session: Session, entity: Entity) -> Plan:
+    def compiled(self, session: Session, entity: Entity) -> CompiledSettings:
         """Return how records of the entity would be synchronized."""
         if entity not in self._compiled:
             marks = connectors.marks(session, self.plan.connector_key, entity)

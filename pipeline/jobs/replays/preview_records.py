@@ -27,7 +27,7 @@ from pipeline.domain.paging import MAX_IDS
 from pipeline.domain.reasons import meaning_of
 from pipeline.domain.records import Act, Decision, FieldProblem, MatchStatus, OutgoingWrite
 from pipeline.errors import Rejected
-from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.compiled import CompiledSettings, compiled_for
 from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
 from pipeline.sync.outgoing.preview import NO_SNAPSHOT, OutgoingEffect, OutgoingPreview, Reserved, outgoing_preview
 from pipeline.transform.conflicts import is_stale
@@ -129,7 +129,7 @@ def preview_incoming(
     session: Session, connector_key: int, entity: Entity, failed: Sequence[Failure]
 ) -> dict[int, ReplayPreview]:
     """Return failure → its preview, for records of one entity. Every replay of them reads the record again."""
-    plan = plan_for(session, connector_key, entity)
+    plan = compiled_for(session, connector_key, entity)
     ids = [int(each.record_id) for each in failed if each.record_id is not None and each.record_id.isdigit()]
     known = id_mapping.known(session, connector_key, entity, ids)
     of_fields = [each.record_id for each in failed if each.kind == "field" and each.record_id is not None]
@@ -137,7 +137,9 @@ def preview_incoming(
     return {each.id: _incoming(each, plan, known, kept) for each in failed}
 
 
-def _incoming(failure: Failure, plan: Plan, known: Mapping[int, Known], kept: Mapping[str, bytes]) -> ReplayPreview:
+def _incoming(
+    failure: Failure, plan: CompiledSettings, known: Mapping[int, Known], kept: Mapping[str, bytes]
+) -> ReplayPreview:
     if failure.record_id is None or not failure.record_id.isdigit():
         detail = "The record has no id: correct it in Pipedrive, and the next fetch brings it."
         return ReplayPreview(ReplayEffect.REFUSED, detail)
@@ -207,7 +209,7 @@ def preview_outgoing(
     payloads: Mapping[int, bytes] | None = None,
 ) -> dict[int, ReplayPreview]:
     """Return failure → its preview, for records of one entity. `payloads`: failure → an edited payload to use instead."""
-    plan = plan_for(session, connector_key, entity)
+    plan = compiled_for(session, connector_key, entity)
     ids = [each.record_id for each in failed if each.record_id]
     kept = read_snapshots(session, connector_key, entity, "hull", ids)
     sent_s = versions_of(session, connector_key, entity, "hull", ids)
@@ -263,7 +265,13 @@ def _still_rejected(decision: Decision, failure: Failure) -> ReplayPreview | Non
 
 
 def _outgoing(  # noqa: PLR0911 - one line for each effect
-    preview: OutgoingPreview, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool, is_as_refused: bool
+    preview: OutgoingPreview,
+    plan: CompiledSettings,
+    entity: Entity,
+    failure: Failure,
+    *,
+    is_older: bool,
+    is_as_refused: bool,
 ) -> ReplayPreview:
     decision, effect, reason = preview.decision, preview.effect, preview.reason or ""
     meaning = f"{meaning_of(reason)} {preview.detail or ''}".strip()
@@ -295,7 +303,7 @@ def _not_sent(reason: str) -> ReplayPreview:
 
 
 def _sent(
-    preview: OutgoingPreview, plan: Plan, entity: Entity, failure: Failure, *, is_as_refused: bool
+    preview: OutgoingPreview, plan: CompiledSettings, entity: Entity, failure: Failure, *, is_as_refused: bool
 ) -> ReplayPreview:
     decision, name = preview.decision, entity.value.capitalize()
     changes = tuple(_changes(decision.write, plan)) if decision.write else ()
@@ -324,7 +332,7 @@ def _sent(
     return ReplayPreview(kind, detail, note=note, reason=reason, changes=changes, tokens=WRITE_TOKENS + LIST_TOKENS)
 
 
-def _changes(write: OutgoingWrite, plan: Plan) -> Iterator[FieldChange]:
+def _changes(write: OutgoingWrite, plan: CompiledSettings) -> Iterator[FieldChange]:
     flat = {name: value for name, value in write.fields.items() if name != "custom_fields"}
     for code, value in (flat | write.fields.get("custom_fields", {})).items():
         field = plan.catalog.find(code)

@@ -17,7 +17,7 @@ from pipeline.domain.records import IncomingRecord
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import id_of, ids_of, read_by_ids
 from pipeline.settings import settings
-from pipeline.sync.compiled import Plan
+from pipeline.sync.compiled import CompiledSettings
 from pipeline.transform.comparison import holders, read_hull_record
 from pipeline.transform.hull_reports import ID_ATTRIBUTE
 from pipeline.wiring import Wired
@@ -78,7 +78,7 @@ class Reader:
 
     wired: Wired
     entity: Entity
-    plan: Plan
+    plan: CompiledSettings
     nameless: list[str] = field(default_factory=list)
 
     @property

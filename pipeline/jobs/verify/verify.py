@@ -39,7 +39,7 @@ from pipeline.jobs.verify.reading import Reader
 from pipeline.jobs.verify.report import EntityReport, with_findings
 from pipeline.settings import settings
 from pipeline.sync import job_queue
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import compiled_for
 from pipeline.sync.definitions import refresh
 from pipeline.sync.job_queue import CONTINUE, DONE, VERIFY, JobStep, order_of, read_stored
 from pipeline.tasks import canvases
@@ -194,7 +194,7 @@ def step(job: ClaimedJob) -> JobStep:
         return _repair(job, report) if order.repair else DONE
     with transaction() as session:
         wired = wiring.open_connector(session, key, lane=Lane.VERIFY)
-        plan = None if part.phase == "start" else plan_for(session, key, part.entity)
+        plan = None if part.phase == "start" else compiled_for(session, key, part.entity)
     reader = Reader(wired=wired, entity=part.entity, plan=plan or refresh(wired, part.entity))
     found = Comparison(job.id, reader, part, order.sample).step()
     report.seconds += time.monotonic() - began

@@ -28,7 +28,7 @@ from pipeline.domain.json_text import is_nested_deeper, read_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.error_kinds import classify, may_come_back
 from pipeline.errors import PipelineError, Rejected, Skip
-from pipeline.load.incoming import PagePlan
+from pipeline.load.incoming import PageDiff
 from pipeline.sync.changes.outgoing_changes import LEVELS, HullMessage, take_messages, write_messages
 from pipeline.sync.event_recorder import EventRecorder, Level
 from pipeline.tasks import canvases
@@ -310,7 +310,7 @@ def _in_order(made: dict[tuple[int, str, str], Wakeup]) -> list[Wakeup]:
     return list(wakeups.values())
 
 
-def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:
+def finish(session: Session, batch: ClaimedBatch, plan: PageDiff) -> None:
     """Clear completed changes, except those with a newer revision; write one log line for each."""
     change_writer.clear_changes(session, batch.id)
     gather_after_commit(session)

@@ -22,7 +22,7 @@ from pipeline.domain.json_text import is_nested_deeper, read_lenient, write_leni
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused
 from pipeline.errors import Rejected
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import compiled_for
 from pipeline.sync.event_recorder import EventRecorder
 from pipeline.transform.hull_reports import REPORTED_VALUES, combine_messages, hull_id_of, pipedrive_id_of
 from pipeline.transform.outgoing_filter import account_to_send
@@ -208,7 +208,7 @@ def linked_accounts(session: Session, messages: Iterable[HullMessage]) -> list[H
     found: list[HullMessage] = []
     for connector_key, mine in groupby(of_users, _connector_key):
         try:
-            settings = plan_for(session, connector_key, Entity.PERSON).settings
+            settings = compiled_for(session, connector_key, Entity.PERSON).settings
         except SettingsRefused:  # they were valid once; the next stages report what is wrong
             continue
         found += accounts_of(session, connector_key, list(mine), settings)

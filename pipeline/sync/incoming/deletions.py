@@ -41,7 +41,7 @@ from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Claim, Direction, Entity, Outcome
 from pipeline.load.incoming import compose_deletions
 from pipeline.settings import settings
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import compiled_for
 from pipeline.sync.event_recorder import batch_event, new_event, record
 from pipeline.sync.incoming.stale_reads import ask_again, expects_living, is_outdated, may_ask_again
 from pipeline.sync.staging import unpack_deletions
@@ -143,7 +143,7 @@ def load_deletions(batch: ClaimedBatch) -> None:
     entity, key = batch.entity, batch.connector_key
     with transaction() as session:
         wired = wiring.open_connector(session, key, lane=batch.queue)
-        supported = plan_for(session, key, entity).settings.supports_deletion(entity)
+        supported = compiled_for(session, key, entity).settings.supports_deletion(entity)
         seen = deletion_rows.find_targets(session, key, entity, [each.pipedrive_id for each in deleted_records])
         apart = _kept_apart(session, batch, deleted_records)
         batches.hold(session, batch)

@@ -41,7 +41,7 @@ from pipeline.errors import Rejected, Retryable, Skip
 from pipeline.extract import PageRead, PageWanted, id_of, ids_of, read_by_ids, read_members
 from pipeline.settings import settings
 from pipeline.sync import definitions
-from pipeline.sync.compiled import Plan, plan_for, plan_of
+from pipeline.sync.compiled import CompiledSettings, compiled_for, compiled_of
 from pipeline.sync.incoming import deletions
 from pipeline.sync.incoming.page_log import log_missing_fields
 from pipeline.sync.incoming.stale_reads import ask_again, find_lagging, is_outdated, is_shown_deleted
@@ -64,7 +64,7 @@ def extract_page(batch: ClaimedBatch) -> None:
     A walk that has not begun is skipped when the opposite one has read everything.
     """
     entity = batch.entity
-    plan = plan_of(batch)
+    plan = compiled_of(batch)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         progress = run_rows.get_slice_progress(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
@@ -75,7 +75,7 @@ def extract_page(batch: ClaimedBatch) -> None:
         stored = _stored_page(session, batch, wanted, progress.plan_id) if wanted.walk == "stored" else None
     if stored is None or plan.fields_read_at is None:
         begins = progress.started_at if progress.cursor is None and progress.walk != "catch_up" else None
-        plan = definitions.current_plan(wired, entity, plan, not_before=begins)
+        plan = definitions.current_compiled(wired, entity, plan, not_before=begins)
         wanted = replace(wanted, include_fields=plan.incoming.include_fields)
     page = stored or extract.read_page(wired.pipedrive, entity, wanted)
     with transaction() as session:
@@ -108,7 +108,7 @@ def _skip_walk(session: Session, batch: ClaimedBatch) -> None:
         runs.advance(session, run.id)
 
 
-def _page_wanted(progress: SliceProgress, plan: Plan) -> PageWanted:
+def _page_wanted(progress: SliceProgress, plan: CompiledSettings) -> PageWanted:
     return PageWanted(
         walk=progress.walk,
         cursor=progress.cursor,
@@ -164,8 +164,8 @@ def extract_changes(batch: ClaimedBatch) -> None:
     entity = batch.entity
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        plan = plan_for(session, batch.connector_key, entity)
-    plan = definitions.current_plan(wired, entity, plan)
+        plan = compiled_for(session, batch.connector_key, entity)
+    plan = definitions.current_compiled(wired, entity, plan)
     with transaction() as session:
         mine = changes.changes_of(session, batch.id)
         from_webhooks = _usable_payloads(session, batch, plan, mine)
@@ -194,7 +194,7 @@ def extract_changes(batch: ClaimedBatch) -> None:
 
 
 def _usable_payloads(
-    session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]
+    session: Session, batch: ClaimedBatch, plan: CompiledSettings, mine: list[Change]
 ) -> dict[int, dict[str, Any]]:
     """Return Pipedrive id → record, for the newest webhooks that are complete and newer than the last synchronized state."""
     ids = [int(change.record_id) for change in mine if change.payload is not None]
@@ -215,7 +215,9 @@ def _usable_payloads(
     return usable
 
 
-def _whole(payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan: Plan) -> dict[str, Any] | None:
+def _whole(
+    payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan: CompiledSettings
+) -> dict[str, Any] | None:
     """Return the record in a webhook, or None if it must be read: the webhook of a merge has only the survivor's record."""
     try:
         decoded = decode_webhook(read_lenient(payload), plan.catalog)
@@ -227,7 +229,7 @@ def _whole(payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan
     return None if unsure or not plan.incoming.system_fields <= record.keys() else record
 
 
-def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
+def _is_newest(record: dict[str, Any], known: Known | None, plan: CompiledSettings) -> bool:
     """Return whether the record is newer than the last synchronized state, or equal to it, as an echo of our own write is."""
     version = version_of(record)
     if version is None or (known is not None and known.state in DELETED_STATES):
@@ -302,7 +304,7 @@ def sort_ids(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids:
     return found
 
 
-def read_unknown(batch: ClaimedBatch, plan: Plan, ids: Sequence[int]) -> list[Any] | None:
+def read_unknown(batch: ClaimedBatch, plan: CompiledSettings, ids: Sequence[int]) -> list[Any] | None:
     """Read ids that are not known; return None if fetches may spend no more tokens today. Raises: as `read_by_ids`."""
     wired = wiring.connect(batch.connector_key, lane=Lane.BULK)
     try:

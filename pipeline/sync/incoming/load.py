@@ -19,11 +19,11 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
-from pipeline.load.incoming import NEW, SAME, PagePlan, count_once
+from pipeline.load.incoming import NEW, SAME, PageDiff, count_once
 from pipeline.settings import settings
 from pipeline.sync import definitions
 from pipeline.sync.changes import dispatch
-from pipeline.sync.compiled import plan_of
+from pipeline.sync.compiled import compiled_of
 from pipeline.sync.event_recorder import new_event, record
 from pipeline.sync.incoming import stale_reads
 from pipeline.sync.incoming.deletions import deliver_waiting
@@ -41,7 +41,7 @@ SHOWN_AFTER_S = 60.0
 def load_batch(batch: ClaimedBatch) -> None:
     """Send what is new or changed to Hull, then write the page."""
     entity = batch.entity
-    in_force = plan_of(batch)
+    in_force = compiled_of(batch)
     link = in_force.settings.link_users_in_hull
     staged = unpack_transformed(bytes(batch.transformed or b""))
     with transaction() as session:
@@ -99,7 +99,7 @@ def load_batch(batch: ClaimedBatch) -> None:
 
 
 def _store_claims(
-    session: Session, batch: ClaimedBatch, plan: PagePlan, taken: TakeResult, moved_on: frozenset[int]
+    session: Session, batch: ClaimedBatch, plan: PageDiff, taken: TakeResult, moved_on: frozenset[int]
 ) -> None:
     """Store claims and aliases, and release the replaced ones; not of records that another worker has written since."""
     scope = (session, batch.connector_key, plan.entity)
@@ -127,7 +127,7 @@ def _hull_ids(session: Session, batch: ClaimedBatch, known: dict[int, Known]) ->
     return {pipedrive_id: each.hull_id for pipedrive_id, each in known.items() if each.hull_id is not None}
 
 
-def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: PageContext, *, in_hull: bool) -> None:
+def _add_shells(session: Session, batch: ClaimedBatch, plan: PageDiff, context: PageContext, *, in_hull: bool) -> None:
     """Store a shell for every unknown Organization of the page's Persons."""
     if batch.entity is not Entity.PERSON:
         return
@@ -154,7 +154,7 @@ def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: 
     record(session, created, level="debug")
 
 
-def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) -> None:
+def _end(session: Session, batch: ClaimedBatch, plan: PageDiff, wired: Wired) -> None:
     """End the batch: close earlier failures, count, and continue the run or the changes."""
     sent = [str(sending.record["pipedrive_id"]) for sending in plan.sendings]
     failure_closing.close_recovered(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)

@@ -22,7 +22,7 @@ from pipeline.domain.deletions import RESTORABLE_DAYS
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.records import UNIDENTIFYING, FieldProblem
 from pipeline.load import incoming as load_incoming
-from pipeline.load.incoming import PagePlan
+from pipeline.load.incoming import PageDiff
 from pipeline.sync import definitions
 from pipeline.sync.changes import dispatch
 from pipeline.sync.event_recorder import EventRecorder, batch_event, batch_failure, record
@@ -69,7 +69,7 @@ def _page_event(
 
 
 def log_troubles(
-    session: Session, batch: ClaimedBatch, plan: PagePlan, staged: Transformed, context: PageContext
+    session: Session, batch: ClaimedBatch, plan: PageDiff, staged: Transformed, context: PageContext
 ) -> None:
     """Record an event for each record that left the batch, and a failure if a person must check it; once per run."""
     troubles = [LeftOut(**trouble) for trouble in staged.troubles]
@@ -110,7 +110,7 @@ def _record_failure(batch: ClaimedBatch, trouble: LeftOut, settings_version: int
 
 
 def log_problems(
-    session: Session, batch: ClaimedBatch, plan: PagePlan, held: dict[tuple[str, int], int], context: PageContext
+    session: Session, batch: ClaimedBatch, plan: PageDiff, held: dict[tuple[str, int], int], context: PageContext
 ) -> None:
     """Record the fields and claims that were left out of new and changed records.
 
@@ -177,7 +177,7 @@ def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence
 def store_rejected_fields(
     session: Session,
     batch: ClaimedBatch,
-    plan: PagePlan,
+    plan: PageDiff,
     staged: Transformed,
     left_out: Container[int],
     outdated: Iterable[int],

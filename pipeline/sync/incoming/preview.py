@@ -16,8 +16,8 @@ from db.id_mapping import Known
 from pipeline.domain.kinds import Entity
 from pipeline.domain.records import FieldProblem, IncomingRecord
 from pipeline.errors import Rejected, Skip
-from pipeline.load.incoming import CHANGED, LINKED, NEW, PagePlan, held_after, plan_page
-from pipeline.sync.compiled import Plan
+from pipeline.load.incoming import CHANGED, LINKED, NEW, PageDiff, held_after, plan_page
+from pipeline.sync.compiled import CompiledSettings
 
 
 class IncomingEffect(StrEnum):
@@ -66,7 +66,7 @@ class IncomingPreview:
 
 
 def incoming_preview(
-    body: Any, plan: Plan, entity: Entity, known: Known | None, *, relink: bool = False
+    body: Any, plan: CompiledSettings, entity: Entity, known: Known | None, *, relink: bool = False
 ) -> IncomingPreview:
     """Return what the stages would do with a record.
 
@@ -91,7 +91,7 @@ def _staged(record: IncomingRecord) -> dict[str, Any]:
     return staged
 
 
-def _planned(page: PagePlan) -> IncomingPreview:
+def _planned(page: PageDiff) -> IncomingPreview:
     if not page.sendings:
         return IncomingPreview(effect=IncomingEffect.OLDER if page.stale else IncomingEffect.SAME)
     (sending,) = page.sendings

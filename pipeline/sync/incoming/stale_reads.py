@@ -30,8 +30,8 @@ from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import id_of
 from pipeline.load import incoming as load_incoming
-from pipeline.load.incoming import PagePlan
-from pipeline.sync.compiled import Plan
+from pipeline.load.incoming import PageDiff
+from pipeline.sync.compiled import CompiledSettings
 from pipeline.telemetry import logger
 from pipeline.transform.webhooks import complete_record, decode_webhook
 
@@ -47,7 +47,7 @@ READ_AGAIN_AFTER_S = 2.0
 
 
 def find_lagging(
-    session: Session, batch: ClaimedBatch, plan: Plan, mine: Sequence[Change], read: Sequence[Any]
+    session: Session, batch: ClaimedBatch, plan: CompiledSettings, mine: Sequence[Change], read: Sequence[Any]
 ) -> set[int]:
     """Return Pipedrive ids of the records in `read` that are older than the newest webhook, and may be requested again."""
     tries = {int(change.record_id): change.attempts for change in mine}
@@ -87,7 +87,7 @@ def _now_s(session: Session) -> float:
     return float(session.execute(text("SELECT extract(epoch FROM now())")).scalar_one())
 
 
-def _differs_from(body: bytes, record: dict[str, Any], plan: Plan) -> bool:
+def _differs_from(body: bytes, record: dict[str, Any], plan: CompiledSettings) -> bool:
     """Return whether a mapped value of the webhook differs from the reading."""
     if is_shown_deleted(record):
         return True
@@ -159,7 +159,7 @@ def _is_newer(known: Known | None, row: PageRow) -> bool:
     return known is not None and known.version > row.version
 
 
-def read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, known: dict[int, Known]) -> None:
+def read_again_later(session: Session, batch: ClaimedBatch, plan: PageDiff, known: dict[int, Known]) -> None:
     """Read records with two contents in one second again: only a reading after that second shows the later one.
 
     New settings also give an old record other content with the same version; that needs no recheck.

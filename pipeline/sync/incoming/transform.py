@@ -13,20 +13,20 @@ from pipeline.domain.kinds import Outcome
 from pipeline.domain.records import FieldProblem, IncomingRecord
 from pipeline.errors import Rejected, Skip
 from pipeline.sync import definitions
-from pipeline.sync.compiled import Plan, plan_of
+from pipeline.sync.compiled import CompiledSettings, compiled_of
 from pipeline.sync.incoming.page_log import log_missing_fields
 from pipeline.sync.staging import LeftOut, pack_transformed, unpack_page
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
     """Convert every record to Hull's attributes; a record that cannot be read leaves the batch, the others continue."""
-    plan = plan_of(batch)
+    plan = compiled_of(batch)
     records, above, below = unpack_page(bytes(batch.extracted or b""))
     mine = [record for record in records if _is_mine(record, above, below)]
     done, troubles = read_records(mine, plan)
     newly_missing: list[FieldProblem] = []
     unknown = definitions.find_unknown_values(mine, done, plan)
-    if unknown and (fresh := definitions.plan_for_unknown(batch, plan, unknown)) is not None:
+    if unknown and (fresh := definitions.compiled_for_unknown(batch, plan, unknown)) is not None:
         newly_missing = [problem for problem in fresh.incoming.problems if problem not in plan.incoming.problems]
         plan = fresh
         done, troubles = read_records(mine, plan)
@@ -44,7 +44,7 @@ def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
     return (above is None or record_id > above) and (below is None or record_id < below)
 
 
-def read_records(records: list[Any], plan: Plan) -> tuple[list[IncomingRecord], list[LeftOut]]:
+def read_records(records: list[Any], plan: CompiledSettings) -> tuple[list[IncomingRecord], list[LeftOut]]:
     """Return (converted records, records that cannot be read)."""
     read = plan.incoming.read
     done, troubles = [], []

@@ -27,7 +27,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.records import Candidate, Delivered, MatchStatus, Memory
 from pipeline.extract import id_of, read_by_ids
 from pipeline.sync.changes import outgoing_changes
-from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.compiled import CompiledSettings, compiled_for
 from pipeline.sync.incoming.stale_reads import is_shown_deleted
 from pipeline.sync.outgoing.resolve import (
     NOTHING_SHOWN,
@@ -66,7 +66,7 @@ def candidates_of(batch: ClaimedBatch) -> list[Candidate]:
 def find_candidates(batch: ClaimedBatch) -> list[Candidate]:
     """Return what is known of every record that the batch's changes name, by their newest reports."""
     with transaction() as session:
-        plan = plan_for(session, batch.connector_key, batch.entity)
+        plan = compiled_for(session, batch.connector_key, batch.entity)
         messages = messages_of(session, batch)
         gathered = gather(session, batch.connector_key, batch.entity, plan, messages)
     gathered = _request_unknown(batch, plan, messages, gathered)
@@ -74,7 +74,9 @@ def find_candidates(batch: ClaimedBatch) -> list[Candidate]:
     return gathered.candidates()
 
 
-def _request_unknown(batch: ClaimedBatch, plan: Plan, messages: Mapping[str, Message], gathered: Gathered) -> Gathered:
+def _request_unknown(
+    batch: ClaimedBatch, plan: CompiledSettings, messages: Mapping[str, Message], gathered: Gathered
+) -> Gathered:
     """Request what our tables do not know; make no call if they know everything."""
     has_unknown = bool(gathered.unknown or gathered.unknown_organizations)
     if not (has_unknown or in_doubt(gathered.found) or gathered.without_snapshot):
@@ -89,7 +91,7 @@ def _request_unknown(batch: ClaimedBatch, plan: Plan, messages: Mapping[str, Mes
 
 
 def _read_unknown(
-    batch: ClaimedBatch, wired: Wired, plan: Plan, messages: Mapping[str, Message], gathered: Gathered
+    batch: ClaimedBatch, wired: Wired, plan: CompiledSettings, messages: Mapping[str, Message], gathered: Gathered
 ) -> Gathered:
     """Read the records that Hull names and our tables do not know, and gather again.
 
@@ -141,7 +143,7 @@ def gather(
     session: Session,
     connector_key: int,
     entity: Entity,
-    plan: Plan,
+    plan: CompiledSettings,
     messages: Mapping[str, Message],
     shown: Shown = NOTHING_SHOWN,
 ) -> Gathered:
@@ -164,7 +166,12 @@ def gather(
 
 
 def _links(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message], shown: Shown
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    plan: CompiledSettings,
+    messages: Mapping[str, Message],
+    shown: Shown,
 ) -> tuple[dict[str, Link], set[int]]:
     """Return (User → the link to its Account's Organization, the named Organizations that our tables do not know)."""
     if entity is not Entity.PERSON or not plan.settings.link_users_in_service:
@@ -191,7 +198,7 @@ def _account(message: Message) -> dict[str, Any]:
 
 
 def _recent_deliveries(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, ids: list[int]
+    session: Session, connector_key: int, entity: Entity, plan: CompiledSettings, ids: list[int]
 ) -> dict[int, tuple[Delivered, ...]]:
     """Return record → recent deliveries to Hull of the attributes mapped in both directions."""
     if not plan.shared or not ids:
@@ -204,7 +211,7 @@ def _recent_deliveries(
 
 
 def _delivered(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, ids: list[int]
+    session: Session, connector_key: int, entity: Entity, plan: CompiledSettings, ids: list[int]
 ) -> dict[int, dict[str, Any]]:
     """Return record → Hull's values, from us, of the attributes mapped in both directions."""
     known = id_mapping.known(session, connector_key, entity, ids) if plan.shared and ids else {}

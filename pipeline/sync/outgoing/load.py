@@ -29,7 +29,7 @@ from pipeline.outages import current_work
 from pipeline.settings import settings
 from pipeline.sync import definitions
 from pipeline.sync.changes import dispatch, outgoing_changes
-from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.compiled import CompiledSettings, compiled_for
 from pipeline.sync.outgoing import matching
 from pipeline.sync.outgoing.event_log import BatchRecorder
 from pipeline.sync.outgoing.matching import Postponement
@@ -71,7 +71,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         work.enter("pipedrive")  # before any call: without a slot, the batch waits with its decisions
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        plan = plan_for(session, batch.connector_key, entity)
+        plan = compiled_for(session, batch.connector_key, entity)
     now_s = int(time.time())
     decisions |= {
         each.hull_id: decide(each.candidate, plan, entity, now_s=now_s)
@@ -127,16 +127,18 @@ def _has_outdated_problem(decision: Decision) -> bool:
     return any(problem.reason in definitions.OUTDATED for problem in decision.problems)
 
 
-def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults) -> Plan | None:
+def _of_newer_definitions(
+    batch: ClaimedBatch, plan: CompiledSettings, sending: WriteResults
+) -> CompiledSettings | None:
     """Return the plan of newer definitions under which refused writes may succeed; None without newer ones."""
     if all(each.refused is None and not each.left_out for each in sending.sent):
         return None
-    fresh = definitions.plan_for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
+    fresh = definitions.compiled_for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
     return fresh if fresh is not None and fresh.outgoing.problems != plan.outgoing.problems else None
 
 
 def _without_refused_fields(
-    decisions: Mapping[str, Decision], sending: WriteResults, plan: Plan, unusable: Sequence[FieldProblem]
+    decisions: Mapping[str, Decision], sending: WriteResults, plan: CompiledSettings, unusable: Sequence[FieldProblem]
 ) -> Iterator[Decision]:
     """Return the decisions without the fields that Pipedrive refused by name; these become problems.
 

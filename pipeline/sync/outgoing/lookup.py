@@ -33,7 +33,7 @@ from pipeline.domain.records import IncomingRecord
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import Extent, id_of, read_by_ids, search_claim, walk_added, walk_changed, was_added_since
-from pipeline.sync.compiled import Plan
+from pipeline.sync.compiled import CompiledSettings
 from pipeline.sync.outgoing.resolve import Pair
 from pipeline.sync.staging import pack_page, unpack_page
 from pipeline.tasks import canvases
@@ -77,7 +77,9 @@ class Answers:
     added_is_whole: bool = True
 
 
-def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, index: IndexFreshness) -> Answers:
+def look_up(
+    batch: ClaimedBatch, wired: Wired, plan: CompiledSettings, wanted: LookupQuery, index: IndexFreshness
+) -> Answers:
     """Find the records that have the claims. Pipedrive's lists win over staged pages, and these over the index.
 
     index  how up to date it was before the look-up
@@ -126,7 +128,7 @@ class _Collected:
     recent_from  records added since then are kept even without a looked-up claim
     """
 
-    def __init__(self, plan: Plan, wanted: set[Pair], recent_from: datetime | None = None) -> None:
+    def __init__(self, plan: CompiledSettings, wanted: set[Pair], recent_from: datetime | None = None) -> None:
         self._plan = plan
         self._wanted = wanted
         self._recent_from = recent_from - OVERLAP if recent_from is not None else None
@@ -159,7 +161,7 @@ class _Collected:
         return fresh
 
 
-def _read(plan: Plan, record: Record) -> IncomingRecord | None:
+def _read(plan: CompiledSettings, record: Record) -> IncomingRecord | None:
     """Return the converted record; None if it is deleted or cannot be read, so nothing matches it."""
     try:
         return plan.incoming.read(record)
@@ -188,7 +190,7 @@ def _staged_pages(batch: ClaimedBatch) -> Iterator[list[Any]]:
             yield unpack_page(staged)[0]
 
 
-def _read_again(wired: Wired, plan: Plan, pairs: set[Pair], pipedrive_ids: Iterable[int]) -> _Collected:
+def _read_again(wired: Wired, plan: CompiledSettings, pairs: set[Pair], pipedrive_ids: Iterable[int]) -> _Collected:
     """Read the staged matches again: a failed page may be days old, and its records may have changed since."""
     ids, shown = sorted(pipedrive_ids), _Collected(plan, pairs)
     if ids:
@@ -199,7 +201,7 @@ def _read_again(wired: Wired, plan: Plan, pairs: set[Pair], pipedrive_ids: Itera
 def _list(
     batch: ClaimedBatch,
     wired: Wired,
-    plan: Plan,
+    plan: CompiledSettings,
     listed: _Collected,
     wanted: LookupQuery,
     index: IndexFreshness,
@@ -271,7 +273,7 @@ def _stage(session: Session, batch: ClaimedBatch, packed: bytes, count: int) -> 
     after_commit(session, lambda: canvases.wake([wakeup]))
 
 
-def _search(wired: Wired, plan: Plan, wanted: LookupQuery, answers: Answers) -> None:
+def _search(wired: Wired, plan: CompiledSettings, wanted: LookupQuery, answers: Answers) -> None:
     """Use Pipedrive's search for the claims without a match, the strongest claim of each record first.
 
     If a claim's field cannot be searched, only the complete index can answer.
@@ -296,7 +298,9 @@ def _search(wired: Wired, plan: Plan, wanted: LookupQuery, answers: Answers) -> 
         _confirm_matches(wired, plan, searched, answers)
 
 
-def _confirm_matches(wired: Wired, plan: Plan, searched: Mapping[Pair, list[int]], answers: Answers) -> None:
+def _confirm_matches(
+    wired: Wired, plan: CompiledSettings, searched: Mapping[Pair, list[int]], answers: Answers
+) -> None:
     """Add the search results, if the record itself has the claim: the search may lag, and its comparison is not documented."""
     ids = sorted({each for found in searched.values() for each in found} - answers.records.keys())
     entity = plan.incoming.entity

@@ -32,7 +32,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.records import INDEX_BEHIND, INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.domain.times import epoch_seconds
 from pipeline.extract import id_of, read_by_ids
-from pipeline.sync.compiled import Plan
+from pipeline.sync.compiled import CompiledSettings
 from pipeline.sync.outgoing import transform as deciding
 from pipeline.sync.outgoing.lookup import OVERLAP, Answers, LookupQuery, look_up
 from pipeline.sync.outgoing.resolve import (
@@ -91,7 +91,7 @@ class MatchResult:
 
 
 def look_before_creating(
-    batch: ClaimedBatch, wired: Wired, plan: Plan, decisions: Iterable[Decision], *, now_s: int
+    batch: ClaimedBatch, wired: Wired, plan: CompiledSettings, decisions: Iterable[Decision], *, now_s: int
 ) -> MatchResult:
     """Decide for every record to be created whether it exists, is reserved by another one, or is really created.
 
@@ -213,7 +213,7 @@ def _wait_for_listing(
 def _decide(
     batch: ClaimedBatch,
     wired: Wired,
-    plan: Plan,
+    plan: CompiledSettings,
     mine: Sequence[Decision],
     intents: Mapping[str, Intent],
     answers: Answers,
@@ -254,7 +254,7 @@ def _decide(
 
 
 def _check_undelivered(
-    each: Decision, found: Resolution, answers: Answers, owners: Mapping[int, RecordOwner], plan: Plan
+    each: Decision, found: Resolution, answers: Answers, owners: Mapping[int, RecordOwner], plan: CompiledSettings
 ) -> Resolution:
     """Return unresolved for a record that Hull has not received yet and that may belong to another User by its claims."""
     record = answers.records.get(found.pipedrive_id or 0)
@@ -291,7 +291,7 @@ def _has_written_values(record: dict[str, Any], each: Decision) -> bool:
 
 
 def _records_of(
-    batch: ClaimedBatch, wired: Wired, plan: Plan, met: Mapping[str, Resolution], answers: Answers
+    batch: ClaimedBatch, wired: Wired, plan: CompiledSettings, met: Mapping[str, Resolution], answers: Answers
 ) -> dict[int, dict[str, Any]]:
     """Return the found records: as just read, else their snapshots, else read now."""
     ids = {each.pipedrive_id for each in met.values() if each.pipedrive_id is not None}
@@ -308,7 +308,7 @@ def _found(
     each: Decision,
     found: Resolution,
     snapshots: Mapping[int, dict[str, Any]],
-    plan: Plan,
+    plan: CompiledSettings,
     entity: Entity,
     *,
     now_s: int,
@@ -358,7 +358,9 @@ def is_met(decision: Decision) -> bool:
     )
 
 
-def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *, now_s: int) -> list[Decision]:
+def join_found(
+    batch: ClaimedBatch, plan: CompiledSettings, decisions: Iterable[Decision], *, now_s: int
+) -> list[Decision]:
     """Map the matched records before anything is sent. Return the new decisions for those that another worker mapped first."""
     matched = {each.candidate.pipedrive_id: each for each in decisions if is_met(each)}
     joins = [
@@ -374,7 +376,7 @@ def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *
     return [_taken(matched[each.pipedrive_id], plan, batch.entity, now_s=now_s) for each in lost]
 
 
-def _taken(decision: Decision, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
+def _taken(decision: Decision, plan: CompiledSettings, entity: Entity, *, now_s: int) -> Decision:
     candidate = decision.candidate
     others = (candidate.pipedrive_id,) if candidate.pipedrive_id is not None else ()
     taken = replace(candidate, match_status=MatchStatus.TAKEN, pipedrive_id=None, others=others, snapshot=None)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from db import identifier_search, watermark
 from pipeline.domain.kinds import Entity
 from pipeline.domain.records import INDEX_INCOMPLETE, Act, Candidate, Decision, MatchStatus
-from pipeline.sync.compiled import Plan
+from pipeline.sync.compiled import CompiledSettings
 from pipeline.sync.outgoing.extract import NAMED_BY_HULL, Gathered, gather
 from pipeline.sync.outgoing.resolve import Message, Pair, Resolution
 from pipeline.sync.outgoing.transform import decide
@@ -26,7 +26,7 @@ from pipeline.transform.hull_reports import pipedrive_ids_of
 
 INDEX_FRESH: Final = timedelta(hours=1)
 """An index that was up to date within this time has every record that Pipedrive has had for longer."""
-INDEX_STALE: Final = "mirror_stale"
+INDEX_STALE: Final = "index_stale"
 NEW_IDENTIFIERS: Final = "new_identifiers"
 NO_SNAPSHOT: Final = "no_snapshot"
 ORGANIZATION: Final = "org_id"
@@ -94,7 +94,7 @@ def outgoing_preview(
     session: Session,
     connector_key: int,
     entity: Entity,
-    plan: Plan,
+    plan: CompiledSettings,
     messages: Mapping[str, Message],
     *,
     reserved: Reserved,
@@ -126,7 +126,7 @@ def outgoing_preview(
     return found
 
 
-def _decide(candidate: Candidate, gathered: Gathered, plan: Plan, entity: Entity, now_s: int) -> Decision:
+def _decide(candidate: Candidate, gathered: Gathered, plan: CompiledSettings, entity: Entity, now_s: int) -> Decision:
     """Decide as transform does. A record without a snapshot is decided as if all its fields were empty."""
     resolution = gathered.found[candidate.hull_id]
     if resolution.match_status is MatchStatus.KNOWN and candidate.snapshot is None:
@@ -135,7 +135,7 @@ def _decide(candidate: Candidate, gathered: Gathered, plan: Plan, entity: Entity
 
 
 def _without_held(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, decisions: Mapping[str, Decision]
+    session: Session, connector_key: int, entity: Entity, plan: CompiledSettings, decisions: Mapping[str, Decision]
 ) -> dict[str, Decision]:
     fresh = new_pairs(decisions.values(), plan)
     held = identifier_search.find_records(

@@ -27,7 +27,7 @@ from pipeline.domain.records import MatchStatus
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.errors import Rejected, Skip
 from pipeline.sync.changes.hull_ids import find_hull_ids, store_hull_ids
-from pipeline.sync.compiled import Plan
+from pipeline.sync.compiled import CompiledSettings
 from pipeline.transform.hull_reports import anonymous_pipedrive_ids, pipedrive_ids_of
 from pipeline.transform.identifiers import claims_of
 from pipeline.wiring import Wired
@@ -68,7 +68,7 @@ def resolve(
     session: Session,
     connector_key: int,
     entity: Entity,
-    plan: Plan,
+    plan: CompiledSettings,
     messages: Mapping[str, Message],
     shown: Shown,
 ) -> tuple[dict[str, Resolution], set[int]]:
@@ -176,7 +176,7 @@ def _add_memories(session: Session, connector_key: int, entity: Entity, found: M
 
 
 def _check_undelivered(
-    found: dict[str, Resolution], shown: Shown, entity: Entity, plan: Plan, messages: Mapping[str, Message]
+    found: dict[str, Resolution], shown: Shown, entity: Entity, plan: CompiledSettings, messages: Mapping[str, Message]
 ) -> None:
     """Mark matches as unresolved if the record, which Hull has not received yet, may belong to another User by its claims."""
     for hull_id, each in found.items():
@@ -220,7 +220,7 @@ def _apply_answer(hull_id: str, each: Resolution, answers: Mapping[int, str]) ->
         each.match_status, each.pipedrive_id = MatchStatus.TAKEN, None
 
 
-def claims_in(record: dict[str, Any], plan: Plan) -> list[Pair]:
+def claims_in(record: dict[str, Any], plan: CompiledSettings) -> list[Pair]:
     """Return the claims and aliases of a record; none if it cannot be read."""
     try:
         read = plan.incoming.read(record)
@@ -229,7 +229,7 @@ def claims_in(record: dict[str, Any], plan: Plan) -> list[Pair]:
     return [*read.claims.items(), *read.aliases]
 
 
-def agrees(record: dict[str, Any], claims: Iterable[Pair], plan: Plan) -> bool:
+def agrees(record: dict[str, Any], claims: Iterable[Pair], plan: CompiledSettings) -> bool:
     """Return whether all claims of the record, under which Hull receives it, are among these claims of a User or Account."""
     try:
         read = plan.incoming.read(record)

@@ -20,7 +20,7 @@ from pipeline.domain.records import Act, Candidate, Decision, MatchStatus, Memor
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected
 from pipeline.sync import definitions
-from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.compiled import CompiledSettings, compiled_for
 from pipeline.sync.outgoing.extract import candidates_of, find_candidates
 from pipeline.sync.staging import pack_page, unpack_page
 from pipeline.transform.comparison import canonical
@@ -67,18 +67,18 @@ def transform_batch(batch: ClaimedBatch) -> None:
 def _decide_all(batch: ClaimedBatch, candidates: Sequence[Candidate]) -> list[Decision]:
     entity = batch.entity
     with transaction() as session:
-        plan = plan_for(session, batch.connector_key, entity)
-    plan = definitions.plan_up_to_date(batch, plan)
+        plan = compiled_for(session, batch.connector_key, entity)
+    plan = definitions.compiled_up_to_date(batch, plan)
     now_s = int(time.time())
     decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
     unknown = _unknown(decisions, plan, entity)
-    if unknown and (fresh := definitions.plan_for_unknown(batch, plan, unknown)) is not None:
+    if unknown and (fresh := definitions.compiled_for_unknown(batch, plan, unknown)) is not None:
         plan = fresh
         decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
     return decisions
 
 
-def _unknown(decisions: Sequence[Decision], plan: Plan, entity: Entity) -> set[str]:
+def _unknown(decisions: Sequence[Decision], plan: CompiledSettings, entity: Entity) -> set[str]:
     """Return keys of the fields and options that are mapped or in a report, and that the definitions do not know."""
     if not any(each.write is not None for each in decisions):
         return set()
@@ -102,7 +102,7 @@ def decisions_of(batch: ClaimedBatch) -> list[Decision]:
     return [Decision.of(row) for row in unpack_page(bytes(batch.transformed))[0]]
 
 
-def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
+def decide(candidate: Candidate, plan: CompiledSettings, entity: Entity, *, now_s: int) -> Decision:
     """Return the decision about one report: filters first, then the match status, then the diff."""
     filtered = filter_message(
         candidate.message,
@@ -137,7 +137,7 @@ def _describe_matches(candidate: Candidate, entity: Entity) -> str:
     return f"{entity.plural if len(candidate.others) > 1 else entity.value} {ids}{by}"
 
 
-def _create(candidate: Candidate, plan: Plan, entity: Entity, filtered: FilterDecision) -> Decision:
+def _create(candidate: Candidate, plan: CompiledSettings, entity: Entity, filtered: FilterDecision) -> Decision:
     write = write_for(candidate, plan, entity, None)
     return Decision(
         candidate=candidate,
@@ -149,7 +149,9 @@ def _create(candidate: Candidate, plan: Plan, entity: Entity, filtered: FilterDe
     )
 
 
-def update(candidate: Candidate, plan: Plan, entity: Entity, filtered: FilterDecision, *, now_s: int) -> Decision:
+def update(
+    candidate: Candidate, plan: CompiledSettings, entity: Entity, filtered: FilterDecision, *, now_s: int
+) -> Decision:
     """Decide about a mapped record: what is written, what is left to Pipedrive, and which fields are in an update loop.
 
     Raises: Rejected("name_missing").
@@ -194,7 +196,7 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, filtered: FilterDec
     return decision
 
 
-def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
+def _edits_that_win(candidate: Candidate, plan: CompiledSettings, repeated: Collection[str]) -> dict[str, Edit]:
     """Return field key → Hull's edit, if the report repeats our value and Hull's earlier edit wins."""
     overwritten = find_overwritten_edits(
         plan.outgoing.targets, candidate.message, candidate.recent_deliveries, candidate.memory
@@ -227,7 +229,9 @@ def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
     return moment is not None and moment // 1000 >= _changed_s(candidate)
 
 
-def _overruled(candidate: Candidate, plan: Plan, entity: Entity, resolution: ConflictResolution) -> dict[str, Any]:
+def _overruled(
+    candidate: Candidate, plan: CompiledSettings, entity: Entity, resolution: ConflictResolution
+) -> dict[str, Any]:
     """Return Hull's values of the fields that Pipedrive owns, to be corrected in Hull."""
     keys = {problem.field for problem in resolution.left if problem.reason == "owned_by_pipedrive"}
     report = candidate.message[entity.hull]
@@ -237,7 +241,11 @@ def _overruled(candidate: Candidate, plan: Plan, entity: Entity, resolution: Con
 
 
 def _held(
-    candidate: Candidate, plan: Plan, entity: Entity, resolution: ConflictResolution, repeated: Collection[str]
+    candidate: Candidate,
+    plan: CompiledSettings,
+    entity: Entity,
+    resolution: ConflictResolution,
+    repeated: Collection[str],
 ) -> dict[str, Any]:
     """Return the values that are written because of the report, so Hull has them; none for a newly matched record."""
     if candidate.matched_by is not None:
@@ -248,14 +256,16 @@ def _held(
     return {name: value for name, value in held.items() if name in plan.shared}
 
 
-def _describe_loop(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
+def _describe_loop(keys: tuple[str, ...], plan: CompiledSettings, entity: Entity) -> str:
     """Name the fields and the rows of the settings that write them."""
     rows = {target.source.key: target for target in plan.outgoing.targets}
     named = [f"{rows[key].attribute} → {rows[key].source.code}" if key in rows else key for key in keys]
     return f"values go back and forth: {', '.join(named)} of the outgoing {entity.hull} attributes"
 
 
-def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[str, object] | None) -> OutgoingWrite:
+def write_for(
+    candidate: Candidate, plan: CompiledSettings, entity: Entity, snapshot: dict[str, object] | None
+) -> OutgoingWrite:
     """Return the write that makes the record of `snapshot`, or a new one, equal to Hull's report.
 
     Raises: Rejected("name_missing").
@@ -269,7 +279,7 @@ def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[s
     )
 
 
-def _delivered(candidate: Candidate, plan: Plan, entity: Entity) -> set[str]:
+def _delivered(candidate: Candidate, plan: CompiledSettings, entity: Entity) -> set[str]:
     """Return codes of the fields that may be emptied: those with a value in the last report or delivery.
 
     The memory of a record that was just matched belongs to another User or Account.

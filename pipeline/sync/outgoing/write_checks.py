@@ -16,7 +16,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.records import Act, Decision, FieldProblem, OutgoingWrite
 from pipeline.extract import id_of, read_by_ids
-from pipeline.sync.compiled import Plan
+from pipeline.sync.compiled import CompiledSettings
 from pipeline.sync.outgoing.resolve import Pair, claims_in
 from pipeline.sync.outgoing.transform import decide, is_export
 from pipeline.wiring import Wired
@@ -25,7 +25,7 @@ HELD_BY_ANOTHER = "held_by_another"
 
 
 def decide_by_fresh_reads(
-    wired: Wired, plan: Plan, entity: Entity, decisions: Iterable[Decision], *, now_s: int
+    wired: Wired, plan: CompiledSettings, entity: Entity, decisions: Iterable[Decision], *, now_s: int
 ) -> list[Decision]:
     """Read the records with fields that Pipedrive may own, and decide again. A deleted one is left as it is: Pipedrive refuses it.
 
@@ -50,14 +50,14 @@ def decide_by_fresh_reads(
     return decided
 
 
-def _may_be_owned_by_pipedrive(decision: Decision, plan: Plan) -> bool:
+def _may_be_owned_by_pipedrive(decision: Decision, plan: CompiledSettings) -> bool:
     if decision.act is not Act.UPDATE or decision.write is None or is_export(decision.candidate):
         return False
     return any(plan.outgoing.owners.get(key, "hull") != "hull" for key in decision.write.kinds)
 
 
 def leave_out_held_values(
-    batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], listed: Mapping[Pair, Iterable[int]]
+    batch: ClaimedBatch, plan: CompiledSettings, decisions: Iterable[Decision], listed: Mapping[Pair, Iterable[int]]
 ) -> list[Decision]:
     """Remove the values that another record holds from the writes. Return the changed decisions.
 
@@ -74,20 +74,20 @@ def leave_out_held_values(
     return without_held(decided, fresh, together, plan)
 
 
-def new_pairs(decisions: Iterable[Decision], plan: Plan) -> dict[str, list[Pair]]:
+def new_pairs(decisions: Iterable[Decision], plan: CompiledSettings) -> dict[str, list[Pair]]:
     """Return Hull id → the (claim, value) that its record would have after the write and does not have now."""
     fields = _claim_fields(plan)
     return {each.hull_id: pairs for each in decisions if (pairs := _new_pairs(each, plan, fields))}
 
 
-def _claim_fields(plan: Plan) -> dict[str, str]:
+def _claim_fields(plan: CompiledSettings) -> dict[str, str]:
     """Return claim → key of its field."""
     claims = {str(rule.hull) for rule in plan.settings.claims(plan.catalog.entity)}
     found = {claim: plan.claim_field(claim) for claim in claims}
     return {claim: field[0] for claim, field in found.items() if field is not None}
 
 
-def _new_pairs(decision: Decision, plan: Plan, fields: Mapping[str, str]) -> list[Pair]:
+def _new_pairs(decision: Decision, plan: CompiledSettings, fields: Mapping[str, str]) -> list[Pair]:
     write = decision.write
     if decision.act is not Act.UPDATE or write is None or write.kinds.keys().isdisjoint(fields.values()):
         return []
@@ -105,7 +105,7 @@ def without_held(
     decisions: Iterable[Decision],
     fresh: Mapping[str, list[Pair]],
     held: Mapping[Pair, Iterable[int]],
-    plan: Plan,
+    plan: CompiledSettings,
 ) -> list[Decision]:
     """Return the decisions without values that another record holds.
 

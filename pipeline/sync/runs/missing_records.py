@@ -18,7 +18,7 @@ from db.failure_filter import FailureFilter
 from db.run import Run
 from pipeline.domain.deletions import DOUBTED, MISSING
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import compiled_for
 from pipeline.sync.event_recorder import record_failure
 from pipeline.telemetry import logger
 
@@ -39,7 +39,10 @@ def compare(session: Session, run: Run) -> None:
     missing = deletion_rows.find_missing(session, run)
     if len(missing) >= ALWAYS_ALLOWED:
         known = deletion_rows.count_known(session, run)
-        if len(missing) > known * plan_for(session, run.connector_key, Entity(run.entity)).settings.deletion_stop_share:
+        if (
+            len(missing)
+            > known * compiled_for(session, run.connector_key, Entity(run.entity)).settings.deletion_stop_share
+        ):
             _stop(session, run, known, len(missing))
             return
     _request(session, run, missing)

@@ -23,7 +23,7 @@ from pipeline.operations.mapped_fields import find_field, mapped_fields
 from pipeline.operations.record_sides import find_record, read_sides
 from pipeline.operations.records import read_history, read_record, search_records
 from pipeline.operations.search import LONGEST, SEARCHED
-from pipeline.sync.compiled import plan_for
+from pipeline.sync.compiled import compiled_for
 from pipeline.web import auth
 from pipeline.web.console.layout import before_id, connector_path, done, page
 from pipeline.web.console.pages import Pages, perform
@@ -126,7 +126,7 @@ def _show(session: Session, connector: Connector, ids: RecordIds) -> Response:
 
 def _explain(session: Session, connector: Connector, ids: RecordIds) -> Response:
     """Show the explanation of one field, now or at a moment in the past."""
-    fields = mapped_fields(plan_for(session, connector.key, Entity(ids.entity)))
+    fields = mapped_fields(compiled_for(session, connector.key, Entity(ids.entity)))
     requested_at, wanted = request.args.get("at", "").strip(), request.args.get("field", "").strip()[:300]
     mistake, at = "", None
     try:

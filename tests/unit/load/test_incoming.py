@@ -18,7 +18,7 @@ from pipeline.load.incoming import (
     NEW,
     SAME,
     FirehoseRecord,
-    PagePlan,
+    PageDiff,
     compose,
     count_once,
     organizations_of,
@@ -48,12 +48,12 @@ def known(pipedrive_id: int = 1, **more: Any) -> dict[int, Known]:
     return {pipedrive_id: Known(pipedrive_id, **(facts | more))}
 
 
-def planned(records: list[dict[str, Any]], have: dict[int, Known], *, resend: bool = False) -> PagePlan:
+def planned(records: list[dict[str, Any]], have: dict[int, Known], *, resend: bool = False) -> PageDiff:
     return plan_page(Entity.PERSON, records, have, resend=resend)
 
 
 def composed(
-    plan: PagePlan, held: dict[tuple[str, int], int] | None = None, *, link: bool = True
+    plan: PageDiff, held: dict[tuple[str, int], int] | None = None, *, link: bool = True
 ) -> tuple[list[dict[str, Any]], list[PageRow]]:
     writer = MessageWriter(connector_id="c", secret=SECRET, now=datetime(2026, 1, 1, tzinfo=UTC))
     bodies = {(number := each.record["pipedrive_id"]): b'{"id":%d}' % number for each in plan.sendings}
@@ -196,7 +196,7 @@ def test_an_organization_is_an_account() -> None:
 
 def test_a_record_that_another_worker_wrote_first_is_counted_once() -> None:
     effects = {1: NEW, 2: NEW, 3: CHANGED, 4: CHANGED, 5: NEW}
-    plan = PagePlan(entity=Entity.PERSON)
+    plan = PageDiff(entity=Entity.PERSON)
     for pipedrive_id, effect in effects.items():
         plan.sendings.append(FirehoseRecord({"pipedrive_id": pipedrive_id}, effect, None))
         plan.counters[effect] += 1
