@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Integer, cast, func, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from db.base import changed_rows
 from db.failure import OF_RECORDS, Failure
@@ -79,11 +79,24 @@ class FailureFilter:
 EVERY_OPEN: Final = FailureFilter()
 
 
+LARGE_COLUMNS: Final = (Failure.payload, Failure.traceback, Failure.exchange)
+
+
 def find_failures(
-    session: Session, chosen: FailureFilter = EVERY_OPEN, *, before_id: int | None = None, limit: int = 50
+    session: Session,
+    chosen: FailureFilter = EVERY_OPEN,
+    *,
+    before_id: int | None = None,
+    limit: int = 50,
+    reads_payloads: bool = True,
 ) -> list[Failure]:
-    """Return failures, newest first; only those with a lower id than `before_id` if it is given."""
+    """Return failures, newest first; only those with a lower id than `before_id` if it is given.
+
+    reads_payloads  False leaves out the payload, the traceback and the exchange; access to them raises an error
+    """
     query = select(Failure).where(*chosen.conditions).order_by(Failure.id.desc()).limit(limit)
+    if not reads_payloads:
+        query = query.options(*(defer(column, raiseload=True) for column in LARGE_COLUMNS))
     return list(session.scalars(query if before_id is None else query.where(Failure.id < before_id)))
 
 

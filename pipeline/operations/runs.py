@@ -301,7 +301,7 @@ def cancel_run(call: Call, request: RowRequest) -> Done:
     return Done(done="cancelled")
 
 
-@operation(f"GET {PATH}/<id>/story", role=Role.VIEWER, command="runs show CONNECTOR ID", example="acme 12")
+@operation(f"GET {PATH}/<id>/details", role=Role.VIEWER, command="runs show CONNECTOR ID", example="acme 12")
 def show_run_details(call: Call, request: RunDetailsRequest) -> RunDetailsAnswer:
     """Show a run with its walks, batches and failures."""
     key = call.connector.key
@@ -416,7 +416,8 @@ def _walk(part: Slice | None) -> str | None:
 
 
 def _failures(session: Session, chosen: FailureFilter) -> list[RunFailureShape]:
-    return [_failed(row) for row in failure_filter.find_failures(session, chosen, limit=20)]
+    found = failure_filter.find_failures(session, chosen, limit=20, reads_payloads=False)
+    return [_failed(row) for row in found]
 
 
 def _failed(row: Failure) -> RunFailureShape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from db import connector as connectors
 from db.session import transaction
@@ -107,7 +107,7 @@ def test_objects_of_another_connector_are_not_found(system: SyncSystem, script: 
     other = "/api/v1/connectors/globex"
 
     for path in (
-        f"runs/{run}", f"runs/{run}/story", f"batches/{batch}", f"events/{event}", f"failures/{failure}", "replays/1",
+        f"runs/{run}", f"runs/{run}/details", f"batches/{batch}", f"events/{event}", f"failures/{failure}", "replays/1",
         "replays/1/items", "records/person/10", "plans/1", "deliveries/1",
     ):  # fmt: skip
         assert script("GET", f"{other}/{path}")[0] == 404, path
@@ -159,13 +159,35 @@ def test_the_overview_of_a_connector(ada: SyncSystem, viewer_script: Call) -> No
 
 def test_a_run_and_its_batches(ada: SyncSystem, viewer_script: Call) -> None:
     _, run = viewer_script("GET", f"{BASE}/runs?entity=person&kind=full&state=done")[1]["runs"]
-    story = viewer_script("GET", f"{BASE}/runs/{run['id']}/story")[1]
-    batch = viewer_script("GET", f"{BASE}/batches/{story['batches'][0]['id']}")[1]
+    details = viewer_script("GET", f"{BASE}/runs/{run['id']}/details")[1]
+    batch = viewer_script("GET", f"{BASE}/batches/{details['batches'][0]['id']}")[1]
 
-    assert story["run"]["counts"]["read"] == run["read"]
-    assert [each["state"] for each in story["walks"]] == ["done"] * len(story["walks"])
-    assert batch["batch"] == story["batches"][0]
+    assert details["run"]["counts"]["read"] == run["read"]
+    assert [each["state"] for each in details["walks"]] == ["done"] * len(details["walks"])
+    assert batch["batch"] == details["batches"][0]
     assert batch["run_id"] == run["id"] == ada.rows("SELECT id FROM runs WHERE entity = 'person' ORDER BY id")[0].id
+
+
+def test_runs_and_batches_are_shown_without_the_payloads_of_failures(system: SyncSystem, viewer_script: Call) -> None:
+    """The page of a run reads its failures every two seconds, and a payload can be large."""
+    broken(system, 10)
+    (failure,) = system.rows("SELECT run_id, batch_id FROM failures")
+    statements: list[str] = []
+
+    def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", record)
+    try:
+        answers = [
+            viewer_script("GET", f"{BASE}/{path}")[1]
+            for path in (f"runs/{failure.run_id}/details", f"batches/{failure.batch_id}")
+        ]
+    finally:
+        event.remove(Engine, "before_cursor_execute", record)
+
+    assert [len(each["failures"]) for each in answers] == [1, 1]
+    assert [each for each in statements if "failures.payload" in each or "failures.traceback" in each] == []
 
 
 def test_credentials_are_shown_without_secrets(system: SyncSystem, viewer_script: Call, admin_script: Call) -> None:
