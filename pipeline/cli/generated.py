@@ -119,15 +119,12 @@ def _group(program: click.Group, names: list[str], declared: Operation[Any, Any]
 
 def _arguments(declared: Operation[Any, Any]) -> list[click.Parameter]:
     fields = declared.request.model_fields
-    return [
-        click.Argument(
-            [name],
-            metavar=f"{name.upper()}_FILE" if _is_from_file(fields[name]) else name.upper(),
-            required=is_required,
-            type=_type(fields[name]),
-        )
-        for name, is_required in declared.arguments.items()
-    ]
+    found: list[click.Parameter] = []
+    for name, is_required in declared.arguments.items():
+        shown = f"{name.upper()}_FILE" if _is_from_file(fields[name]) else name.upper()
+        metavar = shown if is_required else f"[{shown}]"
+        found.append(click.Argument([name], metavar=metavar, required=is_required, type=_type(fields[name])))
+    return found
 
 
 def _options(declared: Operation[Any, Any], presentation: Presentation) -> list[click.Parameter]:

@@ -43,6 +43,12 @@ def test_help_has_an_example(name: str, run: Run) -> None:
     assert f"pipeline {name}" in result.out.partition("Example:")[2]
 
 
+def test_optional_arguments_have_brackets_in_the_help(run: Run) -> None:
+    usage = run("fetch", "preview", "--help").out.splitlines()[0]
+
+    assert usage.endswith("CONNECTOR [ENTITY]"), usage
+
+
 def test_each_group_has_its_own_description() -> None:
     described = [group.help for group in groups(program)]
 
