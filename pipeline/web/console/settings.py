@@ -171,7 +171,8 @@ def read_fields(connector: Connector) -> Response:
         perform(fields.read_fields)
     except OperationError as error:
         return done(
-            where, f"Pipedrive's fields could not be read: {error.message} The page shows those that were read last."
+            where,
+            f"Pipedrive's fields could not be read. {sentence_of(error)} The page shows the fields that were read last.",
         )
     return done(where, "Pipedrive's fields were read again.")
 

@@ -14,6 +14,7 @@ from db.audit import latest_entries
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
+from pipeline.errors import Retryable
 from pipeline.operations.fields import segments_of
 from pipeline.web.console.settings_forms import SECTIONS
 from tests.integration.console.conftest import ConsoleClient
@@ -334,6 +335,21 @@ def test_hostile_names_are_shown_harmlessly(admin: ConsoleClient, fields: SyncSy
 
     assert "<script>{{" not in page
     assert "style=" not in page
+
+
+def test_fields_that_cannot_be_read_are_reported_in_sentences(
+    admin: ConsoleClient, system: SyncSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise Retryable("remote_unavailable", "503")
+
+    monkeypatch.setattr(system.module("sync.definitions"), "fetch_fields", fail)
+    admin.post(f"{AT}/read-fields", section="")
+    page = html.unescape(admin.text(AT))
+
+    assert "Pipedrive's fields could not be read. The remote system could not be reached" in page
+    assert ". The page shows the fields that were read last." in page
+    assert "remote_unavailable" not in page
 
 
 def test_settings_of_another_connector_are_out_of_reach(admin: ConsoleClient, system: SyncSystem) -> None:
