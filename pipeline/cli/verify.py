@@ -132,7 +132,8 @@ def _work_until_done(found: Connector, job_id: int, again: str) -> None:
                 job = jobs.get_job(session, job_id)
             report = verifying.progress_of(job)
             begun = [part for part in report.entities if part.phase != "start"]
-            view.show([(_line(part, report.tokens), _share(part)) for part in begun], has_ended=False)
+            lines = [(_line(part, report.tokens), _share(part)) for part in begun]
+            view.show(lines, has_ended=job.state == "done")
             if job.state == "done":
                 return
             if job.state == "paused":

@@ -41,6 +41,7 @@ def test_the_cost_is_shown_first_and_then_the_differences(drifted: SyncSystem, r
     assert lines[0].startswith("This costs about 40 tokens of Pipedrive's daily budget")
     assert '      pipedrive/name: Pipedrive "Ada", Hull "Eve[/]"' in lines
     assert any(line.startswith("  missing: person 2 (Hull ") for line in lines)
+    assert any(line.startswith("persons: 3 compared, ") for line in lines)
     assert lines[-2].startswith("2 differences: ")
     assert lines[-1] == "Next: pipeline comparisons repair acme 1 --count 2"
 
