@@ -189,7 +189,7 @@ def _send(alert: Alert, notice: Notice) -> None:
             sent[name] = alert.state
         except NotDelivered as error:
             errors.append(f"{name}: {error}")
-            logger().warning("alert.not_told", alert_id=alert.id, sink=name, error=str(error))
+            logger().warning("alert.not_sent", alert_id=alert.id, sink=name, error=str(error))
     with transaction() as session:
         error_words = "; ".join(errors) or None
         alerts.record_sent(session, alert, sent, error=error_words, again_in_s=_pause_s(alert) if errors else None)
