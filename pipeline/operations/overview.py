@@ -203,10 +203,6 @@ def course_of(event: str) -> str | None:
     """Return the course that counts an event: `incoming.user.success` → `incoming`; None if no course does."""
     direction, _, rest = event.partition(".")
     subject, _, outcome = rest.partition(".")
-    if direction not in ("incoming", "outgoing"):
+    if direction not in ("incoming", "outgoing") or subject not in RECORDS:
         return None
-    if outcome == "error":
-        return "failed"
-    if subject not in RECORDS:
-        return None
-    return {"success": direction, "skip": "skipped"}.get(outcome)
+    return {"success": direction, "skip": "skipped", "error": "failed"}.get(outcome)
