@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     metrics_token: Token | None = Field(default=None, repr=False)
     #: None: see `internal`.
     internal_networks: Networks | None = None
-    #: None: webhooks and notifications arrive at `public_url`.
+    #: None: see `arrival_url`.
     intake_url: HttpUrl | None = None
     intake_port: Port = 8081
     flower_port: Port = 5555
@@ -186,8 +186,12 @@ class Settings(BaseSettings):
 
     @property
     def arrival_url(self) -> str:
-        """The address below which Pipedrive sends webhooks and Hull sends notifications."""
-        return self.intake_url or self.public_url
+        """The address below which Pipedrive sends webhooks and Hull sends notifications.
+
+        By default PUBLIC_URL; if that has its default too, the intake process on this machine.
+        """
+        is_default = self.public_url == f"http://localhost:{self.port}"
+        return self.intake_url or (f"http://localhost:{self.intake_port}" if is_default else self.public_url)
 
     @property
     def internal(self) -> tuple[str, ...]:

@@ -141,8 +141,7 @@ def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:
     flower_port, about_flower = programs.choose_port("FLOWER_PORT", chosen.flower_port, programs.USUAL_FLOWER_PORT)
     moved = chosen.replace(port=port, intake_port=intake_port, flower_port=flower_port)
     if chosen.public_url == f"http://localhost:{chosen.port}":  # there is no reverse proxy before it
-        intake_url = chosen.intake_url or f"http://localhost:{intake_port}"
-        moved = moved.replace(public_url=f"http://localhost:{port}", intake_url=intake_url)
+        moved = moved.replace(public_url=f"http://localhost:{port}")
     return moved, [note for note in (about_web, about_intake, about_flower) if note]
 
 

@@ -123,14 +123,19 @@ def test_an_unhealthy_webhook_is_recreated_and_logged(subscribed: SyncSystem, ha
     ]
 
 
-def test_the_log_names_the_time_in_doubt(subscribed: SyncSystem) -> None:
+@pytest.mark.parametrize(("created", "since"), [("09:00", "09:55"), ("09:58", "09:58")])
+def test_the_log_names_the_time_in_doubt(subscribed: SyncSystem, created: str, since: str) -> None:
+    """It does not begin before the connector existed."""
+    subscribed.change_rows(
+        "UPDATE connectors SET created_at = CAST(:at AS timestamptz)", at=f"2026-03-01 {created}:00Z"
+    )
     subscribed.change_rows("UPDATE webhook_subscriptions SET healthy_at = '2026-03-01 10:00:00Z'")
     lose(subscribed)
 
     check(subscribed)
 
     (row,) = subscribed.rows("SELECT detail FROM sync_events WHERE reason = 'webhook_recreated'")
-    assert row.detail.endswith("in doubt since 2026-03-01 09:55:00 UTC")
+    assert row.detail.endswith(f"in doubt since 2026-03-01 {since}:00 UTC")
     (row,) = subscribed.rows(
         "SELECT healthy_at > now() - interval '1 minute' AS fresh FROM webhook_subscriptions WHERE recreated = 1"
     )

@@ -15,6 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import ValidationError
 
+from pipeline.local import programs, system
 from pipeline.settings import (
     KEY_FILE,
     PROJECT_DIR,
@@ -320,6 +321,28 @@ def test_several_brokers_may_be_named() -> None:
     url = "sentinel://a.example:26379;sentinel://b.example:26379"
 
     assert Settings.from_env({"BROKER_URL": url}).broker_url == url
+
+
+@pytest.mark.parametrize(
+    ("environ", "arrival_url"),
+    [
+        ({}, "http://localhost:8081"),
+        ({"PORT": "9000", "INTAKE_PORT": "9001"}, "http://localhost:9001"),
+        ({"PUBLIC_URL": "https://pipeline.example"}, "https://pipeline.example"),
+        ({"PUBLIC_URL": "https://a.example", "INTAKE_URL": "https://b.example"}, "https://b.example"),
+        ({"INTAKE_URL": "https://b.example"}, "https://b.example"),
+    ],
+)
+def test_every_command_registers_webhooks_at_the_address_that_up_serves(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], arrival_url: str
+) -> None:
+    """`connectors add` before the first `up` must not register another address than `up` expects."""
+    monkeypatch.setattr(programs, "_is_free", lambda _port: True)
+    found = Settings.from_env(environ)
+    served = programs.environment(system._with_ports(found)[0])
+
+    assert found.arrival_url == arrival_url
+    assert Settings.from_env({name: value for name, value in served.items() if value}).arrival_url == arrival_url
 
 
 def test_a_value_given_in_code_is_checked_as_well() -> None:

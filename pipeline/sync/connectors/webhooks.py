@@ -204,7 +204,7 @@ def _recreate(wired: Wired, address: Address, unhealthy: UnhealthySubscription) 
             logger().info("pipedrive.webhooks.registered", connector_id=wired.id, type=unhealthy.entity.hull)
             return
         row.recreated += 1
-        since = unhealthy.since - MARGIN
+        since = max(unhealthy.since - MARGIN, connectors.get_connector(session, wired.key).created_at)
         _record(
             session,
             row,
