@@ -157,12 +157,12 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, message: str, *, 
 
 
 def wait_for_url(url: str, timeout_s: float = 60.0) -> None:
-    """Return when an address answers. Raises: TimeoutError."""
+    """Return when an address answers; `/healthz` must answer 200. Raises: TimeoutError."""
 
     def answers() -> bool:
         with suppress(requests.RequestException):
-            requests.get(url, timeout=10)
-            return True
+            answer = requests.get(url, timeout=10)
+            return answer.ok or not url.endswith("/healthz")
         return False
 
     wait_until(answers, timeout_s, f"{url} did not answer")

@@ -185,9 +185,8 @@ def _begin(running: Stage, stalled: int, edits: int) -> StallTest:
     from pipeline.settings import settings
     from pipeline.sync.connectors.webhooks import ensure_webhooks
 
-    drill.wait_for_url(
-        f"{settings().public_url}/healthz"
-    )  # Pipedrive stops sending webhooks to a process that does not answer
+    # Pipedrive stops sending webhooks to a process that does not answer
+    drill.wait_for_url(f"{settings().public_url}/healthz", PATIENCE_S)
     code = drill.custom_text_field(running)
     _without_fetches(running.connector_key, code)
     fetch(running)

@@ -369,6 +369,6 @@ _DROP_OLD = text("""
 def drop_old_batches(session: Session, limit: int) -> int:
     """Delete at most `limit` batches past their retention; return how many.
 
-    Failed ones stay until they are replayed or discarded.
+    Failed ones stay until they are replayed, or until their discarded failure is deleted (`db.failure_closing`).
     """
     return changed_rows(session, _DROP_OLD, {"days": RETENTION_DAYS, "limit": limit})

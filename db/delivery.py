@@ -37,7 +37,7 @@ class Delivery(Base):
     key: Mapped[str]
     body: Mapped[bytes] = mapped_column(LargeBinary)
     state: Mapped[str] = mapped_column(server_default="new")
-    """`new`, `processed` (its changes are stored) or `refused` for a reason."""
+    """`new`, `processed` (its changes are stored; a reason states what was wrong with it) or `refused` for a reason."""
     reason: Mapped[str | None]
     received_at: Mapped[Created]
 

@@ -62,9 +62,10 @@ def close_fields(
 ) -> None:
     """Close the failures of fields of synchronized records, except for each (record, field) that was rejected again."""
     if record_ids:
+        again = set(refused)
         found = _open_of_records(session, connector_key, direction, entity, record_ids)
         _close(
-            session, [each.id for each in found if each.kind == "field" and (each.record_id, each.field) not in refused]
+            session, [each.id for each in found if each.kind == "field" and (each.record_id, each.field) not in again]
         )
 
 
@@ -190,7 +191,11 @@ _CLOSE_EMPTY = text(f"""
 
 _DELETE_OLD = text("""
     WITH old AS MATERIALIZED (
-        SELECT id FROM failures WHERE state <> 'open' AND updated_at < now() - make_interval(days => :days)
+        SELECT id FROM failures f WHERE state <> 'open' AND updated_at < now() - make_interval(days => :days)
+           AND NOT (kind = 'batch' AND state = 'discarded' AND direction = 'incoming' AND EXISTS (
+               SELECT 1 FROM batches b LEFT JOIN watermarks w ON w.connector_key = b.connector_key AND w.entity = b.entity
+                WHERE b.id = f.batch_id AND b.state = 'failed'
+                  AND b.created_at >= coalesce(w.fully_read_at, '-infinity')))
          ORDER BY updated_at LIMIT :limit)
     DELETE FROM failures WHERE id = ANY(ARRAY(SELECT id FROM old))
     RETURNING CASE WHEN kind = 'batch' AND state = 'discarded' THEN batch_id END""")
@@ -207,8 +212,9 @@ _CANCEL_DISCARDED = text(f"""
 def drop_old_failures(session: Session, limit: int) -> int:
     """Delete at most `limit` failures that were closed long ago; return how many.
 
-    Cancel failed batches with a discarded failure, and delete their changes and what they staged. The audit log keeps who
-    closed a failure, and why.
+    Cancel failed batches with a discarded failure, and delete their changes and what they staged. An incoming one and its
+    failure stay until a full fetch that began later has ended: until then look-ups know its records only from what it staged.
+    The audit log keeps who closed a failure, and why.
     """
     deleted = session.scalars(_DELETE_OLD, {"days": RETENTION_DAYS, "limit": limit}).all()
     if discarded := [batch_id for batch_id in deleted if batch_id is not None]:

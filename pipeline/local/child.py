@@ -1,6 +1,6 @@
 """Replace this process by a program that ends when its parent ends: `python -m pipeline.local.child PARENT PROGRAM ARGUMENT …`.
 
-Standard input has the rest as JSON (`Child.start` in `pipeline.local.children` writes it), so that secrets are never
+Standard input has the rest as JSON (`pipeline.local.children` writes it), so that secrets are never
 part of a process list. A parent may be killed before it can stop its children; the kernel then sends the program its
 mildest stop signal (Linux: prctl(2), PR_SET_PDEATHSIG, kept across execve, cleared by a change of account).
 """

@@ -91,7 +91,7 @@ def decode_head(payload: object) -> WebhookHead:
     is_old = "entity" not in meta and "object" in meta
     entity, action = (meta.get("object" if is_old else "entity"), meta.get("action"))
     if not isinstance(entity, str) or not isinstance(action, str):
-        raise malformed("meta has no entity and action")
+        raise malformed("meta has no entity or no action")
     if entity not in (Entity.PERSON, Entity.ORGANIZATION):
         raise Skip("not_synchronised", "neither a Person nor an Organization")
     known_action = (_OLD_ACTIONS if is_old else _ACTIONS).get(action)

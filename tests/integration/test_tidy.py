@@ -102,31 +102,39 @@ def test_failures_and_jobs_that_ended_long_ago_are_deleted_and_open_ones_are_kep
 
 def test_a_discarded_batch_is_deleted_with_its_failure_and_one_that_failed_again_is_kept(system: SyncSystem) -> None:
     """Batches 1 and 2 have a failure that was discarded long ago. Batch 2 was revived before, and its second failure is open.
-    The failure of batch 3 was discarded yesterday.
+    The failure of batch 3 was discarded yesterday. Batch 4 is of Organizations, which no full fetch has read since.
     """
     system.change_rows(
         "INSERT INTO batches (connector_key, direction, entity, queue, state, extracted, created_at)"
-        " SELECT :c, 'incoming', 'person', 'bulk', 'failed', 'page', now() - interval '200 days' FROM generate_series(1, 3) n",
+        " SELECT :c, 'incoming', CASE WHEN n = 4 THEN 'organization' ELSE 'person' END, 'bulk', 'failed', 'page',"
+        " now() - interval '200 days' FROM generate_series(1, 4) n",
         c=system.connector_key,
     )
     system.change_rows(
         "INSERT INTO failures (connector_key, kind, subject, batch_id, direction, entity, stage, reason, detail, fingerprint,"
-        " state, updated_at) SELECT :c, 'batch', 'batch:' || batch, batch, 'incoming', 'person', 'load', 'x', '', '', state,"
-        " now() - make_interval(days => age)"
-        " FROM (VALUES (1, 'discarded', 100), (2, 'discarded', 100), (2, 'open', 95), (3, 'discarded', 1)) f(batch, state, age)",
+        " state, updated_at)"
+        " SELECT :c, 'batch', 'batch:' || batch, batch, 'incoming', CASE WHEN batch = 4 THEN 'organization' ELSE 'person' END,"
+        " 'load', 'x', '', '', state, now() - make_interval(days => age)"
+        " FROM (VALUES (1, 'discarded', 100), (2, 'discarded', 100), (2, 'open', 95), (3, 'discarded', 1),"
+        " (4, 'discarded', 100)) f(batch, state, age)",
+        c=system.connector_key,
+    )
+    system.change_rows(
+        "INSERT INTO watermarks (connector_key, entity, fully_read_at) VALUES (:c, 'person', now() - interval '1 day')",
         c=system.connector_key,
     )
     system.change_rows(
         "INSERT INTO changes (connector_key, direction, entity, record_id, cause, batch_id)"
-        " SELECT :c, 'incoming', 'person', n, 'webhook', n FROM generate_series(1, 3) n",
+        " SELECT :c, 'incoming', 'person', n, 'webhook', n FROM generate_series(1, 4) n",
         c=system.connector_key,
     )
 
     upkeep.STEPS["failures"]()
 
     rows = system.rows("SELECT state, extracted IS NOT NULL AS is_staged FROM batches ORDER BY id")
-    assert [tuple(row) for row in rows] == [("cancelled", False), ("failed", True), ("failed", True)]
-    assert [row.batch_id for row in system.rows("SELECT batch_id FROM changes ORDER BY id")] == [2, 3]
+    assert [tuple(row) for row in rows] == [("cancelled", False), *[("failed", True)] * 3]
+    assert [row.batch_id for row in system.rows("SELECT batch_id FROM changes ORDER BY id")] == [2, 3, 4]
+    assert system.rows("SELECT 1 FROM failures WHERE batch_id = 4") != []
     assert upkeep.STEPS["batches"]() == 1
 
 

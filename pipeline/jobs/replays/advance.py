@@ -192,7 +192,7 @@ def record_left_outcomes() -> None:
     for replay_id in found:
         try:
             _record_left(replay_id)
-        except Exception as error:  # noqa: BLE001 - the other replays continue, and the next sweep tries again
+        except Exception as error:  # noqa: BLE001 - the other replays continue, and the next tick tries again
             logger().warning("replay.outcomes_not_recorded", replay_id=replay_id, error=type(error).__name__)
 
 

@@ -97,7 +97,7 @@ def _preview_task(session: Session, failure: Failure) -> ReplayPreview:
         return ReplayPreview(
             ReplayEffect.RUNS,
             "The missing records are read by their ids; those that Pipedrive does not return are marked as deleted.",
-            note="Discard the failure instead if the API user could only not see them.",
+            note="Discard the failure instead if the records exist and the API user only has no access to them.",
             tokens=LIST_TOKENS,
         )
     if failure.stage == JOB_TASK and not jobs.is_revivable(session, int(failure.record_id or 0)):

@@ -141,7 +141,7 @@ STEPS: Final = (
     " FROM generate_series(1, 3) k, generate_series(0, 400) d, unnest(ARRAY['live', 'control', 'bulk', 'verify']) lane",
     "INSERT INTO hourly_counts (connector_key, hour, events) SELECT k, date_trunc('hour', now()) - make_interval(hours => h), 10"
     " FROM generate_series(1, 3) k, generate_series(2, 336) h",
-    "INSERT INTO watermarks (connector_key, entity, reached_at, complete_since) SELECT k, e, now(), now()"
+    "INSERT INTO watermarks (connector_key, entity, reached_at, complete_since, fully_read_at) SELECT k, e, now(), now(), now()"
     " FROM generate_series(1, 3) k, unnest(ARRAY['person', 'organization']) e",
     "INSERT INTO webhook_subscriptions (connector_key, entity, state, healthy_at) SELECT k, e, 'active', now()"
     " FROM generate_series(1, 3) k, unnest(ARRAY['person', 'organization']) e",
