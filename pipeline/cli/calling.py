@@ -6,7 +6,7 @@ import getpass
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -25,8 +25,9 @@ from pipeline.cli.startup import open_database
 from pipeline.domain.kinds import Role
 from pipeline.jobs.runtime import run_job
 from pipeline.operations.call import Call
-from pipeline.operations.errors import OperationError
+from pipeline.operations.errors import ConnectorNotFound, OperationError
 from pipeline.operations.registry import Download, Operation
+from pipeline.settings import settings
 from pipeline.sync.stage import StageFailed
 
 A = TypeVar("A")
@@ -56,15 +57,33 @@ class LocalCaller:
     """Calls operations in this process, as an admin: the user of the command line can read the database anyway."""
 
     def __init__(self) -> None:
+        given = settings()
+        self._embedded_in = given.data_dir if given.database_url is None else None
         open_database()
         self._caller = Present(id=0, name=operator_name(), role=Role.ADMIN)
 
     def call(self, declared: Operation[Any, A], request: BaseModel) -> A:
-        return declared(Call(caller=self._caller), request)
+        with self._database_named():
+            return declared(Call(caller=self._caller), request)
 
     def find_connector(self, id_or_name: str) -> Connector:
         """Return a connector by its id or name. Raises OperationError."""
-        return Call(caller=self._caller).find_connector(id_or_name)
+        with self._database_named():
+            return Call(caller=self._caller).find_connector(id_or_name)
+
+    @contextmanager
+    def _database_named(self) -> Iterator[None]:
+        """Add the database to the error of an unknown connector if it is the embedded one: DATABASE_URL may be forgotten."""
+        try:
+            yield
+        except ConnectorNotFound as error:
+            if self._embedded_in is None:
+                raise
+            message = (
+                f"{error.message.rstrip('.')} in the embedded database in {self._embedded_in}; DATABASE_URL is not set."
+            )
+            next_step = f"{error.next_step} Or set DATABASE_URL or DATA_DIR as for the other processes."
+            raise ConnectorNotFound(message, next_step) from None
 
 
 def work_on(caller: Caller, kind: str, key: str) -> None:

@@ -63,7 +63,7 @@ def demo(persons: int, organizations: int) -> None:
             echo(
                 f"Starting PostgreSQL, the broker, a sandbox with {persons:,} Persons and {organizations:,} Organizations,"
             )
-            echo("two workers, beat, the web process and Flower …")
+            echo("three workers, beat, the web processes and Flower …")
             with running_system(chosen, write_line=write, sizes=sizes) as system:
                 echo(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
                 run = _run_demo(system, chosen, interrupts)
@@ -81,19 +81,21 @@ def _run_demo(system: System, chosen: Settings, interrupts: Interrupts) -> demo_
     run = demo_steps.DemoRun(_connector(), Remotes(system.sandbox or {}))
     demo_steps.run_steps(run, interrupts.check)
     died = system.children.restarts()
-    run.check(not died, f"{sum(died.values())} processes died during the demo")
+    run.check(
+        not died, f"{sum(died.values())} processes died during the demo" if died else "all processes kept running"
+    )
     took_s = time.monotonic() - begun
     totals = run.totals
 
     def human() -> None:
         echo(
             f"\nIn {duration(took_s)}: {totals['read']:,} records read, {totals['new']:,} new to Hull, {totals['links']:,}"
-            f" links, {totals['shells']:,} shells made, {totals['tokens']:,} tokens of Pipedrive's daily budget."
+            f" links, {totals['shells']:,} shells created, {totals['tokens']:,} API tokens of Pipedrive's daily budget."
         )
-        echo("All records were processed by the Celery tasks, batch by batch. Look at the results in the database:")
+        echo("A record that was fetched twice counts twice. Look at the results:")
         for command in LOOK_AT:
             echo(f"  {own_name()} {command}")
-        echo(f"`{own_name()} up` starts again and keeps everything running.")
+        echo(f"`{own_name()} up` starts the same processes with a new sandbox and keeps them running.")
 
     show({"took_s": round(took_s, 1), **totals, "broken": run.broken, "data_dir": str(chosen.data_dir)}, human)
     return run

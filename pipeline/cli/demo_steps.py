@@ -98,12 +98,13 @@ def run_steps(demo: DemoRun, before_each: Callable[[], None]) -> None:
 
 
 def fetch_persons(demo: DemoRun) -> None:
-    echo("1. A full fetch of Persons, before any Organization is known")
+    echo("1. A full fetch of Persons; no Organization is known yet, so shells (empty Accounts) are created for them")
     run = demo.fetch(Entity.PERSON)
     persons = demo.remotes.records(Entity.PERSON)
     shells = [each for each in demo.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each)]
     named = {person["org_id"] for person in persons.values() if person["org_id"]}
     echo(f"   {run['new']:,} Users created or found in Hull, {run['links']:,} linked to their Accounts")
+    echo("   The sandbox has a few Persons and Organizations that were deleted; they are not fetched")
     compare(demo, Entity.PERSON)
     demo.check(
         len(shells) == len(named),
@@ -115,8 +116,8 @@ def fetch_organizations(demo: DemoRun) -> None:
     echo("2. A full fetch of Organizations fills the shells")
     run = demo.fetch(Entity.ORGANIZATION)
     left = sum(1 for each in demo.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each))
-    echo(f"   {run['read']:,} Organizations read, {run['tokens']:,} tokens of Pipedrive's daily budget")
-    demo.check(left == 0, f"{left} shells are left")
+    echo(f"   {run['read']:,} Organizations read, {run['tokens']:,} API tokens of Pipedrive's daily budget")
+    demo.check(left == 0, f"{left} shells are left" if left else "all shells are filled")
     compare(demo, Entity.ORGANIZATION)
     wake_control("resolve_hull_ids")  # beat would, within half a minute
     took_s = wait_until(lambda: not unresolved(demo))
@@ -204,11 +205,13 @@ def delete_person(demo: DemoRun) -> None:
 
 
 def verify_all(demo: DemoRun) -> None:
-    echo("7. Pipedrive, Hull and the id map are compared, as `pipeline verify` does at any time")
+    echo(
+        "7. Pipedrive, Hull and the id map are compared, as `pipeline verify` does at any time; deleted records are left out"
+    )
     _, report = run_comparison(demo.connector, None)
     records = sum(each.compared for each in report.entities)
     demo.check(report.drift == 0, f"{records:,} records compared in {report.seconds:.1f} s, {report.drift} differ")
-    echo(f"   {report.tokens:,} tokens")
+    echo(f"   {report.tokens:,} API tokens")
     demo.totals["tokens"] += report.tokens
 
 

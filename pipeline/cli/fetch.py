@@ -75,7 +75,10 @@ def _add_command(name: str, entities: tuple[Entity, ...], what: str) -> None:
     @group.command(name=name, help=help_text)
     @connector_argument
     @click.option(
-        "--since", type=Moment(), metavar="TIME", help="Only what changed since: 2026-08-31T12:00:00Z, 2h, 3d."
+        "--since",
+        type=Moment(),
+        metavar="TIME",
+        help="Only what changed since then: 2026-08-31T12:00, 2026-08-31, or how long ago: 15m, 2h, 3d.",
     )
     @click.option("--changed-only", is_flag=True, help="Send only changed records to Hull.")
     @click.option("--wait", is_flag=True, help="Show the progress until it is done; Ctrl-C does not stop the fetch.")
@@ -208,9 +211,9 @@ def progress_line(run: FetchShape) -> str:
     counts = run.counts
     parts = [
         f"{run.entity}s: {counts['read']:,} read",
-        f"{run.rate:,.0f}/s",
-        f"{counts['pages']} pages",
-        f"{counts['tokens']:,} tokens",
+        f"{run.rate:,.0f} records/s",
+        f"{counts['pages']:,} page{'' if counts['pages'] == 1 else 's'}",
+        f"{counts['tokens']:,} API tokens",
     ]
     if counts["rejected_fields"]:
         parts.append(f"{counts['rejected_fields']:,} fields left out")

@@ -22,7 +22,7 @@ from pipeline.operations.events import (
     ExportAnswer,
     NewExport,
 )
-from pipeline.operations.explanation_steps import StepShape
+from pipeline.operations.explanation_steps import StepShape, matched_words
 from pipeline.operations.explanations import ExplanationAnswer
 from pipeline.operations.mappings import MappingsOfRecordAnswer, ShellsAnswer
 from pipeline.operations.models import ConnectorRequest, RowRequest
@@ -95,7 +95,7 @@ def show_history(_request: ConnectorRequest, answer: HistoryAnswer) -> None:
         reason_or_changed_fields=lambda each: each.meaning or "; ".join(map(_change_text, each.changes)),
     )
     if answer.more:
-        echo(f"Next page: --before {answer.more}")
+        echo(f"Older events: --before {answer.more}")
 
 
 def _change_text(change: Any) -> str:
@@ -132,7 +132,7 @@ def is_unknown(answer: ExplanationAnswer) -> bool:
 def show_mappings(_request: ConnectorRequest, answer: MappingsOfRecordAnswer) -> None:
     for each in answer.mappings:
         echo(f"{each.entity} {each.pipedrive_id or '-'} = Hull {each.hull_id or 'id not known yet'}")
-        echo(f"  state {each.state}, matched by {each.matched_by}, first seen {moment(each.first_seen_at)} UTC")
+        echo(f"  state {each.state}, first seen {moment(each.first_seen_at)} UTC. {matched_words(each.matched_by)}")
         for name, value in each.delivered.items():
             echo(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
 
@@ -177,11 +177,12 @@ def show_events(request: EventsRequest, answer: EventsAnswer) -> None:
     """Print the newest event last, next to the prompt."""
     _print_events(answer.events if request.after is not None else reversed(answer.events))
     if not answer.events:
-        echo("No such event.")
+        hint = f" Does the record exist? Run: pipeline records search {request.connector} {request.record}"
+        echo(f"No matching event.{hint if request.record else ''}")
     if answer.since is not None and answer.more is None:
         echo(f"Looked back to {moment(answer.since)} UTC; look further with --since.")
     if answer.more is not None:
-        echo(f"Next page: --{'before' if request.after is None else 'after'} {answer.more}")
+        echo(f"{'Older events: --before' if request.after is None else 'Later events: --after'} {answer.more}")
 
 
 def follow_events(caller: Caller, request: EventsRequest) -> None:
@@ -208,8 +209,10 @@ def _print_events(found: Iterable[EventShape]) -> None:
 def _event_text(event: EventShape) -> str:
     if event.reason:
         beside = " (its record was synchronized)" if event.field and event.outcome == "error" else ""
-        return f"{event.reason}{beside}: {event.meaning} {event.detail or ''}".strip()
-    more = f", and {len(event.changes) - FIELDS} more" if len(event.changes) > FIELDS else ""
+        detail = event.detail or ""
+        is_repeated = detail.strip(".").lower() in (event.meaning or "").lower()
+        return f"{event.reason}{beside}: {event.meaning} {'' if is_repeated else detail}".strip()
+    more = f", +{len(event.changes) - FIELDS} more" if len(event.changes) > FIELDS else ""
     return f"({event.cause}) {', '.join(map(_short_change, event.changes[:FIELDS]))}{more}"
 
 
@@ -255,10 +258,10 @@ def wait_and_download(caller: Caller, request: NewExport, answer: ExportAnswer, 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation | Show]] = {
     mappings.count_mappings: rows(
         "counts",
-        "entity state records with_Hull_id without",
+        "entity state records Hull_id_known not_known_yet",
         empty="The id map is empty. Fill it: pipeline fetch all CONNECTOR --wait",
-        with_Hull_id=lambda each: each.with_hull_id,
-        without=lambda each: each.without_hull_id,
+        Hull_id_known=lambda each: each.with_hull_id,
+        not_known_yet=lambda each: each.without_hull_id,
     ),
     mappings.show_mappings: show_mappings,
     mappings.show_shells: show_shells,

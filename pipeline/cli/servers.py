@@ -189,10 +189,10 @@ def print_system(system: System) -> None:
 def next_step(system: System, names: Sequence[str]) -> str:
     """Return what to do next; `names` are those of the connectors that exist."""
     if system.sandbox and system.sandbox_file and system.has_example:
-        return f"Next, in another terminal: {own_name()} fetch all {example.NAME} --wait"
+        return f"Next, in another terminal with the same environment: {own_name()} fetch all {example.NAME} --wait"
     if names:
         status = f"status {names[0]}" if len(names) == 1 else "list"
-        return f"Next, in another terminal: {own_name()} connectors {status}"
+        return f"Next, in another terminal with the same environment: {own_name()} connectors {status}"
     if system.sandbox_file:
         return f"Next: open the console and add a connector; its credentials are in {system.sandbox_file}"
-    return f"Next, in another terminal: {own_name()} connectors add --help"
+    return f"Next, in another terminal with the same environment: {own_name()} connectors add --help"

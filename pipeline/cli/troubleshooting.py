@@ -150,11 +150,12 @@ def _sent(case: Case, entity: Entity) -> Finding:
     name, is_person = entity.hull, entity is Entity.PERSON
     segments = case.settings.synchronized_user_segments if is_person else case.settings.synchronized_account_segments
     mapped = len(case.settings.outgoing(entity))
-    text = f"outgoing {name}s: {mapped} attributes mapped, {len(segments)} segments synchronised"
+    text = f"outgoing {name}s: {counted(mapped, 'attribute')} mapped, {counted(len(segments), 'segment')} synchronized"
     if mapped and segments:
         return Finding(OK, text)
     missing = f"outgoing_{name}_attributes" if not mapped else f"synchronized_{name}_segments"
-    return Finding(NOTE, text, f"set {missing}: pipeline settings set {case.name} FILE")
+    suggest = f"pipeline settings suggest {case.name}; then: " if not mapped else ""
+    return Finding(NOTE, text, f"set {missing}: {suggest}pipeline settings set {case.name} FILE")
 
 
 def empty_accounts(case: Case) -> Iterator[Finding]:
@@ -174,7 +175,7 @@ def empty_accounts(case: Case) -> Iterator[Finding]:
     waiting = datetime.now(UTC) - oldest
     yield Finding(
         BAD if waiting > OLD_SHELL else NOTE,
-        f"{shells:,} Accounts are empty (known from Persons only), the oldest since {ago(oldest)}",
+        f"{counted(shells, 'empty Account')} (known from Persons only), the oldest since {ago(oldest)}",
         f"pipeline fetch organizations {case.name} --wait",
     )
 
@@ -202,14 +203,14 @@ def _webhooks(case: Case) -> Iterator[Finding]:
     else:
         yield Finding(OK, f"last webhook {ago(last)}")
     if waiting := delivery.count_new_deliveries(case.session, case.key):
-        yield Finding(NOTE, f"{waiting} deliveries wait for a worker", "see the workers above")
+        yield Finding(NOTE, f"waiting for a worker: {waiting:,} deliveries", "see the workers above")
 
 
 def _subscribed(case: Case, row: Subscription) -> Finding:
     name = f"webhook of {Entity(row.entity).plural}"
     looked = f"last checked {ago(row.checked_at)}"
     if row.state == "active":
-        recreated = f", recreated {row.recreated} times so far" if row.recreated else ""
+        recreated = f", recreated {counted(row.recreated, 'time')} so far" if row.recreated else ""
         return Finding(OK, f"{name}: active, {looked}{recreated}")
     since = f"; the next fetch reads what changed since {ago(row.healthy_at)}" if row.healthy_at else ""
     step = f"it is recreated within minutes; if not: pipeline connectors show {case.name}"
@@ -225,9 +226,8 @@ def _watermarks(case: Case) -> Iterator[Finding]:
 def _reached(case: Case, entity: Entity, mark: Watermark | None) -> Finding:
     fetch = f"pipeline fetch {entity.plural} {case.name}"
     if mark is None or mark.claimed is None:
-        return Finding(
-            NOTE, f"{entity.plural}: not fetched yet, so it is not known how up to date Hull is", f"{fetch} --wait"
-        )
+        step = f"{fetch} --wait" if case.full_runs else f"pipeline fetch all {case.name} --wait"
+        return Finding(NOTE, f"{entity.plural}: not fetched yet, so it is not known how up to date Hull is", step)
     but = f", except {mark.excepted:,}" if mark.excepted else ""
     deletes = f"; deletions compared {ago(mark.deletes_verified_at)}" if mark.deletes_verified_at else ""
     text = f"{entity.plural}: up to date as of {ago(mark.claimed)}{but}{deletes}"
@@ -274,7 +274,7 @@ def _budget(case: Case) -> Finding:
         return Finding(BAD, f"{text} until {day.resets_at:%H:%M} UTC", step)
     if not day.allowance.daily_tokens:
         return Finding(OK, f"{spent}, no limit is set")
-    text = f"{spent}, {day.share:.0%} of {day.allowance.daily_tokens:,}"
+    text = f"{spent}, {day.share:.1%} of {day.allowance.daily_tokens:,}"
     if day.left_for_fetches == 0:
         return Finding(NOTE, f"{text}: fetches wait until {day.resets_at:%H:%M} UTC", step)
     return Finding(NOTE if day.share > WARN_SHARE else OK, text, step if day.share > WARN_SHARE else "")
@@ -284,8 +284,11 @@ def _mapped(case: Case, entity: Entity) -> Finding:
     count = len(case.settings.incoming(entity))
     name = f"incoming_{entity.hull}_attributes"
     if count:
-        return Finding(OK, f"{name}: {count} attributes are mapped")
-    step = f"map some: pipeline settings set {case.name} FILE; then: pipeline fetch {entity.plural} {case.name}"
+        return Finding(OK, f"{name}: {counted(count, 'row')} mapped")
+    step = (
+        f"choose rows: pipeline settings suggest {case.name}; save them: pipeline settings set {case.name} FILE; "
+        f"then: pipeline fetch {entity.plural} {case.name}"
+    )
     return Finding(BAD, f"{name} is empty: only the Pipedrive id is sent to Hull", step)
 
 
@@ -293,7 +296,8 @@ def _fetched(case: Case, entity: Entity) -> Finding:
     """Return whether there was a full fetch, how it ended, and whether the settings have changed since."""
     run, step = case.full_runs.get(entity), f"pipeline fetch {entity.plural} {case.name} --wait"
     if run is None:
-        return Finding(BAD, f"{entity.plural} were never fully fetched", step)
+        first = step if case.full_runs else f"pipeline fetch all {case.name} --wait"
+        return Finding(BAD, f"{entity.plural} were never fully fetched", first)
     what = f"full fetch of {entity.plural} {ago(run.started_at)}: {run.state}, {run.read:,} read, {run.failed:,} failed"
     if run.state in ("stopped", "cancelled"):
         return Finding(BAD, f"{what} ({run.reason})", f"pipeline runs show {case.name} {run.id}")
@@ -323,7 +327,7 @@ def _counted(case: Case, is_meant: Callable[[str], bool]) -> Iterator[Finding]:
     for (event, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
         if reason and is_meant(event):
             known = REASONS.get(reason)
-            text = f"{event} {count:,} times in {LATELY_H} h, {reason}: {known.meaning if known else ''}"
+            text = f"{event} {counted(count, 'time')} in {LATELY_H} h, {reason}: {known.meaning if known else ''}"
             yield Finding(NOTE, text, known.advice if known else "")
 
 
@@ -336,11 +340,16 @@ def _open_failures(case: Case) -> Iterator[Finding]:
         replay = f"pipeline failures replay {case.name} --reason {reason}"
         yield Finding(
             BAD,
-            f"{count:,} failures are open, {reason}: {known.meaning if known else ''}",
+            f"{counted(count, 'open failure')}, {reason}: {known.meaning if known else ''}",
             f"{known.advice if known else ''} Then: {replay}".strip(),
         )
     if not counts:
         yield Finding(OK, "no failure is open")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 row` or `2 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def ago(when: datetime) -> str:

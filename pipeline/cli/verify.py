@@ -61,6 +61,18 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
     --repair prints how many records it would change, and asks for confirmation on a terminal.
 
     \b
+    The columns of the report count records that are:
+      missing    in Pipedrive, not in Hull
+      extra      in Hull or in the id map, not in Pipedrive
+      different  in Hull with another value of a mapped attribute
+      unlinked   Users with no Account, or with a wrong one
+      unmapped   on both sides, but not joined by the id map
+      unmarked   deleted in Pipedrive, but not marked as deleted in Hull
+      mismapped  in the id map with another Hull id than in Hull
+      waiting    changed, and the change is still being processed
+      failed     known to be left out, with an open failure
+
+    \b
     Example:
       pipeline verify acme --sample 300
       pipeline verify acme --repair

@@ -14,7 +14,7 @@ from db import connector as connectors
 from db.connector import Connector
 from db.operator import Present
 from db.session import after_commit, transaction
-from pipeline.operations.errors import OperationError, forbidden, impossible, not_found
+from pipeline.operations.errors import ConnectorNotFound, forbidden, impossible
 
 AUDITED: Final = "audited"
 NAMED: Final = 20
@@ -123,9 +123,9 @@ class Call:
         self.is_audited = True
 
 
-def _no_connector(wanted: str, names: list[str]) -> OperationError:
+def _no_connector(wanted: str, names: list[str]) -> ConnectorNotFound:
     sentence = f"There is no connector {wanted[:100]!r}."
     if not names:
-        return not_found(sentence, "Add one first.")
+        return ConnectorNotFound(sentence, "Add one first.")
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return not_found(sentence, f"Choose one of: {', '.join(names[:NAMED])}{more}.")
+    return ConnectorNotFound(sentence, f"Choose one of: {', '.join(names[:NAMED])}{more}.")

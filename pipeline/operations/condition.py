@@ -135,10 +135,10 @@ def _lead(level: str, claimed: datetime | None) -> str:
 
 def _sentence(claimed: datetime | None, missing: list[str], now: datetime) -> str:
     if claimed is None:
-        return f"Hull holds all {' and all '.join(missing)} once they have been fetched as a whole."
+        return f"{' and '.join(missing)} were not fetched completely yet. Start a full fetch."
     then = claimed.astimezone(UTC)
     when = f"{then:%H:%M:%S}" if then.date() == now.astimezone(UTC).date() else f"{then:%Y-%m-%d %H:%M:%S}"
-    return f"Everything changed in Pipedrive up to {when} is in Hull"
+    return f"Everything changed in Pipedrive up to {when} UTC is in Hull"
 
 
 def _reached(session: Session, connector_key: int, entity: Entity) -> WatermarkShape:

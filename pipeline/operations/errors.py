@@ -42,6 +42,13 @@ class OperationError(Exception):
         self.mistakes = mistakes or []
 
 
+class ConnectorNotFound(OperationError):
+    """No connector that the caller may see has this id or name."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(HTTPStatus.NOT_FOUND, "not_found", message, next_step)
+
+
 def not_found(message: str, next_step: str = "") -> OperationError:
     """Return the error for an object that does not exist or belongs to another connector; it does not reveal which."""
     return OperationError(HTTPStatus.NOT_FOUND, "not_found", message, next_step)
@@ -71,7 +78,7 @@ def settings_refused(mistakes: list[str]) -> OperationError:
     """Return the error for settings that are not valid, with every mistake."""
     next_step = "Correct them and try again."
     if any("Pipedrive has no" in each for each in mistakes):
-        next_step = "Correct them and try again; `force` accepts fields that Pipedrive does not have (yet)."
+        next_step = "Correct them and try again; `--force` (`force` in the API) accepts fields that Pipedrive does not have (yet)."
     return OperationError(
         HTTPStatus.BAD_REQUEST, "settings_refused", "These settings were refused.", next_step, mistakes
     )

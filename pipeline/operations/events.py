@@ -186,7 +186,10 @@ class EventAnswer(BaseModel):
     example="acme --event 'incoming.*.error' --since 2h",
 )
 def list_events(call: Call, request: EventsRequest) -> EventsAnswer:
-    """List sync events by filter, newest first; with `after`, oldest first."""
+    """List the newest sync events that match a filter; with `after`, the events that follow.
+
+    The API returns the newest event first (with `after`: last). The command line always prints the newest event last.
+    """
     key, wanted = call.connector.key, _filter(call, request)
     is_bounded = wanted.is_found_soon or request.after is not None
     since = None if is_bounded else datetime.now(UTC) - LOOKED_BACK

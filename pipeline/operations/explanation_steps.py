@@ -293,4 +293,4 @@ def call_words(call: Mapping[str, Any] | None) -> str | None:
     if not call:
         return None
     tokens = f" · {call['tokens']} tokens" if call.get("tokens") else ""
-    return f"{call['method']} {call['path']} → {call['status'] or 'no answer'}{tokens} · {call['duration_ms']:,.0f} ms"
+    return f"{call['method']} {call['path'] or '/'} → {call['status'] or 'no answer'}{tokens} · {call['duration_ms']:,.0f} ms"

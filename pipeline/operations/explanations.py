@@ -10,7 +10,7 @@ moment in the past, the newest event up to then counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, Final
 
@@ -224,7 +224,10 @@ def _values_step(
         FactShape(name="Hull", value=hull, ref=None),
         FactShape(name="Pipedrive", value=pipedrive, ref=None),
     ]
-    return StepShape(kind="value", title="Values", sentence=sentence, at=at or sides.as_of, facts=facts, change=None)
+    if at is None and sides.as_of is not None:
+        changed = f"{sides.as_of.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        facts.append(FactShape(name="Last change of the record in Pipedrive", value=changed, ref=None))
+    return StepShape(kind="value", title="Values", sentence=sentence, at=at, facts=facts, change=None)
 
 
 SET_BY: Final[Mapping[str, str]] = {

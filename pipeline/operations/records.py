@@ -347,7 +347,8 @@ def _agreement(fields: Sequence[RowShape]) -> str:
     unknown = sum(not row.is_reported for row in fields)
     if not differing and unknown:
         same = f"Both sides have the same values in {len(fields) - unknown} of {len(fields)} mapped fields"
-        return f"{same}; Hull has not reported {'one' if unknown == 1 else unknown} yet."
+        values = f"{unknown} outgoing value{'' if unknown == 1 else 's'}"
+        return f"{same}; {values} not received from Hull yet."
     if not differing:
         return f"Both sides have the same values in all {len(fields)} mapped fields."
     more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""

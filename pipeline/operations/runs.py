@@ -249,7 +249,7 @@ def fetch_changes(call: Call, _request: ConnectorRequest) -> StartedRunsAnswer:
     command="fetch first CONNECTOR",
 )
 def start_first_fetches(call: Call, request: FirstFetches) -> StartedRunsAnswer:
-    """Start a full fetch of each entity, Organizations first, so that Users find their Accounts. Runs in flight continue."""
+    """Start a full fetch of each entity that has none in flight, Organizations first. `fetch all --wait` shows progress."""
     with transaction() as session:
         is_connected = connection_of(session, call.connector).how is not None
     if not is_connected or call.connector.state != "active":

@@ -161,7 +161,7 @@ def another_browser(person: Person) -> FlaskClient:
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "A link from pipeline connectors authorize starts the same steps; it is valid for ten minutes and in one browser.",
+    "A link from pipeline connectors authorize acme starts the same steps; it is valid for ten minutes and in one browser.",
 )
 def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     link = invitation(person)
@@ -214,7 +214,7 @@ def test_a_form_of_another_site_presses_no_button(person: Person) -> None:
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "A link from pipeline connectors authorize starts the same steps; it is valid for ten minutes and in one browser.",
+    "A link from pipeline connectors authorize acme starts the same steps; it is valid for ten minutes and in one browser.",
 )
 @pytest.mark.parametrize("spelling", ["", "!", "%0A", "=="])
 def test_an_invitation_works_in_one_browser(person: Person, spelling: str) -> None:

@@ -290,5 +290,5 @@ def test_the_sentence_describes_the_health_of_the_webhooks(system: SyncSystem) -
     sentences.append(sentence())
 
     assert sentences[0] == NOT_SUBSCRIBED
-    assert sentences[1] == sentences[3] == "Webhooks are healthy; none has come yet."
+    assert sentences[1] == sentences[3] == "Webhooks are healthy; none received yet."
     assert sentences[2].startswith("The webhook for Persons is silent, though records changed: it is being recreated")

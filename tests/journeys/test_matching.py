@@ -297,8 +297,8 @@ def test_a_refusal_is_kept_and_the_neighbour_is_made(system: SyncSystem) -> None
 
 @pytest.mark.guide(
     "I don't see recently added/updated fields in Pipedrive",
-    "The operator sends them from the command line, by id or by segment: pipeline send users and pipeline "
-    "send accounts.",
+    "The operator sends them from the command line, by id or by segment: pipeline send users acme and pipeline "
+    "send accounts acme.",
 )
 @pytest.mark.parametrize("by", ["id", "segment"])
 @pytest.mark.parametrize("entity", Entity)

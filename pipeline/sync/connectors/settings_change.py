@@ -135,8 +135,8 @@ def find_mistakes(session: Session, connector_key: int, chosen: ConnectorSetting
             next_time(chosen.full_fetch_cron, datetime.now(UTC))
     except ValueError:
         mistakes.append(
-            f"full_fetch_cron: {chosen.full_fetch_cron!r} is not five cron fields (minute hour day month weekday, in "
-            "UTC) that ever come due, as 15 2 * * * does, nor `nightly`, nor empty for never"
+            f"full_fetch_cron: {chosen.full_fetch_cron!r} is not valid: write five cron fields (minute hour day month "
+            "weekday, in UTC) such as 15 2 * * *, write `nightly`, or leave it empty for never"
         )
     for setting, entity in MAPPED.items():
         if (direction := _DIRECTIONS.get(setting.partition("_")[0])) is not None:

@@ -265,7 +265,7 @@ def subscription_health(session: Session, connector_key: int) -> WebhookHealth:
     if unhealthy:
         return WebhookHealth(is_well=False, sentence=" ".join(unhealthy))
     received_at = deliveries.last_delivery(session, connector_key, "pipedrive")
-    last = f"the last one came at {received_at:%Y-%m-%d %H:%M:%S} UTC" if received_at else "none has come yet"
+    last = f"last received at {received_at:%Y-%m-%d %H:%M:%S} UTC" if received_at else "none received yet"
     return WebhookHealth(is_well=True, sentence=f"Webhooks are healthy; {last}.")
 
 

@@ -76,5 +76,5 @@ def _not_found(_error: NotFound) -> Response | tuple[Response, int]:
     if g.operator is None:
         return error(HTTPStatus.NOT_FOUND, "not_found")
     return _refuse(
-        Refused(HTTPStatus.NOT_FOUND, "This address does not exist.", "Follow a link, or search for a record.")
+        Refused(HTTPStatus.NOT_FOUND, "This address does not exist.", "Check the address, or choose a connector.")
     )

@@ -30,10 +30,10 @@ MORE: Final = frozenset({"reason", "cause", "run", "batch", "until"})
 """Filters that are collapsed by default."""
 CAUSES: Final = ("webhook", "fetch", "notification", "read_back", "backfill", "replay", "export", "linked_user")
 SAVED: Final[tuple[tuple[str, dict[str, str]], ...]] = (
-    ("Errors of 24 hours", {"outcome": "error", "since": "24h"}),
+    ("Errors, last 24 hours", {"outcome": "error", "since": "24h"}),
     ("Skips", {"outcome": "skip"}),
     ("Outgoing", {"direction": "outgoing"}),
-    ("Webhooks of 24 hours", {"cause": "webhook", "since": "24h"}),
+    ("Webhooks, last 24 hours", {"cause": "webhook", "since": "24h"}),
     ("All events", {}),
 )
 """Common filters, as links."""

@@ -33,7 +33,7 @@ def added(bare: SyncSystem, run: Run, tmp_path: Path) -> Any:
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "The operator of the connector adds it with its Hull credentials: pipeline connectors add.",
+    "The operator of the connector adds it with its Hull credentials: pipeline connectors add acme.",
 )
 def test_a_connector_is_added_without_a_token_and_waits(added: Any, bare: SyncSystem, run: Run) -> None:
     assert (added["connector"]["state"], added["connector"]["pause_reason"], added["webhooks"]) == (
@@ -69,7 +69,7 @@ def test_a_connector_that_is_not_connected_is_not_resumed(added: Any, bare: Sync
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "A link from pipeline connectors authorize starts the same steps; it is valid for ten minutes and in one browser.",
+    "A link from pipeline connectors authorize acme starts the same steps; it is valid for ten minutes and in one browser.",
 )
 def test_the_link_connects_the_connector(added: Any, bare: SyncSystem, run: Run) -> None:
     given = run("connectors", "authorize", "acme", "--json").json

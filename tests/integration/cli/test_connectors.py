@@ -9,6 +9,7 @@ import pytest
 from werkzeug.test import Client
 
 from pipeline.errors import Rejected
+from pipeline.settings import settings
 from tests.command_line import CommandResult, Run
 from tests.system import API_TOKEN, CONNECTOR_ID, HULL_SECRET, SyncSystem
 
@@ -146,6 +147,16 @@ def test_an_unknown_connector_exits_with_2_and_lists_the_existing_ones(system: S
 
     assert result.code == 2
     assert "Choose one of: acme" in result.err
+
+
+def test_an_unknown_connector_of_the_embedded_database_names_the_database(
+    system: SyncSystem, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cli.calling.settings", lambda: settings().replace(database_url=None))
+    result = run("connectors", "show", "acne")
+
+    assert "in the embedded database in " in result.err
+    assert "DATABASE_URL is not set" in result.err
 
 
 def test_no_secret_is_ever_shown(system: SyncSystem, run: Run) -> None:

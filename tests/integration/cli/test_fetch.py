@@ -75,9 +75,9 @@ def test_progress_is_printed_as_lines_without_a_terminal(
 
 @pytest.mark.guide(
     "Incoming Accounts",
-    "The operator starts a fetch of Organizations manually: pipeline fetch organizations.",
+    "The operator starts a fetch of Organizations manually: pipeline fetch organizations acme.",
 )
-@pytest.mark.guide("Incoming Users", "The operator starts a fetch manually: pipeline fetch persons.")
+@pytest.mark.guide("Incoming Users", "The operator starts a fetch manually: pipeline fetch persons acme.")
 @pytest.mark.parametrize("entity", Entity)
 def test_fetches_the_entity_that_is_named(system: SyncSystem, run: Run, entity: Entity) -> None:
     for each in Entity:
@@ -199,7 +199,9 @@ def run_of(**facts: object) -> FetchShape:
     ],
 )
 def test_the_time_left_is_estimated(facts: dict[str, object], words: str) -> None:
-    assert fetch.progress_line(run_of(**facts)).startswith("persons: 300 read, 100/s, 3 pages, 30 tokens, " + words)
+    assert fetch.progress_line(run_of(**facts)).startswith(
+        "persons: 300 read, 100 records/s, 3 pages, 30 API tokens, " + words
+    )
 
 
 def test_idle_time_counts_from_the_last_progress() -> None:

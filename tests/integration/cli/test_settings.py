@@ -59,7 +59,7 @@ def test_every_mistake_is_named_at_once(fields: SyncSystem, run: Run) -> None:
     )
 
     assert result.code == 1
-    assert "full_fetch_cron: 'every day' is not five cron fields" in result.err
+    assert "full_fetch_cron: 'every day' is not valid: write five cron fields" in result.err
     assert "incoming_user_attributes.0: Pipedrive has no Person field 'emial'; did you mean email" in result.err
     assert f"{code_of(fields, 'Job title')} (Job title)" in result.err
     assert "account_claims.0: Pipedrive has no Organization field 'web-site'; did you mean website?" in result.err

@@ -45,7 +45,7 @@ def test_before_the_first_fetch_the_page_shows_the_next_step(system: SyncSystem,
     page = viewer.text("/c/acme/")
 
     assert "Not up to date yet." in page
-    assert "Hull holds all Persons and all Organizations once" in page
+    assert "Persons and Organizations were not fetched completely yet." in page
     assert page.index("Fetch All Organizations…") < page.index("Fetch All Persons…")
     assert "Nothing has been fetched yet." in page
     assert "No records in the last 24 hours." in page
@@ -64,7 +64,7 @@ def test_after_the_fetches_the_overview_shows_how_up_to_date_hull_is(system: Syn
     page = viewer.text("/c/acme/")
 
     assert found.in_step.claimed == min(claims)  # type: ignore[type-var]
-    assert f"Everything changed in Pipedrive up to {found.in_step.claimed:%H:%M:%S} is in Hull." in page
+    assert f"Everything changed in Pipedrive up to {found.in_step.claimed:%H:%M:%S} UTC is in Hull." in page
     assert {each.name: each.today for each in found.traffic.courses}["incoming"] == 2
     assert 'id="today-incoming"' in page
     assert "<table" in page.partition("<details>")[2]

@@ -233,7 +233,7 @@ def test_values_that_hull_has_not_reported_are_not_equal(system: SyncSystem, vie
     system.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
     system.fetch(Entity.PERSON)
 
-    assert "mapped fields; Hull has not reported one yet." in viewer.text("/c/acme/records/person/1")
+    assert "mapped fields; 1 outgoing value not received from Hull yet." in viewer.text("/c/acme/records/person/1")
 
 
 def test_an_unknown_address_leads_back(viewer: ConsoleClient, anonymous: ConsoleClient) -> None:

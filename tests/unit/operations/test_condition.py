@@ -24,30 +24,35 @@ def marks(person: datetime | None, organization: datetime | None, excepted: int 
 @pytest.mark.parametrize(
     ("level", "given", "is_behind", "text"),
     [
-        ("ok", marks(EARLIER, NOW), False, "Up to date. Everything changed in Pipedrive up to 14:03:20 is in Hull."),
+        (
+            "ok",
+            marks(EARLIER, NOW),
+            False,
+            "Up to date. Everything changed in Pipedrive up to 14:03:20 UTC is in Hull.",
+        ),
         (
             "warning",
             marks(EARLIER, NOW, 3),
             False,
-            "Up to date, with warnings. Everything changed in Pipedrive up to 14:03:20 is in Hull, except 3 records.",
+            "Up to date, with warnings. Everything changed in Pipedrive up to 14:03:20 UTC is in Hull, except 3 records.",
         ),
         (
             "warning",
             marks(YESTERDAY, NOW, 1),
             True,
-            "Behind. Everything changed in Pipedrive up to 2026-11-02 09:00:00 is in Hull, except 1 record.",
+            "Behind. Everything changed in Pipedrive up to 2026-11-02 09:00:00 UTC is in Hull, except 1 record.",
         ),
         (
             "paused",
             marks(EARLIER, NOW),
             True,
-            "Paused: the work is kept and waits. Everything changed in Pipedrive up to 14:03:20 is in Hull.",
+            "Paused: the work is kept and waits. Everything changed in Pipedrive up to 14:03:20 UTC is in Hull.",
         ),
         (
             "ok",
             marks(None, NOW, 2),
             False,
-            "Not up to date yet. Hull holds all Persons once they have been fetched as a whole.",
+            "Not up to date yet. Persons were not fetched completely yet. Start a full fetch.",
         ),
     ],
 )
