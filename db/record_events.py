@@ -126,6 +126,7 @@ def _is_about_field(names: FieldNames) -> ColumnElement[bool]:
     if names.keys:
         ways.append(and_(SyncEvent.event.like("outgoing.%"), or_(*map(_holds, names.keys))))
     ways += [func.starts_with(cast(SyncEvent.detail, Text), f"{code}: ") for code in names.codes]
+    ways += [SyncEvent.field.contains(code, autoescape=True) for code in names.codes]
     return or_(*ways)
 
 

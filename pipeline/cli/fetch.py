@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -107,7 +107,7 @@ def run_fetch(
     started = [_start(caller, found.name, entity, since, changed_only) for entity in entities]
     if wait:
         watch(started)
-    facts = [{**read_run(run_id), "open_failures": _open_failures(found.key, run_id)} for run_id in started]
+    facts = [{**read_run(run_id), **_open_failures(found.key, run_id)} for run_id in started]
     show(facts, lambda: _print_summary(facts, wait))
     if wait and any(run["state"] != "done" or run["open_failures"] for run in facts):
         click.get_current_context().exit(1)
@@ -127,10 +127,14 @@ def _start(caller: LocalCaller, connector: str, entity: Entity, since: datetime 
         ) from None
 
 
-def _open_failures(connector_key: int, run_id: int) -> int:
-    """Return the number of open failures of a run: records and pages."""
+def _open_failures(connector_key: int, run_id: int) -> dict[str, int]:
+    """Return the number of open failures of a run: in all, and those of single fields."""
+    chosen = FailureFilter(connector_key=connector_key, run_id=run_id)
     with transaction() as session:
-        return failure_filter.count_failures(session, FailureFilter(connector_key=connector_key, run_id=run_id))
+        return {
+            "open_failures": failure_filter.count_failures(session, chosen),
+            "open_failures_of_fields": failure_filter.count_failures(session, replace(chosen, kind="field")),
+        }
 
 
 def _print_summary(facts: list[dict[str, Any]], wait: bool) -> None:
@@ -140,7 +144,13 @@ def _print_summary(facts: list[dict[str, Any]], wait: bool) -> None:
         else:
             echo(f"Run {run['id']} fetches {run['entity']}s. See: pipeline runs show {run['connector']} {run['id']}")
     if failed := sum(run["open_failures"] for run in facts):
-        echo(f"{failed} records or pages failed; see: pipeline failures list {facts[0]['connector']}")
+        fields = sum(run["open_failures_of_fields"] for run in facts)
+        counts = (
+            (failed - fields, "record or page", "records or pages"),
+            (fields, "left-out field", "left-out fields"),
+        )
+        what = ", ".join(f"{count:,} {one if count == 1 else several}" for count, one, several in counts if count)
+        echo(f"Open failures: {what}. See: pipeline failures list {facts[0]['connector']}")
 
 
 def read_run(run_id: int) -> dict[str, Any]:

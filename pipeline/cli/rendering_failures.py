@@ -40,7 +40,7 @@ def show_failures(request: FailuresFilter, answer: FailuresAnswer) -> None:
         answer.failures,
         "id since_at what stage reason field state if_replayed_now",
         empty=_no_failure(request),
-        since_at=lambda each: each.failure.updated_at,
+        since_at=lambda each: each.failure.created_at,
         what=lambda each: failures.title_of(each.failure),
         if_replayed_now=lambda each: _preview_text(each.preview),
         **same,
@@ -67,9 +67,8 @@ def show_whole(_request: RowRequest, answer: FailureDetailsAnswer) -> None:
     echo(f"Failure {failure.id}, {failure.state}: {answer.title}, {failure.direction}, stage {failure.stage}")
     echo(f"  {failure.reason}: {answer.meaning} {failure.detail}".rstrip())
     echo(f"  Next: {answer.advice}")
-    echo(
-        f"  {failure.attempts} attempts, first {moment(failure.created_at)}, last {moment(failure.updated_at)} UTC",
-    )
+    attempts = "1 attempt" if failure.attempts == 1 else f"{failure.attempts:,} attempts"
+    echo(f"  {attempts}, first {moment(failure.created_at)}, last {moment(failure.updated_at)} UTC")
     echo(f"  Celery task {answer.task_id or '-'}, run {failure.run_id or '-'}, batch {failure.batch_id or '-'}")
     if failure.closed_by:
         echo(f"  closed by {failure.closed_by}: {failure.closed_why}")
@@ -79,7 +78,7 @@ def show_whole(_request: RowRequest, answer: FailureDetailsAnswer) -> None:
     for attempt in answer.replays:
         echo(f"  replay {attempt.replay_id}: {attempt.state.replace('_', ' ')}. {attempt.detail or ''}".rstrip())
     if answer.earlier:
-        echo(f"  earlier failures: {', '.join(str(each.id) for each in answer.earlier)}")
+        echo(f"  other failures of this {failure.kind}: {', '.join(str(each.id) for each in answer.earlier)}")
     for name in ("exchange", "traceback", "payload"):
         if value := getattr(answer, name):
             echo(f"\n{name}:\n{value if isinstance(value, str) else _json(value)}")

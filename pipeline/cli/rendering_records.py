@@ -151,6 +151,9 @@ def show_size(request: NewSend, answer: SizeAnswer) -> None:
 def show_ordered(request: NewSend, answer: OrderedAnswer) -> None:
     verb = "is" if answer.count == 1 else "are"
     echo(f"{_counted_text(request, answer.count)} {verb} being sent. See: pipeline sends list {request.connector}")
+    if answer.count:
+        command = f"pipeline failures list {request.connector} --direction outgoing --since 15m"
+        echo(f"Values that Pipedrive does not accept become failures: {command}")
     if answer.missing:
         echo(f"Hull does not know {answer.missing:,} of the ids.")
     elif not answer.count:

@@ -79,7 +79,7 @@ def show_run_details(request: ConnectorRequest, answer: RunDetailsAnswer) -> Non
     print_run({**run.model_dump(), **run.counts, "connector": request.connector})
     for walk in answer.walks:
         at = f", at id {walk.frontier}" if walk.frontier else ""
-        echo(f"  {walk.words}: {walk.state}, {walk.pages:,} pages{at}")
+        echo(f"  {walk.words}: {walk.state}, {walk.pages:,} {'page' if walk.pages == 1 else 'pages'}{at}")
     if answer.batch_states:
         echo(f"  batches: {', '.join(f'{count:,} {state}' for state, count in answer.batch_states.items())}")
     _print_failures(answer.failures)
@@ -141,7 +141,11 @@ def show_comparison(request: ConnectorRequest, answer: ComparingAnswer) -> None:
     if answer.repairable:
         command = f"pipeline comparisons repair {request.connector} {answer.job_id} --count {answer.repairable}"
         echo(f"Next: {command}")
-    all_of = "" if answer.tokens_of_all is None else f", of everything about {answer.tokens_of_all:,}"
+    everything = answer.tokens_of_all
+    if everything is not None and everything <= answer.tokens:
+        echo(f"The next comparison of all records takes about {everything:,} tokens: not more than a sample.")
+        return
+    all_of = "" if everything is None else f", of everything about {everything:,}"
     echo(f"The next comparison of {answer.sample:,} records of each kind takes about {answer.tokens:,} tokens{all_of}.")
 
 

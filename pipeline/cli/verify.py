@@ -14,8 +14,10 @@ from typing import Any, Final
 import click
 
 from db import connector as connectors
+from db import failure_filter
 from db import job as jobs
 from db.connector import Connector
+from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.cli.calling import LocalCaller
 from pipeline.cli.output import Failed, connector_argument, duration, echo, json_option, show, table, wants_json
@@ -220,8 +222,14 @@ def _print_report(found: Connector, job_id: int, report: Report, repaired: Count
         _print_finding(entity, finding)
     if len(examples) > EXAMPLES:
         echo(f"  and {len(examples) - EXAMPLES:,} more; all of them: pipeline verify {found.name} --json")
+    with transaction() as session:
+        left_out = failure_filter.count_failures(session, FailureFilter(connector_key=found.key, kind="field"))
+    if left_out:
+        field = "field is" if left_out == 1 else "fields are"
+        echo(f"  {left_out:,} left-out {field} not compared; see: pipeline failures list {found.name} --kind field")
     costs = f"{duration(report.seconds)}, {report.tokens:,} tokens, {report.requests:,} requests"
-    echo(f"{'No drift' if not report.drift else f'{report.drift:,} differences'}: {costs}.")
+    found_drift = {0: "No drift", 1: "1 difference"}.get(report.drift, f"{report.drift:,} differences")
+    echo(f"{found_drift}: {costs}.")
     if repaired is not None:
         _print_repair(found, repaired)
     elif report.to_repair:
@@ -259,7 +267,7 @@ def _print_finding(entity: Entity, finding: DriftFinding) -> None:
 
 
 def _value(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=True)
+    shown = json.dumps(value, ensure_ascii=False)
     return shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}…"
 
 

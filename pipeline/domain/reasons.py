@@ -10,8 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Reason:
+    """`outgoing_advice` replaces `advice` for a record on its way to Pipedrive, when the next step is in Hull."""
+
     meaning: str
     advice: str
+    outgoing_advice: str | None = None
+
+    def advice_for(self, direction: str | None) -> str:
+        """Return the next step for a record of this direction."""
+        return self.outgoing_advice if direction == "outgoing" and self.outgoing_advice else self.advice
 
 
 REASONS: dict[str, Reason] = {
@@ -30,20 +37,25 @@ REASONS: dict[str, Reason] = {
     ),
     "unusable_text": Reason(
         "A text contains characters that cannot be stored or sent: a NUL or half a surrogate pair.",
-        "Correct the text in Pipedrive; the next change synchronizes the record.",
+        "Correct the text in Pipedrive. The failure closes automatically; if it stays open, replay it.",
+        "Correct the text in Hull. The failure closes automatically; if it stays open, replay it.",
     ),
     "too_long": Reason(
         "A value is longer than Hull or Pipedrive accepts.",
-        "Shorten the value at its source; the record's other fields were synchronized.",
+        "Shorten the value in Pipedrive; the record's other fields were synchronized.",
+        "Shorten the value in Hull; the record's other fields were synchronized.",
     ),
     "wrong_type": Reason(
         "A field has a value of a different type than in its definition.",
         "Correct the value in Pipedrive, or map another field; the record's other fields were synchronized.",
+        "Correct the value in Hull, or map another attribute; the record's other fields were synchronized.",
     ),
     "option_unknown": Reason(
         "A field names an option that its definition does not list.",
-        "Add the option in Pipedrive, or choose another value; it is then synchronized automatically. The record's other fields "
-        "were synchronized.",
+        "Add the option in Pipedrive, or choose another value there; it is then synchronized automatically. The record's other "
+        "fields were synchronized.",
+        "Add the option in Pipedrive, or choose another value in Hull; it is then synchronized automatically. The record's other "
+        "fields were synchronized.",
     ),
     "option_ambiguous": Reason(
         "A value can be read as more than one option of the field.",
@@ -73,7 +85,8 @@ REASONS: dict[str, Reason] = {
     ),
     "shared_domain": Reason(
         "Many organizations use this host, or several Organizations have this domain, so it identifies none of them.",
-        "Enter the organization's own web site; until then it is sent with its Pipedrive id alone.",
+        "Enter the organization's own web site in Pipedrive; until then it is sent with its Pipedrive id alone.",
+        "Enter the organization's own domain in Hull; until then it is not matched by its domain.",
     ),
     "deleted_in_pipedrive": Reason(
         "The record is deleted in Pipedrive, so it is not sent to Hull and not written to.",
@@ -521,10 +534,10 @@ REASONS: dict[str, Reason] = {
 }
 
 
-def describe(code: str) -> str:
-    """Return the meaning and the advice of a reason code, as one text."""
+def describe(code: str, direction: str | None = None) -> str:
+    """Return the meaning and the advice of a reason code, as one text; `direction` is that of the record."""
     reason = REASONS[code]
-    return f"{reason.meaning} {reason.advice}"
+    return f"{reason.meaning} {reason.advice_for(direction)}"
 
 
 def meaning_of(code: str | None) -> str:
@@ -532,6 +545,6 @@ def meaning_of(code: str | None) -> str:
     return REASONS[code].meaning if code in REASONS else code or ""
 
 
-def advice_of(code: str | None) -> str:
-    """Return the next step for a reason code; empty if it is unknown or None."""
-    return REASONS[code].advice if code in REASONS else ""
+def advice_of(code: str | None, direction: str | None = None) -> str:
+    """Return the next step for a reason code and a record's direction; empty if the code is unknown or None."""
+    return REASONS[code].advice_for(direction) if code in REASONS else ""

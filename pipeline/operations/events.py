@@ -264,7 +264,7 @@ def describe_event(row: SyncEvent, labels: Mapping[str, str] | None = None) -> E
         direction=direction,
         outcome=rest.rpartition(".")[2],
         meaning=meaning_of(row.reason),
-        advice=advice_of(row.reason),
+        advice=advice_of(row.reason, direction),
         exchange=json.loads(row.exchange) if row.exchange else None,
         changes=_changes(row, labels or {}),
     )

@@ -97,6 +97,7 @@ TITLES: Final[Mapping[str, str]] = {
     "owned_by_pipedrive": "Value of Pipedrive, which owns the field",
     "look_up": "Look-up before a create",
     "merged": "Merge with another record",
+    "verify": "Repair of a comparison",
 }
 """Cause of an event → title of the origin."""
 
@@ -112,6 +113,8 @@ def _origin_sentence(row: SyncEvent, found: Origin) -> str:
         return "The delivery was stored, acknowledged and then processed."
     if row.cause == READ_BACK:
         return "Pipedrive's record after a write was sent to Hull; the write itself is not kept any more."
+    if row.cause == "verify":
+        return "A comparison found a difference, and its repair sent the record again."
     return "No delivery is stored with the event."
 
 
@@ -157,8 +160,8 @@ def _row_of(
 
 
 MATCHED: Final[Mapping[str, str]] = {
-    "fetched": "It was read from Pipedrive, and Hull identifies it by its Pipedrive id.",
-    "webhook": "It was read from Pipedrive, and Hull identifies it by its Pipedrive id.",
+    "fetched": "The record was first read from Pipedrive, and Hull identifies it by its Pipedrive id.",
+    "webhook": "The record was first read from Pipedrive, and Hull identifies it by its Pipedrive id.",
     "referenced": "A Person named it as its Organization, and Hull identifies it by its Pipedrive id.",
     "report": "Hull's report contains the Pipedrive id.",
     "created": "It was created in Pipedrive for this record of Hull.",

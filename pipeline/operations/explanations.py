@@ -30,6 +30,7 @@ from pipeline.operations.mapped_fields import (
     FieldShape,
     MappedField,
     find_field,
+    is_about_rejected,
     mapped_fields,
     value_in,
     value_of,
@@ -78,8 +79,24 @@ def explain_field(
     """Explain a known field of a record with both sides."""
     rows = record_events.record_events(session, ids, until=at, names=field_names(field), limit=LOOKED_AT)
     decided = next((row for row in rows if value_in(row, field) is not ABSENT), None)
-    refused = next((row for row in rows if _is_refusal(row, field) and (not decided or row.id > decided.id)), None)
+    refused = next(
+        (
+            row
+            for row in rows
+            if row.reason is not None and is_about_rejected(row, field) and (not decided or row.id > decided.id)
+        ),
+        None,
+    )
+    unread = _first_read(sides, at) if decided is None else None
     value, hull, pipedrive = _values(session, ids, field, sides, decided, at)
+    sentence = unread or _sentence(decided, refused, field, at)
+    if (
+        decided is None
+        and refused is None
+        and at is None
+        and (read := _empty_read(session, ids, field, sides)) is not None
+    ):
+        sentence = f"{field.attribute} was empty in Pipedrive when {_reader(read)} read it (event {read.id})."
     steps = _chain(session, ids, field, decided) if decided else []
     if refused is not None:
         steps.append(_refusal(refused))
@@ -90,13 +107,13 @@ def explain_field(
         hull_id=ids.hull_id,
         field=FieldShape.model_validate(field),
         at=at,
-        sentence=_sentence(decided, refused, field, at),
+        sentence=sentence,
         value=value,
         hull=hull,
         pipedrive=pipedrive,
         direction=decided.event.partition(".")[0] if decided else None,
         event_id=decided.id if decided else None,
-        steps=[*steps, _values_step(decided, hull, pipedrive, sides, at)],
+        steps=steps if unread else [*steps, _values_step(field, decided, hull, pipedrive, sides, at)],
         is_unknown=not is_mapped and decided is None and value is None is hull is pipedrive,
         similar=[],
     )
@@ -116,8 +133,27 @@ def _needle(name: str) -> bytes:
     return orjson.dumps(name) + b":"
 
 
-def _is_refusal(row: SyncEvent, field: MappedField) -> bool:
-    return row.reason is not None and (row.detail or "").startswith((f"{field.code}: ", f"{field.key}: "))
+def _first_read(sides: RecordSides, at: datetime | None) -> str | None:
+    """Return the sentence for a moment before the record was first read; None for a later one."""
+    if at is None or sides.mapping is None or sides.mapping.first_seen_at <= at:
+        return None
+    return f"Not known: this record was first read at {_written(sides.mapping.first_seen_at)}."
+
+
+def _empty_read(session: Session, ids: RecordIds, field: MappedField, sides: RecordSides) -> SyncEvent | None:
+    """Return the newest event that shows that the record was read while the field was empty; None if it has a value."""
+    if not field.incoming or sides.pipedrive is None or field.in_pipedrive(sides.pipedrive) is not None:
+        return None
+    recent = record_events.record_events(session, ids, limit=LOOKED_AT)
+    return next((row for row in recent if row.event.startswith("incoming") and row.event.endswith(".success")), None)
+
+
+def _reader(read: SyncEvent) -> str:
+    return f"fetch run {read.run_id}" if read.run_id is not None else f"the pipeline ({read.cause.replace('_', ' ')})"
+
+
+def _written(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _values(
@@ -205,28 +241,31 @@ def _refusal(row: SyncEvent) -> StepShape:
         make_fact("Detail", row.detail),
         make_fact("Event", row.id, ("event", row.id)),
     ]
-    return make_step("problem", "Rejected value", describe(row.reason or ""), at=row.at, facts=facts)
+    return make_step(
+        "problem", "Rejected value", describe(row.reason or "", row.event.partition(".")[0]), at=row.at, facts=facts
+    )
 
 
 def _values_step(
-    decided: SyncEvent | None, hull: Any, pipedrive: Any, sides: RecordSides, at: datetime | None
+    field: MappedField, decided: SyncEvent | None, hull: Any, pipedrive: Any, sides: RecordSides, at: datetime | None
 ) -> StepShape:
     """Return the last step: the values of both sides."""
     if at is not None:
         sentence = "Both sides had these values, as far as the events of this field show."
     elif hull == pipedrive:
-        sentence = "Both sides have the same value."
+        sentence = "Both sides have the same value, as last read and sent."
     elif decided is None:
         sentence = "The two sides differ, and no stored event shows an attempt to change that."
     else:
         sentence = "The two sides differ: one was changed since the event above, or writes the value in its own format."
+    if at is None:
+        sentence += " Hull itself was not queried: pipeline verify compares with its values now."
     facts = [
-        FactShape(name="Hull", value=hull, ref=None),
+        FactShape(name="Last known in Hull" if field.incoming else "Last report of Hull", value=hull, ref=None),
         FactShape(name="Pipedrive", value=pipedrive, ref=None),
     ]
     if at is None and sides.as_of is not None:
-        changed = f"{sides.as_of.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        facts.append(FactShape(name="Last change of the record in Pipedrive", value=changed, ref=None))
+        facts.append(make_fact("Last change of the record in Pipedrive", _written(sides.as_of)))
     return StepShape(kind="value", title="Values", sentence=sentence, at=at, facts=facts, change=None)
 
 
@@ -237,6 +276,7 @@ SET_BY: Final[Mapping[str, str]] = {
     "backfill": "Pipedrive, and sent to Hull because of new settings",
     "notification": "Hull, and written to Pipedrive",
     "export": "Hull, and sent to Pipedrive manually",
+    "verify": "Pipedrive, and sent to Hull by the repair of a comparison",
 }
 """Cause of an event → how the value was set."""
 

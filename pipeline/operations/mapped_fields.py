@@ -158,6 +158,17 @@ def value_of(row: SyncEvent, field: MappedField, body: bytes | None) -> Any:
     return values.get(field.attribute, ABSENT)
 
 
+def is_about_rejected(row: SyncEvent, field: MappedField) -> bool:
+    """Return whether an event names the field as left out, in a direction of its mapping; an event can name several fields."""
+    is_outgoing = row.event.startswith(Direction.OUTGOING)
+    is_ours, is_other = (field.outgoing, field.incoming) if is_outgoing else (field.incoming, field.outgoing)
+    if is_other and not is_ours:
+        return False
+    if row.field is not None:
+        return bool({field.code, field.key} & set(row.field.split(", ")))
+    return (row.detail or "").startswith((f"{field.code}: ", f"{field.key}: "))
+
+
 def _label(plan: CompiledSettings, code: str, key: str) -> str:
     names = labels_of(plan)
     return names.get(code) or names.get(key) or code

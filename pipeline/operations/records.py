@@ -23,7 +23,7 @@ from pipeline.operations.events import EventShape, describe_event, labels_of
 from pipeline.operations.explanation_steps import matched_words
 from pipeline.operations.explanations import ExplanationAnswer, explain
 from pipeline.operations.failures import FailureShape
-from pipeline.operations.mapped_fields import FieldShape, MappedField, mapped_fields, value_in
+from pipeline.operations.mapped_fields import FieldShape, is_about_rejected, mapped_fields, value_in
 from pipeline.operations.models import LARGEST_ID, ConnectorRequest, EntityName, Moment, RowId, Shape, Text, Value
 from pipeline.operations.record_sides import RecordSides, find_record, read_sides
 from pipeline.operations.registry import operation
@@ -271,7 +271,7 @@ def _rows(plan: CompiledSettings, sides: RecordSides, recent: Sequence[SyncEvent
     rows = []
     for field in mapped_fields(plan):
         last = next((row for row in recent if value_in(row, field) is not ABSENT), None)
-        refused = next((row for row in recent if _refuses(row, field)), None)
+        refused = next((row for row in recent if row.event.endswith(".error") and is_about_rejected(row, field)), None)
         is_refused = refused is not None and (last is None or refused.id > last.id)
         pipedrive, hull = field.in_pipedrive(sides.pipedrive), sides.in_hull(field)
         is_reported = field.incoming or sides.report is not None
@@ -288,14 +288,6 @@ def _rows(plan: CompiledSettings, sides: RecordSides, recent: Sequence[SyncEvent
             )
         )
     return rows
-
-
-def _refuses(row: SyncEvent, field: MappedField) -> bool:
-    if not row.event.endswith(".error"):
-        return False
-    if row.field is not None:
-        return bool({field.code, field.key} & set(row.field.split(", ")))
-    return (row.detail or "").startswith((f"{field.code}: ", f"{field.key}: "))
 
 
 def _claims(session: Session, ids: RecordIds) -> list[ClaimShape]:
@@ -350,7 +342,7 @@ def _agreement(fields: Sequence[RowShape]) -> str:
         values = f"{unknown} outgoing value{'' if unknown == 1 else 's'}"
         return f"{same}; {values} not received from Hull yet."
     if not differing:
-        return f"Both sides have the same values in all {len(fields)} mapped fields."
+        return f"Both sides have the same values in all {len(fields)} mapped fields, as last read and sent."
     more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
     verb = "differs" if len(differing) == 1 else "differ"
     return f"{len(differing)} of {len(fields)} mapped fields {verb}: {', '.join(differing[:NAMED])}{more}."

@@ -421,5 +421,5 @@ def _failures(session: Session, chosen: FailureFilter) -> list[RunFailureShape]:
 
 
 def _failed(row: Failure) -> RunFailureShape:
-    meaning = describe(row.reason) if row.reason in REASONS else ""
+    meaning = describe(row.reason, row.direction) if row.reason in REASONS else ""
     return shape_of(RunFailureShape, row, meaning=meaning, field=row.field if row.kind == "field" else None)

@@ -109,7 +109,7 @@ def record_failure(session: Session, name: str, failure: NewFailure, **facts: An
 
 def log_line(name: str, reason: str | None, *, level: Level | None = None, **facts: Any) -> None:
     """Write a log line with its reason's meaning and advice. The default level is warning for an error, else info."""
-    about = {"reason": reason, "advice": describe(reason)} if reason else {}
+    about = {"reason": reason, "advice": describe(reason, name.partition(".")[0])} if reason else {}
     getattr(logger(), level or ("warning" if name.endswith(Outcome.ERROR) else "info"))(name, **facts, **about)
 
 

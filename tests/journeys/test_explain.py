@@ -16,7 +16,7 @@ from pipeline.operations.record_sides import find_record
 from tests.deliveries import deliver, listen
 from tests.journeys.both_ways import BothWays, Place, both_ways
 from tests.journeys.hull_messages import ANN, fetch_everything, person, send_messages, user
-from tests.journeys.pipedrive_records import age_records, create_records
+from tests.journeys.pipedrive_records import age_records, create_records, raw_person
 from tests.logs import captured_log
 from tests.prepared import prepared
 from tests.system import SyncSystem
@@ -157,3 +157,64 @@ def test_a_created_user_is_explained_by_its_create(system: SyncSystem, webhooks:
     identity, call = (next(step for step in found.steps if step.kind == kind) for kind in ("identity", "call"))
     assert identity.sentence == "It was created in Pipedrive for this record of Hull."
     assert "POST was answered with 200" in call.sentence
+
+
+def test_a_rejection_of_several_fields_explains_each_of_them(
+    system: SyncSystem, webhooks: list[dict[str, Any]]
+) -> None:
+    system.change_settings(
+        incoming_user_attributes=[
+            {"hull": f"pipedrive/{each}", "service": each} for each in ("name", "first_name", "last_name")
+        ]
+    )
+    system.company.put_raw("person", raw_person(id=50, name="A\0b", first_name="A\0b", last_name=None))
+    age_records(system)
+    system.fetch(Entity.PERSON)
+    named = system.rows("SELECT field FROM sync_events WHERE pipedrive_id = 50 AND reason = 'unusable_text'")
+
+    assert any(", " in row.field for row in named)
+    for field in ("pipedrive/name", "pipedrive/first_name"):
+        assert "rejected" in why(system, "person", 50, field).sentence, field
+
+
+def test_an_outgoing_rejection_does_not_concern_the_incoming_row(
+    system: SyncSystem, webhooks: list[dict[str, Any]]
+) -> None:
+    hull_id = str(system.users()[2]["id"])
+    send_messages(system, user(hull_id, **{"pipedrive/id": 2}, nickname="A\0b"))
+
+    assert system.rows("SELECT 1 FROM sync_events WHERE event = 'outgoing.user.error' AND field = 'name'")
+    assert "rejected" not in why(system, "person", 2, "pipedrive/name").sentence
+    problems = [step for step in why(system, "person", 2, "nickname").steps if step.kind == "problem"]
+    assert "Correct the text in Hull." in problems[0].sentence
+
+
+def test_a_moment_before_the_first_read_is_not_known(system: SyncSystem, webhooks: list[dict[str, Any]]) -> None:
+    found = why(system, "person", 2, "pipedrive/name", at=datetime(2000, 1, 1, tzinfo=UTC))
+
+    assert found.sentence.startswith("Not known: this record was first read at ")
+    assert (found.value, found.steps) == (None, [])
+
+
+def test_an_empty_field_names_the_fetch_that_read_it(system: SyncSystem, webhooks: list[dict[str, Any]]) -> None:
+    system.change_settings(
+        incoming_user_attributes=[
+            {"hull": f"pipedrive/{each}", "service": each} for each in ("name", "first_name", "last_name")
+        ]
+    )
+    system.company.put_raw("person", raw_person(id=51, name="Eva", last_name=None, emails=[]))
+    age_records(system)
+    run = system.fetch(Entity.PERSON)
+
+    assert (
+        f"was empty in Pipedrive when fetch run {run.id} read it"
+        in why(system, "person", 51, "pipedrive/last_name").sentence
+    )
+
+
+def test_the_last_step_recommends_a_comparison(system: SyncSystem, webhooks: list[dict[str, Any]]) -> None:
+    last = why(system, "person", 2, "pipedrive/name").steps[-1]
+
+    assert "as last read and sent. Hull itself was not queried" in last.sentence
+    assert last.facts[0].name == "Last known in Hull"
+    assert last.at is None

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pipeline.domain.reasons import REASONS
+from pipeline.domain.reasons import REASONS, Reason
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
@@ -175,10 +175,15 @@ def test_every_reason_code_is_in_the_runbook() -> None:
 
 def with_reasons(text: str) -> str:
     """The runbook with the table of reason codes as it must be now."""
-    rows = [f"| `{code}` | {reason.meaning} | {reason.advice} |" for code, reason in sorted(REASONS.items())]
+    rows = [f"| `{code}` | {reason.meaning} | {_next_step(reason)} |" for code, reason in sorted(REASONS.items())]
     table = "\n".join(["| code | meaning | what to do |", "|---|---|---|", *rows])
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+
+
+def _next_step(reason: Reason) -> str:
+    """Return the next step, of both directions if they differ."""
+    return f"{reason.advice} Outgoing: {reason.outgoing_advice}" if reason.outgoing_advice else reason.advice
 
 
 def test_every_decision_is_numbered_listed_and_short() -> None:

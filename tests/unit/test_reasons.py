@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from pipeline.domain.reasons import REASONS, describe
+from pipeline.domain.reasons import REASONS, advice_of, describe
 
 PROJECT = Path(__file__).parents[2]
 ERRORS = {"PipelineError", "Skip", "Retryable", "Rejected", "ConfigurationError", "LostLease", "RegistrationRefused"}
@@ -109,3 +109,11 @@ def test_every_reason_has_a_meaning_and_a_next_step() -> None:
         assert reason.advice.endswith("."), code
         assert reason.meaning != reason.advice, code
         assert describe(code) == f"{reason.meaning} {reason.advice}"
+
+
+def test_the_next_step_of_a_value_names_the_system_that_has_the_value() -> None:
+    """These codes are raised in both directions: a bad value is corrected where it is."""
+    for code in ("wrong_type", "unusable_text", "too_long", "option_unknown", "shared_domain"):
+        assert "Pipedrive" in advice_of(code, "incoming"), code
+        assert "in Hull" in advice_of(code, "outgoing"), code
+        assert describe(code, "outgoing") == f"{REASONS[code].meaning} {advice_of(code, 'outgoing')}"

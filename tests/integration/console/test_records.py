@@ -45,7 +45,7 @@ def test_a_record_shows_both_sides_and_that_they_agree(
 ) -> None:
     page = viewer.text(f"{RECORDS}/person/{ada['id']}")
 
-    assert "Both sides have the same values in all 7 mapped fields." in page
+    assert "Both sides have the same values in all 7 mapped fields, as last read and sent." in page
     assert "ada@acme.com" in page
     assert hull_id(system, ada["id"]) in page
     assert f'href="/c/acme/records/organization/{ada["org_id"]}"' in page
