@@ -1,5 +1,5 @@
 # Everything a newcomer, a developer and CI do. `make` alone prints this menu.
-# What the machine lacks is said plainly, with the command that installs it.
+# If the machine lacks something, a message names the command that installs it.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,12 +14,12 @@ RUNTIME := $(VENV)/.runtime
 # Demo and tests start dozens of processes; without byte code each of them compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 DEV := $(VENV)/.dev
-# Which tests: make test T="tests/unit -k settings"
+# Which tests: make test T="tests/unit -k outgoing_filter"
 T ?=
 # More than two cores: while one waits for PostgreSQL or a process it started, another works.
 WORKERS := -n 3
 
-.PHONY: help install demo up test test-all browser check lint types audit format lock package bench bench-console pictures hour openapi guide defects clean
+.PHONY: help install demo up test test-all browser check lint types audit format lock package bench bench-console pictures hour openapi docs guide defects clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
@@ -34,7 +34,7 @@ demo: $(RUNTIME) ## Show everything that exists, with progress bars, and stop ag
 up: $(RUNTIME) ## Run everything on this machine until Ctrl-C, with a new sandbox; with credentials in the environment, against real systems
 	@$(BIN)/pipeline up
 
-test: $(DEV) ## Run the tests, without the slow ones; T="tests/unit -k settings" runs some
+test: $(DEV) ## Run the tests, without the slow ones; T="tests/unit -k outgoing_filter" runs some
 	@$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(T)
 
 test-all: $(DEV) ## Run all tests, the slow ones too
@@ -85,6 +85,9 @@ lock: ## Renew the lock files: every dependency pinned, with hashes (needs uv)
 
 openapi: $(DEV) ## Renew docs/openapi.json and the tables of docs/api.md: the public contract of /api/v1; review its changes
 	@$(BIN)/python -m tests.unit.test_operations
+
+docs: openapi ## Renew the generated documentation: docs/modules.md, the runbook's reasons, and the API
+	@$(BIN)/python -m tests.unit.test_docs
 
 guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence
 	@$(BIN)/python -m tests.promises guide

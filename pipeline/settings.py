@@ -1,4 +1,4 @@
-"""The environment, read once by pydantic-settings into one frozen Settings.
+"""The environment, read once by pydantic-settings into one frozen Settings. `domain/settings.py` has a connector's settings.
 
 This is the only module that reads the environment. Every name may also be given as NAME_FILE, a file with the
 value, as Docker and Kubernetes pass secrets. An empty value counts as missing. All missing and malformed names are

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Entity(StrEnum):
-    """What is synchronised, under its Pipedrive name; `hull` is the name of the same thing in Hull."""
+    """What is synchronized, under its Pipedrive name; `hull` is the name of the same thing in Hull."""
 
     PERSON = "person"
     ORGANIZATION = "organization"

@@ -121,7 +121,7 @@ REASONS: dict[str, Reason] = {
         "Many known records are missing from a full fetch, too many to mark them as deleted without a check.",
         "Check what the connected user may see in Pipedrive. If the records were deleted, replay the failure; if not, discard it.",
     ),
-    "not_synchronised": Reason(
+    "not_synchronized": Reason(
         "The webhook is about something that is neither a Person nor an Organization.",
         "Nothing to do; to stop these webhooks, subscribe to persons and organizations only.",
     ),
@@ -132,10 +132,6 @@ REASONS: dict[str, Reason] = {
     "several_ids": Reason(
         "Hull has several existing records of Pipedrive under one User or Account.",
         "Merge these records in Pipedrive, or split the User in Hull; then replay the failure.",
-    ),
-    "ambiguous_match": Reason(
-        "Several records in Pipedrive match the claim that was looked up, so none was chosen.",
-        "Merge them in Pipedrive, or correct the claim on those that should not match; then replay the failure.",
     ),
     "already_mapped": Reason(
         "The record that matches the claim is mapped to another User or Account in Hull.",
@@ -173,10 +169,6 @@ REASONS: dict[str, Reason] = {
         "The field was changed in Pipedrive and not in Hull, so Pipedrive's value is kept.",
         "Nothing to do: the incoming mapping of the field sends the change to Hull.",
     ),
-    "older_report": Reason(
-        "Hull sent a newer report of this record that was processed already.",
-        "Nothing to do: the newer report is used.",
-    ),
     "owned_by_pipedrive": Reason(
         "The field was changed on both sides, and Pipedrive's value wins, as set in the settings.",
         "Nothing to do; choose another owner for the field in the settings if Hull should win.",
@@ -184,10 +176,6 @@ REASONS: dict[str, Reason] = {
     "changed_by_pipedrive": Reason(
         "Pipedrive stored another value than the one written: it normalized the value, or ignored it.",
         "Compare the event's values with the record; if the value was ignored, check the field in Pipedrive.",
-    ),
-    "possible_duplicate": Reason(
-        "Possible duplicate: a record was created here, and another one with the same claim was found afterwards.",
-        "Compare the two records in Pipedrive, and merge them if they are duplicates.",
     ),
     "webhook_malformed": Reason(
         "The body does not have the format of Pipedrive's webhooks of version 2.0.",
@@ -245,13 +233,26 @@ REASONS: dict[str, Reason] = {
         "Merge them in Pipedrive too, or split them in Hull; until then only the first one is sent back.",
     ),
     # Outgoing
+    "ambiguous_match": Reason(
+        "Several records in Pipedrive match the claim that was looked up, so none was chosen.",
+        "Merge them in Pipedrive, or correct the claim on those that should not match; then replay the failure.",
+    ),
+    "older_report": Reason(
+        "Hull sent a newer report of this record that was processed already.",
+        "Nothing to do: the newer report is used.",
+    ),
+    "possible_duplicate": Reason(
+        "Possible duplicate: a record was created here, and another one with the same claim was found afterwards.",
+        "Compare the two records in Pipedrive, and merge them if they are duplicates.",
+    ),
     "not_in_segment": Reason(
         "The record is in none of the synchronized segments.",
         "Add one of its segments to the synchronized segments in the settings, or add the record to one of them.",
     ),
     "no_outgoing_mapping": Reason(
         "The settings have no outgoing attributes.",
-        "Add outgoing attributes in the settings. Until then, only records that enter a segment are sent, without attributes.",
+        "Add outgoing attributes in the settings. Until then, only records that enter a segment, are linked to an Account "
+        "or are sent manually are sent, without attributes.",
     ),
     "no_relevant_change": Reason(
         "Something changed in Hull, but no mapped attribute did, and Pipedrive has all mapped values already.",
@@ -283,7 +284,8 @@ REASONS: dict[str, Reason] = {
     ),
     "name_missing": Reason(
         "Pipedrive needs a name for each record, and Hull has none.",
-        "Give the record a name, an e-mail or a domain in Hull.",
+        "Give the User a name, e-mail or external id, or the Account a name, domain or external id. If a name is mapped, give "
+        "the mapped attribute a value.",
     ),
     "no_hull_id": Reason(
         "A message from Hull has no id of the User or Account.",

@@ -1,6 +1,7 @@
 """The settings of one connector, as the customer writes them. Invalid settings are rejected as a whole, with every mistake.
 
-The names are those of the connector that this one replaces, so that a Hull organization keeps its settings.
+Names that the replaced connector has are kept, so that a Hull organization keeps its settings. `setting_texts.py` describes
+each setting. `pipeline/settings.py` is something else: the environment.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class ConnectorSettings(BaseModel):
     user_sync_key: Annotated[str, Field(max_length=255)] = ""
     """Code of a custom text field of Persons for the Hull id of the User, set on Persons created here; empty for none."""
     account_sync_key: Annotated[str, Field(max_length=255)] = ""
-    """The same for Organizations and Accounts."""
+    """Code of a custom text field of Organizations for the Hull id of the Account, set on Organizations created here."""
     deletion_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the known records that may be missing from a full fetch without a check; a few always may."""
     change_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -89,7 +90,7 @@ class ConnectorSettings(BaseModel):
     daily_tokens: Annotated[int, Field(ge=0, le=1_000_000_000)] = DEFAULT_DAILY_TOKENS
     """Tokens per day of the Pipedrive company, for all its users and apps together; 0 is without limit."""
     live_reserve: Annotated[float, Field(ge=0, le=0.9)] = DEFAULT_LIVE_RESERVE
-    """The share of them that fetches leave to webhooks and notifications."""
+    """The share of the daily tokens that fetches leave to webhooks and notifications."""
 
     @model_validator(mode="after")
     def _names_must_be_used_once(self) -> ConnectorSettings:

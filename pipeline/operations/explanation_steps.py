@@ -197,10 +197,10 @@ def find_identity(session: Session, ids: RecordIds, row: SyncEvent) -> StepShape
 
 TRIGGERS: Final[Mapping[str, str]] = {
     "export": "it was sent manually",
-    "entered_segment": "it entered a synchronised segment",
+    "entered_segment": "it entered a synchronized segment",
     "account_linked": "it was linked to an Account",
-    "never_synced": "it is in a synchronised segment and did not exist in Pipedrive",
-    "in_segment": "it is in a synchronised segment, and a mapped field differed",
+    "never_synced": "it is in a synchronized segment and did not exist in Pipedrive",
+    "in_segment": "it is in a synchronized segment, and a mapped field differed",
 }
 
 

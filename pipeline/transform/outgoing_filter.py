@@ -1,7 +1,8 @@
 """Decide whether a User or an Account is sent to Pipedrive, with the sentences that customers search in their logs.
 
 The input is a message and what is known of its record, the output a FilterDecision. The checks and their order are those of
-the connector that this one replaces, so that the same records are sent and skipped after a move.
+the connector that this one replaces, so that the same records are sent and skipped after a move. A new check is off by
+default, and comes after the others that skip a record.
 A known record is compared with its snapshot later; `no_change_reason` then returns the sentence.
 """
 
@@ -56,14 +57,14 @@ def filter_message(
     if message.get("is_export") is True:
         return _send("export")
     if not in_synchronized_segment(message, settings, entity):
-        return _leave("not_in_segment", entity)
+        return _skip("not_in_segment", entity)
     if settings.ignores_deleted(entity) and (is_deleted or _is_marked_deleted(message, entity)):
-        return _leave("deleted_in_pipedrive", entity)
+        return _skip("deleted_in_pipedrive", entity)
     trigger = _trigger(message, settings, entity)
     if trigger is not None:
         return _send(trigger)
     if not settings.outgoing(entity):
-        return _leave("no_outgoing_mapping", entity)
+        return _skip("no_outgoing_mapping", entity)
     return _send("in_segment" if is_known else "never_synced")
 
 
@@ -78,7 +79,7 @@ def no_change_reason(message: Mapping[str, Any], settings: ConnectorSettings, en
 
 
 def _trigger(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> str | None:
-    """Return the trigger that sends a record even without mapped attributes, as a Person or Organization with only a name."""
+    """Return why a record is sent even without mapped attributes; None if there is no such reason."""
     if entered_segment(message, settings, entity):
         return "entered_segment"
     if entity is Entity.PERSON and settings.link_users_in_service and account_linked(message):
@@ -96,11 +97,12 @@ def _send(trigger: str) -> FilterDecision:
     return FilterDecision(reason=None, trigger=trigger, detail="")
 
 
-def _leave(reason: str, entity: Entity) -> FilterDecision:
-    return FilterDecision(reason=reason, trigger=None, detail=_SENTENCES[reason, entity])
+def _skip(reason: str, entity: Entity) -> FilterDecision:
+    return FilterDecision(reason=reason, trigger=None, detail=_SENTENCES.get((reason, entity), REASONS[reason].meaning))
 
 
-# Customers have saved searches for these sentences: they are exact copies, including double spaces.
+# Customers have saved searches for these sentences: they are exact copies, including double spaces. A check that the replaced
+# connector does not have needs no sentence here: the meaning of its reason is used.
 _SENTENCES: Final = {
     ("not_in_segment", Entity.PERSON): (
         "User is not present in any of the defined segments to send to service.  Please either add a new synchronized"
@@ -140,18 +142,18 @@ ALL_SEGMENTS: Final = frozenset({"ALL", "all_segments"})
 
 
 def in_segments(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> bool:
-    """Return whether the message's record is in a synchronised segment, or was sent manually, ignoring all filters."""
+    """Return whether the message's record is in a synchronized segment, or was sent manually (then no filter applies)."""
     return message.get("is_export") is True or in_synchronized_segment(message, settings, entity)
 
 
 def in_synchronized_segment(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> bool:
-    """Return whether the message's record is in a synchronised segment; if none is chosen, no record is."""
+    """Return whether the message's record is in a synchronized segment; if none is chosen, no record is."""
     wanted = set(settings.synchronized_segments(entity))
     return bool(wanted & (segment_ids(message, entity) | ALL_SEGMENTS))
 
 
 def entered_segment(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> bool:
-    """Return whether the record has just entered a synchronised segment; if all records are synchronised, any segment
+    """Return whether the record has just entered a synchronized segment; if all records are synchronized, any segment
     counts."""
     wanted = set(settings.synchronized_segments(entity))
     entered = entered_ids(message, entity)
@@ -159,7 +161,10 @@ def entered_segment(message: Mapping[str, Any], settings: ConnectorSettings, ent
 
 
 def account_to_send(message: Mapping[str, Any], settings: ConnectorSettings) -> dict[str, Any] | None:
-    """Return the message about the User's Account; None if a filter stops one of the two.
+    """Return the message about the User's Account; None if the segments do not allow the User or the Account.
+
+    No other filter applies to the User: the Account of a User with a deleted Person is still returned. Its own change passes
+    `filter_message`.
 
     A Pipedrive id in it is not reliable yet: the record must be looked up.
 

@@ -83,7 +83,7 @@ _NEVER_IN_RECORDS: Final = frozenset({"country_code", "label"})
 def decode_head(payload: object) -> WebhookHead:
     """Return the head of a webhook.
 
-    Raises: Rejected("webhook_malformed"); Skip("not_synchronised") for deals and everything else that Hull does not need.
+    Raises: Rejected("webhook_malformed"); Skip("not_synchronized") for deals and everything else that Hull does not need.
     """
     meta = payload.get("meta") if isinstance(payload, dict) else None
     if not isinstance(payload, dict) or not isinstance(meta, dict):
@@ -93,7 +93,7 @@ def decode_head(payload: object) -> WebhookHead:
     if not isinstance(entity, str) or not isinstance(action, str):
         raise malformed("meta has no entity or no action")
     if entity not in (Entity.PERSON, Entity.ORGANIZATION):
-        raise Skip("not_synchronised", "neither a Person nor an Organization")
+        raise Skip("not_synchronized", "neither a Person nor an Organization")
     known_action = (_OLD_ACTIONS if is_old else _ACTIONS).get(action)
     if known_action is None:
         raise malformed("meta.action is not known")
@@ -119,7 +119,7 @@ def decode_head(payload: object) -> WebhookHead:
 def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
     """Read a whole webhook.
 
-    Raises: Rejected("webhook_malformed"); Skip("not_synchronised").
+    Raises: Rejected("webhook_malformed"); Skip("not_synchronized").
     """
     head = decode_head(payload)
     assert isinstance(payload, dict)  # noqa: S101 - decode_head has looked

@@ -1,4 +1,4 @@
-"""A sales team that works in the company, so that there is always something to synchronise.
+"""A sales team that works in the company, so that there is always something to synchronize.
 
 Each action changes the company as people change it in the app. The same seed does the same to the same company. It runs in
 the sandbox because `POST /__sandbox__/team` starts it there, in a demo as in a benchmark; tests call `act`.

@@ -49,7 +49,7 @@ class Found:
 
 def modules() -> Iterator[tuple[Path, ModuleType]]:
     """Every module of pipeline, db and sandbox; migrations too."""
-    paths = [path for room in ("pipeline", "db", "sandbox") for path in sorted((PROJECT / room).rglob("*.py"))]
+    paths = [path for package in ("pipeline", "db", "sandbox") for path in sorted((PROJECT / package).rglob("*.py"))]
     for path in [*paths, PROJECT / "celeryconfig.py"]:
         name = ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
         if name.endswith("__main__") or name in {"db.migrations.env", "pipeline.celery"}:
@@ -106,8 +106,8 @@ def written() -> tuple[dict[str, Found], list[str]]:
     """Return the patterns written into a call of `re`, and the calls that build their pattern at run time."""
     found: dict[str, Found] = {}
     composed: list[str] = []
-    for room in ("pipeline", "db", "sandbox"):
-        for path in sorted((PROJECT / room).rglob("*.py")):
+    for package in ("pipeline", "db", "sandbox"):
+        for path in sorted((PROJECT / package).rglob("*.py")):
             place = str(path.relative_to(PROJECT))
             tree = ast.parse(path.read_text("utf-8"))
             at_top = {id(node) for statement in tree.body for node in _outside_of_functions(statement)}

@@ -277,14 +277,14 @@ def test_of_two_browsers_at_the_same_moment_one_uses_the_invitation(person: Pers
 
 def test_a_state_deleted_while_it_is_used_connects_nothing(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     back = person.decide(person.begin())
-    room = person.system.module("sync.connectors.authorisation")
-    real = room.read_company
+    module = person.system.module("sync.connectors.authorisation")
+    real = module.read_company
 
     def read_company(me: Any) -> Any:
         person.system.change_rows("DELETE FROM oauth_states")
         return real(me)
 
-    monkeypatch.setattr(room, "read_company", read_company)
+    monkeypatch.setattr(module, "read_company", read_company)
 
     assert "not started here" in refused(person.browser.get(back), person.system)
 
@@ -378,15 +378,15 @@ def same_browser(person: Person) -> FlaskClient:
 def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     back = person.decide(person.begin())
     within: list[TestResponse] = []
-    room = person.system.module("sync.connectors.authorisation")
-    real = room.read_company
+    module = person.system.module("sync.connectors.authorisation")
+    real = module.read_company
 
     def read_company(me: Any) -> Any:
         if not within:
             within.append(same_browser(person).get(back))
         return real(me)
 
-    monkeypatch.setattr(room, "read_company", read_company)
+    monkeypatch.setattr(module, "read_company", read_company)
 
     assert person.browser.get(back).status_code == 200
     assert (within[0].status_code, within[0].headers["Refresh"]) == (503, "2")
@@ -413,8 +413,8 @@ def test_a_callback_can_be_retried_after_a_temporary_error(person: Person, path:
 
 @pytest.mark.parametrize("times", [1, 2, 9])
 def test_a_deadlock_does_not_use_the_code_up(person: Person, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    room, left = person.system.module("sync.connectors.authorisation"), [None] * times
-    real = room.request_catch_up
+    module, left = person.system.module("sync.connectors.authorisation"), [None] * times
+    real = module.request_catch_up
 
     def request_catch_up(session: Any, connector_key: int) -> None:
         if left:
@@ -422,7 +422,7 @@ def test_a_deadlock_does_not_use_the_code_up(person: Person, monkeypatch: pytest
             raise OperationalError("UPDATE schedules", {}, Exception("deadlock detected"))
         real(session, connector_key)
 
-    monkeypatch.setattr(room, "request_catch_up", request_catch_up)
+    monkeypatch.setattr(module, "request_catch_up", request_catch_up)
     back = person.decide(person.begin())
 
     pages = [person.browser.get(back)]

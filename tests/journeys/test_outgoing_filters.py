@@ -300,18 +300,16 @@ def test_a_record_that_was_never_sent_needs_no_change(system: SyncSystem, side: 
 
 
 @pytest.mark.defect(5, "The mark of a deletion in Hull's report was not looked at, for the same reason.")
-@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("skips", [True, False])
 def test_a_record_marked_as_deleted_is_sent_only_if_the_settings_allow_it(
-    system: SyncSystem, side: Side, leaves: bool
+    system: SyncSystem, side: Side, skips: bool
 ) -> None:
-    system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": leaves})
+    system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": skips})
     send_messages(system, side.fresh(entered=("vip",), **{"pipedrive/deleted_at": "2026-01-01T00:00:00Z"}))
 
-    assert names_written(system) == ([] if leaves else [("POST", "New")])
-    assert outgoing_events(system) == (
-        side.was("skip", "deleted_in_pipedrive") if leaves else side.was("success", None)
-    )
-    assert event_details(system, "deleted_in_pipedrive") == (side.detail("{Kind} has been deleted") if leaves else [])
+    assert names_written(system) == ([] if skips else [("POST", "New")])
+    assert outgoing_events(system) == (side.was("skip", "deleted_in_pipedrive") if skips else side.was("success", None))
+    assert event_details(system, "deleted_in_pipedrive") == (side.detail("{Kind} has been deleted") if skips else [])
 
 
 @pytest.mark.guide(
@@ -322,19 +320,19 @@ def test_a_record_marked_as_deleted_is_sent_only_if_the_settings_allow_it(
     "Outgoing Users", "A User with a deleted Person is not sent, unless Skip Users with a deleted Person is off."
 )
 @pytest.mark.defect(5, "A record that was deleted in Pipedrive was made there again, although the settings forbade it.")
-@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("skips", [True, False])
 def test_a_record_deleted_in_pipedrive_is_sent_only_if_the_settings_allow_it(
-    system: SyncSystem, side: Side, leaves: bool
+    system: SyncSystem, side: Side, skips: bool
 ) -> None:
-    system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": leaves})
+    system.change_settings(**side.settings(), **{f"ignore_deleted_{side.kind}s": skips})
     message = side.known(system, label="Again", changed={"label": ["Old", "Again"]})
     system.company.delete(side.entity.value, 1)
     send_messages(system, message)
     work_until_idle(system)
 
-    assert names_written(system) == ([] if leaves else [("POST", "Again")])
+    assert names_written(system) == ([] if skips else [("POST", "Again")])
     assert outgoing_events(system)[-1:] == (
-        side.was("skip", "deleted_in_pipedrive") if leaves else side.was("success", None)
+        side.was("skip", "deleted_in_pipedrive") if skips else side.was("success", None)
     )
     assert is_idle(system)
 

@@ -243,16 +243,16 @@ def test_a_missing_record_is_reported_and_not_retried(system: SyncSystem, webhoo
     "Supported Objects",
     "Nothing else is synchronized: a webhook about a deal, for example, is only logged.",
 )
-def test_what_is_not_synchronised_is_refused_by_name(system: SyncSystem) -> None:
+def test_what_is_not_synchronized_is_refused_by_name(system: SyncSystem) -> None:
     deal = {"meta": {"entity": "deal", "action": "change", "entity_id": "5", "timestamp": "2026-01-01T00:00:00.000Z"}}
 
     deliver(system, deal)
     system.work()
 
     assert [tuple(row) for row in system.rows("SELECT state, reason FROM deliveries")] == [
-        ("refused", "not_synchronised")
+        ("refused", "not_synchronized")
     ]
-    assert system.events() == [("incoming.job.skip", "not_synchronised", None)]
+    assert system.events() == [("incoming.job.skip", "not_synchronized", None)]
 
 
 MALFORMED: list[Any] = [

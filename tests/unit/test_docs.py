@@ -87,7 +87,7 @@ def test_commands_that_are_named_exist(page: Path) -> None:
 
 def is_command(line: str) -> bool:
     """Whether the words after `pipeline` lead to a command, and its long options are ones it has."""
-    from pipeline.cli.program import program  # noqa: PLC0415 - the command line brings all rooms along
+    from pipeline.cli.program import program  # noqa: PLC0415 - the command line imports all packages
 
     found: click.Command = program
     words = line.split()[1:]
@@ -132,12 +132,12 @@ def test_the_flows_are_short() -> None:
 
 
 def test_every_module_is_listed() -> None:
-    assert MODULES.read_text() == module_list(), "write it again with: python -m tests.unit.test_docs"
+    assert MODULES.read_text() == module_list(), "write it again with: make docs"
 
 
 def module_list() -> str:
     """Return docs/modules.md as it must be now: every module by package, with the first sentence of its docstring."""
-    lines = ["# Modules", "", "Written by `python -m tests.unit.test_docs` from the docstrings.", ""]
+    lines = ["# Modules", "", "Written by `make docs` from the docstrings.", ""]
     packages: dict[str, list[str]] = {}
     for path in sorted(path for top in ("pipeline", "db") for path in (PROJECT / top).rglob("*.py")):
         summary = summary_of(path)
@@ -170,7 +170,7 @@ def test_every_table_and_model_is_explained() -> None:
 def test_every_reason_code_is_in_the_runbook() -> None:
     text = (DOCS / "operations.md").read_text()
 
-    assert text == with_reasons(text), "write it again with: python -m tests.unit.test_docs"
+    assert text == with_reasons(text), "write it again with: make docs"
 
 
 def with_reasons(text: str) -> str:

@@ -128,9 +128,7 @@ def described() -> str:
 
 
 def test_the_public_contract_is_the_one_in_the_repository() -> None:
-    assert OPENAPI.read_text(encoding="utf-8") == described(), (
-        "if the change is meant, write it with: python -m tests.unit.test_operations"
-    )
+    assert OPENAPI.read_text(encoding="utf-8") == described(), "if the change is meant, write it with: make docs"
 
 
 def api_document() -> str:
@@ -148,9 +146,7 @@ def api_document() -> str:
 
 
 def test_the_document_lists_every_operation() -> None:
-    assert (DOCS / "api.md").read_text(encoding="utf-8") == api_document(), (
-        "write it with: python -m tests.unit.test_operations"
-    )
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == api_document(), "write it with: make docs"
 
 
 if __name__ == "__main__":

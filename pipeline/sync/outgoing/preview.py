@@ -130,6 +130,7 @@ def _decide(candidate: Candidate, gathered: Gathered, plan: CompiledSettings, en
     """Decide as transform does. A record without a snapshot is decided as if all its fields were empty."""
     resolution = gathered.found[candidate.hull_id]
     if resolution.match_status is MatchStatus.KNOWN and candidate.snapshot is None:
+        # `candidates` calls such a record deleted, because extract has already tried to read it; a preview has not.
         candidate = replace(candidate, match_status=MatchStatus.KNOWN)
     return decide(candidate, plan, entity, now_s=now_s)
 

@@ -32,10 +32,10 @@ HOSTILE = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
 @pytest.fixture(autouse=True)
 def nothing_is_shared(app: Flask) -> None:
     """Answers that viewers share for a moment would be those of the test before."""
-    from pipeline.web.console import failures as room  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.web.console import failures as module  # noqa: PLC0415 - Celery reads its settings when it is imported
     from pipeline.web.console import replays  # noqa: PLC0415
 
-    room.forget_lists()
+    module.forget_lists()
     replays._progress.forget()
 
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from pipeline import settings as settings_room
 from pipeline.settings import settings
-from pipeline.web.console import workers as room
+from pipeline.web.console import workers as module
 from pipeline.web.console.workers import FlowerClient
 from tests.integration.console.conftest import ConsoleClient
 from tests.system import SyncSystem
@@ -61,7 +61,7 @@ def fake(system: SyncSystem) -> Iterator[Fake]:
     thread.start()
     fake.port = server.server_port
     settings_room.use(settings().replace(flower_port=fake.port, flower_basic_auth="operator:canary-flower"))
-    room._flower = FlowerClient()
+    module._flower = FlowerClient()
     yield fake
     server.shutdown()
     server.server_close()
@@ -240,7 +240,7 @@ def test_an_answer_without_end_is_cut_off(fake: Fake, viewer: ConsoleClient, mon
 
 def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(system: SyncSystem, viewer: ConsoleClient) -> None:
     settings_room.use(settings().replace(flower_url="http://127.0.0.1:1"))
-    room._flower = FlowerClient()
+    module._flower = FlowerClient()
 
     first, second = viewer.get("/flower/"), viewer.get("/flower/")
 

@@ -97,8 +97,8 @@ def test_the_sweep_takes_no_more_than_its_limit_under_a_nested_loop(filled: Sync
 ROOT = Path(__file__).parents[3]
 SOURCES = [
     path
-    for room in ("db", "pipeline")
-    for path in sorted((ROOT / room).rglob("*.py"))
+    for package in ("db", "pipeline")
+    for path in sorted((ROOT / package).rglob("*.py"))
     if "migrations" not in path.parts
 ]
 

@@ -303,9 +303,9 @@ def keep_for(
     system: SyncSystem, monkeypatch: pytest.MonkeyPatch, turns: int, extend: Callable[..., bool]
 ) -> tuple[Turns, Any]:
     """Let the keeper have its turns, then end the work; return the turns and the lease."""
-    room, given = system.module("sync.stage"), Turns(turns)
-    monkeypatch.setattr(room, "Event", lambda: given)
-    with room.lease_kept(extend, began=time.monotonic() - 25) as lease:
+    module, given = system.module("sync.stage"), Turns(turns)
+    monkeypatch.setattr(module, "Event", lambda: given)
+    with module.lease_kept(extend, began=time.monotonic() - 25) as lease:
         while len(given.waited) <= turns and any(each.name == "lease" for each in enumerate_threads()):
             time.sleep(0.001)
     return given, lease

@@ -175,15 +175,15 @@ def test_a_message_with_deep_nesting_is_rejected_alone(system: SyncSystem) -> No
 
 
 def test_a_defect_stops_one_delivery_only(system: SyncSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = system.module("sync.changes.outgoing_changes")
-    real = room.combine_messages
+    module = system.module("sync.changes.outgoing_changes")
+    real = module.combine_messages
 
     def stumble(earlier: Any, later: Any) -> Any:
         if later["user"]["id"] == "u2":
             raise RuntimeError
         return real(earlier, later)
 
-    monkeypatch.setattr(room, "combine_messages", stumble)
+    monkeypatch.setattr(module, "combine_messages", stumble)
     notify(system, message("One"), key="n1")
     notify(system, message("Two", of="u2"), message("Two", of="u2"), key="n2")
     notify(system, message("Three", of="u3"), key="n3")

@@ -291,7 +291,7 @@ class TestAHead:
         with pytest.raises(Skip) as skipped:
             decode_head(webhook(ada(), PERSON_FIELDS, entity=entity))
 
-        assert skipped.value.reason == "not_synchronised"
+        assert skipped.value.reason == "not_synchronized"
 
 
 class TestTheOldFormat:
