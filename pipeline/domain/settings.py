@@ -133,10 +133,14 @@ def _refuse_repeats(setting: str, column: str, values: list[str]) -> None:
 
 
 class SettingsRefused(ValueError):
-    """The settings are invalid; `mistakes` has each mistake with its place."""
+    """The settings are invalid.
 
-    def __init__(self, mistakes: list[str]) -> None:
-        self.mistakes = mistakes
+    mistakes  each mistake with its place
+    rest      the settings without the refused ones, for further checks; None if they are invalid too
+    """
+
+    def __init__(self, mistakes: list[str], rest: ConnectorSettings | None = None) -> None:
+        self.mistakes, self.rest = mistakes, rest
         super().__init__("these settings were refused:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
 
 
@@ -148,8 +152,14 @@ def read_settings(document: Any) -> ConnectorSettings:
     try:
         chosen = ConnectorSettings.model_validate(document)
     except ValidationError as refused:
-        mistakes = [_describe(error) for error in refused.errors()]
-        raise SettingsRefused(mistakes) from None
+        mistakes, rest = [_describe(error) for error in refused.errors()], None
+        names = {error["loc"][0] for error in refused.errors() if error["loc"]}
+        if names and isinstance(document, dict):
+            try:
+                rest = read_settings({name: value for name, value in document.items() if name not in names})
+            except SettingsRefused as more:
+                mistakes += more.mistakes
+        raise SettingsRefused(mistakes, rest) from None
     if (place := find_unusable(document)) is not None:
         raise SettingsRefused(
             [f"{place}: it contains a NUL or half a surrogate pair, which can be neither stored nor sent"]
@@ -164,6 +174,11 @@ def _near(name: str) -> str:
 
 def _describe(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"])
+    row, key = ".".join(str(part) for part in error["loc"][:2]), error["loc"][-1] if error["loc"] else ""
+    if error["type"] == "missing":
+        return f"{row}: `{key}` is missing"
+    if error["type"] == "extra_forbidden" and len(error["loc"]) > 1:
+        return f"{row}: unknown key `{key}`"
     if error["type"] == "extra_forbidden":
         return f"{place}: there is no such setting{_near(place)}"
     message = str(error["msg"]).removeprefix("Value error, ")

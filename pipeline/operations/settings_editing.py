@@ -59,7 +59,7 @@ class MistakeShape(Shape):
     @property
     def text(self) -> str:
         """Return the mistake, with its place in front."""
-        place = self.setting if self.position is None else f"{self.setting}.{self.position}"
+        place = self.setting if self.position is None else f"{self.setting}, row {self.position + 1}"
         return f"{place}: {self.words}" if place else self.words
 
 
@@ -118,11 +118,15 @@ def check(
 
     Raises SettingsMistaken.
     """
+    mistakes: list[MistakeShape] = []
     try:
         chosen = read_settings(document)
     except SettingsRefused as refused:
-        raise SettingsMistaken([placed(each) for each in refused.mistakes]) from None
-    mistakes = [placed(each) for each in find_mistakes(session, connector_key, chosen)[0]]
+        mistakes = [placed(each) for each in refused.mistakes]
+        if refused.rest is None:
+            raise SettingsMistaken(mistakes) from None
+        chosen = refused.rest
+    mistakes += [placed(each) for each in find_mistakes(session, connector_key, chosen)[0]]
     in_force = read_settings(connectors.settings_in_force(session, connector_key).document)
     known = {(setting, code) for setting, code, _ in find_unknown(session, connector_key, in_force)}
     stale: list[MistakeShape] = []

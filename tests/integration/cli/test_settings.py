@@ -60,9 +60,26 @@ def test_every_mistake_is_named_at_once(fields: SyncSystem, run: Run) -> None:
 
     assert result.code == 1
     assert "full_fetch_cron: 'every day' is not valid: write five cron fields" in result.err
-    assert "incoming_user_attributes.0: Pipedrive has no Person field 'emial'; did you mean email" in result.err
+    assert "incoming_user_attributes, row 1: Pipedrive has no Person field 'emial'; did you mean email" in result.err
     assert f"{code_of(fields, 'Job title')} (Job title)" in result.err
-    assert "account_claims.0: Pipedrive has no Organization field 'web-site'; did you mean website?" in result.err
+    assert "account_claims, row 1: Pipedrive has no Organization field 'web-site'; did you mean website?" in result.err
+
+
+def test_mistakes_of_shape_and_of_content_are_named_together(fields: SyncSystem, run: Run) -> None:
+    result = put(
+        run,
+        {
+            "full_fetch_cron": "2am",
+            "incoming_user_attributes": [{"hull": "a", "service": "name"}, {"hull": "b", "pipedrive": "name"}],
+            "incoming_account_attributes": [{"hull": "a", "service": "industri"}],
+        },
+    )
+
+    assert result.code == 1
+    assert "incoming_user_attributes, row 2: `service` is missing" in result.err
+    assert "incoming_user_attributes, row 2: unknown key `pipedrive`" in result.err
+    assert "incoming_account_attributes, row 1: Pipedrive has no Organization field 'industri'" in result.err
+    assert "full_fetch_cron: '2am' is not valid: write five cron fields" in result.err
 
 
 def test_a_shape_that_is_wrong_is_refused(system: SyncSystem, run: Run) -> None:
@@ -202,4 +219,4 @@ def test_rows_that_cannot_both_be_carried_out_are_refused_by_name(
     result = put(run, {"outgoing_user_attributes": rows}, *more)
 
     assert result.code == 1
-    assert "outgoing_user_attributes.1: the row of nickname and name writes the whole name" in result.err
+    assert "outgoing_user_attributes, row 2: the row of nickname and name writes the whole name" in result.err

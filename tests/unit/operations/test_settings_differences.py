@@ -92,6 +92,17 @@ def test_a_mistake_is_put_in_its_place() -> None:
     assert (other.setting, other.words) == ("", "colour: there is no such setting")
 
 
+def test_a_mistake_in_a_row_names_its_key() -> None:
+    with pytest.raises(SettingsRefused) as refused:
+        read_settings({"incoming_user_attributes": [{"hull": "a", "service": "b"}, {"hull": "a", "pipedrive": "name"}]})
+
+    found = [placed(each) for each in refused.value.mistakes]
+    assert [(each.setting, each.position, each.words) for each in found] == [
+        ("incoming_user_attributes", 1, "`service` is missing"),
+        ("incoming_user_attributes", 1, "unknown key `pipedrive`"),
+    ]
+
+
 def test_what_is_default_is_left_out_of_a_row() -> None:
     whole = {"hull": "a", "service": "b", "on_null": "clear", "form": "default", "parts": [], "owner": "hull"}
 
