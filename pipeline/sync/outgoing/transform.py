@@ -47,7 +47,7 @@ from pipeline.transform.outgoing_filter import FilterDecision, filter_message, n
 from pipeline.transform.targets import Target
 
 UPDATE_LOOP: Final = "update_loop_detected"
-HELD = {
+REASONS_TO_HOLD = {
     MatchStatus.CONFLICT: "several_ids",
     MatchStatus.AMBIGUOUS: "ambiguous_match",
     MatchStatus.TAKEN: "already_mapped",
@@ -113,11 +113,11 @@ def decide(candidate: Candidate, plan: CompiledSettings, entity: Entity, *, now_
     )
     if not filtered.sends:
         return Decision(candidate=candidate, act=Act.SKIP, reason=filtered.reason, detail=filtered.detail)
-    if candidate.match_status in HELD:
+    if candidate.match_status in REASONS_TO_HOLD:
         return Decision(
             candidate=candidate,
             act=Act.HOLD,
-            reason=HELD[candidate.match_status],
+            reason=REASONS_TO_HOLD[candidate.match_status],
             detail=_describe_matches(candidate, entity),
         )
     if candidate.match_status is MatchStatus.UNRESOLVED:
