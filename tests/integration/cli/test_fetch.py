@@ -15,6 +15,7 @@ from pipeline.cli.fetch import Moment
 from pipeline.domain.kinds import Entity
 from pipeline.operations.run_progress import FetchShape
 from tests.command_line import Run
+from tests.journeys.pipedrive_records import raw_person
 from tests.system import SyncSystem
 
 
@@ -120,7 +121,17 @@ def test_a_failed_record_makes_the_command_fail(
     result = run("fetch", "persons", "acme", "--wait")
 
     assert result.code == 1
-    assert "pipeline failures list acme" in result.out
+    assert "Open failures: 1 record or page. See: pipeline failures list acme" in result.out
+
+
+def test_left_out_fields_are_counted_apart_from_records(
+    system: SyncSystem, run: Run, while_watched: Callable[..., None]
+) -> None:
+    people(system, 2)
+    system.company.put_raw("person", raw_person(id=77, emails=[], label_ids=[987_654]))
+    while_watched(system.work)
+
+    assert "Open failures: 1 left-out field. See:" in run("fetch", "persons", "acme", "--wait").out
 
 
 def test_a_cancelled_run_makes_the_command_fail(
