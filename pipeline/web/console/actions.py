@@ -93,14 +93,20 @@ def fetch_changes(connector: Connector) -> Response:
 def pause(connector: Connector) -> Response:
     perform(connectors.pause_connector, why=request.form.get("why", "").strip()[:500] or None)
     overview.forget_overview()
-    return done(connector_path(connector), f"{connector.name} is paused. Its work waits.")
+    return done(_next(connector), f"{connector.name} is paused. Its work waits.")
 
 
 def resume(connector: Connector) -> Response:
     if refusal := refusal_of(connectors.resume_connector):
         return show(connector, impossible(refusal), 400)
     overview.forget_overview()
-    return done(connector_path(connector), f"{connector.name} is active. Waiting work continues.")
+    return done(_next(connector), f"{connector.name} is active. Waiting work continues.")
+
+
+def _next(connector: Connector) -> str:
+    """Return the path that the form names, else the connector's overview."""
+    wanted = request.form.get("next")
+    return auth.safe_path(wanted) if wanted else connector_path(connector)
 
 
 def verify(connector: Connector) -> Response:

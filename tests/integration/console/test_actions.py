@@ -101,6 +101,17 @@ def test_a_connector_is_paused_and_resumed(system: SyncSystem, operator: Console
     assert audited("connector.pause") == audited("connector.resume") == [("operator@acme.test", "acme")]
 
 
+@pytest.mark.parametrize("act", ["pause", "resume"])
+def test_pause_and_resume_return_to_the_page_of_their_form(act: str, system: SyncSystem, admin: ConsoleClient) -> None:
+    admin.post(f"{HOME}/actions/{'resume' if act == 'pause' else 'pause'}")
+    form = admin.text(f"{HOME}/credentials").partition(f'action="{HOME}/actions/{act}"')[2].partition("</form>")[0]
+
+    assert f'<input type="hidden" name="next" value="{HOME}/credentials">' in form
+    kept = admin.post(f"{HOME}/actions/{act}", next=f"{HOME}/credentials")
+    foreign = admin.post(f"{HOME}/actions/{act}", next="//evil.test/")
+    assert [each.headers.get("Location") for each in (kept, foreign)] == [f"{HOME}/credentials", "/"]
+
+
 def test_a_connector_without_credentials_is_not_resumed(system: SyncSystem, operator: ConsoleClient) -> None:
     system.change_rows("DELETE FROM credentials WHERE name LIKE 'pipedrive%'")
     system.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
