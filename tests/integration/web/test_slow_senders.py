@@ -1,6 +1,6 @@
 """The intake process itself: unfinished bodies of strangers beside webhooks, and large bodies of strangers.
 
-`python -m benchmarks.slow_strangers` is the same in a larger size.
+`python -m benchmarks.slow_senders` is the same in a larger size.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Strangers try to block the intake and the web process; measure the effect on other clients.
 
-    python -m benchmarks.slow_strangers [--seconds 10] [--per-second 50] [--json]
+    python -m benchmarks.slow_senders [--seconds 10] [--per-second 50] [--json]
 
 PostgreSQL, the broker, `pipeline.web.intake` and `pipeline.web.app` run as in `pipeline up`. Each scene lasts some seconds, with
 webhooks at a steady rate at the same time:
@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--per-second", type=float, default=50.0)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="slow-strangers-") as folder, place(Path(folder)) as here:
+    with tempfile.TemporaryDirectory(prefix="slow-senders-") as folder, place(Path(folder)) as here:
         found = measure(here, seconds=chosen.seconds, per_second=chosen.per_second)
     is_good = all(is_good_enough(each) for each in found)
     if chosen.json:
