@@ -84,7 +84,7 @@ def show_saved(request: ConnectorRequest, answer: SavedAnswer) -> None:
 def _following_run(connector: str, run: FollowingRunShape) -> str:
     what = f"{run.records:,} {Entity(run.entity).plural.capitalize()}"
     if run.state == "held":
-        return f"That touches {what}, so nothing begins before: pipeline runs confirm {connector} {run.run_id}"
+        return f"That changes {what}, so nothing begins before: pipeline runs confirm {connector} {run.run_id}"
     if run.kind == "backfill":
         how = "get what is new from what is stored, for no tokens"
     else:
@@ -196,7 +196,7 @@ def ask_number_of_plan(caller: Caller, given: dict[str, Any]) -> None:
         return
     plan = caller.call(plans.show_plan, RowRequest(connector=given["connector"], id=given["id"]))
     if plan.state == "ready" and plan.asks:
-        sentence = f"Plan {plan.id} touches {plan.touched:,} of the known records"
+        sentence = f"Plan {plan.id} changes {plan.touched:,} of the known records"
         given["number"] = plan.touched if is_confirmed() else typed_number(sentence, plan.touched)
 
 

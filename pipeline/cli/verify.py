@@ -153,7 +153,7 @@ def _work_until_done(found: Connector, job_id: int, again: str) -> None:
             if job.state == "paused":
                 raise Failed("the comparison is paused", f"run: pipeline jobs resume {found.name} {job_id}")
             if job.state == "aborted":
-                raise Failed("the comparison was aborted by a person", f"start it again: {again}")
+                raise Failed("the comparison was aborted by an operator", f"start it again: {again}")
             if job.state != "due":
                 raise Failed(
                     f"the comparison failed: {describe(job.reason or 'internal_error')}", "pipeline failures list"

@@ -79,8 +79,8 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "deletion_stop_share": (
         "Share of records that a full fetch may miss",
         (
-            "If a full fetch misses a larger share of known records, none is marked as deleted before an "
-            "operator confirms it."
+            "If more than this share of the known records is missing from a full fetch, no record is marked as "
+            "deleted until an operator confirms it."
         ),
     ),
     "change_stop_share": (
@@ -100,7 +100,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "incremental_minutes": (
         "Minutes between fetches of changes",
         (
-            "These fetches read the changes of lost webhooks. Each costs 20 tokens of Pipedrive's daily budget. "
+            "These fetches find changes that no webhook reported. Each costs 20 tokens of Pipedrive's daily budget. "
             "Use 0 for never."
         ),
     ),
@@ -113,7 +113,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "live_reserve": (
         "Share of tokens reserved for live changes",
-        "Fetches leave this share of the daily tokens to webhooks and notifications.",
+        "Fetches leave this share of the daily tokens unused; webhooks and notifications continue.",
     ),
 }
 """Setting → (title, description). A missing one fails a test."""

@@ -23,7 +23,7 @@ from pipeline.operations.registry import operation
 from pipeline.settings import settings
 from pipeline.sync.alerts import LOG, page_of, try_sinks
 
-UNKNOWN: Final = Rule("A rule of another version", "This version does not check it.", "", "overview")
+UNKNOWN: Final = Rule("An unknown alert", "This alert comes from another version of the program.", "", "overview")
 
 
 class AlertShape(Shape):

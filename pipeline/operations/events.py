@@ -222,7 +222,7 @@ def begin_export(call: Call, request: NewExport) -> ExportAnswer:
 
 @operation(f"GET {EXPORTS}/<id>", role=Role.VIEWER, command="events export-status CONNECTOR ID", example="acme 3")
 def show_export(call: Call, request: RowRequest) -> ExportAnswer:
-    """Show the state of a file: `done` and `cut` can be downloaded; `cut` reached the maximum number of events."""
+    """Show the state of a file: `done` and `cut` can be downloaded; `cut` ends early, because the search took too long."""
     return ExportAnswer(export=ExportShape.model_validate(_export(call, request)))
 
 

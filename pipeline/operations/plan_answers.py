@@ -183,7 +183,7 @@ def _state_of(session: Session, plan: SettingsPlan) -> str:
 
 def _sentence(plan: SettingsPlan, state: str, changed: list[str], sides: list[SideShape]) -> str:
     if state == "paused":
-        return f"Paused by a person: {plan.examined:,} of about {plan.known:,} known records are previewed. Resume its job."
+        return f"Paused by an operator: {plan.examined:,} of about {plan.known:,} known records are previewed. Resume its job."
     if state == "computing":
         return f"In progress: {plan.examined:,} of about {plan.known:,} known records are previewed."
     if not changed and plan.parent_id is None:

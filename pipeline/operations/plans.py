@@ -216,7 +216,7 @@ def plan_again(call: Call, request: RowRequest) -> PlanAnswer:
 
 @operation("GET /connectors/<connector>/held-runs", role=Role.VIEWER, command="runs held CONNECTOR")
 def list_held_runs(call: Call, _request: ConnectorRequest) -> HeldAnswer:
-    """List runs that need approval because they would touch more than the allowed share of all records."""
+    """List runs that need approval because they would change more than the allowed share of all records."""
     key = call.connector.key
     with transaction() as session:
         return HeldAnswer(
@@ -242,7 +242,7 @@ def list_held_runs(call: Call, _request: ConnectorRequest) -> HeldAnswer:
     example="acme 12",
 )
 def confirm_run(call: Call, request: Yes) -> Done:
-    """Approve a run that needs approval; send the number of records that it would touch."""
+    """Approve a run that needs approval; send the number of records that it would change."""
     key = call.connector.key
     with call.transaction(f"run {request.id}") as session:
         held = {run.id: run for run in run_rows.runs_in_state(session, key, "held")}

@@ -155,7 +155,7 @@ class AskFirst(Exception):
     def __init__(self, reaches: list[Reach]) -> None:
         self.number = sum(each.number for each in reaches)
         self.reaches = reaches
-        super().__init__(f"this would touch {' and '.join(each.words for each in reaches)}")
+        super().__init__(f"this would change {' and '.join(each.words for each in reaches)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

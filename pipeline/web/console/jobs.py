@@ -39,7 +39,7 @@ ACTS: Final[Mapping[str, tuple[str, Operation[Any, Any], str]]] = {
 RESULTS: Final[Mapping[str, tuple[str, str]]] = {
     "settings_sync": ("History of settings", "settings/history"),
     "export": ("Events", "logs?cause=export"),
-    "send": ("Events", "logs?cause=send"),
+    "send": ("Sent records", "logs?cause=send"),
     "verify": ("Differences", "actions#verify"),
     "plan": ("Plan", "plans/{}"),
     "replay": ("Replay", "replays/{}"),
@@ -64,7 +64,9 @@ def list_jobs(connector: Connector) -> Response:
         tab="jobs",
         jobs=shown,
         more=more,
-        sentence=f"{plural(in_flight, 'job')} in flight." if in_flight else "No job is in flight.",
+        sentence=f"{plural(in_flight, 'job')} {'is' if in_flight == 1 else 'are'} running."
+        if in_flight
+        else "No job is running.",
         in_flight=in_flight,
         choices={"kind": dict(KINDS), "state": {each: each for each in STATES}},
         chosen=chosen,

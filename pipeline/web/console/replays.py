@@ -225,9 +225,9 @@ def _progress_text(progress: ReplayShape) -> str:
         return progress.summary
     finished = f"{progress.finished:,} of {progress.total:,} items are finished"
     if progress.state == "paused":
-        return f"Paused by a person: {finished}, {progress.waiting:,} are waiting."
+        return f"Paused by an operator: {finished}, {progress.waiting:,} are waiting."
     if progress.waiting:
-        return f"In flight: {finished}; the rest is sent within {took(progress.left_s)}."
+        return f"Running: {finished}; the rest is sent within {took(progress.left_s)}."
     return f"All items are sent: {finished}."
 
 
@@ -235,8 +235,12 @@ def _summary(shown: Sequence[ReplayShape]) -> str:
     if not shown:
         return "There are no replays yet."
     open_ones, stopped = sum(not each.is_over for each in shown), sum(each.state == "stopped" for each in shown)
-    in_flight = f"{plural(open_ones, 'replay')} in flight." if open_ones else "No replay is in flight."
-    return f"{in_flight} {plural(stopped, 'replay')} stopped because of an error." if stopped else in_flight
+    unfinished = (
+        f"{plural(open_ones, 'replay')} {'is' if open_ones == 1 else 'are'} not finished."
+        if open_ones
+        else "All replays are finished."
+    )
+    return f"{unfinished} {plural(stopped, 'replay')} stopped because of an error." if stopped else unfinished
 
 
 def _edit_page(connector: Connector, failure: Failure, text: str, *, status: int = 200, **more: Any) -> Response:

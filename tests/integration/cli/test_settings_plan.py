@@ -75,8 +75,8 @@ def test_the_number_of_records_is_asked_for(hundred: SyncSystem, run: Run, file:
     wrong = run(*apply, text="7\n")
     typed = run(*apply, "--number", "7")
 
-    assert (wrong.code, "touches 101 of the known records" in wrong.err) == (1, True)
-    assert (typed.code, "this would touch 101 of 101 known Persons" in typed.err) == (1, True)
+    assert (wrong.code, "changes 101 of the known records" in wrong.err) == (1, True)
+    assert (typed.code, "this would change 101 of 101 known Persons" in typed.err) == (1, True)
     assert run(*apply, text="101\n").code == 0
     assert hundred.rows("SELECT state FROM plans")[0].state == "applied"
 

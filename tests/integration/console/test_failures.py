@@ -404,7 +404,7 @@ def test_a_replay_is_paused_resumed_and_aborted(system: SyncSystem, operator: Co
     resumed = follow(operator, operator.post("/c/acme/replays/1/resume"))
     aborted = follow(operator, operator.post("/c/acme/replays/1/abort"))
 
-    assert "Paused by a person" in words(paused)
+    assert "Paused by an operator" in words(paused)
     assert "Nothing was changed" in again
     assert "Resumed." in resumed
     assert "not sent 2" not in words(resumed)

@@ -23,7 +23,7 @@ def test_an_empty_page_explains_what_is_listed(system: SyncSystem, viewer: Conso
     assert system
     page = viewer.text(PAGE)
 
-    assert "No job is in flight." in page
+    assert "No job is running." in page
     assert "No job has run in the last month." in page
     assert f'href="{PAGE}"' in viewer.text("/c/acme/runs")
 
@@ -34,7 +34,7 @@ def test_a_row_shows_name_state_and_result_and_updates_itself(system: SyncSystem
 
     page = viewer.text(PAGE)
 
-    assert "2 jobs in flight." in page
+    assert "2 jobs are running." in page
     assert "Plan 1 by ana" in page
     assert "Users of segment &lt;VIPs&gt;" in page
     assert 'href="/c/acme/plans/1"' in page
@@ -87,6 +87,6 @@ def test_a_plan_page_shows_immediately_that_its_job_is_paused(system: SyncSystem
         operator.post(f"{PAGE}/1/{act}")
         pages.append(operator.text("/c/acme/plans/1"))
 
-    sentences = ["In progress: 0 of about", "Paused by a person: 0 of about", "In progress: 0 of about"]
+    sentences = ["In progress: 0 of about", "Paused by an operator: 0 of about", "In progress: 0 of about"]
     assert [sentence in page for page, sentence in zip(pages, sentences, strict=True)] == [True] * 3
     assert ['hx-trigger="every 2s"' in page for page in pages] == [True] * 3

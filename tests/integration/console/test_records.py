@@ -99,7 +99,7 @@ def test_a_rejected_value_is_shown_beside_the_current_one(
         id=ada["id"],
     )
 
-    assert "refused" in viewer.text(f"{RECORDS}/person/{ada['id']}")
+    assert "rejected" in viewer.text(f"{RECORDS}/person/{ada['id']}")
     assert "Rejected value" in viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=name")
 
 

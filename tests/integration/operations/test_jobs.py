@@ -141,7 +141,7 @@ def test_a_plan_shows_that_its_job_is_paused_and_its_discard_aborts_the_job(syst
     plans.discard_plan(by(), ROW)
 
     assert (shown.state, plans.show_plan(by(), ROW).state) == ("paused", "discarded")
-    assert shown.sentence.startswith("Paused by a person: 0 of about ")
+    assert shown.sentence.startswith("Paused by an operator: 0 of about ")
     assert [job.state for job in listed()] == ["aborted"]
 
 
