@@ -55,7 +55,7 @@ def test_a_full_fetch_shows_its_size_before_its_button(system: SyncSystem, opera
 
     page = operator.text(f"{HOME}/actions/fetch/person")
 
-    assert "3 Persons, about 40 tokens" in page
+    assert "3 Persons, about 30 tokens" in page
     assert "Be careful if you have a lot of data" in page
     assert "Fetch all 3 Persons" in page
 
