@@ -201,7 +201,8 @@ def review_settings(call: Call, request: NewSettings) -> ReviewAnswer:
 def put_settings(call: Call, request: ForcedSettings) -> SavedAnswer:
     """Save new settings, unless another version was saved since `base_version`.
 
-    Every mistake is listed with its position. An identical document creates no new version.
+    Mistakes are listed with their position; a row that cannot be read may hide others of its table. An identical document
+    creates no new version.
     """
     return _save(call, request)
 
